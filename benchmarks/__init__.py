@@ -1,0 +1,1 @@
+"""Rate, quality, speed and wire measurements, beside the codecs people would use instead."""

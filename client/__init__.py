@@ -1,0 +1,1 @@
+"""A call: camera, transport, jitter buffer, audio, display."""

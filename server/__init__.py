@@ -1,0 +1,1 @@
+"""Rooms and signalling for calls."""
