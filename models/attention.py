@@ -1,0 +1,83 @@
+"""Cross-modal attention over a set of sources: one definition, dense and sparse.
+
+All functions take queries (B, N, D), keys (B, M, D) and rows (B, M, R), where M counts the cells of all sources in
+the set, plus `Extras`: image-independent pairs that take part in every softmax. They return the attended rows
+(B, N, R). Logits are plain dot products: temperature and geometric prior are already in the vectors (see network.py).
+"Implicit Warping for Animation with Image Sets", arXiv 2210.01794, equation 1.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Extras(NamedTuple):
+    keys: Tensor  # (E, D)
+    rows: Tensor  # (E, R)
+
+
+def dense_attention(queries: Tensor, keys: Tensor, rows: Tensor, extras: Extras) -> Tensor:
+    """Softmax over every key of every source: the definition the others are held to."""
+    logits = torch.cat([queries @ keys.transpose(1, 2), queries @ extras.keys.T], dim=-1)
+    weights = logits.softmax(-1)
+    count = keys.shape[1]
+    return weights[..., :count] @ rows + weights[..., count:] @ extras.rows
+
+
+def topk_attention(queries: Tensor, keys: Tensor, rows: Tensor, extras: Extras, k: int) -> Tensor:
+    """Softmax over the k best source keys of each query, and the extras."""
+    best = (queries @ keys.transpose(1, 2)).topk(min(k, keys.shape[1]), dim=-1)
+    picked = gather(rows, best.indices)  # (B, N, k, R)
+    weights = torch.cat([best.values, queries @ extras.keys.T], dim=-1).softmax(-1)
+    count = best.values.shape[-1]
+    return (weights[..., None, :count] @ picked)[..., 0, :] + weights[..., count:] @ extras.rows
+
+
+def gather(rows: Tensor, indices: Tensor) -> Tensor:
+    """rows (B, M, R), indices (B, ...) in 0..M-1 -> (B, ..., R)."""
+    batch, count, width = rows.shape
+    if batch == 1:
+        return rows[0][indices]
+    offsets = torch.arange(batch, device=rows.device).view(batch, *[1] * (indices.dim() - 1)) * count
+    return rows.reshape(batch * count, width)[indices + offsets]
+
+
+def to_blocks(x: Tensor, side: int) -> Tensor:
+    """Raster grids of side x side cells, (B, S * side * side, D) -> 2x2 blocks (B, S * (side / 2) ** 2, 4, D)."""
+    batch, _, width = x.shape
+    half = side // 2
+    x = x.reshape(batch, -1, half, 2, half, 2, width)
+    return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(batch, -1, 4, width)
+
+
+def from_blocks(x: Tensor, side: int) -> Tensor:
+    """Inverse of `to_blocks`."""
+    batch, _, _, width = x.shape
+    half = side // 2
+    x = x.reshape(batch, -1, half, half, 2, 2, width)
+    return x.permute(0, 1, 2, 4, 3, 5, 6).reshape(batch, -1, width)
+
+
+def coarse_logits(queries: Tensor, keys: Tensor, side: int) -> Tensor:
+    """Scores of the 2x2-pooled queries against the 2x2-pooled keys: (B, N / 4, M / 4)."""
+    return to_blocks(queries, side).mean(2) @ to_blocks(keys, side).mean(2).transpose(1, 2)
+
+
+def hierarchical_attention(
+    queries: Tensor, keys: Tensor, rows: Tensor, extras: Extras, side: int, k: int
+) -> Tensor:
+    """Top-k in two steps: the k best 2x2 blocks of each 2x2 block of queries, then softmax over their 4k cells.
+
+    `side` is the cells a side of the query grid and of every source's grid (even).
+    """
+    query_blocks, key_blocks = to_blocks(queries, side), to_blocks(keys, side)
+    scores = query_blocks.mean(2) @ key_blocks.mean(2).transpose(1, 2)
+    picked = scores.topk(min(k, scores.shape[-1]), dim=-1, sorted=False).indices  # (B, Nc, k)
+    batch, coarse, kept = picked.shape
+    near = gather(key_blocks.flatten(2), picked).reshape(batch, coarse, 4 * kept, -1)
+    logits = query_blocks @ near.transpose(2, 3)  # (B, Nc, 4, 4k)
+    weights = torch.cat([logits, query_blocks @ extras.keys.T], dim=-1).softmax(-1)
+    near_rows = gather(to_blocks(rows, side).flatten(2), picked).reshape(batch, coarse, 4 * kept, -1)
+    out = weights[..., : 4 * kept] @ near_rows + weights[..., 4 * kept :] @ extras.rows
+    return from_blocks(out, side)

@@ -1,0 +1,102 @@
+"""Sizes of the network, and the switches of the paper's ablations."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One network.
+
+    `width`s are channels. Everything is convolutional, so that `size` is only the resolution the weights were
+    last trained for; the attention grid has `size // cell` cells a side.
+    """
+
+    name: str
+    size: int = 256
+    keypoints: int = 20
+    cell: int = 4
+    """Pixels a side of one attention cell: the paper's 1/4 resolution."""
+
+    detector_size: int = 128
+    detector_stem: int = 4
+    """Pixels folded into one heatmap cell a side."""
+    detector_widths: tuple[int, ...] = (32, 64, 96, 128)
+
+    dim: int = 32
+    """d: channels of queries and keys."""
+    values: int = 48
+    """C: channels of the values."""
+    extra_pairs: int = 48
+    """Learned, image-independent keys and values; about 5 % of one source's (pooled) cells."""
+    query_widths: tuple[int, ...] = (32, 48, 64)
+    key_widths: tuple[int, ...] = (32, 48, 64, 96)
+    trunk: int = 64
+    trunk_blocks: int = 2
+    detail: int = 32
+    """Channels at half resolution."""
+
+    top_k: int = 8
+    """Coarse cells kept per coarse query by the hierarchical attention; 0 is dense."""
+
+    residual: bool = True
+    """[warped pixels, warped keys, queries] -> MLP, added to the warped values (paper, section 3.2)."""
+    extra: bool = True
+    """Extra keys and values (paper, section 3.2)."""
+    prior: bool = True
+    """Geometric prior in the attention logits (not in the paper)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "ModelConfig":
+        """Inverse of `to_dict`. Raises ValueError on an unknown key."""
+        known = {field.name for field in fields(ModelConfig)}
+        unknown = set(values) - known
+        if unknown:
+            raise ValueError(f"unknown model settings: {', '.join(sorted(unknown))}")
+        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return ModelConfig(**tuples)
+
+
+LITE = ModelConfig(name="lite")
+"""Real time on a CPU; what ships."""
+
+PAPER = ModelConfig(
+    name="paper",
+    size=512,
+    detector_size=256,
+    # FOMM's published hourglass (32 doubling to 1024 over 5 blocks) on a 64x64 picture; the paper's own d, C and
+    # learning rate could not be recovered, so these are not the paper's numbers.
+    detector_widths=(64, 128, 256, 512, 1024),
+    dim=64,
+    values=256,
+    extra_pairs=820,
+    query_widths=(64, 128, 256, 512),
+    key_widths=(64, 128, 256, 512),
+    trunk=256,
+    trunk_blocks=6,
+    detail=128,
+    top_k=0,
+    prior=False,
+)
+
+TINY = replace(
+    LITE,
+    name="tiny",
+    size=64,
+    detector_size=64,
+    detector_widths=(8, 16, 16),
+    dim=8,
+    values=8,
+    extra_pairs=4,
+    query_widths=(8, 16),
+    key_widths=(8, 16),
+    trunk=8,
+    trunk_blocks=1,
+    detail=8,
+)
+"""For tests: every part, nothing learnt."""
+
+CONFIGS = {config.name: config for config in (LITE, PAPER, TINY)}

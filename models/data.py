@@ -1,0 +1,326 @@
+"""Training samples from a folder of clips.
+
+A clip is a video file or a folder of pictures. Its identity, by which samples are drawn, comes from `manifest.csv`
+when there is one and otherwise from the layouts that public preprocessing leaves:
+
+- TalkingHead-1KH: `.../VIDEO_0001_S10_E200_L1_T2_R3_B4.mp4`, identity VIDEO;
+- VoxCeleb2: `.../id00012/VIDEO/00001.mp4`, or FOMM's `id00012#VIDEO#00001.mp4`, identity id00012;
+- TED-talk: `VIDEO#start#end.mp4` (or a folder of pictures of that name), identity VIDEO;
+- anything else: the file's own name.
+
+`prepare` decodes each clip once into the cache as a memory-mapped array, and pre-codes its anchors (the frames that
+may become sources) as JPEG would harm them; flows are computed when a pair is first drawn and kept beside it.
+"""
+
+import csv
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from .flow import FLOW_SIZE, GRID, UNSURE, Correspondence, correspond
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".mpg"}
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+FRAMES = 120
+"""Frames kept of a clip, evenly spaced."""
+ANCHORS = 12
+"""Frames of a clip that may be sources, evenly spaced."""
+
+SHORTEST = 8
+"""Frames below which a clip, or a stretch of one between cuts, is left out."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    name: str
+    path: Path
+    identity: str
+    cut: int | None = None
+    """Frame of the one jump cut, if the clip has one: no pair crosses it."""
+
+
+def find_clips(folder: Path, split: str | None = "train") -> list[Clip]:
+    """All clips below `folder`; with a manifest.csv, those of `split`. Raises ValueError when there are none."""
+    manifest = folder / "manifest.csv"
+    clips = from_manifest(folder, split) if manifest.exists() else from_layout(folder)
+    if not clips:
+        raise ValueError(f"no clips found in {folder}")
+    return clips
+
+
+def from_manifest(folder: Path, split: str | None) -> list[Clip]:
+    cuts = {}
+    if (folder / "jumpcuts.csv").exists():
+        with (folder / "jumpcuts.csv").open(newline="") as rows:
+            cuts = {row["id"]: int(row["frame"]) for row in csv.DictReader(rows)}
+    with (folder / "manifest.csv").open(newline="") as rows:
+        return [
+            Clip(row["id"], folder / "clips" / f"{row['id']}.mp4", row["identity"], cuts.get(row["id"]))
+            for row in csv.DictReader(rows)
+            if split is None or row["split"] == split
+        ]
+
+
+def from_layout(folder: Path) -> list[Clip]:
+    videos = [p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
+    pictures = {p.parent for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES}
+    found = sorted({*videos, *pictures})
+    return [Clip(str(p.relative_to(folder)), p, identity_of(p.relative_to(folder))) for p in found]
+
+
+def identity_of(path: Path) -> str:
+    """Identity by the layouts named above; `path` is relative to the data folder."""
+    voxceleb = re.search(r"(?:^|/)(id\d{5})(?:/|#)", path.as_posix())
+    if voxceleb:
+        return voxceleb[1]
+    talking_head = re.match(r"(.+?)_\d{4}_S\d+_E\d+", path.name)
+    if talking_head:
+        return talking_head[1]
+    return path.stem.split("#")[0]
+
+
+def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """RGB frames of a video file or of a folder of pictures."""
+    if path.is_dir():
+        for picture in sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES):
+            yield cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
+        return
+    import av
+
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Centre square, resized."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    picture = picture[top : top + side, left : left + side]
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) if side != size else picture
+
+
+@dataclass
+class PreparedClip:
+    clip: Clip
+    frames: NDArray[np.uint8]  # (n, size, size, 3), memory-mapped
+    anchors: list[int]
+    flows: NDArray[np.uint8]  # (n, anchors, GRID, GRID, 5), memory-mapped: float16 x, y and error
+    known: NDArray[np.uint8]  # (n, anchors)
+    groups: list[range]
+    """Runs of frames without a cut between them."""
+
+    def correspondence(self, frame: int, anchor: int) -> Correspondence:
+        """From the cache, or computed now and kept (two workers may both compute: same bytes)."""
+        if self.known[frame, anchor]:
+            packed = np.ascontiguousarray(self.flows[frame, anchor])
+            return Correspondence(packed[..., :4].copy().view(np.float16), packed[..., 4])
+        shrink = (FLOW_SIZE, FLOW_SIZE)
+        pictures = (self.frames[frame], self.frames[self.anchors[anchor]])
+        found = correspond(*(cv2.resize(p, shrink, interpolation=cv2.INTER_AREA) for p in pictures))
+        self.flows[frame, anchor, ..., :4] = found.shift.view(np.uint8)
+        self.flows[frame, anchor, ..., 4] = found.error
+        self.known[frame, anchor] = 1
+        return found
+
+
+def prepare(clip: Clip, cache: Path, size: int) -> PreparedClip | None:
+    """Decode into the cache unless it is there; None when the clip has too few frames to pair."""
+    cache.mkdir(parents=True, exist_ok=True)
+    stem = f"{zlib.crc32(clip.name.encode()):08x}-{size}"
+    file, index = cache / f"{stem}.npy", cache / f"{stem}.idx.npy"
+    if not (file.exists() and index.exists()):
+        frames = [square(picture, size) for picture in read_frames(clip.path)]
+        keep = np.unique(np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int))
+        partial = cache / f"{stem}.partial.npy"
+        np.save(partial, np.stack([frames[i] for i in keep]))
+        partial.replace(file)
+        np.save(index, keep)
+    frames_map = np.load(file, mmap_mode="r")
+    count = len(frames_map)
+    if count < SHORTEST:
+        return None
+    anchors = np.unique(np.linspace(0, count - 1, min(ANCHORS, count)).round().astype(int)).tolist()
+    shape = (count, len(anchors), GRID, GRID, 5)
+    flows = cached_array(cache / f"{stem}.flow.npy", shape)
+    known = cached_array(cache / f"{stem}.known.npy", shape[:2])
+    groups = [range(count)]
+    if clip.cut is not None:
+        after = int(np.searchsorted(np.load(index), clip.cut))
+        groups = [g for g in (range(after), range(after, count)) if len(g) >= SHORTEST and any(a in g for a in anchors)]
+    return PreparedClip(clip, frames_map, anchors, flows, known, groups)
+
+
+def cached_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A writable memory-mapped uint8 array, created as zeros (sparse on disk)."""
+    if not path.exists():
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+    return np.load(path, mmap_mode="r+")
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What a batch looks like."""
+
+    size: int
+    groups: int
+    """Clips in a batch."""
+    driving: int
+    """Driving frames of each, sharing the sources."""
+    max_sources: int = 4
+    zoom: float = 0.3
+    """Largest share of the side that cropping takes away."""
+    wander: float = 0.06
+    """Largest extra shift and scale of each picture on its own."""
+    coded: float = 0.5
+    """Chance that the sources of a sample carry compression damage."""
+
+
+class Samples(IterableDataset[dict[str, Tensor]]):
+    """Endless batches: clips drawn by identity, sources far apart in time, all augmented alike.
+
+    Yields float pictures `driving` (B, D, 3, H, W), `sources` (B, S, 3, H, W) in 0..1, `shift` (B, D, S, GRID, GRID, 2)
+    and `error` (B, D, S, GRID, GRID): grey levels, UNSURE where the flow is not to be trusted.
+    """
+
+    def __init__(self, clips: list[PreparedClip], plan: SamplePlan, seed: int) -> None:
+        by_identity: dict[str, list[PreparedClip]] = {}
+        for clip in clips:
+            by_identity.setdefault(clip.clip.identity, []).append(clip)
+        self.identities = list(by_identity.values())
+        self.plan = plan
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        worker = get_worker_info()
+        cv2.setNumThreads(1)
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+        # An identity with many clips counts for more, but only by the square root of their number.
+        odds = np.sqrt([len(clips) for clips in self.identities])
+        odds /= odds.sum()
+        while True:
+            sources = int(rng.integers(1, self.plan.max_sources + 1))
+            samples = []
+            while len(samples) < self.plan.groups:
+                clips = self.identities[rng.choice(len(odds), p=odds)]
+                sample = self.draw(clips[rng.integers(len(clips))], sources, rng)
+                if sample is not None:
+                    samples.append(sample)
+            yield {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
+
+    def draw(self, clip: PreparedClip, sources: int, rng: np.random.Generator) -> dict[str, Any] | None:
+        group = clip.groups[rng.integers(len(clip.groups))]
+        anchors = [i for i, frame in enumerate(clip.anchors) if frame in group]
+        if len(anchors) < sources:
+            return None
+        chosen = spread(anchors, sources, rng)
+        frames = rng.choice(group, size=self.plan.driving, replace=False)
+        mirror = bool(rng.integers(2))
+        colour = colour_change(rng)
+        window = random_window(self.plan.zoom, rng)
+        views_d = [jitter_window(window, self.plan.wander, rng) for _ in frames]
+        views_s = [jitter_window(window, self.plan.wander, rng) for _ in chosen]
+        damage = int(rng.integers(15, 50)) if rng.random() < self.plan.coded else None
+        pictures = [self.view(clip.frames[f], v, mirror, colour, None) for f, v in zip(frames, views_d, strict=True)]
+        anchors_seen = [
+            self.view(clip.frames[clip.anchors[a]], v, mirror, colour, damage)
+            for a, v in zip(chosen, views_s, strict=True)
+        ]
+        matches = [
+            [view_correspondence(clip.correspondence(int(f), a), vd, vs, mirror) for a, vs in zip(chosen, views_s, strict=True)]
+            for f, vd in zip(frames, views_d, strict=True)
+        ]
+        return {
+            "driving": np.stack(pictures),
+            "sources": np.stack(anchors_seen),
+            "shift": np.stack([np.stack([m[0] for m in row]) for row in matches]),
+            "error": np.stack([np.stack([m[1] for m in row]) for row in matches]),
+        }
+
+    def view(
+        self,
+        picture: NDArray[np.uint8],
+        window: NDArray[np.float32],
+        mirror: bool,
+        colour: NDArray[np.float32],
+        damage: int | None,
+    ) -> NDArray[np.float32]:
+        """A window (cx, cy, half) of a picture in [-1, 1] units -> float32 (3, size, size)."""
+        size, side = self.plan.size, picture.shape[0]
+        scale = window[2] * side / size
+        origin = (window[:2] - window[2] + 1) * side / 2
+        matrix = np.array([[scale, 0, origin[0] + 0.5 * scale - 0.5], [0, scale, origin[1] + 0.5 * scale - 0.5]])
+        source = picture
+        if scale >= 1.5:  # shrink by area first: plain bilinear sampling would alias
+            shrink = int(scale + 0.5)
+            source = cv2.resize(picture, (side // shrink, side // shrink), interpolation=cv2.INTER_AREA)
+            matrix = np.array([[scale / shrink, 0, (matrix[0, 2] + 0.5) / shrink - 0.5],
+                               [0, scale / shrink, (matrix[1, 2] + 0.5) / shrink - 0.5]])
+        out = cv2.warpAffine(
+            source, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
+        )
+        if damage is not None:
+            out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, damage])[1], cv2.IMREAD_COLOR)
+        values = out.astype(np.float32) * (colour[0] / 255) + colour[1]
+        if mirror:
+            values = values[:, ::-1]
+        return np.ascontiguousarray(values.clip(0, 1).transpose(2, 0, 1))
+
+
+def spread(anchors: list[int], count: int, rng: np.random.Generator) -> list[int]:
+    """`count` of the anchors, one from each of `count` equal stretches of time, in random order."""
+    edges = np.linspace(0, len(anchors), count + 1).round().astype(int)
+    chosen = [anchors[rng.integers(a, b)] for a, b in zip(edges, edges[1:], strict=False)]
+    return [chosen[i] for i in rng.permutation(count)]
+
+
+def colour_change(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Per-channel gain and offset (2, 3), the same for all pictures of a sample."""
+    gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3)
+    return np.stack([gain, np.full(3, rng.uniform(-0.06, 0.06))]).astype(np.float32)
+
+
+def random_window(zoom: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(cx, cy, half side) of a crop in [-1, 1] units."""
+    half = 1 - rng.uniform(0, zoom)
+    centre = rng.uniform(-(1 - half), 1 - half, 2)
+    return np.array([*centre, half], np.float32)
+
+
+def jitter_window(window: NDArray[np.float32], wander: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A small camera move of its own for one picture, half of the time."""
+    if rng.random() < 0.5:
+        return window
+    moved = window + np.array([*rng.uniform(-wander, wander, 2), 0], np.float32)
+    moved[2] *= 1 + rng.uniform(-wander, wander)
+    return moved.astype(np.float32)
+
+
+def view_correspondence(
+    match: Correspondence, driving: NDArray[np.float32], source: NDArray[np.float32], mirror: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A correspondence of whole frames, as the two windows see it: shift (GRID, GRID, 2), error (GRID, GRID)."""
+    axis = (np.arange(GRID, dtype=np.float32) + 0.5) * (2 / GRID) - 1
+    own = np.stack(np.meshgrid(axis, axis), axis=-1)
+    in_frame = driving[:2] + driving[2] * own
+    at = ((in_frame + 1) * (GRID / 2) - 0.5).astype(np.float32)
+    shift = cv2.remap(match.shift.astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    error = cv2.remap(match.error, at[..., 0], at[..., 1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=UNSURE)
+    place = (in_frame + shift - source[:2]) / source[2]
+    outside = (np.abs(place) > 1).any(-1) | (np.abs(in_frame) > 1).any(-1)
+    error = np.where(outside, UNSURE, error).astype(np.float32)
+    shift = (place - own).astype(np.float32)
+    if mirror:
+        shift, error = shift[:, ::-1] * np.array([-1, 1], np.float32), error[:, ::-1]
+    return np.ascontiguousarray(shift), np.ascontiguousarray(error)

@@ -1,0 +1,123 @@
+"""PSNR of the network on clips it never saw, beside copying the nearest source and the flow oracle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .data import Clip, read_frames, square
+from .detector import fit
+from .network import ImplicitWarp
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean over frames of one clip with a number of sources, in dB over RGB."""
+
+    clip: str
+    sources: int
+    model: float
+    base: float
+    copy: float
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """dB over all values; identical pictures count as 60 dB."""
+    mse = float(np.mean((a.astype(np.float32) - b) ** 2))
+    return min(60.0, 10 * float(np.log10(255**2 / max(mse, 1e-9))))
+
+
+def load_clip(clip: Clip, size: int, frames: int) -> NDArray[np.uint8]:
+    """Up to `frames` evenly spaced frames (n, size, size, 3)."""
+    pictures = [square(p, size) for p in read_frames(clip.path)]
+    keep = np.unique(np.linspace(0, len(pictures) - 1, min(frames, len(pictures))).round().astype(int))
+    return np.stack([pictures[i] for i in keep])
+
+
+def source_indices(count: int, sources: int) -> list[int]:
+    """The first frame for one source; evenly spaced ones, first and last included, for more."""
+    return [0] if sources == 1 else np.linspace(0, count - 1, sources).round().astype(int).tolist()
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))).float() / 255
+
+
+def to_pictures(tensor: Tensor) -> NDArray[np.uint8]:
+    return (tensor.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@torch.inference_mode()
+def reconstruct(
+    network: ImplicitWarp, pictures: NDArray[np.uint8], sources: list[int], size: int, active: int = 4
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Every picture rebuilt at `size` from its keypoints and the `active` sources nearest in keypoints
+    -> pictures, bases."""
+    tensors = to_tensor(pictures)
+    keypoints = torch.cat([network.detect(chunk) for chunk in tensors.split(16)])
+    library = network.encode_sources(fit(tensors[sources], size)[None], keypoints[sources][None])
+    rebuilt, bases = [], []
+    for driving in keypoints:
+        distance = (library.keypoints[0] - driving).square().sum((1, 2))
+        near = distance.argsort()[:active]
+        chosen = type(library)(*(part[:, near] for part in library))
+        out = network.generate(driving[None], chosen)
+        rebuilt.append(out.picture)
+        bases.append(out.base)
+    return to_pictures(torch.cat(rebuilt)), to_pictures(torch.cat(bases))
+
+
+def evaluate(
+    network: ImplicitWarp, clips: dict[str, NDArray[np.uint8]], source_counts: tuple[int, ...], size: int
+) -> list[Score]:
+    """Scores at `size` of every clip and number of sources, on uncompressed sources and unquantised keypoints."""
+    network.eval()
+    scores = []
+    for name, seen in clips.items():
+        pictures = to_pictures(fit(to_tensor(seen), size))
+        for count in source_counts:
+            sources = source_indices(len(pictures), count)
+            rebuilt, bases = reconstruct(network, seen, sources, size)
+            others = [i for i in range(len(pictures)) if i not in sources]
+            copies = [max(psnr(pictures[i], pictures[s]) for s in sources) for i in others]
+            scores.append(
+                Score(
+                    name,
+                    count,
+                    float(np.mean([psnr(pictures[i], rebuilt[i]) for i in others])),
+                    float(np.mean([psnr(pictures[i], bases[i]) for i in others])),
+                    float(np.mean(copies)),
+                )
+            )
+    return scores
+
+
+def summary(scores: list[Score]) -> str:
+    """One line: mean model / base / copy for each number of sources."""
+    parts = []
+    for count in sorted({s.sources for s in scores}):
+        of = [s for s in scores if s.sources == count]
+        mean = [np.mean([getattr(s, key) for s in of]) for key in ("model", "base", "copy")]
+        worse = sum(s.model < s.copy for s in of)
+        parts.append(f"{count} src {mean[0]:.2f} (base {mean[1]:.2f}, copy {mean[2]:.2f}, {worse}/{len(of)} below copy)")
+    return "; ".join(parts)
+
+
+def picture_grid(
+    network: ImplicitWarp, clips: dict[str, NDArray[np.uint8]], size: int, file: Path, sources: int = 3
+) -> None:
+    """One row a clip: nearest source, base, rebuilt, original, at the frame farthest from any source."""
+    rows = []
+    for seen in clips.values():
+        pictures = to_pictures(fit(to_tensor(seen), size))
+        chosen = source_indices(len(pictures), sources)
+        others = [i for i in range(len(pictures)) if i not in chosen]
+        frame = min(others, key=lambda i: max(psnr(pictures[i], pictures[s]) for s in chosen))
+        nearest = max(chosen, key=lambda s: psnr(pictures[frame], pictures[s]))
+        rebuilt, bases = reconstruct(network, seen[[*chosen, frame]], list(range(len(chosen))), size)
+        rows.append(np.concatenate([pictures[nearest], bases[-1], rebuilt[-1], pictures[frame]], axis=1))
+    cv2.imwrite(str(file), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))

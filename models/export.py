@@ -1,0 +1,152 @@
+"""Export: a checkpoint -> safetensors (fp16) and three ONNX graphs, checked against each other.
+
+The graphs take and give uint8 pictures (B, H, W, 3), so that no caller repeats the conversion:
+
+- `detector`: picture of the detector's size -> keypoints (1, K, 3);
+- `source`: picture, keypoints -> rows (1, M, R) and membership (1, M, K + 1);
+- `frame`: driving keypoints, and pictures, keypoints, rows, membership of S sources (S is free) -> picture.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .network import ImplicitWarp, Sources
+from .runtime import OnnxRuntime
+from .runtime_torch import TorchRuntime, to_uint8
+
+OPSET = 17
+TOLERANCE = 1e-3
+
+
+class DetectorGraph(nn.Module):
+    def __init__(self, network: ImplicitWarp) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.network.detect(to_float(picture))
+
+
+class SourceGraph(nn.Module):
+    def __init__(self, network: ImplicitWarp) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, picture: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+        encoded = self.network.encode_sources(to_float(picture)[:, None], keypoints[:, None])
+        return encoded.rows[:, 0], encoded.membership[:, 0]
+
+
+class FrameGraph(nn.Module):
+    def __init__(self, network: ImplicitWarp) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, driving: Tensor, pictures: Tensor, keypoints: Tensor, rows: Tensor, membership: Tensor
+    ) -> Tensor:
+        pixels = to_float(pictures[0])[None]
+        out = self.network.generate(driving, Sources(pixels, keypoints, rows, membership))
+        return to_uint8(out.picture.permute(0, 2, 3, 1))
+
+
+def to_float(pictures: Tensor) -> Tensor:
+    return pictures.permute(0, 3, 1, 2).float() / 255
+
+
+def load_checkpoint(file: Path, size: int | None = None) -> ImplicitWarp:
+    """The averaged weights of a training run's checkpoint, for pictures of `size`."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    config = ModelConfig.from_dict(state["model"])
+    network = ImplicitWarp(replace(config, size=size or config.size))
+    network.load_state_dict(state["average"])
+    return network.eval()
+
+
+def save_weights(network: ImplicitWarp, file: Path) -> None:
+    """fp16 safetensors with the configuration inside."""
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    save_file(state, file, metadata={"config": json.dumps(network.config.to_dict())})
+
+
+def export(network: ImplicitWarp, model: str, folder: Path) -> dict[str, float]:
+    """Write `model`.safetensors and its graphs into `folder`; returns the largest torch-ONNX differences.
+
+    Raises ValueError when torch and ONNX Runtime disagree by more than TOLERANCE.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(network, folder / f"{model}.safetensors")
+    reference = TorchRuntime(model, "cpu", folder)
+    export_graphs(reference._network, model, folder)
+    differences = compare(reference, OnnxRuntime(model, 1, folder))
+    if max(differences.values()) > TOLERANCE:
+        raise ValueError(f"torch and ONNX disagree: {differences}")
+    return differences
+
+
+def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
+    config = network.config
+    pixels = torch.zeros(1, config.size, config.size, 3, dtype=torch.uint8)
+    small = torch.zeros(1, config.detector_size, config.detector_size, 3, dtype=torch.uint8)
+    keypoints = torch.rand(1, config.keypoints, 3)
+    with torch.no_grad():
+        rows, membership = SourceGraph(network)(pixels, keypoints)
+    several: tuple[Tensor, ...] = tuple(x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (pixels, keypoints, rows, membership))
+    write = graph_writer(model, folder)
+    write("detector", DetectorGraph(network), (small,), ["picture"], ["keypoints"], {})
+    write("source", SourceGraph(network), (pixels, keypoints), ["picture", "keypoints"], ["rows", "membership"], {})
+    names = ["driving", "pictures", "keypoints", "rows", "membership"]
+    free = {name: {1: "sources"} for name in names[1:]}
+    write("frame", FrameGraph(network), (keypoints, *several), names, ["picture"], free)
+
+
+def graph_writer(model: str, folder: Path) -> Callable[..., None]:
+    def write(
+        part: str, graph: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], free: dict[str, Any]
+    ) -> None:
+        torch.onnx.export(
+            graph.eval(),
+            inputs,
+            str(folder / f"{model}.{part}.onnx"),
+            input_names=names,
+            output_names=[f"{name}_out" if name in names else name for name in outputs],
+            dynamic_axes=free,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+    return write
+
+
+def compare(reference: TorchRuntime, exported: OnnxRuntime) -> dict[str, float]:
+    """Largest differences on smooth pictures: keypoints, source features (relative), pictures (of full scale).
+
+    Pictures are compared before they matter to the eye: one grey level is 0.004 of full scale, so the mean is taken.
+    """
+    rng = np.random.default_rng(5)
+    size = reference.info.size
+    noise = rng.random((3, 9, 9, 3)).astype(np.float32)
+    import cv2
+
+    pictures = [(cv2.resize(n, (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1) * 255).astype(np.uint8) for n in noise]
+    a, b = ([runtime.prepare(p) for p in pictures] for runtime in (reference, exported))
+    keypoints = max(float(np.abs(x.keypoints - y.keypoints).max()) for x, y in zip(a, b, strict=True))
+    rows = max(float(np.abs(x.features.rows[0, 0].numpy() - y.features[0]).max()) for x, y in zip(a, b, strict=True))
+    driving = np.mean([s.keypoints for s in a], axis=0).astype(np.float32)
+    differences = [
+        np.abs(reference.reconstruct(driving, a[:n]).astype(int) - exported.reconstruct(driving, b[:n])).mean() / 255
+        for n in (1, 2, 3)
+    ]
+    return {"keypoints": keypoints, "rows": rows, "picture": float(max(differences))}

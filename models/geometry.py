@@ -1,0 +1,93 @@
+"""Keypoints and grids: Gaussian maps, and the geometric prior of the attention.
+
+Places are in [-1, 1] (x right, y down; the outer edges of the picture), cells in raster order.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .config import ModelConfig
+
+GAUSSIAN_VARIANCE = 0.01
+"""Of the spatial keypoint maps, in [-1, 1] units (paper, section 3.1)."""
+
+
+def cell_centres(side: int, like: Tensor) -> Tensor:
+    """(side * side, 2) places of the cells' centres, on the device and in the type of `like`."""
+    axis = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) * (2.0 / side) - 1.0
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=-1)
+
+
+def squared_distances(centres: Tensor, keypoints: Tensor) -> Tensor:
+    """(N, 2), (B, K, >=2) -> (B, K, N)."""
+    return (keypoints[..., None, 0] - centres[:, 0]) ** 2 + (keypoints[..., None, 1] - centres[:, 1]) ** 2
+
+
+def gaussian_maps(keypoints: Tensor, side: int) -> Tensor:
+    """(B, K, 3) -> (B, K, side, side): one Gaussian per keypoint, scaled by its strength."""
+    distances = squared_distances(cell_centres(side, keypoints), keypoints)
+    maps = keypoints[..., 2:3] * torch.exp(-distances / (2 * GAUSSIAN_VARIANCE))
+    return maps.unflatten(-1, (side, side))
+
+
+PRIOR_DIMS = 4
+
+
+class PriorTerms(NamedTuple):
+    """What the prior knows of a key cell, in the cell units of the attention grid."""
+
+    place: Tensor  # (..., M, 2): where the cell is predicted to be in the driving frame
+    cost: Tensor  # (..., M): how far this part of the source is from the driving pose, >= 0
+
+
+class GeometricPrior(nn.Module):
+    """Predicts from keypoints alone where each source cell has gone, and adds it to the attention logits.
+
+    Every source cell belongs softly to the keypoints near it (and to a resting background): weights w_k. It moves
+    with them: u(p') = p' + sum_k w_k(p') (kp_k^driving - kp_k^source). The logit of query cell p and key cell p'
+    gets -a |p - u(p')|^2 - sum_k w_k(p') (b |move_k|^2 + c strength_k^2): a dot product of `PRIOR_DIMS` more query and
+    key dimensions, so that every attention kernel takes it unchanged. The weights depend on the source alone and are
+    computed once.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.log_spread = nn.Parameter(torch.tensor(-3.0))  # 2 * variance of a keypoint's reach
+        self.background = nn.Parameter(torch.tensor(-4.0))
+        self.log_sharpness = nn.Parameter(torch.tensor(-0.5))  # a, per squared cell
+        self.log_move_cost = nn.Parameter(torch.full((config.keypoints,), 2.5))  # b
+        self.log_strength_cost = nn.Parameter(torch.full((config.keypoints,), 1.5))  # c
+
+    def membership(self, keypoints: Tensor, side: int, parts: Tensor) -> Tensor:
+        """Source keypoints (B, K, 3) and learned part logits (B, K + 1, M) -> weights (B, M, K + 1), last background."""
+        distances = squared_distances(cell_centres(side, keypoints), keypoints)
+        near = -distances / self.log_spread.exp() + (keypoints[..., 2:3] + 1e-4).log()
+        rest = self.background.expand(near.shape[0], 1, near.shape[-1])
+        return (torch.cat([near, rest], dim=1) + parts).softmax(dim=1).transpose(1, 2)
+
+    def terms(self, membership: Tensor, source: Tensor, driving: Tensor, side: int) -> PriorTerms:
+        """membership (..., M, K + 1), keypoints (..., K, 3) -> predicted places and costs of the M cells."""
+        move = driving[..., :2] - source[..., :2]
+        swell = (driving[..., 2] - source[..., 2]) ** 2
+        cost = self.log_move_cost.exp() * move.square().sum(-1) + self.log_strength_cost.exp() * swell
+        # The background pays the mean cost: a source near in pose also has its shadows and hair near.
+        cost = torch.cat([cost, cost.mean(-1, keepdim=True)], dim=-1)
+        move = torch.cat([move, torch.zeros_like(move[..., :1, :])], dim=-2)
+        place = cell_centres(side, driving) + membership @ move
+        return PriorTerms(place * (side / 2), (membership @ cost[..., None])[..., 0])
+
+    def query_dims(self, side: int, like: Tensor) -> Tensor:
+        """(side * side, 4): the dimensions added to the queries."""
+        places = cell_centres(side, like) * (side / 2)
+        square = places.square().sum(-1, keepdim=True)
+        return torch.cat([places, square, torch.ones_like(square)], dim=-1)
+
+    def key_dims(self, terms: PriorTerms) -> Tensor:
+        """(..., M, 4): the dimensions added to the keys."""
+        sharpness = self.log_sharpness.exp()
+        square = terms.place.square().sum(-1, keepdim=True)
+        bias = -sharpness * square - terms.cost[..., None]
+        return torch.cat([2 * sharpness * terms.place, -sharpness.expand_as(square), bias], dim=-1)

@@ -1,0 +1,290 @@
+"""The network: keypoints in, picture out, by one attention layer over all sources.
+
+"Implicit Warping for Animation with Image Sets", Mallya, Wang, Liu, NeurIPS 2022, https://arxiv.org/abs/2210.01794
+Beyond the paper: a geometric prior in the logits (geometry.py), cosine attention with a learned temperature,
+hierarchical top-k (attention.py), and a base picture. The attention weights also carry each source's cell places,
+so every query knows *where* in each source it looks, to a fraction of a cell; the sources are sampled there at full
+resolution and blended by the attention each received. The decoder only corrects this base picture.
+
+Shapes: B samples, S sources, K keypoints, g cells a side, M = g * g, pictures in 0..1.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Extras, coarse_logits, dense_attention, hierarchical_attention
+from .config import ModelConfig
+from .detector import KeypointDetector
+from .geometry import PRIOR_DIMS, GeometricPrior, cell_centres, gaussian_maps
+from .layers import ResidualBlock, UNet, zero_init
+
+POSITIONS = 16
+"""Side of the learned position embeddings before they are interpolated to the grid."""
+MASKED = -1e4
+"""Logit of a key that is left out; finite, so that fp16 and softmax stay well."""
+
+
+class Sources(NamedTuple):
+    """What a set of sources gives the receiver: computed once when a source arrives."""
+
+    pictures: Tensor  # (B, S, 3, H, W)
+    keypoints: Tensor  # (B, S, K, 3)
+    rows: Tensor  # (B, S, M, C + d + 3): values, unit keys, pixels
+    membership: Tensor  # (B, S, M, K + 1): which keypoint each cell moves with
+
+
+class Warp(NamedTuple):
+    """Where the attention looked, in cell units of the g x g grid centred on 0."""
+
+    mass: Tensor  # (B, S, N): share of each source in each query's attention
+    places: Tensor  # (B, S, N, 2): mean place in each source
+
+
+class Generated(NamedTuple):
+    picture: Tensor  # (B, 3, H, W), not clamped
+    base: Tensor  # (B, 3, H, W): sources sampled where the attention looked
+    warp: Warp
+    coarse_logits: Tensor | None  # (B, N / 4, S * M / 4), when asked for
+
+
+class QueryNet(nn.Module):
+    """Driving keypoint maps -> unit queries. Works at half the grid and unfolds its last layer to the grid."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.unet = UNet(config.keypoints, config.query_widths)
+        self.head = nn.Conv2d(config.query_widths[0], 4 * config.dim, 1)
+        self.position = nn.Parameter(torch.randn(1, config.dim, POSITIONS, POSITIONS) * 0.1)
+
+    def forward(self, keypoints: Tensor, side: int) -> Tensor:
+        """(B, K, 3) -> (B, side * side, d), of length 1."""
+        features = self.unet(gaussian_maps(keypoints, side // 2))
+        return unit_cells(F.pixel_shuffle(self.head(features), 2), self.position)
+
+
+class KeyNet(nn.Module):
+    """Source picture and keypoint maps -> unit keys, and which keypoint each cell belongs to."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.cell = config.cell
+        self.unet = UNet(3 * config.cell**2 + config.keypoints, config.key_widths)
+        self.keys = nn.Conv2d(config.key_widths[0], config.dim, 1)
+        self.parts = zero_init(nn.Conv2d(config.key_widths[0], config.keypoints + 1, 1))
+        self.position = nn.Parameter(torch.randn(1, config.dim, POSITIONS, POSITIONS) * 0.1)
+
+    def forward(self, picture: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W), (B, K, 3) -> keys (B, M, d), part logits (B, K + 1, M)."""
+        cells = F.pixel_unshuffle(picture, self.cell) - 0.5
+        features = self.unet(torch.cat([cells, gaussian_maps(keypoints, cells.shape[-1])], dim=1))
+        return unit_cells(self.keys(features), self.position), self.parts(features).flatten(2)
+
+
+class Decoder(nn.Module):
+    """Attended rows -> correction of the sampling places, then correction of the base picture."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = 2 * config.dim + 3 + 1
+        self.residual = nn.Sequential(
+            nn.Conv2d(inputs, config.trunk, 1), nn.ReLU(), nn.Conv2d(config.trunk, config.values, 1)
+        )
+        self.entry = nn.Conv2d(config.values, config.trunk, 1)
+        self.blocks = nn.Sequential(*(ResidualBlock(config.trunk) for _ in range(config.trunk_blocks)))
+        self.nudge = zero_init(nn.Conv2d(config.trunk, 2, 3, 1, 1))
+        fold = config.cell // 2
+        self.unfold = nn.Conv2d(config.trunk, 16 * fold**2, 1)
+        self.fuse = nn.Conv2d(16 + 12, config.detail, 3, 1, 1)
+        self.refine = nn.Conv2d(config.detail, config.detail, 3, 1, 1)
+        self.out = zero_init(nn.Conv2d(config.detail, 12, 3, 1, 1))
+
+    def features(self, values: Tensor, context: Tensor) -> Tensor:
+        """Attended values (B, C, g, g) and [pixels, keys, queries, mass] -> trunk features."""
+        if self.config.residual:
+            values = values + self.residual(context)
+        return self.blocks(self.entry(values))
+
+    def correct(self, features: Tensor, base: Tensor) -> Tensor:
+        """Trunk features and base picture (B, 3, H, W) -> picture (B, 3, H, W)."""
+        half = F.pixel_shuffle(F.relu(self.unfold(features)), self.config.cell // 2)
+        x = F.relu(self.fuse(torch.cat([half, F.pixel_unshuffle(base, 2) - 0.5], dim=1)))
+        x = F.relu(self.refine(x))
+        return base + F.pixel_shuffle(self.out(x), 2)
+
+
+class ImplicitWarp(nn.Module):
+    """Detector, query and key nets, values, attention, decoder."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.detector = KeypointDetector(config)
+        self.query_net = QueryNet(config)
+        self.key_net = KeyNet(config)
+        fold = config.cell // 2
+        self.value_net = nn.Sequential(
+            nn.Conv2d(3, config.values // 2, 2 * fold - 1 if fold > 1 else 3, fold, fold - 1 if fold > 1 else 1),
+            nn.ReLU(),
+            nn.Conv2d(config.values // 2, config.values, 3, 2, 1),
+        )
+        self.prior = GeometricPrior(config)
+        self.log_temperature = nn.Parameter(torch.tensor(1.6))
+        self.extra_keys = nn.Parameter(torch.randn(config.extra_pairs, config.dim))
+        self.extra_logits = nn.Parameter(torch.full((config.extra_pairs,), -6.0))
+        self.extra_values = nn.Parameter(torch.randn(config.extra_pairs, config.values) * 0.1)
+        self.extra_pixels = nn.Parameter(torch.full((config.extra_pairs, 3), 0.5))
+        self.decoder = Decoder(config)
+
+    def detect(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, K, 3)."""
+        return self.detector(pictures)
+
+    def encode_sources(self, pictures: Tensor, keypoints: Tensor) -> Sources:
+        """(B, S, 3, H, W), (B, S, K, 3) -> everything of a source that does not depend on the driving frame."""
+        batch, count = pictures.shape[:2]
+        flat, flat_keypoints = pictures.flatten(0, 1), keypoints.flatten(0, 1)
+        side = self.side(pictures)
+        keys, parts = self.key_net(flat, flat_keypoints)
+        values = cells(self.value_net(flat - 0.5))
+        pixels = cells(F.avg_pool2d(flat, self.config.cell))
+        rows = torch.cat([values, keys, pixels], dim=-1)
+        membership = self.prior.membership(flat_keypoints, side, parts)
+        split = (batch, count)
+        return Sources(pictures, keypoints, rows.unflatten(0, split), membership.unflatten(0, split))
+
+    def generate(
+        self,
+        driving: Tensor,
+        sources: Sources,
+        *,
+        dense: bool = False,
+        dropped: Tensor | None = None,
+        want_logits: bool = False,
+    ) -> Generated:
+        """Driving keypoints (B, K, 3) and the set of sources -> picture.
+
+        `dropped` (B, S, M), bool: source cells hidden from attention (semantic dropout in training).
+        """
+        side = self.side(sources.pictures)
+        queries, unit_queries = self.queries(driving, side)
+        keys = self.keys(driving, sources, side)
+        if dropped is not None:
+            hidden = torch.zeros_like(keys)
+            hidden[..., -1] = dropped.flatten(1) * MASKED
+            keys = keys + hidden
+        rows = place_columns(sources.rows, side)
+        extras = self.extras(rows.shape[-1])
+        if dense or self.config.top_k == 0:
+            attended = dense_attention(queries, keys, rows, extras)
+        else:
+            attended = hierarchical_attention(queries, keys, rows, extras, side, self.config.top_k)
+        logits = coarse_logits(queries, keys, side) if want_logits else None
+        picture, base, warp = self.decode(attended, unit_queries, sources.pictures)
+        return Generated(picture, base, warp, logits)
+
+    def side(self, pictures: Tensor) -> int:
+        return pictures.shape[-1] // self.config.cell
+
+    def queries(self, driving: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """-> attention queries (B, N, d + PRIOR_DIMS) with temperature and prior in them, and the unit queries (B, N, d)."""
+        unit = self.query_net(driving, side)
+        geometry = self.prior.query_dims(side, driving).expand(unit.shape[0], -1, -1)
+        return torch.cat([unit * self.log_temperature.exp(), geometry], dim=-1), unit
+
+    def keys(self, driving: Tensor, sources: Sources, side: int) -> Tensor:
+        """-> attention keys (B, S * M, d + PRIOR_DIMS)."""
+        keys = sources.rows[..., self.config.values : self.config.values + self.config.dim]
+        if self.config.prior:
+            terms = self.prior.terms(sources.membership, sources.keypoints, driving[:, None], side)
+            geometry = self.prior.key_dims(terms)
+        else:
+            geometry = torch.zeros_like(keys[..., :PRIOR_DIMS])
+        return torch.cat([keys, geometry], dim=-1).flatten(1, 2)
+
+    def extras(self, width: int) -> Extras:
+        """Extra keys and values as attention sees them; they are in no source, so their place columns are 0."""
+        config = self.config
+        unit = F.normalize(self.extra_keys, dim=-1)
+        # Their last dimension meets the queries' constant 1: a learned bias, well below what a fitting cell reaches.
+        bias = self.extra_logits if config.extra else torch.full_like(self.extra_logits, MASKED)
+        geometry = F.pad(bias[:, None], (PRIOR_DIMS - 1, 0))
+        keys = torch.cat([unit, geometry], dim=-1)
+        rows = torch.cat([self.extra_values, unit, self.extra_pixels], dim=-1)
+        return Extras(keys, F.pad(rows, (0, width - rows.shape[-1])))
+
+    def decode(self, attended: Tensor, unit_queries: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor, Warp]:
+        """Attended rows (B, N, R) -> picture, base picture, warp."""
+        config = self.config
+        side = self.side(pictures)
+        known = [config.values, config.dim, 3]
+        values, keys, pixels = attended[..., : sum(known)].split(known, dim=-1)
+        columns = attended[..., sum(known) :]
+        warp = read_warp(columns, side)
+        total = warp.mass.sum(1)[..., None]
+        context = torch.cat([pixels - 0.5, keys, unit_queries, total], dim=-1)
+        features = self.decoder.features(grid(values, side), grid(context, side))
+        nudge = self.decoder.nudge(features).tanh().flatten(2).transpose(1, 2)  # at most one cell
+        warp = Warp(warp.mass, warp.places + nudge[:, None])
+        base = sample_sources(pictures, warp, side)
+        return self.decoder.correct(features, base), base, warp
+
+
+def cells(x: Tensor) -> Tensor:
+    """(B, C, g, g) -> (B, M, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def grid(x: Tensor, side: int) -> Tensor:
+    """(B, M, C) -> (B, C, g, g)."""
+    return x.transpose(1, 2).unflatten(2, (side, side))
+
+
+def unit_cells(features: Tensor, position: Tensor) -> Tensor:
+    """Add the position embedding, normalise: (B, d, g, g) -> (B, M, d)."""
+    position = F.interpolate(position, size=features.shape[-2:], mode="bilinear", align_corners=False)
+    return F.normalize(cells(features + position), dim=-1)
+
+
+def place_columns(rows: Tensor, side: int) -> Tensor:
+    """(B, S, M, R) -> (B, S * M, R + 3 S): each source writes (1, x, y) of its cells into three columns of its own.
+
+    Attended with the same weights as everything else, column 3 s is the mass on source s and the next two its mean
+    place times that mass, so that any attention kernel yields the warp without knowing of it.
+    """
+    places = cell_centres(side, rows) * (side / 2)
+    place = torch.cat([torch.ones_like(places[:, :1]), places], dim=-1)  # (M, 3)
+    # The number of sources stays symbolic (no int of it), so that one exported graph serves any set.
+    order = torch.ones_like(rows[0, :, 0, 0]).cumsum(0)
+    own = (order[:, None] == order).to(rows.dtype)
+    columns = (own[:, None, :, None] * place[None, :, None, :]).flatten(2)  # (S, M, 3 S)
+    return torch.cat([rows, columns.expand(rows.shape[0], -1, -1, -1)], dim=-1).flatten(1, 2)
+
+
+def read_warp(columns: Tensor, side: int) -> Warp:
+    """Attended place columns (B, N, 3 S) -> warp. Where a source got no attention its place is the query's own."""
+    triples = columns.reshape(columns.shape[0], columns.shape[1], -1, 3)
+    mass, sums = triples.transpose(1, 2).split([1, 2], dim=-1)
+    own = cell_centres(side, columns) * (side / 2)
+    small = 1e-3
+    return Warp(mass[..., 0], (sums + small * own) / (mass + small))
+
+
+def sample_sources(pictures: Tensor, warp: Warp, side: int) -> Tensor:
+    """Sample every source at full resolution where the attention looked, blend by mass: (B, 3, H, W)."""
+    batch, height = pictures.shape[0], pictures.shape[-1]
+    own = cell_centres(side, pictures) * (side / 2)
+    shift = (warp.places - own) * (2.0 / side)  # in [-1, 1] units; interpolating shifts keeps the borders straight
+    fields = torch.cat([shift, warp.mass[..., None] + 1e-4], dim=-1).flatten(0, 1)
+    fields = F.interpolate(grid(fields, side), size=(height, height), mode="bilinear", align_corners=False)
+    target = cell_centres(height, pictures).unflatten(0, (height, height)) + fields[:, :2].permute(0, 2, 3, 1)
+    sampled = F.grid_sample(
+        pictures.flatten(0, 1), target, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    weights = fields[:, 2:].reshape(batch, -1, 1, height, height)
+    weights = weights / weights.sum(1, keepdim=True)
+    return (weights * sampled.reshape(batch, -1, 3, height, height)).sum(1)
+

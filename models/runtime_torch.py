@@ -1,0 +1,57 @@
+"""The network on PyTorch: for CUDA, and for checking ONNX Runtime against."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from .config import ModelConfig
+from .network import ImplicitWarp, Sources
+from .runtime import DEFAULT_MODEL, MAX_ACTIVE, WEIGHTS, Keypoints, Picture, Source, read_info
+
+
+def load_network(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> ImplicitWarp:
+    """The network with its shipped weights (stored as fp16), in float32 and evaluation mode."""
+    with safe_open(folder / f"{model}.safetensors", framework="pt") as file:
+        network = ImplicitWarp(ModelConfig.from_dict(json.loads(file.metadata()["config"])))
+        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return network.eval()
+
+
+class TorchRuntime:
+    """See runtime.Runtime."""
+
+    def __init__(self, model: str = DEFAULT_MODEL, device: str | None = None, folder: Path = WEIGHTS) -> None:
+        self.info = read_info(model, folder)
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._network = load_network(model, folder).to(self.device)
+
+    @torch.inference_mode()
+    def detect(self, picture: Picture) -> Keypoints:
+        return self._network.detect(self._tensor(picture)[None])[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def prepare(self, picture: Picture) -> Source:
+        pixels = self._tensor(picture)[None, None]
+        keypoints = self._network.detect(pixels[0])
+        return Source(picture, keypoints[0].cpu().numpy(), self._network.encode_sources(pixels, keypoints[None]))
+
+    @torch.inference_mode()
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
+        if not 1 <= len(sources) <= MAX_ACTIVE:
+            raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
+        joined = Sources(*(torch.cat(parts, dim=1) for parts in zip(*(s.features for s in sources), strict=True)))
+        driving = torch.from_numpy(np.ascontiguousarray(keypoints))[None].to(self.device)
+        out = self._network.generate(driving, joined).picture[0]
+        return to_uint8(out.permute(1, 2, 0)).cpu().numpy()
+
+    def _tensor(self, picture: Picture) -> Tensor:
+        return torch.from_numpy(picture).to(self.device).permute(2, 0, 1).float() / 255
+
+
+def to_uint8(picture: Tensor) -> Tensor:
+    return (picture.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,0 +1,353 @@
+"""Training: `iwcodec train CONFIG --data FOLDER`, on one CPU, one GPU or many (torchrun).
+
+A config is a TOML file: `model` (a name in config.CONFIGS), optional `[override]` of its settings, and `[[stage]]`s run
+in order, each with a resolution, a number of steps and loss weights. The run folder holds the last checkpoint (every
+few minutes and on Ctrl-C), a log, and a grid of pictures at every validation; running the same command again resumes.
+"""
+
+import copy
+import json
+import math
+import os
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from . import data, losses
+from .config import CONFIGS, ModelConfig
+from .data import PreparedClip, SamplePlan, Samples, find_clips, prepare
+from .discriminator import PatchDiscriminator, discriminator_loss, feature_matching_loss
+from .evaluate import evaluate, load_clip, picture_grid, summary
+from .losses import LossWeights
+from .network import ImplicitWarp, Sources
+from .perceptual import PerceptualLoss
+
+EMA = 0.999
+CHECKPOINT_SECONDS = 240
+DROP_CHANCE = 0.1
+"""Semantic dropout: share of samples that lose the cells of a facial region in every source."""
+DROP_RADIUS = 0.25
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    steps: int
+    plan: SamplePlan
+    learning_rate: float = 5e-4
+    warmup: int = 100
+    final: float = 0.1
+    """Learning rate at the end of the stage, as a share (cosine)."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    shrink: int = 1
+    """Pictures are pooled by this before everything but the detector, which always sees what the loader gives."""
+    weights: LossWeights = field(default_factory=LossWeights)
+    validate_every: int = 500
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    model: ModelConfig
+    stages: tuple[Stage, ...]
+    seed: int = 1
+    cache_size: int = 256
+
+
+def load_config(file: Path) -> TrainConfig:
+    """Read a TOML config. Raises ValueError with the reason when it is wrong."""
+    try:
+        raw = tomllib.loads(file.read_text())
+        model = CONFIGS[raw["model"]]
+        override = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.get("override", {}).items()}
+        stages = tuple(parse_stage(stage) for stage in raw["stage"])
+        return TrainConfig(replace(model, **override), stages, raw.get("seed", 1), raw.get("cache_size", 256))
+    except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
+
+
+def parse_stage(raw: dict[str, Any]) -> Stage:
+    raw = dict(raw)
+    plan = SamplePlan(**raw.pop("plan"))
+    weights = LossWeights(**raw.pop("weights", {}))
+    if "betas" in raw:
+        raw["betas"] = tuple(raw["betas"])
+    return Stage(plan=plan, weights=weights, **raw)
+
+
+class Objective(nn.Module):
+    """Network and losses as one module, so that DDP sees one forward."""
+
+    def __init__(self, network: ImplicitWarp, perceptual: PerceptualLoss | None) -> None:
+        super().__init__()
+        self.network = network
+        self.perceptual = perceptual
+
+    def forward(self, batch: dict[str, Tensor], stage: Stage) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """-> losses by name, unweighted; rebuilt pictures and their targets (B * D, 3, H, W)."""
+        network = self.network
+        driving, sources = batch["driving"], batch["sources"]
+        groups, each = driving.shape[:2]
+        target = driving.flatten(0, 1)
+        moved, affine = self.moved(driving[:, 0])
+        keypoints = network.detect(torch.cat([target, sources.flatten(0, 1), moved]))
+        of_driving, of_sources, of_moved = keypoints.split([groups * each, groups * sources.shape[1], groups])
+        if stage.shrink > 1:
+            target = F.avg_pool2d(target, stage.shrink)
+            sources = F.avg_pool2d(sources.flatten(0, 1), stage.shrink).unflatten(0, sources.shape[:2])
+        encoded = network.encode_sources(sources, of_sources.unflatten(0, sources.shape[:2]))
+        repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
+        side = network.side(target)
+        out = network.generate(
+            of_driving,
+            repeated,
+            dense=side <= 16,
+            dropped=drop_region(repeated.keypoints, side) if self.training else None,
+            want_logits=True,
+        )
+        assert out.coarse_logits is not None
+        shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
+        fine = min(side, data.GRID)
+        taught_fine, taught = losses.teach(shift, error, fine), losses.teach(shift, error, side // 2)
+        found = {
+            "l1": (out.picture - target).abs().mean(),
+            "base": (out.base - target).abs().mean(),
+            "match": losses.match_loss(out.coarse_logits, taught, side // 2),
+            "place": losses.place_loss(out.warp, taught_fine, fine),
+            "choice": losses.choice_loss(out.warp, taught_fine, fine),
+            "equivariance": losses.equivariance_loss(of_moved, of_driving[::each], affine),
+        }
+        if self.perceptual is not None and stage.weights.perceptual:
+            found["perceptual"] = self.perceptual(out.picture, target)
+        return found, out.picture, target
+
+    def moved(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        affine = losses.random_affine(target.shape[0], target)
+        size = self.network.config.detector_size
+        field = F.affine_grid(affine, [target.shape[0], 3, size, size], align_corners=False)
+        return F.grid_sample(target, field, padding_mode="reflection", align_corners=False), affine
+
+
+def drop_region(keypoints: Tensor, side: int) -> Tensor:
+    """Semantic dropout (paper, section 3.2): hide what lies around one keypoint in every source of a few samples."""
+    from .geometry import cell_centres, squared_distances
+
+    batch, count, total, _ = keypoints.shape
+    centre = torch.randint(total, (batch, 1, 1, 1), device=keypoints.device).expand(-1, count, 1, 3)
+    place = keypoints.detach().gather(2, centre).flatten(0, 1)
+    distance = squared_distances(cell_centres(side, keypoints), place)[:, 0].unflatten(0, (batch, count))
+    chosen = torch.rand(batch, 1, 1, device=keypoints.device) < DROP_CHANCE
+    return (distance < DROP_RADIUS**2) & chosen
+
+
+class Run:
+    """A training run: what a checkpoint holds, and the loop."""
+
+    def __init__(self, config: TrainConfig, folder: Path, device: str) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.folder, self.device = config, folder, torch.device(device)
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.network = ImplicitWarp(config.model).to(self.device)
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        wants_features = any(stage.weights.perceptual for stage in config.stages)
+        self.objective = Objective(self.network, PerceptualLoss().to(self.device) if wants_features else None)
+        self.discriminator: PatchDiscriminator | None = None
+        if any(stage.weights.adversarial for stage in config.stages):
+            self.discriminator = PatchDiscriminator().to(self.device)
+        self.optimizer = torch.optim.Adam(self.network.parameters())
+        self.critic_optimizer = (
+            torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999)) if self.discriminator else None
+        )
+        self.stage, self.step = 0, 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "checkpoint.pt").exists():
+            self.load(folder / "checkpoint.pt")
+
+    def load(self, file: Path) -> None:
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.discriminator is not None and self.critic_optimizer is not None and "discriminator" in state:
+            self.discriminator.load_state_dict(state["discriminator"])
+            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.stage, self.step = state["stage"], state["step"]
+        torch.set_rng_state(state["rng"].cpu())
+
+    def save(self) -> None:
+        if self.rank:
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stage": self.stage,
+            "step": self.step,
+            "rng": torch.get_rng_state(),
+            "model": self.config.model.to_dict(),
+        }
+        if self.discriminator is not None and self.critic_optimizer is not None:
+            state["discriminator"] = self.discriminator.state_dict()
+            state["critic_optimizer"] = self.critic_optimizer.state_dict()
+        partial = self.folder / "checkpoint.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / "checkpoint.pt")
+
+    def log(self, text: str) -> None:
+        if self.rank:
+            return
+        print(text, flush=True)
+        with (self.folder / "log.txt").open("a") as file:
+            file.write(text + "\n")
+
+    def train_step(self, objective: nn.Module, batch: dict[str, Tensor], stage: Stage) -> dict[str, float]:
+        """One optimiser step -> unweighted losses."""
+        weights = stage.weights
+        rate = learning_rate(stage, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["betas"] = rate, stage.betas
+        self.network.train()
+        found, rebuilt, target = objective(batch, stage)
+        if self.discriminator is not None and weights.adversarial:
+            self.discriminator.requires_grad_(False)
+            score, features = self.discriminator(rebuilt)
+            found["adversarial"] = -score.mean()
+            found["feature_matching"] = feature_matching_loss(self.discriminator(target)[1], features)
+            self.discriminator.requires_grad_(True)
+        total = torch.stack([getattr(weights, name) * value for name, value in found.items()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        if self.discriminator is not None and self.critic_optimizer is not None and weights.adversarial:
+            found["critic"] = self.critic_step(target, rebuilt.detach())
+        self.update_average()
+        return {name: float(value.detach()) for name, value in found.items()} | {"total": float(total.detach())}
+
+    def critic_step(self, real: Tensor, fake: Tensor) -> Tensor:
+        assert self.discriminator is not None and self.critic_optimizer is not None
+        loss = discriminator_loss(self.discriminator(real)[0], self.discriminator(fake)[0])
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if dist.is_initialized():
+            for parameter in self.discriminator.parameters():
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= dist.get_world_size()
+        self.critic_optimizer.step()
+        return loss
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Moving average of the weights, which is what gets validated and shipped; quicker while young."""
+        keep = min(EMA, (1 + self.step) / (10 + self.step)) if self.stage == 0 else EMA
+        for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            slow.lerp_(fast, 1 - keep)
+        for slow, fast in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            slow.copy_(fast)
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Linear warm-up, then cosine to `final`."""
+    warm = min(1.0, (step + 1) / max(1, stage.warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / stage.steps)))
+    return stage.learning_rate * warm * (stage.final + (1 - stage.final) * cosine)
+
+
+def train(config: TrainConfig, folder: Path, cache: Path, out: Path, device: str = "cpu", workers: int = 1) -> None:
+    """Run the stages that are not done yet. Raises ValueError where there is nothing to train on."""
+    distributed = "RANK" in os.environ
+    if distributed:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    run = Run(config, out, device)
+    clips = prepare_all(find_clips(folder), cache, config.cache_size, run)
+    clips = clips[run.rank :: dist.get_world_size()] if distributed else clips
+    validation = load_validation(folder, config.model.size) if run.rank == 0 else {}
+    try:
+        while run.stage < len(config.stages):
+            run_stage(run, config.stages[run.stage], clips, validation, workers)
+            run.stage, run.step = run.stage + 1, 0
+            run.save()
+    except KeyboardInterrupt:
+        run.save()
+        run.log(f"stopped at stage {run.stage + 1}, step {run.step}; run the same command to go on")
+    finally:
+        if distributed:
+            dist.destroy_process_group()
+
+
+def prepare_all(clips: list[data.Clip], cache: Path, size: int, run: Run) -> list[PreparedClip]:
+    prepared = []
+    for number, clip in enumerate(clips):
+        ready = prepare(clip, cache, size)
+        if ready is not None:
+            prepared.append(ready)
+        if number % 50 == 49:
+            run.log(f"prepared {number + 1} of {len(clips)} clips")
+    if not prepared:
+        raise ValueError("every clip is too short: at least 8 frames are needed")
+    return prepared
+
+
+def load_validation(folder: Path, size: int) -> dict[str, Any]:
+    """A few frames of every val clip; without a manifest there is no val split and nothing is validated."""
+    if not (folder / "manifest.csv").exists():
+        return {}
+    return {clip.name: load_clip(clip, size, 9) for clip in find_clips(folder, "val")}
+
+
+def run_stage(
+    run: Run, stage: Stage, clips: list[PreparedClip], validation: dict[str, Any], workers: int
+) -> None:
+    # The stream of samples differs at every resume: a run is repeated to its losses, not to its random numbers.
+    samples = Samples(clips, stage.plan, seed=run.config.seed + 1000 * run.stage + 7919 * run.step + 31 * run.rank)
+    loader = DataLoader(samples, batch_size=None, num_workers=workers, prefetch_factor=3 if workers else None)
+    stream: Iterator[dict[str, Tensor]] = iter(loader)
+    objective: nn.Module = run.objective
+    if dist.is_initialized():
+        objective = DistributedDataParallel(run.objective, find_unused_parameters=True)
+    per_step = stage.plan.groups * stage.plan.driving
+    started, first, saved = time.monotonic(), run.step, time.monotonic()
+    means: dict[str, float] = {}
+    while run.step < stage.steps:
+        batch = {key: value.to(run.device, non_blocking=True) for key, value in next(stream).items()}
+        found = run.train_step(objective, batch, stage)
+        run.step += 1
+        keep = min(0.98, 1 - 1 / (run.step - first))
+        means = {k: keep * means.get(k, v) + (1 - keep) * v for k, v in found.items()}
+        if run.step % 50 == 0:
+            rate = (run.step - first) / (time.monotonic() - started)
+            left = (stage.steps - run.step) / rate
+            parts = " ".join(f"{k} {v:.4f}" for k, v in means.items())
+            run.log(
+                f"{stage.name} {run.step}/{stage.steps} {parts} | {rate * per_step:.1f} samples/s, "
+                f"{left / 60:.0f} min left"
+            )
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            run.save()
+            saved = time.monotonic()
+        if validation and (run.step % stage.validate_every == 0 or run.step == stage.steps):
+            validate(run, stage, validation)
+
+
+def validate(run: Run, stage: Stage, clips: dict[str, Any]) -> None:
+    size = stage.plan.size // stage.shrink
+    shrunk = {name: np.stack([data.square(p, stage.plan.size) for p in pictures]) for name, pictures in clips.items()}
+    scores = evaluate(run.average, shrunk, (1, 3), size)
+    run.log(f"val {stage.name} {run.step} at {size}: {summary(scores)}")
+    record = {"stage": stage.name, "step": run.step, "size": size, "scores": [vars(s) for s in scores]}
+    with (run.folder / "val.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    some = dict(list(shrunk.items())[:: max(1, len(shrunk) // 6)])
+    picture_grid(run.average, some, size, run.folder / f"grid-{stage.name}-{run.step:06d}.png")

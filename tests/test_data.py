@@ -1,0 +1,114 @@
+"""Finding clips, preparing them, and drawing samples whose correspondences fit their pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import cv2
+from training_clips import wandering_square, write_clip
+
+from iwcodec.models import data
+from iwcodec.models.data import Clip, SamplePlan, Samples, find_clips, identity_of, prepare
+from iwcodec.models.flow import UNSURE
+
+
+@pytest.mark.parametrize(
+    ("path", "identity"),
+    [
+        ("cropped_clips/--Y9imYnfBw_0000_S0_E271_L504_T63_R792_B351.mp4", "--Y9imYnfBw"),
+        ("dev/mp4/id00012/21Uxsk56VDQ/00001.mp4", "id00012"),
+        ("train/id10280#NXjT3732Ekg#001093#001192.mp4", "id10280"),
+        ("train/0LLt3Pz0wBg#00001#00201.mp4", "0LLt3Pz0wBg"),
+        ("anything/holiday.mov", "holiday"),
+    ],
+)
+def test_identity_by_layout(path: str, identity: str):
+    assert identity_of(Path(path)) == identity
+
+
+def test_clips_are_files_and_folders_of_pictures(tmp_path: Path):
+    write_clip(tmp_path / "a" / "one.mp4", 3)
+    folder = tmp_path / "TED#0#9.mp4"
+    folder.mkdir()
+    for n, picture in enumerate(wandering_square(3, 0)):
+        cv2.imwrite(str(folder / f"{n:07d}.png"), picture)
+    clips = find_clips(tmp_path)
+    assert [c.identity for c in clips] == ["TED", "one"]
+    assert len(list(data.read_frames(clips[0].path))) == 3
+
+
+def test_manifest_gives_split_identity_and_cuts(tmp_path: Path):
+    (tmp_path / "manifest.csv").write_text("id,split,identity\nx,train,p\ny,val,q\n")
+    (tmp_path / "jumpcuts.csv").write_text("id,frame\nx,7\n")
+    assert find_clips(tmp_path, "train") == [Clip("x", tmp_path / "clips" / "x.mp4", "p", 7)]
+    assert [c.name for c in find_clips(tmp_path, "val")] == ["y"]
+
+
+def test_no_clips_is_an_error(tmp_path: Path):
+    with pytest.raises(ValueError, match="no clips"):
+        find_clips(tmp_path)
+
+
+def test_prepare_keeps_frames_and_never_pairs_across_a_cut(tmp_path: Path):
+    path = write_clip(tmp_path / "c.mp4", 30)
+    clip = prepare(Clip("c", path, "c", cut=12), tmp_path / "cache", 64)
+    assert clip is not None
+    assert clip.frames.shape == (30, 64, 64, 3)
+    assert clip.groups == [range(12), range(12, 30)]
+    again = prepare(Clip("c", path, "c", cut=12), tmp_path / "cache", 64)
+    assert again is not None
+    np.testing.assert_array_equal(clip.frames, again.frames)
+    samples = Samples([clip], SamplePlan(64, 1, 2, max_sources=2), 1)
+    drawn = [samples.draw(clip, 2, np.random.default_rng(s)) for s in range(4)]
+    assert all(d is None or d["sources"].shape == (2, 3, 64, 64) for d in drawn)
+
+
+def test_too_short_a_clip_is_left_out(tmp_path: Path):
+    assert prepare(Clip("c", write_clip(tmp_path / "c.mp4", 5), "c"), tmp_path / "cache", 64) is None
+
+
+def test_flows_are_cached(tmp_path: Path):
+    clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 16), "c"), tmp_path / "cache", 64)
+    assert clip is not None
+    first = clip.correspondence(5, 3)
+    assert clip.known[5, 3]
+    again = clip.correspondence(5, 3)
+    np.testing.assert_array_equal(first.shift, again.shift)
+    np.testing.assert_array_equal(first.error, again.error)
+
+
+def test_correspondence_points_at_what_the_driving_frame_shows(tmp_path: Path):
+    """Warping each source by its correspondence must come nearer to the driving frame than the source itself,
+    whatever crop, mirror and camera move the sample got."""
+    clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 24, 2, 128), "c"), tmp_path / "cache", 128)
+    assert clip is not None
+    samples = Samples([clip], SamplePlan(128, 1, 1, max_sources=1, coded=0.0, wander=0.15), 3)
+    better = []
+    for seed in range(12):
+        drawn = samples.draw(clip, 1, np.random.default_rng(seed))
+        assert drawn is not None
+        grid = data.GRID
+        axis = (np.arange(grid) + 0.5) * (2 / grid) - 1
+        own = np.stack(np.meshgrid(axis, axis), -1)
+        place = ((own + drawn["shift"][0, 0] + 1) * 64 - 0.5).astype(np.float32)
+        at = ((own + 1) * 64 - 0.5).astype(np.float32)
+        driving, source = (drawn[k][0].transpose(1, 2, 0) for k in ("driving", "sources"))
+        there = cv2.remap(source, place[..., 0], place[..., 1], cv2.INTER_LINEAR)
+        here, wanted = (cv2.remap(p, at[..., 0], at[..., 1], cv2.INTER_LINEAR) for p in (source, driving))
+        sure = drawn["error"][0, 0] < UNSURE
+        before, after = (np.abs(x - wanted).mean(-1)[sure].mean() for x in (here, there))
+        better.append(after < 0.5 * before or after < 0.02)
+    assert sum(better) >= 10
+
+
+def test_batches_have_the_planned_shapes(tmp_path: Path):
+    clips = [prepare(Clip(n, write_clip(tmp_path / f"{n}.mp4", 16, i), n), tmp_path / "cache", 64) for i, n in enumerate("ab")]
+    samples = Samples([c for c in clips if c], SamplePlan(32, 3, 2, max_sources=2), 5)
+    batch = next(iter(samples))
+    sources = batch["sources"].shape[1]
+    assert batch["driving"].shape == (3, 2, 3, 32, 32)
+    assert batch["shift"].shape == (3, 2, sources, data.GRID, data.GRID, 2)
+    assert batch["driving"].dtype == torch.float32
+    assert 0 <= batch["driving"].min() <= batch["driving"].max() <= 1

@@ -1,0 +1,162 @@
+"""The network as a whole: what holds before anything is learnt."""
+
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from iwcodec.models import network as net
+from iwcodec.models.config import LITE, PAPER, TINY, ModelConfig
+from iwcodec.models.network import ImplicitWarp, Sources, Warp
+
+
+@pytest.fixture(scope="module")
+def tiny() -> ImplicitWarp:
+    torch.manual_seed(1)
+    return ImplicitWarp(TINY).eval()
+
+
+def smooth_pictures(count: int, size: int = 64):
+    noise = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(3))
+    return torch.nn.functional.interpolate(noise, size=(size, size), mode="bicubic").clamp(0, 1)
+
+
+def rebuild(network: ImplicitWarp, sources, driving, **options):
+    keypoints = network.detect(sources)[None]
+    return network.generate(network.detect(driving), network.encode_sources(sources[None], keypoints), **options)
+
+
+@torch.no_grad()
+def test_keypoints_are_places_and_strengths(tiny):
+    found = tiny.detect(smooth_pictures(2))
+    assert found.shape == (2, 20, 3)
+    assert found[..., :2].abs().max() <= 1
+    assert 0 < found[..., 2].min() <= found[..., 2].max() < 1
+
+
+@torch.no_grad()
+def test_untrained_network_copies_a_source_that_is_the_driving_frame(tiny):
+    picture = smooth_pictures(1)
+    out = rebuild(tiny, picture, picture)
+    assert (out.base - picture).abs().mean() < 0.02
+    torch.testing.assert_close(out.picture, out.base)  # the decoder starts by correcting nothing
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_sources(tiny, count):
+    out = rebuild(tiny, smooth_pictures(count), smooth_pictures(1))
+    assert out.picture.shape == (1, 3, 64, 64)
+    assert out.warp.mass.shape == (1, count, 256)
+    assert (out.warp.mass.sum(1) <= 1 + 1e-5).all()
+
+
+@torch.no_grad()
+def test_the_order_of_sources_does_not_matter(tiny):
+    sources, driving = smooth_pictures(3), smooth_pictures(4)[3:]
+    a = rebuild(tiny, sources, driving, dense=True).picture
+    b = rebuild(tiny, sources.flip(0), driving, dense=True).picture
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_moving_the_keypoints_moves_the_picture(tiny):
+    """The prior alone: all keypoints shifted by two cells shift what is near them by two cells."""
+    picture = smooth_pictures(1)
+    keypoints = tiny.detect(picture)
+    sources = tiny.encode_sources(picture[None], keypoints[None])
+    moved = keypoints.clone()
+    moved[..., 0] += 2 * 2 / 16
+    out = tiny.generate(moved, sources, dense=True)
+    own = net.cell_centres(16, picture) * 8
+    shift = (out.warp.places[0, 0] - own)[..., 0].unflatten(0, (16, 16))
+    middle = keypoints[0, :, :2].mean(0).add(1).mul(8).long()
+    assert shift[middle[1], middle[0] + 2] < -0.5
+
+
+@torch.no_grad()
+def test_dropped_cells_get_no_attention(tiny):
+    picture = smooth_pictures(2)
+    dropped = torch.zeros(1, 2, 256, dtype=torch.bool)
+    dropped[:, 0] = True
+    out = rebuild(tiny, picture, picture[:1], dense=True, dropped=dropped)
+    assert out.warp.mass[:, 0].max() < 1e-6
+    assert out.warp.mass[:, 1].mean() > 0.5
+
+
+def test_every_parameter_learns():
+    torch.manual_seed(2)
+    network = ImplicitWarp(TINY)
+    for layer in (network.decoder.out, network.decoder.nudge, network.key_net.parts):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    sources, driving = smooth_pictures(2), smooth_pictures(3)[2:]
+    keypoints = network.detect(torch.cat([sources, driving]))
+    out = network.generate(keypoints[2:], network.encode_sources(sources[None], keypoints[None, :2]))
+    out.picture.square().mean().backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # A convolution's bias before a softmax shifts all logits alike; nothing else may be silent.
+    assert all("heatmaps.bias" in name for name in silent), silent
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("switch", ["residual", "extra", "prior"])
+def test_ablations_change_the_result(switch):
+    torch.manual_seed(4)
+    network = ImplicitWarp(TINY).eval()
+    torch.nn.init.normal_(network.decoder.out.weight, std=0.5)
+    network.extra_logits.fill_(0.0)
+    pictures, driving = smooth_pictures(2), smooth_pictures(3)[2:]
+    full = rebuild(network, pictures, driving).picture
+    config = replace(TINY, **{switch: False})
+    for module in network.modules():
+        if isinstance(getattr(module, "config", None), ModelConfig):
+            module.config = config
+    assert (rebuild(network, pictures, driving).picture - full).abs().max() > 1e-4
+
+
+def test_sampling_is_bilinear_and_exact_where_nothing_moves():
+    pictures = smooth_pictures(2)[None]
+    own = net.cell_centres(16, pictures) * 8
+    mass = torch.zeros(1, 2, 256)
+    mass[:, 1] = 1
+    still = net.sample_sources(pictures, Warp(mass, own.expand(1, 2, -1, -1)), 16)
+    assert (still - pictures[:, 1]).abs().max() < 1e-3
+    moved = net.sample_sources(pictures, Warp(mass, (own + torch.tensor([1.0, 0])).expand(1, 2, -1, -1)), 16)
+    assert (moved[..., :-8] - pictures[:, 1, ..., 4:-4]).abs().max() < 1e-3
+
+
+def test_place_columns_tell_the_warp():
+    rows = torch.zeros(1, 2, 16, 3)
+    columns = net.place_columns(rows, 4)
+    assert columns.shape == (1, 32, 9)
+    weights = torch.zeros(1, 1, 32)
+    weights[0, 0, 5], weights[0, 0, 16 + 10] = 0.25, 0.75
+    warp = net.read_warp((weights @ columns)[..., 3:], 4)
+    # read_warp expects a whole grid; one query is enough to see its sums
+    torch.testing.assert_close(warp.mass[0, :, 0], torch.tensor([0.25, 0.75]))
+
+
+@torch.no_grad()
+def test_paper_configuration_builds_and_runs():
+    config = replace(PAPER, size=64, detector_size=64, detector_widths=(16, 16, 16, 16), dim=8, values=8, trunk=8)
+    network = ImplicitWarp(config).eval()
+    assert rebuild(network, smooth_pictures(2), smooth_pictures(1)).picture.shape == (1, 3, 64, 64)
+
+
+def test_lite_is_small_enough_to_ship():
+    assert sum(p.numel() for p in ImplicitWarp(LITE).parameters()) * 2 < 15_000_000
+
+
+def test_config_round_trip_and_unknown_keys():
+    assert ModelConfig.from_dict(LITE.to_dict()) == LITE
+    with pytest.raises(ValueError, match="sise"):
+        ModelConfig.from_dict({"name": "x", "sise": 3})
+
+
+def test_sources_are_plain_tensors(tiny):
+    pictures = smooth_pictures(1)
+    sources = tiny.encode_sources(pictures[None], tiny.detect(pictures)[None])
+    assert isinstance(sources, Sources)
+    assert sources.membership.shape == (1, 1, 256, 21)
+    torch.testing.assert_close(sources.membership.sum(-1), torch.ones(1, 1, 256))

@@ -1,0 +1,148 @@
+"""Training: losses fall, a resumed run goes on where it stopped, two processes work together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from training_clips import write_clip
+
+from iwcodec.models import train as training
+from iwcodec.models.config import TINY
+from iwcodec.models.data import SamplePlan
+from iwcodec.models.losses import LossWeights
+from iwcodec.models.train import Run, Stage, TrainConfig, learning_rate, load_config, train
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for n in range(3):
+        write_clip(folder / "clips" / f"c{n}.mp4", 16, n)
+    rows = "".join(f"c{n},{'val' if n == 2 else 'train'},p{n}\n" for n in range(3))
+    (folder / "manifest.csv").write_text("id,split,identity\n" + rows)
+    return folder
+
+
+def stage(steps: int, **settings) -> Stage:
+    return Stage("s", steps, SamplePlan(64, 2, 2, max_sources=2), validate_every=10**6, **settings)
+
+
+def one_batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.nn.functional.interpolate(torch.rand(4, 3, 6, 6, generator=generator), size=(64, 64), mode="bicubic")
+    picture = picture.clamp(0, 1)
+    return {
+        "driving": picture.unflatten(0, (2, 2)),
+        "sources": picture.flip(0).unflatten(0, (2, 2)),
+        "shift": torch.zeros(2, 2, 2, 32, 32, 2),
+        "error": torch.full((2, 2, 2, 32, 32), 3.0),
+    }
+
+
+def test_losses_fall_on_one_batch(tmp_path: Path):
+    run = Run(TrainConfig(TINY, (stage(40),)), tmp_path / "run", "cpu")
+    plan = stage(40, learning_rate=3e-3, warmup=1)
+    totals = []
+    for run.step in range(25):
+        totals.append(run.train_step(run.objective, one_batch(), plan)["total"])
+    assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
+
+
+def test_adversarial_stage_trains_both_networks(tmp_path: Path):
+    weights = LossWeights(adversarial=0.1, feature_matching=1.0)
+    plan = stage(5, weights=weights)
+    run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
+    assert run.discriminator is not None
+    before = [p.detach().clone() for p in run.discriminator.parameters()]
+    found = run.train_step(run.objective, one_batch(), plan)
+    assert {"adversarial", "feature_matching", "critic"} <= set(found)
+    assert any(not torch.equal(a, b) for a, b in zip(before, run.discriminator.parameters(), strict=True))
+
+
+def test_resumed_run_gives_the_same_loss(tmp_path: Path):
+    plan = stage(50)
+    config = TrainConfig(TINY, (plan,))
+    straight = Run(config, tmp_path / "run", "cpu")
+    for straight.step in range(3):
+        straight.train_step(straight.objective, one_batch(), plan)
+    straight.step = 3
+    straight.save()
+    resumed = Run(config, tmp_path / "run", "cpu")
+    assert (resumed.stage, resumed.step) == (0, 3)
+    losses = [run.train_step(run.objective, one_batch(), plan) for run in restored_rng(straight, resumed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def restored_rng(*runs: Run):
+    state = torch.get_rng_state()
+    for run in runs:
+        torch.set_rng_state(state)
+        yield run
+
+
+def test_train_validates_checkpoints_and_resumes(clips: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    short = TrainConfig(replace(TINY, size=64), (replace(stage(3), validate_every=3),), cache_size=64)
+    train(short, clips, tmp_path / "cache", out, workers=0)
+    assert (out / "checkpoint.pt").exists()
+    record = json.loads((out / "val.jsonl").read_text().splitlines()[0])
+    assert {s["sources"] for s in record["scores"]} == {1, 3}
+    assert list(out.glob("grid-*.png"))
+    log = (out / "log.txt").read_text()
+    train(short, clips, tmp_path / "cache", out, workers=0)  # nothing is left to do
+    assert (out / "log.txt").read_text() == log
+
+
+def test_two_gloo_processes(clips: Path, tmp_path: Path):
+    config = tmp_path / "tiny.toml"
+    config.write_text(
+        'model = "tiny"\ncache_size = 64\n[[stage]]\nname = "s"\nsteps = 2\nvalidate_every = 100\n'
+        "plan = { size = 64, groups = 1, driving = 2, max_sources = 1 }\n"
+    )
+    script = (
+        "import sys; from pathlib import Path; from iwcodec.models.train import load_config, train\n"
+        "train(load_config(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), workers=0)"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", script, config, clips, tmp_path / "cache", tmp_path / "run"]
+    # The clips are prepared first, so that the two do not race for the cache in this test.
+    training.prepare_all(training.find_clips(clips), tmp_path / "cache", 64, Run(load_config(config), tmp_path / "x", "cpu"))
+    processes = [
+        subprocess.Popen(arguments, env={**os.environ, **shared, "RANK": str(rank)}, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    ends = [process.communicate(timeout=240)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["stage"] == 1
+
+
+def test_learning_rate_warms_up_and_decays():
+    plan = stage(100, learning_rate=1.0, warmup=10, final=0.1)
+    rates = [learning_rate(plan, step) for step in (0, 9, 50, 100)]
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert rates[1] > 0.95
+    assert rates[3] == pytest.approx(0.1)
+
+
+def test_a_wrong_config_names_the_fault(tmp_path: Path):
+    file = tmp_path / "c.toml"
+    file.write_text('model = "huge"\nstage = []\n')
+    with pytest.raises(ValueError, match="huge"):
+        load_config(file)
+
+
+def test_shipped_config_is_valid():
+    config = load_config(Path(training.__file__).parent / "configs" / "lite.toml")
+    assert config.model.name == "lite"
+    assert [s.plan.size for s in config.stages][-1] == 256

@@ -1,0 +1,34 @@
+"""Small clips for the training tests: a textured square that wanders over a background."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+
+def wandering_square(frames: int, seed: int, size: int = 64) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    background = cv2.resize(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    face = cv2.resize(rng.integers(0, 255, (5, 5, 3), dtype=np.uint8), (24, 24), interpolation=cv2.INTER_CUBIC)
+    pictures = []
+    for n in range(frames):
+        picture = background.copy()
+        x, y = (int(20 + 14 * f(n / 5 + seed)) for f in (np.sin, np.cos))
+        picture[y : y + 24, x : x + 24] = face
+        pictures.append(picture)
+    return pictures
+
+
+def write_clip(path: Path, frames: int = 16, seed: int = 0, size: int = 64) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(25))
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "10"}
+        for picture in wandering_square(frames, seed, size):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
