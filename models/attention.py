@@ -64,9 +64,7 @@ def coarse_logits(queries: Tensor, keys: Tensor, side: int) -> Tensor:
     return to_blocks(queries, side).mean(2) @ to_blocks(keys, side).mean(2).transpose(1, 2)
 
 
-def hierarchical_attention(
-    queries: Tensor, keys: Tensor, rows: Tensor, extras: Extras, side: int, k: int
-) -> Tensor:
+def hierarchical_attention(queries: Tensor, keys: Tensor, rows: Tensor, extras: Extras, side: int, k: int) -> Tensor:
     """Top-k in two steps: the k best 2x2 blocks of each 2x2 block of queries, then softmax over their 4k cells.
 
     `side` is the cells a side of the query grid and of every source's grid (even).

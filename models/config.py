@@ -56,7 +56,7 @@ class ModelConfig:
         unknown = set(values) - known
         if unknown:
             raise ValueError(f"unknown model settings: {', '.join(sorted(unknown))}")
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        tuples: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return ModelConfig(**tuples)
 
 

@@ -13,6 +13,7 @@ may become sources) as JPEG would harm them; flows are computed when a pair is f
 """
 
 import csv
+import itertools
 import re
 import zlib
 from collections.abc import Iterator
@@ -99,7 +100,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
 
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -211,7 +212,7 @@ class Samples(IterableDataset[dict[str, Tensor]]):
         odds /= odds.sum()
         while True:
             sources = int(rng.integers(1, self.plan.max_sources + 1))
-            samples = []
+            samples: list[dict[str, Any]] = []
             while len(samples) < self.plan.groups:
                 clips = self.identities[rng.choice(len(odds), p=odds)]
                 sample = self.draw(clips[rng.integers(len(clips))], sources, rng)
@@ -238,7 +239,10 @@ class Samples(IterableDataset[dict[str, Tensor]]):
             for a, v in zip(chosen, views_s, strict=True)
         ]
         matches = [
-            [view_correspondence(clip.correspondence(int(f), a), vd, vs, mirror) for a, vs in zip(chosen, views_s, strict=True)]
+            [
+                view_correspondence(clip.correspondence(int(f), a), vd, vs, mirror)
+                for a, vs in zip(chosen, views_s, strict=True)
+            ]
             for f, vd in zip(frames, views_d, strict=True)
         ]
         return {
@@ -265,10 +269,18 @@ class Samples(IterableDataset[dict[str, Tensor]]):
         if scale >= 1.5:  # shrink by area first: plain bilinear sampling would alias
             shrink = int(scale + 0.5)
             source = cv2.resize(picture, (side // shrink, side // shrink), interpolation=cv2.INTER_AREA)
-            matrix = np.array([[scale / shrink, 0, (matrix[0, 2] + 0.5) / shrink - 0.5],
-                               [0, scale / shrink, (matrix[1, 2] + 0.5) / shrink - 0.5]])
+            matrix = np.array(
+                [
+                    [scale / shrink, 0, (matrix[0, 2] + 0.5) / shrink - 0.5],
+                    [0, scale / shrink, (matrix[1, 2] + 0.5) / shrink - 0.5],
+                ]
+            )
         out = cv2.warpAffine(
-            source, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
+            source,
+            matrix,
+            (size, size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
         )
         if damage is not None:
             out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, damage])[1], cv2.IMREAD_COLOR)
@@ -281,7 +293,7 @@ class Samples(IterableDataset[dict[str, Tensor]]):
 def spread(anchors: list[int], count: int, rng: np.random.Generator) -> list[int]:
     """`count` of the anchors, one from each of `count` equal stretches of time, in random order."""
     edges = np.linspace(0, len(anchors), count + 1).round().astype(int)
-    chosen = [anchors[rng.integers(a, b)] for a, b in zip(edges, edges[1:], strict=False)]
+    chosen = [anchors[rng.integers(a, b)] for a, b in itertools.pairwise(edges)]
     return [chosen[i] for i in rng.permutation(count)]
 
 
@@ -315,8 +327,21 @@ def view_correspondence(
     own = np.stack(np.meshgrid(axis, axis), axis=-1)
     in_frame = driving[:2] + driving[2] * own
     at = ((in_frame + 1) * (GRID / 2) - 0.5).astype(np.float32)
-    shift = cv2.remap(match.shift.astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    error = cv2.remap(match.error, at[..., 0], at[..., 1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=UNSURE)
+    shift = cv2.remap(
+        match.shift.astype(np.float32),
+        at[..., 0],
+        at[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    error = cv2.remap(
+        match.error,
+        at[..., 0],
+        at[..., 1],
+        cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=UNSURE,
+    )
     place = (in_frame + shift - source[:2]) / source[2]
     outside = (np.abs(place) > 1).any(-1) | (np.abs(in_frame) > 1).any(-1)
     error = np.where(outside, UNSURE, error).astype(np.float32)

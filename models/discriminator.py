@@ -1,5 +1,7 @@
 """Patch discriminator of face-vid2vid (pix2pixHD's), arXiv 2011.15126, with its hinge and feature-matching losses."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,9 +14,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, width: int = 32, layers: int = 4) -> None:
         super().__init__()
         widths = [3, *(min(width * 2**i, 256) for i in range(layers))]
-        self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in itertools.pairwise(widths))
         self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3, 1, 1))
 
     def forward(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:

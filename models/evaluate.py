@@ -103,7 +103,9 @@ def summary(scores: list[Score]) -> str:
         of = [s for s in scores if s.sources == count]
         mean = [np.mean([getattr(s, key) for s in of]) for key in ("model", "base", "copy")]
         worse = sum(s.model < s.copy for s in of)
-        parts.append(f"{count} src {mean[0]:.2f} (base {mean[1]:.2f}, copy {mean[2]:.2f}, {worse}/{len(of)} below copy)")
+        parts.append(
+            f"{count} src {mean[0]:.2f} (base {mean[1]:.2f}, copy {mean[2]:.2f}, {worse}/{len(of)} below copy)"
+        )
     return "; ".join(parts)
 
 

@@ -51,9 +51,7 @@ class FrameGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(
-        self, driving: Tensor, pictures: Tensor, keypoints: Tensor, rows: Tensor, membership: Tensor
-    ) -> Tensor:
+    def forward(self, driving: Tensor, pictures: Tensor, keypoints: Tensor, rows: Tensor, membership: Tensor) -> Tensor:
         pixels = to_float(pictures[0])[None]
         out = self.network.generate(driving, Sources(pixels, keypoints, rows, membership))
         return to_uint8(out.picture.permute(0, 2, 3, 1))
@@ -103,10 +101,19 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
     keypoints = torch.rand(1, config.keypoints, 3)
     with torch.no_grad():
         rows, membership = SourceGraph(network)(pixels, keypoints)
-    several: tuple[Tensor, ...] = tuple(x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (pixels, keypoints, rows, membership))
+    several: tuple[Tensor, ...] = tuple(
+        x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (pixels, keypoints, rows, membership)
+    )
     write = graph_writer(model, folder)
     write("detector", DetectorGraph(network), (small,), ["picture"], ["keypoints"], {})
-    write("source", SourceGraph(network), (pixels, keypoints), ["picture", "keypoints"], ["rows", "membership"], {})
+    write(
+        "source",
+        SourceGraph(network),
+        (pixels, keypoints),
+        ["picture", "keypoints"],
+        ["rows", "membership"],
+        {},
+    )
     names = ["driving", "pictures", "keypoints", "rows", "membership"]
     free = {name: {1: "sources"} for name in names[1:]}
     write("frame", FrameGraph(network), (keypoints, *several), names, ["picture"], free)
@@ -114,7 +121,12 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
 
 def graph_writer(model: str, folder: Path) -> Callable[..., None]:
     def write(
-        part: str, graph: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], free: dict[str, Any]
+        part: str,
+        graph: nn.Module,
+        inputs: tuple[Tensor, ...],
+        names: list[str],
+        outputs: list[str],
+        free: dict[str, Any],
     ) -> None:
         torch.onnx.export(
             graph.eval(),
@@ -140,7 +152,9 @@ def compare(reference: TorchRuntime, exported: OnnxRuntime) -> dict[str, float]:
     noise = rng.random((3, 9, 9, 3)).astype(np.float32)
     import cv2
 
-    pictures = [(cv2.resize(n, (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1) * 255).astype(np.uint8) for n in noise]
+    pictures = [
+        (cv2.resize(n, (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1) * 255).astype(np.uint8) for n in noise
+    ]
     a, b = ([runtime.prepare(p) for p in pictures] for runtime in (reference, exported))
     keypoints = max(float(np.abs(x.keypoints - y.keypoints).max()) for x, y in zip(a, b, strict=True))
     rows = max(float(np.abs(x.features.rows[0, 0].numpy() - y.features[0]).max()) for x, y in zip(a, b, strict=True))

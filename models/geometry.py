@@ -62,7 +62,7 @@ class GeometricPrior(nn.Module):
         self.log_strength_cost = nn.Parameter(torch.full((config.keypoints,), 1.5))  # c
 
     def membership(self, keypoints: Tensor, side: int, parts: Tensor) -> Tensor:
-        """Source keypoints (B, K, 3) and learned part logits (B, K + 1, M) -> weights (B, M, K + 1), last background."""
+        """Source keypoints (B, K, 3), learned part logits (B, K + 1, M) -> weights (B, M, K + 1), background last."""
         distances = squared_distances(cell_centres(side, keypoints), keypoints)
         near = -distances / self.log_spread.exp() + (keypoints[..., 2:3] + 1e-4).log()
         rest = self.background.expand(near.shape[0], 1, near.shape[-1])

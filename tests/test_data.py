@@ -7,11 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import cv2
-from training_clips import wandering_square, write_clip
-
 from iwcodec.models import data
 from iwcodec.models.data import Clip, SamplePlan, Samples, find_clips, identity_of, prepare
 from iwcodec.models.flow import UNSURE
+from training_clips import wandering_square, write_clip
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,10 @@ def test_correspondence_points_at_what_the_driving_frame_shows(tmp_path: Path):
 
 
 def test_batches_have_the_planned_shapes(tmp_path: Path):
-    clips = [prepare(Clip(n, write_clip(tmp_path / f"{n}.mp4", 16, i), n), tmp_path / "cache", 64) for i, n in enumerate("ab")]
+    clips = [
+        prepare(Clip(n, write_clip(tmp_path / f"{n}.mp4", 16, i), n), tmp_path / "cache", 64)
+        for i, n in enumerate("ab")
+    ]
     samples = Samples([c for c in clips if c], SamplePlan(32, 3, 2, max_sources=2), 5)
     batch = next(iter(samples))
     sources = batch["sources"].shape[1]

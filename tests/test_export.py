@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pictures(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(1)
-    return [np.kron(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(count)]
+    return [
+        np.kron(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(count)
+    ]
 
 
 @pytest.mark.parametrize("count", range(1, MAX_ACTIVE + 1))
@@ -59,7 +61,10 @@ def test_too_many_sources_are_refused(folder: Path):
 
 def test_a_checkpoint_exports_its_averaged_weights(tmp_path: Path):
     network, average = ImplicitWarp(TINY), ImplicitWarp(TINY)
-    torch.save({"model": TINY.to_dict(), "network": network.state_dict(), "average": average.state_dict()}, tmp_path / "c.pt")
+    torch.save(
+        {"model": TINY.to_dict(), "network": network.state_dict(), "average": average.state_dict()},
+        tmp_path / "c.pt",
+    )
     loaded = load_checkpoint(tmp_path / "c.pt", size=128)
     assert loaded.config.size == 128
     torch.testing.assert_close(loaded.extra_keys, average.extra_keys)

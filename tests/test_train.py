@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-from training_clips import write_clip
-
 from iwcodec.models import train as training
 from iwcodec.models.config import TINY
 from iwcodec.models.data import SamplePlan
 from iwcodec.models.losses import LossWeights
 from iwcodec.models.train import Run, Stage, TrainConfig, learning_rate, load_config, train
+from training_clips import write_clip
 
 
 @pytest.fixture
@@ -36,7 +35,9 @@ def stage(steps: int, **settings) -> Stage:
 
 def one_batch() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    picture = torch.nn.functional.interpolate(torch.rand(4, 3, 6, 6, generator=generator), size=(64, 64), mode="bicubic")
+    picture = torch.nn.functional.interpolate(
+        torch.rand(4, 3, 6, 6, generator=generator), size=(64, 64), mode="bicubic"
+    )
     picture = picture.clamp(0, 1)
     return {
         "driving": picture.unflatten(0, (2, 2)),
@@ -116,7 +117,9 @@ def test_two_gloo_processes(clips: Path, tmp_path: Path):
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-c", script, config, clips, tmp_path / "cache", tmp_path / "run"]
     # The clips are prepared first, so that the two do not race for the cache in this test.
-    training.prepare_all(training.find_clips(clips), tmp_path / "cache", 64, Run(load_config(config), tmp_path / "x", "cpu"))
+    training.prepare_all(
+        training.find_clips(clips), tmp_path / "cache", 64, Run(load_config(config), tmp_path / "x", "cpu")
+    )
     processes = [
         subprocess.Popen(arguments, env={**os.environ, **shared, "RANK": str(rank)}, stderr=subprocess.PIPE)
         for rank in range(2)

@@ -10,7 +10,9 @@ import numpy as np
 
 def wandering_square(frames: int, seed: int, size: int = 64) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    background = cv2.resize(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    background = cv2.resize(
+        rng.integers(0, 255, (6, 6, 3), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC
+    )
     face = cv2.resize(rng.integers(0, 255, (5, 5, 3), dtype=np.uint8), (24, 24), interpolation=cv2.INTER_CUBIC)
     pictures = []
     for n in range(frames):
