@@ -1,3 +1,63 @@
-"""iwcodec: a talking-head video codec. A few source pictures, then 20 keypoints a frame."""
+"""iwcodec: a talking-head video codec. A few source pictures, then 20 keypoints a frame.
+
+    import iwcodec
+    iwcodec.encode("in.mp4", "talk.iwc")
+    iwcodec.decode("talk.iwc", "out.mp4")
+
+Streams, for calls: `iwcodec.Encoder` (pictures in, packets out) and `iwcodec.Decoder` (packets in, pictures out).
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .decoder import Decoder, Frame
+    from .encoder import Encoder, EncoderSettings
+    from .errors import CodecError
+    from .files import DecodeReport, EncodeOptions, EncodeReport, IwcFile, decode, encode
+    from .models.runtime import load_runtime
+    from .packets import MotionPacket, SourcePacket
+
+_HOMES = {
+    "CodecError": "errors",
+    "DecodeReport": "files",
+    "Decoder": "decoder",
+    "EncodeOptions": "files",
+    "EncodeReport": "files",
+    "Encoder": "encoder",
+    "EncoderSettings": "encoder",
+    "Frame": "decoder",
+    "IwcFile": "files",
+    "MotionPacket": "packets",
+    "SourcePacket": "packets",
+    "decode": "files",
+    "encode": "files",
+    "load_runtime": "models.runtime",
+}
+
+__all__ = [
+    "CodecError",
+    "DecodeReport",
+    "Decoder",
+    "EncodeOptions",
+    "EncodeReport",
+    "Encoder",
+    "EncoderSettings",
+    "Frame",
+    "IwcFile",
+    "MotionPacket",
+    "SourcePacket",
+    "decode",
+    "encode",
+    "load_runtime",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the part a name is from when it is first asked for: `iwcodec.models` must not load FFmpeg for training."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -48,9 +48,12 @@ class GeometricPrior(nn.Module):
 
     Every source cell belongs softly to the keypoints near it (and to a resting background): weights w_k. It moves
     with them: u(p') = p' + sum_k w_k(p') (kp_k^driving - kp_k^source). The logit of query cell p and key cell p'
-    gets -a |p - u(p')|^2 - sum_k w_k(p') (b |move_k|^2 + c strength_k^2): a dot product of `PRIOR_DIMS` more query and
-    key dimensions, so that every attention kernel takes it unchanged. The weights depend on the source alone and are
-    computed once.
+    gets -a |p - u(p')|^2 - sum_k w_k(p') b_k log(1 + d_k / e), where d_k is how far keypoint k is (in place and
+    strength) from its driving self. The logarithm makes the choice among sources scale-free: half as far is always
+    the same factor better, for a speaker who sits still and for one who walks.
+
+    All of it is a dot product of `PRIOR_DIMS` more query and key dimensions, so every attention kernel takes it
+    unchanged. The weights depend on the source alone and are computed once.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -58,8 +61,9 @@ class GeometricPrior(nn.Module):
         self.log_spread = nn.Parameter(torch.tensor(-3.0))  # 2 * variance of a keypoint's reach
         self.background = nn.Parameter(torch.tensor(-4.0))
         self.log_sharpness = nn.Parameter(torch.tensor(-0.5))  # a, per squared cell
-        self.log_move_cost = nn.Parameter(torch.full((config.keypoints,), 2.5))  # b
-        self.log_strength_cost = nn.Parameter(torch.full((config.keypoints,), 1.5))  # c
+        self.log_cost = nn.Parameter(torch.zeros(config.keypoints + 1))  # b; the last is the background's
+        self.log_strength = nn.Parameter(torch.full((config.keypoints,), -4.0))  # a strength against a place
+        self.log_still = nn.Parameter(torch.tensor(-9.5))  # e: about a pixel of 256, squared
 
     def membership(self, keypoints: Tensor, side: int, parts: Tensor) -> Tensor:
         """Source keypoints (B, K, 3), learned part logits (B, K + 1, M) -> weights (B, M, K + 1), background last."""
@@ -71,10 +75,11 @@ class GeometricPrior(nn.Module):
     def terms(self, membership: Tensor, source: Tensor, driving: Tensor, side: int) -> PriorTerms:
         """membership (..., M, K + 1), keypoints (..., K, 3) -> predicted places and costs of the M cells."""
         move = driving[..., :2] - source[..., :2]
-        swell = (driving[..., 2] - source[..., 2]) ** 2
-        cost = self.log_move_cost.exp() * move.square().sum(-1) + self.log_strength_cost.exp() * swell
-        # The background pays the mean cost: a source near in pose also has its shadows and hair near.
-        cost = torch.cat([cost, cost.mean(-1, keepdim=True)], dim=-1)
+        swell = (driving[..., 2] - source[..., 2]).square()
+        distance = move.square().sum(-1) + self.log_strength.exp() * swell
+        # The background pays for the mean distance: a source near in pose also has its shadows and hair near.
+        distance = torch.cat([distance, distance.mean(-1, keepdim=True)], dim=-1)
+        cost = self.log_cost.exp() * torch.log1p(distance / self.log_still.exp())
         move = torch.cat([move, torch.zeros_like(move[..., :1, :])], dim=-2)
         place = cell_centres(side, driving) + membership @ move
         return PriorTerms(place * (side / 2), (membership @ cost[..., None])[..., 0])

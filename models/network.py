@@ -133,6 +133,7 @@ class ImplicitWarp(nn.Module):
         )
         self.prior = GeometricPrior(config)
         self.log_temperature = nn.Parameter(torch.tensor(1.6))
+        self.log_focus = nn.Parameter(torch.tensor(0.7))
         self.extra_keys = nn.Parameter(torch.randn(config.extra_pairs, config.dim))
         self.extra_logits = nn.Parameter(torch.full((config.extra_pairs,), -6.0))
         self.extra_values = nn.Parameter(torch.randn(config.extra_pairs, config.values) * 0.1)
@@ -229,7 +230,7 @@ class ImplicitWarp(nn.Module):
         features = self.decoder.features(grid(values, side), grid(context, side))
         nudge = self.decoder.nudge(features).tanh().flatten(2).transpose(1, 2)  # at most one cell
         warp = Warp(warp.mass, warp.places + nudge[:, None])
-        base = sample_sources(pictures, warp, side)
+        base = sample_sources(pictures, warp, side, self.log_focus.exp())
         return self.decoder.correct(features, base), base, warp
 
 
@@ -273,12 +274,16 @@ def read_warp(columns: Tensor, side: int) -> Warp:
     return Warp(mass[..., 0], (sums + small * own) / (mass + small))
 
 
-def sample_sources(pictures: Tensor, warp: Warp, side: int) -> Tensor:
-    """Sample every source at full resolution where the attention looked, blend by mass: (B, 3, H, W)."""
+def sample_sources(pictures: Tensor, warp: Warp, side: int, focus: Tensor) -> Tensor:
+    """Sample every source at full resolution where the attention looked, blend by mass: (B, 3, H, W).
+
+    `focus`: power of the mass; above 1 the better source wins more than its share, for two pictures of a mouth
+    that are not quite in the same place blend into none.
+    """
     batch, height = pictures.shape[0], pictures.shape[-1]
     own = cell_centres(side, pictures) * (side / 2)
     shift = (warp.places - own) * (2.0 / side)  # in [-1, 1] units; interpolating shifts keeps the borders straight
-    fields = torch.cat([shift, warp.mass[..., None] + 1e-4], dim=-1).flatten(0, 1)
+    fields = torch.cat([shift, (warp.mass[..., None] + 1e-3) ** focus], dim=-1).flatten(0, 1)
     fields = F.interpolate(grid(fields, side), size=(height, height), mode="bilinear", align_corners=False)
     target = cell_centres(height, pictures).unflatten(0, (height, height)) + fields[:, :2].permute(0, 2, 3, 1)
     sampled = F.grid_sample(pictures.flatten(0, 1), target, mode="bilinear", padding_mode="border", align_corners=False)

@@ -1,5 +1,32 @@
 """Fixtures shared by several test files."""
 
+import itertools
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+CLIP_FRAMES = 36
+
+
+@pytest.fixture(scope="session")
+def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first frames of the bundled sample at 24 frames/s, with a tone as sound."""
+    from iwcodec.media import read_video, sample_clip
+    from media_fixtures import tone, write_clip
+
+    pictures = [frame.picture for frame in itertools.islice(read_video(sample_clip()), CLIP_FRAMES)]
+    path = tmp_path_factory.mktemp("clips") / "face.mp4"
+    return write_clip(path, pictures, fps=24, sound=tone(CLIP_FRAMES / 24))
+
+
+@pytest.fixture(scope="session")
+def iwc_file(face_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`face_clip`, encoded."""
+    from iwcodec.files import EncodeOptions, encode
+
+    path = tmp_path_factory.mktemp("coded") / "face.iwc"
+    encode(face_clip, path, EncodeOptions(sources=2))
+    return path

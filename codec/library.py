@@ -1,0 +1,58 @@
+"""The library of sources: the receiver's long-term memory of the speaker."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .models.runtime import Source
+
+ACTIVE = 3
+"""Sources that enter attention for one frame: the nearest in pose."""
+CAPACITY = 32
+"""Sources kept; the least recently useful leaves first."""
+STRENGTH_WEIGHT = 0.02
+"""A strength is in 0..1, places are in [-1, 1]; a full swing of one counts as a move of a seventh of the picture."""
+
+
+def pose_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Keypoints (..., K, 3) -> mean squared distance (...), in squared [-1, 1] units."""
+    gap = np.square(a - b)
+    return np.asarray(gap[..., :2].sum(-1) + STRENGTH_WEIGHT * gap[..., 2]).mean(-1)
+
+
+class Library:
+    """Sources by slot, with eviction. Sender and receiver run the same one and stay in step."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._sources: dict[int, Source] = {}
+        self._used: dict[int, int] = {}
+        self._clock = 0
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def slots(self) -> Iterable[int]:
+        return self._sources.keys()
+
+    def add(self, slot: int, source: Source) -> None:
+        """Put a source into a slot; when the library is full the least recently used one makes room."""
+        if slot not in self._sources and len(self._sources) >= self._capacity:
+            oldest = min(self._used, key=lambda s: (self._used[s], s))
+            del self._sources[oldest], self._used[oldest]
+        self._clock += 1
+        self._sources[slot] = source
+        self._used[slot] = self._clock
+
+    def nearest(self, keypoints: NDArray[np.float32], count: int = ACTIVE) -> list[Source]:
+        """The sources nearest in pose, nearest first; fewer when there are fewer."""
+        slots = list(self._sources)
+        if not slots:
+            return []
+        poses = np.stack([self._sources[slot].keypoints for slot in slots])
+        order = np.argsort(pose_distance(poses, keypoints), kind="stable")[:count]
+        self._clock += 1
+        for rank in order:
+            self._used[slots[rank]] = self._clock
+        return [self._sources[slots[rank]] for rank in order]
