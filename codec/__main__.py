@@ -1,0 +1,5 @@
+"""`python -m iwcodec`."""
+
+from .cli import main
+
+main()

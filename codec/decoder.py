@@ -1,0 +1,72 @@
+"""Streaming decoder: packets in, pictures out. Files and calls share it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .library import ACTIVE, CAPACITY, Library
+from .media import Picture
+from .models.runtime import Runtime
+from .motion import MotionCoder, Quantiser
+from .motion_tables import Tables, load_tables
+from .packets import MotionPacket, SourcePacket
+from .sources import SourceDecoder
+
+
+@dataclass(frozen=True)
+class Frame:
+    number: int
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Motion:
+    number: int
+    keypoints: NDArray[np.float32]
+
+
+class Decoder:
+    """One speaker's stream. Everything that arrives is foreign: FormatError is raised for what cannot be used, and
+    the decoder goes on with the next packet as if the bad one had been lost."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        quantiser: Quantiser | None = None,
+        tables: Tables | None = None,
+        capacity: int = CAPACITY,
+        active: int = ACTIVE,
+    ) -> None:
+        self._runtime = runtime
+        self._quantiser = quantiser or Quantiser()
+        self._coder = MotionCoder(tables or load_tables())
+        self._sources = SourceDecoder(runtime.info.size)
+        self.library = Library(capacity)
+        self._active = active
+
+    def push(self, packet: SourcePacket | MotionPacket) -> Iterator[Frame]:
+        """The frames a packet completes; a source completes none. Raises FormatError."""
+        if isinstance(packet, SourcePacket):
+            self.add_source(packet)
+            return
+        for motion in self.motion(packet):
+            picture = self.reconstruct(motion.keypoints)
+            if picture is not None:
+                yield Frame(motion.number, picture)
+
+    def add_source(self, packet: SourcePacket) -> None:
+        """Decode a source and prepare its keys and values. Raises FormatError."""
+        self.library.add(packet.slot, self._runtime.prepare(self._sources.add(packet.payload)))
+
+    def motion(self, packet: MotionPacket) -> list[Motion]:
+        """Keypoints of the frames in a packet, without pictures. Raises FormatError."""
+        levels = self._coder.decode(packet.payload, packet.count, self._runtime.info.keypoints, None)
+        keypoints = self._quantiser.dequantise(levels)
+        return [Motion(packet.first + n, row) for n, row in enumerate(keypoints)]
+
+    def reconstruct(self, keypoints: NDArray[np.float32]) -> Picture | None:
+        """A picture from keypoints and the nearest sources; None while there is no source."""
+        nearest = self.library.nearest(keypoints, self._active)
+        return self._runtime.reconstruct(keypoints, nearest) if nearest else None

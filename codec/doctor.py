@@ -1,0 +1,100 @@
+"""`iwcodec doctor`: what this machine has, how fast it is, and the command that mends what is missing."""
+
+import importlib.util
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from .models.runtime import DEFAULT_MODEL, Runtime, cuda_is_there, list_models, load_runtime
+
+REPEATS = 20
+OPTIONAL = {
+    "torch": "pip install 'iwcodec[train]' (training, CUDA)",
+    "matplotlib": "pip install 'iwcodec[bench]' (plots of the benchmarks)",
+    "imageio_ffmpeg": "pip install 'iwcodec[bench]' (VMAF)",
+}
+REPORTED = ("iwcodec", "onnxruntime", "av", "opencv-python-headless", "numpy", "constriction", "torch")
+
+
+@dataclass(frozen=True)
+class Examination:
+    machine: dict[str, str]
+    versions: dict[str, str]
+    speed: dict[str, float]
+    """Milliseconds, median of REPEATS; `receiver frames/s` from the one with three sources."""
+    missing: list[str]
+
+
+def examine() -> Examination:
+    """Measure and look around. Never raises: what fails is reported as missing."""
+    missing = [f"{name}: {remedy}" for name, remedy in OPTIONAL.items() if importlib.util.find_spec(name) is None]
+    speed: dict[str, float] = {}
+    device = "none"
+    try:
+        runtime = load_runtime()
+        device = f"{runtime.device} ({type(runtime).__name__})"
+        speed = measure(runtime)
+    except (FileNotFoundError, ImportError, RuntimeError) as error:
+        missing.insert(0, f"model {DEFAULT_MODEL}: {error}; reinstall with pip install --force-reinstall iwcodec")
+    for codec, encoder in (("libsvtav1", True), ("libdav1d", False), ("libopus", True)):
+        if not has_codec(codec, encoder):
+            missing.append(f"{codec} in PyAV: pip install --force-reinstall --only-binary av av")
+    machine = {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cores": str(os.cpu_count()),
+        "device": device,
+        "cuda": "yes" if cuda_is_there() else "no",
+        "models": ", ".join(list_models()),
+    }
+    return Examination(machine, versions(), speed, missing)
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in REPORTED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def has_codec(name: str, encoder: bool) -> bool:
+    import av
+
+    try:
+        av.codec.Codec(name, "w" if encoder else "r")
+    except ValueError:
+        return False
+    return True
+
+
+def measure(runtime: Runtime) -> dict[str, float]:
+    """Median milliseconds of the network's parts on a noise picture."""
+    size = runtime.info.size
+    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    source = runtime.prepare(picture)
+    rebuilt = median_ms(lambda: runtime.reconstruct(source.keypoints, [source] * 3))
+    return {
+        "detect ms": median_ms(lambda: runtime.detect(picture)),
+        "prepare source ms": median_ms(lambda: runtime.prepare(picture)),
+        "rebuild, 1 source ms": median_ms(lambda: runtime.reconstruct(source.keypoints, [source])),
+        "rebuild, 3 sources ms": rebuilt,
+        "receiver frames/s": round(1000 / rebuilt, 1),
+    }
+
+
+def median_ms(work: Callable[[], object]) -> float:
+    work()
+    times = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return round(float(np.median(times)) * 1000, 2)

@@ -1,0 +1,454 @@
+"""Whole files: video -> .iwc -> video. Several streaming passes, never a whole video in memory."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import framing, media
+from .container import ContainerReader, ContainerWriter, Header
+from .decoder import Decoder, Frame
+from .encoder import Encoder, EncoderSettings
+from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
+from .media import Picture
+from .models.runtime import ModelInfo, Runtime, load_runtime
+from .motion import Quantiser
+from .motion_tables import load_tables
+from .packets import AudioPacket, MotionPacket, SourcePacket
+from .quality import psnr
+from .selection import Survey, choose_sources, coding_order, thumbnail
+
+AUTO_GAIN_DB = 0.12
+"""`--sources auto` stops where one more source brings less than this on average."""
+AUTO_SOURCES_KBPS = 1.5
+"""`--sources auto` stops where the sources would cost more than this over the clip."""
+SOURCE_BYTES = 450
+"""What a further source costs, roughly; measured in benchmarks."""
+MOST_SOURCES = 32
+CHUNK_S = 2.0
+"""Seconds of motion in one record: what seeking starts from, and what a damaged record loses."""
+AUDIO_RECORD_S = 1.0
+LONGEST_SILENCE = 60_000
+"""Packets of silence that a gap in the sound may be filled with: an hour."""
+MOST_FRAMES = 10_000_000
+"""Bound where the header does not say how many frames there are."""
+
+Progress = Callable[[str, float], None]
+"""Called with the name of the pass and the share of it that is done, 0..1."""
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    size: int = 256
+    sources: int | None = None
+    """None chooses."""
+    kbps: float | None = None
+    """Bound on the video's bitrate, kept by the number of sources."""
+    crop: str = "face"
+    audio: bool = True
+    audio_bitrate: int = 12_000
+    verify: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What `iwcodec encode --json` prints. Bytes are of the file; `video` kbps counts sources, motion and container."""
+
+    frames: int
+    fps: float
+    duration_s: float
+    size: int
+    sources: int
+    bytes: dict[str, int]
+    kbps: dict[str, float]
+    seconds: float
+    psnr_db: float | None = None
+    copy_psnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class DecodeReport:
+    frames: int
+    fps: float
+    duration_s: float
+    size: int
+    audio: bool
+    truncated: bool
+    damage: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A video on a regular grid, with the crop of every frame."""
+
+    path: Path
+    info: media.MediaInfo
+    crops: list[framing.Crop]
+    size: int
+
+    def pictures(self) -> Iterator[Picture]:
+        frames = media.at_constant_rate(media.read_video(self.path), self.info.fps)
+        # The first pass counted the frames, and a file may have changed since: the shorter wins.
+        for picture, crop in zip(frames, self.crops, strict=False):
+            yield framing.crop_resize(picture, crop, self.size)
+
+
+def encode(
+    source: str | Path,
+    target: str | Path,
+    options: EncodeOptions | None = None,
+    runtime: Runtime | None = None,
+    progress: Progress | None = None,
+) -> EncodeReport:
+    """Encode a video file into an .iwc file.
+
+    Raises MediaError when the input cannot be read or the output not be written, NoFaceError when there is nobody
+    to code, CodecError for impossible options. The output appears only when it is complete.
+    """
+    options, tell = options or EncodeOptions(), progress or (lambda name, share: None)
+    source, target = Path(source), Path(target)
+    check_target(target, options.overwrite)
+    started = time.monotonic()
+    runtime = runtime or load_runtime_for(options.size)
+    if runtime.info.size != options.size:
+        raise CodecError(
+            f"The model {runtime.info.model_id} makes pictures of {runtime.info.size}, not {options.size}."
+        )
+    video = frame_input(source, options, tell)
+    survey = survey_clip(video, runtime, tell)
+    settings = EncoderSettings(
+        message_frames=max(1, round(CHUNK_S * video.info.fps)), live_sources=False, capacity=MOST_SOURCES
+    )
+    encoder = Encoder(runtime, settings)
+    chosen = plan_sources(survey, float(video.info.fps), options)
+    pictures = fetch(video, chosen, tell)
+    header = make_header(runtime.info, settings, video, len(survey.keypoints))
+    track = open_audio(video, options, len(survey.keypoints))
+    if track is not None:
+        header = header.with_audio(track.pre_skip, track.packet_samples)
+    with ContainerWriter(target, header) as writer:
+        for picture in pictures:
+            writer.write_source(encoder.add_source(picture))
+        write_streams(writer, encoder, survey, track)
+    spent = writer.bytes
+    report = summarise(spent, len(survey.keypoints), float(video.info.fps), options.size, len(chosen))
+    quality: dict[str, Any] = verify(target, video, pictures, runtime, tell) if options.verify else {}
+    return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality)
+
+
+def load_runtime_for(size: int) -> Runtime:
+    """The shipped model of that size. Raises CodecError where there is none."""
+    try:
+        return load_runtime(f"lite-{size}")
+    except FileNotFoundError as error:
+        raise CodecError(f"There is no model for pictures of {size} pixels: {error}.") from error
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises MediaError, naming the flag that helps."""
+    if target.is_dir():
+        raise MediaError(f"{target} is a folder; give a file name.")
+    if target.exists() and not overwrite:
+        raise MediaError(f"{target} exists; use -f to overwrite it.")
+    if not target.absolute().parent.is_dir():
+        raise MediaError(f"The folder {target.absolute().parent} does not exist.")
+
+
+def frame_input(path: Path, options: EncodeOptions, tell: Progress) -> _Input:
+    """First pass: how long the video is and where the face is."""
+    info = media.probe(path)
+    fixed = framing.parse_crop(options.crop, info.width, info.height)
+    look = options.crop == "face"
+    detector = framing.FaceDetector() if look else None
+    faces: list[list[framing.Face] | None] = []
+    expected = info.frames or 1
+    for number, picture in enumerate(media.at_constant_rate(media.read_video(path), info.fps)):
+        seen = detector.detect(picture) if detector and number % framing.DETECT_EVERY == 0 else None
+        faces.append(seen)
+        if number % 25 == 0:
+            tell("looking for the speaker" if look else "reading", min(1.0, number / expected))
+    if not faces:
+        raise MediaError(f"{path} holds no frames.")
+    if look and not any(faces):
+        raise NoFaceError(f"No face was found in {path.name}; use --crop none or --crop X,Y,SIDE to code it anyway.")
+    if fixed is not None:
+        crops = [fixed] * len(faces)
+    else:
+        crops = framing.plan_crops(faces, info.width, info.height, float(info.fps))
+    return _Input(path, info, crops, options.size)
+
+
+def survey_clip(video: _Input, runtime: Runtime, tell: Progress) -> Survey:
+    """Second pass: keypoints and thumbnails of every frame."""
+    thumbnails, keypoints = [], []
+    for number, picture in enumerate(video.pictures()):
+        keypoints.append(runtime.detect(picture))
+        thumbnails.append(thumbnail(picture))
+        if number % 25 == 0:
+            tell("finding keypoints", number / len(video.crops))
+    return Survey(np.stack(thumbnails), np.stack(keypoints))
+
+
+def plan_sources(survey: Survey, fps: float, options: EncodeOptions) -> list[int]:
+    """Frame numbers of the sources, in coding order."""
+    if options.sources is not None:
+        chosen = choose_sources(survey, options.sources)
+    else:
+        seconds = len(survey.keypoints) / fps
+        kbps = AUTO_SOURCES_KBPS if options.kbps is None else max(0.2, options.kbps - 2.5)
+        most = 1 + int(max(0.0, kbps * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
+        gain = AUTO_GAIN_DB if options.kbps is None else 0.0
+        chosen = choose_sources(survey, min(MOST_SOURCES, most), gain)
+    return coding_order(survey, chosen)
+
+
+def fetch(video: _Input, numbers: list[int], tell: Progress) -> list[Picture]:
+    """Third pass: the pictures that become sources, in the order asked for."""
+    wanted, found = set(numbers), {}
+    for number, picture in enumerate(video.pictures()):
+        if number in wanted:
+            found[number] = picture
+            tell("fetching sources", len(found) / len(wanted))
+        if len(found) == len(wanted):
+            break
+    return [found[number] for number in numbers]
+
+
+def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frames: int) -> Header:
+    return Header(
+        model_id=info.model_id,
+        model_digest=info.digest,
+        keypoints=info.keypoints,
+        step_xy=settings.quantiser.step_xy,
+        step_strength=settings.quantiser.step_strength,
+        tables=load_tables().id,
+        fps=video.info.fps,
+        size=info.size,
+        frames=frames,
+    )
+
+
+def open_audio(video: _Input, options: EncodeOptions, frames: int) -> media.OpusTrack | None:
+    if not options.audio:
+        return None
+    return media.read_audio_opus(video.path, options.audio_bitrate, duration_s=float(frames / video.info.fps))
+
+
+def write_streams(writer: ContainerWriter, encoder: Encoder, survey: Survey, track: media.OpusTrack | None) -> None:
+    """Motion and sound, interleaved by time."""
+    sound = audio_records(track) if track is not None else iter(())
+    heard = 0.0
+    fps = float(writer.header.fps)
+
+    def motion(packets: list[SourcePacket | MotionPacket]) -> None:
+        nonlocal heard
+        for packet in packets:
+            assert isinstance(packet, MotionPacket)
+            while track is not None and heard <= packet.first / fps and (record := next(sound, None)):
+                writer.write_audio(record)
+                heard = (record.first + len(record.packets) * track.packet_samples) / media.AUDIO_RATE
+            writer.write_motion(packet)
+
+    for row in survey.keypoints:
+        motion(encoder.push_keypoints(row))
+    motion(encoder.flush())
+    for record in sound:
+        writer.write_audio(record)
+
+
+def audio_records(track: media.OpusTrack) -> Iterator[AudioPacket]:
+    """The sound in records of about AUDIO_RECORD_S."""
+    each = max(1, round(AUDIO_RECORD_S * media.AUDIO_RATE / track.packet_samples))
+    first, waiting = 0, []
+    for packet in track:
+        waiting.append(packet)
+        if len(waiting) == each:
+            yield AudioPacket(first, tuple(waiting))
+            first, waiting = first + each * track.packet_samples, []
+    if waiting:
+        yield AudioPacket(first, tuple(waiting))
+
+
+def summarise(spent: dict[str, int], frames: int, fps: float, size: int, sources: int) -> dict[str, Any]:
+    seconds = frames / fps
+    total = sum(spent.values())
+    rate = {
+        "total": total,
+        "video": total - spent["audio"],
+        "sources": spent["sources"],
+        "motion": spent["motion"],
+    }
+    return {
+        "frames": frames,
+        "fps": round(fps, 3),
+        "duration_s": round(seconds, 3),
+        "size": size,
+        "sources": sources,
+        "bytes": {"total": total, **spent},
+        "kbps": {name: round(count * 8 / 1000 / seconds, 3) for name, count in rate.items()},
+    }
+
+
+def verify(target: Path, video: _Input, sources: list[Picture], runtime: Runtime, tell: Progress) -> dict[str, float]:
+    """Decode the file and compare with the original; the copy is the best of the uncoded sources for each frame."""
+    ours, copies = [], []
+    with IwcFile(target, runtime) as file:
+        for number, (frame, original) in enumerate(zip(file.frames(), video.pictures(), strict=False)):
+            ours.append(psnr(frame.picture, original))
+            copies.append(max(psnr(source, original) for source in sources))
+            if number % 10 == 0:
+                tell("verifying", number / len(video.crops))
+    return {"psnr_db": round(float(np.mean(ours)), 3), "copy_psnr_db": round(float(np.mean(copies)), 3)}
+
+
+class IwcFile:
+    """An .iwc file opened for decoding; a context manager.
+
+    Raises FormatError for a file that is none, VersionError for one that needs another version or model.
+    """
+
+    def __init__(self, path: str | Path, runtime: Runtime | None = None) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise MediaError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
+        self.reader = ContainerReader(path)
+        try:
+            self.header = self.reader.header
+            self._tables = self._check_tables()
+            self.runtime = runtime or load_runtime_for(self.header.size)
+            check_model(self.header, self.runtime.info)
+        except BaseException:
+            self.reader.close()
+            raise
+        self.bad: list[str] = []
+        """What could not be decoded although its checksum was right."""
+
+    def __enter__(self) -> "IwcFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+
+    def _check_tables(self) -> Any:
+        tables = load_tables()
+        if tables.id != self.header.tables:
+            raise VersionError(
+                f"This file was coded with motion tables {self.header.tables:08x}; this version has {tables.id:08x}."
+            )
+        return tables
+
+    def decoder(self) -> Decoder:
+        quantiser = Quantiser(self.header.step_xy, self.header.step_strength)
+        return Decoder(self.runtime, quantiser, self._tables, MOST_SOURCES)
+
+    def frames(self, start: int = 0) -> Iterator[Frame]:
+        """Rebuilt frames from number `start` on. Frames whose record is damaged are missing; `damage` names them."""
+        decoder = self.decoder()
+        for packet in self.reader.seek(start) if start else self.reader.records():
+            if isinstance(packet, SourcePacket | MotionPacket):
+                try:
+                    yield from (frame for frame in decoder.push(packet) if frame.number >= start)
+                except FormatError as error:
+                    self.bad.append(str(error))
+
+    def samples(self) -> Iterator[media.Samples]:
+        """The sound as mono int16 blocks at 48 kHz; what is damaged is silent."""
+        audio = self.header.audio
+        if audio is None:
+            return
+        opus, at = media.OpusReader(audio.pre_skip), 0
+        for packet in self.reader.records():
+            if not isinstance(packet, AudioPacket) or packet.first < at:
+                continue
+            gap = min((packet.first - at) // audio.packet_samples, LONGEST_SILENCE)
+            for piece in (*[None] * gap, *packet.packets):
+                try:
+                    yield opus.decode(piece)
+                except FormatError as error:
+                    self.bad.append(str(error))
+                    yield opus.decode(None)
+            at = packet.first + len(packet.packets) * audio.packet_samples
+
+    @property
+    def damage(self) -> list[str]:
+        return [*self.reader.damage, *self.bad]
+
+
+def check_model(header: Header, info: ModelInfo) -> None:
+    """Raises VersionError, naming what is needed."""
+    if (header.model_id, header.model_digest) != (info.model_id, info.digest):
+        raise VersionError(
+            f"This file needs the model {header.model_id} ({header.model_digest.hex()}); "
+            f"this installation has {info.model_id} ({info.digest.hex()})."
+        )
+
+
+def decode(
+    source: str | Path,
+    target: str | Path,
+    overwrite: bool = False,
+    runtime: Runtime | None = None,
+    progress: Progress | None = None,
+) -> DecodeReport:
+    """Decode an .iwc file into .mp4, .mkv or .y4m, by the suffix.
+
+    A truncated or damaged file is decoded as far as it goes: missing frames repeat the last one, so that sound stays
+    in sync. Raises MediaError, FormatError or VersionError; the output appears only when it is complete.
+    """
+    source, target = Path(source), Path(target)
+    check_target(target, overwrite)
+    media.check_writable(target)
+    tell, started = progress or (lambda name, share: None), time.monotonic()
+    with IwcFile(source, runtime) as file:
+        header = file.header
+        sound = header.audio is not None and target.suffix.lower() != ".y4m"
+        written = 0
+        with media.VideoWriter(target, (header.size, header.size), header.fps, sound) as writer:
+            samples = file.samples() if sound else iter(())
+            heard = 0
+            for picture in filled(file.frames(), header.frames or MOST_FRAMES):
+                writer.write(picture)
+                written += 1
+                while heard < written * media.AUDIO_RATE / header.fps and (block := next(samples, None)) is not None:
+                    writer.write_audio(block)
+                    heard += len(block)
+                tell("decoding", min(1.0, written / max(1, header.frames)))
+            if not written:
+                raise FormatError(f"{source} holds no frame that can be decoded.")
+            end = Fraction(written) * media.AUDIO_RATE / header.fps
+            for block in samples:
+                if heard < end:
+                    writer.write_audio(block[: int(end) - heard])
+                heard += len(block)
+        return DecodeReport(
+            written,
+            round(float(header.fps), 3),
+            round(written / float(header.fps), 3),
+            header.size,
+            sound,
+            file.reader.truncated,
+            file.damage,
+            round(time.monotonic() - started, 2),
+        )
+
+
+def filled(frames: Iterator[Frame], limit: int) -> Iterator[Picture]:
+    """Pictures on the regular grid: a missing frame repeats the one before it (the first ones, the one after).
+
+    Frames that claim to lie beyond `limit` are left out: a forged number must not fill the disk.
+    """
+    written, held = 0, None
+    for frame in frames:
+        if not written <= frame.number < limit:
+            continue
+        while written < frame.number:
+            yield frame.picture if held is None else held
+            written += 1
+        yield frame.picture
+        written, held = frame.number + 1, frame.picture

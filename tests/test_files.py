@@ -1,0 +1,259 @@
+"""Whole files, there and back."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from iwcodec import media
+from iwcodec.container import ContainerReader
+from iwcodec.decoder import Decoder, Frame
+from iwcodec.encoder import Encoder, EncoderSettings
+from iwcodec.errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
+from iwcodec.files import EncodeOptions, IwcFile, decode, encode, filled
+from iwcodec.media import AUDIO_RATE, probe, read_samples, read_video
+from iwcodec.packets import MotionPacket, SourcePacket
+from iwcodec.quality import psnr
+from media_fixtures import grey_ramp, plain, tone, write_clip
+
+
+def test_report_adds_up(face_clip: Path, tmp_path: Path):
+    target = tmp_path / "a.iwc"
+    report = encode(face_clip, target, EncodeOptions(sources=2, verify=True))
+    assert report.frames == probe(face_clip).frames
+    assert report.sources == 2
+    parts = [report.bytes[k] for k in ("sources", "motion", "audio", "container")]
+    assert sum(parts) == report.bytes["total"] == target.stat().st_size
+    assert all(part > 0 for part in parts)
+    assert report.kbps["video"] == pytest.approx(
+        (report.bytes["total"] - report.bytes["audio"]) * 8 / 1000 / report.duration_s, rel=1e-2
+    )
+    assert report.psnr_db is not None
+    assert report.psnr_db > 15
+    assert report.copy_psnr_db is not None
+
+
+def test_decoded_file_has_every_frame_and_the_sound(iwc_file: Path, face_clip: Path, tmp_path: Path):
+    target = tmp_path / "a.mkv"
+    report = decode(iwc_file, target)
+    before, after = probe(face_clip), probe(target)
+    assert report.frames == before.frames
+    assert (after.width, after.height, after.fps) == (256, 256, before.fps)
+    assert not report.truncated
+    assert report.damage == []
+    sound = np.concatenate(list(read_samples(target)))
+    assert len(sound) == pytest.approx(report.duration_s * AUDIO_RATE, abs=AUDIO_RATE * 0.04)
+    assert np.abs(sound).max() > 5000
+
+
+def test_lossless_output_is_what_the_decoder_made(iwc_file: Path, tmp_path: Path):
+    target = tmp_path / "a.mkv"
+    decode(iwc_file, target)
+    with IwcFile(iwc_file) as file:
+        made = [frame.picture for frame in file.frames()]
+    stored = [frame.picture for frame in read_video(target)]
+    assert len(made) == len(stored)
+    assert all(np.array_equal(a, b) for a, b in zip(made, stored, strict=True))
+
+
+def test_streaming_equals_the_file(iwc_file: Path):
+    """Packets pushed one by one into a Decoder of one's own give the file's pictures, bit for bit."""
+    with IwcFile(iwc_file) as file:
+        expected = [frame.picture for frame in file.frames()]
+        decoder = Decoder(file.runtime)
+        with_reader = [p for p in ContainerReader(iwc_file).records() if isinstance(p, SourcePacket | MotionPacket)]
+        streamed = [frame.picture for packet in with_reader for frame in decoder.push(packet)]
+    assert len(streamed) == len(expected)
+    assert all(np.array_equal(a, b) for a, b in zip(streamed, expected, strict=True))
+
+
+def test_live_encoder_makes_its_own_sources(face_clip: Path, iwc_file: Path):
+    with IwcFile(iwc_file) as file:
+        runtime = file.runtime
+    encoder = Encoder(runtime, EncoderSettings(message_frames=4))
+    decoder = Decoder(runtime)
+    pictures = [np.ascontiguousarray(f.picture[:256, 180:436]) for f in read_video(face_clip)][:10]
+    packets = [p for picture in pictures for p in encoder.push(picture)] + encoder.flush()
+    assert isinstance(packets[0], SourcePacket)
+    assert [p.count for p in packets if isinstance(p, MotionPacket)] == [4, 4, 2]
+    frames = [frame for packet in packets for frame in decoder.push(packet)]
+    assert [frame.number for frame in frames] == list(range(10))
+    assert psnr(frames[0].picture, pictures[0]) > 20
+
+
+def test_seeking_gives_the_same_frames(iwc_file: Path):
+    with IwcFile(iwc_file) as file:
+        frames = list(file.frames())
+    with IwcFile(iwc_file) as file:
+        late = list(file.frames(start=20))
+    assert [f.number for f in late] == list(range(20, len(frames)))
+    assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[20:], strict=True))
+
+
+def test_flash_and_beep_stay_together(tmp_path: Path):
+    """A flash and a beep at 0.8 s: through the file and out again within 40 ms of each other."""
+    fps, at = 25, 20
+    pictures = [plain((255, 255, 255) if n == at else (30, 30, 30), 64, 64) for n in range(40)]
+    sound = np.zeros(int(1.6 * 44_100), np.float32)
+    start = int(at / fps * 44_100)
+    sound[start : start + 4410] = tone(0.1)
+    clip = write_clip(tmp_path / "flash.mp4", pictures, fps=fps, sound=sound)
+    encode(clip, tmp_path / "f.iwc", EncodeOptions(sources=2, crop="none"))
+    decode(tmp_path / "f.iwc", tmp_path / "f.mkv")
+    out = np.abs(np.concatenate(list(read_samples(tmp_path / "f.mkv"))).astype(np.int32))
+    beep = np.argmax(out > 2000) / AUDIO_RATE
+    assert abs(beep - at / fps) < 0.04
+    assert sum(1 for _ in read_video(tmp_path / "f.mkv")) == 40
+
+
+def test_truncated_file_plays_what_is_there(iwc_file: Path, tmp_path: Path):
+    data = iwc_file.read_bytes()
+    cut = tmp_path / "cut.iwc"
+    cut.write_bytes(data[: int(len(data) * 0.9)])
+    report = decode(cut, tmp_path / "cut.mkv")
+    assert report.truncated
+    assert report.frames > 0
+
+
+def test_file_of_nothing_but_a_header(iwc_file: Path, tmp_path: Path):
+    reader = ContainerReader(iwc_file)
+    first = next(iter(reader.records()))
+    assert isinstance(first, SourcePacket)
+    reader.close()
+    size = iwc_file.read_bytes().find(first.payload)
+    cut = tmp_path / "cut.iwc"
+    cut.write_bytes(iwc_file.read_bytes()[: size - 8])
+    with pytest.raises(FormatError):
+        decode(cut, tmp_path / "cut.mkv")
+    assert not list(tmp_path.glob("cut.mkv*"))
+
+
+def test_damaged_motion_repeats_the_last_picture(iwc_file: Path, tmp_path: Path):
+    data = bytearray(iwc_file.read_bytes())
+    packets = [p for p in ContainerReader(iwc_file).records() if isinstance(p, MotionPacket)]
+    at = data.find(packets[0].payload[:12])
+    data[at + 5] ^= 0x10
+    broken = tmp_path / "broken.iwc"
+    broken.write_bytes(bytes(data))
+    if len(packets) == 1:
+        with pytest.raises(FormatError):
+            decode(broken, tmp_path / "b.mkv")
+    else:
+        report = decode(broken, tmp_path / "b.mkv")
+        assert len(report.damage) == 1
+        assert "motion" in report.damage[0]
+
+
+def test_filled_repeats_for_missing_frames():
+    a, b = plain((1, 1, 1)), plain((2, 2, 2))
+    frames = iter([Frame(1, a), Frame(4, b)])
+    assert [p[0, 0, 0] for p in filled(frames, 10)] == [1, 1, 1, 1, 2]
+
+
+def test_filled_is_bounded_whatever_the_numbers_say():
+    frames = iter([Frame(0, plain((1, 1, 1))), Frame(2**40, plain((2, 2, 2)))])
+    assert len(list(filled(frames, 5))) == 1
+
+
+def test_other_models_files_are_refused(iwc_file: Path, tmp_path: Path):
+    data = iwc_file.read_bytes()
+    with IwcFile(iwc_file) as file:
+        digest = file.header.model_digest
+    assert digest in data
+    # The header is protected by a checksum, so that a changed digest shows as damage, not as another model:
+    forged = tmp_path / "forged.iwc"
+    forged.write_bytes(data.replace(digest, bytes(8), 1))
+    with pytest.raises(FormatError):
+        decode(forged, tmp_path / "x.mkv")
+    with IwcFile(iwc_file) as file:
+        from dataclasses import replace
+
+        from iwcodec.files import check_model
+
+        with pytest.raises(VersionError, match="lite-256"):
+            check_model(replace(file.header, model_digest=bytes(8)), file.runtime.info)
+
+
+def test_no_face_names_the_way_out(tmp_path: Path):
+    clip = write_clip(tmp_path / "grey.mp4", grey_ramp(12, 96, 64))
+    with pytest.raises(NoFaceError, match="--crop none"):
+        encode(clip, tmp_path / "x.iwc")
+    assert not list(tmp_path.glob("x.iwc*"))
+    assert encode(clip, tmp_path / "x.iwc", EncodeOptions(crop="none", sources=1)).frames == 12
+
+
+def test_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
+    faces = [frame.picture for frame in read_video(face_clip)][:12]
+    grey = [plain((120, 120, 120), faces[0].shape[1], faces[0].shape[0])] * 12
+    clip = write_clip(tmp_path / "gone.mp4", [*faces, *grey, *faces], fps=24)
+    report = encode(clip, tmp_path / "gone.iwc", EncodeOptions(verify=True))
+    assert report.frames == 36
+    assert report.psnr_db is not None
+    assert report.psnr_db > 18
+
+
+def test_output_exists_needs_force(iwc_file: Path, tmp_path: Path):
+    target = tmp_path / "there.mp4"
+    target.write_text("precious")
+    with pytest.raises(MediaError, match="-f"):
+        decode(iwc_file, target)
+    assert target.read_text() == "precious"
+    decode(iwc_file, target, overwrite=True)
+    assert target.stat().st_size > 1000
+
+
+def test_impossible_targets(face_clip: Path, tmp_path: Path):
+    with pytest.raises(MediaError, match="folder"):
+        encode(face_clip, tmp_path)
+    with pytest.raises(MediaError, match="does not exist"):
+        encode(face_clip, tmp_path / "nowhere" / "x.iwc")
+    with pytest.raises(CodecError, match="640"):
+        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(size=640))
+
+
+def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from iwcodec import files
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_streams", broken)
+    with pytest.raises(KeyboardInterrupt):
+        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(sources=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_variable_frame_rate_keeps_its_length(face_clip: Path, tmp_path: Path):
+    pictures = [frame.picture for frame in read_video(face_clip)][:12]
+    times = np.cumsum([0.0] + [0.04, 0.12] * 6)[:12]
+    clip = write_clip(tmp_path / "vfr.mp4", pictures, list(times))
+    report = encode(clip, tmp_path / "v.iwc", EncodeOptions(sources=1))
+    assert report.duration_s == pytest.approx(times[-1] + 0.08, abs=0.15)
+
+
+def test_source_count_and_bitrate(face_clip: Path, tmp_path: Path):
+    few = encode(face_clip, tmp_path / "a.iwc", EncodeOptions(sources=1))
+    more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(sources=4))
+    assert (few.sources, more.sources) == (1, 4)
+    assert few.bytes["sources"] < more.bytes["sources"]
+
+
+def test_odd_rates_survive(face_clip: Path, tmp_path: Path):
+    pictures = [frame.picture for frame in read_video(face_clip)][:6]
+    clip = write_clip(tmp_path / "ntsc.mkv", pictures, [n * 1001 / 30000 for n in range(6)])
+    encode(clip, tmp_path / "n.iwc", EncodeOptions(sources=1))
+    with IwcFile(tmp_path / "n.iwc") as file:
+        assert isinstance(file.header.fps, Fraction)
+        assert float(file.header.fps) == pytest.approx(29.97, rel=0.02)
+
+
+def test_media_errors_pass_through(tmp_path: Path):
+    for name, content in (("empty.mp4", b""), ("noise.mp4", b"not a video" * 50)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(MediaError):
+            encode(tmp_path / name, tmp_path / "x.iwc")
+    with pytest.raises(MediaError):
+        encode(tmp_path / "missing.mp4", tmp_path / "x.iwc")
+    with pytest.raises(MediaError):
+        IwcFile(tmp_path / "missing.iwc")
+    assert media.WRITABLE
