@@ -95,7 +95,7 @@ class Header:
     def from_bytes(data: bytes) -> "Header":
         """Raises FormatError where a value is missing, of another type or out of range."""
         try:
-            raw = msgpack.unpackb(data, max_buffer_size=LARGEST_HEADER, max_map_len=64, max_array_len=64)
+            raw = msgpack.unpackb(data, max_map_len=64, max_array_len=64)
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             raise FormatError("The file's header cannot be read.") from error
         if not isinstance(raw, dict):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .library import CAPACITY, Library, pose_distance
 from .media import Picture
 from .models.runtime import Runtime
-from .motion import MotionCoder, Quantiser, smooth_levels
+from .motion import MotionCoder, Quantiser
 from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket
 from .sources import SourceEncoder
@@ -45,6 +45,7 @@ class Encoder:
         self._slot = 0
         self._frame = 0
         self._waiting: list[NDArray[np.int32]] = []
+        self._held: NDArray[np.int32] | None = None
         self._last_source = -REST_FRAMES
 
     def add_source(self, picture: Picture) -> SourcePacket:
@@ -65,7 +66,8 @@ class Encoder:
         packets: list[SourcePacket | MotionPacket] = []
         if self.settings.live_sources and picture is not None and self._needs_source(keypoints):
             packets.append(self.add_source(picture))
-        self._waiting.append(self.settings.quantiser.quantise(keypoints))
+        self._held = self.settings.quantiser.quantise(keypoints, self._held)
+        self._waiting.append(self._held)
         self._frame += 1
         if len(self._waiting) >= self.settings.message_frames:
             packets += self.flush()
@@ -75,7 +77,7 @@ class Encoder:
         """The motion of frames that wait for their packet to fill."""
         if not self._waiting:
             return []
-        levels = smooth_levels(np.stack(self._waiting))
+        levels = np.stack(self._waiting)
         first = self._frame - len(levels)
         self._waiting.clear()
         return [MotionPacket(first, len(levels), None, self._coder.encode(levels, None))]

@@ -88,11 +88,7 @@ class OnnxRuntime:
         }
 
     def detect(self, picture: Picture) -> Keypoints:
-        import cv2
-
-        side = self._sessions["detector"].get_inputs()[0].shape[1]
-        if picture.shape[0] != side:
-            picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        picture = resized(picture, self._sessions["detector"].get_inputs()[0].shape[1])
         return self._sessions["detector"].run(None, {"picture": picture[None]})[0][0]
 
     def prepare(self, picture: Picture) -> Source:
@@ -111,6 +107,15 @@ class OnnxRuntime:
             "membership": np.stack([s.features[1] for s in sources])[None],
         }
         return self._sessions["frame"].run(None, feed)[0][0]
+
+
+def resized(picture: Picture, side: int) -> Picture:
+    """What the detector sees: every runtime shrinks in the same integers, for keypoints must not depend on it."""
+    import cv2
+
+    if picture.shape[0] == side:
+        return picture
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def read_info(model: str, folder: Path = WEIGHTS) -> ModelInfo:

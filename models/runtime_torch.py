@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .config import ModelConfig
 from .network import ImplicitWarp, Sources
-from .runtime import DEFAULT_MODEL, MAX_ACTIVE, WEIGHTS, Keypoints, Picture, Source, read_info
+from .runtime import DEFAULT_MODEL, MAX_ACTIVE, WEIGHTS, Keypoints, Picture, Source, read_info, resized
 
 
 def load_network(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> ImplicitWarp:
@@ -32,13 +32,15 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def detect(self, picture: Picture) -> Keypoints:
-        return self._network.detect(self._tensor(picture)[None])[0].cpu().numpy()
+        seen = resized(picture, self._network.config.detector_size)
+        return self._network.detect(self._tensor(seen)[None])[0].cpu().numpy()
 
     @torch.inference_mode()
     def prepare(self, picture: Picture) -> Source:
         pixels = self._tensor(picture)[None, None]
-        keypoints = self._network.detect(pixels[0])
-        return Source(picture, keypoints[0].cpu().numpy(), self._network.encode_sources(pixels, keypoints[None]))
+        keypoints = self.detect(picture)
+        known = torch.from_numpy(keypoints)[None, None].to(self.device)
+        return Source(picture, keypoints, self._network.encode_sources(pixels, known))
 
     @torch.inference_mode()
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
