@@ -17,7 +17,7 @@ from ..media import Picture, VideoWriter, sample_clip
 from ..packets import SourcePacket
 from ..quality import psnr
 from ..sources import SourceDecoder
-from .rivals import encode_rival
+from .rivals import encode_svtav1
 
 LABEL = 28
 """Height of the strip above each picture that says what it is."""
@@ -66,8 +66,8 @@ def run(out: Path, clip: Path, sources: int) -> list[Row]:
                 ours.append(frame.picture)
                 tell("decoding", len(ours) / len(originals))
     copies = [max(library, key=lambda s: psnr(s, original)) for original in originals]
-    rival = encode_rival("svtav1", originals, video.info.fps, FLOOR_KBPS)
-    theirs = list(rival.pictures)
+    rival = encode_svtav1(originals, video.info.fps, FLOOR_KBPS)
+    theirs = rival.pictures
     seconds = len(originals) / float(video.info.fps)
     rows = [
         Row(f"iwcodec, {report.sources} sources", report.kbps["video"], mean_psnr(ours, originals)),

@@ -267,7 +267,7 @@ class ContainerReader:
     def __init__(self, source: str | Path | IO[bytes]) -> None:
         self._owned = isinstance(source, str | Path)
         try:
-            self._file: IO[bytes] = Path(source).open("rb") if isinstance(source, str | Path) else source
+            self._file: IO[bytes] = Path(source).open("rb") if isinstance(source, str | Path) else source  # noqa: SIM115
         except OSError as error:
             raise MediaError(f"{source} cannot be read: {error.strerror}.") from error
         self.damage: list[str] = []

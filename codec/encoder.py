@@ -61,7 +61,9 @@ class Encoder:
         """Encode the next frame: uint8 (size, size, 3). Returns the packets that it completes."""
         return self.push_keypoints(self._runtime.detect(picture), picture)
 
-    def push_keypoints(self, keypoints: NDArray[np.float32], picture: Picture | None = None) -> list[SourcePacket | MotionPacket]:
+    def push_keypoints(
+        self, keypoints: NDArray[np.float32], picture: Picture | None = None
+    ) -> list[SourcePacket | MotionPacket]:
         """As `push` where the keypoints are known already; without a picture the frame cannot become a source."""
         packets: list[SourcePacket | MotionPacket] = []
         if self.settings.live_sources and picture is not None and self._needs_source(keypoints):

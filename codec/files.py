@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -411,21 +410,19 @@ def decode(
         written = 0
         with media.VideoWriter(target, (header.size, header.size), header.fps, sound) as writer:
             samples = file.samples() if sound else iter(())
-            heard = 0
+            waiting, heard = np.zeros(0, np.int16), 0
             for picture in filled(file.frames(), header.frames or MOST_FRAMES):
                 writer.write(picture)
                 written += 1
-                while heard < written * media.AUDIO_RATE / header.fps and (block := next(samples, None)) is not None:
-                    writer.write_audio(block)
-                    heard += len(block)
+                due = int(written * media.AUDIO_RATE / header.fps) - heard
+                while len(waiting) < due and (block := next(samples, None)) is not None:
+                    waiting = np.concatenate([waiting, block])
+                if sound and len(waiting):
+                    writer.write_audio(waiting[:due])
+                    waiting, heard = waiting[due:], heard + min(due, len(waiting))
                 tell("decoding", min(1.0, written / max(1, header.frames)))
             if not written:
                 raise FormatError(f"{source} holds no frame that can be decoded.")
-            end = Fraction(written) * media.AUDIO_RATE / header.fps
-            for block in samples:
-                if heard < end:
-                    writer.write_audio(block[: int(end) - heard])
-                heard += len(block)
         return DecodeReport(
             written,
             round(float(header.fps), 3),

@@ -41,10 +41,10 @@ def inspect(path: Path) -> FileReport:
         for packet in reader.records():
             if isinstance(packet, SourcePacket):
                 sources += 1
-                spent["sources"] += len(packet.to_bytes())
+                spent["sources"] += len(packet.payload)
             elif isinstance(packet, MotionPacket):
                 frames += packet.count
-                spent["motion"] += len(packet.to_bytes())
+                spent["motion"] += len(packet.payload)
             else:
                 spent["audio"] += sum(map(len, packet.packets))
     finally:

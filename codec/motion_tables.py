@@ -5,6 +5,7 @@
 Each TRACKS.npz holds float32 arrays (n, K, 3) of consecutive frames.
 """
 
+import itertools
 import sys
 import zlib
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def count_tracks(tracks: list[NDArray[np.int32]]) -> tuple[NDArray[np.uint32], N
     counts = np.zeros((CONTEXTS, SYMBOLS), np.float64)
     for track in tracks:
         last = np.zeros_like(track[0])
-        for before, now in zip(track, track[1:], strict=False):
+        for before, now in itertools.pairwise(track):
             residual = now - before
             np.add.at(counts, (contexts(last), symbols_of(residual)), 1)
             last = residual
@@ -105,7 +106,9 @@ def main(arguments: list[str]) -> None:
     coder = MotionCoder(make_tables(counts, means))
     for frames in (3, 50):
         bits = [
-            len(coder.encode(t[a : a + frames], None)) * 8 for t in tracks for a in range(0, len(t) - frames + 1, frames)
+            len(coder.encode(t[a : a + frames], None)) * 8
+            for t in tracks
+            for a in range(0, len(t) - frames + 1, frames)
         ]
         print(f"messages of {frames} frames: {np.mean(bits) / frames / 8:.2f} bytes a frame")
 

@@ -169,6 +169,8 @@ def run_from(playback: Playback, path: Path, fps: float, screen: Any, speaker: S
         while frame is not None and not playback.finished and not playback.seeks:
             was_paused = playback.paused
             poll_keys(playback)
+            if playback.seeks or playback.finished:
+                break
             if playback.paused != was_paused and speaker is not None:
                 speaker.stop() if playback.paused else speaker.start(playback.position_s)
             if playback.paused:

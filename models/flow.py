@@ -33,7 +33,7 @@ class Correspondence:
 
 def correspond(driving: NDArray[np.uint8], source: NDArray[np.uint8]) -> Correspondence:
     """Two RGB pictures of FLOW_SIZE -> correspondence of driving cells with source cells."""
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     grey_d, grey_s = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (driving, source))
     forward = dis.calc(grey_d, grey_s, None)
     backward = dis.calc(grey_s, grey_d, None)

@@ -28,7 +28,7 @@ def write_clip(
     path: Path,
     pictures: Sequence[Picture],
     times_s: Iterable[float] | None = None,
-    fps: int = 25,
+    fps: int | Fraction = 25,
     codec: str = "libx264",
     pixels: str = "yuv420p",
     sound: NDArray[np.float32] | None = None,
@@ -39,7 +39,7 @@ def write_clip(
     """Writes pictures at the given times (default: regular), and mono sound (-1..1), to a file whose suffix
     names the container. ``prepare`` may change the video stream before the first frame."""
     height, width = pictures[0].shape[:2]
-    tick = Fraction(1, 1000 if times_s is not None else fps)
+    tick = Fraction(1, 1000) if times_s is not None else 1 / Fraction(fps)
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream(codec, rate=fps)
         video.width, video.height, video.pix_fmt = width, height, pixels

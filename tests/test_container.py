@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgpack
 import pytest
-
 from iwcodec import container
 from iwcodec.container import ContainerReader, ContainerWriter, Header
 from iwcodec.errors import CodecError, FormatError, MediaError, VersionError
@@ -132,7 +131,7 @@ def test_damage_is_named(data: bytes):
 def test_version_and_magic(data: bytes):
     with pytest.raises(VersionError, match="version 7"):
         ContainerReader(io.BytesIO(data[:4] + b"\x07\x00" + data[6:]))
-    with pytest.raises(FormatError, match="not an .iwc file"):
+    with pytest.raises(FormatError, match=r"not an \.iwc file"):
         ContainerReader(io.BytesIO(b"RIFF" + data[4:]))
     with pytest.raises(FormatError):
         ContainerReader(io.BytesIO(b""))
@@ -184,7 +183,9 @@ def test_headers_out_of_range(change: dict[str, object]):
         Header.from_bytes(msgpack.packb({**raw, **change}))
 
 
-@pytest.mark.parametrize("packed", [b"", b"\xc1", b"\x93\x01", msgpack.packb([1]), b"\xdf\xff\xff\xff\xff", b"\x91" * 5000])
+@pytest.mark.parametrize(
+    "packed", [b"", b"\xc1", b"\x93\x01", msgpack.packb([1]), b"\xdf\xff\xff\xff\xff", b"\x91" * 5000]
+)
 def test_headers_that_are_no_map(packed: bytes):
     with pytest.raises(FormatError):
         Header.from_bytes(packed)
@@ -199,7 +200,7 @@ def test_forged_index_falls_back_to_walking(data: bytes):
     for offset in (0, 5, len(data), 2**63):
         forged = data[:-12] + offset.to_bytes(8, "little") + data[-4:]
         reader = ContainerReader(io.BytesIO(forged))
-        assert [p for p in reader.seek(50) if isinstance(p, MotionPacket)][0].first == 40
+        assert next(p for p in reader.seek(50) if isinstance(p, MotionPacket)).first == 40
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path: Path):

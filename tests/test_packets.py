@@ -1,7 +1,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from iwcodec.errors import FormatError
 from iwcodec.packets import (
     LARGEST_FRAME,
@@ -23,7 +22,9 @@ def test_source_round_trip(slot: int, payload: bytes):
     assert SourcePacket.from_bytes(packet.to_bytes()) == packet
 
 
-@given(st.integers(MOST_BACK, LARGEST_FRAME), st.integers(1, MOST_FRAMES), st.none() | st.integers(1, MOST_BACK), payloads)
+@given(
+    st.integers(MOST_BACK, LARGEST_FRAME), st.integers(1, MOST_FRAMES), st.none() | st.integers(1, MOST_BACK), payloads
+)
 def test_motion_round_trip(first: int, count: int, back: int | None, payload: bytes):
     packet = MotionPacket(first, count, None if back is None else first - back, payload)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
@@ -61,7 +62,9 @@ def test_bad_motion(data: bytes):
         MotionPacket.from_bytes(data)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00", b"\x00\x01\x05abc", b"\x00\x01\x00abc", b"\x00\x00" + bytes(LARGEST_OPUS + 1)])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00", b"\x00\x01\x05abc", b"\x00\x01\x00abc", b"\x00\x00" + bytes(LARGEST_OPUS + 1)]
+)
 def test_bad_audio(data: bytes):
     with pytest.raises(FormatError):
         AudioPacket.from_bytes(data)

@@ -1,7 +1,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from iwcodec.errors import FormatError
 from iwcodec.varint import read_varint, write_varint
 
