@@ -17,7 +17,7 @@ from ..media import Picture, VideoWriter, sample_clip
 from ..packets import SourcePacket
 from ..quality import psnr
 from ..sources import SourceDecoder
-from .rivals import encode_svtav1
+from .rivals import encode_rival
 
 LABEL = 28
 """Height of the strip above each picture that says what it is."""
@@ -66,13 +66,12 @@ def run(out: Path, clip: Path, sources: int) -> list[Row]:
                 ours.append(frame.picture)
                 tell("decoding", len(ours) / len(originals))
     copies = [max(library, key=lambda s: psnr(s, original)) for original in originals]
-    rival = encode_svtav1(originals, video.info.fps, FLOOR_KBPS)
-    theirs = rival.pictures
-    seconds = len(originals) / float(video.info.fps)
+    rival = encode_rival("svtav1", originals, video.info.fps, FLOOR_KBPS)
+    theirs = list(rival.pictures())
     rows = [
         Row(f"iwcodec, {report.sources} sources", report.kbps["video"], mean_psnr(ours, originals)),
         Row("copy of the nearest source", report.kbps["sources"], mean_psnr(copies, originals)),
-        Row("SVT-AV1 low delay, lowest rate", sum(rival.payload) * 8 / 1000 / seconds, mean_psnr(theirs, originals)),
+        Row("SVT-AV1 low delay, lowest rate", rival.kbps, mean_psnr(theirs, originals)),
     ]
     labels = ["original", *(f"{row.name}: {row.kbps:.1f} kbps, {row.psnr_db:.1f} dB" for row in rows)]
     columns = [originals, ours, copies, theirs]
