@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,9 +39,6 @@ test: $(VENV)/dev ## Lint, types and the whole test suite
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p iwcodec
 	@echo "== pytest"
 	$(BIN)/pytest
-
-bench: $(VENV)/base ## Rate and quality of the bundled clip beside other codecs (under 2 minutes)
-	$(BIN)/iwcodec bench rd --sample --out demo/bench
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) build demo

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -100,9 +101,9 @@ def labelled(picture: Picture, text: str) -> Picture:
     return np.concatenate([strip, picture])
 
 
-def write_side_by_side(path: Path, columns: list[list[Picture]], labels: list[str], fps: object) -> None:
+def write_side_by_side(path: Path, columns: list[list[Picture]], labels: list[str], fps: Fraction) -> None:
     side = columns[0][0].shape[0]
-    with VideoWriter(path, (side * len(columns), side + LABEL), fps) as writer:  # type: ignore[arg-type]
+    with VideoWriter(path, (side * len(columns), side + LABEL), fps) as writer:
         for frames in zip(*columns, strict=True):
             row = [labelled(picture, text) for picture, text in zip(frames, labels, strict=True)]
             writer.write(np.ascontiguousarray(np.concatenate(row, axis=1)))
