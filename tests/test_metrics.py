@@ -1,0 +1,130 @@
+"""benchmarks/metrics.py against scikit-image and libvmaf, and on pictures whose answer is known."""
+
+import math
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from iwcodec.benchmarks.metrics import (
+    MetricUnavailableError,
+    flicker,
+    luma,
+    measure,
+    motion_error,
+    ms_ssim,
+    psnr_y,
+    ssim,
+    vmaf,
+)
+from iwcodec.media import Picture
+
+
+def texture(size: int = 192, seed: int = 0) -> Picture:
+    coarse = np.random.default_rng(seed).integers(20, 236, (size // 8, size // 8, 3), np.uint8)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def noisy(picture: Picture, amplitude: int, seed: int = 1) -> Picture:
+    noise = np.random.default_rng(seed).integers(-amplitude, amplitude + 1, picture.shape)
+    return (picture.astype(int) + noise).clip(0, 255).astype(np.uint8)
+
+
+def shifted(picture: Picture, dx: float) -> Picture:
+    size = len(picture)
+    matrix = np.array([[1, 0, dx], [0, 1, 0]], np.float64)
+    return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+def test_psnr_of_a_known_error() -> None:
+    grey = np.full((64, 64), 100.0)
+    assert psnr_y(grey, grey + 5) == pytest.approx(20 * math.log10(255 / 5))
+    assert psnr_y(grey, grey) == 60
+
+
+def test_luma_weights() -> None:
+    primaries = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    np.testing.assert_allclose(luma(primaries)[0], [76.245, 149.685, 29.07, 255])
+
+
+@pytest.mark.parametrize("amplitude", [3, 20, 80])
+def test_ssim_equals_scikit_image(amplitude: int) -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = luma(texture()), luma(noisy(texture(), amplitude))
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    assert ssim(a, b) == pytest.approx(metrics.structural_similarity(a, b, **options), abs=1e-9)
+
+
+def test_ms_ssim_is_of_five_scales() -> None:
+    a = luma(texture())
+    assert ms_ssim(a, a) == pytest.approx(1)
+    fine, coarse = luma(noisy(texture(), 40)), luma(cv2.GaussianBlur(texture(), (0, 0), 6))
+    # Fine noise is gone at the coarser scales, so it costs less there than at one scale; a strong blur is not.
+    assert ms_ssim(a, fine) > ssim(a, fine)
+    assert 0 < ms_ssim(a, coarse) < ms_ssim(a, fine)
+    assert ms_ssim(a, 255 - a) == 0
+    with pytest.raises(ValueError, match="176"):
+        ms_ssim(a[:100], a[:100])
+
+
+def test_flicker_is_change_where_the_original_is_still() -> None:
+    still, half = texture(), texture()
+    half[:, :96] = texture(seed=5)[:, :96]
+    brighter = still + np.uint8(6)
+    assert flicker((still, still), (still, still)) == 0
+    assert flicker((still, still), (still, brighter)) == pytest.approx(6)
+    # The decoded left half follows a real change; only the right half, which blinks, counts.
+    blinking = half.copy()
+    blinking[:, 96:] += np.uint8(4)
+    assert flicker((still, half), (still, blinking)) == pytest.approx(4, abs=0.3)
+    assert flicker((still, 255 - still), (still, still)) is None or flicker((still, 255 - still), (still, still)) == 0
+
+
+def test_motion_error_is_the_missing_motion() -> None:
+    a, b = texture(), shifted(texture(), 3)
+    assert motion_error((a, b), (a, b)) == 0
+    assert motion_error((a, b), (a, a)) == pytest.approx(3, abs=0.3)
+    assert motion_error((a, b), (a, shifted(texture(), 2))) == pytest.approx(1, abs=0.3)
+
+
+def test_measure_is_the_mean_over_the_clip() -> None:
+    originals = [shifted(texture(), dx) for dx in (0, 1, 2)]
+    decoded = [noisy(p, 5, seed) for seed, p in enumerate(originals)]
+    scores = measure(iter(originals), iter(decoded))
+    pairs = [(luma(a), luma(b)) for a, b in zip(originals, decoded, strict=True)]
+    assert scores.psnr_y == pytest.approx(np.mean([psnr_y(a, b) for a, b in pairs]))
+    assert scores.ssim == pytest.approx(np.mean([ssim(a, b) for a, b in pairs]))
+    assert scores.ms_ssim == pytest.approx(np.mean([ms_ssim(a, b) for a, b in pairs]))
+    assert scores.psnr_rgb < scores.psnr_y
+    assert scores.motion_error is not None
+    small = measure([texture(64)], [texture(64)])
+    assert (small.ms_ssim, small.flicker, small.motion_error) == (None, None, None)
+    assert small.psnr_rgb == 60
+
+
+def test_measure_wants_two_clips_of_one_length() -> None:
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        measure([texture()] * 2, [texture()])
+    with pytest.raises(ValueError, match="no pictures"):
+        measure([], [])
+
+
+def test_vmaf_falls_with_quality() -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    originals = [shifted(texture(), dx) for dx in range(3)]
+    try:
+        same = vmaf(originals, originals)
+    except MetricUnavailableError as error:
+        pytest.skip(str(error))
+    worse = vmaf(originals, [cv2.GaussianBlur(p, (0, 0), 4) for p in originals])
+    assert len(same) == len(worse) == 3
+    assert min(same) > max(worse)
+    assert min(same) > 90
+    with pytest.raises(ValueError, match="differ"):
+        vmaf(originals, originals[:2])
+
+
+def test_vmaf_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(MetricUnavailableError, match="imageio-ffmpeg"):
+        vmaf([texture()], [texture()])
