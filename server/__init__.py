@@ -1,1 +1,1 @@
-"""Rooms and signalling for calls."""
+"""Rooms and signalling for calls: `iwcodec serve`. Media never passes through here."""

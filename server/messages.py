@@ -1,0 +1,326 @@
+"""The signalling protocol: JSON messages over one WebSocket a participant.
+
+The address of a room is `https://HOST/r/ROOM`; its WebSocket is the same address with `/ws` appended. Text frames
+only, one JSON object a frame, at most MAX_MESSAGE_BYTES of UTF-8. Unknown or malformed messages are dropped, counted
+and answered by an `error`; the connection stays open unless that goes on (see `iwcodec.server.limits`).
+
+From a participant:
+
+| type | fields | meaning |
+|---|---|---|
+| join | protocol = 1, name, [token], [resume] | comes first, within 10 s; `resume` is that of an earlier welcome |
+| signal | to, and either sdp {type, sdp} or candidate {candidate, ...} or null, [call] | relayed to `to` alone |
+| ice | | asks for fresh ICE servers (TURN credentials expire) |
+| ping | | answered by `pong`; something must be sent at least every `ping_s` seconds |
+| leave | | leaves at once; the server closes the connection |
+
+From the server:
+
+| type | fields | meaning |
+|---|---|---|
+| welcome | protocol, room, id, resume, resumed, peers [{id, name}], ice_servers, ice_ttl_s, ping_s, grace_s | joined |
+| peer-joined | peer {id, name} | somebody came; one already known changes nothing |
+| peer-left | id, reason = "left" or "lost" | somebody left, or has not been heard of for `grace_s` seconds |
+| signal | from, and sdp or candidate as they were sent, [call] | |
+| ice | ice_servers, ice_ttl_s | |
+| pong | | |
+| error | code, text | see `ErrorCode`; those that CLOSE_CODES lists close the connection |
+
+`sdp` is an RTCSessionDescriptionInit (type offer or answer) and `candidate` an RTCIceCandidateInit, so that a browser
+relays `pc.localDescription` and `event.candidate` as they are and an aiortc client needs no more than
+`candidate_from_sdp`; `candidate: null` is the end of candidates (trickle ICE, RFC 8838). `call` is opaque to the
+server: an offer may name the peer connection it belongs to, and its answer and candidates carry the same name, so that
+late messages of an earlier connection are told apart from those of the present one.
+
+Who offers: a newcomer offers to every peer of its welcome; later offers may come from either side, and where two cross
+the one with the smaller id gives way (`perfect negotiation`).
+
+Losing the WebSocket is not leaving. For `grace_s` seconds the participant keeps its place and id, messages to it wait
+(at most MAILBOX), and a `join` with `resume`, on whatever server process, gets the same id, a welcome with
+`resumed: true` and the current peers, and then what waited. A direct connection does not depend on signalling: after
+`peer-left` with reason "lost" a client keeps it for as long as it carries traffic. Close code 1012 means that this
+process is going: reconnect at once, to any process.
+"""
+
+import json
+import re
+import unicodedata
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+PROTOCOL: Final = 1
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+MAX_SDP: Final = 32_000
+"""Characters. A browser's offer of audio, video and data is 6 to 10 thousand."""
+MAX_CANDIDATE: Final = 512
+MAX_NAME: Final = 40
+MAILBOX: Final = 256
+"""Messages that wait for one participant, at most: all peers of a full room trickling all their candidates."""
+
+ErrorCode = Literal[
+    "bad-message",  # not JSON, not a known message, out of bounds, or out of turn
+    "rate",  # too many messages or bytes; this one was dropped
+    "no-peer",  # `to` is not in the room
+    "peer-busy",  # the mailbox of `to` is full
+    "refused",  # the room needs a token, or the token is expired, forged or of another room
+    "full",  # the room, or the server, is full
+    "version",  # another protocol version
+    "flood",  # dropped messages went on and on
+    "idle",  # nothing was heard for too long
+    "replaced",  # the same participant connected again elsewhere
+    "lost",  # this participant's place lapsed; join anew
+    "unavailable",  # rooms cannot be reached just now, try again; closes the connection unless it answers a signal
+]
+
+CLOSE_CODES: Final[dict[str, int]] = {
+    "refused": 4001,
+    "full": 4002,
+    "version": 4003,
+    "flood": 4004,
+    "idle": 4005,
+    "replaced": 4006,
+    "lost": 4007,
+    "unavailable": 1013,  # "try again later"
+}
+"""WebSocket close codes (RFC 6455 section 7.4; 4000 and up are private)."""
+
+_ROOM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_LINES = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*")
+
+
+class BadMessage(ValueError):
+    """A message that is none of the protocol's; the text says what is wrong and never quotes the message."""
+
+
+def is_room_name(room: str) -> bool:
+    """Letters, digits, `_` and `-`, at most 64, not starting with a mark; safe in addresses and Redis keys."""
+    return _ROOM.fullmatch(room) is not None
+
+
+def _name(value: str) -> str:
+    value = unicodedata.normalize("NFC", value).strip()
+    if not 1 <= len(value) <= MAX_NAME or not value.isprintable():
+        raise ValueError(f"must be 1 to {MAX_NAME} printable characters")
+    return value
+
+
+def _lines(value: str) -> str:
+    if not _LINES.fullmatch(value):
+        raise ValueError("must not contain control characters")
+    return value
+
+
+PeerId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+CallName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Init(BaseModel):
+    """A browser's dictionary: what browsers may add to it is ignored, and not relayed."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class Description(_Init):
+    """RTCSessionDescriptionInit."""
+
+    type: Literal["offer", "answer"]
+    sdp: Annotated[str, Field(max_length=MAX_SDP, pattern="^v=0"), AfterValidator(_lines)]
+
+
+class Candidate(_Init):
+    """RTCIceCandidateInit."""
+
+    candidate: Annotated[str, Field(max_length=MAX_CANDIDATE, pattern=r"^[ -~]*$")]
+    sdpMid: Annotated[str, Field(max_length=64, pattern=r"^[ -~]*$")] | None = None
+    sdpMLineIndex: Annotated[int, Field(ge=0, le=255)] | None = None
+    usernameFragment: Annotated[str, Field(max_length=256, pattern=r"^[ -~]*$")] | None = None
+
+
+class Join(_Message):
+    type: Literal["join"]
+    protocol: Annotated[int, Field(ge=0, le=65535)]
+    name: Annotated[str, Field(max_length=4 * MAX_NAME), AfterValidator(_name)]
+    token: Annotated[str, Field(max_length=512)] | None = None
+    resume: Annotated[str, Field(max_length=128)] | None = None
+
+
+class Signal(_Message):
+    type: Literal["signal"]
+    to: PeerId
+    sdp: Description | None = None
+    candidate: Candidate | None = None
+    call: CallName | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Signal":
+        given = self.model_fields_set & {"sdp", "candidate"}
+        if len(given) != 1 or (given == {"sdp"} and self.sdp is None):
+            raise ValueError("needs either sdp or candidate")
+        return self
+
+
+class Ice(_Message):
+    type: Literal["ice"]
+
+
+class Ping(_Message):
+    type: Literal["ping"]
+
+
+class Leave(_Message):
+    type: Literal["leave"]
+
+
+ClientMessage = Join | Signal | Ice | Ping | Leave
+_CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
+
+
+class Peer(_Message):
+    id: PeerId
+    name: str
+
+
+class IceServer(_Message):
+    """RTCIceServer; username and credential only where the server is a TURN server."""
+
+    urls: list[str]
+    username: str | None = None
+    credential: str | None = None
+
+
+class Welcome(_Message):
+    type: Literal["welcome"] = "welcome"
+    protocol: int = PROTOCOL
+    room: str
+    id: PeerId
+    resume: str
+    resumed: bool
+    peers: list[Peer]
+    ice_servers: list[IceServer]
+    ice_ttl_s: int
+    ping_s: float
+    grace_s: float
+
+
+class PeerJoined(_Message):
+    type: Literal["peer-joined"] = "peer-joined"
+    peer: Peer
+
+
+class PeerLeft(_Message):
+    type: Literal["peer-left"] = "peer-left"
+    id: PeerId
+    reason: Literal["left", "lost"]
+
+
+class Relayed(_Message):
+    """A `signal` as its addressee gets it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_by_name=True)
+
+    type: Literal["signal"] = "signal"
+    sender: Annotated[PeerId, Field(alias="from")]
+    sdp: Description | None = None
+    candidate: Candidate | None = None
+    call: CallName | None = None
+
+
+class IceServers(_Message):
+    type: Literal["ice"] = "ice"
+    ice_servers: list[IceServer]
+    ice_ttl_s: int
+
+
+class Pong(_Message):
+    type: Literal["pong"] = "pong"
+
+
+class Error(_Message):
+    type: Literal["error"] = "error"
+    code: ErrorCode
+    text: str
+
+
+ServerMessage = Welcome | PeerJoined | PeerLeft | Relayed | IceServers | Pong | Error
+
+
+def parse(text: str | bytes) -> ClientMessage:
+    """One message of a participant. Raises BadMessage; the cost is bounded by MAX_MESSAGE_BYTES."""
+    if len(text) > MAX_MESSAGE_BYTES:
+        raise BadMessage(f"a message may have at most {MAX_MESSAGE_BYTES} bytes")
+    try:
+        return _CLIENT.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        # Only our own fields are named: a location may hold keys of the sender's making.
+        place = ".".join(str(part) for part in first["loc"] if part in _FIELDS)
+        ours = first["type"] == "value_error"
+        reason = first["msg"].removeprefix("Value error, ") if ours else _PLAIN.get(first["type"], "is not valid")
+        raise BadMessage(f"{place or 'message'}: {reason}") from None
+    except (ValueError, RecursionError):
+        raise BadMessage("message: is not valid") from None
+
+
+_FIELDS = {
+    field
+    for model in (Join, Signal, Ice, Ping, Leave, Description, Candidate)
+    for field in (*model.model_fields, model.__name__.lower())
+}
+_PLAIN = {
+    "json_invalid": "is not JSON",
+    "missing": "is missing",
+    "extra_forbidden": "has an unknown field",
+    "union_tag_invalid": "has an unknown type",
+    "union_tag_not_found": "has no type",
+    "string_too_long": "is too long",
+    "string_type": "must be a string",
+    "int_type": "must be a whole number",
+}
+
+
+def relayed(signal: Signal, sender: str) -> Relayed:
+    """What `signal.to` receives; made anew from the parsed fields, so nothing unknown passes through."""
+    return Relayed.model_construct(
+        _fields_set=(signal.model_fields_set - {"to"}) | {"sender"},
+        sender=sender,
+        sdp=signal.sdp,
+        candidate=signal.candidate,
+        call=signal.call,
+    )
+
+
+def encode(message: ServerMessage) -> str:
+    """The message as a text frame. Fields that were not given are left out; `candidate: null` stays."""
+    fields: dict[str, Any] = {"type": message.type, **message.model_dump(by_alias=True, exclude_unset=True)}
+    if isinstance(message, Welcome):
+        fields["protocol"] = message.protocol
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+
+
+def schemas() -> dict[str, Any]:
+    """JSON schemas by name of every message, for the OpenAPI document."""
+    models: list[type[BaseModel]] = [
+        Join,
+        Signal,
+        Ice,
+        Ping,
+        Leave,
+        Welcome,
+        PeerJoined,
+        PeerLeft,
+        Relayed,
+        IceServers,
+        Pong,
+        Error,
+    ]
+    found: dict[str, Any] = {}
+    for model in models:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        found.update(schema.pop("$defs", {}))
+        found[model.__name__] = schema
+    return found
