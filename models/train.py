@@ -1,8 +1,9 @@
 """Training: `iwcodec train CONFIG --data FOLDER`, on one CPU, one GPU or many (torchrun).
 
 A config is a TOML file: `model` (a name in config.CONFIGS), optional `[override]` of its settings, and `[[stage]]`s run
-in order, each with a resolution, a number of steps and loss weights. The run folder holds the last checkpoint (every
-few minutes and on Ctrl-C), a log, and a grid of pictures at every validation; running the same command again resumes.
+in order, each with a resolution, a number of steps and loss weights; `start` names shipped weights to begin with. The
+run folder holds the last checkpoint (every few minutes and on Ctrl-C), a log, and a grid of pictures at every
+validation; running the same command again resumes.
 """
 
 import copy
@@ -27,11 +28,13 @@ from torch.utils.data import DataLoader
 from . import data, losses
 from .config import CONFIGS, ModelConfig
 from .data import PreparedClip, SamplePlan, Samples, find_clips, prepare
+from .detector import fit
 from .discriminator import PatchDiscriminator, discriminator_loss, feature_matching_loss
 from .evaluate import evaluate, load_clip, picture_grid, summary
 from .losses import LossWeights
 from .network import ImplicitWarp, Sources
 from .perceptual import PerceptualLoss
+from .runtime_torch import load_network
 
 EMA = 0.999
 CHECKPOINT_SECONDS = 240
@@ -60,6 +63,8 @@ class Stage:
 class TrainConfig:
     model: ModelConfig
     stages: tuple[Stage, ...]
+    start: str | None = None
+    """Name of a shipped model whose weights the run starts from, instead of from nothing."""
     seed: int = 1
     cache_size: int = 256
 
@@ -71,7 +76,8 @@ def load_config(file: Path) -> TrainConfig:
         model = CONFIGS[raw["model"]]
         override: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.get("override", {}).items()}
         stages = tuple(parse_stage(stage) for stage in raw["stage"])
-        return TrainConfig(replace(model, **override), stages, raw.get("seed", 1), raw.get("cache_size", 256))
+        rest = {key: raw[key] for key in ("start", "seed", "cache_size") if key in raw}
+        return TrainConfig(replace(model, **override), stages, **rest)
     except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
 
@@ -100,7 +106,8 @@ class Objective(nn.Module):
         groups, each = driving.shape[:2]
         target = driving.flatten(0, 1)
         moved, affine = self.moved(driving[:, 0])
-        keypoints = network.detect(torch.cat([target, sources.flatten(0, 1), moved]))
+        size = network.config.detector_size
+        keypoints = network.detect(torch.cat([fit(target, size), fit(sources.flatten(0, 1), size), moved]))
         of_driving, of_sources, of_moved = keypoints.split([groups * each, groups * sources.shape[1], groups])
         if stage.shrink > 1:
             target = F.avg_pool2d(target, stage.shrink)
@@ -158,6 +165,9 @@ class Run:
         self.config, self.folder, self.device = config, folder, torch.device(device)
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.network = ImplicitWarp(config.model).to(self.device)
+        if config.start is not None:
+            self.network.load_state_dict(load_network(config.start).state_dict())
+        self.network.to(memory_format=torch.channels_last)  # a fifth faster on CPUs
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         wants_features = any(stage.weights.perceptual for stage in config.stages)
         self.objective = Objective(self.network, PerceptualLoss().to(self.device) if wants_features else None)
