@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 # Importing it also silences SVT-AV1, which would write to standard error.
+from iwcodec.priority import kept_priority
 from iwcodec.sources import Picture, rgb_to_yuv, yuv_to_rgb
 
 CODECS = ("svtav1", "x265", "vp9", "x264")
@@ -97,7 +98,8 @@ def encode_rival(
             size = len(picture)
             encoder = _open(rival.encoder, size // shrink, rate / skip, options, round(kbps * 1000))
         started = time.perf_counter()
-        encoded = encoder.encode(_frame(picture, shrink, number // skip))
+        with kept_priority():
+            encoded = encoder.encode(_frame(picture, shrink, number // skip))
         seconds += time.perf_counter() - started
         if len(encoded) != 1:
             raise RuntimeError(f"{rival.encoder} returned {len(encoded)} packets for one picture")

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from .errors import FormatError
 from .media import Picture
+from .priority import kept_priority
 
 # SVT-AV1 prints to standard error by itself; 0 leaves fatal errors only. It reads this once, at its first message.
 os.environ.setdefault("SVT_LOG", "0")
@@ -103,7 +104,8 @@ class SourceEncoder:
         frame.pts = self._count
         if key:
             frame.pict_type = PictureType.I
-        packets = self._codec.encode(frame)
+        with kept_priority():  # the first picture opens the encoder
+            packets = self._codec.encode(frame)
         if len(packets) != 1:
             raise RuntimeError(f"SVT-AV1 returned {len(packets)} packets for one picture")
         unit = _strip(bytes(packets[0]))
