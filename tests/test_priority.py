@@ -21,6 +21,6 @@ def test_the_policy_comes_back_after_an_error():
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
             raise ValueError
 
-    with pytest.raises(ValueError, match="^$"):
+    with pytest.raises(ValueError, match=r"^$"):
         fails()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
