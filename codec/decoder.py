@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import FormatError
 from .library import ACTIVE, CAPACITY, Library
 from .media import Picture
 from .models.runtime import Runtime
-from .motion import MotionCoder, Quantiser
+from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
 from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket
 from .sources import SourceDecoder
@@ -27,6 +28,36 @@ class Motion:
     keypoints: NDArray[np.float32]
 
 
+class MotionDecoder:
+    """Motion packets to keypoints, in whatever order they come. The MOST_FRAMES newest frames are kept to predict
+    others from."""
+
+    def __init__(self, keypoints: int, tables: Tables | None = None) -> None:
+        self._keypoints = keypoints
+        self._coder = MotionCoder(tables or load_tables())
+        self._levels: dict[int, tuple[Quantiser, Levels]] = {}
+
+    @property
+    def newest(self) -> int | None:
+        """The highest frame number that has come; what an acknowledgement names."""
+        return max(self._levels, default=None)
+
+    def decode(self, packet: MotionPacket, quantiser: Quantiser) -> list[Motion]:
+        """The frames of a packet. Raises FormatError, also where the reference is not there or has other steps."""
+        reference = None
+        if packet.reference is not None:
+            kept = self._levels.get(packet.reference)
+            if kept is None or kept[0] != quantiser:
+                raise FormatError(f"A motion packet refers to frame {packet.reference}, which is not there.")
+            reference = kept[1]
+        levels = self._coder.decode(packet.payload, packet.count, self._keypoints, reference)
+        for number, row in enumerate(levels, packet.first):
+            self._levels[number] = quantiser, row
+        for number in sorted(self._levels)[:-MOST_FRAMES]:
+            del self._levels[number]
+        return [Motion(number, row) for number, row in enumerate(quantiser.dequantise(levels), packet.first)]
+
+
 class Decoder:
     """One speaker's stream. Everything that arrives is foreign: FormatError is raised for what cannot be used, and
     the decoder goes on with the next packet as if the bad one had been lost."""
@@ -41,7 +72,7 @@ class Decoder:
     ) -> None:
         self._runtime = runtime
         self._quantiser = quantiser or Quantiser()
-        self._coder = MotionCoder(tables or load_tables())
+        self._motion = MotionDecoder(runtime.info.keypoints, tables)
         self._sources = SourceDecoder(runtime.info.size)
         self.library = Library(capacity)
         self._active = active
@@ -62,9 +93,7 @@ class Decoder:
 
     def motion(self, packet: MotionPacket) -> list[Motion]:
         """Keypoints of the frames in a packet, without pictures. Raises FormatError."""
-        levels = self._coder.decode(packet.payload, packet.count, self._runtime.info.keypoints, None)
-        keypoints = self._quantiser.dequantise(levels)
-        return [Motion(packet.first + n, row) for n, row in enumerate(keypoints)]
+        return self._motion.decode(packet, self._quantiser)
 
     def reconstruct(self, keypoints: NDArray[np.float32]) -> Picture | None:
         """A picture from keypoints and the nearest sources; None while there is no source."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .library import CAPACITY, Library, pose_distance
 from .media import Picture
 from .models.runtime import Runtime
-from .motion import MotionCoder, Quantiser
+from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
 from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket
 from .sources import SourceEncoder
@@ -33,19 +33,61 @@ REST_FRAMES = 12
 """Live: frames between two new sources, so that a burst of motion does not fill the link."""
 
 
+class MotionEncoder:
+    """Keypoints to motion packets. Frames are numbered from 0; the last MOST_FRAMES can be packed, in any grouping and
+    more than once. A packet stands alone unless the receiver is known to have a frame to predict it from."""
+
+    def __init__(self, quantiser: Quantiser | None = None, tables: Tables | None = None) -> None:
+        self._quantiser = quantiser or Quantiser()
+        self._coder = MotionCoder(tables or load_tables())
+        self._levels: dict[int, Levels] = {}
+        self._held: Levels | None = None
+        self._count = 0
+        self._acknowledged: int | None = None
+
+    def push(self, keypoints: NDArray[np.float32]) -> int:
+        """Take the next frame (K, 3); returns its number."""
+        self._held = self._quantiser.quantise(keypoints, self._held)
+        self._levels[self._count] = self._held
+        self._levels.pop(self._count - MOST_FRAMES, None)
+        self._count += 1
+        return self._count - 1
+
+    def requantise(self, quantiser: Quantiser) -> None:
+        """Use other steps from the next frame on. Frames pushed before can be packed and referred to no more."""
+        self._quantiser = quantiser
+        self._held = self._acknowledged = None
+        self._levels.clear()
+
+    def acknowledge(self, number: int) -> None:
+        """The receiver has decoded this frame. Numbers that are not kept any more are of no use and ignored."""
+        if number in self._levels and number > (-1 if self._acknowledged is None else self._acknowledged):
+            self._acknowledged = number
+
+    def pack(self, first: int, count: int) -> MotionPacket:
+        """Frames `first` to `first + count - 1`, predicted from the newest acknowledged one where that is shorter.
+        Raises KeyError where one of them is not kept."""
+        levels = np.stack([self._levels[number] for number in range(first, first + count)])
+        alone = MotionPacket(first, count, None, self._coder.encode(levels, None))
+        reference = self._acknowledged
+        if reference is None or reference >= first or reference not in self._levels:
+            return alone
+        predicted = MotionPacket(first, count, reference, self._coder.encode(levels, self._levels[reference]))
+        return min(alone, predicted, key=lambda packet: len(packet.to_bytes()))
+
+
 class Encoder:
     """One speaker's stream. Frames are numbered from 0 in the order they are pushed."""
 
     def __init__(self, runtime: Runtime, settings: EncoderSettings | None = None, tables: Tables | None = None) -> None:
         self.settings = settings or EncoderSettings()
         self._runtime = runtime
-        self._coder = MotionCoder(tables or load_tables())
+        self._motion = MotionEncoder(self.settings.quantiser, tables)
         self._sources = SourceEncoder(runtime.info.size, self.settings.source_crf)
         self.library = Library(self.settings.capacity)
         self._slot = 0
         self._frame = 0
-        self._waiting: list[NDArray[np.int32]] = []
-        self._held: NDArray[np.int32] | None = None
+        self._packed = 0
         self._last_source = -REST_FRAMES
 
     def add_source(self, picture: Picture) -> SourcePacket:
@@ -68,21 +110,18 @@ class Encoder:
         packets: list[SourcePacket | MotionPacket] = []
         if self.settings.live_sources and picture is not None and self._needs_source(keypoints):
             packets.append(self.add_source(picture))
-        self._held = self.settings.quantiser.quantise(keypoints, self._held)
-        self._waiting.append(self._held)
-        self._frame += 1
-        if len(self._waiting) >= self.settings.message_frames:
+        self._frame = self._motion.push(keypoints) + 1
+        if self._frame - self._packed >= min(self.settings.message_frames, MOST_FRAMES):
             packets += self.flush()
         return packets
 
     def flush(self) -> list[SourcePacket | MotionPacket]:
         """The motion of frames that wait for their packet to fill."""
-        if not self._waiting:
+        if self._packed == self._frame:
             return []
-        levels = np.stack(self._waiting)
-        first = self._frame - len(levels)
-        self._waiting.clear()
-        return [MotionPacket(first, len(levels), None, self._coder.encode(levels, None))]
+        packet = self._motion.pack(self._packed, self._frame - self._packed)
+        self._packed = self._frame
+        return [packet]
 
     def _needs_source(self, keypoints: NDArray[np.float32]) -> bool:
         nearest = self.library.nearest(keypoints, 1)

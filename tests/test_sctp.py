@@ -1,0 +1,211 @@
+"""Real associations between SCTP transports, over a wire in memory whose packets can be looked at and lost."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("aiortc")
+
+from aiortc import RTCPeerConnection
+from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
+from aiortc.rtcsctptransport import DataChunk, RTCSctpTransport, SackChunk, parse_packet
+from iwcodec.client.sctp import PACKET, BundlingSctpTransport, make_connection
+
+
+class Wire:
+    """What stands in for DTLS: packets go to the other end in the next turn, unless `lose` says so."""
+
+    state = "connected"
+
+    def __init__(self, role: str) -> None:
+        self._role = role
+        self.packets: list[bytes] = []
+        self.lose: Callable[[bytes], bool] = lambda data: False
+        self.other: Wire
+        self.receiver: RTCSctpTransport | None = None
+
+    async def _send_data(self, data: bytes) -> None:
+        self.packets.append(data)
+        if not self.lose(data):
+            asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self.other._deliver(data)))
+
+    async def _deliver(self, data: bytes) -> None:
+        if self.receiver is not None:
+            await self.receiver._handle_data(data)
+
+    def _register_data_receiver(self, receiver: RTCSctpTransport) -> None:
+        self.receiver = receiver
+
+    def _unregister_data_receiver(self, receiver: RTCSctpTransport) -> None:
+        self.receiver = None
+
+    def chunks(self) -> list[list[str]]:
+        return [[type(chunk).__name__ for chunk in parse_packet(packet)[3]] for packet in self.packets]
+
+
+async def associate(*kinds: type[RTCSctpTransport]) -> tuple[list[RTCSctpTransport], list[Wire], list[RTCDataChannel]]:
+    wires = [Wire("client"), Wire("server")]
+    wires[0].other, wires[1].other = wires[1], wires[0]
+    ends = [kind(wire) for kind, wire in zip(kinds, wires, strict=True)]  # type: ignore[arg-type]
+    parameters = RTCDataChannelParameters(label="x", ordered=False, maxRetransmits=0, negotiated=True, id=1)
+    channels = [RTCDataChannel(end, parameters) for end in ends]
+    opened = [asyncio.Event() for _ in ends]
+    for channel, event in zip(channels, opened, strict=True):
+        channel.on("open", event.set)
+    for end in ends:
+        await end.start(RTCSctpTransport.getCapabilities(), 5000)
+    for event in opened:
+        await event.wait()
+    await turns(5)
+    for wire in wires:
+        wire.packets.clear()
+    for end in ends:
+        if isinstance(end, BundlingSctpTransport):
+            end.sent.clear()
+            end.received.clear()
+    return ends, wires, channels
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def run(case: Callable[[], object]) -> None:
+    asyncio.run(asyncio.wait_for(case(), 20))  # type: ignore[arg-type]
+
+
+def test_every_second_packet_is_acknowledged_and_the_last_after_a_delay():
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        for n in range(7):
+            channels[0].send(bytes([n]) * 20)
+            await turns(12)
+        assert wires[1].chunks() == [["SackChunk"]] * 3
+        await asyncio.sleep(0.3)
+        assert wires[1].chunks() == [["SackChunk"]] * 4
+        assert not ends[0]._sent_queue
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+def test_acknowledgements_go_with_data_and_messages_share_a_packet():
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        got: list[bytes] = []
+        channels[0].on("message", got.append)
+        channels[0].send(b"ping")
+        await turns(12)
+        channels[1].send(b"pong")
+        channels[1].send(b"more")
+        await turns(12)
+        assert wires[1].chunks() == [["SackChunk", "DataChunk", "DataChunk"]]
+        assert got == [b"pong", b"more"]
+        assert ends[1].sent == {1: 8, "sctp": 32, "acknowledgements": 16, "packets": PACKET}  # type: ignore[attr-defined]
+        assert ends[0].received == ends[1].sent  # type: ignore[attr-defined]
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+def test_a_gap_is_reported_at_once():
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        channels[0].send(b"1")
+        channels[0].send(b"2")
+        await turns(12)
+        wires[0].lose = lambda data: True
+        channels[0].send(b"lost")
+        await turns(12)
+        wires[0].lose = lambda data: False
+        wires[1].packets.clear()
+        channels[0].send(b"4")
+        await turns(12)
+        (sack,) = parse_packet(wires[1].packets[0])[3]
+        assert isinstance(sack, SackChunk)
+        assert sack.gaps == [(2, 2)]
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+def test_a_bundle_never_exceeds_a_packet():
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        got: list[bytes] = []
+        channels[1].on("message", got.append)
+        sent = [bytes([n]) * 500 for n in range(9)] + [b"x" * 5000]
+        for message in sent:
+            channels[0].send(message)
+        await turns(200)
+        await asyncio.sleep(0.25)
+        assert got == sent
+        assert max(map(len, wires[0].packets)) <= 1189
+        assert len([c for p in wires[0].packets for c in parse_packet(p)[3] if isinstance(c, DataChunk)]) > 9
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+@pytest.mark.parametrize(
+    "kinds", [(BundlingSctpTransport, RTCSctpTransport), (RTCSctpTransport, BundlingSctpTransport)]
+)
+def test_standard_transports_understand(kinds: tuple[type[RTCSctpTransport], type[RTCSctpTransport]]):
+    """Many messages both ways with every tenth packet lost: the reliable ones arrive whole and in order."""
+
+    async def case() -> None:
+        ends, wires, _ = await associate(*kinds)
+        reliable = RTCDataChannelParameters(label="y", negotiated=True, id=2)
+        channels = [RTCDataChannel(end, reliable) for end in ends]
+        for wire in wires:
+            wire.lose = lambda data, wire=wire: len(wire.packets) % 10 == 9  # type: ignore[misc]
+        got: list[list[bytes]] = [[], []]
+        for channel, into in zip(channels, got, strict=True):
+            channel.on("message", into.append)
+        sent = [bytes([n]) * (100 + 10 * n) for n in range(60)]
+        for message in sent:
+            for channel in channels:
+                channel.send(message)
+            await turns(3)
+        for _ in range(80):
+            if all(len(into) == len(sent) for into in got):
+                break
+            await asyncio.sleep(0.1)
+        assert got == [sent, sent]
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+def test_peer_connections_of_both_kinds_connect():
+    """Over real ICE and DTLS, against a peer connection as aiortc makes it."""
+
+    async def case() -> None:
+        ours, theirs = make_connection([]), RTCPeerConnection()
+        channels = [c.createDataChannel("x", negotiated=True, id=1) for c in (ours, theirs)]
+        got: asyncio.Queue[bytes] = asyncio.Queue()
+        for channel in channels:
+            channel.on("message", got.put_nowait)
+        await ours.setLocalDescription(await ours.createOffer())
+        await theirs.setRemoteDescription(ours.localDescription)
+        await theirs.setLocalDescription(await theirs.createAnswer())
+        await ours.setRemoteDescription(theirs.localDescription)
+        while not all(channel.readyState == "open" for channel in channels):
+            await asyncio.sleep(0.01)
+        channels[0].send(b"to")
+        assert await got.get() == b"to"
+        channels[1].send(b"fro")
+        assert await got.get() == b"fro"
+        assert isinstance(ours.sctp, BundlingSctpTransport)
+        assert type(theirs.sctp) is RTCSctpTransport
+        await ours.close()
+        await theirs.close()
+
+    run(case)
