@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from aiortc import RTCPeerConnection
 

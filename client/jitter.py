@@ -1,0 +1,162 @@
+"""Play-out: when each frame of a peer is shown, on the sender's clock.
+
+A frame taken at t (sender's clock) is shown at t + delay (ours). The delay is what nearly all frames of the last
+seconds needed to come, so it follows jitter, loss that repetitions mend, and clocks that drift; it grows at once and
+shrinks slowly, that the picture does not stumble. Frames that never came are interpolated between their neighbours in
+keypoint space, or, while there is no neighbour behind them, the last picture is held; what comes too late is dropped.
+
+Pure: time is passed in. All times in seconds.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW_S = 4.0
+"""How long an arrival counts for the delay."""
+FASTEST_S = 12.0
+"""How long one counts as the fastest, against which the others queued."""
+SHARE = 0.97
+"""Of frames that come in time."""
+MARGIN_S = 0.005
+MOST_WAIT_S = 0.8
+"""Frames that come this much later than the fastest are never waited for."""
+SHRINK = 0.03
+"""Seconds a second: the picture runs 3 % fast."""
+LONGEST_BRIDGE_S = 0.5
+"""A longer hole is not interpolated: the head would glide."""
+LATEST_BRIDGE_S = 0.02
+"""Interpolated frames are not worth showing later than this."""
+MOST_WAITING = 256
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    number: int
+    stamp_s: float
+    """When it was taken, on the sender's clock."""
+    keypoints: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DueFrame:
+    frame: TimedFrame
+    due_s: float
+    """When it has to be seen, on our clock."""
+    interpolated: bool
+
+
+class Playout:
+    def __init__(self) -> None:
+        self.lead_s = 0.0
+        """How long before it is seen a frame has to be taken from here: the time that its reconstruction needs."""
+        self._transits: deque[tuple[float, float]] = deque(maxlen=2 * MOST_WAITING)
+        self._minima: deque[tuple[float, float]] = deque(maxlen=2 * MOST_WAITING)
+        self._needed: float | None = None
+        self._delay: float | None = None
+        self._adapted_s = 0.0
+        self._waiting: dict[int, TimedFrame] = {}
+        self._seen: dict[int, None] = {}
+        self._last: TimedFrame | None = None
+
+    @property
+    def delay_s(self) -> float:
+        """From being taken to being seen, as the difference of the two clocks; 0 while nothing has come."""
+        return self._delay or 0.0
+
+    @property
+    def fastest_s(self) -> float | None:
+        """The shortest transit of late, as the difference of the two clocks."""
+        return min((transit for _, transit in self._minima), default=None)
+
+    def queued_s(self, now_s: float, window_s: float) -> float:
+        """How much longer than the fastest the quickest frame of the last `window_s` took: the queue on the way."""
+        recent = [transit for arrived, transit in self._minima if arrived > now_s - window_s]
+        return min(recent) - (self.fastest_s or 0.0) if recent else 0.0
+
+    def push(self, frames: Iterable[TimedFrame], arrived_s: float) -> int:
+        """Take the frames of a message, in order. Returns how many of them came too late; those that came before are
+        passed over."""
+        late = 0
+        new = [frame for frame in frames if frame.number not in self._seen]
+        for frame in new:
+            self._seen[frame.number] = None
+            if self._last is not None and (frame.number <= self._last.number or frame.stamp_s < self._last.stamp_s):
+                late += 1
+            else:
+                self._waiting[frame.number] = frame
+        while len(self._seen) > 4 * MOST_WAITING:
+            del self._seen[next(iter(self._seen))]
+        while len(self._waiting) > MOST_WAITING:
+            del self._waiting[min(self._waiting)]
+        if new:
+            self._learn(new, arrived_s)
+        return late
+
+    def next_s(self, now_s: float) -> float | None:
+        """When `pop` will have something; None if only a further message can bring it."""
+        first = next(self._timeline(now_s), None)
+        return None if first is None else self._due(first[0]) - self.lead_s
+
+    def pop(self, now_s: float) -> DueFrame | None:
+        """The newest frame whose time has come; those before it are skipped."""
+        self._adapt(now_s)
+        ready: tuple[TimedFrame, bool] | None = None
+        for item in self._timeline(now_s):
+            if self._due(item[0]) - self.lead_s > now_s:
+                break
+            ready = item
+        if ready is None:
+            return None
+        self._last, interpolated = ready
+        self._waiting = {number: frame for number, frame in self._waiting.items() if number > self._last.number}
+        return DueFrame(self._last, self._due(self._last), interpolated)
+
+    def _timeline(self, now_s: float) -> Iterator[tuple[TimedFrame, bool]]:
+        """What is to be shown, and whether it is interpolated, as far as it is known now."""
+        before = self._last
+        for number in sorted(self._waiting):
+            frame = self._waiting[number]
+            if before is not None and frame.stamp_s - before.stamp_s <= LONGEST_BRIDGE_S:
+                for missing in range(before.number + 1, number)[:MOST_WAITING]:
+                    between = _between(before, frame, missing)
+                    if self._due(between) - self.lead_s >= now_s - LATEST_BRIDGE_S:
+                        yield between, True
+            yield frame, False
+            before = frame
+
+    def _due(self, frame: TimedFrame) -> float:
+        return frame.stamp_s + self.delay_s
+
+    def _learn(self, new: list[TimedFrame], arrived_s: float) -> None:
+        transits = [arrived_s - frame.stamp_s for frame in new]
+        self._transits.extend((arrived_s, transit) for transit in transits)
+        self._minima.append((arrived_s, min(transits)))
+        _forget(self._transits, arrived_s - WINDOW_S)
+        _forget(self._minima, arrived_s - FASTEST_S)
+        fastest = min(transit for _, transit in self._minima)
+        worth = [transit for _, transit in self._transits if transit <= fastest + MOST_WAIT_S]
+        if worth:
+            self._needed = float(np.quantile(worth, SHARE)) + MARGIN_S
+        self._adapt(arrived_s)
+
+    def _adapt(self, now_s: float) -> None:
+        if self._needed is not None:
+            shrunk = self.delay_s - SHRINK * max(0.0, now_s - self._adapted_s)
+            target = self._needed + self.lead_s
+            self._delay = target if self._delay is None else max(target, shrunk)
+        self._adapted_s = now_s
+
+
+def _between(a: TimedFrame, b: TimedFrame, number: int) -> TimedFrame:
+    share = (number - a.number) / (b.number - a.number)
+    keypoints = a.keypoints + np.float32(share) * (b.keypoints - a.keypoints)
+    return TimedFrame(number, a.stamp_s + share * (b.stamp_s - a.stamp_s), keypoints)
+
+
+def _forget(arrivals: deque[tuple[float, float]], before_s: float) -> None:
+    while arrivals[0][0] < before_s:
+        arrivals.popleft()
