@@ -1,24 +1,279 @@
-"""One's own video, encoded once for all peers."""
+"""One's own video, encoded once for all peers.
 
+Keypoints are found, faces looked for and sources coded in the executor, one of each at a time; a frame that comes
+meanwhile replaces the one that waits. Links (link.py) join the feed and are told of every frame and every source unit.
+
+Sources are one AV1 sequence for all links that began together. A peer that joins later gets what matters of the library
+as a short sequence of its own, which goes on from there: each picture is then coded once for every sequence in use.
+"""
+
+import asyncio
+import logging
+import math
+import secrets
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..encoder import NEW_POSE
+from ..framing import FaceDetector
+from ..library import Library, pose_distance
 from ..media import Picture
 from ..models.runtime import Runtime
+from ..motion import Quantiser
+from ..packets import LARGEST_SLOT, SourcePacket
+from ..sources import SourceEncoder
+
+SOURCE_CRF, SOURCE_PRESET = 55, 6
+"""A first picture of 1.7 KB: 0.6 s at 24 kbps. At 50, 35 % more bytes."""
+SHORT = 4
+"""Units: a sequence that is no longer is short enough for a newcomer, and a fresh one has as many."""
+KEPT_UNITS = 64
+"""Of a sequence, for links that are behind."""
+MOST_BACKLOG = 2
+"""Units that may wait to be sent on any link before another picture becomes a source."""
+SOURCE_REST_S = 0.5
+PREVIEW_S = 1.0
+LOOK_S = 0.5
+"""Between two looks for a face."""
+LOOKS_LOST = 3
+"""Looks without a face after which it is lost; one with a face brings it back."""
+STILL_S = 2.0
+"""Between two stills of the scene while the face is lost."""
+STILL_CHANGE = 3.0
+"""Mean grey levels by which the scene must have changed for another still."""
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FeedFrame:
+    stamp_ms: int
+    keypoints: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Unit:
+    packet: bytes
+    """A SourcePacket."""
+    still: bool
+
+
+class SourceSequence:
+    """One AV1 sequence and its newest units, by index."""
+
+    def __init__(self, size: int) -> None:
+        self.number = secrets.randbits(32)
+        self.units: dict[int, Unit] = {}
+        self.next = 0
+        self._encoder = SourceEncoder(size, SOURCE_CRF, SOURCE_PRESET)
+
+    def add(self, picture: Picture, still: bool = False) -> Picture:
+        """Code a picture as the next unit (slow); returns it as receivers have it."""
+        slot = self.next % (LARGEST_SLOT + 1)
+        self.units[self.next] = Unit(SourcePacket(slot, self._encoder.add(picture)).to_bytes(), still)
+        self.units.pop(self.next - KEPT_UNITS, None)
+        self.next += 1
+        return self._encoder.reconstructed
+
+
+class Subscriber(Protocol):
+    """What a link is to the feed."""
+
+    sequence: SourceSequence | None
+    """The sequence that it sends."""
+
+    def take(self, frame: FeedFrame) -> None: ...
+
+    def status_changed(self) -> None: ...
+
+    def backlog(self) -> int:
+        """Units that wait to be sent; 0 while the peer cannot be reached."""
+        ...
 
 
 class Feed:
-    """Camera frames in; every link takes from it what it needs."""
+    """Camera frames in; every link takes from it what it needs. Belongs to one event loop."""
 
-    def __init__(self, runtime: Runtime, executor: Executor) -> None:
+    def __init__(self, runtime: Runtime, executor: Executor, has_face: Callable[[Picture], bool] | None = None) -> None:
+        """`has_face` says of a camera frame whether there is a face in it; CenterFace (framing.py) if not given."""
         self.preview: Picture | None = None
         """Oneself as others see it, rebuilt by the sender's own decoder, at a low rate."""
-        raise NotImplementedError
+        self.stream = secrets.randbits(32)
+        self.paused = False
+        self.face_lost = False
+        self.dropped = 0
+        """Frames that a newer one replaced."""
+        self._runtime = runtime
+        self._executor = executor
+        self._has_face = has_face
+        self._links: list[Subscriber] = []
+        self._sequence: SourceSequence | None = None
+        self._library = Library()
+        self._added = 0
+        self._coding = asyncio.Lock()
+        self._epoch_s: float | None = None
+        self._newest: tuple[Picture, float] | None = None
+        self._keypoints: NDArray[np.float32] | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._done_s: dict[str, float] = {}
+        self._looks_without = 0
+        self._still: Picture | None = None
 
     async def push(self, picture: Picture, captured_s: float) -> None:
         """One camera frame: square, uint8 RGB, of `runtime.info.size`; `captured_s` is time.monotonic(). Keypoints are
-        found off the event loop; where they cannot keep up the newest frame wins."""
-        raise NotImplementedError
+        found off the event loop; where they cannot keep up the newest frame wins. Raises ValueError for a picture of
+        another shape."""
+        size = self._runtime.info.size
+        if picture.shape != (size, size, 3) or picture.dtype != np.uint8:
+            raise ValueError(f"a frame must be uint8 ({size}, {size}, 3), not {picture.dtype} {picture.shape}")
+        if self.paused:
+            return
+        self.dropped += self._newest is not None
+        self._newest = picture, captured_s
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(_logged(self._work))
 
     def pause(self, on: bool) -> None:
         """Camera off; peers are told."""
-        raise NotImplementedError
+        if on != self.paused:
+            self.paused = on
+            self._newest = None
+            self._tell_status()
+
+    def join(self, link: Subscriber) -> None:
+        self._links.append(link)
+
+    def leave(self, link: Subscriber) -> None:
+        if link in self._links:
+            self._links.remove(link)
+
+    def stamp_ms(self, at_s: float) -> int:
+        """Time of time.monotonic() on the clock that peers see: milliseconds since a little before the beginning."""
+        if self._epoch_s is None:
+            self._epoch_s = math.floor(at_s) - 1.0
+        return max(0, round(1000 * (at_s - self._epoch_s)))
+
+    async def sequence_for_newcomer(self) -> SourceSequence | None:
+        """The sequence in use where it is short still, else a fresh one with the sources nearest to the present pose;
+        None while there is no source at all."""
+        async with self._coding:
+            if self._sequence is None or self._sequence.next <= SHORT:
+                return self._sequence
+            nearest = [] if self._keypoints is None else self._library.nearest(self._keypoints, SHORT)
+            pictures = [(source.picture, False) for source in nearest]
+            if self._still is not None:
+                pictures.append((self._still, True))
+            self._sequence = await self._run(lambda: self._begin(pictures))
+            return self._sequence
+
+    def _begin(self, pictures: list[tuple[Picture, bool]]) -> SourceSequence:
+        sequence = SourceSequence(self._runtime.info.size)
+        for picture, still in pictures:
+            sequence.add(picture, still)
+        return sequence
+
+    async def _work(self) -> None:
+        while self._newest is not None:
+            (picture, captured_s), self._newest = self._newest, None
+            now = asyncio.get_running_loop().time()
+            self._start("look", LOOK_S, now, lambda picture=picture: self._look(picture))  # type: ignore[misc]
+            if self.face_lost:
+                self._start("still", STILL_S, now, lambda picture=picture: self._take_still(picture))  # type: ignore[misc]
+                continue
+            keypoints = await self._run(lambda picture=picture: self._runtime.detect(picture))  # type: ignore[misc]
+            if self.paused:
+                return
+            self._keypoints = keypoints
+            frame = FeedFrame(self.stamp_ms(captured_s), keypoints)
+            for link in list(self._links):
+                link.take(frame)
+            if self._needs_source(keypoints):
+                self._start("source", SOURCE_REST_S, now, lambda picture=picture: self._add_source(picture))  # type: ignore[misc]
+            self._start("preview", PREVIEW_S, now, lambda keypoints=keypoints: self._show_preview(keypoints))  # type: ignore[misc]
+
+    def _start(self, name: str, rest_s: float, now_s: float, job: Callable[[], Awaitable[None]]) -> None:
+        """Do something beside the frames, unless it is being done already or was within the last `rest_s`."""
+        running = self._jobs.get(name)
+        if (running is None or running.done()) and now_s - self._done_s.get(name, -math.inf) >= rest_s:
+            self._done_s[name] = now_s
+            self._jobs[name] = asyncio.create_task(_logged(job))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _needs_source(self, keypoints: NDArray[np.float32]) -> bool:
+        if any(link.backlog() > MOST_BACKLOG for link in self._links):
+            return False
+        nearest = self._library.nearest(keypoints, 1)
+        return not nearest or float(pose_distance(nearest[0].keypoints, keypoints)) > NEW_POSE
+
+    async def _add_source(self, picture: Picture) -> None:
+        coded = await self._code(picture, still=False)
+        source = await self._run(lambda: self._runtime.prepare(coded))
+        self._library.add(self._added, source)
+        self._added += 1
+
+    async def _code(self, picture: Picture, still: bool) -> Picture:
+        """Add a picture to every sequence in use; returns it as the newest one has it."""
+        async with self._coding:
+            if self._sequence is None:
+                self._sequence = SourceSequence(self._runtime.info.size)
+            used = {id(link.sequence): link.sequence for link in self._links if link.sequence is not None}
+            used.pop(id(self._sequence), None)
+            for sequence in used.values():
+                await self._run(lambda sequence=sequence: sequence.add(picture, still))  # type: ignore[misc]
+            newest = self._sequence
+            return await self._run(lambda: newest.add(picture, still))
+
+    async def _show_preview(self, keypoints: NDArray[np.float32]) -> None:
+        quantiser = Quantiser()
+        sent = quantiser.dequantise(quantiser.quantise(keypoints))
+        nearest = self._library.nearest(sent)
+        if nearest:
+            self.preview = await self._run(lambda: self._runtime.reconstruct(sent, nearest))
+
+    async def _look(self, picture: Picture) -> None:
+        found = await self._run(lambda: self._find_face(picture))
+        self._looks_without = 0 if found else self._looks_without + 1
+        lost = self._looks_without >= LOOKS_LOST
+        if lost != self.face_lost:
+            self.face_lost = lost
+            self._still = None
+            self._tell_status()
+
+    def _find_face(self, picture: Picture) -> bool:
+        if self._has_face is None:
+            detector = FaceDetector()
+            self._has_face = lambda picture: bool(detector.detect(picture))
+        return self._has_face(picture)
+
+    async def _take_still(self, picture: Picture) -> None:
+        if any(link.backlog() for link in self._links):
+            return
+        if self._still is not None and _difference(picture, self._still) < STILL_CHANGE:
+            return
+        self._still = picture
+        self.preview = await self._code(picture, still=True)
+
+    def _tell_status(self) -> None:
+        for link in list(self._links):
+            link.status_changed()
+
+
+async def _logged(job: Callable[[], Awaitable[None]]) -> None:
+    """A picture that cannot be handled must not end the call."""
+    try:
+        await job()
+    except Exception:
+        log.exception("A picture of the feed could not be handled.")
+
+
+def _difference(a: Picture, b: Picture) -> float:
+    return float(np.abs(a[::4, ::4].astype(np.int16) - b[::4, ::4]).mean())

@@ -1,15 +1,73 @@
-"""The video of one peer connection, both ways, on its data channels."""
+"""The video of one peer connection, both ways, on its data channels (messages.py).
 
-from collections.abc import AsyncIterator
+Everything runs in one event loop, on its clock, which is that of time.monotonic(); the network runs in the executor.
+Motion leaves when a message is full; sources, acknowledgements and reports go along with it, in the same packet
+(sctp.py), or by themselves where there is no motion.
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
+from typing import Any, TypeVar
 
-from aiortc import RTCPeerConnection
+from aiortc import RTCDataChannel, RTCPeerConnection
 
+from ..errors import FormatError
+from ..library import Library
 from ..media import Picture
-from ..models.runtime import Runtime
-from .feed import Feed
+from ..models.runtime import Runtime, Source
+from ..motion_tables import load_tables
+from ..packets import SourcePacket
+from ..sources import SourceDecoder
+from .adaptation import LADDER, RateControl, Sending
+from .clocks import Clocks
+from .feed import Feed, FeedFrame, SourceSequence
+from .incoming import MOST_QUEUED_UNITS, Allowance, MotionReceiver, Reception, SourceAssembler
+from .jitter import DueFrame
+from .messages import (
+    CONTROL_CHANNEL,
+    LARGEST_MESSAGE,
+    MOTION_CHANNEL,
+    PROTOCOL,
+    SOURCE_CHANNEL,
+    Control,
+    Hello,
+    Report,
+    SourceAck,
+    Status,
+    control_from_bytes,
+    control_to_bytes,
+    is_control,
+)
+from .outgoing import MotionSender, SourceSender
+from .sctp import BundlingSctpTransport
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+REPORT_S = 0.5
+ALONE_S = 0.25
+"""After so long without motion to go along with, what waits goes by itself."""
+FROZEN_S = 1.5
+STATS_S = 2.0
+FRESH_S = 2.0
+"""Between two requests for a fresh sequence."""
+LONGEST_LEAD_S = 0.3
+UNREACHED_S = 3.0
+"""A peer that has not reported for so long holds up nobody's sources."""
+MOTION_ROOM = 600
+"""Bytes of the congestion window that sources leave to motion."""
+START = replace(LADDER[0], message_frames=5, source_kbps=24.0)
+"""Until the peer has its first picture that comes first: the motion before it is of no use yet."""
+_ALLOWANCES = {MOTION_CHANNEL: (100, 200), SOURCE_CHANNEL: (200, 400), CONTROL_CHANNEL: (20, 60)}
+"""Messages a second, and at once."""
+_NAMES = {MOTION_CHANNEL: "motion", SOURCE_CHANNEL: "sources", CONTROL_CHANNEL: "control"}
 
 
 class LinkState(StrEnum):
@@ -60,28 +118,455 @@ class Link:
     def __init__(self, connection: RTCPeerConnection, feed: Feed, runtime: Runtime, executor: Executor) -> None:
         """Creates its channels (negotiated, fixed ids: both sides alike), so it must be made before the offer or the
         answer, in a running event loop."""
-        raise NotImplementedError
+        self._loop = asyncio.get_running_loop()
+        self._feed = feed
+        self._runtime = runtime
+        self._executor = executor
+        self._tables = load_tables().id
+        self._dropped: Counter[str] = Counter()
+        self._closed = False
+        self._began = False
 
-    def frames(self) -> AsyncIterator[Shown]:
+        self._rate = RateControl()
+        self._motion_out = MotionSender(self._rate.sending)
+        self._sources_out = SourceSender()
+        self._along_s = self._reported_s = self._heard_s = self._loop.time()
+        self._blocked = False
+        self._wants_sequence = False
+        self._peer_has_picture = False
+        self._finding_sequence = False
+
+        self._peer: Hello | None = None
+        self._peer_status = Status(False, False)
+        self._clocks = Clocks()
+        self._wants_fresh = False
+        self._asked_s = -FRESH_S
+        self._wake = asyncio.Event()
+        self._leads: deque[float] = deque(maxlen=30)
+        self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MOST_QUEUED_UNITS)
+        self._ack_due = False
+        self._latest: Shown | None = None
+        self._fresh_picture = asyncio.Event()
+        self._shown: deque[tuple[float, float]] = deque(maxlen=256)
+        self._shown_since_report = 0
+        self._receive_anew()
+
+        self._attach(connection)
+        feed.join(self)
+        works = (self._ticks, self._render, self._decode_sources)
+        self._tasks = [asyncio.create_task(self._keep(work)) for work in works]
+
+    # What the owner uses
+
+    async def frames(self) -> AsyncIterator[Shown]:
         """Each at its play-out time; the newest wins where the consumer is slow. Ends when the link is closed."""
-        raise NotImplementedError
+        while True:
+            await self._fresh_picture.wait()
+            self._fresh_picture.clear()
+            if self._closed:
+                return
+            if self._latest is not None:
+                yield self._latest
 
     @property
     def state(self) -> LinkState:
-        raise NotImplementedError
+        if self._closed:
+            return LinkState.CLOSED
+        if not self._is_open() or self._peer is None:
+            return LinkState.RECONNECTING if self._began else LinkState.CONNECTING
+        if self._connection.connectionState in ("disconnected", "failed", "closed"):
+            return LinkState.RECONNECTING
+        if self._peer_status.camera_off:
+            return LinkState.CAMERA_OFF
+        if self._peer_status.face_lost:
+            return LinkState.FACE_LOST
+        if not len(self._library):
+            return LinkState.WAITING_FOR_SOURCE
+        arrived_s = self._motion_in.arrived_s
+        frozen = arrived_s is None or self._loop.time() - arrived_s > FROZEN_S
+        return LinkState.FROZEN if frozen else LinkState.LIVE
 
     def stats(self) -> LinkStats:
-        raise NotImplementedError
+        now = self._loop.time()
+        shown = [delay for at, delay in self._shown if at > now - STATS_S]
+        began_s, sent, received = self._counts[0]
+        lasted_s = max(TICK_S, now - began_s)
+        now_sent, now_received = self._wire_counts()
+        return LinkStats(
+            _by_layer(now_sent, sent, lasted_s),
+            _by_layer(now_received, received, lasted_s),
+            len(shown) / STATS_S,
+            1000 * sum(shown) / len(shown) if shown else 0.0,
+            self._lost,
+            len(self._library),
+            dict(self._dropped + self._motion_in.dropped + self._assembler.dropped),
+        )
 
     def replace_connection(self, connection: RTCPeerConnection) -> None:
         """Go on over another connection, after a network change: the library is kept on both sides. Creates its
         channels on it, so it must be called before the offer or the answer."""
-        raise NotImplementedError
+        self._assembler.restart_unit()
+        self._attach(connection)
 
     def playout_delay_s(self) -> float:
         """By how much sound has to be delayed, from its arrival on, to be in step with the picture."""
-        raise NotImplementedError
+        playout = self._motion_in.playout
+        return max(0.0, playout.delay_s - (playout.fastest_s or 0.0))
 
     async def close(self) -> None:
         """Stops sending and showing. The connection is left to its owner."""
-        raise NotImplementedError
+        self._closed = True
+        self._feed.leave(self)
+        self._fresh_picture.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # What the feed uses
+
+    @property
+    def sequence(self) -> SourceSequence | None:
+        return self._sources_out.sequence
+
+    def take(self, frame: FeedFrame) -> None:
+        if not self._is_open() or self._peer is None:
+            return
+        self._motion_out.sending = self._sending()
+        if self._motion_out.take(frame):
+            self._send_motion()
+
+    def status_changed(self) -> None:
+        if self._is_open():
+            self._send_control(Status(self._feed.paused, self._feed.face_lost))
+
+    def backlog(self) -> int:
+        reached = self._is_open() and self._loop.time() - self._heard_s < UNREACHED_S
+        return self._sources_out.backlog() if reached else 0
+
+    # Sending
+
+    def _sending(self) -> Sending:
+        start = not self._peer_has_picture and self._rate.sending == LADDER[0]
+        return START if start else self._rate.sending
+
+    def _send_motion(self) -> None:
+        channel = self._channels[MOTION_CHANNEL]
+        if channel.bufferedAmount:  # the newest wins: what waits there would only become old
+            self._blocked = True
+            self._motion_out.skip()
+            return
+        self._send(MOTION_CHANNEL, self._motion_out.message(self._motion_in.acknowledged))
+        self._send_along()
+
+    def _send_along(self) -> None:
+        """Whatever else is due, in the same turn of the loop and therefore the same packet."""
+        now = self._along_s = self._loop.time()
+        self._send_sources(now)
+        if self._ack_due and self._assembler.sequence is not None:
+            self._ack_due = False
+            self._send_control(SourceAck(self._assembler.sequence, self._assembler.index))
+        if now - self._reported_s >= REPORT_S:
+            self._send(MOTION_CHANNEL, control_to_bytes(self._report(now)))
+
+    def _send_sources(self, now: float) -> None:
+        self._sources_out.fill(now, self._sending().source_kbps)
+        while not self._channels[SOURCE_CHANNEL].bufferedAmount and self._room() >= MOTION_ROOM:
+            chunk = self._sources_out.chunk()
+            if chunk is None:
+                return
+            self._send(SOURCE_CHANNEL, chunk.to_bytes())
+
+    def _room(self) -> float:
+        """Bytes that the congestion window has left."""
+        transport = self._connection.sctp
+        return transport.room if isinstance(transport, BundlingSctpTransport) else MOTION_ROOM
+
+    def _report(self, now: float) -> Report:
+        self._reported_s = now
+        reception, self._motion_in.reception = self._motion_in.reception, Reception()
+        total = reception.messages + max(0, reception.lost)
+        self._lost = max(0, reception.lost) / total if total else 0.0
+        echo_ms, held_s = self._clocks.echo(now)
+        report = Report(
+            self._feed.stamp_ms(now),
+            echo_ms,
+            round(1000 * held_s),
+            reception.messages,
+            max(0, reception.lost),
+            max(0, round(1000 * self._motion_in.playout.queued_s(now, REPORT_S))),
+            self._motion_in.acknowledged,
+            self._shown_since_report,
+        )
+        self._shown_since_report = 0
+        return report
+
+    def _send_control(self, control: Control) -> None:
+        self._send(CONTROL_CHANNEL, control_to_bytes(control))
+
+    def _send(self, channel_id: int, data: bytes) -> None:
+        channel = self._channels[channel_id]
+        if channel.readyState == "open":
+            self._sent[channel_id] += len(data)
+            channel.send(data)
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self._loop.time()
+            self._counts.append((now, *self._wire_counts()))
+            while len(self._counts) > 1 and self._counts[0][0] < now - STATS_S:
+                self._counts.popleft()
+            if not self._is_open() or self._peer is None:
+                continue
+            self._rate.silence(now)
+            if self._wants_fresh and now - self._asked_s >= FRESH_S:
+                self._wants_fresh, self._asked_s = False, now
+                self._say_hello()
+            if now - self._along_s >= ALONE_S:
+                if self._motion_out.waiting:
+                    self._send_motion()
+                else:
+                    self._send_along()
+            if self._wants_sequence and not self._finding_sequence:
+                self._finding_sequence = True
+                self._spawn(self._find_sequence())
+
+    async def _find_sequence(self) -> None:
+        sequence = await self._feed.sequence_for_newcomer()
+        self._finding_sequence = False
+        if sequence is not None and self._wants_sequence:
+            self._wants_sequence = False
+            self._sources_out.start(sequence)
+
+    # Channels
+
+    def _attach(self, connection: RTCPeerConnection) -> None:
+        self._connection = connection
+        self._sent: Counter[int | str] = Counter()
+        self._received: Counter[int | str] = Counter()
+        self._counts = deque([(self._loop.time(), *self._wire_counts())])
+        once = {"ordered": False, "maxRetransmits": 0}
+        self._channels: dict[int, RTCDataChannel] = {
+            channel_id: connection.createDataChannel(
+                name, negotiated=True, id=channel_id, **(once if channel_id == MOTION_CHANNEL else {})
+            )
+            for channel_id, name in _NAMES.items()
+        }
+        self._allowances = {channel_id: Allowance(*limits) for channel_id, limits in _ALLOWANCES.items()}
+        self._peer = None
+        for channel_id, channel in self._channels.items():
+            channel.on("message", partial(self._receive, channel, channel_id))
+        control = self._channels[CONTROL_CHANNEL]
+        if control.readyState == "open":
+            self._opened(control)
+        else:
+            control.on("open", partial(self._opened, control))
+
+    def _opened(self, control: RTCDataChannel) -> None:
+        if control is self._channels[CONTROL_CHANNEL] and not self._closed:
+            self._began = True
+            self._say_hello()
+
+    def _is_open(self) -> bool:
+        return all(channel.readyState == "open" for channel in self._channels.values())
+
+    def _say_hello(self) -> None:
+        sequence, index = self._assembler.sequence, self._assembler.index
+        digest = self._runtime.info.digest
+        self._send_control(Hello(PROTOCOL, digest, self._tables, self._feed.stream, sequence, index))
+
+    def _receive(self, channel: RTCDataChannel, channel_id: int, data: bytes | str) -> None:
+        now = self._loop.time()
+        if self._closed or channel is not self._channels[channel_id]:
+            return
+        self._received[channel_id] += len(data)
+        if isinstance(data, str):
+            self._dropped["malformed"] += 1
+        elif len(data) > LARGEST_MESSAGE:
+            self._dropped["too large"] += 1
+        elif not self._allowances[channel_id].take(now):
+            self._dropped["flood"] += 1
+        elif channel_id == CONTROL_CHANNEL or (channel_id == MOTION_CHANNEL and is_control(data)):
+            self._receive_control(data, channel_id, now)
+        elif self._peer is None:
+            self._dropped["before hello"] += 1
+        elif channel_id == MOTION_CHANNEL:
+            acknowledged = self._motion_in.take(data, now)
+            if acknowledged is not None:
+                self._motion_out.acknowledge_low(acknowledged)
+            self._wake.set()
+        else:
+            self._receive_source(data)
+
+    def _receive_control(self, data: bytes, channel_id: int, now: float) -> None:
+        try:
+            message = control_from_bytes(data)
+        except FormatError:
+            self._dropped["malformed"] += 1
+            return
+        if isinstance(message, Report) != (channel_id == MOTION_CHANNEL):
+            self._dropped["wrong channel"] += 1
+        elif isinstance(message, Hello):
+            self._receive_hello(message)
+        elif self._peer is None:
+            self._dropped["before hello"] += 1
+        elif isinstance(message, Report):
+            self._receive_report(message, now)
+        elif isinstance(message, Status):
+            self._peer_status = message
+        elif isinstance(message, SourceAck):
+            sequence = self._sources_out.sequence
+            self._peer_has_picture |= sequence is not None and message.sequence == sequence.number and message.index > 0
+
+    # What the peer says
+
+    def _receive_hello(self, hello: Hello) -> None:
+        if (hello.protocol, hello.model, hello.tables) != (PROTOCOL, self._runtime.info.digest, self._tables):
+            self._dropped["another model"] += 1
+            return
+        if self._stream is not None and self._stream != hello.stream:
+            self._receive_anew()
+            self._motion_out.forget_acknowledged()
+        self._stream = hello.stream
+        self._peer = hello
+        self._heard_s = self._loop.time()
+        if self._sources_out.can_resume(hello.sequence, hello.index):
+            self._sources_out.start(self._sources_out.sequence, hello.index)
+        else:
+            self._sources_out.start(None)
+            self._wants_sequence = True
+            self._peer_has_picture = False
+        self.status_changed()
+
+    def _receive_report(self, report: Report, now: float) -> None:
+        self._heard_s = now
+        self._clocks.take(self._feed.stamp_ms(now), report.sent_ms, report.echo_ms, report.held_ms, now)
+        if report.acknowledged is not None:
+            self._motion_out.acknowledge(report.acknowledged)
+        total = report.messages + report.lost
+        self._rate.report(now, report.lost / total if total else 0.0, report.queued_ms / 1000, self._blocked)
+        self._blocked = False
+        if self._sources_out.is_lost():
+            self._sources_out.start(None)
+            self._wants_sequence = True
+
+    def _receive_source(self, data: bytes) -> None:
+        unit = self._assembler.take(data)
+        if unit is None:
+            return
+        try:
+            self._units.put_nowait((self._assembler, *unit))
+        except asyncio.QueueFull:
+            self._dropped["flood"] += 1
+            self._ask_fresh()
+
+    # Receiving
+
+    def _receive_anew(self) -> None:
+        """Nothing is known of the peer's stream."""
+        self._stream: int | None = None
+        self._library = Library()
+        self._source_decoder = SourceDecoder(self._runtime.info.size)
+        self._assembler = SourceAssembler()
+        self._motion_in = MotionReceiver(self._runtime.info.keypoints)
+        self._lost = 0.0
+
+    def _ask_fresh(self) -> None:
+        """The sequence cannot be followed any more."""
+        self._assembler.forget()
+        self._wants_fresh = True
+
+    async def _decode_sources(self) -> None:
+        while True:
+            assembler, packet, still = await self._units.get()
+            if assembler is not self._assembler:  # of a stream that has ended
+                continue
+            library, decoder = self._library, self._source_decoder
+            try:
+                picture, source = await self._run(partial(self._decode_source, decoder, packet, still))
+            except FormatError:
+                self._dropped["sources"] += 1
+                self._ask_fresh()
+                continue
+            self._ack_due = True
+            if source is not None:
+                library.add(packet.slot, source)
+                self._wake.set()
+            elif self._peer_status.face_lost:
+                now = self._loop.time()
+                self._show(Shown(-1, picture, now, 0.0, LinkState.FACE_LOST))
+
+    def _decode_source(
+        self, decoder: SourceDecoder, packet: SourcePacket, still: bool
+    ) -> tuple[Picture, Source | None]:
+        picture = decoder.add(packet.payload)
+        return picture, None if still else self._runtime.prepare(picture)
+
+    async def _render(self) -> None:
+        while True:
+            now = self._loop.time()
+            playout = self._motion_in.playout
+            next_s = playout.next_s(now) if len(self._library) else None
+            if next_s is None or next_s > now:
+                alarm = None if next_s is None else self._loop.call_at(next_s, self._wake.set)
+                await self._wake.wait()
+                self._wake.clear()
+                if alarm is not None:
+                    alarm.cancel()
+                continue
+            due = playout.pop(now)
+            if due is not None:
+                await self._reconstruct(due, now)
+
+    async def _reconstruct(self, due: DueFrame, began_s: float) -> None:
+        nearest = self._library.nearest(due.frame.keypoints)
+        picture = await self._run(partial(self._runtime.reconstruct, due.frame.keypoints, nearest))
+        now = self._loop.time()
+        self._leads.append(now - began_s)
+        self._motion_in.playout.lead_s = min(LONGEST_LEAD_S, sorted(self._leads)[len(self._leads) * 9 // 10])
+        seen_s = max(now, due.due_s)
+        taken_s = self._clocks.local_s(due.frame.stamp_s)
+        fastest_s = self._motion_in.playout.fastest_s or 0.0
+        delay_s = (
+            seen_s - due.frame.stamp_s - fastest_s if taken_s is None else self._feed.stamp_ms(seen_s) / 1000 - taken_s
+        )
+        shown = Shown(due.frame.number, picture, seen_s, delay_s, self.state)
+        self._loop.call_at(seen_s, self._show, shown)
+
+    def _show(self, shown: Shown) -> None:
+        self._latest = shown
+        self._shown.append((shown.due_s, shown.delay_s))
+        self._shown_since_report += 1
+        self._fresh_picture.set()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._executor, work)
+
+    async def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        """One picture that cannot be handled must not end the call."""
+        while not self._closed:
+            try:
+                await work()
+            except Exception:
+                log.exception("A picture of the peer could not be handled.")
+                await asyncio.sleep(TICK_S)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks = [task for task in self._tasks if not task.done()] + [asyncio.ensure_future(work)]
+
+    def _wire_counts(self) -> tuple[Counter[int | str], Counter[int | str]]:
+        """Bytes so far, both ways: on the wire where the transport counts, else of the messages alone."""
+        transport = self._connection.sctp
+        if isinstance(transport, BundlingSctpTransport):
+            return transport.sent.copy(), transport.received.copy()
+        return self._sent.copy(), self._received.copy()
+
+
+def _by_layer(now: Counter[int | str], before: Counter[int | str], lasted_s: float) -> dict[str, float]:
+    def kbps(*keys: int | str) -> float:
+        return sum(now[key] - before[key] for key in keys) * 8 / 1000 / lasted_s
+
+    layers = {name: kbps(channel_id) for channel_id, name in _NAMES.items()}
+    layers["acknowledgements"] = kbps("acknowledgements")
+    layers["overhead"] = kbps("sctp", "packets")
+    return {**layers, "total": sum(layers.values())}

@@ -58,6 +58,11 @@ class BundlingSctpTransport(RTCSctpTransport):
         self._ack_at_once = False
         self._ack_handle: asyncio.TimerHandle | None = None
 
+    @property
+    def room(self) -> int:
+        """Bytes that may be sent before an acknowledgement has to come."""
+        return max(0, self._cwnd - self._flight_size)
+
     async def _handle_data(self, data: bytes) -> None:
         self._ack_at_once = False
         self._count_received(data)

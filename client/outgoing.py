@@ -1,0 +1,156 @@
+"""What a link sends: frames into motion messages, source units into paced chunks. Pure: time is passed in."""
+
+from ..encoder import MotionEncoder
+from ..motion import Quantiser
+from .adaptation import Sending
+from .feed import FeedFrame, SourceSequence
+from .messages import LONGEST_SPAN_MS, MOST_FRAMES, MotionMessage, SourceChunk
+
+PART = 300
+"""Bytes of a source in one chunk: 80 ms of a link of 30 kbps."""
+MOST_BEHIND = 8
+"""Units: a receiver that is further behind is better off with a fresh sequence."""
+_KEPT = 256
+
+
+def quantiser(coarseness: int) -> Quantiser:
+    """Both sides': the usual steps, doubled `coarseness` times."""
+    usual = Quantiser()
+    return Quantiser(usual.step_xy * 2**coarseness, usual.step_strength * 2**coarseness)
+
+
+class MotionSender:
+    """Frames in, messages out. Frames are numbered by link, in the order they are taken."""
+
+    def __init__(self, sending: Sending) -> None:
+        self.sending = sending
+        self.captured: dict[int, int] = {}
+        """The stamps (ms) of the newest frames, by number."""
+        self._encoder = MotionEncoder(quantiser(sending.coarseness))
+        self._coarseness = sending.coarseness
+        self._offered = 0
+        self._taken = 0
+        self._earliest = 0
+        """The first frame with the present steps."""
+        self._next = 0
+        """The first frame that waits."""
+        self._repeatable = 0
+        """The first frame of the last message."""
+        self._acknowledged = -1
+        self._sequence = 0
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait for their message to fill."""
+        return self._taken - self._next
+
+    def take(self, frame: FeedFrame) -> bool:
+        """A frame, unless it is one that is not to be sent now. Returns whether a message is full."""
+        self._offered += 1
+        if (self._offered - 1) % self.sending.stride:
+            return False
+        if self.sending.coarseness != self._coarseness and not self.waiting:
+            self._coarseness = self.sending.coarseness
+            self._encoder.requantise(quantiser(self._coarseness))
+            self._earliest = self._taken
+        if self.captured and not 0 <= frame.stamp_ms - self.captured[self._taken - 1] <= LONGEST_SPAN_MS // MOST_FRAMES:
+            self._next = self._repeatable = self._taken  # a pause, or a clock that was set: no message spans it
+        number = self._encoder.push(frame.keypoints)
+        self.captured[number] = frame.stamp_ms
+        self.captured.pop(number - _KEPT, None)
+        self._taken = number + 1
+        return self.waiting >= self.sending.message_frames
+
+    def skip(self) -> int:
+        """The way out is blocked: only the newest frames of a message's worth go on waiting. Returns how many were
+        given up."""
+        given_up = max(0, self.waiting - self.sending.message_frames)
+        self._next += given_up
+        return given_up
+
+    def message(self, acknowledged: int | None) -> bytes:
+        """The frames that wait; where messages get lost with those of the message before, unless they are known to
+        have come. `acknowledged` is the newest frame decoded of the other direction. Raises ValueError where none
+        waits."""
+        if not self.waiting:
+            raise ValueError("no frame waits")
+        first = self._next
+        if self.sending.repeat:
+            first = max(self._repeatable, self._acknowledged + 1, self._taken - MOST_FRAMES, self._earliest)
+        first = max(min(first, self._next), self._taken - MOST_FRAMES)
+        packet = self._encoder.pack(first, self._taken - first)
+        stamps = tuple(self.captured[number] for number in range(first, self._taken))
+        low = None if acknowledged is None else acknowledged & 0xFF
+        message = MotionMessage(self._sequence, stamps, self._coarseness, low, packet)
+        self._sequence = (self._sequence + 1) & 0xFF
+        self._repeatable, self._next = self._next, self._taken
+        return message.to_bytes()
+
+    def acknowledge(self, number: int) -> None:
+        """The receiver has decoded this frame."""
+        if self._acknowledged < number < self._next:
+            self._acknowledged = number
+            self._encoder.acknowledge(number)
+
+    def acknowledge_low(self, low: int) -> None:
+        """Likewise from the number modulo 256: the newest such frame that was sent."""
+        self.acknowledge(self._next - 1 - ((self._next - 1 - low) & 0xFF))
+
+    def forget_acknowledged(self) -> None:
+        """The receiver may have lost everything: the next messages stand alone."""
+        self._encoder.requantise(quantiser(self._coarseness))
+        self._earliest = self._next = self._repeatable = self._taken
+
+
+class SourceSender:
+    """Units of a sequence, part by part, at a limited rate."""
+
+    def __init__(self) -> None:
+        self.sequence: SourceSequence | None = None
+        self.index = 0
+        """The unit that is being sent, or the next one."""
+        self._offset = 0
+        self._budget = 0.0
+        self._filled_s: float | None = None
+
+    def start(self, sequence: SourceSequence | None, index: int = 0) -> None:
+        self.sequence, self.index, self._offset = sequence, index, 0
+
+    def backlog(self) -> int:
+        """Units not sent yet."""
+        return 0 if self.sequence is None else self.sequence.next - self.index
+
+    def can_resume(self, number: int | None, index: int) -> bool:
+        """Whether a receiver that has what comes before this unit can go on with the present sequence."""
+        sequence = self.sequence
+        if sequence is None or number != sequence.number or index > sequence.next:
+            return False
+        return sequence.next - index <= MOST_BEHIND and all(n in sequence.units for n in range(index, sequence.next))
+
+    def is_lost(self) -> bool:
+        """Whether the receiver is so far behind that the unit it needs is not kept any more, or not worth sending."""
+        return self.sequence is not None and (
+            self.backlog() > MOST_BEHIND or self.index < self.sequence.next - len(self.sequence.units)
+        )
+
+    def fill(self, now_s: float, kbps: float) -> None:
+        """Let time pass: this much may be sent from now on. What is not used in time is lost."""
+        if self._filled_s is not None:
+            self._budget += (now_s - self._filled_s) * kbps * 125
+        self._budget = min(self._budget, 2 * PART)
+        self._filled_s = now_s
+
+    def chunk(self) -> SourceChunk | None:
+        """The next part, if there is one and it may be sent."""
+        if self.sequence is None or self.index >= self.sequence.next or self._budget < 1:
+            return None
+        unit = self.sequence.units.get(self.index)
+        if unit is None:
+            return None
+        part = unit.packet[self._offset : self._offset + PART]
+        chunk = SourceChunk(self.sequence.number, self.index, unit.still, len(unit.packet), self._offset, part)
+        self._budget -= len(part)
+        self._offset += len(part)
+        if self._offset >= len(unit.packet):
+            self.index, self._offset = self.index + 1, 0
+        return chunk

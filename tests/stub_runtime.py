@@ -1,0 +1,36 @@
+"""A network for tests of what is around it: as quick as nothing, and what it shows can be computed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from iwcodec.media import Picture
+from iwcodec.models.runtime import Keypoints, ModelInfo, Source
+
+SIZE = 64
+
+
+class StubRuntime:
+    """The keypoints of a picture all lie at (its mean brightness, 0); a rebuilt picture has that brightness."""
+
+    device = "cpu"
+    info = ModelInfo("stub", b"stubstub", 20, SIZE)
+
+    def detect(self, picture: Picture) -> Keypoints:
+        keypoints = np.zeros((20, 3), np.float32)
+        keypoints[:, 0] = picture.mean() / 127.5 - 1
+        keypoints[:, 2] = 0.5
+        return keypoints
+
+    def prepare(self, picture: Picture) -> Source:
+        return Source(picture, self.detect(picture), None)
+
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
+        assert len(sources) >= 1
+        level = round(float(keypoints[:, 0].mean() + 1) * 127.5)
+        return np.full((SIZE, SIZE, 3), np.clip(level, 0, 255), np.uint8)
+
+
+def picture(level: float) -> Picture:
+    """Of this mean brightness, with something in it."""
+    rows = np.linspace(-20, 20, SIZE)[:, None, None]
+    return np.clip(np.broadcast_to(level + rows, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
