@@ -65,7 +65,7 @@ class AtOnce(Executor):
 
 @dataclass
 class Path:
-    """One direction. A queue of at most `queue_s` in front of a link of `kbps`, then a delay; probabilities by packet."""
+    """One direction. A queue of at most `queue_s` in front of a link of `kbps`, then a delay; chances by packet."""
 
     kbps: float = 10_000.0
     delay_s: float = 0.01

@@ -65,6 +65,8 @@ MOTION_ROOM = 600
 """Bytes of the congestion window that sources leave to motion."""
 START = replace(LADDER[0], message_frames=5, source_kbps=24.0)
 """Until the peer has its first picture that comes first: the motion before it is of no use yet."""
+MOST_EARLY = 64
+"""Source chunks that may come before the hello."""
 _ALLOWANCES = {MOTION_CHANNEL: (100, 200), SOURCE_CHANNEL: (200, 400), CONTROL_CHANNEL: (20, 60)}
 """Messages a second, and at once."""
 _NAMES = {MOTION_CHANNEL: "motion", SOURCE_CHANNEL: "sources", CONTROL_CHANNEL: "control"}
@@ -138,7 +140,6 @@ class Link:
 
         self._peer: Hello | None = None
         self._peer_status = Status(False, False)
-        self._clocks = Clocks()
         self._wants_fresh = False
         self._asked_s = -FRESH_S
         self._wake = asyncio.Event()
@@ -354,6 +355,7 @@ class Link:
         }
         self._allowances = {channel_id: Allowance(*limits) for channel_id, limits in _ALLOWANCES.items()}
         self._peer = None
+        self._early: list[bytes] = []
         for channel_id, channel in self._channels.items():
             channel.on("message", partial(self._receive, channel, channel_id))
         control = self._channels[CONTROL_CHANNEL]
@@ -364,7 +366,6 @@ class Link:
 
     def _opened(self, control: RTCDataChannel) -> None:
         if control is self._channels[CONTROL_CHANNEL] and not self._closed:
-            self._began = True
             self._say_hello()
 
     def _is_open(self) -> bool:
@@ -389,7 +390,7 @@ class Link:
         elif channel_id == CONTROL_CHANNEL or (channel_id == MOTION_CHANNEL and is_control(data)):
             self._receive_control(data, channel_id, now)
         elif self._peer is None:
-            self._dropped["before hello"] += 1
+            self._receive_early(channel_id, data)
         elif channel_id == MOTION_CHANNEL:
             acknowledged = self._motion_in.take(data, now)
             if acknowledged is not None:
@@ -397,6 +398,13 @@ class Link:
             self._wake.set()
         else:
             self._receive_source(data)
+
+    def _receive_early(self, channel_id: int, data: bytes) -> None:
+        """The hello was overtaken. Sources wait for it, as they come once only."""
+        if channel_id == SOURCE_CHANNEL and len(self._early) < MOST_EARLY:
+            self._early.append(data)
+        else:
+            self._dropped["before hello"] += 1
 
     def _receive_control(self, data: bytes, channel_id: int, now: float) -> None:
         try:
@@ -429,6 +437,7 @@ class Link:
             self._motion_out.forget_acknowledged()
         self._stream = hello.stream
         self._peer = hello
+        self._began = True
         self._heard_s = self._loop.time()
         if self._sources_out.can_resume(hello.sequence, hello.index):
             self._sources_out.start(self._sources_out.sequence, hello.index)
@@ -437,6 +446,9 @@ class Link:
             self._wants_sequence = True
             self._peer_has_picture = False
         self.status_changed()
+        early, self._early = self._early, []
+        for data in early:
+            self._receive_source(data)
 
     def _receive_report(self, report: Report, now: float) -> None:
         self._heard_s = now
@@ -451,7 +463,10 @@ class Link:
             self._wants_sequence = True
 
     def _receive_source(self, data: bytes) -> None:
+        missing = self._assembler.dropped["out of sequence"]
         unit = self._assembler.take(data)
+        if self._assembler.dropped["out of sequence"] > missing:
+            self._ask_fresh()
         if unit is None:
             return
         try:
@@ -469,6 +484,7 @@ class Link:
         self._source_decoder = SourceDecoder(self._runtime.info.size)
         self._assembler = SourceAssembler()
         self._motion_in = MotionReceiver(self._runtime.info.keypoints)
+        self._clocks = Clocks()
         self._lost = 0.0
 
     def _ask_fresh(self) -> None:

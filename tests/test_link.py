@@ -12,6 +12,16 @@ pytest.importorskip("aiortc")
 from iwcodec.benchmarks.simulation import AtOnce, Path, SimulatedConnection, connection_pair, simulate
 from iwcodec.client.feed import Feed
 from iwcodec.client.link import FROZEN_S, Link, LinkState, Shown
+from iwcodec.client.messages import (
+    CONTROL_CHANNEL,
+    MOTION_CHANNEL,
+    SOURCE_CHANNEL,
+    Hello,
+    MotionMessage,
+    SourceChunk,
+    control_to_bytes,
+)
+from iwcodec.packets import MotionPacket
 from stub_runtime import StubRuntime, picture
 
 FPS = 25
@@ -127,3 +137,337 @@ def test_closing():
         await until(lambda: b.link.state == LinkState.FROZEN, FROZEN_S + 1)
 
     call(case)
+
+
+def test_acknowledgements_do_not_cost_packets_of_their_own():
+    """Both film: nearly everything the transport acknowledges goes along with motion."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(10)
+        before = there.packets
+        await asyncio.sleep(10)
+        assert there.packets - before < 1.3 * 10 * FPS / 3
+
+    there = Path()
+    call(case, there)
+
+
+@pytest.mark.parametrize("bundling", [(True, False), (False, True)])
+def test_a_peer_with_a_standard_transport(bundling: tuple[bool, bool]):
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(6)
+        for end in (a, b):
+            assert end.link.state == LinkState.LIVE
+            assert end.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
+
+    call(case, bundling=bundling)
+
+
+def test_first_picture_over_a_narrow_link():
+    """30 kbps, 100 ms there and back: the association, the hello and a picture in under 2 s."""
+
+    async def case(a: End, b: End) -> None:
+        took = await until(lambda: bool(a.shown and b.shown), 2.0)
+        assert took > 0.1
+
+    narrow = {"kbps": 30.0, "delay_s": 0.05}
+    call(case, Path(**narrow), Path(**narrow, seed=2))
+
+
+def test_motion_never_waits_for_a_source():
+    """While sources of 2.5 KB go over a narrow link the delay of the frames shown does not grow."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(8)
+        rng = np.random.default_rng(5)
+        before = a.link._sources_out.backlog()
+        for _ in range(6):
+            await a.feed._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+        assert a.link.backlog() >= before + 6
+        start = asyncio.get_running_loop().time()
+        await until(lambda: a.link.backlog() == 0, 15)
+        during = b.between(start, asyncio.get_running_loop().time())
+        assert len(during) > 20
+        assert max(shown.delay_s for shown in during) < 0.35
+
+    narrow = {"kbps": 24.0, "delay_s": 0.05}
+    call(case, Path(**narrow), Path(**narrow, seed=2))
+
+
+@pytest.mark.parametrize("loss", [0.1, 0.3])
+def test_loss(loss: float):
+    """Repetition mends nearly all of it; nothing smears: what is shown is what was seen."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(30)
+        for end in (a, b):
+            assert end.link.state == LinkState.LIVE
+            late = end.between(1015, 1e9)
+            assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 15
+            assert worst_error(end, late) < 6
+
+    call(case, Path(loss=loss), Path(loss=loss, seed=2))
+
+
+def test_duplicates_and_reordering_are_harmless():
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(15)
+        numbers = [shown.number for shown in b.between(1005, 1e9)]
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) > 0.9 * FPS * 10
+        assert worst_error(b, b.between(1005, 1e9)) < 4
+
+    rough = {"duplicates": 0.1, "reordered": 0.1, "jitter_s": 0.03}
+    call(case, Path(**rough), Path(**rough, seed=2))
+
+
+def test_outage():
+    """5 s of nothing in both directions: frozen, then live within a second, and the rate is what it was."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(13)
+        assert b.link.state == LinkState.FROZEN
+        await asyncio.sleep(1015.0 - asyncio.get_running_loop().time())
+        took = await until(lambda: b.link.state == LinkState.LIVE and b.shown[-1][0] > 1015, 1.0)
+        assert took < 1.0
+        await asyncio.sleep(5)
+        assert b.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
+        assert b.link.stats().delay_ms < 200
+        assert worst_error(b, b.between(1016, 1e9)) < 4
+
+    out = ((1010.0, 1015.0),)
+    call(case, Path(outages=out), Path(outages=out, seed=2))
+
+
+def test_a_very_narrow_link_is_no_stall():
+    """6 kbps: fewer frames, but frames all the time."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(60)
+        shown = b.between(1025, 1e9)
+        assert len(shown) > 3 * 30
+        gaps = np.diff([item.due_s for item in shown])
+        assert np.percentile(gaps, 95) < 1.0
+        assert b.link.state == LinkState.LIVE
+
+    call(case, Path(kbps=6.0), Path(kbps=6.0, seed=2))
+
+
+def test_camera_off_and_on():
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(4)
+        a.feed.pause(True)
+        await until(lambda: b.link.state == LinkState.CAMERA_OFF, 0.5)
+        await asyncio.sleep(30)
+        assert b.link.state == LinkState.CAMERA_OFF
+        before = len(b.shown)
+        a.feed.pause(False)
+        await until(lambda: b.link.state == LinkState.LIVE and len(b.shown) > before + 5, 1.0)
+        assert a.link.state == LinkState.LIVE
+
+    call(case)
+
+
+def test_face_lost_and_found():
+    """Without a face no motion is sent, but the scene itself; it is not kept as a source."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(5)
+        sources = b.link.stats().sources
+        a.faces = False
+        await until(lambda: b.link.state == LinkState.FACE_LOST, 3)
+        await asyncio.sleep(0.5)
+        await until(lambda: b.shown[-1][1].state == LinkState.FACE_LOST and b.shown[-1][1].number == -1, 4)
+        still = b.shown[-1][1].picture
+        assert still.std() > 5  # a picture of the scene, not a rebuilt one
+        assert b.link.stats().sources == sources
+        a.faces = True
+        await until(lambda: b.link.state == LinkState.LIVE and b.shown[-1][1].number > 0, 2)
+
+    call(case)
+
+
+def test_a_late_joiner_gets_the_library_as_a_short_sequence():
+    async def work() -> None:
+        first = [End(c) for c in connection_pair(Path(), Path(seed=2))]
+        first[0].film()
+        for end in first:
+            await end.connection.start()
+        await asyncio.sleep(12)
+        known = first[1].link.stats().sources
+        long = first[0].link.sequence
+        assert known > 4
+        ours, theirs = connection_pair(Path(kbps=30), Path(kbps=30, seed=3))
+        link = Link(ours, first[0].feed, StubRuntime(), AtOnce())  # type: ignore[arg-type]
+        newcomer = End(theirs)
+        for connection in (ours, theirs):
+            await connection.start()
+        await until(lambda: bool(newcomer.shown), 2.0)
+        await asyncio.sleep(5)
+        assert link.sequence is not long
+        assert first[0].link.sequence is long
+        for end in (first[1], newcomer):  # both go on, and learn of new sources
+            assert worst_error(end, [end.shown[-1][1]]) < 4
+        assert newcomer.link.stats().sources >= 4
+        await link.close()
+        for end in (*first, newcomer):
+            await end.close()
+
+    simulate(work())
+
+
+def test_another_connection_keeps_the_library():
+    """The old connection dies in the middle of a call; over the new one nothing has to be sent again."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(8)
+        sources, sequence = b.link.stats().sources, a.link.sequence
+        for end in (a, b):
+            await end.connection.close()
+        await asyncio.sleep(1)
+        assert b.link.state == LinkState.RECONNECTING
+        for end, connection in zip((a, b), connection_pair(Path(), Path(seed=2)), strict=True):
+            end.connection = connection
+            end.link.replace_connection(connection)  # type: ignore[arg-type]
+        before = len(b.shown)
+        for end in (a, b):
+            await end.connection.start()
+        await until(lambda: b.link.state == LinkState.LIVE and len(b.shown) > before + 10, 1.5)
+        await asyncio.sleep(3)
+        assert a.link.sequence is sequence
+        assert b.link.stats().sources >= sources
+        assert not b.link.stats().dropped.get("sources")
+
+    call(case)
+
+
+def test_a_peer_that_starts_anew():
+    """The program on the other side was restarted: its stream is another one, and everything begins again."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(6)
+        await a.close()
+        ours, theirs = connection_pair(Path(), Path(seed=2))
+        again = End(ours)
+        again.film()
+        b.connection = theirs
+        b.link.replace_connection(theirs)  # type: ignore[arg-type]
+        before = len(b.shown)
+        for connection in (ours, theirs):
+            await connection.start()
+        await until(lambda: len(b.shown) > before + 30 and len(again.shown) > 30, 4)
+        assert worst_error(b, [b.shown[-1][1]]) < 4
+        await again.close()
+
+    call(case)
+
+
+def test_a_peer_with_another_model():
+    async def work() -> None:
+        ends = [End(c) for c in connection_pair(Path(), Path(seed=2))]
+
+        class Other(StubRuntime):
+            info = StubRuntime.info.__class__("other", b"another!", 20, 64)
+
+        ends[1].link._runtime = Other()
+        for end in ends:
+            end.film()
+            await end.connection.start()
+        await asyncio.sleep(3)
+        assert ends[0].link.stats().dropped["another model"] == 1
+        assert ends[0].link.state == LinkState.CONNECTING
+        for end in ends:
+            await end.close()
+
+    simulate(work())
+
+
+def test_damaged_sources_lead_to_a_fresh_sequence():
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(5)
+        sequence = a.link.sequence
+        assert sequence is not None
+        index = a.link._sources_out.index
+        forged = SourceChunk(sequence.number, index, False, 40, 0, bytes(40))
+        a.link._send(SOURCE_CHANNEL, forged.to_bytes())
+        await asyncio.sleep(6)
+        assert b.link.stats().dropped["sources"] == 1
+        assert b.link._assembler.sequence is not None
+        assert b.link.state == LinkState.LIVE
+        await until(lambda: a.link.backlog() == 0, 10)
+
+    call(case)
+
+
+def test_forged_messages_are_dropped_and_counted_and_the_call_goes_on():
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(4)
+        rng = np.random.default_rng(6)
+        newest = b.link._motion_in._newest
+        assert newest is not None
+        stamp = round(1000 * newest[1])
+        good = a.link._motion_out
+        payload = good._encoder.pack(good._taken - 1, 1).payload
+        attacks = {
+            "too large": [(MOTION_CHANNEL, bytes(5000)), (SOURCE_CHANNEL, bytes(3000))],
+            "malformed": [(channel, rng.bytes(60)) for channel in (1, 2, 3) for _ in range(10)],
+            "implausible": [
+                (MOTION_CHANNEL, MotionMessage(9, (stamp,), 0, None, MotionPacket(10**9, 1, None, payload)).to_bytes()),
+                (MOTION_CHANNEL, MotionMessage(9, (10**9,), 0, None, MotionPacket(99, 1, None, payload)).to_bytes()),
+            ],
+            "out of sequence": [(SOURCE_CHANNEL, SourceChunk(7, 3, False, 65536, 0, b"x" * 900).to_bytes())],
+            "wrong channel": [(MOTION_CHANNEL, control_to_bytes(Hello(1, b"stubstub", 0, 0, None, 0)))],
+        }
+        for messages in attacks.values():
+            for channel, data in messages:
+                a.link._send(channel, data)
+        await asyncio.sleep(3)
+        dropped = b.link.stats().dropped
+        assert dropped["too large"] == 2
+        assert dropped["implausible"] == 2
+        assert dropped["wrong channel"] == 1
+        assert dropped["malformed"] >= 15  # some random bytes are a message of something else
+        assert dropped["out of sequence"] >= 1
+        assert b.link.state == LinkState.LIVE
+        assert b.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
+        assert worst_error(b, [b.shown[-1][1]]) < 4
+
+    call(case)
+
+
+def test_replays_are_dropped():
+    async def case(a: End, b: End) -> None:
+        sent: list[bytes] = []
+        channel = a.link._channels[MOTION_CHANNEL]
+        send = channel.send
+        channel.send = lambda data: (sent.append(data), send(data))  # type: ignore[method-assign,func-returns-value]
+        await asyncio.sleep(4)
+        motion = [data for data in sent if data[0] < 0x80]
+        for data in motion[-30:]:
+            send(data)
+        await asyncio.sleep(2)
+        assert b.link.stats().dropped["replayed"] == 30
+        assert b.link.stats().loss == 0
+        assert b.link.state == LinkState.LIVE
+
+    call(case)
+
+
+def test_a_flood_of_tiny_messages():
+    """Thousands a second are dropped before anything looks at them, and memory does not grow."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(3)
+        for _ in range(40):
+            for _ in range(250):
+                a.link._send(CONTROL_CHANNEL, b"\x80")
+                a.link._send(SOURCE_CHANNEL, b"\x00")
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(3)
+        stats = b.link.stats()
+        assert stats.dropped["flood"] > 15_000
+        assert len(b.link._assembler._part) == 0
+        assert b.link._units.qsize() == 0
+        assert b.link.state == LinkState.LIVE
+
+    call(case, Path(kbps=100_000))
