@@ -10,6 +10,8 @@ PART = 300
 """Bytes of a source in one chunk: 80 ms of a link of 30 kbps."""
 MOST_BEHIND = 8
 """Units: a receiver that is further behind is better off with a fresh sequence."""
+SMALLEST_PART = 64
+"""Smaller ones are not worth their header, but at the end of a unit."""
 _KEPT = 256
 
 
@@ -134,23 +136,26 @@ class SourceSender:
         )
 
     def fill(self, now_s: float, kbps: float) -> None:
-        """Let time pass: this much may be sent from now on. What is not used in time is lost."""
-        if self._filled_s is not None:
-            self._budget += (now_s - self._filled_s) * kbps * 125
-        self._budget = min(self._budget, 2 * PART)
+        """Let time pass: this much more may be sent. What is not used, because nothing waits, is lost."""
+        if self._filled_s is not None and self.backlog() > 0:
+            self._budget = min(self._budget + (now_s - self._filled_s) * kbps * 125, 2.0 * PART)
+        else:
+            self._budget = float(SMALLEST_PART)
         self._filled_s = now_s
 
     def chunk(self) -> SourceChunk | None:
         """The next part, if there is one and it may be sent."""
-        if self.sequence is None or self.index >= self.sequence.next or self._budget < 1:
+        unit = None if self.sequence is None else self.sequence.units.get(self.index)
+        if self.sequence is None or unit is None:
             return None
-        unit = self.sequence.units.get(self.index)
-        if unit is None:
+        rest = len(unit.packet) - self._offset
+        length = min(rest, PART, int(self._budget))
+        if length < min(rest, SMALLEST_PART):
             return None
-        part = unit.packet[self._offset : self._offset + PART]
+        part = unit.packet[self._offset : self._offset + length]
         chunk = SourceChunk(self.sequence.number, self.index, unit.still, len(unit.packet), self._offset, part)
-        self._budget -= len(part)
-        self._offset += len(part)
-        if self._offset >= len(unit.packet):
+        self._budget -= length
+        self._offset += length
+        if length == rest:
             self.index, self._offset = self.index + 1, 0
         return chunk
