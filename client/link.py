@@ -271,10 +271,9 @@ class Link:
 
     def _send_sources(self, now: float) -> None:
         self._sources_out.fill(now, self._sending().source_kbps)
-        while not self._channels[SOURCE_CHANNEL].bufferedAmount and self._room() >= MOTION_ROOM:
-            chunk = self._sources_out.chunk()
-            if chunk is None:
-                return
+        if self._channels[SOURCE_CHANNEL].bufferedAmount or self._room() < MOTION_ROOM:
+            return
+        while (chunk := self._sources_out.chunk()) is not None:
             self._send(SOURCE_CHANNEL, chunk.to_bytes())
 
     def _room(self) -> float:
@@ -328,16 +327,21 @@ class Link:
                     self._send_motion()
                 else:
                     self._send_along()
-            if self._wants_sequence and not self._finding_sequence:
-                self._finding_sequence = True
-                self._spawn(self._find_sequence())
+            self._find_sequence()
 
-    async def _find_sequence(self) -> None:
+    def _find_sequence(self) -> None:
+        """Ask the feed for one where one is wanted; it has none before its first picture."""
+        if self._wants_sequence and not self._finding_sequence:
+            self._finding_sequence = True
+            self._spawn(self._start_sequence())
+
+    async def _start_sequence(self) -> None:
         sequence = await self._feed.sequence_for_newcomer()
         self._finding_sequence = False
-        if sequence is not None and self._wants_sequence:
+        if sequence is not None and self._wants_sequence and self._is_open():
             self._wants_sequence = False
             self._sources_out.start(sequence)
+            self._send_along()
 
     # Channels
 
@@ -445,6 +449,7 @@ class Link:
             self._sources_out.start(None)
             self._wants_sequence = True
             self._peer_has_picture = False
+            self._find_sequence()
         self.status_changed()
         early, self._early = self._early, []
         for data in early:

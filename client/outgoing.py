@@ -117,6 +117,7 @@ class SourceSender:
 
     def start(self, sequence: SourceSequence | None, index: int = 0) -> None:
         self.sequence, self.index, self._offset = sequence, index, 0
+        self._budget, self._filled_s = 2.0 * PART, None
 
     def backlog(self) -> int:
         """Units not sent yet."""
@@ -137,10 +138,9 @@ class SourceSender:
 
     def fill(self, now_s: float, kbps: float) -> None:
         """Let time pass: this much more may be sent. What is not used, because nothing waits, is lost."""
-        if self._filled_s is not None and self.backlog() > 0:
-            self._budget = min(self._budget + (now_s - self._filled_s) * kbps * 125, 2.0 * PART)
-        else:
-            self._budget = float(SMALLEST_PART)
+        if self._filled_s is not None:
+            self._budget += (now_s - self._filled_s) * kbps * 125
+            self._budget = min(self._budget, 2.0 * PART if self.backlog() else float(SMALLEST_PART))
         self._filled_s = now_s
 
     def chunk(self) -> SourceChunk | None:

@@ -1,0 +1,440 @@
+"""`iwcodec bench wire`: what a call costs on the wire, how late it is, and what loss does to it.
+
+Three instruments, each for what it can measure:
+
+- simulated: the real links, SCTP and source coding over simulated paths on a simulated clock (simulation.py). Exact and
+  repeatable; for bytes, loss, outages and narrow links. Nothing takes time but the paths.
+- loopback: two real WebRTC connections (ICE, DTLS, UDP) in this process, in real time. For the delay from the camera's
+  frame to the picture shown, the network's time included, and to check the simulation's bytes against the datagrams.
+- shaped: the same with every datagram passed through a simulated path, in real time. For the first picture after
+  joining, ICE and DTLS handshakes included.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from aiortc import RTCPeerConnection
+from rich.table import Table
+
+from ..cli import console, progress_bar
+from ..client.feed import Feed
+from ..client.link import Link, LinkState, Shown
+from ..client.sctp import IP_UDP, BundlingSctpTransport, make_connection
+from ..files import EncodeOptions, frame_input
+from ..media import Picture, sample_clip
+from ..models.runtime import Keypoints, Runtime, Source, load_runtime
+from ..quality import psnr
+from . import simulation
+from .simulation import AtOnce, SimulatedConnection, connection_pair, simulate
+
+FPS = 25
+MOST_FRAMES = 250
+"""Of a clip; it is played forwards and backwards, so that there is no cut."""
+SETTLED_S = 5.0
+"""The steady state is measured from here on."""
+JUDGED = 80
+"""Pictures of a scenario that are really rebuilt and compared."""
+
+
+class Camera:
+    """A clip's frames for ever, and what the detector says of them, found once."""
+
+    def __init__(self, pictures: Sequence[Picture], runtime: Runtime) -> None:
+        self._pictures = [*pictures, *pictures[-2:0:-1]]
+        self.keypoints = {id(picture): runtime.detect(picture) for picture in pictures}
+
+    def frame(self, number: int) -> Picture:
+        return self._pictures[number % len(self._pictures)]
+
+
+class Deferred:
+    """A runtime that only notes what is to be rebuilt: a picture that says where the note is. What a scenario shows is
+    then rebuilt in part, after it."""
+
+    def __init__(self, runtime: Runtime, camera: Camera) -> None:
+        self.info, self.device = runtime.info, runtime.device
+        self._runtime = runtime
+        self._camera = camera
+        self._notes: list[tuple[Keypoints, list[Source]]] = []
+
+    def detect(self, picture: Picture) -> Keypoints:
+        known = self._camera.keypoints.get(id(picture))
+        return self._runtime.detect(picture) if known is None else known
+
+    def prepare(self, picture: Picture) -> Source:
+        return self._runtime.prepare(picture)
+
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
+        self._notes.append((keypoints, list(sources)))
+        return np.array([len(self._notes) - 1], np.int64).view(np.uint8)
+
+    def rebuild(self, noted: Picture) -> Picture:
+        keypoints, sources = self._notes[int(noted.view(np.int64)[0])]
+        return self._runtime.reconstruct(keypoints, sources)
+
+
+@dataclass
+class End:
+    """One participant: a camera, a feed, a link, and what was seen."""
+
+    feed: Feed
+    link: Link
+    camera: Camera
+    captured: list[tuple[float, int]] = field(default_factory=list)
+    """When each frame was taken, and its number in the camera."""
+    shown: list[tuple[float, Shown]] = field(default_factory=list)
+
+    async def film(self) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for number in range(1 << 30):
+            await asyncio.sleep(max(0.0, start + number / FPS - loop.time()))
+            now = loop.time()
+            self.captured.append((now, number))
+            await self.feed.push(self.camera.frame(number), now)
+
+    async def watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        async for shown in self.link.frames():
+            self.shown.append((loop.time(), shown))
+
+
+def make_end(connection: Any, runtime: Runtime, executor: Executor, camera: Camera) -> End:
+    feed = Feed(runtime, executor)
+    return End(feed, Link(connection, feed, runtime, executor), camera)
+
+
+def run_simulated(
+    runtime: Runtime,
+    camera: Camera,
+    there: simulation.Path,
+    back: simulation.Path,
+    duration_s: float,
+    look: Callable[[End, End, list[SimulatedConnection]], None] | None = None,
+) -> tuple[End, End, Deferred, list[SimulatedConnection]]:
+    """A call of two filming ends; `look` is called every second."""
+    deferred = Deferred(runtime, camera)
+
+    async def work() -> tuple[End, End, Deferred, list[SimulatedConnection]]:
+        connections = connection_pair(there, back)
+        a, b = (make_end(connection, deferred, AtOnce(), camera) for connection in connections)
+        tasks = [asyncio.create_task(task) for end in (a, b) for task in (end.film(), end.watch())]
+        for connection in connections:
+            await connection.start()
+        for _ in range(round(duration_s)):
+            await asyncio.sleep(1)
+            if look is not None:
+                look(a, b, connections)
+        for end, connection in zip((a, b), connections, strict=True):
+            await end.link.close()
+            await connection.close()
+        for task in tasks:
+            task.cancel()
+        return a, b, deferred, connections
+
+    return simulate(work())
+
+
+def steady(runtime: Runtime, camera: Camera, duration_s: float) -> dict[str, Any]:
+    """Both sides film over a wide link: kbps by layer of one direction, from all packets between SETTLED_S and the end,
+    and over the whole call, its beginning included."""
+    counts: list[dict[str, int]] = []
+
+    def look(a: End, b: End, connections: list[SimulatedConnection]) -> None:
+        counts.append(dict(by_layer(connections[0].sctp), packets=there.packets, total=there.bytes))
+
+    there = simulation.Path(delay_s=0.02)
+    a, b, _, _ = run_simulated(runtime, camera, there, simulation.Path(delay_s=0.02, seed=2), duration_s, look)
+    first, last = counts[round(SETTLED_S) - 1], counts[-1]
+    lasted_s = duration_s - SETTLED_S
+    kbps = {layer: (last[layer] - first.get(layer, 0)) * 8 / 1000 / lasted_s for layer in last if layer != "packets"}
+    return {
+        "kbps": kbps,
+        "kbps_with_the_beginning": last["total"] * 8 / 1000 / duration_s,
+        "packets_per_s": (last["packets"] - first["packets"]) / lasted_s,
+        "frames_shown_per_s": len([1 for at, _ in b.shown if at > b.shown[0][0] + SETTLED_S]) / lasted_s,
+        "sources": a.link.sequence.next if a.link.sequence else 0,
+    }
+
+
+def by_layer(transport: Any) -> dict[str, int]:
+    """Bytes that a transport has sent."""
+    sent = transport.sent
+    return {
+        "motion": sent[1],
+        "sources": sent[2],
+        "control": sent[3],
+        "acknowledgements": sent["acknowledgements"],
+        "sctp_dtls_udp_ip": sent["sctp"] + sent["packets"],
+    }
+
+
+def scenario(
+    runtime: Runtime, camera: Camera, duration_s: float, path: dict[str, Any], outage: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """The same path both ways. Quality is that of what is on the display when each frame of the camera is due."""
+    start = 1000.0
+    outages = () if outage is None else ((start + outage[0], start + outage[1]),)
+    paths = [simulation.Path(**path, outages=outages, seed=seed) for seed in (1, 2)]
+    a, b, deferred, _ = run_simulated(runtime, camera, *paths, duration_s)
+    delays = [shown.delay_s for _, shown in b.shown]
+    usual_s = float(np.median(delays))
+    settled = start + SETTLED_S
+    out: dict[str, Any] = {
+        "first_picture_s": b.shown[0][0] - start,
+        "psnr_db": quality(a, b, deferred, usual_s, settled),
+        "delay_ms": {name: 1000 * float(np.percentile(delays, share)) for name, share in (("p50", 50), ("p95", 95))},
+        "frames_shown_per_s": len([1 for at, _ in b.shown if at > settled]) / (duration_s - SETTLED_S),
+        "longest_hold_s": max(q - p for p, q in pairwise([at for at, _ in b.shown if at > settled])),
+        "kbps": paths[0].bytes * 8 / 1000 / duration_s,
+    }
+    if outage is not None:
+        back = start + outage[1]
+        out["back_after_s"] = next(at for at, s in b.shown if at > back and s.due_s - s.delay_s > back - 0.5) - back
+    return out
+
+
+def quality(a: End, b: End, deferred: Deferred, delay_s: float, from_s: float) -> float:
+    """Mean PSNR between camera frames of `a` and what `b` shows `delay_s` after each, over JUDGED frames."""
+    times = [at for at, _ in b.shown]
+    due = [(taken + delay_s, number) for taken, number in a.captured if from_s <= taken + delay_s <= times[-1]]
+    values = []
+    for at, number in due[:: max(1, len(due) // JUDGED)]:
+        on_display = b.shown[max(0, int(np.searchsorted(times, at + 0.001)) - 1)][1]
+        values.append(psnr(deferred.rebuild(on_display.picture), a.camera.frame(number)))
+    return float(np.mean(values))
+
+
+async def connect(a: RTCPeerConnection, b: RTCPeerConnection, prepare: Callable[[], None], signalling_s: float) -> None:
+    """Offer and answer, each taking `signalling_s`; `prepare` is called when both have sockets."""
+    await a.setLocalDescription(await a.createOffer())
+    await asyncio.sleep(signalling_s)
+    await b.setRemoteDescription(a.localDescription)
+    await b.setLocalDescription(await b.createAnswer())
+    prepare()
+    await asyncio.sleep(signalling_s)
+    await a.setRemoteDescription(b.localDescription)
+
+
+async def loopback(runtime: Runtime, camera: Camera, duration_s: float) -> dict[str, Any]:
+    """One side films, the other shows, in real time. Delay: from the frame being handed to the feed until its picture
+    is on the display."""
+    connections = [make_connection([]) for _ in range(2)]
+    datagrams = [0, 0]
+    started = time.monotonic()
+    with ThreadPoolExecutor(4) as executor:
+        a, b = (make_end(connection, runtime, executor, camera) for connection in connections)
+        tasks = [asyncio.create_task(task) for task in (a.film(), b.watch())]
+        await connect(connections[0], connections[1], lambda: None, 0.0)
+        while b.link.state != LinkState.LIVE:
+            await asyncio.sleep(0.01)
+        transports: list[Any] = [connection.sctp for connection in connections]
+        for n, transport in enumerate(transports):
+            count_datagrams(transport, datagrams, n)
+        before = [sum(transport.sent.values()) for transport in transports]
+        await asyncio.sleep(duration_s)
+        counted = [sum(t.sent.values()) - start for t, start in zip(transports, before, strict=True)]
+        taken = {number: stamp for number, stamp in a.link._motion_out.captured.items()}
+        for end in (a, b):
+            await end.link.close()
+        for connection in connections:
+            await connection.close()
+        for task in tasks:
+            task.cancel()
+    assert a.feed._epoch_s is not None
+    delays = []
+    for at, shown in b.shown:
+        if shown.number in taken and at > started + SETTLED_S:
+            delays.append(1000 * (at - a.feed._epoch_s) - taken[shown.number])
+    return {
+        "frames": len(delays),
+        "delay_ms": {name: float(np.percentile(delays, s)) for name, s in (("p50", 50), ("p95", 95), ("p99", 99))},
+        "estimated_delay_ms_p50": 1000 * float(np.median([shown.delay_s for _, shown in b.shown])),
+        "frames_shown_per_s": len(delays) / max(0.1, b.shown[-1][0] - started - SETTLED_S),
+        "bytes_counted_to_bytes_in_datagrams": [c / d for c, d in zip(counted, datagrams, strict=True)],
+    }
+
+
+def count_datagrams(transport: BundlingSctpTransport, into: list[int], n: int) -> None:
+    """Add the size of every datagram of a connection, UDP and IP included, to `into[n]`."""
+    ice = transport.transport.transport
+    send = ice._send
+
+    async def counting(data: bytes) -> None:
+        into[n] += len(data) + IP_UDP
+        await send(data)
+
+    ice._send = counting  # type: ignore[method-assign]
+
+
+class ShapedSocket:
+    """A datagram socket whose packets take a simulated path first."""
+
+    def __init__(self, socket: Any, path: simulation.Path) -> None:
+        self._socket = socket
+        self._path = path
+
+    def sendto(self, data: bytes, address: Any) -> None:
+        self._path.send(
+            len(data) + IP_UDP, lambda: None if self._socket.is_closing() else self._socket.sendto(data, address)
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+async def join_shaped(runtime: Runtime, camera: Camera, kbps: float, delay_s: float) -> dict[str, float]:
+    """Seconds from making the newcomer's connection to the channels and to the first picture, at the newcomer; the
+    other has been filming. Signalling takes the same way."""
+    paths = [simulation.Path(kbps=kbps, delay_s=delay_s, seed=seed) for seed in (1, 2)]
+    with ThreadPoolExecutor(4) as executor:
+        there = Feed(runtime, executor)
+        filming = End(there, None, camera)  # type: ignore[arg-type]
+        task = asyncio.create_task(filming.film())
+        await asyncio.sleep(2.0)
+        started = time.monotonic()
+        connections = [make_connection([]) for _ in range(2)]
+        newcomer = make_end(connections[0], runtime, executor, camera)
+        link = Link(connections[1], there, runtime, executor)
+        tasks = [task, asyncio.create_task(newcomer.film()), asyncio.create_task(newcomer.watch())]
+
+        def shape() -> None:
+            for connection, path in zip(connections, paths, strict=True):
+                assert connection.sctp is not None
+                for protocol in connection.sctp.transport.transport._connection._protocols:
+                    protocol.transport = ShapedSocket(protocol.transport, path)
+
+        await connect(connections[0], connections[1], shape, delay_s)
+        while newcomer.link.state in (LinkState.CONNECTING, LinkState.RECONNECTING):
+            await asyncio.sleep(0.01)
+        opened = time.monotonic()
+        while not newcomer.shown and time.monotonic() - started < 30:
+            await asyncio.sleep(0.01)
+        shown = newcomer.shown[0][0] if newcomer.shown else float("nan")
+        for each in (newcomer.link, link):
+            await each.close()
+        for connection in connections:
+            await connection.close()
+        for task in tasks:
+            task.cancel()
+    return {"channels_open_s": opened - started, "first_picture_s": shown - started}
+
+
+def load_camera(clip: Path, runtime: Runtime) -> Camera:
+    video = frame_input(clip, EncodeOptions(size=runtime.info.size), lambda name, share: None)
+    pictures = []
+    for picture in video.pictures():
+        pictures.append(picture)
+        if len(pictures) == MOST_FRAMES:
+            break
+    return Camera(pictures, runtime)
+
+
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "no loss": {},
+    "10 % loss": {"loss": 0.1},
+    "30 % loss": {"loss": 0.3},
+    "reordering and duplicates": {"reordered": 0.1, "duplicates": 0.1, "jitter_s": 0.03},
+    "30 kbps, 100 ms": {"kbps": 30.0, "delay_s": 0.05},
+    "12 kbps, 100 ms": {"kbps": 12.0, "delay_s": 0.05},
+}
+OUTAGE = (10.0, 15.0)
+
+
+def measure(clip: Path, seconds: float, only: str | None, tell: Callable[[str, float], None]) -> dict[str, Any]:
+    """Everything, for one clip."""
+    runtime = load_runtime()
+    camera = load_camera(clip, runtime)
+    out: dict[str, Any] = {"clip": clip.stem}
+    parts: dict[str, Callable[[], Any]] = {
+        "steady": lambda: steady(runtime, camera, max(seconds, 2 * SETTLED_S)),
+        "loopback": lambda: asyncio.run(loopback(runtime, camera, seconds)),
+        "shaped": lambda: asyncio.run(join_shaped(runtime, camera, 30.0, 0.05)),
+    }
+    for name, path in SCENARIOS.items():
+        parts[name] = lambda path=path: scenario(runtime, camera, max(seconds, 20.0), {"delay_s": 0.02, **path})  # type: ignore[misc]
+    parts["5 s outage"] = lambda: scenario(runtime, camera, 25.0, {"delay_s": 0.02}, OUTAGE)
+    for n, (name, part) in enumerate(parts.items()):
+        if only is None or only == name:
+            tell(name, n / len(parts))
+            out[name] = part()
+    return out
+
+
+def wire(
+    clips: Annotated[list[Path] | None, typer.Argument(help="Videos of a speaker; the bundled one if none.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of each measurement.", min=10, max=3600)] = 20.0,
+    only: Annotated[str | None, typer.Option(help="One part: steady, loopback, shaped or a scenario's name.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of a table.")] = False,
+) -> None:
+    """Bytes of a call on the wire by layer, its delay, and what loss, outages and narrow links do to it."""
+    with progress_bar(as_json) as tell:
+        calls = [measure(clip, seconds, only, tell) for clip in clips or [sample_clip()]]
+    result = {"command": "iwcodec bench wire " + " ".join(sys.argv[1:]), **machine(), "calls": calls}
+    if out is not None:
+        out.write_text(json.dumps(result, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    for call in calls:
+        show(call)
+
+
+command = wire
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what a result was made."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "load": os.getloadavg()[0],
+        "versions": {name: version(name) for name in ("aiortc", "aioice", "av", "onnxruntime", "numpy")},
+        "commit": commit.stdout.strip() or None,
+    }
+
+
+def show(call: dict[str, Any]) -> None:
+    if "steady" in call:
+        table = Table(title=f"{call['clip']}: one way of a steady call at {FPS} frames/s", title_justify="left")
+        table.add_column("layer")
+        table.add_column("kbps", justify="right")
+        for layer, kbps in call["steady"]["kbps"].items():
+            table.add_row(layer.replace("_", ", "), f"{kbps:.2f}")
+        console.print(table)
+    rows = {name: result for name, result in call.items() if isinstance(result, dict) and "psnr_db" in result}
+    if rows:
+        table = Table(title=f"{call['clip']}: paths", title_justify="left")
+        for heading in ("", "dB", "p50 ms", "p95 ms", "frames/s", "longest hold s", "first picture s", "back after s"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for name, r in rows.items():
+            back = f"{r['back_after_s']:.2f}" if "back_after_s" in r else ""
+            table.add_row(
+                name,
+                f"{r['psnr_db']:.2f}",
+                f"{r['delay_ms']['p50']:.0f}",
+                f"{r['delay_ms']['p95']:.0f}",
+                f"{r['frames_shown_per_s']:.1f}",
+                f"{r['longest_hold_s']:.2f}",
+                f"{r['first_picture_s']:.2f}",
+                back,
+            )
+        console.print(table)
+    for name in ("loopback", "shaped"):
+        if name in call:
+            console.print(name, json.dumps(call[name]))
