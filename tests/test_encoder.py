@@ -1,0 +1,97 @@
+"""Motion packets against acknowledged frames; the encoder as a whole is tested by test_files.py."""
+
+import numpy as np
+import pytest
+from iwcodec.decoder import MotionDecoder
+from iwcodec.encoder import MotionEncoder
+from iwcodec.errors import FormatError
+from iwcodec.motion import MOST_FRAMES, Quantiser
+from numpy.typing import NDArray
+
+USUAL = Quantiser()
+COARSE = Quantiser(2 * USUAL.step_xy, 2 * USUAL.step_strength)
+
+
+def track(frames: int) -> NDArray[np.float32]:
+    """Keypoints far from where any mean would expect them, moving slowly."""
+    rng = np.random.default_rng(1)
+    start = rng.uniform(-0.9, 0.9, (1, 20, 3))
+    return np.clip(start + np.cumsum(rng.normal(0, 0.01, (frames, 20, 3)), 0), -1, 1).astype(np.float32)
+
+
+def test_a_packet_stands_alone_until_a_frame_is_acknowledged():
+    encoder, keypoints = MotionEncoder(), track(9)
+    for row in keypoints:
+        encoder.push(row)
+    alone = encoder.pack(6, 3)
+    assert alone.reference is None
+    encoder.acknowledge(4)
+    predicted = encoder.pack(6, 3)
+    assert predicted.reference == 4
+    assert len(predicted.payload) < 0.7 * len(alone.payload)
+    decoder = MotionDecoder(20)
+    decoder.decode(encoder.pack(0, 6), USUAL)
+    assert decoder.newest == 5
+    decoded = decoder.decode(predicted, USUAL)
+    assert [frame.number for frame in decoded] == [6, 7, 8]
+    for frame, other in zip(decoded, MotionDecoder(20).decode(alone, USUAL), strict=True):
+        assert np.array_equal(frame.keypoints, other.keypoints)
+        expected = np.clip(keypoints[frame.number], [-1, -1, 0], 1)
+        assert np.abs(frame.keypoints - expected).max(0) == pytest.approx(0, abs=0.05)
+
+
+def test_the_reference_lies_before_the_packet():
+    encoder = MotionEncoder()
+    for row in track(6):
+        encoder.push(row)
+    encoder.acknowledge(4)
+    assert encoder.pack(3, 3).reference is None
+    encoder.acknowledge(2)  # an older one changes nothing
+    encoder.acknowledge(99)  # nor one that was never pushed
+    assert encoder.pack(5, 1).reference == 4
+
+
+def test_an_unknown_reference():
+    encoder = MotionEncoder()
+    for row in track(6):
+        encoder.push(row)
+    encoder.acknowledge(1)
+    packet = encoder.pack(2, 3)
+    with pytest.raises(FormatError, match="frame 1"):
+        MotionDecoder(20).decode(packet, USUAL)
+
+
+def test_other_steps():
+    """With coarser steps packets are smaller; a reference with other steps is none."""
+    encoder, decoder, keypoints = MotionEncoder(), MotionDecoder(20), track(20)
+    for row in keypoints[:10]:
+        encoder.push(row)
+    decoder.decode(encoder.pack(0, 10), USUAL)
+    encoder.acknowledge(9)
+    encoder.requantise(COARSE)
+    for row in keypoints[10:]:
+        encoder.push(row)
+    coarse = encoder.pack(10, 5)
+    assert coarse.reference is None
+    encoder.acknowledge(9)
+    assert encoder.pack(10, 5).reference is None
+    decoder.decode(coarse, COARSE)
+    encoder.acknowledge(14)
+    predicted = encoder.pack(15, 5)
+    assert predicted.reference == 14
+    with pytest.raises(FormatError):
+        decoder.decode(predicted, USUAL)
+    frames = decoder.decode(predicted, COARSE)
+    expected = np.clip(keypoints[15:], [-1, -1, 0], 1)
+    assert np.abs(np.stack([f.keypoints for f in frames]) - expected).max() < 0.1
+
+
+def test_frames_are_kept_for_a_while_only():
+    encoder, decoder = MotionEncoder(), MotionDecoder(20)
+    for number, row in enumerate(track(3 * MOST_FRAMES)):
+        encoder.push(row)
+        decoder.decode(encoder.pack(number, 1), USUAL)
+    with pytest.raises(KeyError):
+        encoder.pack(0, 1)
+    assert len(encoder._levels) == len(decoder._levels) == MOST_FRAMES
+    assert decoder.newest == 3 * MOST_FRAMES - 1

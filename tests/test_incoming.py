@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+from iwcodec.client.adaptation import Sending
+from iwcodec.client.feed import FeedFrame
+from iwcodec.client.incoming import EXPECTED_S, REORDERED, Allowance, MotionReceiver, SourceAssembler
+from iwcodec.client.messages import MotionMessage, SourceChunk
+from iwcodec.client.outgoing import MotionSender
+from iwcodec.packets import MotionPacket, SourcePacket
+from test_fuzz import mutated
+
+
+def messages(count: int, repeat: bool = False) -> list[bytes]:
+    """One every 120 ms."""
+    sender = MotionSender(Sending(3, 1, 0, 8.0, repeat))
+    out = []
+    for number in range(3 * count):
+        if sender.take(FeedFrame(1000 + 40 * number, np.full((20, 3), 0.3, np.float32))):
+            out.append(sender.message(number & 0xFF))
+    return out
+
+
+def deliver(receiver: MotionReceiver, order: list[int], data: list[bytes]) -> None:
+    for number in order:
+        receiver.take(data[number], 10.0 + 0.12 * number)
+
+
+def test_frames_go_to_the_playout():
+    receiver = MotionReceiver(20)
+    assert receiver.take(messages(1)[0], 10.0) == 2
+    assert receiver.acknowledged == 2
+    assert receiver.arrived_s == 10.0
+    due = receiver.playout.pop(10.01)
+    assert due is not None
+    assert due.frame.stamp_s == 1.0
+
+
+def test_loss_is_counted():
+    receiver, data = MotionReceiver(20), messages(20)
+    deliver(receiver, [n for n in range(20) if n not in (5, 6, 11)], data)
+    assert (receiver.reception.messages, receiver.reception.lost) == (17, 3)
+    assert sum(receiver.dropped.values()) == 0
+
+
+def test_a_late_message_is_not_lost():
+    receiver, data = MotionReceiver(20), messages(8)
+    deliver(receiver, [0, 1, 3, 2, 4, 5, 7, 6], data)
+    assert (receiver.reception.messages, receiver.reception.lost) == (8, 0)
+
+
+def test_counting_goes_on_beyond_256():
+    receiver, data = MotionReceiver(20), messages(600)
+    deliver(receiver, [n for n in range(600) if n % 100 != 50], data)
+    assert (receiver.reception.messages, receiver.reception.lost) == (594, 6)
+    assert len(receiver._seen) <= REORDERED + 1
+
+
+def test_replays():
+    receiver, data = MotionReceiver(20), messages(300)
+    deliver(receiver, list(range(100)), data)
+    for number in (99, 98, 60):
+        receiver.take(data[number], 22.0)
+    assert receiver.dropped["replayed"] == 3
+    deliver(receiver, list(range(100, 300)), data)
+    receiver.take(data[100], 46.0)  # 199 messages old: it seems to be 57 ahead, but its times do not
+    assert receiver.dropped["implausible"] == 1
+    assert receiver.reception.lost == 0
+
+
+@pytest.mark.parametrize(("number", "stamp"), [(10**9, 1240), (9, 10**9), (9, 0)])
+def test_out_of_all_proportion(number: int, stamp: int):
+    receiver, data = MotionReceiver(20), messages(400)
+    deliver(receiver, list(range(120)), data)
+    payload = MotionMessage.from_bytes(data[0]).packet.payload
+    forged = MotionMessage(200, (stamp, stamp, stamp), 0, None, MotionPacket(number, 3, None, payload)).to_bytes()
+    assert receiver.take(forged, 24.4) is None
+    assert receiver.dropped["implausible"] == 1
+    deliver(receiver, list(range(120, 400)), data)
+    assert receiver.acknowledged == 1199
+    assert sum(receiver.dropped.values()) == 1
+
+
+def test_after_a_long_silence_any_time_is_taken():
+    receiver, data = MotionReceiver(20), messages(2)
+    receiver.take(data[0], 10.0)
+    receiver.take(data[1], 10.0 + EXPECTED_S + 1)
+    assert sum(receiver.dropped.values()) == 0
+
+
+def test_an_unknown_reference_is_dropped():
+    payload = MotionMessage.from_bytes(messages(1)[0]).packet.payload
+    receiver = MotionReceiver(20)
+    receiver.take(MotionMessage(0, (0,), 0, None, MotionPacket(50, 1, 40, payload)).to_bytes(), 1.0)
+    assert receiver.dropped["malformed"] == 1
+    assert receiver.acknowledged is None
+
+
+def test_fuzz():
+    """Damaged messages among good ones: nothing comes out, and the good ones are taken."""
+    rng, data = np.random.default_rng(7), messages(500, repeat=True)
+    receiver = MotionReceiver(20)
+    for number, message in enumerate(data):
+        now = 10.0 + 0.12 * number
+        receiver.take(message, now)
+        for _ in range(4):
+            receiver.take(mutated(message, rng), now)
+    assert receiver.dropped["malformed"] > 200
+    assert receiver.acknowledged is not None
+    assert len(receiver._decoder._levels) <= 256
+
+
+def chunks(packet: bytes, sequence: int, index: int, size: int = 10) -> list[bytes]:
+    return [
+        SourceChunk(sequence, index, False, len(packet), at, packet[at : at + size]).to_bytes()
+        for at in range(0, len(packet), size)
+    ]
+
+
+def test_sources_are_put_together():
+    assembler = SourceAssembler()
+    packets = [SourcePacket(n, bytes([n + 1]) * 35) for n in range(3)]
+    got = [
+        unit
+        for n, packet in enumerate(packets)
+        for unit in map(assembler.take, chunks(packet.to_bytes(), 7, n))
+        if unit is not None
+    ]
+    assert got == [(packet, False) for packet in packets]
+    assert (assembler.sequence, assembler.index) == (7, 3)
+
+
+def test_what_does_not_follow_is_dropped():
+    assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
+    first, second, third, _ = chunks(packet, 7, 0)
+    assembler.take(second)  # nothing has begun
+    assembler.take(first)
+    assembler.take(third)  # a hole
+    assembler.take(chunks(packet, 8, 1)[0])  # the middle of another sequence
+    assert assembler.dropped["out of sequence"] == 3
+    assert (assembler.sequence, assembler.index) == (7, 0)
+
+
+def test_a_sequence_that_begins_again_replaces_the_other():
+    assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
+    for data in chunks(packet, 7, 0)[:2]:
+        assembler.take(data)
+    assert [assembler.take(data) for data in chunks(packet, 8, 0)][-1] is not None
+    assembler.restart_unit()
+    assert [assembler.take(data) for data in chunks(packet, 8, 1)][-1] is not None
+    assembler.forget()
+    assert assembler.take(chunks(packet, 8, 2)[0]) is None
+    assert assembler.dropped["out of sequence"] == 1
+
+
+def test_allowance():
+    allowance = Allowance(10, 20)
+    assert sum(allowance.take(5.0) for _ in range(100)) == 20
+    assert sum(allowance.take(6.0) for _ in range(100)) == 10
+    assert sum(allowance.take(60.0) for _ in range(100)) == 20

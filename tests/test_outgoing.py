@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+from iwcodec.client.adaptation import Sending
+from iwcodec.client.feed import FeedFrame, SourceSequence
+from iwcodec.client.messages import MOST_FRAMES, MotionMessage, SourceChunk
+from iwcodec.client.outgoing import MOST_BEHIND, PART, MotionSender, SourceSender, quantiser
+from iwcodec.decoder import MotionDecoder
+from stub_runtime import SIZE, picture
+
+SENDING = Sending(3, 1, 0, 8.0)
+
+
+def frame(number: int, interval_ms: int = 40) -> FeedFrame:
+    keypoints = np.full((20, 3), 0.3 + 0.01 * np.sin(number / 5), np.float32)
+    return FeedFrame(1000 + number * interval_ms, keypoints)
+
+
+def send(sender: MotionSender, frames: range) -> list[MotionMessage]:
+    return [MotionMessage.from_bytes(sender.message(None)) for number in frames if sender.take(frame(number)) or False]
+
+
+def test_messages_of_some_frames_each():
+    messages = send(MotionSender(SENDING), range(9))
+    assert [m.packet.first for m in messages] == [0, 3, 6]
+    assert [m.sequence for m in messages] == [0, 1, 2]
+    assert messages[1].stamps == (1120, 1160, 1200)
+
+
+def test_every_second_frame():
+    sender = MotionSender(Sending(3, 2, 0, 8.0))
+    messages = send(sender, range(12))
+    assert [m.packet.first for m in messages] == [0, 3]
+    assert messages[1].stamps == (1240, 1320, 1400)
+
+
+def test_acknowledged_frames_are_references_and_are_not_repeated():
+    sender = MotionSender(Sending(3, 1, 0, 8.0, repeat=True))
+    messages = send(sender, range(6))
+    assert (messages[1].packet.first, messages[1].packet.count) == (0, 6)
+    sender.acknowledge_low(4)
+    (message,) = send(sender, range(6, 9))
+    assert (message.packet.first, message.packet.count, message.packet.reference) == (5, 4, 4)
+    sender.acknowledge_low(8)
+    (message,) = send(sender, range(9, 12))
+    assert (message.packet.first, message.packet.count, message.packet.reference) == (9, 3, 8)
+
+
+def test_acknowledgements_are_counted_modulo_256():
+    sender = MotionSender(SENDING)
+    send(sender, range(600))
+    sender.acknowledge_low(597 & 0xFF)
+    (message,) = send(sender, range(600, 603))
+    assert message.packet.reference == 597
+
+
+def test_a_blocked_way_keeps_the_newest():
+    sender = MotionSender(SENDING)
+    for number in range(10):
+        sender.take(frame(number))
+    assert sender.skip() == 7
+    message = MotionMessage.from_bytes(sender.message(None))
+    assert (message.packet.first, message.packet.count) == (7, 3)
+
+
+def test_coarser_steps_begin_with_a_new_message():
+    sender = MotionSender(SENDING)
+    first = send(sender, range(4))
+    sender.sending = Sending(3, 1, 2, 3.0, repeat=True)
+    second = send(sender, range(4, 9))
+    assert [m.coarseness for m in (*first, *second)] == [0, 0, 2]
+    assert second[1].packet.first == 6  # nothing from before the change is repeated
+    decoder = MotionDecoder(20)
+    for message in (*first, *second):
+        decoded = decoder.decode(message.packet, quantiser(message.coarseness))
+    assert decoded[-1].keypoints == pytest.approx(0.3, abs=0.12)
+
+
+def test_no_message_spans_a_pause():
+    sender = MotionSender(Sending(3, 1, 0, 8.0, repeat=True))
+    send(sender, range(4))
+    (message,) = send(sender, range(1000, 1003))
+    assert message.stamps[0] == 1000 + 1000 * 40
+    assert message.packet.count == 3
+
+
+def test_a_message_is_bounded():
+    sender = MotionSender(Sending(3, 1, 0, 8.0, repeat=True))
+    for number in range(40):
+        sender.take(frame(number))
+    assert MotionMessage.from_bytes(sender.message(None)).packet.count == MOST_FRAMES
+    with pytest.raises(ValueError, match="no frame"):
+        sender.message(None)
+
+
+def sequence_of(count: int) -> SourceSequence:
+    sequence = SourceSequence(SIZE)
+    for n in range(count):
+        sequence.add(picture(60 + 20 * n))
+    return sequence
+
+
+def drain(sender: SourceSender, kbps: float, from_s: float, seconds: float) -> list[SourceChunk]:
+    chunks = []
+    for n in range(round(seconds / 0.1)):
+        sender.fill(from_s + n * 0.1, kbps)
+        while (chunk := sender.chunk()) is not None:
+            chunks.append(chunk)
+    return chunks
+
+
+def test_sources_are_paced_and_whole():
+    sequence = sequence_of(4)
+    sender = SourceSender()
+    assert drain(sender, 4.0, 0, 1) == []
+    sender.start(sequence)
+    chunks = drain(sender, 4.0, 1, 20)
+    for index, unit in sequence.units.items():
+        assert b"".join(c.part for c in chunks if c.index == index) == unit.packet
+    assert max(len(chunk.part) for chunk in chunks) <= PART
+    assert sender.backlog() == 0
+    sent = [len(c.part) for c in drain_again(sequence, 1.0)]
+    assert sum(sent) <= 2 * PART + 1.0 * 125 * 1.0 + PART
+
+
+def drain_again(sequence: SourceSequence, kbps: float) -> list[SourceChunk]:
+    """A second at this rate, from the start."""
+    sender = SourceSender()
+    sender.start(sequence)
+    return drain(sender, kbps, 0, 1)
+
+
+def test_resuming():
+    sequence = sequence_of(3)
+    sender = SourceSender()
+    assert not sender.can_resume(None, 0)
+    sender.start(sequence)
+    assert sender.can_resume(sequence.number, 0)
+    assert sender.can_resume(sequence.number, 3)
+    assert not sender.can_resume(sequence.number, 4)
+    assert not sender.can_resume(sequence.number + 1, 0)
+    for n in range(MOST_BEHIND):
+        sequence.add(picture(30 + n))
+    assert not sender.can_resume(sequence.number, 0)
+    assert sender.is_lost()
