@@ -94,12 +94,12 @@ class Path:
         now = loop.time()
         self.packets += 1
         self.bytes += size
-        lost, double, late, jitter = self._rng.random(4)
+        lost, double, late, jitter = self._rng.random(4).tolist()
         out = any(start <= now < end for start, end in self.outages)
         if out or lost < self.loss or self._free_s - now > self.queue_s:
             return
         self._free_s = max(now, self._free_s) + size * 8 / 1000 / self.kbps
-        arrives = max(self._last_s, self._free_s + self.delay_s + jitter * self.jitter_s)
+        arrives = max(self._last_s + 1e-6, self._free_s + self.delay_s + jitter * self.jitter_s)
         self._last_s = arrives
         loop.call_at(arrives + 0.05 * (late < self.reordered), deliver)
         if double < self.duplicates:
