@@ -2,7 +2,7 @@
 
     offset       bytes   what
     0            4       magic 89 49 57 43 ("\\x89IWC")
-    4            2       version, little-endian; this is 1
+    4            2       version, little-endian; this is 2
     6            4       length H of the header, little-endian, at most 65,536
     10           H       header: a msgpack map, see `Header`
     10 + H       4       CRC-32 of everything before, little-endian
@@ -39,7 +39,7 @@ from .packets import AudioPacket, MotionPacket, Packet, SourcePacket
 from .varint import read_varint, write_varint
 
 MAGIC = b"\x89IWC"
-VERSION = 1
+VERSION = 2
 LARGEST_HEADER = 65_536
 LARGEST_RECORD = (1 << 18) + 64
 _SOURCE, _MOTION, _AUDIO, _INDEX = 0xA1, 0xA2, 0xA3, 0xA4

@@ -15,6 +15,9 @@ from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket
 from .sources import SourceDecoder
 
+MOST_SHOWN = 512
+"""Sources that are frames yet to be shown; a motion packet holds at most MOST_FRAMES, and its sources precede it."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -75,7 +78,10 @@ class Decoder:
         self._motion = MotionDecoder(runtime.info.keypoints, tables)
         self._sources = SourceDecoder(runtime.info.size)
         self.library = Library(capacity)
+        self._capacity = capacity
         self._active = active
+        self._waiting: dict[int, Picture] = {}
+        self._shown: dict[int, Picture] = {}
 
     def push(self, packet: SourcePacket | MotionPacket) -> Iterator[Frame]:
         """The frames a packet completes; a source completes none. Raises FormatError."""
@@ -83,13 +89,27 @@ class Decoder:
             self.add_source(packet)
             return
         for motion in self.motion(packet):
-            picture = self.reconstruct(motion.keypoints)
+            picture = self.picture(motion.number, motion.keypoints)
             if picture is not None:
                 yield Frame(motion.number, picture)
 
+    def picture(self, number: int, keypoints: NDArray[np.float32]) -> Picture | None:
+        """Frame `number`: the source that it is, or rebuilt; None while there is no source."""
+        shown = self._shown.pop(number, None)
+        return self.reconstruct(keypoints) if shown is None else shown
+
     def add_source(self, packet: SourcePacket) -> None:
-        """Decode a source and prepare its keys and values. Raises FormatError."""
-        self.library.add(packet.slot, self._runtime.prepare(self._sources.add(packet.payload)))
+        """Decode a source. Raises FormatError.
+
+        Its keys and values are prepared when a frame is first rebuilt from it: where most frames are sources, and
+        shown as they came, most never are.
+        """
+        picture = self._sources.add(packet.payload)
+        self._waiting[packet.slot] = picture
+        keep_newest(self._waiting, self._capacity)
+        if packet.frame is not None:
+            self._shown[packet.frame] = picture
+            keep_newest(self._shown, MOST_SHOWN)
 
     def motion(self, packet: MotionPacket) -> list[Motion]:
         """Keypoints of the frames in a packet, without pictures. Raises FormatError."""
@@ -97,5 +117,14 @@ class Decoder:
 
     def reconstruct(self, keypoints: NDArray[np.float32]) -> Picture | None:
         """A picture from keypoints and the nearest sources; None while there is no source."""
+        for slot, picture in self._waiting.items():
+            self.library.add(slot, self._runtime.prepare(picture))
+        self._waiting.clear()
         nearest = self.library.nearest(keypoints, self._active)
         return self._runtime.reconstruct(keypoints, nearest) if nearest else None
+
+
+def keep_newest(pictures: dict[int, Picture], most: int) -> None:
+    """Drop what was put in first until `most` are left."""
+    while len(pictures) > most:
+        del pictures[next(iter(pictures))]

@@ -90,10 +90,11 @@ class Encoder:
         self._packed = 0
         self._last_source = -REST_FRAMES
 
-    def add_source(self, picture: Picture) -> SourcePacket:
-        """Send this picture as a source; frames pushed later can use it."""
+    def add_source(self, picture: Picture, frame: int | None = None) -> SourcePacket:
+        """Send this picture as a source; frames pushed later can use it. `frame`: the number of the frame that it is,
+        which the receiver then shows as it came."""
         payload = self._sources.add(picture)
-        packet = SourcePacket(self._slot, payload)
+        packet = SourcePacket(self._slot, payload, frame)
         self.library.add(self._slot, self._runtime.prepare(self._sources.reconstructed))
         self._slot += 1
         self._last_source = self._frame

@@ -1,6 +1,7 @@
 """Whole files: video -> .iwc -> video. Several streaming passes, never a whole video in memory."""
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from .motion import Quantiser
 from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
 from .quality import psnr
-from .selection import Survey, choose_sources, coding_order, thumbnail
+from .ratecontrol import Coded, before, code, motion_bytes, plan_for, sparse_plan, wanted
+from .selection import Survey, thumbnail
 
 AUTO_GAIN_DB = 0.12
 """`--sources auto` stops where one more source brings less than this on average."""
@@ -31,6 +33,8 @@ MOST_SOURCES = 32
 CHUNK_S = 2.0
 """Seconds of motion in one record: what seeking starts from, and what a damaged record loses."""
 AUDIO_RECORD_S = 1.0
+HEADER_BYTES = 300
+"""Of the container: header, index and footer, roughly."""
 LONGEST_SILENCE = 60_000
 """Packets of silence that a gap in the sound may be filled with: an hour."""
 MOST_FRAMES = 10_000_000
@@ -46,7 +50,7 @@ class EncodeOptions:
     sources: int | None = None
     """None chooses."""
     kbps: float | None = None
-    """Bound on the video's bitrate, kept by the number of sources."""
+    """Bound on the video's bitrate, kept by the number and the quality of the sources."""
     crop: str = "face"
     audio: bool = True
     audio_bitrate: int = 12_000
@@ -125,19 +129,16 @@ def encode(
         message_frames=max(1, round(CHUNK_S * video.info.fps)), live_sources=False, capacity=MOST_SOURCES
     )
     encoder = Encoder(runtime, settings)
-    chosen = plan_sources(survey, float(video.info.fps), options)
-    pictures = fetch(video, chosen, tell)
+    coded = code_sources(video, survey, runtime, settings, options, tell)
     header = make_header(runtime.info, settings, video, len(survey.keypoints))
     track = open_audio(video, options, len(survey.keypoints))
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
     with ContainerWriter(target, header) as writer:
-        for picture in pictures:
-            writer.write_source(encoder.add_source(picture))
-        write_streams(writer, encoder, survey, track)
+        write_streams(writer, encoder, survey, coded, track)
     spent = writer.bytes
-    report = summarise(spent, len(survey.keypoints), float(video.info.fps), options.size, len(chosen))
-    quality: dict[str, Any] = verify(target, video, pictures, runtime, tell) if options.verify else {}
+    report = summarise(spent, len(survey.keypoints), float(video.info.fps), options.size, len(coded.packets))
+    quality: dict[str, Any] = verify(target, video, coded.plan.frames, runtime, tell) if options.verify else {}
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality)
 
 
@@ -194,29 +195,21 @@ def survey_clip(video: _Input, runtime: Runtime, tell: Progress) -> Survey:
     return Survey(np.stack(thumbnails), np.stack(keypoints))
 
 
-def plan_sources(survey: Survey, fps: float, options: EncodeOptions) -> list[int]:
-    """Frame numbers of the sources, in coding order."""
+def code_sources(
+    video: _Input, survey: Survey, runtime: Runtime, settings: EncoderSettings, options: EncodeOptions, tell: Progress
+) -> Coded:
+    """Further passes: choose the frames that become sources, and encode them."""
+    seconds = len(survey.keypoints) / float(video.info.fps)
+    if options.kbps is not None and options.sources is None:
+        spent = motion_bytes(survey, settings.message_frames) + HEADER_BYTES
+        return plan_for(survey, video.pictures, runtime, options.kbps * 125 * seconds - spent, tell)
+    tell("coding sources", 0.0)
     if options.sources is not None:
-        chosen = choose_sources(survey, options.sources)
+        plan = sparse_plan(survey, options.sources)
     else:
-        seconds = len(survey.keypoints) / fps
-        kbps = AUTO_SOURCES_KBPS if options.kbps is None else max(0.2, options.kbps - 2.5)
-        most = 1 + int(max(0.0, kbps * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
-        gain = AUTO_GAIN_DB if options.kbps is None else 0.0
-        chosen = choose_sources(survey, min(MOST_SOURCES, most), gain)
-    return coding_order(survey, chosen)
-
-
-def fetch(video: _Input, numbers: list[int], tell: Progress) -> list[Picture]:
-    """Third pass: the pictures that become sources, in the order asked for."""
-    wanted, found = set(numbers), {}
-    for number, picture in enumerate(video.pictures()):
-        if number in wanted:
-            found[number] = picture
-            tell("fetching sources", len(found) / len(wanted))
-        if len(found) == len(wanted):
-            break
-    return [found[number] for number in numbers]
+        most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
+        plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
+    return code(plan, wanted(plan.frames, video.pictures, hold=True), options.size)
 
 
 def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frames: int) -> Header:
@@ -239,16 +232,23 @@ def open_audio(video: _Input, options: EncodeOptions, frames: int) -> media.Opus
     return media.read_audio_opus(video.path, options.audio_bitrate, duration_s=float(frames / video.info.fps))
 
 
-def write_streams(writer: ContainerWriter, encoder: Encoder, survey: Survey, track: media.OpusTrack | None) -> None:
-    """Motion and sound, interleaved by time."""
+def write_streams(
+    writer: ContainerWriter, encoder: Encoder, survey: Survey, coded: Coded, track: media.OpusTrack | None
+) -> None:
+    """Sources, motion and sound, interleaved by time: sources that are not sent upfront precede the motion that needs
+    them."""
     sound = audio_records(track) if track is not None else iter(())
-    heard = 0.0
+    heard, sent = 0.0, 0
     fps = float(writer.header.fps)
 
     def motion(packets: list[SourcePacket | MotionPacket]) -> None:
-        nonlocal heard
+        nonlocal heard, sent
         for packet in packets:
             assert isinstance(packet, MotionPacket)
+            due = before(coded.packets, coded.plan, packet.first + packet.count)
+            for source in coded.packets[sent:due]:
+                writer.write_source(source)
+            sent = due
             while track is not None and heard <= packet.first / fps and (record := next(sound, None)):
                 writer.write_audio(record)
                 heard = (record.first + len(record.packets) * track.packet_samples) / media.AUDIO_RATE
@@ -294,16 +294,37 @@ def summarise(spent: dict[str, int], frames: int, fps: float, size: int, sources
     }
 
 
-def verify(target: Path, video: _Input, sources: list[Picture], runtime: Runtime, tell: Progress) -> dict[str, float]:
-    """Decode the file and compare with the original; the copy is the best of the uncoded sources for each frame."""
+def verify(target: Path, video: _Input, chosen: tuple[int, ...], runtime: Runtime, tell: Progress) -> dict[str, float]:
+    """Decode the file and compare with the original. The copy is for each frame the best of the uncoded sources near
+    it: all of them unless they are many."""
     ours, copies = [], []
+    sources = Copies(video, chosen)
     with IwcFile(target, runtime) as file:
         for number, (frame, original) in enumerate(zip(file.frames(), video.pictures(), strict=False)):
             ours.append(psnr(frame.picture, original))
-            copies.append(max(psnr(source, original) for source in sources))
+            copies.append(max(psnr(source, original) for source in sources.near(number)))
             if number % 10 == 0:
                 tell("verifying", number / len(video.crops))
     return {"psnr_db": round(float(np.mean(ours)), 3), "copy_psnr_db": round(float(np.mean(copies)), 3)}
+
+
+class Copies:
+    """The uncoded sources: all where they are few, else those within two of a frame, found as frames ascend."""
+
+    def __init__(self, video: _Input, frames: tuple[int, ...]) -> None:
+        self._ascending = sorted(frames)
+        self._many = len(frames) > MOST_SOURCES
+        self._coming = wanted(self._ascending, video.pictures, hold=False)
+        self._held: dict[int, Picture] = {}
+
+    def near(self, number: int) -> list[Picture]:
+        at = bisect_left(self._ascending, number)
+        last = self._ascending[min(at + 2, len(self._ascending)) - 1] if self._many else self._ascending[-1]
+        while max(self._held, default=-1) < last and (found := next(self._coming, None)) is not None:
+            self._held[found[0]] = found[1]
+            if self._many and len(self._held) > 4:
+                del self._held[min(self._held)]
+        return list(self._held.values())
 
 
 class IwcFile:

@@ -3,6 +3,7 @@
 Numbers are unsigned LEB128 varints (varint.py). The length of a packet is known from what carries it.
 
     source   slot                                   which place in the library the picture takes
+             frame + 1                              number of the frame that it is, which is shown as it came; 0: none
              payload                                one AV1 unit (sources.py)
 
     motion   first                                  number of the first frame
@@ -39,15 +40,17 @@ _REFERENCE = 1
 class SourcePacket:
     slot: int
     payload: bytes
+    frame: int | None = None
 
     def to_bytes(self) -> bytes:
-        return write_varint(self.slot) + self.payload
+        return write_varint(self.slot) + write_varint(0 if self.frame is None else self.frame + 1) + self.payload
 
     @staticmethod
     def from_bytes(data: bytes) -> "SourcePacket":
         """Raises FormatError."""
         slot, at = read_varint(data, 0, LARGEST_SLOT)
-        return SourcePacket(slot, _rest(data, at, LARGEST_PAYLOAD))
+        frame, at = read_varint(data, at, LARGEST_FRAME)
+        return SourcePacket(slot, _rest(data, at, LARGEST_PAYLOAD), frame - 1 if frame else None)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from iwcodec.packets import (
 payloads = st.binary(min_size=1, max_size=50)
 
 
-@given(st.integers(0, LARGEST_SLOT), payloads)
-def test_source_round_trip(slot: int, payload: bytes):
-    packet = SourcePacket(slot, payload)
+@given(st.integers(0, LARGEST_SLOT), payloads, st.none() | st.integers(0, LARGEST_FRAME - 1))
+def test_source_round_trip(slot: int, payload: bytes, frame: int | None):
+    packet = SourcePacket(slot, payload, frame)
     assert SourcePacket.from_bytes(packet.to_bytes()) == packet
 
 
@@ -38,7 +38,8 @@ def test_audio_round_trip(first: int, opus: list[bytes]):
 
 def test_overheads():
     """What each kind adds to its payload, in a typical place."""
-    assert len(SourcePacket(3, b"x").to_bytes()) == 2
+    assert len(SourcePacket(3, b"x").to_bytes()) == 3
+    assert len(SourcePacket(3, b"x", 1000).to_bytes()) == 4
     assert len(MotionPacket(100, 50, None, b"x").to_bytes()) == 4
     assert len(MotionPacket(100, 3, 97, b"x").to_bytes()) == 5
 
