@@ -21,7 +21,7 @@ class ModelConfig:
     detector_size: int = 128
     detector_stem: int = 4
     """Pixels folded into one heatmap cell a side."""
-    detector_widths: tuple[int, ...] = (32, 64, 96, 128)
+    detector_widths: tuple[int, ...] = (48, 96, 128, 192)
 
     dim: int = 32
     """d: channels of queries and keys."""

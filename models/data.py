@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .flow import FLOW_SIZE, GRID, UNSURE, Correspondence, correspond
+from .landmarks import LANDMARKS, find_landmarks, seen_through
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".mpg"}
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -116,9 +117,11 @@ def square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 class PreparedClip:
     clip: Clip
     frames: NDArray[np.uint8]  # (n, size, size, 3), memory-mapped
+    small: NDArray[np.uint8]  # (n, FLOW_SIZE, FLOW_SIZE, 3), memory-mapped
     anchors: list[int]
     flows: NDArray[np.uint8]  # (n, anchors, GRID, GRID, 5), memory-mapped: float16 x, y and error
     known: NDArray[np.uint8]  # (n, anchors)
+    landmarks: NDArray[np.float32]  # (n, P, 3), NaN where nothing is known
     groups: list[range]
     """Runs of frames without a cut between them."""
 
@@ -127,9 +130,7 @@ class PreparedClip:
         if self.known[frame, anchor]:
             packed = np.ascontiguousarray(self.flows[frame, anchor])
             return Correspondence(packed[..., :4].copy().view(np.float16), packed[..., 4])
-        shrink = (FLOW_SIZE, FLOW_SIZE)
-        pictures = (self.frames[frame], self.frames[self.anchors[anchor]])
-        found = correspond(*(cv2.resize(p, shrink, interpolation=cv2.INTER_AREA) for p in pictures))
+        found = correspond(self.small[frame], self.small[self.anchors[anchor]])
         self.flows[frame, anchor, ..., :4] = found.shift.view(np.uint8)
         self.flows[frame, anchor, ..., 4] = found.error
         self.known[frame, anchor] = 1
@@ -156,11 +157,31 @@ def prepare(clip: Clip, cache: Path, size: int) -> PreparedClip | None:
     shape = (count, len(anchors), GRID, GRID, 5)
     flows = cached_array(cache / f"{stem}.flow.npy", shape)
     known = cached_array(cache / f"{stem}.known.npy", shape[:2])
+    small = cached_shrunk(cache / f"{stem}.small.npy", frames_map)
+    landmarks = cached_landmarks(cache / f"{stem}.landmarks.npy", frames_map)
     groups = [range(count)]
     if clip.cut is not None:
         after = int(np.searchsorted(np.load(index), clip.cut))
         groups = [g for g in (range(after), range(after, count)) if len(g) >= SHORTEST and any(a in g for a in anchors)]
-    return PreparedClip(clip, frames_map, anchors, flows, known, groups)
+    return PreparedClip(clip, frames_map, small, anchors, flows, known, landmarks, groups)
+
+
+def cached_shrunk(path: Path, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The frames at FLOW_SIZE: flows and small training pictures need no more, and area resizing takes long."""
+    if not path.exists():
+        np.save(path, np.stack([square(picture, FLOW_SIZE) for picture in frames]))
+    return np.load(path, mmap_mode="r")
+
+
+def cached_landmarks(path: Path, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Landmarks (n, P, 3), found once; all NaN, and nothing kept, where they cannot be looked for."""
+    if path.exists():
+        return np.load(path)
+    found = find_landmarks(frames)
+    if found is None:
+        return np.full((len(frames), len(LANDMARKS), 3), np.nan, np.float32)
+    np.save(path, found)
+    return found
 
 
 def cached_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -192,7 +213,8 @@ class Samples(IterableDataset[dict[str, Tensor]]):
     """Endless batches: clips drawn by identity, sources far apart in time, all augmented alike.
 
     Yields float pictures `driving` (B, D, 3, H, W), `sources` (B, S, 3, H, W) in 0..1, `shift` (B, D, S, GRID, GRID, 2)
-    and `error` (B, D, S, GRID, GRID): grey levels, UNSURE where the flow is not to be trusted.
+    and `error` (B, D, S, GRID, GRID): grey levels, UNSURE where the flow is not to be trusted; `driving_landmarks`
+    (B, D, P, 3) and `source_landmarks` (B, S, P, 3), NaN where unknown.
     """
 
     def __init__(self, clips: list[PreparedClip], plan: SamplePlan, seed: int) -> None:
@@ -233,10 +255,10 @@ class Samples(IterableDataset[dict[str, Tensor]]):
         views_d = [jitter_window(window, self.plan.wander, rng) for _ in frames]
         views_s = [jitter_window(window, self.plan.wander, rng) for _ in chosen]
         damage = int(rng.integers(15, 50)) if rng.random() < self.plan.coded else None
-        pictures = [self.view(clip.frames[f], v, mirror, colour, None) for f, v in zip(frames, views_d, strict=True)]
+        shown = clip.small if self.plan.size <= FLOW_SIZE else clip.frames
+        pictures = [self.view(shown[f], v, mirror, colour, None) for f, v in zip(frames, views_d, strict=True)]
         anchors_seen = [
-            self.view(clip.frames[clip.anchors[a]], v, mirror, colour, damage)
-            for a, v in zip(chosen, views_s, strict=True)
+            self.view(shown[clip.anchors[a]], v, mirror, colour, damage) for a, v in zip(chosen, views_s, strict=True)
         ]
         matches = [
             [
@@ -248,6 +270,12 @@ class Samples(IterableDataset[dict[str, Tensor]]):
         return {
             "driving": np.stack(pictures),
             "sources": np.stack(anchors_seen),
+            "driving_landmarks": np.stack(
+                [seen_through(clip.landmarks[f], v, mirror) for f, v in zip(frames, views_d, strict=True)]
+            ),
+            "source_landmarks": np.stack(
+                [seen_through(clip.landmarks[clip.anchors[a]], v, mirror) for a, v in zip(chosen, views_s, strict=True)]
+            ),
             "shift": np.stack([np.stack([m[0] for m in row]) for row in matches]),
             "error": np.stack([np.stack([m[1] for m in row]) for row in matches]),
         }

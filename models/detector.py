@@ -25,13 +25,17 @@ class KeypointDetector(nn.Module):
         self.strengths = nn.Conv2d(width, config.keypoints, 1)
 
     def forward(self, picture: Tensor) -> Tensor:
+        return self.locate(picture)[0]
+
+    def locate(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """-> keypoints, heatmaps (B, K, cells), each of which sums to 1."""
         x = fit(picture, self.size)
         features = self.hourglass(F.pixel_unshuffle(x, self.stem) - 0.5)
         heat = (self.heatmaps(features) / TEMPERATURE).flatten(2).softmax(-1)  # (B, K, hw)
         side = self.size // self.stem
         places = heat @ cell_centres(side, heat)  # (B, K, 2)
         strength = (heat * self.strengths(features).flatten(2)).sum(-1, keepdim=True).sigmoid()
-        return torch.cat([places, strength], dim=-1)
+        return torch.cat([places, strength], dim=-1), heat
 
 
 def fit(picture: Tensor, size: int) -> Tensor:

@@ -58,7 +58,7 @@ class GeometricPrior(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.log_spread = nn.Parameter(torch.tensor(-3.0))  # 2 * variance of a keypoint's reach
+        self.log_spread = nn.Parameter(torch.full((config.keypoints, 1), -2.3))  # 2 * variance of a keypoint's reach
         self.background = nn.Parameter(torch.tensor(-4.0))
         self.log_sharpness = nn.Parameter(torch.tensor(-0.5))  # a, per squared cell
         self.log_cost = nn.Parameter(torch.zeros(config.keypoints + 1))  # b; the last is the background's

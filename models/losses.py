@@ -13,6 +13,15 @@ from .network import Warp
 CHOICE_SOFTNESS = 3.0
 """Grey levels: how much worse a flow-warped source may be and still take a share of a cell."""
 
+PRIOR_STILL = 0.03
+"""Attention cells: errors below are as good as none."""
+PRIOR_DOUBT = 8.0
+"""Grey levels: a flow that leaves such a difference counts half."""
+
+LANDMARK_SIDE = 32
+LANDMARK_STRENGTH = 2.0
+LANDMARK_HEAT = 0.3
+
 MATCH_CAP = 10.0
 """Nats: cells the flow got wrong must not pull the whole prior towards them."""
 
@@ -29,6 +38,10 @@ class LossWeights:
     """Distance of the attended place from the flow's (in 1/32 of the picture)."""
     choice: float = 0.2
     """Cross-entropy of the share of each source against how well flow warps it."""
+    prior: float = 0.0
+    """Distance of the places that keypoints alone predict from the flow's (root of it, in attention cells)."""
+    landmark: float = 0.0
+    """Distance of the first keypoints from facial landmarks (in 1/32 of the picture)."""
     equivariance: float = 2.0
     perceptual: float = 0.0
     adversarial: float = 0.0
@@ -87,6 +100,49 @@ def place_loss(warp: Warp, teacher: Teacher, side: int) -> Tensor:
     distance = F.smooth_l1_loss(places, target, reduction="none", beta=0.5).sum(-1)
     weight = teacher.share * (mass.detach() > 0.02)
     return (distance * weight).sum() / weight.sum().clamp(min=1)
+
+
+def prior_loss(places: Tensor, shift: Tensor, error: Tensor, side: int) -> Tensor:
+    """How far the geometric prior misses the flow: the most direct teacher of the keypoint detector.
+
+    `places` (B, S, side * side, 2): where each source cell is predicted to be in the driving frame, in cells. Flow
+    shifts (B, S, G, G, 2) and errors (B, S, G, G) say where each driving cell is in the source: there the prediction
+    is looked up, and should lead back. The root of the distance keeps small errors of calm speakers worth mending.
+    """
+    grid = shift.shape[2]
+    own = cell_centres(side, places) * (side / 2)
+    moves = (places - own).transpose(2, 3).unflatten(3, (side, side)).flatten(0, 1)
+    there = cell_centres(grid, shift).unflatten(0, (grid, grid)) + shift
+    found = F.grid_sample(moves, there.flatten(0, 1), padding_mode="border", align_corners=False)
+    missed = found.permute(0, 2, 3, 1).unflatten(0, shift.shape[:2]) + shift * (side / 2)
+    distance = (missed.square().sum(-1) + PRIOR_STILL**2).sqrt().sqrt()
+    weight = (error < UNSURE) / (1 + error / PRIOR_DOUBT)
+    return (distance * weight).sum() / weight.sum().clamp(min=1)
+
+
+def landmark_loss(keypoints: Tensor, heat: Tensor, landmarks: Tensor) -> Tensor:
+    """Keypoints (B, K, 3) and their heatmaps (B, K, side * side) against landmarks (B, P, 3), P <= K, NaN: unknown.
+
+    Places count in cells of LANDMARK_SIDE, a strength's full swing as LANDMARK_STRENGTH of them. The cross-entropy of
+    the heatmaps against the four cells around the landmark teaches many times quicker than the places alone.
+    """
+    taught = landmarks.shape[1]
+    known = landmarks.isfinite()
+    truth = torch.where(known, landmarks, keypoints[:, :taught].detach())
+    gap = keypoints[:, :taught] - truth
+    places = (gap[..., :2].square().sum(-1) * (LANDMARK_SIDE / 2) ** 2 + PRIOR_STILL**2).sqrt()
+    strengths = gap[..., 2].abs() * LANDMARK_STRENGTH
+    surprise = -(bilinear(heat[:, :taught], truth[..., :2]) + 1e-6).log()
+    total = (places + LANDMARK_HEAT * surprise + strengths) * known[..., 0]
+    return total.sum() / known[..., 0].sum().clamp(min=1)
+
+
+def bilinear(maps: Tensor, places: Tensor) -> Tensor:
+    """Maps (B, P, side * side) at places (B, P, 2) in [-1, 1], linear between cells -> (B, P)."""
+    side = int(maps.shape[-1] ** 0.5)
+    flat = maps.flatten(0, 1).unflatten(1, (1, side, side))
+    at = places.flatten(0, 1)[:, None, None]
+    return F.grid_sample(flat, at, padding_mode="border", align_corners=False).view(maps.shape[:2])
 
 
 def choice_loss(warp: Warp, teacher: Teacher, side: int) -> Tensor:

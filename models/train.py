@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import os
+import signal
 import time
 import tomllib
 from collections.abc import Iterator
@@ -56,6 +57,9 @@ class Stage:
     shrink: int = 1
     """Pictures are pooled by this before everything but the detector, which always sees what the loader gives."""
     weights: LossWeights = field(default_factory=LossWeights)
+    motion_only: bool = False
+    """Only the detector and the geometric prior learn, on `LossWeights.prior` and equivariance: no picture is made,
+    which is many times quicker, and everything else rests on how well keypoints follow the motion."""
     validate_every: int = 500
 
 
@@ -100,14 +104,16 @@ class Objective(nn.Module):
         self.perceptual = perceptual
 
     def forward(self, batch: dict[str, Tensor], stage: Stage) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """-> losses by name, unweighted; rebuilt pictures and their targets (B * D, 3, H, W)."""
+        """-> losses by name, unweighted; rebuilt pictures (those of motion-only stages: the targets) and their targets
+        (B * D, 3, H, W)."""
         network = self.network
         driving, sources = batch["driving"], batch["sources"]
         groups, each = driving.shape[:2]
         target = driving.flatten(0, 1)
         moved, affine = self.moved(driving[:, 0])
         size = network.config.detector_size
-        keypoints = network.detect(torch.cat([fit(target, size), fit(sources.flatten(0, 1), size), moved]))
+        seen = torch.cat([fit(target, size), fit(sources.flatten(0, 1), size), moved])
+        keypoints, heat = network.detector.locate(seen)
         of_driving, of_sources, of_moved = keypoints.split([groups * each, groups * sources.shape[1], groups])
         if stage.shrink > 1:
             target = F.avg_pool2d(target, stage.shrink)
@@ -115,6 +121,19 @@ class Objective(nn.Module):
         encoded = network.encode_sources(sources, of_sources.unflatten(0, sources.shape[:2]))
         repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
         side = network.side(target)
+        shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
+        terms = network.prior.terms(repeated.membership, repeated.keypoints, of_driving[:, None], side)
+        found = {
+            "prior": losses.prior_loss(terms.place, shift, error, side),
+            "landmark": losses.landmark_loss(
+                keypoints[:-groups],
+                heat[:-groups],
+                torch.cat([batch["driving_landmarks"].flatten(0, 1), batch["source_landmarks"].flatten(0, 1)]),
+            ),
+            "equivariance": losses.equivariance_loss(of_moved, of_driving[::each], affine),
+        }
+        if stage.motion_only:
+            return found, target, target
         out = network.generate(
             of_driving,
             repeated,
@@ -123,16 +142,14 @@ class Objective(nn.Module):
             want_logits=True,
         )
         assert out.coarse_logits is not None
-        shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
         fine = min(side, data.GRID)
         taught_fine, taught = losses.teach(shift, error, fine), losses.teach(shift, error, side // 2)
-        found = {
+        found |= {
             "l1": (out.picture - target).abs().mean(),
             "base": (out.base - target).abs().mean(),
             "match": losses.match_loss(out.coarse_logits, taught, side // 2),
             "place": losses.place_loss(out.warp, taught_fine, fine),
             "choice": losses.choice_loss(out.warp, taught_fine, fine),
-            "equivariance": losses.equivariance_loss(of_moved, of_driving[::each], affine),
         }
         if self.perceptual is not None and stage.weights.perceptual:
             found["perceptual"] = self.perceptual(out.picture, target)
@@ -278,6 +295,8 @@ def learning_rate(stage: Stage, step: int) -> float:
 
 def train(config: TrainConfig, folder: Path, cache: Path, out: Path, device: str = "cpu", workers: int = 1) -> None:
     """Run the stages that are not done yet. Raises ValueError where there is nothing to train on."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a run started in the background ignores Ctrl-C otherwise
+        signal.signal(number, signal.default_int_handler)
     distributed = "RANK" in os.environ
     if distributed:
         dist.init_process_group("nccl" if device == "cuda" else "gloo")

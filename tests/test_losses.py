@@ -95,3 +95,34 @@ def test_equivariance_is_zero_for_keypoints_that_move_with_the_picture():
     still = torch.cat([carried, moved[..., 2:]], -1)
     assert losses.equivariance_loss(moved, still, affine) < 1e-6
     assert losses.equivariance_loss(moved, moved, affine) > 1e-3
+
+
+def test_prior_loss_is_least_where_predictions_lead_back_along_the_flow():
+    own = cell_centres(SIDE, torch.zeros(1)) * (SIDE / 2)
+
+    def predicted(cells_x: float):
+        return (own + torch.tensor([cells_x, 0.0])).expand(1, 1, -1, -1)
+
+    # The flow leads from a driving cell to a source cell 1.5 to the right; the source cell has gone as far to the left.
+    shift, error = shifted(1.5)
+    least = losses.prior_loss(predicted(-1.5), shift, error, SIDE)
+    assert least == pytest.approx(losses.PRIOR_STILL**0.5, rel=1e-3)
+    others = [losses.prior_loss(predicted(x), shift, error, SIDE) for x in (-1.0, 0.0, 1.5)]
+    assert least < others[0] < others[1] < others[2]
+    unsure = torch.full_like(error, losses.UNSURE)
+    assert losses.prior_loss(predicted(0), shift, unsure, SIDE) == 0
+
+
+def test_landmark_loss_counts_known_landmarks_alone():
+    keypoints = torch.zeros(1, 4, 3)
+    heat = torch.zeros(1, 4, 64)
+    landmarks = torch.full((1, 3, 3), torch.nan)
+    assert losses.landmark_loss(keypoints, heat, landmarks) == 0
+    landmarks[0, 1] = torch.tensor([0.125 + 0.25, 0.125 + 0.25, torch.nan])  # the centre of cell (5, 5)
+    far = losses.landmark_loss(keypoints, heat, landmarks)
+    heat[0, 1, 5 * 8 + 5] = 1.0
+    distance = 0.375 * 2**0.5 * losses.LANDMARK_SIDE / 2
+    assert losses.landmark_loss(keypoints, heat, landmarks) == pytest.approx(distance, rel=1e-3)
+    assert far > distance + 1
+    landmarks[0, 1, 2] = 0.5
+    assert losses.landmark_loss(keypoints, heat, landmarks) == pytest.approx(distance + 1, rel=1e-3)

@@ -44,6 +44,8 @@ def one_batch() -> dict[str, torch.Tensor]:
         "sources": picture.flip(0).unflatten(0, (2, 2)),
         "shift": torch.zeros(2, 2, 2, 32, 32, 2),
         "error": torch.full((2, 2, 2, 32, 32), 3.0),
+        "driving_landmarks": torch.zeros(2, 2, 13, 3),
+        "source_landmarks": torch.full((2, 2, 13, 3), torch.nan),
     }
 
 
@@ -54,6 +56,17 @@ def test_losses_fall_on_one_batch(tmp_path: Path):
     for run.step in range(25):
         totals.append(run.train_step(run.objective, one_batch(), plan)["total"])
     assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
+
+
+def test_motion_only_stage_teaches_the_detector_alone(tmp_path: Path):
+    plan = stage(5, learning_rate=3e-3, warmup=1, motion_only=True, weights=LossWeights(prior=1.0))
+    run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
+    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    losses = run.train_step(run.objective, one_batch(), plan)
+    assert set(losses) == {"prior", "landmark", "equivariance", "total"}
+    moved = {name.split(".")[0] for name, value in run.network.named_parameters() if not value.equal(before[name])}
+    assert "detector" in moved
+    assert not moved & {"decoder", "query_net", "value_net"}
 
 
 def test_adversarial_stage_trains_both_networks(tmp_path: Path):
