@@ -171,6 +171,21 @@ class ImplicitWarp(nn.Module):
         `dropped` (B, S, M), bool: source cells hidden from attention (semantic dropout in training).
         """
         side = self.side(sources.pictures)
+        features, warp, logits = self.search(driving, sources, side, dense, dropped, want_logits)
+        places, shares = sampling_fields(warp, side, sources.pictures.shape[-1], self.log_focus.exp())
+        base = blend(sample_sources(sources.pictures, places), shares)
+        return Generated(self.decoder.correct(features, base), base, warp, logits)
+
+    def search(
+        self,
+        driving: Tensor,
+        sources: Sources,
+        side: int,
+        dense: bool = False,
+        dropped: Tensor | None = None,
+        want_logits: bool = False,
+    ) -> tuple[Tensor, Warp, Tensor | None]:
+        """All of `generate` that needs no source picture -> decoder features, where to sample the sources, logits."""
         queries, unit_queries = self.queries(driving, side)
         keys = self.keys(driving, sources, side)
         if dropped is not None:
@@ -184,8 +199,8 @@ class ImplicitWarp(nn.Module):
         else:
             attended = hierarchical_attention(queries, keys, rows, extras, side, self.config.top_k)
         logits = coarse_logits(queries, keys, side) if want_logits else None
-        picture, base, warp = self.decode(attended, unit_queries, sources.pictures)
-        return Generated(picture, base, warp, logits)
+        features, warp = self.look(attended, unit_queries, side)
+        return features, warp, logits
 
     def side(self, pictures: Tensor) -> int:
         return pictures.shape[-1] // self.config.cell
@@ -217,10 +232,9 @@ class ImplicitWarp(nn.Module):
         rows = torch.cat([self.extra_values, unit, self.extra_pixels], dim=-1)
         return Extras(keys, F.pad(rows, (0, width - rows.shape[-1])))
 
-    def decode(self, attended: Tensor, unit_queries: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor, Warp]:
-        """Attended rows (B, N, R) -> picture, base picture, warp."""
+    def look(self, attended: Tensor, unit_queries: Tensor, side: int) -> tuple[Tensor, Warp]:
+        """Attended rows (B, N, R) -> decoder features (B, trunk, g, g), and where to sample the sources."""
         config = self.config
-        side = self.side(pictures)
         known = [config.values, config.dim, 3]
         values, keys, pixels = attended[..., : sum(known)].split(known, dim=-1)
         columns = attended[..., sum(known) :]
@@ -229,9 +243,7 @@ class ImplicitWarp(nn.Module):
         context = torch.cat([pixels - 0.5, keys, unit_queries, total], dim=-1)
         features = self.decoder.features(grid(values, side), grid(context, side))
         nudge = self.decoder.nudge(features).tanh().flatten(2).transpose(1, 2)  # at most one cell
-        warp = Warp(warp.mass, warp.places + nudge[:, None])
-        base = sample_sources(pictures, warp, side, self.log_focus.exp())
-        return self.decoder.correct(features, base), base, warp
+        return features, Warp(warp.mass, warp.places + nudge[:, None])
 
 
 def cells(x: Tensor) -> Tensor:
@@ -274,19 +286,32 @@ def read_warp(columns: Tensor, side: int) -> Warp:
     return Warp(mass[..., 0], (sums + small * own) / (mass + small))
 
 
-def sample_sources(pictures: Tensor, warp: Warp, side: int, focus: Tensor) -> Tensor:
-    """Sample every source at full resolution where the attention looked, blend by mass: (B, 3, H, W).
+def sampling_fields(warp: Warp, side: int, size: int, focus: Tensor) -> tuple[Tensor, Tensor]:
+    """Warp -> for every pixel the place in each source (B, S, size, size, 2) in [-1, 1] units, and the sources' shares
+    (B, S, size, size), which sum to 1.
 
     `focus`: power of the mass; above 1 the better source wins more than its share, for two pictures of a mouth
     that are not quite in the same place blend into none.
     """
-    batch, height = pictures.shape[0], pictures.shape[-1]
-    own = cell_centres(side, pictures) * (side / 2)
-    shift = (warp.places - own) * (2.0 / side)  # in [-1, 1] units; interpolating shifts keeps the borders straight
+    batch, count = warp.mass.shape[:2]
+    own = cell_centres(side, warp.mass) * (side / 2)
+    shift = (warp.places - own) * (2.0 / side)  # interpolating shifts, not places, keeps the borders straight
     fields = torch.cat([shift, (warp.mass[..., None] + 1e-3) ** focus], dim=-1).flatten(0, 1)
-    fields = F.interpolate(grid(fields, side), size=(height, height), mode="bilinear", align_corners=False)
-    target = cell_centres(height, pictures).unflatten(0, (height, height)) + fields[:, :2].permute(0, 2, 3, 1)
-    sampled = F.grid_sample(pictures.flatten(0, 1), target, mode="bilinear", padding_mode="border", align_corners=False)
-    weights = fields[:, 2:].reshape(batch, -1, 1, height, height)
-    weights = weights / weights.sum(1, keepdim=True)
-    return (weights * sampled.reshape(batch, -1, 3, height, height)).sum(1)
+    fields = F.interpolate(grid(fields, side), size=(size, size), mode="bilinear", align_corners=False)
+    fields = fields.unflatten(0, (batch, count))
+    places = cell_centres(size, fields).unflatten(0, (size, size)) + fields[:, :, :2].permute(0, 1, 3, 4, 2)
+    shares = fields[:, :, 2]
+    return places, shares / shares.sum(1, keepdim=True)
+
+
+def sample_sources(pictures: Tensor, places: Tensor) -> Tensor:
+    """Pictures (B, S, 3, H, W) sampled at places (B, S, H, W, 2) -> (B, S, 3, H, W)."""
+    sampled = F.grid_sample(
+        pictures.flatten(0, 1), places.flatten(0, 1), mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return sampled.unflatten(0, pictures.shape[:2])
+
+
+def blend(sampled: Tensor, shares: Tensor) -> Tensor:
+    """Sampled sources (B, S, 3, H, W) by their shares (B, S, H, W) -> base picture (B, 3, H, W)."""
+    return (sampled * shares[:, :, None]).sum(1)

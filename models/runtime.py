@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,7 +68,7 @@ class Runtime(Protocol):
 
 
 class OnnxRuntime:
-    """The exported graphs on ONNX Runtime's CPU provider."""
+    """The exported graphs on ONNX Runtime's CPU provider. Not for several threads at once."""
 
     device = "cpu"
 
@@ -84,8 +85,11 @@ class OnnxRuntime:
             part: onnxruntime.InferenceSession(
                 str(folder / f"{model}.{part}.onnx"), options, providers=["CPUExecutionProvider"]
             )
-            for part in ("detector", "source", "frame")
+            for part in ("detector", "source", "look", "paint")
         }
+        self._last: tuple[Source, ...] = ()
+        self._feed: dict[str, Any] = {}
+        self._sampled = np.empty((MAX_ACTIVE, self.info.size, self.info.size, 3), np.uint8)
 
     def detect(self, picture: Picture) -> Keypoints:
         picture = resized(picture, self._sessions["detector"].get_inputs()[0].shape[1])
@@ -99,20 +103,27 @@ class OnnxRuntime:
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
             raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
-        feed = {
-            "driving": keypoints[None],
-            "pictures": np.stack([s.picture for s in sources])[None],
-            "keypoints": np.stack([s.keypoints for s in sources])[None],
-            "rows": np.stack([s.features[0] for s in sources])[None],
-            "membership": np.stack([s.features[1] for s in sources])[None],
-        }
-        return self._sessions["frame"].run(None, feed)[0][0]
+        looked = self._sessions["look"].run(None, {"driving": keypoints[None], **self._joined(sources)})
+        places, shares, features = looked
+        for source, place, out in zip(sources, places[0], self._sampled, strict=False):
+            cv2.remap(source.picture, place, None, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
+        sampled = self._sampled[None, : len(sources)]
+        return self._sessions["paint"].run(None, {"sampled": sampled, "shares": shares, "features": features})[0][0]
+
+    def _joined(self, sources: Sequence[Source]) -> dict[str, Any]:
+        """The set's features as the graph takes them; kept, because from frame to frame the set seldom changes."""
+        if len(sources) != len(self._last) or any(a is not b for a, b in zip(sources, self._last, strict=True)):
+            self._last = tuple(sources)
+            self._feed = {
+                "keypoints": np.stack([s.keypoints for s in sources])[None],
+                "rows": np.stack([s.features[0] for s in sources])[None],
+                "membership": np.stack([s.features[1] for s in sources])[None],
+            }
+        return self._feed
 
 
 def resized(picture: Picture, side: int) -> Picture:
     """What the detector sees: every runtime shrinks in the same integers, for keypoints must not depend on it."""
-    import cv2
-
     if picture.shape[0] == side:
         return picture
     return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
