@@ -123,10 +123,7 @@ def topk_kernel(
     in_query = (n < N)[:, None]
     q = tl.load(queries + (caller * N + n)[:, None] * D + d[None, :], mask=in_query & (d < D)[None, :], other=0.0)
     qg = tl.load(query_geometry + (caller * N + n)[:, None] * 4 + (g % 4)[None, :], mask=in_query, other=0.0)
-    if HALVES:
-        qg = halves(qg, (g < 8)[None, :])
-    else:
-        qg = tl.where((g < 4)[None, :], qg, 0.0)
+    qg = halves(qg, (g < 8)[None, :]) if HALVES else tl.where((g < 4)[None, :], qg, 0.0)
     if WIDEN:
         q = q.to(tl.float32)
 
@@ -225,7 +222,7 @@ def topk_attention(
     whatever they hold. By default everything is computed in the queries' own type.
     Raises ValueError on a k outside 1..MAX_K.
     """
-    batch, count, width = keys.shape
+    batch, width = keys.shape[0], keys.shape[2]
     split = dtype is not None
     exact = PRIOR_DIMS if split else 0
     kind = dtype or queries.dtype

@@ -217,8 +217,10 @@ class ImplicitWarp(nn.Module):
         rows = torch.cat([self.extra_values, unit, self.extra_pixels], dim=-1)
         return Extras(keys, F.pad(rows, (0, width - rows.shape[-1])))
 
-    def decode(self, attended: Tensor, unit_queries: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor, Warp]:
-        """Attended rows (B, N, R) -> picture, base picture, warp."""
+    def decode(
+        self, attended: Tensor, unit_queries: Tensor, pictures: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Warp]:
+        """Attended rows (B, N, R) -> picture, base picture, warp. `present` (B, S), bool: sources that are there."""
         config = self.config
         side = self.side(pictures)
         known = [config.values, config.dim, 3]
@@ -230,7 +232,7 @@ class ImplicitWarp(nn.Module):
         features = self.decoder.features(grid(values, side), grid(context, side))
         nudge = self.decoder.nudge(features).tanh().flatten(2).transpose(1, 2)  # at most one cell
         warp = Warp(warp.mass, warp.places + nudge[:, None])
-        base = sample_sources(pictures, warp, side, self.log_focus.exp())
+        base = sample_sources(pictures, warp, side, self.log_focus.exp(), present)
         return self.decoder.correct(features, base), base, warp
 
 
@@ -274,7 +276,7 @@ def read_warp(columns: Tensor, side: int) -> Warp:
     return Warp(mass[..., 0], (sums + small * own) / (mass + small))
 
 
-def sample_sources(pictures: Tensor, warp: Warp, side: int, focus: Tensor) -> Tensor:
+def sample_sources(pictures: Tensor, warp: Warp, side: int, focus: Tensor, present: Tensor | None = None) -> Tensor:
     """Sample every source at full resolution where the attention looked, blend by mass: (B, 3, H, W).
 
     `focus`: power of the mass; above 1 the better source wins more than its share, for two pictures of a mouth
@@ -288,5 +290,7 @@ def sample_sources(pictures: Tensor, warp: Warp, side: int, focus: Tensor) -> Te
     target = cell_centres(height, pictures).unflatten(0, (height, height)) + fields[:, :2].permute(0, 2, 3, 1)
     sampled = F.grid_sample(pictures.flatten(0, 1), target, mode="bilinear", padding_mode="border", align_corners=False)
     weights = fields[:, 2:].reshape(batch, -1, 1, height, height)
+    if present is not None:
+        weights = weights * present[:, :, None, None, None]
     weights = weights / weights.sum(1, keepdim=True)
     return (weights * sampled.reshape(batch, -1, 3, height, height)).sum(1)
