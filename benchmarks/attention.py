@@ -96,6 +96,7 @@ def machine(device: str, threads: int) -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
         "threads": threads,
+        "others_load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # before this run
         "device": device,
         **cuda,
         "python": platform.python_version(),
@@ -295,7 +296,7 @@ def times(network: Any, pictures: list[Picture], ways: dict[str, Any], tell: Any
     return results
 
 
-def timed(attend: Callable[[], Any], seconds: float = 1.5, most: int = 50) -> list[float]:
+def timed(attend: Callable[[], Any], seconds: float = 1.0, most: int = 50) -> list[float]:
     """Milliseconds of at least 3 calls, more while they fit in `seconds`."""
     import torch
 
@@ -417,7 +418,7 @@ def compiled() -> list[dict[str, Any]] | str:
     """Registers, spills and shared memory for sm_80 and sm_90; in a process of its own, without the interpreter."""
     code = (
         "import json; from dataclasses import asdict; from iwcodec.models.attention_triton import resources; "
-        "print(json.dumps([asdict(resources(c, k, b)) for c in (80, 90) for k in (8, 32) for b in (32, 64)]))"
+        "print(json.dumps([asdict(resources(c, k)) for c in (80, 90) for k in (8, 16, 32)]))"
     )
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True)
@@ -488,6 +489,8 @@ class Work:
     """Scores that a CUDA core must look at once at least: one instruction each."""
     bytes: float
     """Through memory, everything read or written once."""
+    cache_bytes: float = 0
+    """Through the second-level cache: every block of MANY queries reads all keys."""
 
 
 def work(implementation: str, sources: int, kept: int = 32) -> Work:
@@ -500,7 +503,12 @@ def work(implementation: str, sources: int, kept: int = 32) -> Work:
     if implementation == "top-k":
         pairs = CELLS * (keys + EXTRAS)
         gathered = min(CELLS * kept, keys) * ROW * FP16
-        return Work(2 * pairs * dim + 2 * CELLS * (kept + EXTRAS) * row, CELLS * keys, once + gathered)
+        return Work(
+            2 * pairs * dim + 2 * CELLS * (kept + EXTRAS) * row,
+            CELLS * keys,
+            once + gathered,
+            keys * dim * FP16 * CELLS / TILE,
+        )
     if implementation == "hierarchical":
         coarse = (CELLS // 4) * (keys // 4)
         fine = CELLS * (kept + EXTRAS)
@@ -528,6 +536,7 @@ def roofline(peaks: Peaks) -> list[dict[str, Any]]:
                     "sources": sources,
                     "gflop": round(todo.tensor_flop / 1e9, 3),
                     "mbytes": round(todo.bytes / 1e6, 2),
+                    "cache_mbytes": round(todo.cache_bytes / 1e6, 1),
                     "floor_us": round(limits[bound], 2),
                     "bound_by": bound,
                     **asdict(peaks),

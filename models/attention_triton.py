@@ -30,12 +30,10 @@ from .geometry import PRIOR_DIMS
 
 MAX_K = 32
 """The running list lives in registers; beyond this it would not."""
-BLOCK_M, BLOCK_R = 64, 32
-"""Keys of a tile; columns of a row taken at a time."""
-FEW, MANY = 32, 64
-"""Queries of a program: every program reads all keys, so more is better where there are queries enough to fill the
-GPU with programs (several callers), and fewer where there are not."""
+BLOCK_N, BLOCK_M, BLOCK_R = 64, 64, 32
+"""Queries of a program, keys of a tile, columns of a row taken at a time."""
 WARPS = 4
+"""One for every 16 queries: no maximum is taken across warps."""
 
 
 class Pages(NamedTuple):
@@ -105,6 +103,7 @@ def topk_kernel(
     DIM: tl.constexpr,  # D rounded up to what tl.dot takes
     PLACES: tl.constexpr,  # S where place columns are wanted, else 0
     SIDE: tl.constexpr,  # cells a side, for the place columns
+    RAGGED: tl.constexpr,  # the last tile is not full
     HALVES: tl.constexpr,  # geometry as two fp16 halves; else as fp32
     WIDEN: tl.constexpr,  # the interpreter multiplies no bf16
     BLOCK_N: tl.constexpr,
@@ -152,18 +151,20 @@ def topk_kernel(
             kt = kt.to(tl.float32)
         tile = tl.dot(qg, kg, input_precision="ieee")
         tile = tl.dot(q, kt, tile, input_precision="ieee")
-        tile = tl.where(in_key, tile, float("-inf"))
+        if RAGGED:
+            tile = tl.where(in_key, tile, float("-inf"))
         # Most tiles end here: nothing in them beats any query's list. Otherwise each turn inserts, for every query,
         # its best remaining key of the tile over its worst of the list.
-        best, at = tl.max(tile, 1, return_indices=True)
+        best = tl.max(tile, 1)
         while tl.max((best > least).to(tl.int32), 0) > 0:
+            best, at = tl.max(tile, 1, return_indices=True)  # thrice the instructions of the maximum alone
             worst = tl.argmin(scores, 1)
             hit = (slot[None, :] == worst[:, None]) & (best > least)[:, None]
             scores = tl.where(hit, best[:, None], scores)
             places = tl.where(hit, (active * M + start + at)[:, None], places)
             tile = tl.where(column[None, :] == at[:, None], float("-inf"), tile)
             least = tl.min(scores, 1)
-            best, at = tl.max(tile, 1, return_indices=True)
+            best = tl.max(tile, 1)
 
     scores = tl.where((slot < K)[None, :], scores, float("-inf"))
     # The extras, 16 at a time and twice: for the softmax's sum here, for their rows below. Holding all their weights
@@ -272,9 +273,8 @@ def paged_topk_attention(
         raise ValueError(f"k from 1 to {MAX_K}, not {k}")
     batch, count, dim = queries.shape
     width, active = pages.rows.shape[-1], table.shape[1]
-    block = queries_per_program(batch * count, queries.device)
     out = torch.empty(batch, count, width + (3 * active if side else 0), device=queries.device)
-    topk_kernel[(triton.cdiv(count, block), batch)](
+    topk_kernel[(triton.cdiv(count, BLOCK_N), batch)](
         queries.contiguous(),
         query_geometry.contiguous(),
         pages.keys,
@@ -291,20 +291,13 @@ def paged_topk_attention(
         width,
         extras.keys.shape[0],
         active,
-        **constants(queries.dtype, dim, k, active if side else 0, side or 1, block),
+        **constants(queries.dtype, dim, k, pages.keys.shape[1], active if side else 0, side or 1),
         num_warps=WARPS,
     )
     return out
 
 
-def queries_per_program(queries: int, device: torch.device) -> int:
-    if device.type != "cuda":
-        return FEW
-    processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return MANY if queries >= 2 * MANY * processors else FEW
-
-
-def constants(dtype: torch.dtype, dim: int, k: int, places: int, side: int, block: int) -> dict[str, Any]:
+def constants(dtype: torch.dtype, dim: int, k: int, cells: int, places: int, side: int) -> dict[str, Any]:
     """What the kernel is compiled for."""
     half = dtype in (torch.float16, torch.bfloat16)
     return {
@@ -314,9 +307,10 @@ def constants(dtype: torch.dtype, dim: int, k: int, places: int, side: int, bloc
         "DIM": max(16, triton.next_power_of_2(dim)),
         "PLACES": places,
         "SIDE": side,
+        "RAGGED": cells % BLOCK_M != 0,
         "HALVES": half,
         "WIDEN": dtype == torch.bfloat16 and triton.knobs.runtime.interpret,
-        "BLOCK_N": block,
+        "BLOCK_N": BLOCK_N,
         "BLOCK_M": BLOCK_M,
         "BLOCK_R": BLOCK_R,
     }
@@ -329,18 +323,19 @@ class Resources:
     capability: int
     dtype: str
     k: int
-    block: int
     registers: int
     spill_store_bytes: int
     spill_load_bytes: int
     shared_bytes: int
     threads: int
     tensor_core_instructions: int
+    tile_instructions: int
+    """Of a warp, for a tile that holds nothing for any list."""
+    turn_instructions: int
+    """Of a warp, for one turn of the selection."""
 
 
-def resources(
-    capability: int, k: int, block: int = MANY, dtype: str = "fp16", dim: int = 32, places: int = 4
-) -> Resources:
+def resources(capability: int, k: int, dtype: str = "fp16", dim: int = 32, places: int = 4) -> Resources:
     """Compile for a GPU that need not be there, with the lite network's sizes.
 
     Not possible in a process that runs Triton's interpreter (TRITON_INTERPRET=1): raises RuntimeError there.
@@ -351,7 +346,7 @@ def resources(
     from triton.compiler import ASTSource
 
     kinds = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-    fixed = constants(kinds[dtype], dim, k, places, 64, block)
+    fixed = constants(kinds[dtype], dim, k, 4096, places, 64)
     pointers = dict.fromkeys(("queries", "keys", "rows", "extra_keys"), f"*{dtype}")
     pointers |= dict.fromkeys(("query_geometry", "key_geometry", "extra_geometry", "extra_rows", "out"), "*fp32")
     pointers |= dict.fromkeys(("table", "counts"), "*i32")
@@ -374,14 +369,31 @@ def resources(
         capability,
         dtype,
         k,
-        block,
         registers,
         stores,
         loads,
         built.metadata.shared,
         32 * built.metadata.num_warps,
         len(re.findall(r"^\s*(?:wgmma\.mma_async|mma)\.sync", built.asm["ptx"], re.M)),
+        *loop_lengths(built.asm["cubin"]),
     )
+
+
+def loop_lengths(cubin: bytes) -> tuple[int, int]:
+    """Machine instructions of the loop over tiles without the selection inside it, and of the selection."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(cubin)
+        command = [triton.knobs.nvidia.cuobjdump.path, "-sass", str(file)]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    code = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", listing)]
+    jumps = ((at, re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)) for at, text in code)
+    loops = [(int(to[1], 16), at) for at, to in jumps if to is not None and int(to[1], 16) < at]
+    # The first loop that has another inside it; both end in their jump back.
+    (first, last), inner = next((a, b) for a in loops for b in loops if a[0] < b[0] and b[1] < a[1])
+    size = code[1][0] - code[0][0]
+    turn = (inner[1] - inner[0]) // size + 1
+    return (last - first) // size + 1 - turn, turn
 
 
 def ptxas(ptx: str, capability: int) -> str:

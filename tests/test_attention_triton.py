@@ -55,6 +55,7 @@ shapes = st.tuples(
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)
 @given(shapes, st.integers(1, 32), st.sampled_from([None, *HALVES]))
 @example((1, 33, 130, 36, 92, 48), 32, torch.float16)  # the lite network's widths, a ragged last tile
+@example((1, 64, 128, 36, 92, 48), 8, torch.float16)  # full tiles
 @example((2, 1, 3, 5, 1, 1), 32, None)  # fewer keys than k
 def test_it_is_the_definition_on_any_shape(shape, k, dtype):
     queries, keys, rows, extras = random_set(*shape, seed=k)
@@ -162,3 +163,5 @@ print(json.dumps([asdict(resources(capability, 32)) for capability in (80, 90)])
         assert 0 < used["registers"] <= 255
         assert 0 < used["shared_bytes"] <= 48 * 1024
         assert used["tensor_core_instructions"] > 0
+        assert 100 < used["tile_instructions"] < 1000
+        assert 100 < used["turn_instructions"] < 1000
