@@ -378,15 +378,17 @@ def kernel(network: Any, pictures: list[Picture], tell: Any) -> dict[str, Any]:
         found = attention_triton.topk_attention(some, case.keys, case.rows, case.extras, 32, dtype)
         checks[name] = round(difference(found, expected), 7)
     tell("kernel", 0.3)
-    turns = {str(k): selection_turns(case.queries[0], case.keys[0], k) for k in (8, 32)}
+    turns = {str(k): selection_turns(case.queries[0], case.keys[0], k) for k in (8, 16, 32)}
     tell("kernel", 0.6)
+    built = compiled()
     return {
         "checked_on": "CUDA" if case.queries.is_cuda else "CPU, Triton's interpreter",
         "queries": some.shape[1],
         "difference_from_definition": checks,
         "agrees": checks["fp32"] <= TOLERANCE,
         "selection": turns,
-        "compiled": compiled(),
+        "compiled": built,
+        "issue_floors": issue_floors(turns, built) if isinstance(built, list) else built,
     }
 
 
@@ -468,13 +470,19 @@ class Peaks:
     tensor_tflops: float
     fp32_tflops: float
     memory_gbs: float
+    processors: int
+    boost_ghz: float
+    capability: int
+    """Whose machine code is counted for it; Ada's is taken to be Ampere's."""
 
 
 PEAKS = {
-    "A100 SXM 80 GB": Peaks(312, 19.5, 2039),
-    "H100 SXM": Peaks(989.4, 66.9, 3350),
-    "RTX 4090": Peaks(165.2, 82.6, 1008),
+    "A100 SXM 80 GB": Peaks(312, 19.5, 2039, 108, 1.41, 80),
+    "H100 SXM": Peaks(989.4, 66.9, 3350, 132, 1.98, 90),
+    "RTX 4090": Peaks(165.2, 82.6, 1008, 128, 2.52, 80),
 }
+SCHEDULERS = 4
+"""Of a multiprocessor; each starts at most one instruction of one warp a cycle."""
 CELLS, CONTENT, GEOMETRY, ROW, EXTRAS = 4096, 32, 16, 83, 48
 """The lite network at 256x256: cells of a source, dimensions, geometry's as halves, columns without places."""
 FP16 = 2
@@ -543,6 +551,28 @@ def roofline(peaks: Peaks) -> list[dict[str, Any]]:
                 }
             )
     return results
+
+
+def issue_floors(turns: dict[str, dict[str, float]], built: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The kernel as compiled, were every scheduler to start an instruction every cycle: microseconds a frame.
+
+    `full`: a caller's share where programs fill the GPU. `alone`: one caller with fewer programs than processors,
+    where the frame takes as long as one program.
+    """
+    floors = []
+    for name, peaks in PEAKS.items():
+        for code in built:
+            if code["capability"] != peaks.capability or str(code["k"]) not in turns:
+                continue
+            tiles = CELLS * SOURCES // TILE
+            cycles = tiles * (
+                code["tile_instructions"] + turns[str(code["k"])]["turns_per_tile"] * code["turn_instructions"]
+            )
+            cycles *= code["threads"] / 32 / SCHEDULERS
+            alone = cycles / peaks.boost_ghz / 1e3
+            full = alone * CELLS / TILE / peaks.processors
+            floors.append({"gpu": name, "k": code["k"], "full_us": round(full, 1), "alone_us": round(alone, 1)})
+    return floors
 
 
 def show(result: dict[str, Any]) -> None:
