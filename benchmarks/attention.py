@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -203,8 +204,6 @@ def implementations(network: Any, threads: int) -> dict[str, tuple[Attend, tuple
 
 def onnx_hierarchical(network: Any, threads: int) -> Attend:
     """The graph of hierarchical attention alone, for one k, on ONNX Runtime's CPU provider."""
-    import io
-
     import onnxruntime
     import torch
 
@@ -223,16 +222,18 @@ def onnx_hierarchical(network: Any, threads: int) -> Attend:
 
     names = ["queries", "keys", "rows", "extra_keys", "extra_rows"]
     blank = np.zeros((network.config.size, network.config.size, 3), np.uint8)
-    file = io.BytesIO()
     free = {"keys": {1: "cells"}, "rows": {1: "cells", 2: "columns"}, "extra_rows": {1: "columns"}}
     example = arrays(make_case(network, [blank] * 2, blank))
-    torch.onnx.export(
-        Graph(), example, file, input_names=names, dynamic_axes=free, opset_version=OPSET, dynamo=False, verbose=False
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "hierarchical.onnx"
+        torch.onnx.export(
+            Graph(), example, str(file), input_names=names, dynamic_axes=free, opset_version=OPSET, dynamo=False
+        )
+        graph = file.read_bytes()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def attend(case: Case, k: int) -> Any:
         if k != kept:
@@ -337,7 +338,7 @@ def precision(network: Any, pictures: list[Picture], tell: Any) -> list[dict[str
     exact = topk_attention(case.queries, case.keys, case.rows, case.extras, kept)
     original, picture = pictures[-1], case.finish(network, exact)
     near = (case.queries @ case.keys.transpose(1, 2)).topk(kept, -1).indices  # the logits that matter
-    results = []
+    results: list[dict[str, Any]] = []
     for dtype in (torch.float16, torch.bfloat16):
         for name, rounded in (("everything", everything), ("content, geometry as halves", content)):
             tell("precision", len(results) / 4)

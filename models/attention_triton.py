@@ -44,7 +44,7 @@ class Pages(NamedTuple):
 
 
 @triton.jit
-def halves(x, high):
+def halves(x, high):  # type: ignore[no-untyped-def]
     """fp32 -> the first fp16 half of each number where `high`, elsewhere the second: together 22 bits."""
     x = tl.minimum(tl.maximum(x, -65000.0), 65000.0)  # a mask may lie beyond fp16
     first = x.to(tl.float16)
@@ -52,7 +52,7 @@ def halves(x, high):
 
 
 @triton.jit
-def extra_logits(
+def extra_logits(  # type: ignore[no-untyped-def]
     q,
     qg,
     extra_keys,
@@ -80,7 +80,7 @@ def extra_logits(
 
 
 @triton.jit
-def topk_kernel(
+def topk_kernel(  # type: ignore[no-untyped-def]
     queries,  # (B, N, D)
     query_geometry,  # (B, N, 4) fp32
     keys,  # (L, M, D)

@@ -186,7 +186,9 @@ class FramePath:
         return torch.autocast(kind, torch.float16, enabled=kind == "cuda", cache_enabled=False)
 
 
-def pack(jobs: Sequence[Job], callers: int, active: int) -> tuple[NDArray[np.float32], ...]:
+def pack(
+    jobs: Sequence[Job], callers: int, active: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
     """Keypoints (callers, K, 3), pages (callers, active) and counts (callers,) of a batch.
 
     Callers beyond the last repeat the first, pages beyond a caller's last repeat its first: a padded place is always
