@@ -60,7 +60,8 @@ class LookGraph(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         network = self.network
         size, side = network.config.size, network.config.size // network.config.cell
-        features, warp, _ = network.search(driving, Sources(rows, keypoints, rows, membership), side)
+        attended, unit_queries, _ = network.attend(driving, Sources(rows, keypoints, rows, membership), side)
+        features, warp = network.look(attended, unit_queries, side)
         places, shares = sampling_fields(warp, side, size, network.log_focus.exp())
         return (places + 1) * (size / 2) - 0.5, shares, features
 

@@ -171,12 +171,11 @@ class ImplicitWarp(nn.Module):
         `dropped` (B, S, M), bool: source cells hidden from attention (semantic dropout in training).
         """
         side = self.side(sources.pictures)
-        features, warp, logits = self.search(driving, sources, side, dense, dropped, want_logits)
-        places, shares = sampling_fields(warp, side, sources.pictures.shape[-1], self.log_focus.exp())
-        base = blend(sample_sources(sources.pictures, places), shares)
-        return Generated(self.decoder.correct(features, base), base, warp, logits)
+        attended, unit_queries, logits = self.attend(driving, sources, side, dense, dropped, want_logits)
+        picture, base, warp = self.decode(attended, unit_queries, sources.pictures)
+        return Generated(picture, base, warp, logits)
 
-    def search(
+    def attend(
         self,
         driving: Tensor,
         sources: Sources,
@@ -184,8 +183,8 @@ class ImplicitWarp(nn.Module):
         dense: bool = False,
         dropped: Tensor | None = None,
         want_logits: bool = False,
-    ) -> tuple[Tensor, Warp, Tensor | None]:
-        """All of `generate` that needs no source picture -> decoder features, where to sample the sources, logits."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """-> attended rows (B, N, R), unit queries (B, N, d), coarse logits when wanted."""
         queries, unit_queries = self.queries(driving, side)
         keys = self.keys(driving, sources, side)
         if dropped is not None:
@@ -198,9 +197,7 @@ class ImplicitWarp(nn.Module):
             attended = dense_attention(queries, keys, rows, extras)
         else:
             attended = hierarchical_attention(queries, keys, rows, extras, side, self.config.top_k)
-        logits = coarse_logits(queries, keys, side) if want_logits else None
-        features, warp = self.look(attended, unit_queries, side)
-        return features, warp, logits
+        return attended, unit_queries, coarse_logits(queries, keys, side) if want_logits else None
 
     def side(self, pictures: Tensor) -> int:
         return pictures.shape[-1] // self.config.cell
@@ -231,6 +228,16 @@ class ImplicitWarp(nn.Module):
         keys = torch.cat([unit, geometry], dim=-1)
         rows = torch.cat([self.extra_values, unit, self.extra_pixels], dim=-1)
         return Extras(keys, F.pad(rows, (0, width - rows.shape[-1])))
+
+    def decode(
+        self, attended: Tensor, unit_queries: Tensor, pictures: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Warp]:
+        """Attended rows (B, N, R) -> picture, base picture, warp. `present` (B, S), bool: sources that are there."""
+        side = self.side(pictures)
+        features, warp = self.look(attended, unit_queries, side)
+        places, shares = sampling_fields(warp, side, pictures.shape[-1], self.log_focus.exp(), present)
+        base = blend(sample_sources(pictures, places), shares)
+        return self.decoder.correct(features, base), base, warp
 
     def look(self, attended: Tensor, unit_queries: Tensor, side: int) -> tuple[Tensor, Warp]:
         """Attended rows (B, N, R) -> decoder features (B, trunk, g, g), and where to sample the sources."""
@@ -286,7 +293,9 @@ def read_warp(columns: Tensor, side: int) -> Warp:
     return Warp(mass[..., 0], (sums + small * own) / (mass + small))
 
 
-def sampling_fields(warp: Warp, side: int, size: int, focus: Tensor) -> tuple[Tensor, Tensor]:
+def sampling_fields(
+    warp: Warp, side: int, size: int, focus: Tensor, present: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Warp -> for every pixel the place in each source (B, S, size, size, 2) in [-1, 1] units, and the sources' shares
     (B, S, size, size), which sum to 1.
 
@@ -301,6 +310,8 @@ def sampling_fields(warp: Warp, side: int, size: int, focus: Tensor) -> tuple[Te
     fields = fields.unflatten(0, (batch, count))
     places = cell_centres(size, fields).unflatten(0, (size, size)) + fields[:, :, :2].permute(0, 1, 3, 4, 2)
     shares = fields[:, :, 2]
+    if present is not None:
+        shares = shares * present[:, :, None, None]
     return places, shares / shares.sum(1, keepdim=True)
 
 

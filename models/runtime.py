@@ -145,13 +145,18 @@ def list_models(folder: Path = WEIGHTS) -> list[str]:
 
 
 def load_runtime(model: str = DEFAULT_MODEL, kind: str = "auto", threads: int | None = None) -> Runtime:
-    """`kind`: "onnx" (CPU), "torch" (CPU or CUDA) or "auto": CUDA through torch where there is one, else ONNX."""
+    """`kind`: "onnx" (CPU), "torch" (CPU or CUDA), "cuda" (one captured graph a frame, runtime_cuda.py) or "auto":
+    CUDA through torch where there is one, else ONNX."""
+    if kind == "cuda":
+        from .runtime_cuda import CudaRuntime
+
+        return CudaRuntime(model)
     if kind == "torch" or (kind == "auto" and cuda_is_there()):
         from .runtime_torch import TorchRuntime
 
         return TorchRuntime(model)
     if kind not in ("auto", "onnx"):
-        raise ValueError(f"no runtime {kind!r}: auto, onnx or torch")
+        raise ValueError(f"no runtime {kind!r}: auto, onnx, torch or cuda")
     return OnnxRuntime(model, threads)
 
 
