@@ -10,6 +10,7 @@ Below their floor the encoders spend what they want. What a conventional system 
 fewer pictures; `shrink` and `skip` do that.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -58,6 +59,11 @@ class RivalResult:
     def kbps(self) -> float:
         return sum(self.frame_bytes) * 8 * float(self.fps) / len(self.frame_bytes) / 1000
 
+    @property
+    def digest(self) -> str:
+        """Of every bit of the coded clip, in hexadecimal."""
+        return hashlib.sha256(b"".join(self._packets)).hexdigest()[:16]
+
     def pictures(self) -> Iterator[Picture]:
         """Decoded pictures (size, size, 3), as many as were given; a skipped one repeats the one before."""
         decoder = cast(av.VideoCodecContext, av.CodecContext.create(_RIVALS[self.codec].decoder, "r"))
@@ -82,11 +88,9 @@ def encode_rival(
     `codec` is one of CODECS. `shrink` codes at 1/shrink of the width and height (bicubic enlargement afterwards),
     `skip` codes every skip-th picture and shows it `skip` times.
     """
-    if codec not in _RIVALS:
-        raise ValueError(f"codec must be one of {', '.join(CODECS)}, not {codec}")
+    options = rival_settings(codec, kbps)
     rival, rate = _RIVALS[codec], Fraction(fps).limit_denominator(1001)
     encoder: av.VideoCodecContext | None = None
-    options = rival.options(max(1, round(kbps * 1000)))
     packets: list[bytes] = []
     frame_bytes: list[int] = []
     seconds, size, keys = 0.0, 0, 0
@@ -109,6 +113,13 @@ def encode_rival(
     if encoder is None:
         raise ValueError("no pictures to encode")
     return RivalResult(codec, size, rate, frame_bytes, options, seconds, shrink, skip, keys, packets)
+
+
+def rival_settings(codec: str, kbps: float) -> dict[str, str]:
+    """FFmpeg's options for a codec at a rate, beside bit_rate, one thread and no second key picture."""
+    if codec not in _RIVALS:
+        raise ValueError(f"codec must be one of {', '.join(CODECS)}, not {codec}")
+    return _RIVALS[codec].options(max(1, round(kbps * 1000)))
 
 
 def _open(name: str, size: int, fps: Fraction, options: dict[str, str], bit_rate: int) -> av.VideoCodecContext:
