@@ -8,7 +8,10 @@ import typer
 
 from ..cli import register
 
-COMMANDS = ("rd",)
+COMMANDS = (
+    "rd",
+    "report",
+)
 """Modules of this package whose `command` becomes `iwcodec bench NAME`."""
 
 app = typer.Typer(help="Measure rate, quality and speed beside other codecs.", no_args_is_help=True)
