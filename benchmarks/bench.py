@@ -11,6 +11,7 @@ from ..cli import register
 COMMANDS = (
     "rd",
     "report",
+    "speed",
 )
 """Modules of this package whose `command` becomes `iwcodec bench NAME`."""
 

@@ -468,14 +468,15 @@ def summary_table(results: dict[str, Any]) -> Table:
     """kbps spent and dB of every codec at every rate asked for, means over the clips."""
     column = "psnr_rgb" if "psnr_rgb" in results["metrics"] else results["metrics"][0]
     clips = len(results["clips"])
-    table = Table(title=f"kbps spent: {column}, mean of {clips} clip{'s' * (clips > 1)}", title_justify="left")
+    title = f"{column} over kbps spent, mean of {clips} clip{'s' * (clips > 1)}"
+    table = Table(title=title, title_justify="left", padding=(0, 0, 0, 1), show_lines=True)
     table.add_column("asked")
     for rate in rates_of(results):
         table.add_column(f"{rate:g}", justify="right")
     for codec in codecs_of(results):
         found = {rate: (kbps, quality) for rate, kbps, quality in mean_points(results, codec, column)}
         cells = (found.get(rate) for rate in rates_of(results))
-        table.add_row(codec, *("" if cell is None else f"{cell[0]:.1f}: {cell[1]:.2f}" for cell in cells))
+        table.add_row(codec, *("" if cell is None else f"{cell[1]:.2f}\n{cell[0]:.1f}" for cell in cells))
     return table
 
 

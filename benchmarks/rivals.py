@@ -48,8 +48,8 @@ class RivalResult:
     fps: Fraction
     frame_bytes: list[int]
     settings: dict[str, str]
-    seconds: float
-    """Time spent in the encoder alone."""
+    frame_seconds: list[float]
+    """Time spent in the encoder alone, for each picture that was coded."""
     shrink: int
     skip: int
     key_pictures: int
@@ -58,6 +58,10 @@ class RivalResult:
     @property
     def kbps(self) -> float:
         return sum(self.frame_bytes) * 8 * float(self.fps) / len(self.frame_bytes) / 1000
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.frame_seconds)
 
     @property
     def digest(self) -> str:
@@ -93,7 +97,8 @@ def encode_rival(
     encoder: av.VideoCodecContext | None = None
     packets: list[bytes] = []
     frame_bytes: list[int] = []
-    seconds, size, keys = 0.0, 0, 0
+    seconds: list[float] = []
+    size, keys = 0, 0
     for number, picture in enumerate(pictures):
         if number % skip:
             frame_bytes.append(0)
@@ -104,7 +109,7 @@ def encode_rival(
         started = time.perf_counter()
         with kept_priority():
             encoded = encoder.encode(_frame(picture, shrink, number // skip))
-        seconds += time.perf_counter() - started
+        seconds.append(time.perf_counter() - started)
         if len(encoded) != 1:
             raise RuntimeError(f"{rival.encoder} returned {len(encoded)} packets for one picture")
         keys += encoded[0].is_keyframe
