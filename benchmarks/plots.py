@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CodecError
+from .bdrate import frontier
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ AXES = {
     "missing_faces": "share of faces lost (less is better)",
     "cvvdp": "ColorVideoVDP, JOD",
 }
+LOWER_IS_BETTER = ("flicker", "motion_error", "lpips", "fid", "akd", "missing_faces")
 TICKS = (1, 2, 3, 4, 6, 8, 12, 20, 40, 60, 100, 200)
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
@@ -51,14 +53,17 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def draw(curves: Curves, column: str, title: str, files: Sequence[Path]) -> None:
-    """One plot, written to every file; the suffixes decide how."""
+    """One plot, written to every file; the suffixes decide how.
+
+    Lines join the points that no other of the codec beats; what an encoder does below its floor stands alone.
+    """
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
-    _lines(axes, curves, 1.0)
+    _lines(axes, curves, column, 1.0)
     _frame(axes, column)
     axes.set_title(title, loc="left", fontsize=11)
     figure.canvas.draw()
-    _name_curves(axes, curves)
+    _name_curves(axes, {codec: useful(points, column) for codec, points in curves.items()})
     for file in files:
         figure.savefig(file, dpi=150)
     plt.close(figure)
@@ -75,7 +80,7 @@ def draw_grid(clips: Mapping[str, Curves], column: str, title: str, files: Seque
     places = iter(fields.flat)
     for name, curves in clips.items():
         axes = next(places)
-        _lines(axes, curves, 0.6)
+        _lines(axes, curves, column, 0.6)
         _frame(axes, column, small=True)
         axes.set_title(name, fontsize=8, loc="left")
     key = next(places)
@@ -106,9 +111,18 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _lines(axes: Any, curves: Curves, scale: float) -> None:
+def _lines(axes: Any, curves: Curves, column: str, scale: float) -> None:
     for codec in sorted(curves, key=lambda name: LOOKS[name].width):
-        _plot(axes, codec, curves[codec], scale)
+        best = useful(curves[codec], column)
+        _plot(axes, codec, best, scale)
+        for point in set(curves[codec]) - set(best):
+            _plot(axes, codec, [point], scale * 0.7)
+
+
+def useful(points: Sequence[tuple[float, float]], column: str) -> list[tuple[float, float]]:
+    """The frontier, whichever way the metric runs."""
+    sign = -1 if column in LOWER_IS_BETTER else 1
+    return [(kbps, sign * value) for kbps, value in frontier([(kbps, sign * value) for kbps, value in points])]
 
 
 def _plot(axes: Any, codec: str, points: Sequence[tuple[float, float]], scale: float) -> None:

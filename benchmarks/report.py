@@ -18,7 +18,6 @@ from .rd import ANCHORS, PICTURES, Point, codecs_of, mean_points, picture_name, 
 
 SHOWN_KBPS = (4.0, 8.0, 20.0)
 """Rates at which the page shows pictures: every codec's point whose spent rate is nearest (by ratio)."""
-LOWER_IS_BETTER = ("flicker", "motion_error", "lpips", "fid", "akd", "missing_faces")
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em; color: #111; }
@@ -121,9 +120,9 @@ def _origin(results: dict[str, Any]) -> str:
 
 
 def _title(results: dict[str, Any], column: str) -> str:
-    clips = results["clips"]
-    size = results["size"]
-    return f"Mean of {_count(len(clips), 'clip')}, {size}x{size}, low delay, payload only"
+    clips, size = results["clips"], results["size"]
+    what = next(iter(clips)) if len(clips) == 1 else f"mean of {len(clips)} clips"
+    return f"{AXES[column]}: {what}, {size}x{size}, low delay, payload only"
 
 
 def _count(number: int, noun: str) -> str:
