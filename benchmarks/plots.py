@@ -37,12 +37,12 @@ AXES = {
     "ssim": "SSIM",
     "ms_ssim": "MS-SSIM",
     "vmaf": "VMAF",
-    "flicker": "flicker, grey levels (less is better)",
-    "motion_error": "motion error, pixels (less is better)",
+    "flicker": "Flicker, grey levels (less is better)",
+    "motion_error": "Motion error, pixels (less is better)",
     "lpips": "LPIPS (less is better)",
     "fid": "FID (less is better)",
-    "akd": "average keypoint distance, pixels (less is better)",
-    "missing_faces": "share of faces lost (less is better)",
+    "akd": "Average keypoint distance, pixels (less is better)",
+    "missing_faces": "Share of faces lost (less is better)",
     "cvvdp": "ColorVideoVDP, JOD",
 }
 LOWER_IS_BETTER = ("flicker", "motion_error", "lpips", "fid", "akd", "missing_faces")
@@ -63,7 +63,7 @@ def draw(curves: Curves, column: str, title: str, files: Sequence[Path]) -> None
     _frame(axes, column)
     axes.set_title(title, loc="left", fontsize=11)
     figure.canvas.draw()
-    _name_curves(axes, {codec: useful(points, column) for codec, points in curves.items()})
+    _name_curves(axes, curves, column)
     for file in files:
         figure.savefig(file, dpi=150)
     plt.close(figure)
@@ -162,11 +162,13 @@ def _frame(axes: Any, column: str, small: bool = False) -> None:
         axes.set_ylabel(AXES.get(column, column))
 
 
-def _name_curves(axes: Any, curves: Curves) -> None:
+def _name_curves(axes: Any, curves: Curves, column: str) -> None:
     """Each name goes beside a point of its curve, where it covers least of the other curves and names."""
+    joined = {codec: useful(points, column) for codec, points in curves.items()}
     taken: list[tuple[float, float]] = []
-    for points in curves.values():
-        taken += _along(axes.transData.transform([tuple(point) for point in points]))
+    for codec, points in curves.items():
+        taken += _along(axes.transData.transform(joined[codec]))
+        taken += [(x, y) for x, y in axes.transData.transform([*points])] * 3
     boxes: list[tuple[float, float, float, float]] = []
     area = axes.get_window_extent()
     renderer = axes.figure.canvas.get_renderer()
@@ -178,7 +180,7 @@ def _name_curves(axes: Any, curves: Curves) -> None:
         extent = text.get_window_extent(renderer)
         width, height = extent.width, extent.height
         best: tuple[float, tuple[float, float, float, float]] | None = None
-        for rank, (x, y) in enumerate(reversed(axes.transData.transform([tuple(p) for p in curves[codec]]).tolist())):
+        for rank, (x, y) in enumerate(reversed(axes.transData.transform(joined[codec]).tolist())):
             for left, bottom in (
                 (x + 9, y - height / 2),
                 (x - width - 9, y + 6),

@@ -490,11 +490,10 @@ def comparison_lines(results: dict[str, Any]) -> Iterator[str]:
             ("bd_quality", f" {row['metric']} at equal rate"),
         ):
             found = row[name]
-            said = (
-                "no common range"
-                if found is None
-                else (
-                    f"{found['mean']:+.2f}{unit} ({found['low']:+.2f} to {found['high']:+.2f}, {found['clips']} clips)"
-                )
-            )
+            if found is None:
+                said = f"no common range for {row['metric']}"
+            else:
+                said = f"{found['mean']:+.2f}{unit}"
+                if found["clips"] > 1:
+                    said += f" ({found['low']:+.2f} to {found['high']:+.2f}, {found['clips']} clips)"
             yield f"{OURS} against {row['anchor']}{where}: {said}"

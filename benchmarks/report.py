@@ -93,16 +93,18 @@ def _rd(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
         files = [out / f"rd-{column}.{suffix}" for suffix in ("png", "svg")]
         plots.draw(curves, column, _title(results, column), files)
         yield _svg(files[1], f"{AXES[column]} over kbps")
+    for name, clip in clips.items():
+        folder = file.parent / "pictures" / name
+        if clip["may_be_shown"] and (folder / "original-0.png").is_file():
+            yield from _pictures(name, clip, folder)
+    if results.get("comparisons"):
+        yield from _comparisons(results["comparisons"])
     yield from _tables(results)
     if len(clips) > 1:
         column = "psnr_rgb" if "psnr_rgb" in results["metrics"] else results["metrics"][0]
         files = [out / f"rd-clips.{suffix}" for suffix in ("png", "svg")]
         plots.draw_grid(_by_clip(results, column), column, f"{AXES[column]} over kbps, by clip", files)
         yield "<h2>Each clip</h2>" + _svg(files[1], "each clip")
-    for name, clip in clips.items():
-        folder = file.parent / "pictures" / name
-        if clip["may_be_shown"] and (folder / "original-0.png").is_file():
-            yield from _pictures(name, clip, folder)
 
 
 def _origin(results: dict[str, Any]) -> str:
@@ -164,8 +166,6 @@ def _tables(results: dict[str, Any]) -> Iterable[str]:
         yield f"<h2>{escape(AXES[column])}</h2>"
         yield "<p class='note'>Under each figure the kbps really spent; columns are what was asked for.</p>"
         yield _table(["", *(f"{rate:g} kbps" for rate in rates_of(results))], rows)
-    if results.get("comparisons"):
-        yield from _comparisons(results["comparisons"])
 
 
 def _digits(column: str) -> int:
@@ -197,6 +197,8 @@ def _comparisons(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
 def _interval(found: dict[str, Any] | None, unit: str) -> str:
     if found is None:
         return "nothing in common"
+    if found["clips"] == 1:
+        return f"{found['mean']:+.2f}{unit}"
     return (
         f"{found['mean']:+.2f}{unit} <small>({found['low']:+.2f} to {found['high']:+.2f}; "
         f"{_count(found['clips'], 'clip')})</small>"
