@@ -64,8 +64,7 @@ def draw(curves: Curves, column: str, title: str, files: Sequence[Path]) -> None
     axes.set_title(title, loc="left", fontsize=11)
     figure.canvas.draw()
     _name_curves(axes, curves, column)
-    for file in files:
-        figure.savefig(file, dpi=150)
+    _save(figure, files, 150)
     plt.close(figure)
 
 
@@ -93,9 +92,14 @@ def draw_grid(clips: Mapping[str, Curves], column: str, title: str, files: Seque
     for axes in places:
         axes.axis("off")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    for file in files:
-        figure.savefig(file, dpi=120)
+    _save(figure, files, 120)
     plt.close(figure)
+
+
+def _save(figure: Any, files: Sequence[Path], dpi: int) -> None:
+    """The same picture is the same file, whenever it is drawn."""
+    for file in files:
+        figure.savefig(file, dpi=dpi, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 def _pyplot() -> Any:

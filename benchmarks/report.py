@@ -252,13 +252,23 @@ def _figure(file: Path, text: str) -> str:
 def _speed(results: dict[str, Any]) -> Iterable[str]:
     yield f"<h2>Speed: {_count(results['threads'], 'thread')}, {results['size']}x{results['size']}</h2>"
     yield _origin(results)
+    keys = ("p50_ms", "p95_ms", "p99_ms", "per_s")
     rows = [
-        [
-            escape(row["stage"]),
-            row["sources"] or "",
-            *(f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
-            f"{row['per_s']:.1f}",
-        ]
+        [escape(row["stage"]), str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in keys)]
         for row in results["stages"]
     ]
     yield _table(["stage", "sources", "p50, ms", "p95, ms", "p99, ms", "a second"], rows)
+    inside = [
+        [escape(row["part"]), str(row["sources"]), f"{row['ms']:.2f}", f"{row['share']:.0%}"]
+        for row in results["parts"]
+    ]
+    yield "<h3>Inside the network, for one frame</h3>" + _table(["part", "sources", "ms", "share"], inside)
+    yield _table(
+        ["ratio of medians", ""], [[escape(name), f"{value:.2f}"] for name, value in results["ratios"].items()]
+    )
+    memory = [[escape(name), f"{value:.0f} MB"] for name, value in results["memory_mb"].items()]
+    if results["soak"] is not None:
+        soak = results["soak"]
+        memory.append([f"early in {soak['frames']} frames", f"{soak['early_mb']:.0f} MB"])
+        memory.append([f"after {soak['frames']} frames", f"{soak['late_mb']:.0f} MB"])
+    yield _table(["memory", ""], memory)
