@@ -12,6 +12,8 @@ COMMANDS = (
     "rd",
     "report",
     "speed",
+    "tables",
+    "ablation",
 )
 """Modules of this package whose `command` becomes `iwcodec bench NAME`."""
 
