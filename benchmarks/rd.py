@@ -348,7 +348,7 @@ def _spool(pictures: Iterator[Picture], file: Path) -> Any:
     file.unlink(missing_ok=True)
     with file.open("wb") as out:
         for picture in pictures:
-            out.write(np.ascontiguousarray(picture))
+            out.write(picture.tobytes())
             count, shape = count + 1, (picture.shape[0], picture.shape[1], 3)
     return np.memmap(file, np.uint8, "r", shape=(count, *shape))
 

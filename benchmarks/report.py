@@ -245,7 +245,7 @@ def _figure(file: Path, text: str) -> str:
     picture = cv2.imread(str(file))
     if picture is None:
         raise CodecError(f"{file} is no picture.")
-    data = base64.b64encode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 93])[1]).decode()
+    data = base64.b64encode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 93])[1].tobytes()).decode()
     return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{escape(text)}</figcaption></figure>'
 
 

@@ -135,11 +135,11 @@ def run(
     stages: list[Stage] = []
     work: list[Callable[[], Iterable[Stage]]] = [
         lambda: [camera(frames, runtime.info.size)],
-        lambda: [timed("detector", (lambda p=p: runtime.detect(p) for p in pictures))],
+        lambda: [timed("detector", runtime.detect, pictures)],
         lambda: motion(np.stack(keypoints)),
         lambda: source_coding(pictures),
-        lambda: [timed("source preparation", (lambda p=p: runtime.prepare(p) for p in pictures))],
-        *(lambda n=n: [rebuilding(runtime, pictures, keypoints, n)] for n in SOURCES),
+        lambda: [timed("source preparation", runtime.prepare, pictures)],
+        lambda: [rebuilding(runtime, pictures, keypoints, count) for count in SOURCES],
         lambda: av1(pictures),
     ]
     for number, task in enumerate(work):
@@ -175,12 +175,14 @@ def default_threads() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-def timed(name: str, calls: Iterable[Callable[[], object]], sources: int | None = None, each: int = 1) -> Stage:
-    """Each call once, which is for `each` frames; the first WARM are not counted."""
+def timed(
+    name: str, work: Callable[[Any], object], inputs: Iterable[Any], sources: int | None = None, each: int = 1
+) -> Stage:
+    """The work on each input, which is for `each` frames; the first WARM are not counted."""
     seconds = []
-    for call in calls:
+    for given in inputs:
         started = time.perf_counter()
-        call()
+        work(given)
         seconds.append((time.perf_counter() - started) / each)
     return summarised(name, seconds[WARM:], sources)
 
@@ -208,10 +210,10 @@ def camera(frames: int, size: int) -> Stage:
     video = frame_input(sample_clip(), EncodeOptions(size), lambda name, share: None)
     crop = video.crops[0]
 
-    def convert() -> None:
-        crop_resize(taken.reformat(format="rgb24").to_ndarray(), crop, size)
+    def convert(frame: av.VideoFrame) -> None:
+        crop_resize(np.asarray(frame.reformat(format="rgb24").to_ndarray(), np.uint8), crop, size)
 
-    return timed("camera picture to square RGB", [convert] * (frames + WARM))
+    return timed("camera picture to square RGB", convert, [taken] * (frames + WARM))
 
 
 def motion(keypoints: NDArray[np.float32]) -> Iterator[Stage]:
@@ -219,26 +221,24 @@ def motion(keypoints: NDArray[np.float32]) -> Iterator[Stage]:
     quantiser, coder = Quantiser(), MotionCoder(load_tables())
     messages = [keypoints[n : n + MESSAGE] for n in range(len(keypoints) - MESSAGE + 1)]
     payloads: list[bytes] = []
-    yield timed(
-        "motion coding",
-        (lambda m=m: payloads.append(coder.encode(quantiser.quantise_track(m), None)) for m in messages),
-        each=MESSAGE,
-    )
     count = keypoints.shape[1]
-    yield timed(
-        "motion decoding",
-        (lambda p=p: quantiser.dequantise(coder.decode(p, MESSAGE, count, None)) for p in payloads),
-        each=MESSAGE,
-    )
+
+    def encode(message: NDArray[np.float32]) -> None:
+        payloads.append(coder.encode(quantiser.quantise_track(message), None))
+
+    def decode(payload: bytes) -> None:
+        quantiser.dequantise(coder.decode(payload, MESSAGE, count, None))
+
+    yield timed("motion coding", encode, messages, each=MESSAGE)
+    yield timed("motion decoding", decode, payloads, each=MESSAGE)
 
 
 def source_coding(pictures: Sequence[Picture]) -> Iterator[Stage]:
     """The sender's includes decoding what it sent; a key picture takes several times as long as those after it."""
-    encoder = SourceEncoder(len(pictures[0]))
+    encoder, decoder = SourceEncoder(len(pictures[0])), SourceDecoder(len(pictures[0]))
     units: list[bytes] = []
-    yield timed("source coding", (lambda p=p: units.append(encoder.add(p)) for p in pictures))
-    decoder = SourceDecoder(len(pictures[0]))
-    yield timed("source decoding", (lambda u=u: decoder.add(u) for u in units))
+    yield timed("source coding", lambda picture: units.append(encoder.add(picture)), pictures)
+    yield timed("source decoding", decoder.add, units)
 
 
 def library_of(runtime: Runtime, pictures: Sequence[Picture], count: int) -> Decoder:
@@ -251,7 +251,7 @@ def library_of(runtime: Runtime, pictures: Sequence[Picture], count: int) -> Dec
 
 def rebuilding(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[Any], count: int) -> Stage:
     decoder = library_of(runtime, pictures, count)
-    return timed("rebuilding a frame", (lambda k=k: decoder.reconstruct(k) for k in keypoints), count)
+    return timed("rebuilding a frame", decoder.reconstruct, keypoints, count)
 
 
 def av1(pictures: Sequence[Picture]) -> Iterator[Stage]:
@@ -310,7 +310,8 @@ def profiled(folder: Path) -> Iterator[list[Any]]:
     """Sessions of ONNX Runtime made inside write profiles into the folder; yields the list they are added to."""
     import onnxruntime
 
-    plain, sessions = onnxruntime.InferenceSession, []
+    plain = onnxruntime.InferenceSession
+    sessions: list[Any] = []
 
     class Profiled(plain):  # type: ignore[misc, valid-type]
         def __init__(self, model: Any, sess_options: Any = None, *rest: Any, **named: Any) -> None:
