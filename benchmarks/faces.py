@@ -34,7 +34,7 @@ class Landmarks:
             from facenet_pytorch import MTCNN
         except (ImportError, RuntimeError) as error:  # torchvision raises the latter where it does not fit torch
             raise MetricUnavailableError(
-                "AKD needs facenet-pytorch (pip install --no-deps facenet-pytorch) with a torchvision that fits torch, "
+                "AKD needs facenet-pytorch and a torchvision built for this torch (pip install --no-deps both), "
                 f"requests, tqdm and Pillow: {error}."
             ) from error
         self._finder = MTCNN(select_largest=False, device="cpu")
