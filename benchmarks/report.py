@@ -13,6 +13,7 @@ import typer
 from ..cli import console
 from ..errors import CodecError
 from . import experiment, plots
+from .bdrate import frontier
 from .plots import AXES, LOOKS
 from .rd import ANCHORS, PICTURES, Point, codecs_of, mean_points, picture_name, rates_of
 
@@ -233,12 +234,15 @@ def _pictures(name: str, clip: dict[str, Any], folder: Path) -> Iterable[str]:
 
 
 def nearest(points: Sequence[Point], kbps: float) -> list[Point]:
-    """Of each codec the point whose spent rate is nearest by ratio, in the order of LOOKS."""
-    return [
-        min(own, key=lambda point: abs(math.log(point["kbps"] / kbps)))
-        for codec in LOOKS
-        if (own := [point for point in points if point["codec"] == codec])
-    ]
+    """Of each codec the point whose spent rate is nearest by ratio, in the order of LOOKS. Points that another of the
+    codec beats at no higher rate are left out: below its floor an encoder can do worse for more."""
+    found = []
+    for codec in LOOKS:
+        own = [point for point in points if point["codec"] == codec]
+        best = frontier([(point["kbps"], point["scores"].get("psnr_rgb", 0.0)) for point in own])
+        useful = [point for point in own if (point["kbps"], point["scores"].get("psnr_rgb", 0.0)) in best]
+        found += sorted(useful, key=lambda point: abs(math.log(point["kbps"] / kbps)))[:1]
+    return found
 
 
 def _figure(file: Path, text: str) -> str:

@@ -95,7 +95,8 @@ def test_only_pictures_that_may_be_shown(tmp_path: Path) -> None:
 
 
 def test_the_nearest_rate_is_by_ratio() -> None:
-    points = [{"codec": "x264", "asked_kbps": 0, "kbps": kbps} for kbps in (4.0, 11.0)]
+    curve = ((4.0, 20.0), (11.0, 30.0), (6.5, 10.0))
+    points = [{"codec": "x264", "kbps": kbps, "scores": {"psnr_rgb": quality}} for kbps, quality in curve]
     assert [point["kbps"] for point in report.nearest(points, 7.0)] == [11.0]
     assert [point["kbps"] for point in report.nearest(points, 6.0)] == [4.0]
 
