@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test clean
+.PHONY: help demo bench test clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,10 @@ $(VENV)/dev: $(VENV)/base
 demo: $(VENV)/base ## Encode and decode the bundled clip; writes demo/side_by_side.mp4 and demo/contact_sheet.png
 	$(BIN)/iwcodec demo --out demo
 
+bench: $(VENV)/base ## Rate against quality on the bundled clip beside other codecs; writes bench/report.html
+	$(BIN)/iwcodec bench rd --rates 4,8,20 --metrics psnr,vmaf --pictures --out bench
+	$(BIN)/iwcodec bench report bench/rd.json
+
 test: $(VENV)/dev ## Lint, types and the whole test suite
 	@echo "== ruff"
 	$(BIN)/ruff check .
@@ -41,4 +45,4 @@ test: $(VENV)/dev ## Lint, types and the whole test suite
 	$(BIN)/pytest
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) build demo
+	rm -rf $(VENV) build demo bench

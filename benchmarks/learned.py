@@ -1,14 +1,14 @@
-"""Metrics that look through a trained network: LPIPS and FID.
+"""Metrics that others have trained: LPIPS, FID, ColorVideoVDP.
 
-Their weights are published by others and not part of this package. They are read from the folder that the environment
-variable IWCODEC_METRIC_WEIGHTS names; without them MetricUnavailableError says which file is missing and where it comes
-from. PyTorch is imported only when one of these is asked for.
+The weights of the first two are published by others and not part of this package. They are read from the folder that
+the environment variable IWCODEC_METRIC_WEIGHTS names; without them MetricUnavailableError says which file is missing
+and where it comes from. PyTorch is imported only when one of these is asked for.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,33 @@ ORIGIN = {
 
 _LPIPS_SHIFT, _LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _ALEXNET_LAYERS = ((0, 4, 2), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1))  # number, stride, padding
+
+
+def check_inception(folder: Path | None = None) -> None:
+    """Raises MetricUnavailableError where `fid` would."""
+    _load(INCEPTION, folder)
+
+
+class ColorVideoVdp:
+    """R. K. Mantiuk et al., SIGGRAPH 2024: quality in just objectionable differences, 10 when none can be seen.
+
+    As seen on the metric's standard screen, 30 inch at 3840 x 2160 from 0.75 m. Needs the package cvvdp.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import pycvvdp
+        except ImportError as error:
+            raise MetricUnavailableError(
+                f"ColorVideoVDP needs the package cvvdp (pip install cvvdp); {error.name or error} is missing."
+            ) from error
+        self._metric = pycvvdp.cvvdp(display_name="standard_4k", quiet=True)
+
+    def __call__(self, originals: Sequence[Picture], decoded: Sequence[Picture], fps: float) -> float:
+        quality, _ = self._metric.predict(
+            np.stack(decoded), np.stack(originals), dim_order="FHWC", frames_per_second=fps
+        )
+        return float(quality)
 
 
 class Lpips:

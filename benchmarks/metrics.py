@@ -7,8 +7,7 @@ import json
 import math
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 Plane = NDArray[np.float64]
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+SMALLEST = 176
+"""Pixels a side that five scales of an 11 x 11 window need."""
 STILL = 2.0
 """Grey levels: the original counts as still where it changes by no more from one frame to the next."""
 
@@ -29,40 +30,58 @@ class MetricUnavailableError(CodecError):
     """A metric that needs a program or weights this machine does not have."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Means over a clip."""
-
-    psnr_rgb: float
-    psnr_y: float
-    ssim: float
-    ms_ssim: float | None
-    """None for pictures under 176 pixels, which are too small for five scales."""
-    flicker: float | None
-    """See `flicker`; None when the original is nowhere still, or there is one frame only."""
-    motion_error: float | None
-    """See `motion_error`, in pixels; None when there is one frame only."""
+SIMPLE = ("psnr", "ssim", "ms-ssim", "flicker", "motion")
+"""What `measure` can do."""
 
 
-def measure(originals: Iterable[Picture], decoded: Iterable[Picture]) -> Scores:
-    """Everything below but VMAF, in one pass. ValueError unless both have the same number of pictures (and some)."""
-    rows: list[tuple[float, float, float, float]] = []
-    still: list[float] = []
-    motion: list[float] = []
+def measure(
+    originals: Iterable[Picture], decoded: Iterable[Picture], wanted: Collection[str] = SIMPLE
+) -> dict[str, float | None]:
+    """Means over a clip, in one pass. `wanted` are names from SIMPLE; "psnr" gives psnr_rgb and psnr_y.
+
+    None is for ms_ssim of pictures under 176 pixels (too small for five scales), flicker of a clip that is nowhere
+    still, and flicker and motion of a single frame. ValueError unless both have the same number of pictures, and some.
+    """
+    values: dict[str, list[float]] = {column: [] for name in wanted for column in COLUMNS[name]}
     last: tuple[Picture, Picture] | None = None
+    count = 0
     for original, picture in zip(originals, decoded, strict=True):
-        y, y_decoded = luma(original), luma(picture)
-        multi = ms_ssim(y, y_decoded) if min(y.shape) >= 176 else math.nan
-        rows.append((psnr(original, picture), psnr_y(y, y_decoded), ssim(y, y_decoded), multi))
+        count += 1
+        for column, value in _of_frame(original, picture, wanted):
+            values[column].append(value)
         if last is not None:
-            change = flicker((last[0], original), (last[1], picture))
-            still += [] if change is None else [change]
-            motion.append(motion_error((last[0], original), (last[1], picture)))
+            before = (last[0], original), (last[1], picture)
+            if "flicker" in wanted and (change := flicker(*before)) is not None:
+                values["flicker"].append(change)
+            if "motion" in wanted:
+                values["motion_error"].append(motion_error(*before))
         last = original, picture
-    if not rows:
+    if not count:
         raise ValueError("no pictures")
-    rgb, y_mean, single, multi = (float(v) for v in np.mean(rows, axis=0))
-    return Scores(rgb, y_mean, single, None if math.isnan(multi) else multi, _mean(still), _mean(motion))
+    return {column: float(np.mean(found)) if found else None for column, found in values.items()}
+
+
+COLUMNS = {
+    "psnr": ("psnr_rgb", "psnr_y"),
+    "ssim": ("ssim",),
+    "ms-ssim": ("ms_ssim",),
+    "flicker": ("flicker",),
+    "motion": ("motion_error",),
+}
+"""Metric -> the figures it gives."""
+
+
+def _of_frame(original: Picture, picture: Picture, wanted: Collection[str]) -> Iterator[tuple[str, float]]:
+    y, y_decoded = luma(original), luma(picture)
+    if "psnr" in wanted:
+        yield "psnr_rgb", psnr(original, picture)
+        yield "psnr_y", psnr_y(y, y_decoded)
+    if "ssim" in wanted or "ms-ssim" in wanted:
+        maps = _ssim_maps(y, y_decoded)
+        if "ssim" in wanted:
+            yield "ssim", _ssim(maps)
+        if "ms-ssim" in wanted and min(y.shape) >= SMALLEST:
+            yield "ms_ssim", _ms_ssim(y, y_decoded, maps)
 
 
 def luma(picture: Picture) -> Plane:
@@ -78,19 +97,28 @@ def psnr_y(original: Plane, decoded: Plane) -> float:
 
 def ssim(original: Plane, decoded: Plane) -> float:
     """Mean structural similarity of luma; Z. Wang et al., IEEE Trans. Image Processing 13 (2004), 11 x 11 Gaussian."""
-    structure, light = _ssim_maps(original, decoded)
-    return float(np.mean(structure * light))
+    return _ssim(_ssim_maps(original, decoded))
+
+
+def _ssim(maps: tuple[Plane, Plane]) -> float:
+    return float(np.mean(maps[0] * maps[1]))
 
 
 def ms_ssim(original: Plane, decoded: Plane) -> float:
     """Multi-scale SSIM of luma; Z. Wang, E. Simoncelli, A. Bovik, Asilomar 2003. ValueError under 176 pixels."""
-    if min(original.shape) < 176:
-        raise ValueError(f"MS-SSIM needs pictures of at least 176 pixels, not {min(original.shape)}")
+    if min(original.shape) < SMALLEST:
+        raise ValueError(f"MS-SSIM needs pictures of at least {SMALLEST} pixels, not {min(original.shape)}")
+    return _ms_ssim(original, decoded, _ssim_maps(original, decoded))
+
+
+def _ms_ssim(original: Plane, decoded: Plane, maps: tuple[Plane, Plane]) -> float:
+    """`maps` are those of the finest scale."""
     product = 1.0
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         if scale:
             original, decoded = _halve(original), _halve(decoded)
-        structure, light = _ssim_maps(original, decoded)
+            maps = _ssim_maps(original, decoded)
+        structure, light = maps
         term = float(np.mean(structure * light if scale == len(MS_SSIM_WEIGHTS) - 1 else structure))
         product *= max(term, 0.0) ** weight
     return product
@@ -118,7 +146,7 @@ def vmaf(originals: Iterable[Picture], decoded: Iterable[Picture], fps: float = 
     Its model was trained on 1080p watched from three picture heights: compare figures of one size only.
     Raises MetricUnavailableError without imageio-ffmpeg or libvmaf, ValueError for clips of different length.
     """
-    program = _ffmpeg()
+    program = find_ffmpeg()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shapes = [_write_raw(folder / file, clip) for file, clip in (("a.rgb", originals), ("b.rgb", decoded))]
@@ -155,7 +183,7 @@ def _grey(picture: Picture) -> Picture:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def _ffmpeg() -> str:
+def find_ffmpeg() -> str:
     try:
         import imageio_ffmpeg
     except ImportError as error:
@@ -174,10 +202,6 @@ def _write_raw(path: Path, pictures: Iterable[Picture]) -> tuple[int, int, int]:
             file.write(np.ascontiguousarray(picture).tobytes())
             count, shape = count + 1, picture.shape[:2]
     return count, *shape
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
 
 
 def _halve(plane: Plane) -> Plane:

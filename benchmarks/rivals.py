@@ -10,6 +10,7 @@ Below their floor the encoders spend what they want. What a conventional system 
 fewer pictures; `shrink` and `skip` do that.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -47,8 +48,8 @@ class RivalResult:
     fps: Fraction
     frame_bytes: list[int]
     settings: dict[str, str]
-    seconds: float
-    """Time spent in the encoder alone."""
+    frame_seconds: list[float]
+    """Time spent in the encoder alone, for each picture that was coded."""
     shrink: int
     skip: int
     key_pictures: int
@@ -57,6 +58,15 @@ class RivalResult:
     @property
     def kbps(self) -> float:
         return sum(self.frame_bytes) * 8 * float(self.fps) / len(self.frame_bytes) / 1000
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.frame_seconds)
+
+    @property
+    def digest(self) -> str:
+        """Of every bit of the coded clip, in hexadecimal."""
+        return hashlib.sha256(b"".join(self._packets)).hexdigest()[:16]
 
     def pictures(self) -> Iterator[Picture]:
         """Decoded pictures (size, size, 3), as many as were given; a skipped one repeats the one before."""
@@ -82,14 +92,13 @@ def encode_rival(
     `codec` is one of CODECS. `shrink` codes at 1/shrink of the width and height (bicubic enlargement afterwards),
     `skip` codes every skip-th picture and shows it `skip` times.
     """
-    if codec not in _RIVALS:
-        raise ValueError(f"codec must be one of {', '.join(CODECS)}, not {codec}")
+    options = rival_settings(codec, kbps)
     rival, rate = _RIVALS[codec], Fraction(fps).limit_denominator(1001)
     encoder: av.VideoCodecContext | None = None
-    options = rival.options(max(1, round(kbps * 1000)))
     packets: list[bytes] = []
     frame_bytes: list[int] = []
-    seconds, size, keys = 0.0, 0, 0
+    seconds: list[float] = []
+    size, keys = 0, 0
     for number, picture in enumerate(pictures):
         if number % skip:
             frame_bytes.append(0)
@@ -100,7 +109,7 @@ def encode_rival(
         started = time.perf_counter()
         with kept_priority():
             encoded = encoder.encode(_frame(picture, shrink, number // skip))
-        seconds += time.perf_counter() - started
+        seconds.append(time.perf_counter() - started)
         if len(encoded) != 1:
             raise RuntimeError(f"{rival.encoder} returned {len(encoded)} packets for one picture")
         keys += encoded[0].is_keyframe
@@ -109,6 +118,13 @@ def encode_rival(
     if encoder is None:
         raise ValueError("no pictures to encode")
     return RivalResult(codec, size, rate, frame_bytes, options, seconds, shrink, skip, keys, packets)
+
+
+def rival_settings(codec: str, kbps: float) -> dict[str, str]:
+    """FFmpeg's options for a codec at a rate, beside bit_rate, one thread and no second key picture."""
+    if codec not in _RIVALS:
+        raise ValueError(f"codec must be one of {', '.join(CODECS)}, not {codec}")
+    return _RIVALS[codec].options(max(1, round(kbps * 1000)))
 
 
 def _open(name: str, size: int, fps: Fraction, options: dict[str, str], bit_rate: int) -> av.VideoCodecContext:

@@ -42,7 +42,7 @@ def main() -> None:
         fail("Stopped.", 130)
 
 
-def register(name: str, load: Callable[[], Any]) -> None:
+def register(name: str, load: Callable[[], Any], into: typer.Typer = app) -> None:
     """Add a sub-command of another package; one whose extras are missing says so when it is called."""
     try:
         command = load()
@@ -53,9 +53,9 @@ def register(name: str, load: Callable[[], Any]) -> None:
             raise CodecError(f"`iwcodec {name}` needs the Python package {missing}, which is not installed.")
 
     if isinstance(command, typer.Typer):
-        app.add_typer(command, name=name)
+        into.add_typer(command, name=name)
     else:
-        app.command(name)(command)
+        into.command(name)(command)
 
 
 def fail(message: str, status: int = 1) -> None:

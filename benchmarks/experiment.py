@@ -1,0 +1,128 @@
+"""What a measurement was made with, and its JSON: machine, versions, commit, command."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import av
+
+from ..doctor import versions
+from ..errors import CodecError
+from ..models.runtime import Runtime
+
+LINE = 480
+"""Longest line of a results file that could be broken."""
+
+
+def surroundings() -> dict[str, Any]:
+    """The part of every result that says where it comes from."""
+    libraries = {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
+    return {
+        "command": command_line(),
+        "commit": commit(),
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+        },
+        "versions": {**versions(), **libraries},
+    }
+
+
+def command_line() -> str:
+    """As it was typed, but for folders: they say nothing to anyone else."""
+    return " ".join(["iwcodec", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+
+
+def commit() -> str | None:
+    """Of the working copy the package runs from, with + where files differ from it; None outside of one."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        name = _git("rev-parse", "--short", "HEAD")
+        return name + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    return None
+
+
+def _git(*words: str) -> str:
+    folder = Path(__file__).parent
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def _sources_digest() -> bytes:
+    import iwcodec
+
+    folder = Path(iwcodec.__file__).parent
+    from ..models import runtime
+
+    models = Path(runtime.__file__).parent
+    files = [*sorted(folder.glob("*.py")), *sorted(folder.glob("data/*.npz")), *sorted(models.glob("runtime*.py"))]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.digest()
+
+
+def codec_digest(runtime: Runtime) -> str:
+    """Changes with the weights and with the code that decides what this codec sends and shows."""
+    graphs = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in model_files(runtime))
+    return hashlib.sha256(_sources_digest() + runtime.info.digest + graphs).hexdigest()[:16]
+
+
+def model_files(runtime: Runtime) -> list[Path]:
+    from ..models.runtime import WEIGHTS
+
+    return sorted(WEIGHTS.glob(f"{runtime.info.model_id}.*"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Raises CodecError for a file that is not there or is no JSON object."""
+    try:
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise CodecError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise CodecError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise CodecError(f"{path} holds no results.")
+    return found
+
+
+def save(results: dict[str, Any], path: Path) -> None:
+    """Written beside and renamed, so that an interruption leaves the last complete state."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(layout(results) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise CodecError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def layout(value: Any, indent: str = "") -> str:
+    """JSON with what fits on a line on one, so that a change of one figure is a change of one line."""
+    line = json.dumps(value)
+    if len(line) <= LINE or not isinstance(value, dict | list):
+        return line
+    deeper = indent + " "
+    if isinstance(value, dict):
+        lines = [f"{deeper}{json.dumps(str(key))}: {layout(item, deeper)}" for key, item in value.items()]
+    else:
+        lines = [deeper + layout(item, deeper) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return opening + "\n" + ",\n".join(lines) + "\n" + indent + closing

@@ -1,0 +1,278 @@
+"""`iwcodec bench report`: plots and one self-contained HTML page from results, without running a codec."""
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import typer
+
+from ..cli import console
+from ..errors import CodecError
+from . import experiment, plots
+from .bdrate import frontier
+from .plots import AXES, LOOKS
+from .rd import ANCHORS, PICTURES, Point, codecs_of, mean_points, picture_name, rates_of
+
+SHOWN_KBPS = (4.0, 8.0, 20.0)
+"""Rates at which the page shows pictures: every codec's point whose spent rate is nearest (by ratio)."""
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em; color: #111; }
+h1 { font-size: 1.5em; } h2 { font-size: 1.2em; margin-top: 2em; }
+table { border-collapse: collapse; margin: .8em 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+img.plot { max-width: 100%; } .scroll { overflow-x: auto; }
+.row { display: flex; flex-wrap: wrap; gap: 6px; margin-bottom: 1em; }
+figure { margin: 0; width: 218px; } figure img { width: 100%; display: block; } figcaption { font-size: 12px; }
+small, .note { color: #555; }
+"""
+
+
+def command(
+    results: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd and bench speed.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for plots and page; by default that of the results.")] = None,
+) -> None:
+    """Draw the plots (PNG and SVG) and write report.html. Runs no codec."""
+    files = results or [Path("bench") / "rd.json"]
+    page = run(files, out or files[0].parent)
+    console.print(f"Report: {page}")
+
+
+def run(files: Sequence[Path], out: Path) -> Path:
+    """Writes the plots and the page; returns the page. Raises CodecError for files that hold no results."""
+    loaded = [(file, experiment.load(file)) for file in files]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        parts = [part for file, results in loaded for part in _sections(file, results, out)]
+        page = out / "report.html"
+        page.write_text(_page(parts))
+    except OSError as error:
+        raise CodecError(f"The report cannot be written to {out}: {error.strerror}.") from error
+    return page
+
+
+def _sections(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
+    try:
+        if results.get("what") == "rd":
+            return list(_rd(file, results, out))
+        if results.get("what") == "speed":
+            return list(_speed(results))
+    except (KeyError, TypeError, IndexError) as error:
+        raise CodecError(f"{file} is not as `iwcodec bench` writes it: {type(error).__name__} {error}.") from error
+    raise CodecError(f"{file} holds no results of bench rd or bench speed.")
+
+
+def _page(parts: Iterable[str]) -> str:
+    head = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>iwcodec benchmarks</title><style>{STYLE}</style>'
+    )
+    return head + "<h1>iwcodec benchmarks</h1>" + "\n".join(parts) + "</html>\n"
+
+
+def _rd(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
+    clips = results["clips"]
+    if not any(clip["points"] for clip in clips.values()):
+        raise CodecError(f"{file} holds no points yet.")
+    seconds = sum(clip["seconds"] for clip in clips.values())
+    size = results["size"]
+    yield f"<h2>Rate against quality: {_count(len(clips), 'clip')}, {seconds:.0f} s, {size}x{size}</h2>"
+    yield _origin(results)
+    for column in (name for name in AXES if name in results["metrics"]):
+        curves = {}
+        for codec in codecs_of(results):
+            if found := mean_points(results, codec, column):
+                curves[codec] = sorted({(kbps, quality) for _, kbps, quality in found})
+        if not curves:
+            continue
+        files = [out / f"rd-{column}.{suffix}" for suffix in ("png", "svg")]
+        plots.draw(curves, column, _title(results, column), files)
+        yield _svg(files[1], f"{AXES[column]} over kbps")
+    for name, clip in clips.items():
+        folder = file.parent / "pictures" / name
+        if clip["may_be_shown"] and (folder / "original-0.png").is_file():
+            yield from _pictures(name, clip, folder)
+    if results.get("comparisons"):
+        yield from _comparisons(results["comparisons"])
+    yield from _tables(results)
+    if len(clips) > 1:
+        column = "psnr_rgb" if "psnr_rgb" in results["metrics"] else results["metrics"][0]
+        files = [out / f"rd-clips.{suffix}" for suffix in ("png", "svg")]
+        plots.draw_grid(_by_clip(results, column), column, f"{AXES[column]} over kbps, by clip", files)
+        yield "<h2>Each clip</h2>" + _svg(files[1], "each clip")
+
+
+def _origin(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    lines = [
+        f"<code>{escape(results['command'])}</code>, commit {escape(str(results['commit']))}",
+        f"{escape(str(machine['processor']))}, {machine['cores']} cores, {escape(machine['system'])}, "
+        f"Python {escape(machine['python'])}; "
+        + ", ".join(f"{escape(name)} {escape(number)}" for name, number in results["versions"].items()),
+    ]
+    if "model" in results:
+        lines.insert(1, f"model {escape(results['model']['id'])} ({escape(results['model']['digest'])})")
+    lines += [f"without {escape(name)}: {escape(why)}" for name, why in results.get("missing_metrics", {}).items()]
+    return '<p class="note">' + "<br>".join(lines) + "</p>"
+
+
+def _title(results: dict[str, Any], column: str) -> str:
+    clips, size = results["clips"], results["size"]
+    what = next(iter(clips)) if len(clips) == 1 else f"mean of {len(clips)} clips"
+    return f"{AXES[column]}: {what}, {size}x{size}, low delay, payload only"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _svg(file: Path, alt: str) -> str:
+    data = base64.b64encode(file.read_bytes()).decode()
+    return f'<img class="plot" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _by_clip(results: dict[str, Any], column: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    clips = {}
+    for name, clip in results["clips"].items():
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for codec in codecs_of(results):
+            points = {
+                (point["kbps"], point["scores"][column])
+                for point in clip["points"]
+                if point["codec"] == codec and point["scores"].get(column) is not None
+            }
+            if points:
+                curves[codec] = sorted(points)
+        clips[name] = curves
+    return clips
+
+
+def _tables(results: dict[str, Any]) -> Iterable[str]:
+    for column in (name for name in AXES if name in results["metrics"]):
+        rows = []
+        for codec in codecs_of(results):
+            found = {asked: (kbps, quality) for asked, kbps, quality in mean_points(results, codec, column)}
+            cells = [found.get(rate) for rate in rates_of(results)]
+            texts = [
+                "" if cell is None else f"{cell[1]:.{_digits(column)}f}<br><small>{cell[0]:.1f}</small>"
+                for cell in cells
+            ]
+            rows.append([escape(LOOKS[codec].name), *texts])
+        yield f"<h2>{escape(AXES[column])}</h2>"
+        yield "<p class='note'>Under each figure the kbps really spent; columns are what was asked for.</p>"
+        yield _table(["", *(f"{rate:g} kbps" for rate in rates_of(results))], rows)
+
+
+def _digits(column: str) -> int:
+    return 4 if column in ("ssim", "ms_ssim", "lpips") else 2
+
+
+def _comparisons(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
+    yield (
+        "<h2>Bjontegaard deltas</h2><p class='note'>Mean over clips of what both curves cover, with 95 % bootstrap "
+        "intervals over clips. Negative rate: fewer bits for the same quality.</p>"
+    )
+    for anchor in ANCHORS:
+        texts = [
+            [
+                escape(LOOKS[row["codec"]].name),
+                escape(row["metric"]),
+                "all" if row["rates"] is None else f"{row['rates'][0]:g} to {row['rates'][1]:g} kbps",
+                _interval(row["bd_rate_percent"], " %"),
+                _interval(row["bd_quality"], ""),
+            ]
+            for row in rows
+            if row["anchor"] == anchor
+        ]
+        if texts:
+            yield f"<h3>Against {escape(anchor)}</h3>"
+            yield _table(["", "metric", "rates asked", "rate", "quality"], texts)
+
+
+def _interval(found: dict[str, Any] | None, unit: str) -> str:
+    if found is None:
+        return "nothing in common"
+    if found["clips"] == 1:
+        return f"{found['mean']:+.2f}{unit}"
+    return (
+        f"{found['mean']:+.2f}{unit} <small>({found['low']:+.2f} to {found['high']:+.2f}; "
+        f"{_count(found['clips'], 'clip')})</small>"
+    )
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _pictures(name: str, clip: dict[str, Any], folder: Path) -> Iterable[str]:
+    yield f"<h2>Pictures: {escape(name)}</h2>"
+    there = [point for point in clip["points"] if (folder / f"{picture_name(point)}-0.png").is_file()]
+    for kbps in SHOWN_KBPS:
+        chosen = nearest(there, kbps)
+        if not chosen:
+            continue
+        yield f"<h3>Near {kbps:g} kbps</h3>"
+        for frame in range(PICTURES):
+            figures = [_figure(folder / f"original-{frame}.png", "original")]
+            for point in chosen:
+                scores = ", ".join(
+                    f"{point['scores'][c]:.1f} {unit}"
+                    for c, unit in (("psnr_rgb", "dB"), ("vmaf", "VMAF"))
+                    if point["scores"].get(c) is not None
+                )
+                text = f"{LOOKS[point['codec']].name}: {point['kbps']:.1f} kbps; clip: {scores}"
+                figures.append(_figure(folder / f"{picture_name(point)}-{frame}.png", text))
+            yield f'<div class="row">{"".join(figures)}</div>'
+
+
+def nearest(points: Sequence[Point], kbps: float) -> list[Point]:
+    """Of each codec the point whose spent rate is nearest by ratio, in the order of LOOKS. Points that another of the
+    codec beats at no higher rate are left out: below its floor an encoder can do worse for more."""
+    found = []
+    for codec in LOOKS:
+        own = [point for point in points if point["codec"] == codec]
+        best = frontier([(point["kbps"], point["scores"].get("psnr_rgb", 0.0)) for point in own])
+        useful = [point for point in own if (point["kbps"], point["scores"].get("psnr_rgb", 0.0)) in best]
+        found += sorted(useful, key=lambda point: abs(math.log(point["kbps"] / kbps)))[:1]
+    return found
+
+
+def _figure(file: Path, text: str) -> str:
+    picture = cv2.imread(str(file))
+    if picture is None:
+        raise CodecError(f"{file} is no picture.")
+    data = base64.b64encode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 93])[1].tobytes()).decode()
+    return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{escape(text)}</figcaption></figure>'
+
+
+def _speed(results: dict[str, Any]) -> Iterable[str]:
+    yield f"<h2>Speed: {_count(results['threads'], 'thread')}, {results['size']}x{results['size']}</h2>"
+    yield _origin(results)
+    keys = ("p50_ms", "p95_ms", "p99_ms", "per_s")
+    rows = [
+        [escape(row["stage"]), str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in keys)]
+        for row in results["stages"]
+    ]
+    yield _table(["stage", "sources", "p50, ms", "p95, ms", "p99, ms", "a second"], rows)
+    inside = [
+        [escape(row["part"]), str(row["sources"]), f"{row['ms']:.2f}", f"{row['share']:.0%}"]
+        for row in results["parts"]
+    ]
+    yield "<h3>Inside the network, for one frame</h3>" + _table(["part", "sources", "ms", "share"], inside)
+    yield _table(
+        ["ratio of medians", ""], [[escape(name), f"{value:.2f}"] for name, value in results["ratios"].items()]
+    )
+    memory = [[escape(name), f"{value:.0f} MB"] for name, value in results["memory_mb"].items()]
+    if results["soak"] is not None:
+        soak = results["soak"]
+        memory.append([f"early in {soak['frames']} frames", f"{soak['early_mb']:.0f} MB"])
+        memory.append([f"after {soak['frames']} frames", f"{soak['late_mb']:.0f} MB"])
+    yield _table(["memory", ""], memory)

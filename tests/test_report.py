@@ -1,0 +1,130 @@
+"""benchmarks/report.py from a small results file: nothing is coded, and the page needs nothing beside it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from iwcodec.benchmarks import report
+from iwcodec.benchmarks.rd import comparisons, picture_name
+from iwcodec.errors import CodecError
+
+CURVES = {
+    "iwcodec": [(3.0, 26.0, 40.0), (9.0, 29.0, 55.0)],
+    "svtav1": [(5.0, 23.0, 20.0), (12.5, 29.5, 60.0)],
+    "x264": [(4.0, 18.0, 2.0), (11.0, 23.0, 20.0)],
+}
+SURROUNDINGS: dict[str, Any] = {
+    "command": "iwcodec bench rd a.mp4 <b>.mp4",
+    "commit": "abc1234",
+    "machine": {"processor": "A & B", "cores": 2, "system": "Linux x86_64", "python": "3.11.0"},
+    "versions": {"av": "18.0.0"},
+}
+
+
+def rd_results(clips: int = 2) -> dict[str, Any]:
+    points = [
+        {
+            "codec": codec,
+            "asked_kbps": asked,
+            "kbps": kbps,
+            "bytes": {"video": int(kbps * 1000)},
+            "scores": {"psnr_rgb": psnr, "vmaf": vmaf},
+        }
+        for codec, curve in CURVES.items()
+        for asked, (kbps, psnr, vmaf) in zip((4.0, 12.0), curve, strict=True)
+    ]
+    one = {"frames": 20, "fps": "25", "seconds": 0.8, "frames_digest": "0", "points": points}
+    results = {
+        **SURROUNDINGS,
+        "what": "rd",
+        "model": {"id": "lite-256", "digest": "00ff"},
+        "size": 256,
+        "metrics": ["psnr_rgb", "vmaf"],
+        "missing_metrics": {"fid": "no weights"},
+        "clips": {f"clip{n}": {**one, "may_be_shown": n == 0} for n in range(clips)},
+    }
+    return {**results, "comparisons": comparisons(results)}
+
+
+def write(folder: Path, results: dict[str, Any], name: str = "rd.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps(results))
+    return path
+
+
+def keep_pictures(folder: Path, results: dict[str, Any]) -> None:
+    for clip, record in results["clips"].items():
+        (folder / "pictures" / clip).mkdir(parents=True)
+        for name in ("original", *(picture_name(point) for point in record["points"])):
+            for n in range(3):
+                cv2.imwrite(str(folder / "pictures" / clip / f"{name}-{n}.png"), np.full((16, 16, 3), 90, np.uint8))
+
+
+def test_page_and_plots(tmp_path: Path) -> None:
+    results = rd_results()
+    keep_pictures(tmp_path, results)
+    page = report.run([write(tmp_path, results)], tmp_path / "out")
+    text = page.read_text()
+    made = {file.name for file in page.parent.iterdir()}
+    plots = {f"rd-{name}.{suffix}" for name in ("psnr_rgb", "vmaf", "clips") for suffix in ("png", "svg")}
+    assert made == {"report.html", *plots}
+    assert "abc1234" in text
+    assert "A &amp; B" in text
+    assert "&lt;b&gt;.mp4" in text
+    assert "without fid: no weights" in text
+    assert "29.50<br><small>12.5</small>" in text
+    assert re.search(r"Against svtav1</h3>.*iwcodec", text, re.DOTALL)
+    assert not re.findall(r'(?:src|href)="(?!data:)', text), "the page must need nothing beside it"
+
+
+def test_only_pictures_that_may_be_shown(tmp_path: Path) -> None:
+    results = rd_results()
+    keep_pictures(tmp_path, results)
+    text = report.run([write(tmp_path, results)], tmp_path).read_text()
+    assert "Pictures: clip0" in text
+    assert "Pictures: clip1" not in text
+    # 3 rates, 3 frames, the original and three codecs.
+    assert text.count("data:image/jpeg") == 36
+
+
+def test_the_nearest_rate_is_by_ratio() -> None:
+    curve = ((4.0, 20.0), (11.0, 30.0), (6.5, 10.0))
+    points = [{"codec": "x264", "kbps": kbps, "scores": {"psnr_rgb": quality}} for kbps, quality in curve]
+    assert [point["kbps"] for point in report.nearest(points, 7.0)] == [11.0]
+    assert [point["kbps"] for point in report.nearest(points, 6.0)] == [4.0]
+
+
+def test_speed_has_a_table(tmp_path: Path) -> None:
+    stage = {"stage": "detector", "sources": None, "p50_ms": 4.25, "p95_ms": 5, "p99_ms": 6, "per_s": 200, "repeats": 9}
+    part = {"part": "query net", "sources": 3, "ms": 2.5, "share": 0.25}
+    results = {
+        **SURROUNDINGS,
+        "what": "speed",
+        "threads": 2,
+        "size": 256,
+        "stages": [stage, {**stage, "stage": "rebuilding a frame", "sources": 3}],
+        "parts": [part],
+        "ratios": {"receiver / AV1": 12.5},
+        "memory_mb": {"peak": 512.0},
+        "soak": None,
+    }
+    text = report.run([write(tmp_path, results, "speed.json")], tmp_path).read_text()
+    assert "<td>detector</td><td></td><td>4.25</td>" in text
+    assert "query net" in text
+    assert "12.50" in text
+
+
+@pytest.mark.parametrize(
+    "results",
+    [{"what": "soup"}, {"what": "rd", "clips": {}}, {"what": "rd", "clips": {"a": {"points": [1]}}}, {"what": "speed"}],
+)
+def test_foreign_files_are_named(tmp_path: Path, results: dict[str, Any]) -> None:
+    with pytest.raises(CodecError, match=r"rd\.json"):
+        report.run([write(tmp_path, results)], tmp_path)
