@@ -14,6 +14,7 @@ COMMANDS = (
     "speed",
     "tables",
     "ablation",
+    "attention",
 )
 """Modules of this package whose `command` becomes `iwcodec bench NAME`."""
 

@@ -117,6 +117,15 @@ def encode_command(
     ] = "auto",
     bitrate: Annotated[float | None, typer.Option(help="Bound on the video's bitrate in kbps.", min=1.0)] = None,
     crop: Annotated[str, typer.Option(help="face follows the speaker; none takes the centre; or X,Y,SIDE.")] = "face",
+    effort: Annotated[
+        int,
+        typer.Option(
+            help="0 sends keypoints as detected; 1 fits them to the real motion; 2 and 3 also correct what is rebuilt, "
+            "which takes many times longer.",
+            min=0,
+            max=3,
+        ),
+    ] = 1,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the sound out.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Decode again and report PSNR beside copying the nearest source.")
@@ -132,7 +141,9 @@ def encode_command(
 
     if target.suffix.lower() != ".iwc":
         raise CodecError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
-    options = EncodeOptions(size, parse_sources(sources), bitrate, crop, not no_audio, verify=verify, overwrite=force)
+    options = EncodeOptions(
+        size, parse_sources(sources), bitrate, crop, not no_audio, effort=effort, verify=verify, overwrite=force
+    )
     with progress_bar(as_json) as tell:
         report = encode(source, target, options, progress=tell)
     if as_json:

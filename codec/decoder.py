@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .errors import FormatError
 from .library import ACTIVE, CAPACITY, Library
 from .media import Picture
-from .models.runtime import Runtime
+from .models.runtime import Runtime, Source
 from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
 from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket
@@ -117,11 +117,15 @@ class Decoder:
 
     def reconstruct(self, keypoints: NDArray[np.float32]) -> Picture | None:
         """A picture from keypoints and the nearest sources; None while there is no source."""
+        nearest = self.nearest(keypoints)
+        return self._runtime.reconstruct(keypoints, nearest) if nearest else None
+
+    def nearest(self, keypoints: NDArray[np.float32]) -> list[Source]:
+        """The sources that a frame with these keypoints is rebuilt from."""
         for slot, picture in self._waiting.items():
             self.library.add(slot, self._runtime.prepare(picture))
         self._waiting.clear()
-        nearest = self.library.nearest(keypoints, self._active)
-        return self._runtime.reconstruct(keypoints, nearest) if nearest else None
+        return self.library.nearest(keypoints, self._active)
 
 
 def keep_newest(pictures: dict[int, Picture], most: int) -> None:

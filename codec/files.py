@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import framing, media
 from .container import ContainerReader, ContainerWriter, Header
@@ -21,6 +22,7 @@ from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
 from .quality import psnr
 from .ratecontrol import Coded, before, code, motion_bytes, plan_for, sparse_plan, wanted
+from .refinement import KeypointFit
 from .selection import Survey, thumbnail
 
 AUTO_GAIN_DB = 0.12
@@ -30,6 +32,8 @@ AUTO_SOURCES_KBPS = 1.5
 SOURCE_BYTES = 450
 """What a further source costs, roughly; measured in benchmarks."""
 MOST_SOURCES = 32
+LOOKS = (0, 0, 1, 3)
+"""For each effort, how often a frame is rebuilt and its keypoints corrected."""
 CHUNK_S = 2.0
 """Seconds of motion in one record: what seeking starts from, and what a damaged record loses."""
 AUDIO_RECORD_S = 1.0
@@ -54,6 +58,9 @@ class EncodeOptions:
     crop: str = "face"
     audio: bool = True
     audio_bitrate: int = 12_000
+    effort: int = 1
+    """0 sends the keypoints as detected; 1 fits them to the real motion; 2 and 3 look at what will be rebuilt, and
+    correct it: see LOOKS."""
     verify: bool = False
     overwrite: bool = False
 
@@ -130,6 +137,8 @@ def encode(
     )
     encoder = Encoder(runtime, settings)
     coded = code_sources(video, survey, runtime, settings, options, tell)
+    if options.effort:
+        survey = Survey(survey.thumbnails, refined(video, survey, coded, runtime, options.effort, tell))
     header = make_header(runtime.info, settings, video, len(survey.keypoints))
     track = open_audio(video, options, len(survey.keypoints))
     if track is not None:
@@ -210,6 +219,27 @@ def code_sources(
         most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
         plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
     return code(plan, wanted(plan.frames, video.pictures, hold=True), options.size)
+
+
+def refined(
+    video: _Input, survey: Survey, coded: Coded, runtime: Runtime, effort: int, tell: Progress
+) -> NDArray[np.float32]:
+    """Another pass: keypoints of every frame, fitted to its motion from the sources that will rebuild it."""
+    decoder, fit = Decoder(runtime, capacity=MOST_SOURCES), KeypointFit(LOOKS[effort])
+    keypoints = survey.keypoints.copy()
+    shown, sent = set(coded.plan.frames), 0
+    for number, picture in enumerate(video.pictures()):
+        if number >= len(keypoints):
+            break
+        due = before(coded.packets, coded.plan, number + 1)
+        for packet in coded.packets[sent:due]:
+            decoder.add_source(packet)
+        sent = due
+        if number not in shown:
+            keypoints[number] = fit.frame(picture, keypoints[number], decoder)
+        if number % 10 == 0:
+            tell("fitting the motion", number / len(keypoints))
+    return keypoints
 
 
 def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frames: int) -> Header:

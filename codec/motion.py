@@ -1,9 +1,10 @@
 """Motion: quantised keypoint tracks to bytes and back.
 
 A message holds one or more frames of K x 3 integer levels. The first is predicted from a reference frame, or where
-there is none from the tables' means; each other from the one before it. The residuals are range-coded (constriction,
-32-bit words, trailing zero bytes left off) with static tables, chosen for each value by how much it, and all values of
-its kind, moved in the frame before: integers alone decide, so every machine reads the same symbols.
+there is none from the tables' means; each other from the one before it (motion_prediction.py). What the predictions
+miss is range-coded (constriction, 32-bit words, trailing zero bytes left off) with static tables, chosen for each value
+by how far they missed it, and all of its kind, just before: integers alone decide, so every machine reads the same
+symbols.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FormatError
-from .motion_tables import REACH, SYMBOLS, Tables, contexts, intra_contexts, symbols_of
+from .motion_prediction import Predictor, predict
+from .motion_tables import REACH, SYMBOLS, Tables, frame_contexts, rows_of, so_far_class, symbols_of
 
 Levels = NDArray[np.int32]
 DEAD_ZONE = 0.7
@@ -68,16 +70,18 @@ class MotionCoder:
     def encode(self, levels: Levels, reference: Levels | None) -> bytes:
         """Levels (n, K, 3) of 1 to 256 frames, reference (K, 3) -> payload."""
         encoder = constriction.stream.queue.RangeEncoder()
-        rows, before, last = self._start(levels.shape[1], reference)
+        state = self._start(levels.shape[1], reference)
         for frame in levels:
-            residual = (frame - before).astype(np.int32)
-            symbols = symbols_of(residual).ravel()
-            encoder.encode(symbols, self._model, self.tables.probabilities[rows.ravel()])
-            escaped = residual.ravel()[symbols == _ESCAPE]
-            if len(escaped):
-                encoder.encode((escaped & (_RAW - 1)).astype(np.int32), self._raw)
-            last = residual if last is not None else np.zeros_like(residual)
-            before, rows = frame, contexts(last)
+            moved = frame - state.before
+            misses = wrapped(moved - predict(state.weights, moved, state.last))
+            symbols = symbols_of(misses)
+            rows = rows_of(state.rows, misses)
+            for k in range(len(misses)):
+                encoder.encode(symbols[k], self._model, self.tables.probabilities[rows[k]])
+                escaped = misses[k][symbols[k] == _ESCAPE]
+                if len(escaped):
+                    encoder.encode((escaped & (_RAW - 1)).astype(np.int32), self._raw)
+            state = self._next(state, moved, misses)
         words = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
         return words or b"\0"
 
@@ -89,34 +93,74 @@ class MotionCoder:
             raise FormatError("A motion message is longer than any can be.")
         padded = payload + bytes(-len(payload) % 4 + 8)
         decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
-        rows, before, last = self._start(keypoints, reference)
+        state = self._start(keypoints, reference)
         out = np.empty((count, keypoints, 3), np.int32)
         for n in range(count):
-            residual = self._decode_frame(decoder, rows)
-            frame = before + residual
-            if np.abs(frame).max() > LARGEST_LEVEL:
+            moved, misses = self._decode_frame(decoder, state)
+            out[n] = state.before + moved
+            if np.abs(out[n]).max() > LARGEST_LEVEL:
                 raise FormatError("A motion message holds a level out of range.")
-            out[n] = frame
-            last = residual if last is not None else np.zeros_like(residual)
-            before, rows = frame, contexts(last)
+            state = self._next(state, moved, misses)
         return out
 
-    def _decode_frame(self, decoder: constriction.stream.queue.RangeDecoder, rows: NDArray[np.int64]) -> Levels:
+    def _decode_frame(self, decoder: constriction.stream.queue.RangeDecoder, state: "_State") -> tuple[Levels, Levels]:
+        """How far the keypoints of the next frame have moved, and how far the prediction missed that."""
+        moved, misses = np.zeros_like(state.before), np.zeros_like(state.before)
+        known = np.zeros(2, np.int64)
+        for k in range(len(moved)):
+            rows = state.rows[k] + so_far_class(known, np.array(k))
+            misses[k] = self._decode_misses(decoder, rows)
+            predicted = predict(state.weights[k : k + 1], moved, state.last)[0]
+            moved[k] = wrapped(state.before[k] + predicted + misses[k]) - state.before[k]
+            size = np.abs(misses[k].astype(np.int64))
+            known += size[0] + size[1], size[2]
+        return moved, misses
+
+    def _decode_misses(self, decoder: constriction.stream.queue.RangeDecoder, rows: NDArray[np.int64]) -> Levels:
         try:
-            symbols = decoder.decode(self._model, self.tables.probabilities[rows.ravel()])
-            residual = symbols.astype(np.int32) - REACH
+            symbols = decoder.decode(self._model, self.tables.probabilities[rows])
+            misses = symbols.astype(np.int32) - REACH
             escapes = symbols == _ESCAPE
             if escapes.any():
                 raw = decoder.decode(self._raw, int(escapes.sum())).astype(np.int32)
-                residual[escapes] = (raw ^ (_RAW // 2)) - _RAW // 2
+                misses[escapes] = (raw ^ (_RAW // 2)) - _RAW // 2
         except (AssertionError, ValueError) as error:
             raise FormatError("A motion message cannot be decoded.") from error
-        return np.asarray(residual.reshape(rows.shape), np.int32)
+        return np.asarray(misses, np.int32)
 
-    def _start(self, keypoints: int, reference: Levels | None) -> tuple[NDArray[np.int64], Levels, Levels | None]:
-        """Table rows and prediction of the first frame; the last is None where its residual says nothing of motion."""
-        if reference is not None:
-            return contexts(np.zeros_like(reference)), reference, reference
-        means = self.tables.means
-        fitting = means if len(means) == keypoints else np.zeros((keypoints, 3), np.int32)
-        return intra_contexts(keypoints), fitting, None
+    def _start(self, keypoints: int, reference: Levels | None) -> "_State":
+        means, predictor = self.tables.means, self.tables.predictor
+        nothing = np.zeros((keypoints, 3), np.int32)
+        if len(means) != keypoints:
+            means, predictor = nothing, Predictor.zero(keypoints)
+        if reference is None:
+            return _State(means, nothing, frame_contexts(None, keypoints), predictor.intra, True)
+        return _State(reference, nothing, frame_contexts(nothing, keypoints), predictor.inter, False)
+
+    def _next(self, state: "_State", moved: Levels, misses: Levels) -> "_State":
+        keypoints = len(moved)
+        predictor = self.tables.predictor if len(self.tables.means) == keypoints else Predictor.zero(keypoints)
+        if state.intra:  # a distance from the means says nothing of motion
+            moved_on, misses = np.zeros_like(moved), np.zeros_like(misses)
+        else:
+            moved_on = moved
+        return _State(state.before + moved, moved_on, frame_contexts(misses, keypoints), predictor.inter, False)
+
+
+def wrapped(values: Levels) -> Levels:
+    """To 16 bits, signed: a level is known once its miss is known to that, however wild the prediction was."""
+    return np.asarray((values + _RAW // 2 & _RAW - 1) - _RAW // 2, np.int32)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is known before a frame is coded."""
+
+    before: Levels
+    """The levels it is predicted from."""
+    last: Levels
+    """How far they had moved."""
+    rows: NDArray[np.int64]
+    """Rows of the tables (K, 3), but for the class of what this frame has missed so far."""
+    weights: NDArray[np.int32]
+    intra: bool

@@ -21,6 +21,7 @@ from .models.runtime import Runtime
 from .motion import Quantiser
 from .packets import SourcePacket
 from .quality import psnr
+from .refinement import KeypointFit
 from .selection import Survey, choose_sources, coding_order
 from .sources import SourceEncoder
 
@@ -193,7 +194,7 @@ class Trials:
     def _rebuilt(self, coded: Coded) -> float:
         """Mean PSNR of some frames of the stretch. Evenly spaced ones would meet every source or none: they are
         drawn."""
-        decoder = Decoder(self._runtime)
+        decoder, fit = Decoder(self._runtime), KeypointFit()
         count = len(self._stretch)
         judges = np.random.default_rng(1).choice(count, min(JUDGES, count), replace=False)
         shift = self._first if coded.plan.upfront else 0
@@ -202,7 +203,8 @@ class Trials:
             due = before(waiting, coded.plan, n + 1 + shift)
             for _ in range(due):
                 decoder.add_source(waiting.popleft())
-            picture = decoder.picture(n + shift, quantised(self._survey.keypoints[self._first + n]))
+            fitted = fit.frame(self._stretch[n], self._survey.keypoints[self._first + n], decoder)
+            picture = decoder.picture(n + shift, quantised(fitted))
             assert picture is not None
             scores.append(psnr(picture, self._stretch[n]))
         return float(np.mean(scores))

@@ -183,7 +183,7 @@ def compare(reference: TorchRuntime, exported: OnnxRuntime) -> dict[str, float]:
     ]
     a, b = ([runtime.prepare(p) for p in pictures] for runtime in (reference, exported))
     keypoints = max(float(np.abs(x.keypoints - y.keypoints).max()) for x, y in zip(a, b, strict=True))
-    rows = max(float(np.abs(x.features.rows[0, 0].numpy() - y.features[0]).max()) for x, y in zip(a, b, strict=True))
+    rows = max(float(np.abs(x.features.rows[0, 0].numpy() - y.features).max()) for x, y in zip(a, b, strict=True))
     driving = np.mean([s.keypoints for s in a], axis=0).astype(np.float32)
     differences = [
         np.abs(reference.reconstruct(driving, a[:n]).astype(int) - exported.reconstruct(driving, b[:n])).mean() / 255

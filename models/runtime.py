@@ -44,7 +44,9 @@ class Source:
     picture: Picture
     keypoints: Keypoints
     features: Any
-    """The runtime's own: keys, values and pixels of the cells, and which keypoint each moves with."""
+    """The runtime's own: keys, values and pixels of the cells."""
+    membership: NDArray[np.float32]
+    """(M, K + 1): which keypoint each cell of the attention grid moves with; the last is the background."""
 
 
 class Runtime(Protocol):
@@ -98,7 +100,8 @@ class OnnxRuntime:
     def prepare(self, picture: Picture) -> Source:
         keypoints = self.detect(picture)
         features = self._sessions["source"].run(None, {"picture": picture[None], "keypoints": keypoints[None]})
-        return Source(picture, keypoints, tuple(feature[0] for feature in features))
+        rows, membership = (feature[0] for feature in features)
+        return Source(picture, keypoints, rows, membership)
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
@@ -116,8 +119,8 @@ class OnnxRuntime:
             self._last = tuple(sources)
             self._feed = {
                 "keypoints": np.stack([s.keypoints for s in sources])[None],
-                "rows": np.stack([s.features[0] for s in sources])[None],
-                "membership": np.stack([s.features[1] for s in sources])[None],
+                "rows": np.stack([s.features for s in sources])[None],
+                "membership": np.stack([s.membership for s in sources])[None],
             }
         return self._feed
 

@@ -309,14 +309,14 @@ class CudaRuntime:
             self._grow()
         if self.device == "cpu":
             keypoints, features = self._encode(picture)
-            return Source(picture, keypoints, self._pool.store(features))
+            return Source(picture, keypoints, self._pool.store(features), features[-1].numpy())
         with torch.cuda.stream(self._uploads):
             keypoints, features = self._encode(picture)
             # The page may have been another source's a moment ago, in a frame that is still being computed.
             self._uploads.wait_stream(self._compute)
             page = self._pool.store(features)
         self._compute.wait_stream(self._uploads)
-        return Source(picture, keypoints, page)
+        return Source(picture, keypoints, page, features[-1].cpu().numpy())
 
     @torch.inference_mode()
     def submit(self, jobs: Sequence[Job]) -> Pending:

@@ -40,7 +40,8 @@ class TorchRuntime:
         pixels = self._tensor(picture)[None, None]
         keypoints = self.detect(picture)
         known = torch.from_numpy(keypoints)[None, None].to(self.device)
-        return Source(picture, keypoints, self._network.encode_sources(pixels, known))
+        encoded = self._network.encode_sources(pixels, known)
+        return Source(picture, keypoints, encoded, encoded.membership[0, 0].cpu().numpy())
 
     @torch.inference_mode()
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:

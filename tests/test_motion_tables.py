@@ -1,6 +1,15 @@
 import numpy as np
 from iwcodec.motion import MotionCoder
-from iwcodec.motion_tables import CONTEXTS, SYMBOLS, contexts, load_tables, symbols_of, train_tables
+from iwcodec.motion_tables import (
+    CONTEXTS,
+    SYMBOLS,
+    frame_contexts,
+    load_tables,
+    rows_of,
+    so_far_class,
+    symbols_of,
+    train_tables,
+)
 
 
 def test_shipped_tables_have_no_holes():
@@ -12,9 +21,22 @@ def test_shipped_tables_have_no_holes():
 
 def test_contexts_and_symbols_stay_in_range():
     wild = np.random.default_rng(0).integers(-9999, 9999, (20, 3)).astype(np.int32)
-    for residuals in (wild, np.zeros_like(wild), wild // 1000):
-        assert 0 <= contexts(residuals).min() <= contexts(residuals).max() < CONTEXTS
-        assert 0 <= symbols_of(residuals).min() <= symbols_of(residuals).max() < SYMBOLS
+    for last in (wild, np.zeros_like(wild), wild // 1000, None):
+        for misses in (wild, np.zeros_like(wild)):
+            rows = rows_of(frame_contexts(last, 20), misses)
+            assert 0 <= rows.min() <= rows.max() < CONTEXTS
+            assert 0 <= symbols_of(misses).min() <= symbols_of(misses).max() < SYMBOLS
+
+
+def test_encoder_and_decoder_see_the_same_rows():
+    """The encoder computes all rows of a frame at once, the decoder one keypoint's after the other."""
+    misses = np.random.default_rng(1).integers(-4, 5, (20, 3)).astype(np.int32)
+    base = frame_contexts(misses[::-1], 20)
+    together = rows_of(base, misses)
+    known = np.zeros(2, np.int64)
+    for k in range(20):
+        np.testing.assert_array_equal(base[k] + so_far_class(known, np.array(k)), together[k])
+        known += np.abs(misses[k, :2]).sum(), np.abs(misses[k, 2])
 
 
 def test_tables_made_from_a_track_code_it_better():
