@@ -24,8 +24,8 @@ SHARE = 0.97
 MARGIN_S = 0.005
 MOST_WAIT_S = 0.8
 """Frames that come this much later than the fastest are never waited for."""
-SHRINK = 0.03
-"""Seconds a second: the picture runs 3 % fast."""
+SHRINK = 0.08
+"""Seconds a second: the picture runs 8 % fast."""
 LONGEST_BRIDGE_S = 0.5
 """A longer hole is not interpolated: the head would glide."""
 LATEST_BRIDGE_S = 0.02

@@ -51,7 +51,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-REPORT_S = 0.5
+REPORT_S, BAD_REPORT_S = 1.0, 0.5
+"""Between two reports; while there is something bad to report they come faster."""
+QUEUED_S = 0.05
 ALONE_S = 0.25
 """After so long without motion to go along with, what waits goes by itself."""
 FROZEN_S = 1.5
@@ -63,7 +65,7 @@ UNREACHED_S = 3.0
 """A peer that has not reported for so long holds up nobody's sources."""
 MOTION_ROOM = 600
 """Bytes of the congestion window that sources leave to motion."""
-START = replace(LADDER[0], message_frames=5, source_kbps=24.0)
+START = replace(LADDER[0], message_frames=5, stride=2, source_kbps=24.0)
 """Until the peer has its first picture that comes first: the motion before it is of no use yet."""
 MOST_EARLY = 64
 """Source chunks that may come before the hello."""
@@ -139,6 +141,9 @@ class Link:
         self._finding_sequence = False
 
         self._peer: Hello | None = None
+        self._stream: int | None = None
+        self._motion_in: MotionReceiver
+        self._clocks: Clocks
         self._peer_status = Status(False, False)
         self._wants_fresh = False
         self._asked_s = -FRESH_S
@@ -266,7 +271,7 @@ class Link:
         if self._ack_due and self._assembler.sequence is not None:
             self._ack_due = False
             self._send_control(SourceAck(self._assembler.sequence, self._assembler.index))
-        if now - self._reported_s >= REPORT_S:
+        if now - self._reported_s >= (BAD_REPORT_S if self._is_bad(now) else REPORT_S):
             self._send(MOTION_CHANNEL, control_to_bytes(self._report(now)))
 
     def _send_sources(self, now: float) -> None:
@@ -281,6 +286,9 @@ class Link:
         transport = self._connection.sctp
         return transport.room if isinstance(transport, BundlingSctpTransport) else MOTION_ROOM
 
+    def _is_bad(self, now: float) -> bool:
+        return self._motion_in.reception.lost > 0 or self._motion_in.playout.queued_s(now, BAD_REPORT_S) > QUEUED_S
+
     def _report(self, now: float) -> Report:
         self._reported_s = now
         reception, self._motion_in.reception = self._motion_in.reception, Reception()
@@ -293,7 +301,7 @@ class Link:
             round(1000 * held_s),
             reception.messages,
             max(0, reception.lost),
-            max(0, round(1000 * self._motion_in.playout.queued_s(now, REPORT_S))),
+            max(0, round(1000 * self._motion_in.playout.queued_s(now, BAD_REPORT_S))),
             self._motion_in.acknowledged,
             self._shown_since_report,
         )
@@ -350,7 +358,7 @@ class Link:
         self._sent: Counter[int | str] = Counter()
         self._received: Counter[int | str] = Counter()
         self._counts = deque([(self._loop.time(), *self._wire_counts())])
-        once = {"ordered": False, "maxRetransmits": 0}
+        once: dict[str, Any] = {"ordered": False, "maxRetransmits": 0}
         self._channels: dict[int, RTCDataChannel] = {
             channel_id: connection.createDataChannel(
                 name, negotiated=True, id=channel_id, **(once if channel_id == MOTION_CHANNEL else {})
@@ -484,7 +492,7 @@ class Link:
 
     def _receive_anew(self) -> None:
         """Nothing is known of the peer's stream."""
-        self._stream: int | None = None
+        self._stream = None
         self._library = Library()
         self._source_decoder = SourceDecoder(self._runtime.info.size)
         self._assembler = SourceAssembler()

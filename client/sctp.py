@@ -32,6 +32,8 @@ from aiortc.rtcsctptransport import (
 from google_crc32c import value as crc32c
 
 ACK_DELAY_S = 0.2
+FIRST_RTO_S = 1.0
+"""RFC 9260, section 16; aiortc has the 3 s of RFC 4960."""
 ACK_EVERY = 2
 """Packets."""
 IP_UDP = 20 + 8
@@ -50,6 +52,7 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     def __init__(self, transport: RTCDtlsTransport, port: int = 5000) -> None:
         super().__init__(transport, port)
+        self._rto = FIRST_RTO_S
         self.sent: Counter[int | str] = Counter()
         self.received: Counter[int | str] = Counter()
         self._bundle: list[Chunk] = []
@@ -86,7 +89,7 @@ class BundlingSctpTransport(RTCSctpTransport):
         if self._ack_at_once or self._sack_misordered or self._unacknowledged >= ACK_EVERY:
             self._start_flush()
         elif self._ack_handle is None:
-            self._ack_handle = self._loop.call_later(ACK_DELAY_S, self._start_flush)
+            self._ack_handle = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._start_flush)
 
     async def _send_chunk(self, chunk: Chunk) -> None:
         if isinstance(chunk, DataChunk | ForwardTsnChunk) and self._association_state == self.State.ESTABLISHED:
@@ -177,12 +180,13 @@ class _PeerConnection(RTCPeerConnection):
     in which nothing else can run."""
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
-        usual = rtcpeerconnection.RTCSctpTransport
-        rtcpeerconnection.RTCSctpTransport = BundlingSctpTransport
+        module: Any = rtcpeerconnection
+        usual = module.RTCSctpTransport
+        module.RTCSctpTransport = BundlingSctpTransport
         try:
             super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
         finally:
-            rtcpeerconnection.RTCSctpTransport = usual
+            module.RTCSctpTransport = usual
 
 
 def make_connection(ice_servers: list[dict[str, Any]]) -> RTCPeerConnection:
