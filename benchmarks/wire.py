@@ -246,9 +246,11 @@ async def loopback(runtime: Runtime, camera: Camera, duration_s: float) -> dict[
         for n, transport in enumerate(transports):
             count_datagrams(transport, datagrams, n)
         before = [sum(transport.sent.values()) for transport in transports]
-        await asyncio.sleep(duration_s)
+        taken: dict[int, int] = {}
+        for _ in range(round(duration_s)):
+            await asyncio.sleep(1)
+            taken.update(a.link._motion_out.captured)
         counted = [sum(t.sent.values()) - start for t, start in zip(transports, before, strict=True)]
-        taken = {number: stamp for number, stamp in a.link._motion_out.captured.items()}
         for end in (a, b):
             await end.link.close()
         for connection in connections:
@@ -256,15 +258,14 @@ async def loopback(runtime: Runtime, camera: Camera, duration_s: float) -> dict[
         for task in tasks:
             task.cancel()
     assert a.feed._epoch_s is not None
-    delays = []
-    for at, shown in b.shown:
-        if shown.number in taken and at > started + SETTLED_S:
-            delays.append(1000 * (at - a.feed._epoch_s) - taken[shown.number])
+    settled = [(at, shown) for at, shown in b.shown if shown.number in taken and at > started + SETTLED_S]
+    delays = [1000 * (at - a.feed._epoch_s) - taken[shown.number] for at, shown in settled]
     return {
         "frames": len(delays),
         "delay_ms": {name: float(np.percentile(delays, s)) for name, s in (("p50", 50), ("p95", 95), ("p99", 99))},
-        "estimated_delay_ms_p50": 1000 * float(np.median([shown.delay_s for _, shown in b.shown])),
-        "frames_shown_per_s": len(delays) / max(0.1, b.shown[-1][0] - started - SETTLED_S),
+        "estimated_delay_ms_p50": 1000 * float(np.median([shown.delay_s for _, shown in settled])),
+        "frames_shown_per_s": len(delays) / (settled[-1][0] - settled[0][0]),
+        "reconstruction_ms_p50": 1000 * float(np.median(b.link._leads)),
         "bytes_counted_to_bytes_in_datagrams": [c / d for c, d in zip(counted, datagrams, strict=True)],
     }
 

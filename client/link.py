@@ -552,7 +552,7 @@ class Link:
         picture = await self._run(partial(self._runtime.reconstruct, due.frame.keypoints, nearest))
         now = self._loop.time()
         self._leads.append(now - began_s)
-        self._motion_in.playout.lead_s = min(LONGEST_LEAD_S, sorted(self._leads)[len(self._leads) * 9 // 10])
+        self._motion_in.playout.lead_s = min(LONGEST_LEAD_S, sorted(self._leads)[len(self._leads) * 7 // 10])
         seen_s = max(now, due.due_s)
         taken_s = self._clocks.local_s(due.frame.stamp_s)
         fastest_s = self._motion_in.playout.fastest_s or 0.0
