@@ -83,6 +83,9 @@ class Deferred:
         return np.array([len(self._notes) - 1], np.int64).view(np.uint8)
 
     def rebuild(self, noted: Picture) -> Picture:
+        """What was noted; a still of the scene is no note."""
+        if noted.ndim == 3:
+            return noted
         keypoints, sources = self._notes[int(noted.view(np.int64)[0])]
         return self._runtime.reconstruct(keypoints, sources)
 
@@ -204,7 +207,8 @@ def scenario(
     }
     if outage is not None:
         back = start + outage[1]
-        out["back_after_s"] = next(at for at, s in b.shown if at > back and s.due_s - s.delay_s > back - 0.5) - back
+        again = (at for at, s in b.shown if at > back and s.due_s - s.delay_s > back - 0.5)
+        out["back_after_s"] = next(again, float("inf")) - back
     return out
 
 
@@ -368,7 +372,7 @@ def measure(clip: Path, seconds: float, only: str | None, tell: Callable[[str, f
         "shaped": lambda: asyncio.run(join_shaped(runtime, camera, 30.0, 0.05)),
     }
     for name, path in SCENARIOS.items():
-        parts[name] = lambda path=path: scenario(runtime, camera, max(seconds, 20.0), {"delay_s": 0.02, **path})  # type: ignore[misc]
+        parts[name] = lambda path=path: scenario(runtime, camera, seconds, {"delay_s": 0.02, **path})  # type: ignore[misc]
     parts["5 s outage"] = lambda: scenario(runtime, camera, 25.0, {"delay_s": 0.02}, OUTAGE)
     for n, (name, part) in enumerate(parts.items()):
         if only is None or only == name:

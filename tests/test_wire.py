@@ -11,6 +11,11 @@ from stub_runtime import StubRuntime, picture
 from typer.testing import CliRunner
 
 
+@pytest.fixture(autouse=True)
+def _a_face_everywhere(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("iwcodec.client.feed.FaceDetector.detect", lambda self, picture: [picture])
+
+
 def camera() -> Camera:
     return Camera([picture(100 + 2 * n) for n in range(30)], StubRuntime())
 
@@ -26,7 +31,7 @@ def test_layers_add_up_to_the_packets():
 
 
 def test_quality_is_that_of_what_is_on_the_display():
-    """The stub rebuilds a picture's brightness: near the camera's, and nearer than after a loss of nearly everything."""
+    """The stub rebuilds a picture's brightness: near the camera's, unless nothing comes any more."""
     whole = scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02})
     lossy = scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02}, (7.0, 12.0))
     assert whole["psnr_db"] > lossy["psnr_db"] + 3
@@ -51,4 +56,4 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     written = json.loads(out.read_text())
     assert written["calls"][0]["30 kbps, 100 ms"]["kbps"] < 30
     assert written["versions"]["aiortc"]
-    assert "30 kbps, 100 ms" in result.output
+    assert "paths" in result.output
