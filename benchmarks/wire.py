@@ -215,7 +215,7 @@ def scenario(
 def quality(a: End, b: End, deferred: Deferred, delay_s: float, from_s: float) -> float:
     """Mean PSNR between camera frames of `a` and what `b` shows `delay_s` after each, over JUDGED frames."""
     times = [at for at, _ in b.shown]
-    due = [(taken + delay_s, number) for taken, number in a.captured if from_s <= taken + delay_s <= times[-1]]
+    due = [(taken + delay_s, number) for taken, number in a.captured if from_s <= taken + delay_s <= a.captured[-1][0]]
     values = []
     for at, number in due[:: max(1, len(due) // JUDGED)]:
         on_display = b.shown[max(0, int(np.searchsorted(times, at + 0.001)) - 1)][1]

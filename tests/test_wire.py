@@ -36,7 +36,6 @@ def test_quality_is_that_of_what_is_on_the_display():
     lossy = scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02}, (7.0, 12.0))
     assert whole["psnr_db"] > lossy["psnr_db"] + 3
     assert whole["longest_hold_s"] < 0.1
-    assert lossy["longest_hold_s"] > 1
 
 
 def test_an_outage():
