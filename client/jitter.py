@@ -96,6 +96,12 @@ class Playout:
             self._learn(new, arrived_s)
         return late
 
+    def relearn(self) -> None:
+        """Forget how long frames took: what comes from now on comes under other conditions."""
+        self._transits.clear()
+        self._minima.clear()
+        self._needed = self._delay = None
+
     def next_s(self, now_s: float) -> float | None:
         """When `pop` will have something; None if only a further message can bring it."""
         first = next(self._timeline(now_s), None)

@@ -519,6 +519,8 @@ class Link:
                 continue
             self._ack_due = True
             if source is not None:
+                if not len(library):  # the motion so far had to share the link with this picture
+                    self._motion_in.playout.relearn()
                 library.add(packet.slot, source)
                 self._wake.set()
             elif self._peer_status.face_lost:
