@@ -14,6 +14,7 @@ COMMANDS = (
     "speed",
     "tables",
     "ablation",
+    "wire",
 )
 """Modules of this package whose `command` becomes `iwcodec bench NAME`."""
 
