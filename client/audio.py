@@ -110,21 +110,22 @@ class Tap:
 
 
 def carry_sound(connection: RTCPeerConnection, microphone: Microphone | None, playout: Playout | None) -> None:
-    """Before the offer or answer: both ways, or only to us without a microphone; not at all without a playout."""
-    if playout is None:
-        return
+    """Before the offer or answer: both ways, or one, or, with neither, a place kept for what the other side has."""
     track = microphone.track() if microphone is not None else "audio"
-    transceiver = connection.addTransceiver(track, "recvonly" if microphone is None else "sendrecv")
-    opus = [c for c in RTCRtpReceiver.getCapabilities("audio").codecs if c.mimeType == "audio/opus"]
+    direction = DIRECTIONS[(microphone is not None) + 2 * (playout is not None)]
+    transceiver = connection.addTransceiver(track, direction)
+    opus = [codec for codec in RTCRtpReceiver.getCapabilities("audio").codecs if codec.mimeType == "audio/opus"]
     transceiver.setCodecPreferences(opus)
-    setattr(transceiver.receiver, _JITTER_BUFFER, Tap(playout))
+    if playout is not None:
+        setattr(transceiver.receiver, _JITTER_BUFFER, Tap(playout))
 
 
-def settle_sound(connection: RTCPeerConnection, wanted: bool) -> None:
-    """Behind the other side's offer: sound, and video from a browser, that we did not ask for is declined."""
+def decline_video(connection: RTCPeerConnection) -> None:
+    """Before the answer: video as browsers send it has no place here."""
     for transceiver in connection.getTransceivers():
-        if transceiver.kind != "audio" or not wanted:
+        if transceiver.kind != "audio":
             transceiver.direction = "inactive"
 
 
+DIRECTIONS: Final = ("inactive", "sendonly", "recvonly", "sendrecv")
 _JITTER_BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"

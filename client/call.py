@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiortc import RTCPeerConnection
 
-from .audio import Microphone, carry_sound, settle_sound
+from .audio import Microphone, carry_sound, decline_video
 from .feed import Feed
 from .link import Link, LinkState, LinkStats, Shown
 from .peer import Peer, all_closed
@@ -257,13 +257,14 @@ class _Carried:
         self._call, self._playout = call, playout
 
     def attach(self, connection: RTCPeerConnection, link: Link | None) -> Link:
+        # Sound first: where data channels came before, aiortc stops the transport that both share.
+        carry_sound(connection, self._call.microphone, self._playout)
         if link is None:
             link = self._call.make_link(connection)
             self.participant.tasks.append(asyncio.create_task(self._call.watch(self.participant, link)))
         else:
             link.replace_connection(connection)
-        carry_sound(connection, self._call.microphone, self._playout)
         return link
 
     def accept(self, connection: RTCPeerConnection) -> None:
-        settle_sound(connection, self._playout is not None)
+        decline_video(connection)
