@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from aiortc import RTCPeerConnection
 
+from ..errors import CodecError
 from .audio import Microphone, carry_sound, decline_video
+from .capture import Pictures
 from .feed import Feed
 from .link import Link, LinkState, LinkStats, Shown
 from .peer import Peer, all_closed
@@ -139,6 +141,15 @@ class Call:
         self.camera_off = on
         self._feed.pause(on)
 
+    async def film(self, pictures: Pictures) -> None:
+        """Send what a camera gives, until it is closed. Where it fails the call goes on without."""
+        try:
+            async for taken in pictures:
+                await self._feed.push(taken.picture, taken.captured_s)
+        except CodecError as error:
+            self.note(str(error))
+            self.hide(True)
+
     def _handle(self, event: Any) -> None:
         match event:
             case Joined():
@@ -154,7 +165,7 @@ class Call:
                 self._take_ice(servers, ttl_s)
             case Disconnected(why):
                 self._online = False
-                self._notice(why)
+                self.note(why)
             case Refused(code, text):
                 logger.debug("server: %s %s", code, text)
 
@@ -188,7 +199,7 @@ class Call:
             self._speaker.add(playout)
         self.participants[id] = participant
         participant.tasks.append(asyncio.create_task(participant.peer.run()))
-        self._notice(f"{name} joined")
+        self.note(f"{name} joined")
 
     def _leaves(self, id: str, lost: bool) -> None:
         participant = self.participants.get(id)
@@ -208,7 +219,7 @@ class Call:
         participant = self.participants.pop(id, None)
         if participant is None:
             return
-        self._notice(f"{participant.name} left")
+        self.note(f"{participant.name} left")
         if self._speaker is not None and participant.playout is not None:
             self._speaker.remove(participant.playout)
         for task in participant.tasks:
@@ -240,7 +251,8 @@ class Call:
             for watcher in self.watchers:
                 watcher(participant, shown)
 
-    def _notice(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Tell the user."""
         self.notices.append(text)
         del self.notices[:-20]
 

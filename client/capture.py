@@ -25,6 +25,8 @@ from .playout import load_sounddevice
 
 MOST_FPS: Final = 30.0
 BLOCK: Final = AUDIO_RATE * 20 // 1000
+CLOSE_S: Final = 1.0
+"""Longest wait for a source's thread to end."""
 MOST_LATE_S: Final = 0.2
 """A frame of a file that could not be delivered for so long is left out, as a camera would."""
 
@@ -125,14 +127,14 @@ def _open_camera(device: Device, format: str) -> Any:
 class Clip:
     """A video file that plays over and over from the moment it is made, pictures and sound on one clock."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises MediaError for what is no video."""
+    def __init__(self, path: Path, into_s: float = 0.0) -> None:
+        """Begins `into_s` seconds into the file. Raises MediaError for what is no video."""
         info = probe(path)
         self.path = path
         self.sound = info.audio is not None
         self.fps = float(info.fps)
         self.duration_s = info.duration_s or self._measured()
-        self.started_s = time.monotonic()
+        self.started_s = time.monotonic() - into_s
 
     def _measured(self) -> float:
         return max(frame.time_s for frame in read_video(self.path)) + 1 / self.fps
@@ -237,8 +239,9 @@ class Pictures:
         raise StopAsyncIteration
 
     def close(self) -> None:
-        """Takes effect with the next frame; does not wait for it."""
+        """Takes effect with the next frame."""
         self._closed.set()
+        self._thread.join(CLOSE_S)
 
     def _run(self, frames: Iterator[Taken], crop: Callable[[Picture], Picture]) -> None:
         last = 0.0
@@ -279,6 +282,7 @@ class ClipSound:
 
     def close(self) -> None:
         self._closed.set()
+        self._thread.join(CLOSE_S)
 
     def _run(self, clip: Clip, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         for block, taken_s in clip.blocks():

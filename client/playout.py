@@ -126,7 +126,9 @@ class Playout:
             first = min((t for t in self._packets if t >= due - self._length), default=None)
             if first is None or first > due:
                 self._position = None
-                return np.zeros(min(wanted, BLOCK) if first is None else max(1, min(wanted, int(first - due))), np.int16)
+                return np.zeros(
+                    min(wanted, BLOCK) if first is None else max(1, min(wanted, int(first - due))), np.int16
+                )
             self._position = first
         behind = int(due - self._position)
         return self._in_time(self._sound(self._position), behind)

@@ -217,7 +217,11 @@ class Signalling:
         """One WebSocket from joining to its end. Raises _Lost, or SignallingError where trying again is useless."""
         try:
             opening = connect(
-                self.address.socket, open_timeout=OPEN_S, max_size=MAX_MESSAGE_BYTES, compression=None, ping_interval=None
+                self.address.socket,
+                open_timeout=OPEN_S,
+                max_size=MAX_MESSAGE_BYTES,
+                compression=None,
+                ping_interval=None,
             )
             async with opening as socket:
                 ping_s = await self._join(socket)

@@ -1,0 +1,265 @@
+"""`iwcodec call` and `iwcodec devices`."""
+
+import asyncio
+import getpass
+import json
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from ..cli import console
+from ..errors import CodecError
+from ..files import check_target
+from ..models.runtime import Runtime, load_runtime
+from . import capture, display
+from .audio import Microphone
+from .call import Call
+from .feed import Feed
+from .link import Link
+from .playout import Speaker, load_sounddevice, open_speaker
+from .record import Recorder, VirtualCamera
+from .sctp import make_connection
+from .signalling import Signalling
+
+DRAW_S: Final = 1 / 30
+REPORT_S: Final = 5.0
+THREADS: Final = 2
+"""Of the network: one's own pictures must not wait behind everybody else's."""
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    url: str
+    name: str
+    camera: str | None = None
+    video: Path | None = None
+    mic: str | None = None
+    audio: bool = True
+    record: Path | None = None
+    virtual_camera: bool = False
+    headless: bool = False
+
+
+def call(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address of a room: https://HOST/r/ROOM.")],
+    camera: Annotated[
+        str | None, typer.Option(help="Number or part of the name; `iwcodec devices` lists them.")
+    ] = None,
+    video: Annotated[Path | None, typer.Option(help="A video file, looped, in place of camera and microphone.")] = None,
+    mic: Annotated[str | None, typer.Option(help="Number or part of the name of the microphone.")] = None,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="No sound, either way.")] = False,
+    record: Annotated[Path | None, typer.Option(metavar="OUT.iwc", help="Record who is seen first.")] = None,
+    virtual_camera: Annotated[
+        bool, typer.Option("--virtual-camera", help="Show who is seen first to other programs, as a camera.")
+    ] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="No window, no loudspeaker; Ctrl-C leaves.")] = False,
+    name: Annotated[str | None, typer.Option(help="How the others see you; by default your user name.")] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the recording.")] = False,
+) -> None:
+    """Join a call. Picture and sound go directly between the people in the room, a few kilobits a second each.
+
+    In the window: m mutes, v turns the camera off, i shows rates and delays, q leaves.
+    """
+    if record is not None:
+        if record.suffix.lower() != ".iwc":
+            raise CodecError(f"The recording must end in .iwc, not {record.suffix or record.name!r}.")
+        check_target(record, force)
+    options = CallOptions(url, name or user_name(), camera, video, mic, not no_audio, record, virtual_camera, headless)
+    asyncio.run(take_part(options))
+
+
+def devices(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False) -> None:
+    """List cameras and microphones, as `iwcodec call` takes them."""
+    found: dict[str, list[capture.Device]] = {"camera": capture.list_cameras()}
+    told = None
+    try:
+        found["microphone"] = capture.list_microphones()
+    except CodecError as error:
+        found["microphone"], told = [], str(error)
+    if as_json:
+        print(json.dumps({f"{kind}s": [asdict(device) for device in some] for kind, some in found.items()}, indent=2))
+        return
+    for kind, some in found.items():
+        for device in some:
+            console.print(f"{kind} {device.number}: {device.name}", markup=False)
+        if not some:
+            console.print(told if kind == "microphone" and told else f"No {kind} was found.", markup=False)
+
+
+def user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "guest"
+
+
+async def take_part(options: CallOptions) -> None:
+    """The whole call. Raises CodecError for what cannot be opened or joined."""
+    with ExitStack() as stack:
+        signalling = Signalling(options.url, options.name)
+        runtime = load_runtime()
+        executor = stack.enter_context(ThreadPoolExecutor(THREADS, "network"))
+        window = None if options.headless else display.Window(f"iwcodec call - {signalling.address.room}")
+        if window is not None:
+            stack.callback(window.close)
+        microphone, speaker = sound_of(options, stack)
+        the_call, feed = put_together(signalling, runtime, executor, microphone, speaker)
+        pictures, clip = pictures_of(options, runtime.info.size)
+        stack.callback(pictures.close)
+        if microphone is not None:
+            stack.callback(listen(options, clip, microphone, the_call).close)
+        if options.record is not None:
+            recorder = Recorder(options.record, runtime)
+            recorder.attach(the_call)
+            stack.callback(recorder.close)
+        if options.virtual_camera:
+            shown_elsewhere = VirtualCamera(runtime.info.size)
+            the_call.watchers.append(shown_elsewhere.show)
+            stack.callback(shown_elsewhere.close)
+        await talk(the_call, feed, pictures, window)
+
+
+def put_together(
+    signalling: Signalling,
+    runtime: Runtime,
+    executor: ThreadPoolExecutor,
+    microphone: Microphone | None,
+    speaker: Speaker | None,
+) -> tuple[Call, Feed]:
+    feed = Feed(runtime, executor)
+    made = Call(
+        signalling,
+        feed,
+        lambda connection: Link(connection, feed, runtime, executor),
+        make_connection,
+        microphone,
+        speaker,
+    )
+    return made, feed
+
+
+def sound_of(options: CallOptions, stack: ExitStack) -> tuple[Microphone | None, Speaker | None]:
+    """Opened, with the user told where something is missing."""
+    if not options.audio:
+        return None, None
+    microphone = Microphone()
+    speaker, told = open_speaker(options.headless)
+    stack.callback(speaker.stop)
+    if told:
+        console.print(f"[yellow]no sound:[/yellow] {told}", soft_wrap=True)
+    return microphone, speaker
+
+
+def pictures_of(options: CallOptions, size: int) -> tuple[capture.Pictures, capture.Clip | None]:
+    """Raises CodecError where there is no camera and no file."""
+    if options.video is not None:
+        clip = capture.Clip(options.video)
+        return capture.Pictures(clip.frames(), capture.LiveCrop(size, clip.fps)), clip
+    try:
+        camera = capture.choose(capture.list_cameras(), options.camera, "camera")
+    except CodecError as error:
+        raise CodecError(f"{error} A video file can take its place: --video FILE.") from None
+    return capture.Pictures(capture.camera_frames(camera), capture.LiveCrop(size, capture.MOST_FPS)), None
+
+
+class Nothing:
+    def close(self) -> None:
+        pass
+
+
+def listen(options: CallOptions, clip: capture.Clip | None, microphone: Microphone, the_call: Call) -> Any:
+    """The file's sound, or a microphone; without either the call goes on, and says so."""
+    if clip is not None and options.mic is None:
+        return capture.ClipSound(clip, microphone.push) if clip.sound else Nothing()
+    try:
+        load_sounddevice()
+        device = capture.choose(capture.list_microphones(), options.mic, "microphone") if options.mic else None
+        return capture.MicrophoneSound(device, microphone.push)
+    except CodecError as error:
+        if options.mic is not None:
+            raise
+        console.print(f"[yellow]no microphone:[/yellow] {error}", soft_wrap=True)
+        the_call.mute(True)
+        return Nothing()
+
+
+async def talk(the_call: Call, feed: Feed, pictures: capture.Pictures, window: display.Window | None) -> None:
+    """Until the user leaves, or the call cannot go on."""
+    filming = asyncio.create_task(the_call.film(pictures))
+    showing = asyncio.create_task(show(the_call, feed, window) if window is not None else report(the_call))
+    # A fault of the display must not leave a call that nobody can end.
+    showing.add_done_callback(lambda _: leave_soon(the_call))
+    with interrupts(the_call):
+        try:
+            await the_call.run()
+        finally:
+            filming.cancel()
+            await asyncio.gather(filming, return_exceptions=True)
+    if not showing.done():
+        showing.cancel()
+    with suppress(asyncio.CancelledError):
+        await showing
+
+
+_leaving: set[asyncio.Task[None]] = set()
+
+
+def leave_soon(the_call: Call) -> None:
+    task = asyncio.get_running_loop().create_task(the_call.leave())
+    _leaving.add(task)
+    task.add_done_callback(_leaving.discard)
+
+
+@contextmanager
+def interrupts(the_call: Call) -> Iterator[None]:
+    """Ctrl-C and a kind kill leave properly."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    with suppress(NotImplementedError, ValueError):  # Windows; a thread that is not the main one
+        for number in signals:
+            loop.add_signal_handler(number, leave_soon, the_call)
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError, ValueError):
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+async def show(the_call: Call, feed: Feed, window: display.Window) -> None:
+    details = False
+    while True:
+        for key in window.keys():
+            if key == "q":
+                return
+            details ^= key == "i"
+            display.press(the_call, key)
+        window.show(display.scene(the_call, the_call.signalling.name, feed.preview, details))
+        await asyncio.sleep(DRAW_S)
+
+
+async def report(the_call: Call) -> None:
+    """Without a window: a line whenever something has changed, and the figures now and then."""
+    told = ""
+    since = 0.0
+    while True:
+        states = ", ".join(f"{p.name}: {p.state}" for p in the_call.participants.values())
+        line = f"{the_call.state}{'; ' if states else ''}{states}"
+        if line != told:
+            console.print(line, markup=False)
+            told = line
+        since += 1.0
+        if since >= REPORT_S:
+            since = 0.0
+            for participant in the_call.participants.values():
+                if (stats := participant.stats()) is not None:
+                    console.print(
+                        f"  {participant.name}: {'; '.join(display.describe(stats, participant))}", markup=False
+                    )
+        await asyncio.sleep(1.0)
