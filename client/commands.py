@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import json
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +104,7 @@ async def take_part(options: CallOptions) -> None:
     """The whole call. Raises CodecError for what cannot be opened or joined."""
     with ExitStack() as stack:
         signalling = Signalling(options.url, options.name)
-        runtime = load_runtime()
+        runtime = load_runtime(threads=max(1, (os.cpu_count() or 1) // 2))
         executor = stack.enter_context(ThreadPoolExecutor(THREADS, "network"))
         window = None if options.headless else display.Window(f"iwcodec call - {signalling.address.room}")
         if window is not None:

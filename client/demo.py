@@ -187,7 +187,8 @@ def wire_bytes(connection: Any) -> float:
 
 async def converse(url: str, path: Path, seconds: float, audio: bool, tell: Any) -> list[Side]:
     """The call itself. Raises CodecError where no pictures come."""
-    runtime = load_runtime()
+    # One thread a picture: the two sides share this machine's cores already.
+    runtime = load_runtime(threads=1)
     with ThreadPoolExecutor(2 * len(NAMES), "network") as executor:
         sides, closing = [], []
         calls: list[asyncio.Task[None]] = []
