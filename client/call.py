@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiortc import RTCPeerConnection
 
 from ..errors import CodecError
-from .audio import Microphone, carry_sound, decline_video
+from .audio import Microphone, carry_sound, decline_video, reported_loss
 from .capture import Pictures
 from .feed import Feed
 from .link import Link, LinkState, LinkStats, Shown
@@ -238,9 +238,17 @@ class Call:
             for id, participant in list(self.participants.items()):
                 if participant.peer.gone and participant.peer.silent_s > ABANDON_S:
                     self._forget(id)
+            await self._listen_to_reports()
             if self._online and asyncio.get_running_loop().time() > self._ice_expires - ICE_MARGIN_S:
                 self._ice_expires += ICE_MARGIN_S
                 await self.signalling.ask_ice()
+
+    async def _listen_to_reports(self) -> None:
+        if self.microphone is None:
+            return
+        connections = [p.peer.connection for p in self.participants.values() if p.peer.connected]
+        losses = [await reported_loss(connection) for connection in connections if connection is not None]
+        self.microphone.report(max(losses, default=0.0))
 
     async def watch(self, participant: Participant, link: Link) -> None:
         """Take what the link shows, until it is closed."""

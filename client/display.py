@@ -185,8 +185,7 @@ def describe(stats: LinkStats, participant: Participant) -> tuple[str, ...]:
         f"delay {stats.delay_ms:.0f} ms, loss {100 * stats.loss:.0f} %",
     ]
     if participant.playout is not None:
-        counts = participant.playout.counts
-        lines.append(f"sound waits {1000 * participant.playout.wait_s:.0f} ms, {counts['concealed']} gaps")
+        lines.append(f"sound waits {1000 * participant.playout.wait_s:.0f} ms")
     return tuple(lines)
 
 

@@ -67,8 +67,9 @@ def _candidates() -> list[Path | str]:
 class OpusEncoder:
     """Blocks of `packet_ms` (20, 40 or 60) milliseconds to packets of `bitrate` bits a second."""
 
-    def __init__(self, bitrate: int, packet_ms: int, expected_loss: int = 10) -> None:
-        """`expected_loss` in percent: how much is spent on error correction."""
+    def __init__(self, bitrate: int, packet_ms: int, expected_loss: int = 0) -> None:
+        """`expected_loss` in percent. A copy of each packet goes into the next one where losses are expected and the
+        rate allows: libopus does it from about 16,000 bits a second and 25 % on (*measured*), and not below."""
         self.packet_samples = packet_ms * AUDIO_RATE // 1000
         self._library = library()
         self._state = self._library.opus_encoder_create(AUDIO_RATE, 1, _VOIP, None)
@@ -79,8 +80,10 @@ class OpusEncoder:
             self._set(request, value)
         self._out = ctypes.create_string_buffer(LARGEST)
 
-    def expect_loss(self, percent: int) -> None:
-        self._set(_SET_LOSS, max(0, min(percent, 100)))
+    def adapt(self, bitrate: int, expected_loss: int) -> None:
+        """As at the beginning; holds from the next packet on."""
+        self._set(_SET_BITRATE, bitrate)
+        self._set(_SET_LOSS, expected_loss)
 
     def encode(self, samples: Samples) -> bytes:
         """Exactly `packet_samples` samples to one packet; at most SILENT bytes where there is nothing to say."""

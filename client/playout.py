@@ -18,13 +18,13 @@ from ..errors import CodecError, FormatError
 from ..media import AUDIO_RATE, Samples
 from .opus import LARGEST, OpusDecoder, packet_samples
 
-TOLERANCE_S: Final = 0.015
-"""Playing may be off its time by so much before it is corrected."""
+AHEAD_S, BEHIND_S = 0.004, 0.015
+"""Playing may be off its time by so much before it is corrected; ahead of it, packets would come too late."""
 LEAP_S: Final = 0.4
 """Off by more, it leaps."""
 MOST_WAIT_S: Final = 1.5
-MARGIN_S: Final = 0.005
-SPREAD: Final = 95.0
+MARGIN_S: Final = 0.01
+SPREAD: Final = 98.0
 """Percentile of the packets' lateness that is waited for."""
 RECENT: Final = 100
 """Packets that the shortest transit and the lateness are taken from."""
@@ -43,9 +43,10 @@ class Playout:
     """The sound of one peer. `push` and `follow` come from the event loop, `pull` from the sound card's thread."""
 
     def __init__(self) -> None:
-        self.counts = {"played": 0, "recovered": 0, "concealed": 0, "late": 0, "malformed": 0}
+        self.counts = {"played": 0, "recovered": 0, "late": 0, "malformed": 0}
         """Packets so far."""
-        self.packets_lost = False
+        self.concealed_s = 0.0
+        """Seconds of sound made up because nothing came, pauses not included where the sender announced them."""
         self._lock = threading.Lock()
         self._picture_s = 0.0
         self._ssrc: int | None = None
@@ -60,10 +61,12 @@ class Playout:
         self._sequence = 0
         self._length = BLOCK
         self._missing = 0
+        self._reached = 0
         self._ready = np.zeros(0, np.int16)
 
     def follow(self, wait_s: float) -> None:
-        """The picture is shown so long after its message could have arrived at the soonest: so will the sound be."""
+        """A picture is shown so long after its message could have arrived at the soonest. So is the sound; but its
+        packets start on their way only when their last sample is there, and need not wait for that again."""
         self._picture_s = min(max(wait_s, 0.0), MOST_WAIT_S)
 
     @property
@@ -72,7 +75,7 @@ class Playout:
         if not self._transits:
             return self._picture_s
         late = float(np.percentile(self._transits, SPREAD)) - min(self._transits)
-        return max(self._picture_s, min(late + MARGIN_S, MOST_WAIT_S))
+        return max(self._picture_s - self._length / AUDIO_RATE, min(late + MARGIN_S, MOST_WAIT_S))
 
     def push(self, ssrc: int, sequence: int, timestamp: int, payload: bytes, arrived_s: float) -> None:
         """An RTP packet's fields, as they are on the wire, and when it came (monotonic). Malformed ones are counted."""
@@ -134,7 +137,10 @@ class Playout:
         return self._in_time(self._sound(self._position), behind)
 
     def _sound(self, position: int) -> Samples:
-        """What belongs at `position`; moves on behind it."""
+        """What belongs at `position`; moves on behind it. What came just too late is played all the same, a little late:
+        pauses make up for it."""
+        if self._missing and (late := [t for t in self._packets if self._reached <= t < position <= t + self._length]):
+            position = late[0]
         for late in [t for t in self._packets if t < position]:
             del self._packets[late]
             self.counts["late"] += 1
@@ -142,6 +148,7 @@ class Playout:
         if found is not None:
             samples = self._decoded(found[1])
             self._sequence, self._missing = found[0], 0
+            self._reached = position + len(samples)
         else:
             samples = self._replaced(position)
         self._position = position + len(samples)
@@ -158,24 +165,25 @@ class Playout:
 
     def _replaced(self, position: int) -> Samples:
         following = min(self._packets, default=None)
-        gap = self._length if following is None else following - position
+        gap = BLOCK if following is None else following - position
         if following is not None and gap < _STEP:
             return np.zeros(gap, np.int16)
         if following is not None and gap == self._length and self._packets[following][0] != self._sequence + 1:
             self.counts["recovered"] += 1
             self._sequence += 1
+            self._reached = following
             return self._decoder.recover(self._packets[following][1], gap)
-        count = min(gap, self._length) // _STEP * _STEP
+        count = min(gap, BLOCK) // _STEP * _STEP
         self._missing += count
         if self._missing > CONCEALED_S * AUDIO_RATE:
             return np.zeros(count, np.int16)
         if following is None or self._packets[following][0] != self._sequence + 1:
-            self.counts["concealed"] += 1
+            self.concealed_s += count / AUDIO_RATE
         return self._decoder.conceal(count)
 
     def _in_time(self, samples: Samples, behind: int) -> Samples:
         """The samples, shorter where playing is behind its time, longer where it is ahead."""
-        if abs(behind) <= TOLERANCE_S * AUDIO_RATE:
+        if -AHEAD_S * AUDIO_RATE <= behind <= BEHIND_S * AUDIO_RATE:
             return samples
         quiet = self._missing > 0 or float(np.sqrt(np.mean(np.square(samples, dtype=np.float32)))) < QUIET
         if quiet and behind > 0:

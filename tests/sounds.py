@@ -25,7 +25,7 @@ def envelope(samples: Samples) -> np.ndarray:
     return np.sqrt(power)[:: RATE // 1000]
 
 
-def delay_ms(spoken: Samples, heard: Samples, longest: int = 800) -> tuple[int, float]:
+def delay_ms(spoken: Samples, heard: Samples, longest: int = 400) -> tuple[int, float]:
     """(by how much `heard` is behind, correlation of the envelopes there)."""
     a, b = envelope(spoken), envelope(heard)
     scores = []

@@ -27,7 +27,7 @@ class Rtp:
 
 def sent(sound: np.ndarray) -> list[Rtp]:
     """Packets of 60 ms, each sent when its last sample is there; pauses leave gaps in the timestamps alone."""
-    encoder, packets = OpusEncoder(12_000, 60, 25), []
+    encoder, packets = OpusEncoder(16_000, 60, 25), []
     for at in range(0, len(sound) - COUNT + 1, COUNT):
         payload = encoder.encode(sound[at : at + COUNT])
         if len(payload) > SILENT:
@@ -51,14 +51,15 @@ def heard(out: Playout, arrivals: list[tuple[float, Rtp]], seconds: float, wait:
 
 
 def test_sound_keeps_in_step_with_the_picture() -> None:
-    """60 ms to fill a packet, 40 on the way, 100 as the picture waits, 6.5 in the coder."""
+    """40 ms on the way, 160 as the picture waits (60 of them while a packet fills), 6.5 in the coder."""
     sound = voice(6.0)
     out = Playout()
-    result = heard(out, [(p.sent_s + 0.04, p) for p in sent(sound)], 6.5, {0.0: 0.1})
+    result = heard(out, [(p.sent_s + 0.04, p) for p in sent(sound)], 6.0, {0.0: 0.16})
     lag, likeness = delay_ms(sound, result)
     assert lag == pytest.approx(206, abs=18)
     assert likeness > 0.9
-    assert (out.counts["late"], out.counts["concealed"]) == (0, 0) or out.counts["concealed"] <= 2
+    assert out.counts["late"] == 0
+    assert out.concealed_s < 0.1
 
 
 def test_jitter_is_waited_for() -> None:
@@ -76,7 +77,7 @@ def test_losses_leave_the_timing_alone(share: float, likeness: float) -> None:
     rng = random.Random(2)
     out, sound = Playout(), voice(8.0)
     arrivals = [(p.sent_s + 0.03, p) for p in sent(sound) if rng.random() > share]
-    lag, alike = delay_ms(sound, heard(out, arrivals, 8.5, {0.0: 0.12}))
+    lag, alike = delay_ms(sound, heard(out, arrivals, 8.5, {0.0: 0.18}))
     assert lag == pytest.approx(216, abs=25)
     assert alike > likeness
     assert out.counts["recovered"] > 0.4 * share * 133
@@ -86,9 +87,9 @@ def test_reordered_and_repeated_packets_are_harmless() -> None:
     rng = random.Random(4)
     sound, tidy, messy = voice(4.0), Playout(), Playout()
     packets = sent(sound)
-    straight = heard(tidy, [(p.sent_s + 0.03, p) for p in packets], 4.5, {0.0: 0.2})
+    straight = heard(tidy, [(p.sent_s + 0.03, p) for p in packets], 4.5, {0.0: 0.26})
     arrivals = [(p.sent_s + 0.03 + 0.1 * (rng.random() < 0.2), p) for p in packets for _ in range(1 + (rng.random() < 0.3))]
-    assert delay_ms(straight, heard(messy, arrivals, 4.5, {0.0: 0.2}))[1] > 0.98
+    assert delay_ms(straight, heard(messy, arrivals, 4.5, {0.0: 0.26}))[1] > 0.98
 
 
 def test_a_pause_does_not_shift_what_follows() -> None:
@@ -96,7 +97,7 @@ def test_a_pause_does_not_shift_what_follows() -> None:
     packets = sent(sound)
     assert len(packets) < 0.8 * len(sound) / COUNT
     out = Playout()
-    result = heard(out, [(p.sent_s + 0.03, p) for p in packets], 7.5, {0.0: 0.1})
+    result = heard(out, [(p.sent_s + 0.03, p) for p in packets], 7.5, {0.0: 0.16})
     assert delay_ms(sound[5 * RATE :], result[5 * RATE :])[0] == pytest.approx(196, abs=25)
     assert np.abs(result[3 * RATE : 5 * RATE].astype(int)).mean() < 100
 
@@ -104,17 +105,17 @@ def test_a_pause_does_not_shift_what_follows() -> None:
 @pytest.mark.parametrize(("first", "second"), [(0.1, 0.2), (0.2, 0.1)])
 def test_a_new_wait_is_reached_without_a_gap(first: float, second: float) -> None:
     out, sound = Playout(), voice(10.0)
-    result = heard(out, [(p.sent_s + 0.03, p) for p in sent(sound)], 10.5, {0.0: first, 4.0: second})
+    result = heard(out, [(p.sent_s + 0.03, p) for p in sent(sound)], 10.0, {0.0: 0.06 + first, 4.0: 0.06 + second})
     before = delay_ms(sound[RATE : 4 * RATE], result[RATE : 5 * RATE])[0]
     after = delay_ms(sound[7 * RATE : 9 * RATE], result[7 * RATE : 10 * RATE])[0]
     assert after - before == pytest.approx(1000 * (second - first), abs=35)
-    assert out.counts["concealed"] <= 3
+    assert out.concealed_s < 0.2
 
 
 def test_an_outage_ends_in_silence_and_then_goes_on_in_time() -> None:
     out, sound = Playout(), voice(12.0)
     arrivals = [(p.sent_s + 0.03, p) for p in sent(sound) if not 3 < p.sent_s < 8]
-    result = heard(out, arrivals, 12.0, {0.0: 0.1})
+    result = heard(out, arrivals, 12.0, {0.0: 0.16})
     assert not result[round(5.0 * RATE) : round(7.9 * RATE)].any()
     assert delay_ms(sound[9 * RATE : 11 * RATE], result[9 * RATE :])[0] == pytest.approx(196, abs=25)
 
