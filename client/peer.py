@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from aiortc import RTCPeerConnection, RTCSessionDescription
-from aiortc.sdp import candidate_from_sdp
+from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from .link import Link, LinkState
 from .signalling import Candidate, Description, Signalling
@@ -175,6 +175,9 @@ class Peer:
             logger.debug("signal of %s refused: %r", self.id, error)
 
     async def _offered(self, offer: Description) -> None:
+        # Read before anything is given up for it.
+        if not any(media.kind == "application" for media in SessionDescription.parse(offer.sdp).media):
+            raise ValueError("no data channels")
         connection = self._renew(offer.call)
         self._offering = False
         self._due_s = time.monotonic() + CONNECT_S + self._pause()
