@@ -94,6 +94,8 @@ class Call:
         self.participants: dict[str, Participant] = {}
         self.watchers: list[Watcher] = []
         """Called with every picture at its play-out time."""
+        self.linked: list[Callable[[Participant, Link], None]] = []
+        """Called for everyone whose link has been made, before anything comes over it."""
         self.notices: list[str] = []
         """What happened, in sentences, newest last."""
         self.muted = self.camera_off = False
@@ -281,6 +283,8 @@ class _Carried:
         carry_sound(connection, self._call.microphone, self._playout)
         if link is None:
             link = self._call.make_link(connection)
+            for tell in self._call.linked:
+                tell(self.participant, link)
             self.participant.tasks.append(asyncio.create_task(self._call.watch(self.participant, link)))
         else:
             link.replace_connection(connection)

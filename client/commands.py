@@ -24,7 +24,7 @@ from .call import Call
 from .feed import Feed
 from .link import Link
 from .playout import Speaker, load_sounddevice, open_speaker
-from .record import Recorder, VirtualCamera
+from .record import FPS, CallRecorder, Recorder, VirtualCamera
 from .sctp import make_connection
 from .signalling import Signalling
 
@@ -116,14 +116,20 @@ async def take_part(options: CallOptions) -> None:
         if microphone is not None:
             stack.callback(listen(options, clip, microphone, the_call).close)
         if options.record is not None:
-            recorder = Recorder(options.record, runtime)
-            recorder.attach(the_call)
-            stack.callback(recorder.close)
+            recorder = Recorder(options.record, runtime.info)
+            CallRecorder(the_call, recorder)
+            stack.callback(finish, recorder)
         if options.virtual_camera:
-            shown_elsewhere = VirtualCamera(runtime.info.size)
-            the_call.watchers.append(shown_elsewhere.show)
-            stack.callback(shown_elsewhere.close)
+            stack.callback(VirtualCamera(the_call).close)
         await talk(the_call, feed, pictures, window)
+
+
+def finish(recorder: Recorder) -> None:
+    if recorder.close():
+        seconds = float(recorder.frames / FPS)
+        console.print(f"{recorder.path}: {seconds:.1f} s, {recorder.sources} pictures", markup=False, soft_wrap=True)
+    else:
+        console.print(f"{recorder.path} was not written: nothing came.", markup=False, soft_wrap=True)
 
 
 def put_together(

@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
@@ -28,7 +28,7 @@ from .adaptation import LADDER, RateControl, Sending
 from .clocks import Clocks
 from .feed import Feed, FeedFrame, SourceSequence
 from .incoming import MOST_QUEUED_UNITS, Allowance, MotionReceiver, Reception, SourceAssembler
-from .jitter import DueFrame
+from .jitter import DueFrame, TimedFrame
 from .messages import (
     CONTROL_CHANNEL,
     LARGEST_MESSAGE,
@@ -116,6 +116,16 @@ class LinkStats:
     """Messages that were not taken, by reason, since the link began."""
 
 
+class Recording(Protocol):
+    def source(self, packet: SourcePacket) -> None:
+        """The next unit of the peer's AV1 sequence, stills included; a key unit begins another one."""
+        ...
+
+    def motion(self, frames: list[TimedFrame]) -> None:
+        """Frames of a message; messages may come twice, late, or not at all."""
+        ...
+
+
 class Link:
     """Sends what the feed gives and shows what the peer sends."""
 
@@ -130,6 +140,8 @@ class Link:
         self._dropped: Counter[str] = Counter()
         self._closed = False
         self._began = False
+        self.recording: Recording | None = None
+        """Told of everything that comes from the peer and is good."""
 
         self._rate = RateControl()
         self._motion_out = MotionSender(self._rate.sending)
@@ -407,6 +419,8 @@ class Link:
             acknowledged = self._motion_in.take(data, now)
             if acknowledged is not None:
                 self._motion_out.acknowledge_low(acknowledged)
+            if self.recording is not None and self._motion_in.arrived_s == now:
+                self.recording.motion(self._motion_in.taken)
             self._wake.set()
         else:
             self._receive_source(data)
@@ -518,6 +532,8 @@ class Link:
                 self._ask_fresh()
                 continue
             self._ack_due = True
+            if self.recording is not None:
+                self.recording.source(packet)
             if source is not None:
                 if not len(library):  # the motion so far had to share the link with this picture
                     self._motion_in.playout.relearn()
