@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -220,6 +221,7 @@ class Pictures:
         self._loop = asyncio.get_running_loop()
         self._newest: Taken | None = None
         self._error: CodecError | None = None
+        self._ended = False
         self._ready = asyncio.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(frames, crop), name="camera", daemon=True)
@@ -229,14 +231,13 @@ class Pictures:
         return self
 
     async def __anext__(self) -> Taken:
-        await self._ready.wait()
-        self._ready.clear()
-        if self._newest is not None:
-            taken, self._newest = self._newest, None
-            return taken
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
+        while self._newest is None:
+            if self._ended:
+                raise self._error or StopAsyncIteration
+            self._ready.clear()
+            await self._ready.wait()
+        taken, self._newest = self._newest, None
+        return taken
 
     def close(self) -> None:
         """Takes effect with the next frame."""
@@ -252,18 +253,24 @@ class Pictures:
                 if taken.captured_s - last < 0.9 / MOST_FPS:
                     continue
                 last = taken.captured_s
-                self._hand_over(Taken(crop(taken.picture), taken.captured_s), None)
+                self._tell(self._put, Taken(crop(taken.picture), taken.captured_s))
+            self._tell(self._end, None)
         except CodecError as error:
-            self._hand_over(None, error)
-        self._hand_over(None, self._error)
+            self._tell(self._end, error)
+        except Exception as error:  # whatever a camera makes of itself: the user must be told
+            self._tell(self._end, MediaError(f"The camera failed: {error}"))
 
-    def _hand_over(self, taken: Taken | None, error: CodecError | None) -> None:
-        def put() -> None:
-            self._newest, self._error = taken or self._newest, error
-            self._ready.set()
+    def _put(self, taken: Taken) -> None:
+        self._newest = taken
+        self._ready.set()
 
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(put)
+    def _end(self, error: CodecError | None) -> None:
+        self._ended, self._error = True, error
+        self._ready.set()
+
+    def _tell(self, what: Callable[[Any], None], value: Any) -> None:
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            self._loop.call_soon_threadsafe(what, value)
 
 
 # ------------------------------------------------------------------------------------------------ sound
@@ -286,9 +293,10 @@ class ClipSound:
 
     def _run(self, clip: Clip, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         for block, taken_s in clip.blocks():
-            if self._closed.is_set() or loop.is_closed():
+            if self._closed.is_set():
                 return
-            loop.call_soon_threadsafe(listener, block, taken_s)
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                loop.call_soon_threadsafe(listener, block, taken_s)
 
 
 class MicrophoneSound:
@@ -302,7 +310,7 @@ class MicrophoneSound:
         def take(samples: Any, count: int, times: Any, _: Any) -> None:
             age = times.currentTime - times.inputBufferAdcTime
             taken_s = time.monotonic() - (age if 0 <= age < 1 else count / AUDIO_RATE)
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
                 loop.call_soon_threadsafe(listener, np.array(samples[:, 0], np.int16), taken_s)
 
         number = None if device is None else int(device.handle)
