@@ -23,12 +23,12 @@ BITRATE: Final = 12_000
 ROBUST: Final = (16_000, 25)
 """Bits a second, and the loss told to Opus, from which it adds a copy of each packet to the next one."""
 LOSSY: Final = 0.03
-"""Share of packets lost, as a peer reports it, at which that begins; it ends CALM reports under a third of this later."""
+"""Share of packets lost, as a peer reports it, at which that begins; it ends after CALM reports of under a third."""
 CALM: Final = 10
 SLACK_S: Final = 0.04
 """How far the capture clock may run away from the number of samples before timestamps are set anew."""
-WAITING: Final = 16
-"""Packets that may wait for a slow connection; the oldest are dropped."""
+WAITING: Final = 2
+"""Packets that may wait for a connection that is not up or slow; the oldest are dropped, for they would be late."""
 
 
 class Microphone:
@@ -62,8 +62,7 @@ class Microphone:
             self._encoder.adapt(*(ROBUST if self.robust else (self._bitrate, 0)))
 
     def push(self, samples: Samples, captured_s: float) -> None:
-        """Mono samples at 48 kHz, the first taken at `captured_s` (monotonic). Belongs to the event loop; encoding takes
-        well under a millisecond."""
+        """Mono samples at 48 kHz, the first taken at `captured_s` (monotonic). Belongs to the event loop."""
         wanted = round(captured_s * AUDIO_RATE) - len(self._waiting)
         if self._stamp is None or abs(wanted - self._stamp) > SLACK_S * AUDIO_RATE:
             self._stamp = wanted
@@ -117,8 +116,8 @@ class Track(MediaStreamTrack):
 
 
 class Tap:
-    """Stands where aiortc keeps a receiver's jitter buffer, which is made for 20 ms packets without pauses and would hold
-    ours for a quarter of a second: every packet goes to the playout at once, and aiortc has nothing to decode."""
+    """Stands where aiortc keeps a receiver's jitter buffer, which is made for 20 ms packets without pauses and would
+    hold ours for a quarter of a second: every packet goes to the playout at once, and aiortc has nothing to decode."""
 
     def __init__(self, playout: Playout) -> None:
         self._playout = playout
@@ -133,8 +132,9 @@ def carry_sound(connection: RTCPeerConnection, microphone: Microphone | None, pl
     track = microphone.track() if microphone is not None else "audio"
     direction = DIRECTIONS[(microphone is not None) + 2 * (playout is not None)]
     transceiver = connection.addTransceiver(track, direction)
-    opus = [codec for codec in RTCRtpReceiver.getCapabilities("audio").codecs if codec.mimeType == "audio/opus"]
-    transceiver.setCodecPreferences(opus)
+    known = RTCRtpReceiver.getCapabilities("audio")
+    assert known is not None
+    transceiver.setCodecPreferences([codec for codec in known.codecs if codec.mimeType == "audio/opus"])
     if playout is not None:
         setattr(transceiver.receiver, _JITTER_BUFFER, Tap(playout))
 

@@ -1,8 +1,8 @@
 """Pictures and sound on their way in: cameras, microphones, and video files, looped, in their place.
 
-Each source runs on a thread of its own and hands over what is newest; times are time.monotonic() of the instant at which
-a picture or the first sample was taken. Cameras are opened through FFmpeg's devices (PyAV), microphones through PortAudio
-(sounddevice), which is there to play the others anyway.
+Each source runs on a thread of its own and hands over what is newest; times are time.monotonic() of the instant at
+which a picture or the first sample was taken. Cameras are opened through FFmpeg's devices (PyAV), microphones through
+PortAudio (sounddevice), which is there to play the others anyway.
 """
 
 import asyncio
@@ -213,8 +213,8 @@ class LiveCrop:
 
 
 class Pictures:
-    """Square pictures of a source, for the event loop: `async for taken in pictures`. The newest wins; ends when closed.
-    Raises MediaError where the source fails."""
+    """Square pictures of a source, for the event loop: `async for taken in pictures`. The newest wins; ends when
+    closed. Raises MediaError where the source fails."""
 
     def __init__(self, frames: Iterator[Taken], crop: Callable[[Picture], Picture]) -> None:
         """Starts at once; needs a running event loop."""

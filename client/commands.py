@@ -242,7 +242,7 @@ def interrupts(the_call: Call) -> Iterator[None]:
 async def show(the_call: Call, feed: Feed, window: display.Window) -> None:
     details = False
     while True:
-        for key in window.keys():
+        for key in window.pressed():
             if key == "q":
                 return
             details ^= key == "i"

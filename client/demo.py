@@ -1,11 +1,12 @@
 """`iwcodec demo-call`: a server and two clients on this machine, over real WebRTC, and what each side saw and heard.
 
-The second client plays the clip from its middle. Where the clip has no sound, a short tone every second stands in: so the
-delay of the sound, and how far it is from the picture's, can be measured.
+The second client plays the clip from its middle. Where the clip has no sound, a short tone every second stands in: so
+the delay of the sound, and how far it is from the picture's, can be measured.
 """
 
 import asyncio
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from .audio import Microphone
 from .call import Call, Participant
 from .capture import BLOCK, Clip, ClipSound, LiveCrop, Pictures, Taken
 from .commands import put_together
-from .link import Shown
+from .link import LinkStats, Shown
 from .playout import Speaker
 from .signalling import Signalling
 
@@ -45,6 +46,21 @@ JOIN_S: Final = 30.0
 """Longest wait for the first pictures."""
 BEEP_S: Final = 0.12
 EVERY_S: Final = 1.0
+LISTEN_S: Final = 0.9
+"""After each tone."""
+LOUD: Final = 1000.0
+"""Root mean square over 5 ms at which the tone has begun."""
+SHOWN: Final = {
+    "first_picture_s": "first picture after joining, s",
+    "frames_per_s": "frames shown a second",
+    "picture_delay_p50_ms": "picture, glass to glass, median ms",
+    "picture_delay_p95_ms": "picture, glass to glass, p95 ms",
+    "sound_delay_p50_ms": "sound, microphone to ear, median ms",
+    "tones_heard": "tones heard",
+    "sources": "pictures in the library",
+    "all_sent_kbps": "sent on the wire, all, kbps",
+}
+"""Rows of the table."""
 PACKET_OVERHEAD: Final = 28
 """Bytes of IPv4 and UDP around each packet."""
 
@@ -68,7 +84,7 @@ def demo_call(
         raise CodecError(f"{out} cannot be made: {error.strerror}.") from error
     with server() as address, progress_bar(as_json) as tell:
         sides = asyncio.run(converse(f"{address}/r/demo", path, seconds, not no_audio, tell))
-    statistics = {**about(path, seconds), "sides": {side.name: side.statistics() for side in sides}}
+    statistics: dict[str, Any] = {**about(path, seconds), "sides": {side.name: side.statistics() for side in sides}}
     write_side_by_side(out / "side_by_side.mp4", sides, seconds)
     write_contact_sheet(out / "contact_sheet.png", sides, seconds)
     (out / "statistics.json").write_text(json.dumps(statistics, indent=2) + "\n")
@@ -78,8 +94,8 @@ def demo_call(
     table = Table(title=f"{seconds:.0f} s of a call, as each side received it", title_justify="left")
     for heading in ("", *(side.name for side in sides)):
         table.add_column(heading, justify="left" if not heading else "right")
-    for row in sides[0].statistics():
-        table.add_row(row, *(str(side.statistics()[row]) for side in sides))
+    for key, label in SHOWN.items():
+        table.add_row(label, *(str(each[key]) for each in statistics["sides"].values()))
     console.print(table)
     console.print(f"Pictures: {out / 'side_by_side.mp4'}, {out / 'contact_sheet.png'}")
 
@@ -119,7 +135,7 @@ class Side:
     filmed: list[Taken] = field(default_factory=list)
     seen: list[tuple[float, Shown]] = field(default_factory=list)
     heard: list[tuple[float, Samples]] = field(default_factory=list)
-    rates: list[dict[str, float]] = field(default_factory=list)
+    looks: list[LinkStats] = field(default_factory=list)
     spoken_s: list[float] = field(default_factory=list)
     """When the tones of the other side began, at its microphone."""
     wire: list[tuple[float, float]] = field(default_factory=list)
@@ -136,47 +152,67 @@ class Side:
         for participant in self.call.participants.values():
             stats = participant.stats()
             if stats is not None:
-                self.rates.append({**stats.received_kbps, "loss": stats.loss, "sources": float(stats.sources)})
+                self.looks.append(stats)
             if participant.peer.connection is not None:
                 self.wire.append((time.monotonic(), wire_bytes(participant.peer.connection)))
 
     def statistics(self) -> dict[str, Any]:
+        """Of the measured part. None where nothing was measured: without sound, or before anything came."""
         seen = [(at, shown) for at, shown in self.seen if at >= self.began_s]
         delays = [1000 * shown.delay_s for _, shown in seen]
         sound = self.sound_delays_ms()
-        span = seen[-1][0] - seen[0][0] if len(seen) > 1 else 0.0
-        sent = self.wire[-1][1] - self.wire[0][1] if len(self.wire) > 1 else 0.0
-        over = self.wire[-1][0] - self.wire[0][0] if len(self.wire) > 1 else 0.0
-        layers = {name: round(float(np.mean([rate[name] for rate in self.rates])), 2) for name in self.rates[-1]}
+        picture_ms = percentile(delays, 50)
+        sound_ms = percentile([delay for delay in sound if delay is not None], 50)
         return {
-            "first picture after joining, s": round(self.seen[0][0] - self.joined_s, 2) if self.seen else None,
-            "frames shown a second": round((len(seen) - 1) / span, 1) if span else 0.0,
-            "picture delay p50, ms": round(float(np.percentile(delays, 50))) if delays else None,
-            "picture delay p95, ms": round(float(np.percentile(delays, 95))) if delays else None,
-            "sound delay p50, ms": round(float(np.median(sound))) if sound else None,
-            "tones heard of spoken": f"{len(sound)}/{len(self.spoken_s)}" if self.spoken_s else None,
-            "picture received, kbps": layers.pop("total", None),
-            "all sent on the wire, kbps": round(sent * 8 / 1000 / over, 2) if over else None,
-            "layers, kbps": layers,
+            "first_picture_s": round(self.seen[0][0] - self.joined_s, 2) if self.seen else None,
+            "frames_per_s": rate_of([at for at, _ in seen]),
+            "picture_delay_p50_ms": picture_ms,
+            "picture_delay_p95_ms": percentile(delays, 95),
+            "sound_delay_p50_ms": sound_ms,
+            "sound_ahead_ms": None if picture_ms is None or sound_ms is None else picture_ms - sound_ms,
+            "tones_heard": f"{sum(delay is not None for delay in sound)} of {len(sound)}" if sound else None,
+            "sources": self.looks[-1].sources if self.looks else 0,
+            "motion_lost": round(float(np.mean([look.loss for look in self.looks])), 3) if self.looks else None,
+            "all_sent_kbps": self._sent_kbps(),
+            "picture_received_kbps": self._layers_kbps(),
         }
 
-    def sound_delays_ms(self) -> list[float]:
-        """From each tone at the other side's microphone to its beginning here; tones that were not heard are missing."""
-        found = []
+    def _sent_kbps(self) -> float | None:
+        """Picture and sound, as the wire carries them."""
+        if len(self.wire) < 2:
+            return None
+        (first_s, first), (last_s, last) = self.wire[0], self.wire[-1]
+        return round((last - first) * 8 / 1000 / (last_s - first_s), 2)
+
+    def _layers_kbps(self) -> dict[str, float]:
+        names = self.looks[-1].received_kbps if self.looks else ()
+        return {name: round(float(np.mean([look.received_kbps[name] for look in self.looks])), 2) for name in names}
+
+    def sound_delays_ms(self) -> list[float | None]:
+        """From each tone at the other side's microphone to its beginning here; None for one that was not heard."""
         if not self.heard:
-            return found
+            return []
         start = self.heard[0][0]
         track = np.concatenate([block for _, block in self.heard]).astype(np.float32)
         window = AUDIO_RATE // 200
         level = np.sqrt(np.convolve(np.square(track), np.ones(window) / window, "valid"))
+        found: list[float | None] = []
         for spoken in self.spoken_s:
             begin = round((spoken - start) * AUDIO_RATE)
-            if begin < 0 or begin + AUDIO_RATE * 9 // 10 > len(level):
-                continue
-            loud = np.flatnonzero(level[begin : begin + AUDIO_RATE * 9 // 10] > 1000)
-            if len(loud):
-                found.append(1000 * float(loud[0]) / AUDIO_RATE)
+            until = begin + round(LISTEN_S * AUDIO_RATE)
+            if spoken >= self.began_s and until <= len(level):
+                loud = np.flatnonzero(level[begin:until] > LOUD)
+                found.append(1000 * float(loud[0]) / AUDIO_RATE if len(loud) else None)
         return found
+
+
+def percentile(values: list[float], share: float) -> int | None:
+    return round(float(np.percentile(values, share))) if values else None
+
+
+def rate_of(times: list[float]) -> float:
+    """A second."""
+    return round((len(times) - 1) / (times[-1] - times[0]), 1) if len(times) > 1 else 0.0
 
 
 def wire_bytes(connection: Any) -> float:
@@ -288,7 +324,7 @@ def about(path: Path, seconds: float) -> dict[str, Any]:
         "iwcodec": __version__,
         "clip": path.name,
         "seconds": seconds,
-        "machine": {"cpu": platform.processor() or platform.machine(), "python": platform.python_version()},
+        "machine": {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
 
 

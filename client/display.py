@@ -208,16 +208,16 @@ class Window:
         draw(self._screen, scene)
         self._pygame.display.flip()
 
-    def keys(self) -> list[str]:
+    def pressed(self) -> list[str]:
         """Keys pressed since the last time: their letters; closing the window and Esc are `q`."""
-        pressed = []
+        found = []
         for event in self._pygame.event.get():
             if event.type == self._pygame.QUIT:
-                pressed.append("q")
+                found.append("q")
             elif event.type == self._pygame.KEYDOWN:
                 name = self._pygame.key.name(event.key)
-                pressed.append("q" if name == "escape" else name)
-        return pressed
+                found.append("q" if name == "escape" else name)
+        return found
 
     def close(self) -> None:
         self._pygame.quit()

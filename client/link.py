@@ -161,6 +161,8 @@ class Link:
         self._asked_s = -FRESH_S
         self._wake = asyncio.Event()
         self._leads: deque[float] = deque(maxlen=30)
+        self._lateness: deque[float] = deque(maxlen=30)
+        """By how much pictures were seen later than they should, where the network does not keep up."""
         self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MOST_QUEUED_UNITS)
         self._ack_due = False
         self._latest: Shown | None = None
@@ -229,7 +231,8 @@ class Link:
     def playout_delay_s(self) -> float:
         """By how much sound has to be delayed, from its arrival on, to be in step with the picture."""
         playout = self._motion_in.playout
-        return max(0.0, playout.delay_s - (playout.fastest_s or 0.0))
+        late_s = sorted(self._lateness)[len(self._lateness) // 2] if self._lateness else 0.0
+        return max(0.0, playout.delay_s - (playout.fastest_s or 0.0) + late_s)
 
     async def close(self) -> None:
         """Stops sending and showing. The connection is left to its owner."""
@@ -572,6 +575,7 @@ class Link:
         self._leads.append(now - began_s)
         self._motion_in.playout.lead_s = min(LONGEST_LEAD_S, sorted(self._leads)[len(self._leads) * 7 // 10])
         seen_s = max(now, due.due_s)
+        self._lateness.append(seen_s - due.due_s)
         taken_s = self._clocks.local_s(due.frame.stamp_s)
         fastest_s = self._motion_in.playout.fastest_s or 0.0
         delay_s = (

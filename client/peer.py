@@ -1,4 +1,4 @@
-"""One other participant: the peer connection to it, made anew whenever it breaks, and the video link that survives that.
+"""One other participant: the peer connection to it, made anew whenever it breaks, and the link that survives that.
 
 Negotiation is the server protocol's: every offer starts a fresh connection under a name of its own (`call`), so that
 late answers and candidates of an earlier one are told apart; where two offers cross, the participant with the smaller

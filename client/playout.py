@@ -1,9 +1,10 @@
-"""Sound as it comes out: per peer a jitter buffer on the sender's clock, in step with the picture, and the mix of all.
+"""Sound as it comes out: per peer a jitter buffer on the sender's clock, in step with the picture; and all mixed.
 
-A packet's RTP timestamp (RFC 3550, section 5.1) says when its first sample was taken. What arrives soonest of late gives
-the path's shortest transit; sample by sample, playing follows the timestamps at a fixed wait behind that, so that losses
-and silences (DTX) leave no trace in the timing. Lost packets are recovered from the next one's copy (RFC 6716, section
-2.1.7) or concealed. Where the wait must change, pauses are shortened or drawn out, and failing that whole pitch periods.
+A packet's RTP timestamp (RFC 3550, section 5.1) says when its first sample was taken. What arrives soonest of late
+gives the path's shortest transit; sample by sample, playing follows the timestamps at a fixed wait behind that, so that
+losses and silences (DTX) leave no trace in the timing. Lost packets are recovered from the next one's copy (RFC 6716,
+section 2.1.7) or concealed. Where the wait must change, pauses are shortened or drawn out, and failing that whole pitch
+periods.
 """
 
 import threading
@@ -137,10 +138,12 @@ class Playout:
         return self._in_time(self._sound(self._position), behind)
 
     def _sound(self, position: int) -> Samples:
-        """What belongs at `position`; moves on behind it. What came just too late is played all the same, a little late:
-        pauses make up for it."""
-        if self._missing and (late := [t for t in self._packets if self._reached <= t < position <= t + self._length]):
-            position = late[0]
+        """What belongs at `position`; moves on behind it. What came just too late is played all the same, a little
+        late: pauses make up for it."""
+        if self._missing and (
+            missed := [t for t in self._packets if self._reached <= t < position <= t + self._length]
+        ):
+            position = missed[0]
         for late in [t for t in self._packets if t < position]:
             del self._packets[late]
             self.counts["late"] += 1

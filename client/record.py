@@ -62,9 +62,7 @@ class Grid:
         if passed > LONGEST_BRIDGE_S:
             return self._up_to(frame.stamp_s, lambda at: last.keypoints)
         step = frame.keypoints - last.keypoints
-        return self._up_to(
-            frame.stamp_s, lambda at: last.keypoints + np.float32((at - last.stamp_s) / passed) * step
-        )
+        return self._up_to(frame.stamp_s, lambda at: last.keypoints + np.float32((at - last.stamp_s) / passed) * step)
 
     def _up_to(self, end_s: float, at: Callable[[float], Keypoints]) -> list[Keypoints]:
         made = []

@@ -1,8 +1,8 @@
 """The way to the others: a participant's end of the server's signalling protocol, over one WebSocket.
 
-The protocol is described in the server's OpenAPI document (`/openapi.json`) and in `iwcodec.server.messages`. Losing the
-WebSocket is not leaving: `Signalling` reconnects with growing pauses and resumes its place, and the peer connections go
-on meanwhile. Everything received is foreign: what is not of the protocol is dropped and counted.
+The protocol is described in the server's OpenAPI document (`/openapi.json`) and in `iwcodec.server.messages`. Losing
+the WebSocket is not leaving: `Signalling` reconnects with growing pauses and resumes its place, and the connections to
+the others go on meanwhile. Everything received is foreign: what is not of the protocol is dropped and counted.
 """
 
 import asyncio
@@ -153,8 +153,8 @@ def clean_name(name: str) -> str:
 
 
 class Signalling:
-    """One participant's way to the server. Iterate over `events` once; `send_*` may be called at any time and, while the
-    server is away, keep what they are given only if it still makes sense later (nothing does: offers are made anew)."""
+    """One participant's way to the server. Iterate over `events` once. What is sent while the server is away is lost:
+    offers are made anew."""
 
     def __init__(self, address: str, name: str, pauses_s: tuple[float, ...] = PAUSES_S) -> None:
         """Raises SignallingError for what is no room's address."""

@@ -13,7 +13,9 @@ def voice(seconds: float, seed: int = 0) -> Samples:
     times = np.arange(count) / RATE
     pitch = 120 + 30 * np.sin(2 * np.pi * 0.7 * times) + 10 * np.sin(2 * np.pi * 2.3 * times)
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    buzz = sum(np.sin(k * phase) * np.exp(-((k * pitch - 600 - 300 * np.sin(3 * times)) ** 2) / 2e5) for k in range(1, 20))
+    buzz = sum(
+        np.sin(k * phase) * np.exp(-((k * pitch - 600 - 300 * np.sin(3 * times)) ** 2) / 2e5) for k in range(1, 20)
+    )
     loud = 0.35 + 0.65 * np.sin(np.pi * 3 * times) ** 2
     sound = 6000 * loud * buzz / np.abs(buzz).max() + rng.normal(0, 20, count)
     return np.asarray(sound.round(), np.int16)

@@ -246,10 +246,11 @@ def test_a_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
 
         close = stop
 
-    found = [{"name": "Line", "max_input_channels": 0, "index": 0}, {"name": "Mic", "max_input_channels": 2, "index": 4}]
-    monkeypatch.setitem(
-        sys.modules, "sounddevice", SimpleNamespace(InputStream=Stream, query_devices=lambda: found)
-    )
+    found = [
+        {"name": "Line", "max_input_channels": 0, "index": 0},
+        {"name": "Mic", "max_input_channels": 2, "index": 4},
+    ]
+    monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(InputStream=Stream, query_devices=lambda: found))
     assert c.list_microphones() == [c.Device(0, "Mic", "4")]
 
     async def take() -> list[Any]:

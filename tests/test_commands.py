@@ -116,11 +116,11 @@ def test_a_headless_call_says_what_changes(monkeypatch: pytest.MonkeyPatch, caps
 
 class Window:
     def __init__(self, *keys: list[str]) -> None:
-        self.pressed = list(keys)
+        self.to_press = list(keys)
         self.shown: list[Any] = []
 
-    def keys(self) -> list[str]:
-        return self.pressed.pop(0)
+    def pressed(self) -> list[str]:
+        return self.to_press.pop(0)
 
     def show(self, scene: Any) -> None:
         self.shown.append(scene)

@@ -75,7 +75,7 @@ def test_alone_the_status_is_in_the_middle_and_oneself_in_the_corner() -> None:
 
 
 def test_long_names_stay_inside() -> None:
-    left, top, side = d.arrange(1, d.SIZE[0], d.SIZE[1] - 30)[0]
+    left, _, side = d.arrange(1, d.SIZE[0], d.SIZE[1] - 30)[0]
     shown, empty = drawn(d.Tile("m" * 40, None)), drawn(d.Tile(" ", None))
     changed = np.argwhere((shown != empty).any(axis=2))
     assert changed[:, 1].min() >= left
@@ -126,7 +126,7 @@ def test_a_window_and_its_keys() -> None:
         for key in (pygame.K_m, pygame.K_i, pygame.K_ESCAPE):
             pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
         pygame.event.post(pygame.event.Event(pygame.QUIT))
-        assert [key for key in window.keys() if key] == ["m", "i", "q", "q"]
+        assert [key for key in window.pressed() if key] == ["m", "i", "q", "q"]
     finally:
         window.close()
 
@@ -142,5 +142,5 @@ def test_m_and_v() -> None:
 def test_without_a_display_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "nothing-of-that-name")
     pygame.display.quit()
-    with pytest.raises(CodecError, match="no display for the call .*--headless"):
+    with pytest.raises(CodecError, match=r"no display for the call .*--headless"):
         d.Window("test")

@@ -208,7 +208,13 @@ def test_forged_and_late_signals_change_nothing() -> None:
 def test_an_offer_that_is_none_changes_nothing() -> None:
     async def scenario(pair: Pair) -> None:
         await pair.live()
-        bad = ("", "v=0\r\n", "v=0\r\nm=audio x\r\n", "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\nm=video 9 RTP 96\r\n", "v=0\r\nm=\r\n")
+        bad = (
+            "",
+            "v=0\r\n",
+            "v=0\r\nm=audio x\r\n",
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\nm=video 9 RTP 96\r\n",
+            "v=0\r\nm=\r\n",
+        )
         for sdp in bad:
             pair.bob.signalled(Description("ada", "offer", sdp, "forged"))
         await pair.until(lambda: sum(pair.bob.refused.values()) == len(bad))

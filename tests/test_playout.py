@@ -1,4 +1,4 @@
-"""The jitter buffer of the sound, on a clock of our own: timing, losses, pauses, changes of the wait, foreign packets."""
+"""The jitter buffer of the sound, on a clock of our own: timing, losses, pauses, a new wait, foreign packets."""
 
 import random
 import sys
@@ -88,7 +88,9 @@ def test_reordered_and_repeated_packets_are_harmless() -> None:
     sound, tidy, messy = voice(4.0), Playout(), Playout()
     packets = sent(sound)
     straight = heard(tidy, [(p.sent_s + 0.03, p) for p in packets], 4.5, {0.0: 0.26})
-    arrivals = [(p.sent_s + 0.03 + 0.1 * (rng.random() < 0.2), p) for p in packets for _ in range(1 + (rng.random() < 0.3))]
+    arrivals = [
+        (p.sent_s + 0.03 + 0.1 * (rng.random() < 0.2), p) for p in packets for _ in range(1 + (rng.random() < 0.3))
+    ]
     assert delay_ms(straight, heard(messy, arrivals, 4.5, {0.0: 0.26}))[1] > 0.98
 
 

@@ -30,7 +30,9 @@ WELCOME = {
 Script = Callable[[ServerConnection, dict[str, Any]], Awaitable[None]]
 
 
-async def against(scripts: list[Script], take: Callable[[s.Signalling], Awaitable[Any]], fragment: str = "") -> list[Any]:
+async def against(
+    scripts: list[Script], take: Callable[[s.Signalling], Awaitable[Any]], fragment: str = ""
+) -> list[Any]:
     """What each connection asked for at joining; `scripts` serve one connection each, the last one all that follow."""
     joins: list[Any] = []
 
@@ -75,7 +77,9 @@ def test_join_and_leave() -> None:
             if isinstance(event, s.PeerJoined):
                 await signalling.leave()
 
-    joins = asyncio.run(against([say({"type": "peer-joined", "peer": {"id": "cyd", "name": "C\u0007yd"}})], take, "#token=tk"))
+    joins = asyncio.run(
+        against([say({"type": "peer-joined", "peer": {"id": "cyd", "name": "C\u0007yd"}})], take, "#token=tk")
+    )
     assert joins == [{"type": "join", "protocol": 1, "name": "Ada", "token": "tk"}]
     assert heard == [
         s.Joined("ada", False, {"bob": "Bob"}, WELCOME["ice_servers"], 3600.0),
@@ -187,7 +191,14 @@ def test_a_welcome_that_is_none() -> None:
 
 
 def test_malformed_messages_are_dropped_and_counted() -> None:
-    bad = ["{", "[]", '{"type": "no"}', b"\xff\xfe", {"type": "signal", "from": "bob"}, {"type": "peer-left", "id": "!"}]
+    bad = [
+        "{",
+        "[]",
+        '{"type": "no"}',
+        b"\xff\xfe",
+        {"type": "signal", "from": "bob"},
+        {"type": "peer-left", "id": "!"},
+    ]
 
     async def take(signalling: s.Signalling) -> None:
         events = []
@@ -225,7 +236,9 @@ def test_no_bytes_get_through_the_parser() -> None:
     rng = random.Random(5)
     seeds = [
         json.dumps({"type": "signal", "from": "bob", "sdp": {"type": "offer", "sdp": "v=0\r\n"}, "call": "c"}),
-        json.dumps({"type": "signal", "from": "bob", "candidate": {"candidate": "candidate:1 1 udp", "sdpMLineIndex": 0}}),
+        json.dumps(
+            {"type": "signal", "from": "bob", "candidate": {"candidate": "candidate:1 1 udp", "sdpMLineIndex": 0}}
+        ),
         json.dumps({"type": "ice", "ice_servers": WELCOME["ice_servers"], "ice_ttl_s": 60}),
         json.dumps({"type": "peer-joined", "peer": {"id": "bob", "name": "Bob"}}),
         json.dumps({"type": "error", "code": "rate", "text": "slow"}),
