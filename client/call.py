@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from aioice.ice import get_host_addresses
 from aiortc import RTCPeerConnection
 
 from ..errors import CodecError
@@ -35,6 +36,13 @@ ABANDON_S: Final = 12.0
 ICE_MARGIN_S: Final = 60.0
 """TURN credentials are renewed so long before they expire."""
 TIDY_S: Final = 1.0
+HURRIES: Final = 3
+"""Ticks after a change of the network for which connections that have fallen silent are replaced."""
+
+
+def local_addresses() -> set[str]:
+    """Of this machine, loopback left out."""
+    return set(get_host_addresses(use_ipv4=True, use_ipv6=True))
 
 
 class CallState(StrEnum):
@@ -234,9 +242,20 @@ class Call:
         self._ice_expires = asyncio.get_running_loop().time() + ttl_s
 
     async def _tidy(self) -> None:
-        """Forget those who are gone for good; keep TURN credentials fresh for the connections to come."""
+        """Forget those who are gone for good; notice that the network has changed; keep TURN credentials fresh for the
+        connections to come."""
+        addresses, hurries = local_addresses(), 0
         while True:
             await asyncio.sleep(TIDY_S)
+            before, addresses = addresses, local_addresses()
+            if before - addresses:
+                self.note("the network has changed")
+                self.signalling.renew()
+                hurries = HURRIES
+            if hurries:
+                hurries -= 1
+                for participant in self.participants.values():
+                    participant.peer.hurry()
             for id, participant in list(self.participants.items()):
                 if participant.peer.gone and participant.peer.silent_s > ABANDON_S:
                     self._forget(id)

@@ -259,14 +259,13 @@ async def report(the_call: Call) -> None:
         states = ", ".join(f"{p.name}: {p.state}" for p in the_call.participants.values())
         line = f"{the_call.state}{'; ' if states else ''}{states}"
         if line != told:
-            console.print(line, markup=False)
+            console.print(line, markup=False, soft_wrap=True)
             told = line
         since += 1.0
         if since >= REPORT_S:
             since = 0.0
             for participant in the_call.participants.values():
                 if (stats := participant.stats()) is not None:
-                    console.print(
-                        f"  {participant.name}: {'; '.join(display.describe(stats, participant))}", markup=False
-                    )
+                    figures = "; ".join(display.describe(stats, participant))
+                    console.print(f"  {participant.name}: {figures}", markup=False, soft_wrap=True)
         await asyncio.sleep(1.0)

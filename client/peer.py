@@ -9,6 +9,7 @@ others are taken (RFC 8838).
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -27,13 +28,17 @@ CONNECT_S: Final = 12.0
 """An attempt that has not connected by then is given up."""
 SILENCE_S: Final = 6.0
 """Without a single packet, after which a connection counts as broken. Shorter outages heal by themselves."""
+HURRY_S: Final = 4.0
+"""What an attempt is left alone for, whatever happens."""
 YIELD_S: Final = 2.0
 """The polite side waits this much longer before it reconnects: usually the other one has done it by then."""
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between attempts; the last one goes on for as long as the participant is in the room."""
 LOOK_S: Final = 0.25
-CHECKS_S: Final = 20.0
-"""Longest that closing a connection may take."""
+CLOSE_S: Final = 20.0
+"""Longest that closing a connection may take: over a dead path goodbyes are repeated for a while."""
+GOODBYE_S: Final = 2.0
+"""Longest that whoever leaves waits for that."""
 
 
 class Media(Protocol):
@@ -76,6 +81,8 @@ class Peer:
         self._failures = 0
         now = time.monotonic()
         self._heard_s = now
+        self._renewed_s = now - HURRY_S
+        self._hurry_s = math.inf
         self._packets = -1
         self._connected = False
         self._due_s = now if offers else now + CONNECT_S
@@ -104,10 +111,11 @@ class Peer:
             self._inbox.put_nowait(signal)
 
     def hurry(self) -> None:
-        """The network has changed, or signalling is back: what is not connected by now is tried again at once."""
+        """The network has changed, or signalling is back: what does not work by now is tried again at once, unless that
+        has only just been done."""
         self._failures = 0
         if not self.connected or self.silent_s > 1.0:
-            self._due_s = time.monotonic() + (0.0 if not self._polite else 0.5)
+            self._hurry_s = max(time.monotonic(), self._renewed_s + HURRY_S)
 
     async def run(self) -> None:
         """Connect, and keep connected, until cancelled."""
@@ -118,7 +126,7 @@ class Peer:
             if signal is not None:
                 await self._take(signal)
             self._look()
-            if time.monotonic() >= self._due_s:
+            if time.monotonic() >= min(self._due_s, self._hurry_s):
                 await self._attempt()
 
     async def close(self) -> None:
@@ -216,7 +224,9 @@ class Peer:
         self.link = self._media.attach(connection, self.link)
         self.connection, self._call, self._connected = connection, call, False
         self.connections += 1
-        self._packets, self._heard_s = -1, time.monotonic()
+        self._packets = -1
+        self._heard_s = self._renewed_s = time.monotonic()
+        self._hurry_s = math.inf
         self._retire(before)
         return connection
 
@@ -234,13 +244,14 @@ _closing: set[asyncio.Task[None]] = set()
 
 async def _closed(connection: RTCPeerConnection) -> None:
     with suppress(TimeoutError, ConnectionError):
-        async with asyncio.timeout(CHECKS_S):
+        async with asyncio.timeout(CLOSE_S):
             await connection.close()
 
 
 async def all_closed() -> None:
-    """Until every connection that was given up is closed."""
-    await asyncio.gather(*_closing)
+    """Until every connection that was given up is closed, within reason."""
+    if _closing:
+        await asyncio.wait(set(_closing), timeout=GOODBYE_S)
 
 
 def _packets_received(connection: RTCPeerConnection | None) -> int:

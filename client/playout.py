@@ -24,6 +24,8 @@ AHEAD_S, BEHIND_S = 0.004, 0.015
 LEAP_S: Final = 0.4
 """Off by more, it leaps."""
 MOST_WAIT_S: Final = 1.5
+FOLLOWED_S: Final = 0.4
+"""Sound does not wait longer than this for the picture: nobody can talk with such a delay (ITU-T G.114)."""
 MARGIN_S: Final = 0.01
 SPREAD: Final = 98.0
 """Percentile of the packets' lateness that is waited for."""
@@ -68,7 +70,7 @@ class Playout:
     def follow(self, wait_s: float) -> None:
         """A picture is shown so long after its message could have arrived at the soonest. So is the sound; but its
         packets start on their way only when their last sample is there, and need not wait for that again."""
-        self._picture_s = min(max(wait_s, 0.0), MOST_WAIT_S)
+        self._picture_s = min(max(wait_s, 0.0), FOLLOWED_S)
 
     @property
     def wait_s(self) -> float:

@@ -206,6 +206,11 @@ class Signalling:
         """Ask for fresh ICE servers; they come as an event."""
         await self._send(type="ice")
 
+    def renew(self) -> None:
+        """The network has changed: connect again at once instead of waiting for an answer that cannot come."""
+        if self._socket is not None:
+            self._socket.transport.abort()
+
     async def leave(self) -> None:
         """Say goodbye and end `events`."""
         self._left = True

@@ -14,6 +14,7 @@ for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
 import uvicorn
 from call_double import DoubleFeed, DoubleLink, make_connection
 from iwcodec.client import call as c
+from iwcodec.client import peer
 from iwcodec.client.audio import Microphone
 from iwcodec.client.link import LinkState
 from iwcodec.client.playout import BLOCK, Speaker
@@ -24,6 +25,7 @@ from iwcodec.server.limits import Limits
 from iwcodec.server.rooms import MemoryStore
 from signalling import SECRET
 from sounds import voice
+from test_peer import silence
 
 PATIENCE_S = 20.0
 PICTURE = np.full((64, 64, 3), 128, np.uint8)
@@ -169,6 +171,33 @@ def test_a_call_outlives_its_server() -> None:
             cyd = Client(server, "Cyd")
             await until([ada, bob, cyd], lambda: ada.sees("Bob", "Cyd") and cyd.sees("Ada", "Bob"))
             await asyncio.gather(ada.leave(), bob.leave(), cyd.leave())
+
+    asyncio.run(scenario())
+
+
+def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address goes away and with it every path: at once all is connected anew, with the same links."""
+    monkeypatch.setattr(c, "TIDY_S", 0.5)
+    monkeypatch.setattr(peer, "HURRY_S", 1.0)
+    addresses = {"192.0.2.1", "192.0.2.2"}
+    monkeypatch.setattr(c, "local_addresses", lambda: set(addresses))
+
+    async def scenario() -> None:
+        async with rooms() as server:
+            ada, bob = Client(server, "Ada"), Client(server, "Bob")
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            there = [p.peer for client in (ada, bob) for p in client.call.participants.values()]
+            links = [p.link for p in there]
+            for p in there:
+                silence(p)
+            addresses.remove("192.0.2.1")
+            began = asyncio.get_running_loop().time()
+            await until([ada, bob], lambda: all(p.connections > 1 and p.connected for p in there))
+            assert asyncio.get_running_loop().time() - began < peer.SILENCE_S
+            seen = [link.received for link in links]  # type: ignore[union-attr]
+            await until([ada, bob], lambda: all(p.link.received > n for p, n in zip(there, seen, strict=True)))  # type: ignore[union-attr]
+            assert [p.link for p in there] == links
+            await asyncio.gather(ada.leave(), bob.leave())
 
     asyncio.run(scenario())
 

@@ -158,6 +158,7 @@ async def nothing() -> None:
 def test_a_changed_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other side closed, and signalling is back after a break: at once, not after a time-out."""
     monkeypatch.setattr(p, "PAUSES_S", (60.0,))
+    monkeypatch.setattr(p, "HURRY_S", 0.1)
 
     async def scenario(pair: Pair) -> None:
         await pair.live()
