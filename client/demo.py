@@ -17,24 +17,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
-import typer
 from rich.table import Table
 
 from .. import __version__
-from ..cli import console, progress_bar
+from ..cli import progress_bar
 from ..errors import CodecError
 from ..media import AUDIO_RATE, Picture, Samples, VideoWriter, sample_clip
 from ..models.runtime import Runtime, load_runtime
 from .audio import Microphone
 from .call import Call, Participant
 from .capture import BLOCK, Clip, ClipSound, LiveCrop, Pictures, Taken
-from .commands import put_together
 from .link import LinkStats, Shown
 from .playout import Speaker
+from .session import put_together
 from .signalling import Signalling
 
 NAMES: Final = ("Ada", "Bob")
@@ -65,39 +64,29 @@ PACKET_OVERHEAD: Final = 28
 """Bytes of IPv4 and UDP around each packet."""
 
 
-def demo_call(
-    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("demo-call"),
-    clip: Annotated[Path | None, typer.Option(help="Another clip than the bundled one.")] = None,
-    seconds: Annotated[float, typer.Option(help="Length of the call.", min=3, max=120)] = 12.0,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="No sound.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the statistics as one JSON object.")] = False,
-) -> None:
-    """A call between two clients through a server, all on this machine; writes what each side saw.
-
-    OUT gets side_by_side.mp4 (each camera, and what the other side saw at the same moment, so that the delay shows),
-    contact_sheet.png and statistics.json.
-    """
+def run(out: Path, clip: Path | None, seconds: float, audio: bool, quiet: bool) -> dict[str, Any]:
+    """Everything that the demo writes; returns the statistics. Raises CodecError."""
     path = clip or sample_clip()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CodecError(f"{out} cannot be made: {error.strerror}.") from error
-    with server() as address, progress_bar(as_json) as tell:
-        sides = asyncio.run(converse(f"{address}/r/demo", path, seconds, not no_audio, tell))
+    with server() as address, progress_bar(quiet) as tell:
+        sides = asyncio.run(converse(f"{address}/r/demo", path, seconds, audio, tell))
     statistics: dict[str, Any] = {**about(path, seconds), "sides": {side.name: side.statistics() for side in sides}}
     write_side_by_side(out / "side_by_side.mp4", sides, seconds)
     write_contact_sheet(out / "contact_sheet.png", sides, seconds)
     (out / "statistics.json").write_text(json.dumps(statistics, indent=2) + "\n")
-    if as_json:
-        print(json.dumps(statistics, indent=2))
-        return
-    table = Table(title=f"{seconds:.0f} s of a call, as each side received it", title_justify="left")
-    for heading in ("", *(side.name for side in sides)):
-        table.add_column(heading, justify="left" if not heading else "right")
+    return statistics
+
+
+def table(statistics: dict[str, Any]) -> Table:
+    made = Table(title=f"{statistics['seconds']:.0f} s of a call, as each side received it", title_justify="left")
+    for heading in ("", *statistics["sides"]):
+        made.add_column(heading, justify="left" if not heading else "right")
     for key, label in SHOWN.items():
-        table.add_row(label, *(str(each[key]) for each in statistics["sides"].values()))
-    console.print(table)
-    console.print(f"Pictures: {out / 'side_by_side.mp4'}, {out / 'contact_sheet.png'}")
+        made.add_row(label, *(str(side[key]) for side in statistics["sides"].values()))
+    return made
 
 
 @contextmanager

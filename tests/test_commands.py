@@ -1,28 +1,25 @@
-"""`iwcodec call` and `iwcodec devices`: what users get wrong, and what a headless call says."""
+"""`iwcodec call`, `iwcodec devices` and `iwcodec demo-call`: options, and what users get wrong."""
 
-import asyncio
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 for needed in ("aiortc", "websockets"):
     pytest.importorskip(needed)
-from iwcodec.client import capture, commands
-from iwcodec.client.call import CallState
-from iwcodec.client.link import LinkState, LinkStats
+from iwcodec.client import capture, commands, demo
 from iwcodec.errors import CodecError
 
 URL = "http://127.0.0.1:1/r/blue"
 app = typer.Typer()
 app.command("call")(commands.call)
 app.command("devices")(commands.devices)
+app.command("demo-call")(commands.demo_call)
 
 
 def refused(*arguments: str) -> str:
@@ -71,70 +68,15 @@ def test_without_sounddevice_cameras_are_listed_all_the_same(monkeypatch: pytest
     assert json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)["microphones"] == []
 
 
-class Silent:
-    muted = False
-
-    def push(self, samples: np.ndarray, captured_s: float) -> None:
-        pass
-
-    def mute(self, on: bool) -> None:
-        self.muted = on
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "iwcodec.client.session", None)
+    assert "pip install 'iwcodec[call]'" in refused(URL)
 
 
-def test_without_a_microphone_one_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sounddevice", None)
-    call = Silent()
-    options = commands.CallOptions(URL, "me")
-    commands.listen(options, None, Silent(), call).close()  # type: ignore[arg-type]
-    assert call.muted
-    with pytest.raises(CodecError, match="pip install sounddevice"):
-        commands.listen(commands.CallOptions(URL, "me", mic="0"), None, Silent(), call)  # type: ignore[arg-type]
-
-
-def test_a_headless_call_says_what_changes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
-    ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, playout=None)
-    call: Any = SimpleNamespace(state=CallState.WAITING, participants={})
-    said: list[str] = []
-    monkeypatch.setattr(commands.console, "print", lambda text, **_: said.append(text))
-    changes = [
-        lambda: None,
-        lambda: call.__dict__.update(state=CallState.TALKING, participants={"a": ada}),
-        lambda: ada.__dict__.update(state=LinkState.LIVE),
-    ]
-
-    async def sleep(seconds: float) -> None:
-        if not changes:
-            raise asyncio.CancelledError
-        changes.pop(0)()
-
-    monkeypatch.setattr(commands.asyncio, "sleep", sleep)
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(commands.report(call))
-    assert said == ["waiting for others", "in the call; Ada: connecting", "in the call; Ada: live"]
-
-
-class Window:
-    def __init__(self, *keys: list[str]) -> None:
-        self.to_press = list(keys)
-        self.shown: list[Any] = []
-
-    def pressed(self) -> list[str]:
-        return self.to_press.pop(0)
-
-    def show(self, scene: Any) -> None:
-        self.shown.append(scene)
-
-
-def test_keys_in_the_window() -> None:
-    stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
-    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, playout=None, shown=None)
-    call: Any = SimpleNamespace(
-        state=CallState.TALKING, participants={"a": ada}, notices=[], muted=False, camera_off=False
-    )
-    call.mute = lambda on: setattr(call, "muted", on)
-    call.signalling = SimpleNamespace(name="me")
-    window = Window([], ["i"], ["i", "m"], ["q"])
-    asyncio.run(commands.show(call, SimpleNamespace(preview=None), window))  # type: ignore[arg-type]
-    assert [bool(scene.tiles[0].details) for scene in window.shown] == [False, True, False]
-    assert call.muted
+def test_the_demo_shows_a_table_or_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    figures: dict[str, Any] = {"seconds": 12.0, "sides": {name: dict.fromkeys(demo.SHOWN, 7) for name in demo.NAMES}}
+    monkeypatch.setattr(demo, "run", lambda *_: figures)
+    shown = CliRunner().invoke(app, ["demo-call", "--json"])
+    assert json.loads(shown.stdout) == figures
+    assert CliRunner().invoke(app, ["demo-call"]).exit_code == 0
+    assert demo.table(figures).row_count == len(demo.SHOWN)

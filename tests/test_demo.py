@@ -93,7 +93,7 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, face_c
     monkeypatch.setattr(demo, "converse", converse)
     monkeypatch.setattr(demo, "server", lambda: nullcontext("http://127.0.0.1:1"))
     out = tmp_path / "out"
-    demo.demo_call(out, face_clip, 2.0, False, True)
+    demo.run(out, face_clip, 2.0, True, True)
     assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "side_by_side.mp4", "statistics.json"]
     info = probe(out / "side_by_side.mp4")
     assert (info.width, info.height, info.frames) == (256, 92, 50)
