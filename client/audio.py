@@ -129,9 +129,16 @@ class Tap:
 
 def carry_sound(connection: RTCPeerConnection, microphone: Microphone | None, playout: Playout | None) -> None:
     """Before the offer or answer: both ways, or one, or, with neither, a place kept for what the other side has."""
-    track = microphone.track() if microphone is not None else "audio"
+    track = microphone.track() if microphone is not None else None
     direction = DIRECTIONS[(microphone is not None) + 2 * (playout is not None)]
-    transceiver = connection.addTransceiver(track, direction)
+    transceiver = connection.addTransceiver(track or "audio", direction)
+
+    def follow() -> None:
+        # aiortc stops the tracks of those connections alone that came up.
+        if track is not None and connection.connectionState == "closed":
+            track.stop()
+
+    connection.on("connectionstatechange", follow)
     known = RTCRtpReceiver.getCapabilities("audio")
     assert known is not None
     transceiver.setCodecPreferences([codec for codec in known.codecs if codec.mimeType == "audio/opus"])

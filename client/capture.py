@@ -316,7 +316,7 @@ class MicrophoneSound:
         number = None if device is None else int(device.handle)
         try:
             self._stream = sounddevice.InputStream(
-                AUDIO_RATE, BLOCK, device=number, channels=1, dtype="int16", callback=take
+                AUDIO_RATE, BLOCK, device=number, channels=1, dtype="int16", latency="low", callback=take
             )
             self._stream.start()
         except Exception as error:  # PortAudioError, which cannot be named where the import failed

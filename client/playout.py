@@ -274,7 +274,9 @@ class SoundCard(Speaker):
             out[:, 0] = self.mix(count, time.monotonic() + (ahead if 0 <= ahead < 1 else 0.0))
 
         try:
-            self._stream = sounddevice.OutputStream(AUDIO_RATE, BLOCK, channels=1, dtype="int16", callback=fill)
+            self._stream = sounddevice.OutputStream(
+                AUDIO_RATE, BLOCK, channels=1, dtype="int16", latency="low", callback=fill
+            )
             self._stream.start()
         except Exception as error:  # PortAudioError, which cannot be named where the import failed
             raise CodecError(f"Sound cannot be played: {error}.") from error

@@ -164,6 +164,18 @@ def test_we_hear_a_standard_peer() -> None:
     run(scenario())
 
 
+def test_a_connection_that_never_came_up_is_not_spoken_to() -> None:
+    async def scenario() -> None:
+        microphone = audio.Microphone()
+        connection = make_connection([])
+        audio.carry_sound(connection, microphone, None)
+        assert len(microphone._tracks) == 1
+        await connection.close()
+        assert microphone._tracks == []
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(("speaks", "listens"), [(False, False), (True, False), (False, True)])
 def test_what_is_not_wanted_is_declined(speaks: bool, listens: bool) -> None:
     async def scenario() -> None:
