@@ -36,7 +36,7 @@ ABANDON_S: Final = 12.0
 ICE_MARGIN_S: Final = 60.0
 """TURN credentials are renewed so long before they expire."""
 TIDY_S: Final = 1.0
-HURRIES: Final = 3
+HURRIES: Final = 5
 """Ticks after a change of the network for which connections that have fallen silent are replaced."""
 
 

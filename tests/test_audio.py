@@ -17,7 +17,7 @@ from iwcodec.client.opus import OpusDecoder
 from iwcodec.client.playout import Playout
 from sounds import RATE, voice
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 BLOCK = 960
 
 

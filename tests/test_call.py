@@ -27,7 +27,7 @@ from signalling import SECRET
 from sounds import voice
 from test_peer import silence
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 PICTURE = np.full((64, 64, 3), 128, np.uint8)
 
 
@@ -177,8 +177,10 @@ def test_a_call_outlives_its_server() -> None:
 
 def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """An address goes away and with it every path: at once all is connected anew, with the same links."""
-    monkeypatch.setattr(c, "TIDY_S", 0.5)
-    monkeypatch.setattr(peer, "HURRY_S", 1.0)
+    monkeypatch.setattr(c, "TIDY_S", 0.3)
+    monkeypatch.setattr(c, "HURRIES", 20)
+    monkeypatch.setattr(peer, "HURRY_S", 2.0)
+    monkeypatch.setattr(peer, "SILENCE_S", 3600.0)  # so that silence alone changes nothing
     addresses = {"192.0.2.1", "192.0.2.2"}
     monkeypatch.setattr(c, "local_addresses", lambda: set(addresses))
 
@@ -191,9 +193,7 @@ def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
             for p in there:
                 silence(p)
             addresses.remove("192.0.2.1")
-            began = asyncio.get_running_loop().time()
             await until([ada, bob], lambda: all(p.connections > 1 and p.connected for p in there))
-            assert asyncio.get_running_loop().time() - began < peer.SILENCE_S
             seen = [link.received for link in links]  # type: ignore[union-attr]
             await until([ada, bob], lambda: all(p.link.received > n for p, n in zip(there, seen, strict=True)))  # type: ignore[union-attr]
             assert [p.link for p in there] == links

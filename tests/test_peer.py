@@ -15,7 +15,7 @@ from iwcodec.client import peer as p
 from iwcodec.client.link import LinkState
 from iwcodec.client.signalling import Candidate, Description
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 PICTURE = np.full((64, 64, 3), 128, np.uint8)
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("websockets")
 from iwcodec.client import signalling as s
 from websockets.asyncio.server import ServerConnection, serve
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 WELCOME = {
     "type": "welcome",
     "protocol": 1,
