@@ -19,7 +19,7 @@ from .playout import Playout
 
 PACKET_MS: Final = 60
 BITRATE: Final = 12_000
-"""Bits a second asked of Opus, which spends 8,600 on steady speech, in wideband. At 10,000 it turns to narrowband."""
+"""Bits a second asked of Opus, which spends less. At 10,000 it turns from wideband to narrowband."""
 ROBUST: Final = (16_000, 25)
 """Bits a second, and the loss told to Opus, from which it adds a copy of each packet to the next one."""
 LOSSY: Final = 0.03

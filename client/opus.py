@@ -69,7 +69,7 @@ class OpusEncoder:
 
     def __init__(self, bitrate: int, packet_ms: int, expected_loss: int = 0) -> None:
         """`expected_loss` in percent. A copy of each packet goes into the next one where losses are expected and the
-        rate allows: libopus does it from about 16,000 bits a second and 25 % on (*measured*), and not below."""
+        rate allows: libopus does it from about 16,000 bits a second and 25 % on, and not below."""
         self.packet_samples = packet_ms * AUDIO_RATE // 1000
         self._library = library()
         self._state = self._library.opus_encoder_create(AUDIO_RATE, 1, _VOIP, None)
