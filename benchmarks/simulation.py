@@ -9,9 +9,12 @@ import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, TypeVar
+from unittest import mock
 
 import numpy as np
+from aiortc import rtcsctptransport
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import RTCSctpTransport
 
@@ -46,9 +49,12 @@ class _Selector(selectors.SelectSelector):
 
 
 def simulate(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop of its own, as asyncio.run does."""
+    """Run a coroutine on a loop of its own, as asyncio.run does. SCTP sees the simulated time, too: it estimates the
+    round trip."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
-        return runner.run(work)
+        loop = runner.get_loop()
+        with mock.patch.object(rtcsctptransport, "time", SimpleNamespace(time=loop.time)):
+            return runner.run(work)
 
 
 class AtOnce(Executor):

@@ -10,9 +10,13 @@ from dataclasses import dataclass, replace
 
 QUEUED_S = 0.15
 """A queue on the way that is longer than this, in two reports running, is congestion."""
+FULL_S = 0.4
+"""A queue longer than this, in one report, goes down two rungs at once."""
 LOSSY, CLEAN = 0.02, 0.005
 """Smoothed share of lost messages from which on frames are repeated, and below which no longer."""
 HEAVY_LOSS = 0.2
+SETTLE_S = 1.0
+"""After a step down its effect is waited for; and while the queue shrinks, there is no other."""
 SILENCE_S = 2.5
 """Without a report for so long nothing gets through, or nothing comes back."""
 FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 4.0, 60.0
@@ -52,7 +56,9 @@ class RateControl:
         self._well_since: float | None = None
         self._patience_s = FIRST_PATIENCE_S
         self._raised_s: float | None = None
+        self._lowered_s = -SETTLE_S
         self._bad_reports = 0
+        self._queued_s = 0.0
         self._loss = 0.0
         self._repeat = False
         self._reported_s: float | None = None
@@ -81,8 +87,12 @@ class RateControl:
         congested = queued_s > QUEUED_S or blocked
         heavy = self._loss > HEAVY_LOSS and self._rung < LOSS_RUNG
         self._bad_reports = self._bad_reports + 1 if congested or heavy else 0
-        if self._bad_reports >= 2:
-            self._step_down(now_s)
+        drains = queued_s < self._queued_s or now_s - self._lowered_s < SETTLE_S
+        self._queued_s = queued_s
+        if queued_s > FULL_S and not drains:
+            self._step_down(now_s, 2)
+        elif self._bad_reports >= 2 and not drains:
+            self._step_down(now_s, 1)
         elif self._bad_reports:
             self._well_since = None
         else:
@@ -94,11 +104,12 @@ class RateControl:
             self._before_silence = self._rung
             self._rung = len(LADDER) - 1
 
-    def _step_down(self, now_s: float) -> None:
+    def _step_down(self, now_s: float, rungs: int) -> None:
         if self._raised_s is not None and now_s - self._raised_s < FAILED_S:
             self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
         self._raised_s = self._well_since = None
-        self._rung = min(self._rung + 1, len(LADDER) - 1)
+        self._lowered_s = now_s
+        self._rung = min(self._rung + rungs, len(LADDER) - 1)
         self._bad_reports = 0
 
     def _step_up(self, now_s: float) -> None:

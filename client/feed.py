@@ -85,8 +85,10 @@ class SourceSequence:
 class Subscriber(Protocol):
     """What a link is to the feed."""
 
-    sequence: SourceSequence | None
-    """The sequence that it sends."""
+    @property
+    def sequence(self) -> SourceSequence | None:
+        """The sequence that it sends."""
+        ...
 
     def take(self, frame: FeedFrame) -> None: ...
 

@@ -61,6 +61,8 @@ class MotionReceiver:
         """When the last good message came."""
         self.reception = Reception()
         """Since the owner put a new one here."""
+        self.taken: list[TimedFrame] = []
+        """The frames of the last good message."""
         self._decoder = MotionDecoder(keypoints)
         self._highest: int | None = None
         """The highest sequence number, unwrapped."""
@@ -89,6 +91,7 @@ class MotionReceiver:
             TimedFrame(frame.number, stamp / 1000, frame.keypoints)
             for frame, stamp in zip(motion, message.stamps, strict=True)
         ]
+        self.taken = frames
         last = frames[-1]
         if self._newest is None or last.number > self._newest[0]:
             self._newest = last.number, last.stamp_s

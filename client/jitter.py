@@ -24,8 +24,8 @@ SHARE = 0.97
 MARGIN_S = 0.005
 MOST_WAIT_S = 0.8
 """Frames that come this much later than the fastest are never waited for."""
-SHRINK = 0.03
-"""Seconds a second: the picture runs 3 % fast."""
+SHRINK = 0.08
+"""Seconds a second: the picture runs 8 % fast."""
 LONGEST_BRIDGE_S = 0.5
 """A longer hole is not interpolated: the head would glide."""
 LATEST_BRIDGE_S = 0.02
@@ -95,6 +95,12 @@ class Playout:
         if new:
             self._learn(new, arrived_s)
         return late
+
+    def relearn(self) -> None:
+        """Forget how long frames took: what comes from now on comes under other conditions."""
+        self._transits.clear()
+        self._minima.clear()
+        self._needed = self._delay = None
 
     def next_s(self, now_s: float) -> float | None:
         """When `pop` will have something; None if only a further message can bring it."""

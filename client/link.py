@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
@@ -28,7 +28,7 @@ from .adaptation import LADDER, RateControl, Sending
 from .clocks import Clocks
 from .feed import Feed, FeedFrame, SourceSequence
 from .incoming import MOST_QUEUED_UNITS, Allowance, MotionReceiver, Reception, SourceAssembler
-from .jitter import DueFrame
+from .jitter import DueFrame, TimedFrame
 from .messages import (
     CONTROL_CHANNEL,
     LARGEST_MESSAGE,
@@ -51,7 +51,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-REPORT_S = 0.5
+REPORT_S, BAD_REPORT_S = 1.0, 0.5
+"""Between two reports; while there is something bad to report they come faster."""
+QUEUED_S = 0.05
 ALONE_S = 0.25
 """After so long without motion to go along with, what waits goes by itself."""
 FROZEN_S = 1.5
@@ -63,7 +65,7 @@ UNREACHED_S = 3.0
 """A peer that has not reported for so long holds up nobody's sources."""
 MOTION_ROOM = 600
 """Bytes of the congestion window that sources leave to motion."""
-START = replace(LADDER[0], message_frames=5, source_kbps=24.0)
+START = replace(LADDER[0], stride=2, source_kbps=24.0)
 """Until the peer has its first picture that comes first: the motion before it is of no use yet."""
 MOST_EARLY = 64
 """Source chunks that may come before the hello."""
@@ -114,6 +116,16 @@ class LinkStats:
     """Messages that were not taken, by reason, since the link began."""
 
 
+class Recording(Protocol):
+    def source(self, packet: SourcePacket) -> None:
+        """The next unit of the peer's AV1 sequence, stills included; a key unit begins another one."""
+        ...
+
+    def motion(self, frames: list[TimedFrame]) -> None:
+        """Frames of a message; messages may come twice, late, or not at all."""
+        ...
+
+
 class Link:
     """Sends what the feed gives and shows what the peer sends."""
 
@@ -128,6 +140,8 @@ class Link:
         self._dropped: Counter[str] = Counter()
         self._closed = False
         self._began = False
+        self.recording: Recording | None = None
+        """Told of everything that comes from the peer and is good."""
 
         self._rate = RateControl()
         self._motion_out = MotionSender(self._rate.sending)
@@ -139,11 +153,16 @@ class Link:
         self._finding_sequence = False
 
         self._peer: Hello | None = None
+        self._stream: int | None = None
+        self._motion_in: MotionReceiver
+        self._clocks: Clocks
         self._peer_status = Status(False, False)
         self._wants_fresh = False
         self._asked_s = -FRESH_S
         self._wake = asyncio.Event()
         self._leads: deque[float] = deque(maxlen=30)
+        self._lateness: deque[float] = deque(maxlen=30)
+        """By how much pictures were seen later than they should, where the network does not keep up."""
         self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MOST_QUEUED_UNITS)
         self._ack_due = False
         self._latest: Shown | None = None
@@ -212,7 +231,8 @@ class Link:
     def playout_delay_s(self) -> float:
         """By how much sound has to be delayed, from its arrival on, to be in step with the picture."""
         playout = self._motion_in.playout
-        return max(0.0, playout.delay_s - (playout.fastest_s or 0.0))
+        late_s = sorted(self._lateness)[len(self._lateness) // 2] if self._lateness else 0.0
+        return max(0.0, playout.delay_s - (playout.fastest_s or 0.0) + late_s)
 
     async def close(self) -> None:
         """Stops sending and showing. The connection is left to its owner."""
@@ -266,7 +286,7 @@ class Link:
         if self._ack_due and self._assembler.sequence is not None:
             self._ack_due = False
             self._send_control(SourceAck(self._assembler.sequence, self._assembler.index))
-        if now - self._reported_s >= REPORT_S:
+        if now - self._reported_s >= (BAD_REPORT_S if self._is_bad(now) else REPORT_S):
             self._send(MOTION_CHANNEL, control_to_bytes(self._report(now)))
 
     def _send_sources(self, now: float) -> None:
@@ -281,6 +301,9 @@ class Link:
         transport = self._connection.sctp
         return transport.room if isinstance(transport, BundlingSctpTransport) else MOTION_ROOM
 
+    def _is_bad(self, now: float) -> bool:
+        return self._motion_in.reception.lost > 0 or self._motion_in.playout.queued_s(now, BAD_REPORT_S) > QUEUED_S
+
     def _report(self, now: float) -> Report:
         self._reported_s = now
         reception, self._motion_in.reception = self._motion_in.reception, Reception()
@@ -293,7 +316,7 @@ class Link:
             round(1000 * held_s),
             reception.messages,
             max(0, reception.lost),
-            max(0, round(1000 * self._motion_in.playout.queued_s(now, REPORT_S))),
+            max(0, round(1000 * self._motion_in.playout.queued_s(now, BAD_REPORT_S))),
             self._motion_in.acknowledged,
             self._shown_since_report,
         )
@@ -350,7 +373,7 @@ class Link:
         self._sent: Counter[int | str] = Counter()
         self._received: Counter[int | str] = Counter()
         self._counts = deque([(self._loop.time(), *self._wire_counts())])
-        once = {"ordered": False, "maxRetransmits": 0}
+        once: dict[str, Any] = {"ordered": False, "maxRetransmits": 0}
         self._channels: dict[int, RTCDataChannel] = {
             channel_id: connection.createDataChannel(
                 name, negotiated=True, id=channel_id, **(once if channel_id == MOTION_CHANNEL else {})
@@ -399,6 +422,8 @@ class Link:
             acknowledged = self._motion_in.take(data, now)
             if acknowledged is not None:
                 self._motion_out.acknowledge_low(acknowledged)
+            if self.recording is not None and self._motion_in.arrived_s == now:
+                self.recording.motion(self._motion_in.taken)
             self._wake.set()
         else:
             self._receive_source(data)
@@ -484,7 +509,7 @@ class Link:
 
     def _receive_anew(self) -> None:
         """Nothing is known of the peer's stream."""
-        self._stream: int | None = None
+        self._stream = None
         self._library = Library()
         self._source_decoder = SourceDecoder(self._runtime.info.size)
         self._assembler = SourceAssembler()
@@ -510,7 +535,11 @@ class Link:
                 self._ask_fresh()
                 continue
             self._ack_due = True
+            if self.recording is not None:
+                self.recording.source(packet)
             if source is not None:
+                if not len(library):  # the motion so far had to share the link with this picture
+                    self._motion_in.playout.relearn()
                 library.add(packet.slot, source)
                 self._wake.set()
             elif self._peer_status.face_lost:
@@ -544,8 +573,9 @@ class Link:
         picture = await self._run(partial(self._runtime.reconstruct, due.frame.keypoints, nearest))
         now = self._loop.time()
         self._leads.append(now - began_s)
-        self._motion_in.playout.lead_s = min(LONGEST_LEAD_S, sorted(self._leads)[len(self._leads) * 9 // 10])
+        self._motion_in.playout.lead_s = min(LONGEST_LEAD_S, sorted(self._leads)[len(self._leads) * 7 // 10])
         seen_s = max(now, due.due_s)
+        self._lateness.append(seen_s - due.due_s)
         taken_s = self._clocks.local_s(due.frame.stamp_s)
         fastest_s = self._motion_in.playout.fastest_s or 0.0
         delay_s = (

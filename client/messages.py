@@ -169,7 +169,10 @@ class Report:
         return Report(
             _integer(fields[0], LARGEST_STAMP),
             _optional(fields[1], LARGEST_STAMP),
-            *(_integer(field, LARGEST_STAMP) for field in fields[2:6]),
+            _integer(fields[2], LARGEST_STAMP),
+            _integer(fields[3], LARGEST_STAMP),
+            _integer(fields[4], LARGEST_STAMP),
+            _integer(fields[5], LARGEST_STAMP),
             _optional(fields[6], LARGEST_FRAME),
             _integer(fields[7], LARGEST_STAMP),
         )
@@ -200,7 +203,8 @@ class Hello:
         return Hello(
             _integer(fields[0], LARGEST_SEQUENCE),
             fields[1],
-            *(_integer(field, LARGEST_SEQUENCE) for field in fields[2:4]),
+            _integer(fields[2], LARGEST_SEQUENCE),
+            _integer(fields[3], LARGEST_SEQUENCE),
             _optional(fields[4], LARGEST_SEQUENCE),
             _integer(fields[5], MOST_UNITS),
         )

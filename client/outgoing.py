@@ -10,6 +10,8 @@ PART = 300
 """Bytes of a source in one chunk: 80 ms of a link of 30 kbps."""
 MOST_BEHIND = 8
 """Units: a receiver that is further behind is better off with a fresh sequence."""
+BURST = 4 * PART
+"""Bytes that are sent at once at the beginning of a sequence, or after a hold-up."""
 SMALLEST_PART = 64
 """Smaller ones are not worth their header, but at the end of a unit."""
 _KEPT = 256
@@ -117,7 +119,7 @@ class SourceSender:
 
     def start(self, sequence: SourceSequence | None, index: int = 0) -> None:
         self.sequence, self.index, self._offset = sequence, index, 0
-        self._budget, self._filled_s = 2.0 * PART, None
+        self._budget, self._filled_s = float(BURST), None
 
     def backlog(self) -> int:
         """Units not sent yet."""
@@ -140,7 +142,7 @@ class SourceSender:
         """Let time pass: this much more may be sent. What is not used, because nothing waits, is lost."""
         if self._filled_s is not None:
             self._budget += (now_s - self._filled_s) * kbps * 125
-            self._budget = min(self._budget, 2.0 * PART if self.backlog() else float(SMALLEST_PART))
+            self._budget = min(self._budget, BURST if self.backlog() else SMALLEST_PART)
         self._filled_s = now_s
 
     def chunk(self) -> SourceChunk | None:

@@ -28,17 +28,24 @@ from aiortc.rtcsctptransport import (
     ForwardTsnChunk,
     RTCSctpTransport,
     SackChunk,
+    tsn_minus_one,
 )
 from google_crc32c import value as crc32c
 
 ACK_DELAY_S = 0.2
+FIRST_RTO_S = 1.0
+"""RFC 9260, section 16; aiortc has the 3 s of RFC 4960."""
 ACK_EVERY = 2
 """Packets."""
+GAP_REPORTS = 3
+"""What a sender needs to send a lost chunk again (RFC 9260, section 7.2.4). More of them, for as long as the gap is
+open, would fill a narrow link with nothing but acknowledgements."""
 IP_UDP = 20 + 8
 """Bytes around a DTLS record in IPv4; 20 more in IPv6."""
 DTLS = 13 + 8 + 16
 """Bytes of a record around its content, with AES-GCM."""
 PACKET = IP_UDP + DTLS + SCTP_COMMON_HEADER_LENGTH
+_NEVER = -(1 << 30)
 _IMMEDIATE = 0x08
 """The flag of a data chunk whose sender waits for the acknowledgement (RFC 9260, section 3.3.1)."""
 
@@ -50,12 +57,17 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     def __init__(self, transport: RTCDtlsTransport, port: int = 5000) -> None:
         super().__init__(transport, port)
+        self._rto = FIRST_RTO_S
         self.sent: Counter[int | str] = Counter()
         self.received: Counter[int | str] = Counter()
         self._bundle: list[Chunk] = []
         self._flush_task: asyncio.Task[None] | None = None
         self._unacknowledged = 0
         self._ack_at_once = False
+        self._forward: ForwardTsnChunk | None = None
+        self._forward_handle: asyncio.TimerHandle | None = None
+        self._gap_ends: set[int] = set()
+        self._gap_reports = 0
         self._ack_handle: asyncio.TimerHandle | None = None
 
     @property
@@ -74,30 +86,53 @@ class BundlingSctpTransport(RTCSctpTransport):
         if chunk.flags & _IMMEDIATE or len(self._sack_duplicates) > duplicates:
             self._ack_at_once = True
 
-    async def _receive_forward_tsn_chunk(self, chunk: ForwardTsnChunk) -> None:
-        await super()._receive_forward_tsn_chunk(chunk)
-        self._ack_at_once = True
+    async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
+        # A chunk that was acknowledged behind a gap says nothing of the round trip when the gap closes; aiortc would
+        # take the time since it was sent, and wait for tens of seconds before it sends anything again.
+        if self._sent_queue and self._sent_queue[0]._acked:
+            self._sent_queue[0]._sent_count += 1
+        # A chunk is sent again early once only (RFC 9260, section 7.2.4); aiortc would do it for every third report,
+        # while the first repetition still waits in the queue of a narrow link.
+        for sent in self._sent_queue:
+            if sent._sent_count > 1:
+                sent._misses = _NEVER
+        await super()._receive_sack_chunk(chunk)
 
     async def _send_sack(self) -> None:
-        """Called after every packet that holds data. At once on gaps, else for every second packet or when the first
-        has waited for ACK_DELAY_S."""
+        """Called after every packet that holds data. At once for the GAP_REPORTS packets from a new gap on, else for
+        every second packet or when the first has waited for ACK_DELAY_S."""
         self._sack_needed = False
         self._unacknowledged += 1
-        if self._ack_at_once or self._sack_misordered or self._unacknowledged >= ACK_EVERY:
+        missing = {tsn for tsn in self._sack_misordered if tsn_minus_one(tsn) not in self._sack_misordered}
+        if missing - self._gap_ends:
+            self._gap_reports = GAP_REPORTS
+        self._gap_ends = missing
+        at_once = self._ack_at_once or self._gap_reports > 0
+        self._gap_reports = max(0, self._gap_reports - 1)
+        if at_once or self._unacknowledged >= ACK_EVERY:
             self._start_flush()
         elif self._ack_handle is None:
-            self._ack_handle = self._loop.call_later(ACK_DELAY_S, self._start_flush)
+            self._ack_handle = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._start_flush)
 
     async def _send_chunk(self, chunk: Chunk) -> None:
-        if isinstance(chunk, DataChunk | ForwardTsnChunk) and self._association_state == self.State.ESTABLISHED:
+        if isinstance(chunk, DataChunk) and self._association_state == self.State.ESTABLISHED:
             self._bundle.append(chunk)
             self._start_flush()
+        elif isinstance(chunk, ForwardTsnChunk):
+            self._send_forward(chunk)
         elif isinstance(chunk, SackChunk):  # built by _acknowledge
             self._bundle.insert(0, chunk)
         else:
             self.sent["packets"] += PACKET
             self.sent["sctp"] += len(bytes(chunk))
             await super()._send_chunk(chunk)
+
+    def _send_forward(self, chunk: ForwardTsnChunk) -> None:
+        """What was given up is told along with the next data, or after a while: aiortc repeats it for every
+        acknowledgement, and its peer acknowledges every repetition."""
+        self._forward = chunk
+        if self._forward_handle is None:
+            self._forward_handle = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._start_flush)
 
     def _start_flush(self) -> None:
         if self._flush_task is None:
@@ -110,12 +145,25 @@ class BundlingSctpTransport(RTCSctpTransport):
             return
         if self._unacknowledged:
             await self._acknowledge()
+        if self._forward is not None and (self._bundle or self._forward_is_due()):
+            self._bundle.insert(0, self._forward)
+            self._cancel_forward()
         chunks, self._bundle = self._bundle, []
         try:
             for packet in _packets(chunks):
                 await self._send_packet(packet)
         except ConnectionError:  # as for a lost packet: what has to arrive is sent again
             pass
+
+    def _forward_is_due(self) -> bool:
+        handle = self._forward_handle
+        return handle is not None and handle.when() <= asyncio.get_running_loop().time()
+
+    def _cancel_forward(self) -> None:
+        self._forward = None
+        if self._forward_handle is not None:
+            self._forward_handle.cancel()
+            self._forward_handle = None
 
     async def _acknowledge(self) -> None:
         """Put one SACK chunk for everything received so far into the bundle."""
@@ -141,9 +189,11 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     def _set_state(self, state: RTCSctpTransport.State) -> None:
         super()._set_state(state)
-        if state == self.State.CLOSED and self._ack_handle is not None:
-            self._ack_handle.cancel()
-            self._ack_handle = None
+        if state == self.State.CLOSED:
+            self._cancel_forward()
+            if self._ack_handle is not None:
+                self._ack_handle.cancel()
+                self._ack_handle = None
 
 
 def _packets(chunks: list[Chunk]) -> list[list[Chunk]]:
@@ -177,12 +227,13 @@ class _PeerConnection(RTCPeerConnection):
     in which nothing else can run."""
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
-        usual = rtcpeerconnection.RTCSctpTransport
-        rtcpeerconnection.RTCSctpTransport = BundlingSctpTransport
+        module: Any = rtcpeerconnection
+        usual = module.RTCSctpTransport
+        module.RTCSctpTransport = BundlingSctpTransport
         try:
             super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
         finally:
-            rtcpeerconnection.RTCSctpTransport = usual
+            module.RTCSctpTransport = usual
 
 
 def make_connection(ice_servers: list[dict[str, Any]]) -> RTCPeerConnection:

@@ -137,6 +137,17 @@ def test_outage():
     assert playout.delay_s - CLOCKS < 0.3
 
 
+def test_learning_anew():
+    """Frames that had waited for something else are of no account for those that come after it."""
+    playout = Playout()
+    playout.push([frame(0)], CLOCKS + 2.0)
+    playout.relearn()
+    assert playout.fastest_s is None
+    assert playout.pop(CLOCKS + 2.0) is not None  # what is there is shown at once
+    playout.push([frame(60)], CLOCKS + 2.45)
+    assert playout.delay_s == pytest.approx(CLOCKS + 0.055)
+
+
 def test_a_queue_on_the_way_is_seen():
     playout = Playout()
     for n, (at, group) in enumerate(messages(60)):

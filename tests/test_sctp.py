@@ -134,6 +134,53 @@ def test_a_gap_is_reported_at_once():
     run(case)
 
 
+def test_a_gap_that_stays_open_is_not_reported_for_ever():
+    """Three reports are what the sender needs; after them acknowledgements are delayed again."""
+
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        wires[0].lose = lambda data: True
+        channels[0].send(b"lost")
+        await turns(12)
+        wires[0].lose = lambda data: False
+        wires[1].lose = lambda data: True  # the sender does not learn of it
+        wires[1].packets.clear()
+        for n in range(13):
+            channels[0].send(bytes([n]))
+            await turns(12)
+        assert len(wires[1].packets) == 3 + 5
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+def test_a_gap_does_not_prolong_the_time_out():
+    """What was acknowledged long ago, behind a gap, is no measure of the round trip when the gap closes."""
+
+    async def case() -> None:
+        ends, wires, _ = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        reliable = RTCDataChannelParameters(label="y", negotiated=True, id=2)
+        channels = [RTCDataChannel(end, reliable) for end in ends]
+        channels[0].send(b"1")
+        await turns(12)
+        wires[0].lose = lambda data: True
+        channels[0].send(b"lost")
+        await turns(12)
+        wires[0].lose = lambda data: False
+        channels[0].send(b"3")
+        for _ in range(30):
+            await asyncio.sleep(0.05)
+        assert not ends[0]._sent_queue  # sent again after the time-out of a second
+        assert ends[0]._rto == 1
+        assert ends[0]._srtt is not None
+        assert ends[0]._srtt < 0.3
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
 def test_a_bundle_never_exceeds_a_packet():
     async def case() -> None:
         ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
@@ -207,5 +254,26 @@ def test_peer_connections_of_both_kinds_connect():
         assert type(theirs.sctp) is RTCSctpTransport
         await ours.close()
         await theirs.close()
+
+    run(case)
+
+
+def test_a_lost_chunk_is_sent_again_early_once_only():
+    async def case() -> None:
+        ends, wires, _ = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        reliable = RTCDataChannelParameters(label="y", negotiated=True, id=2)
+        channels = [RTCDataChannel(end, reliable) for end in ends]
+        wires[0].lose = lambda data: b"lost" in data
+        channels[0].send(b"lost")
+        await turns(12)
+        for n in range(30):
+            channels[0].send(bytes([n]))
+            await turns(12)
+        assert sum(b"lost" in packet for packet in wires[0].packets) == 2
+        wires[0].lose = lambda data: False
+        await asyncio.sleep(1.3)
+        assert not ends[0]._sent_queue
+        for end in ends:
+            await end.stop()
 
     run(case)

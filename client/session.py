@@ -1,0 +1,213 @@
+"""One side of a call from the command line: what is asked for is opened, joined, shown, and closed again."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..cli import console
+from ..errors import CodecError
+from ..models.runtime import Runtime, load_runtime
+from . import capture, display
+from .audio import Microphone
+from .call import Call
+from .feed import Feed
+from .link import Link
+from .playout import Speaker, load_sounddevice, open_speaker
+from .record import FPS, CallRecorder, Recorder, VirtualCamera
+from .sctp import make_connection
+from .signalling import Signalling
+
+DRAW_S: Final = 1 / 30
+REPORT_S: Final = 5.0
+THREADS: Final = 2
+"""Of the network: one's own pictures must not wait behind everybody else's."""
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    url: str
+    name: str
+    camera: str | None = None
+    video: Path | None = None
+    mic: str | None = None
+    audio: bool = True
+    record: Path | None = None
+    virtual_camera: bool = False
+    headless: bool = False
+
+
+async def take_part(options: CallOptions) -> None:
+    """The whole call. Raises CodecError for what cannot be opened or joined."""
+    with ExitStack() as stack:
+        signalling = Signalling(options.url, options.name)
+        runtime = load_runtime(threads=max(1, (os.cpu_count() or 1) // 2))
+        executor = stack.enter_context(ThreadPoolExecutor(THREADS, "network"))
+        window = None if options.headless else display.Window(f"iwcodec call - {signalling.address.room}")
+        if window is not None:
+            stack.callback(window.close)
+        microphone, speaker = sound_of(options, stack)
+        the_call, feed = put_together(signalling, runtime, executor, microphone, speaker)
+        pictures, clip = pictures_of(options, runtime.info.size)
+        stack.callback(pictures.close)
+        if microphone is not None:
+            stack.callback(listen(options, clip, microphone, the_call).close)
+        if options.record is not None:
+            recorder = Recorder(options.record, runtime.info)
+            CallRecorder(the_call, recorder)
+            stack.callback(finish, recorder)
+        if options.virtual_camera:
+            stack.callback(VirtualCamera(the_call).close)
+        await talk(the_call, feed, pictures, window)
+
+
+def finish(recorder: Recorder) -> None:
+    if recorder.close():
+        seconds = float(recorder.frames / FPS)
+        console.print(f"{recorder.path}: {seconds:.1f} s, {recorder.sources} pictures", markup=False, soft_wrap=True)
+    else:
+        console.print(f"{recorder.path} was not written: nothing came.", markup=False, soft_wrap=True)
+
+
+def put_together(
+    signalling: Signalling,
+    runtime: Runtime,
+    executor: ThreadPoolExecutor,
+    microphone: Microphone | None,
+    speaker: Speaker | None,
+) -> tuple[Call, Feed]:
+    feed = Feed(runtime, executor)
+    made = Call(
+        signalling,
+        feed,
+        lambda connection: Link(connection, feed, runtime, executor),
+        make_connection,
+        microphone,
+        speaker,
+    )
+    return made, feed
+
+
+def sound_of(options: CallOptions, stack: ExitStack) -> tuple[Microphone | None, Speaker | None]:
+    """Opened, with the user told where something is missing."""
+    if not options.audio:
+        return None, None
+    microphone = Microphone()
+    speaker, told = open_speaker(options.headless)
+    stack.callback(speaker.stop)
+    if told:
+        console.print(f"[yellow]no sound:[/yellow] {told}", soft_wrap=True)
+    return microphone, speaker
+
+
+def pictures_of(options: CallOptions, size: int) -> tuple[capture.Pictures, capture.Clip | None]:
+    """Raises CodecError where there is no camera and no file."""
+    if options.video is not None:
+        clip = capture.Clip(options.video)
+        return capture.Pictures(clip.frames(), capture.LiveCrop(size, clip.fps)), clip
+    try:
+        camera = capture.choose(capture.list_cameras(), options.camera, "camera")
+    except CodecError as error:
+        raise CodecError(f"{error} A video file can take its place: --video FILE.") from None
+    return capture.Pictures(capture.camera_frames(camera), capture.LiveCrop(size, capture.MOST_FPS)), None
+
+
+class Nothing:
+    def close(self) -> None:
+        pass
+
+
+def listen(options: CallOptions, clip: capture.Clip | None, microphone: Microphone, the_call: Call) -> Any:
+    """The file's sound, or a microphone; without either the call goes on, and says so."""
+    if clip is not None and options.mic is None:
+        return capture.ClipSound(clip, microphone.push) if clip.sound else Nothing()
+    try:
+        load_sounddevice()
+        device = capture.choose(capture.list_microphones(), options.mic, "microphone") if options.mic else None
+        return capture.MicrophoneSound(device, microphone.push)
+    except CodecError as error:
+        if options.mic is not None:
+            raise
+        console.print(f"[yellow]no microphone:[/yellow] {error}", soft_wrap=True)
+        the_call.mute(True)
+        return Nothing()
+
+
+async def talk(the_call: Call, feed: Feed, pictures: capture.Pictures, window: display.Window | None) -> None:
+    """Until the user leaves, or the call cannot go on."""
+    filming = asyncio.create_task(the_call.film(pictures))
+    showing = asyncio.create_task(show(the_call, feed, window) if window is not None else report(the_call))
+    # A fault of the display must not leave a call that nobody can end.
+    showing.add_done_callback(lambda _: leave_soon(the_call))
+    with interrupts(the_call):
+        try:
+            await the_call.run()
+        finally:
+            filming.cancel()
+            await asyncio.gather(filming, return_exceptions=True)
+    if not showing.done():
+        showing.cancel()
+    with suppress(asyncio.CancelledError):
+        await showing
+
+
+_leaving: set[asyncio.Task[None]] = set()
+
+
+def leave_soon(the_call: Call) -> None:
+    task = asyncio.get_running_loop().create_task(the_call.leave())
+    _leaving.add(task)
+    task.add_done_callback(_leaving.discard)
+
+
+@contextmanager
+def interrupts(the_call: Call) -> Iterator[None]:
+    """Ctrl-C and a kind kill leave properly."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    with suppress(NotImplementedError, ValueError):  # Windows; a thread that is not the main one
+        for number in signals:
+            loop.add_signal_handler(number, leave_soon, the_call)
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError, ValueError):
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+async def show(the_call: Call, feed: Feed, window: display.Window) -> None:
+    details = False
+    while True:
+        for key in window.pressed():
+            if key == "q":
+                return
+            details ^= key == "i"
+            display.press(the_call, key)
+        window.show(display.scene(the_call, the_call.signalling.name, feed.preview, details))
+        await asyncio.sleep(DRAW_S)
+
+
+async def report(the_call: Call) -> None:
+    """Without a window: a line whenever something has changed, and the figures now and then."""
+    told = ""
+    since = 0.0
+    while True:
+        states = ", ".join(f"{p.name}: {p.state}" for p in the_call.participants.values())
+        line = f"{the_call.state}{'; ' if states else ''}{states}"
+        if line != told:
+            console.print(line, markup=False, soft_wrap=True)
+            told = line
+        since += 1.0
+        if since >= REPORT_S:
+            since = 0.0
+            for participant in the_call.participants.values():
+                if (stats := participant.stats()) is not None:
+                    figures = "; ".join(display.describe(stats, participant))
+                    console.print(f"  {participant.name}: {figures}", markup=False, soft_wrap=True)
+        await asyncio.sleep(1.0)

@@ -1,0 +1,199 @@
+"""The sound of a call over real WebRTC: a standard aiortc peer decodes it, and we decode a standard peer's."""
+
+import asyncio
+import time
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("aiortc")
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from av import AudioFrame
+from call_double import make_connection
+from iwcodec.client import audio
+from iwcodec.client.opus import OpusDecoder
+from iwcodec.client.playout import Playout
+from sounds import RATE, voice
+
+PATIENCE_S = 60.0
+BLOCK = 960
+
+
+class Recording:
+    """In place of a track: what the microphone sends."""
+
+    def __init__(self, microphone: audio.Microphone) -> None:
+        self.sent: list[tuple[bytes, int]] = []
+        microphone._tracks.append(self)  # type: ignore[arg-type]
+
+    def put(self, payload: bytes, stamp: int) -> None:
+        self.sent.append((payload, stamp))
+
+
+def speak(microphone: audio.Microphone, sound: np.ndarray, start_s: float = 100.0) -> None:
+    for at in range(0, len(sound), BLOCK):
+        microphone.push(sound[at : at + BLOCK], start_s + at / RATE)
+
+
+def test_timestamps_are_those_of_the_first_samples() -> None:
+    microphone = audio.Microphone()
+    out = Recording(microphone)
+    speak(microphone, voice(1.2))
+    assert [stamp for _, stamp in out.sent] == [100 * RATE + n * 2880 for n in range(20)]
+
+
+def test_a_capture_that_stalls_leaves_a_gap_in_the_timestamps() -> None:
+    microphone = audio.Microphone()
+    out = Recording(microphone)
+    speak(microphone, voice(0.6))
+    speak(microphone, voice(0.6), start_s=103.0)
+    assert [stamp for _, stamp in out.sent][10] == 103 * RATE
+
+
+def test_mute_is_silence_and_costs_nothing() -> None:
+    microphone = audio.Microphone()
+    out = Recording(microphone)
+    speak(microphone, voice(1.2))
+    spoken = len(out.sent)
+    microphone.mute(True)
+    speak(microphone, voice(6.0), start_s=101.2)
+    silent = out.sent[spoken + 5 :]
+    assert sum(len(payload) for payload, _ in silent) * 8 / 6.0 < 1500
+    decoder = OpusDecoder()
+    heard = np.concatenate([decoder.decode(payload) for payload, _ in out.sent])
+    assert np.abs(heard[-5 * 2880 :].astype(int)).max() < 200
+
+
+def test_copies_are_sent_while_a_peer_reports_losses() -> None:
+    microphone = audio.Microphone()
+    out = Recording(microphone)
+
+    def kbps(seconds: float) -> float:
+        before = len(out.sent)
+        speak(microphone, voice(seconds), start_s=100.0 + before * 0.06)
+        return sum(len(payload) for payload, _ in out.sent[before:]) * 8 / 1000 / seconds
+
+    thin = kbps(3.0)
+    microphone.report(0.1)
+    assert microphone.robust
+    assert kbps(3.0) > thin + 4
+    for _ in range(audio.CALM):
+        assert microphone.robust
+        microphone.report(0.0)
+    assert not microphone.robust
+    assert kbps(3.0) == pytest.approx(thin, abs=1.5)
+
+
+async def meet(caller: RTCPeerConnection, callee: RTCPeerConnection) -> None:
+    await caller.setLocalDescription(await caller.createOffer())
+    offer = caller.localDescription
+    await callee.setRemoteDescription(RTCSessionDescription(offer.sdp, offer.type))
+    audio.decline_video(callee)
+    await callee.setLocalDescription(await callee.createAnswer())
+    answer = callee.localDescription
+    await caller.setRemoteDescription(RTCSessionDescription(answer.sdp, answer.type))
+
+
+async def talking(microphone: audio.Microphone) -> None:
+    """For ever, in real time."""
+    sound, start, at = voice(4.0), time.monotonic(), 0
+    while True:
+        place = at % len(sound)
+        microphone.push(sound[place : place + BLOCK], start + at / RATE)
+        at += BLOCK
+        await asyncio.sleep(max(0.0, start + at / RATE - time.monotonic()))
+
+
+def test_a_standard_peer_hears_us() -> None:
+    async def scenario() -> None:
+        microphone = audio.Microphone()
+        ours, theirs = make_connection([]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        audio.carry_sound(ours, microphone, Playout())
+        heard: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        theirs.on("track", heard.set_result)
+        speaking = asyncio.create_task(talking(microphone))
+        await meet(ours, theirs)
+        track = await heard
+        samples: list[np.ndarray] = []
+        while sum(map(len, samples)) < RATE:
+            frame = await track.recv()
+            assert (frame.sample_rate, frame.samples) == (RATE, 2880)
+            samples.append(frame.to_ndarray().reshape(-1)[::2])  # stereo, both alike
+        assert np.abs(np.concatenate(samples).astype(int)).max() > 2000
+        speaking.cancel()
+        await asyncio.gather(ours.close(), theirs.close())
+
+    run(scenario())
+
+
+class Stereo(MediaStreamTrack):
+    """What a standard aiortc application sends: frames, which aiortc encodes at 20 ms and 96 kbps in stereo."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sound, self._at, self._start = voice(4.0), 0, time.monotonic()
+
+    async def recv(self) -> AudioFrame:
+        await asyncio.sleep(max(0.0, self._start + self._at / RATE - time.monotonic()))
+        place = self._at % len(self._sound)
+        frame = AudioFrame.from_ndarray(np.repeat(self._sound[place : place + BLOCK], 2)[None], "s16", "stereo")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, self._at, Fraction(1, RATE)
+        self._at += BLOCK
+        return frame
+
+
+def test_we_hear_a_standard_peer() -> None:
+    async def scenario() -> None:
+        out = Playout()
+        ours, theirs = make_connection([]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        theirs.addTrack(Stereo())
+        theirs.createDataChannel("something")
+        audio.carry_sound(ours, None, out)
+        await meet(theirs, ours)
+        loudest = 0
+        while loudest < 2000:
+            await asyncio.sleep(0.02)
+            loudest = max(loudest, int(np.abs(out.pull(BLOCK, time.monotonic()).astype(int)).max()))
+        assert out.counts["malformed"] == 0
+        await asyncio.gather(ours.close(), theirs.close())
+
+    run(scenario())
+
+
+def test_a_connection_that_never_came_up_is_not_spoken_to() -> None:
+    async def scenario() -> None:
+        microphone = audio.Microphone()
+        connection = make_connection([])
+        audio.carry_sound(connection, microphone, None)
+        assert len(microphone._tracks) == 1
+        await connection.close()
+        assert microphone._tracks == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("speaks", "listens"), [(False, False), (True, False), (False, True)])
+def test_what_is_not_wanted_is_declined(speaks: bool, listens: bool) -> None:
+    async def scenario() -> None:
+        connections = [make_connection([]) for _ in range(2)]
+        microphone = audio.Microphone()
+        audio.carry_sound(connections[0], microphone, Playout())
+        audio.carry_sound(connections[1], microphone if speaks else None, Playout() if listens else None)
+        for connection in connections:
+            connection.createDataChannel("video", negotiated=True, id=0)
+        await meet(*connections)
+        wanted = {(False, False): "inactive", (True, False): "sendonly", (False, True): "recvonly"}
+        assert connections[1].getTransceivers()[0].currentDirection == wanted[speaks, listens]
+        while any(connection.connectionState != "connected" for connection in connections):
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*(connection.close() for connection in connections))
+
+    run(scenario())
+
+
+def run(scenario: Any) -> None:
+    asyncio.run(asyncio.wait_for(scenario, PATIENCE_S))

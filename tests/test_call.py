@@ -1,0 +1,241 @@
+"""Whole calls through a real server: who comes, who goes, what a lost server or a lost participant means."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
+    pytest.importorskip(needed)
+import uvicorn
+from call_double import DoubleFeed, DoubleLink, make_connection
+from iwcodec.client import call as c
+from iwcodec.client import peer
+from iwcodec.client.audio import Microphone
+from iwcodec.client.link import LinkState
+from iwcodec.client.playout import BLOCK, Speaker
+from iwcodec.client.signalling import Signalling, SignallingError
+from iwcodec.server.app import create_app
+from iwcodec.server.hub import Hub, Settings
+from iwcodec.server.limits import Limits
+from iwcodec.server.rooms import MemoryStore
+from signalling import SECRET
+from sounds import voice
+from test_peer import silence
+
+PATIENCE_S = 60.0
+PICTURE = np.full((64, 64, 3), 128, np.uint8)
+
+
+class Server:
+    """Rooms on a port of its own, in this event loop."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.store = MemoryStore()
+        self.settings = Settings(SECRET, limits=Limits(**limits))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+    async def start(self) -> None:
+        app = create_app(Hub(self.store, self.settings))
+        self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws_per_message_deflate=False))
+        self.task = asyncio.create_task(self.server.serve(sockets=[self.listener.dup()]))
+        while not self.server.started:
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        self.server.should_exit = True
+        await self.task
+
+
+class Client:
+    """One participant, filming grey."""
+
+    def __init__(self, server: Server, name: str, room: str = "blue", sound: bool = False) -> None:
+        self.feed = DoubleFeed()
+        self.microphone = Microphone() if sound else None
+        self.speaker = Speaker() if sound else None
+        self.call = c.Call(
+            Signalling(f"http://127.0.0.1:{server.port}/r/{room}", name, pauses_s=(0.05,)),
+            self.feed,  # type: ignore[arg-type]
+            lambda connection: DoubleLink(connection, self.feed),  # type: ignore[arg-type, return-value]
+            make_connection,
+            self.microphone,
+            self.speaker,
+        )
+        self.task = asyncio.create_task(self.call.run())
+
+    def names(self) -> list[str]:
+        return sorted(participant.name for participant in self.call.participants.values())
+
+    def sees(self, *names: str) -> bool:
+        """Exactly these are there, and live."""
+        participants = self.call.participants.values()
+        return self.names() == sorted(names) and all(p.connected_and_live for p in map(Seen, participants))
+
+    async def leave(self) -> None:
+        await self.call.leave()
+        await self.task
+
+
+class Seen:
+    def __init__(self, participant: c.Participant) -> None:
+        self.connected_and_live = participant.peer.connected and participant.state is LinkState.LIVE
+
+
+async def until(clients: list[Client], condition: Callable[[], bool]) -> None:
+    """Pictures, and a little sound, are sent meanwhile."""
+    sound, at = voice(2.0), 0
+    while not condition():
+        for client in clients:
+            if client.task.done() and not client.task.cancelled() and (error := client.task.exception()):
+                raise error
+            await client.feed.push(PICTURE, 0.0)
+            if client.microphone is not None:
+                client.microphone.push(sound[at % 48_000 : at % 48_000 + BLOCK], at / 48_000)
+        at += BLOCK
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def rooms(**limits: Any) -> AsyncIterator[Server]:
+    server = Server(**limits)
+    await server.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            yield server
+    finally:
+        await server.stop()
+
+
+def test_people_come_and_go() -> None:
+    async def scenario() -> None:
+        async with rooms() as server:
+            ada = Client(server, "Ada")
+            await until([ada], lambda: ada.call.state is c.CallState.WAITING)
+            bob = Client(server, "Bob")
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            cyd = Client(server, "Cyd")
+            everyone = [ada, bob, cyd]
+            await until(everyone, lambda: ada.sees("Bob", "Cyd") and bob.sees("Ada", "Cyd") and cyd.sees("Ada", "Bob"))
+            assert ada.call.state is c.CallState.TALKING
+            await bob.leave()
+            await until([ada, cyd], lambda: ada.sees("Cyd") and cyd.sees("Ada"))
+            assert ada.call.notices[-1] == "Bob left"
+            assert len(ada.feed.links) == 1
+            await cyd.leave()
+            await until([ada], lambda: ada.call.state is c.CallState.WAITING)
+            await ada.leave()
+            assert ada.call.state is c.CallState.LEFT
+
+    asyncio.run(scenario())
+
+
+def test_sound_is_heard_and_muted() -> None:
+    async def scenario() -> None:
+        async with rooms() as server:
+            ada, bob = Client(server, "Ada", sound=True), Client(server, "Bob", sound=True)
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            playout = next(iter(ada.call.participants.values())).playout
+            assert playout is not None
+            await until([ada, bob], lambda: len(playout._packets) >= 5)
+            bob.call.mute(True)
+            await until([ada, bob], lambda: bob.microphone is not None and bob.microphone.bytes > 200)
+            bob.call.hide(True)
+            assert (bob.call.muted, bob.feed.paused) == (True, True)
+            await asyncio.gather(ada.leave(), bob.leave())
+            assert ada.speaker is not None
+            assert not ada.speaker._playouts
+
+    asyncio.run(scenario())
+
+
+def test_a_call_outlives_its_server() -> None:
+    """The server goes and comes back: pictures go on, and a newcomer finds everyone."""
+
+    async def scenario() -> None:
+        async with rooms() as server:
+            ada, bob = Client(server, "Ada"), Client(server, "Bob")
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            await server.stop()
+            await until([ada, bob], lambda: ada.call.state is c.CallState.OFFLINE is bob.call.state)
+            links = [p.peer.link for p in ada.call.participants.values()]
+            before = links[0].received  # type: ignore[union-attr]
+            await until([ada, bob], lambda: links[0].received > before + 5)  # type: ignore[union-attr]
+            await server.start()
+            await until([ada, bob], lambda: ada.call.state is c.CallState.TALKING is bob.call.state)
+            cyd = Client(server, "Cyd")
+            await until([ada, bob, cyd], lambda: ada.sees("Bob", "Cyd") and cyd.sees("Ada", "Bob"))
+            await asyncio.gather(ada.leave(), bob.leave(), cyd.leave())
+
+    asyncio.run(scenario())
+
+
+def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address goes away and with it every path: at once all is connected anew, with the same links."""
+    monkeypatch.setattr(c, "TIDY_S", 0.3)
+    monkeypatch.setattr(c, "HURRIES", 20)
+    monkeypatch.setattr(peer, "HURRY_S", 2.0)
+    monkeypatch.setattr(peer, "SILENCE_S", 3600.0)  # so that silence alone changes nothing
+    addresses = {"192.0.2.1", "192.0.2.2"}
+    monkeypatch.setattr(c, "local_addresses", lambda: set(addresses))
+
+    async def scenario() -> None:
+        async with rooms() as server:
+            ada, bob = Client(server, "Ada"), Client(server, "Bob")
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            there = [p.peer for client in (ada, bob) for p in client.call.participants.values()]
+            links = [p.link for p in there]
+            for p in there:
+                silence(p)
+            addresses.remove("192.0.2.1")
+            await until([ada, bob], lambda: all(p.connections > 1 and p.connected for p in there))
+            seen = [link.received for link in links]  # type: ignore[union-attr]
+            await until([ada, bob], lambda: all(p.link.received > n for p, n in zip(there, seen, strict=True)))  # type: ignore[union-attr]
+            assert [p.link for p in there] == links
+            await asyncio.gather(ada.leave(), bob.leave())
+
+    asyncio.run(scenario())
+
+
+def test_whoever_vanishes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No goodbye to anybody: shown as reconnecting, then gone."""
+    monkeypatch.setattr(c, "ABANDON_S", 1.0)
+    monkeypatch.setattr(c, "TIDY_S", 0.1)
+
+    async def scenario() -> None:
+        async with rooms(grace_s=1.0) as server:
+            ada, bob = Client(server, "Ada"), Client(server, "Bob")
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            bob.task.cancel()
+            await asyncio.gather(bob.task, return_exceptions=True)
+            await until([ada], lambda: ada.names() == [])
+            await ada.leave()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_room_says_so() -> None:
+    async def scenario() -> None:
+        async with rooms(room_size=2) as server:
+            ada, bob = Client(server, "Ada"), Client(server, "Bob")
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            cyd = Client(server, "Cyd")
+            with pytest.raises(SignallingError, match="The room is full"):
+                await cyd.task
+            await asyncio.gather(ada.leave(), bob.leave())
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_room_says_what_is_missing() -> None:
+    async def scenario() -> None:
+        async with rooms() as server:
+            with pytest.raises(SignallingError, match="invitation"):
+                await Client(server, "Ada", room="private-x").task
+
+    asyncio.run(scenario())

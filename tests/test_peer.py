@@ -1,0 +1,225 @@
+"""One peer connection from the first offer to the last: crossing offers, breaks, what malformed signals do."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("aiortc")
+pytest.importorskip("websockets")
+from aiortc import RTCPeerConnection
+from call_double import DoubleFeed, DoubleLink, make_connection
+from iwcodec.client import peer as p
+from iwcodec.client.link import LinkState
+from iwcodec.client.signalling import Candidate, Description
+
+PATIENCE_S = 60.0
+PICTURE = np.full((64, 64, 3), 128, np.uint8)
+
+
+class Wire:
+    """In place of the server: relays to the other peer, unless it is cut."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.other: p.Peer | None = None
+        self.cut = False
+        self.sent: list[Any] = []
+
+    async def send_description(self, to: str, kind: str, sdp: str, call: str) -> None:
+        self.relay(Description(self.name, kind, sdp, call))
+
+    async def send_candidate(self, to: str, candidate: dict[str, Any] | None, call: str) -> None:
+        self.relay(Candidate(self.name, candidate, call))
+
+    def relay(self, signal: Any) -> None:
+        self.sent.append(signal)
+        if not self.cut and self.other is not None:
+            self.other.signalled(signal)
+
+
+class Video:
+    """Media without sound."""
+
+    def __init__(self) -> None:
+        self.feed = DoubleFeed()
+
+    def attach(self, connection: RTCPeerConnection, link: Any) -> Any:
+        if link is None:
+            return DoubleLink(connection, self.feed)
+        link.replace_connection(connection)
+        return link
+
+    def accept(self, connection: RTCPeerConnection) -> None:
+        pass
+
+
+class Pair:
+    def __init__(self, offers: tuple[bool, bool] = (True, False)) -> None:
+        self.wires = Wire("ada"), Wire("bob")
+        self.media = Video(), Video()
+        # Ada has the smaller id: she gives way.
+        self.ada = p.Peer("bob", "Bob", True, offers[0], self.wires[0], lambda: make_connection([]), self.media[0])  # type: ignore[arg-type]
+        self.bob = p.Peer("ada", "Ada", False, offers[1], self.wires[1], lambda: make_connection([]), self.media[1])  # type: ignore[arg-type]
+        self.wires[0].other, self.wires[1].other = self.bob, self.ada
+        self.peers = self.ada, self.bob
+        self.tasks = [asyncio.create_task(peer.run()) for peer in self.peers]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Pictures are sent meanwhile, both ways."""
+        while not condition():
+            for task in self.tasks:
+                assert not task.done(), task.exception()
+            for media in self.media:
+                await media.feed.push(PICTURE, 0.0)
+            await asyncio.sleep(0.02)
+
+    def seen(self) -> list[int]:
+        return [getattr(peer.link, "received", 0) for peer in self.peers]
+
+    async def live(self) -> None:
+        """New pictures arrive on both sides."""
+        await self.until(lambda: all(peer.connected for peer in self.peers))
+        before = self.seen()
+        await self.until(lambda: all(now > then for now, then in zip(self.seen(), before, strict=True)))
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for peer in self.peers:
+            await peer.close()
+        await p.all_closed()
+
+
+def run(scenario: Callable[[Pair], Any], offers: tuple[bool, bool] = (True, False)) -> None:
+    async def whole() -> None:
+        pair = Pair(offers)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await scenario(pair)
+        finally:
+            await pair.close()
+
+    asyncio.run(whole())
+
+
+def test_one_offers() -> None:
+    async def scenario(pair: Pair) -> None:
+        assert pair.ada.state is LinkState.CONNECTING
+        await pair.live()
+        assert pair.ada.state is LinkState.LIVE
+        assert (pair.ada.connections, pair.bob.connections) == (1, 1)
+
+    run(scenario)
+
+
+def test_where_offers_cross_one_gives_way() -> None:
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        assert [peer.refused for peer in pair.peers] == [{}, {}]
+        # Ada dropped her own offer for Bob's; Bob kept his.
+        assert (pair.ada.connections, pair.bob.connections) == (2, 1)
+
+    run(scenario, (True, True))
+
+
+def test_a_broken_connection_is_replaced_and_the_link_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path dies without a word, as when a network goes away."""
+    monkeypatch.setattr(p, "SILENCE_S", 0.5)
+    monkeypatch.setattr(p, "YIELD_S", 0.5)
+
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        links = [peer.link for peer in pair.peers]
+        for peer in pair.peers:
+            silence(peer)
+        await pair.until(lambda: all(peer.connections > 1 for peer in pair.peers))
+        await pair.live()
+        assert [peer.link for peer in pair.peers] == links
+
+    run(scenario)
+
+
+def silence(peer: p.Peer) -> None:
+    """Nothing that is sent from now on arrives."""
+    assert peer.connection is not None
+    assert peer.connection.sctp is not None
+    peer.connection.sctp.transport.transport._connection.sendto = lambda data, component: nothing()
+    peer.connection.sctp.transport.transport._connection.send = lambda data: nothing()
+
+
+async def nothing() -> None:
+    return
+
+
+def test_a_changed_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other side closed, and signalling is back after a break: at once, not after a time-out."""
+    monkeypatch.setattr(p, "PAUSES_S", (60.0,))
+    monkeypatch.setattr(p, "HURRY_S", 0.1)
+
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        for peer in pair.peers:
+            assert peer.connection is not None
+            await peer.connection.close()
+        await pair.until(lambda: not any(peer.connected for peer in pair.peers))
+        assert pair.ada.state is LinkState.RECONNECTING
+        pair.ada.hurry()
+        await pair.live()
+
+    run(scenario)
+
+
+def test_lost_signals_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p, "CONNECT_S", 0.5)
+    monkeypatch.setattr(p, "YIELD_S", 1.5)
+    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
+
+    async def scenario(pair: Pair) -> None:
+        pair.wires[0].cut = True
+        await pair.until(lambda: len(pair.wires[0].sent) >= 2)
+        pair.wires[0].cut = False
+        await pair.live()
+
+    run(scenario)
+
+
+def test_forged_and_late_signals_change_nothing() -> None:
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        answer = next(s for s in pair.wires[1].sent if isinstance(s, Description))
+        for signal in (
+            Description("bob", "answer", answer.sdp, "another call"),
+            Description("bob", "answer", answer.sdp, answer.call),  # replayed
+            Candidate("bob", {"candidate": "candidate:1 1 udp 1 192.0.2.9 9 typ host", "sdpMid": "0"}, "another call"),
+            Candidate("bob", {"candidate": "nonsense"}, answer.call),
+            Candidate("bob", {"candidate": "candidate:1 1 udp x y z typ w", "sdpMid": "0"}, answer.call),
+        ):
+            pair.ada.signalled(signal)
+        await pair.live()
+        assert (pair.ada.connections, pair.bob.connections) == (1, 1)
+        assert sum(pair.ada.refused.values()) == 2
+
+    run(scenario)
+
+
+def test_an_offer_that_is_none_changes_nothing() -> None:
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        bad = (
+            "",
+            "v=0\r\n",
+            "v=0\r\nm=audio x\r\n",
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\nm=video 9 RTP 96\r\n",
+            "v=0\r\nm=\r\n",
+        )
+        for sdp in bad:
+            pair.bob.signalled(Description("ada", "offer", sdp, "forged"))
+        await pair.until(lambda: sum(pair.bob.refused.values()) == len(bad))
+        await pair.live()
+        assert (pair.ada.connections, pair.bob.connections) == (1, 1)
+
+    run(scenario)

@@ -1,0 +1,87 @@
+"""A call from the command line: devices that are missing, what a headless call says, keys in the window."""
+
+import asyncio
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+for needed in ("aiortc", "websockets"):
+    pytest.importorskip(needed)
+from iwcodec.client import session
+from iwcodec.client.call import CallState
+from iwcodec.client.link import LinkState, LinkStats
+from iwcodec.errors import CodecError
+
+URL = "http://127.0.0.1:1/r/blue"
+
+
+class Silent:
+    muted = False
+
+    def push(self, samples: np.ndarray, captured_s: float) -> None:
+        pass
+
+    def mute(self, on: bool) -> None:
+        self.muted = on
+
+
+def test_without_a_microphone_one_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    call = Silent()
+    options = session.CallOptions(URL, "me")
+    session.listen(options, None, Silent(), call).close()  # type: ignore[arg-type]
+    assert call.muted
+    with pytest.raises(CodecError, match="pip install sounddevice"):
+        session.listen(session.CallOptions(URL, "me", mic="0"), None, Silent(), call)  # type: ignore[arg-type]
+
+
+def test_a_headless_call_says_what_changes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
+    ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, playout=None)
+    call: Any = SimpleNamespace(state=CallState.WAITING, participants={})
+    said: list[str] = []
+    monkeypatch.setattr(session.console, "print", lambda text, **_: said.append(text))
+    changes = [
+        lambda: None,
+        lambda: call.__dict__.update(state=CallState.TALKING, participants={"a": ada}),
+        lambda: ada.__dict__.update(state=LinkState.LIVE),
+    ]
+
+    async def sleep(seconds: float) -> None:
+        if not changes:
+            raise asyncio.CancelledError
+        changes.pop(0)()
+
+    monkeypatch.setattr(session.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(session.report(call))
+    assert said == ["waiting for others", "in the call; Ada: connecting", "in the call; Ada: live"]
+
+
+class Window:
+    def __init__(self, *keys: list[str]) -> None:
+        self.to_press = list(keys)
+        self.shown: list[Any] = []
+
+    def pressed(self) -> list[str]:
+        return self.to_press.pop(0)
+
+    def show(self, scene: Any) -> None:
+        self.shown.append(scene)
+
+
+def test_keys_in_the_window() -> None:
+    stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
+    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, playout=None, shown=None)
+    call: Any = SimpleNamespace(
+        state=CallState.TALKING, participants={"a": ada}, notices=[], muted=False, camera_off=False
+    )
+    call.mute = lambda on: setattr(call, "muted", on)
+    call.signalling = SimpleNamespace(name="me")
+    window = Window([], ["i"], ["i", "m"], ["q"])
+    asyncio.run(session.show(call, SimpleNamespace(preview=None), window))  # type: ignore[arg-type]
+    assert [bool(scene.tiles[0].details) for scene in window.shown] == [False, True, False]
+    assert call.muted

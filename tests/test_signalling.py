@@ -1,0 +1,263 @@
+"""The participant's end of the signalling protocol, against a scripted server: joining, resuming, close codes, foreign
+bytes."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("websockets")
+from iwcodec.client import signalling as s
+from websockets.asyncio.server import ServerConnection, serve
+
+PATIENCE_S = 60.0
+WELCOME = {
+    "type": "welcome",
+    "protocol": 1,
+    "room": "blue",
+    "id": "ada",
+    "resume": "secret",
+    "resumed": False,
+    "peers": [{"id": "bob", "name": "Bob"}],
+    "ice_servers": [{"urls": ["turn:turn.example:3478"], "username": "u", "credential": "c"}],
+    "ice_ttl_s": 3600,
+    "ping_s": 20,
+    "grace_s": 30,
+}
+Script = Callable[[ServerConnection, dict[str, Any]], Awaitable[None]]
+
+
+async def against(
+    scripts: list[Script], take: Callable[[s.Signalling], Awaitable[Any]], fragment: str = ""
+) -> list[Any]:
+    """What each connection asked for at joining; `scripts` serve one connection each, the last one all that follow."""
+    joins: list[Any] = []
+
+    async def handle(socket: ServerConnection) -> None:
+        joins.append(json.loads(await socket.recv()))
+        await scripts[min(len(joins), len(scripts)) - 1](socket, joins[-1])
+
+    async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await take(s.Signalling(f"http://127.0.0.1:{port}/r/blue{fragment}", " Ada\n", pauses_s=(0.0,)))
+    return joins
+
+
+def say(*messages: Any, code: int | None = None, **changes: Any) -> Script:
+    """Welcome, say these, and close with the code or wait for the other side to do it."""
+
+    async def script(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.send(json.dumps(WELCOME | {"resumed": "resume" in join} | changes))
+        for message in messages:
+            await socket.send(message if isinstance(message, str | bytes) else json.dumps(message))
+        if code is not None:
+            await socket.close(code)
+        await socket.wait_closed()
+
+    return script
+
+
+def refuse(code: int, text: str = "no") -> Script:
+    async def script(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.send(json.dumps({"type": "error", "code": "refused", "text": text}))
+        await socket.close(code)
+
+    return script
+
+
+def test_join_and_leave() -> None:
+    heard: list[Any] = []
+
+    async def take(signalling: s.Signalling) -> None:
+        async for event in signalling.events():
+            heard.append(event)
+            if isinstance(event, s.PeerJoined):
+                await signalling.leave()
+
+    joins = asyncio.run(
+        against([say({"type": "peer-joined", "peer": {"id": "cyd", "name": "C\u0007yd"}})], take, "#token=tk")
+    )
+    assert joins == [{"type": "join", "protocol": 1, "name": "Ada", "token": "tk"}]
+    assert heard == [
+        s.Joined("ada", False, {"bob": "Bob"}, WELCOME["ice_servers"], 3600.0),
+        s.PeerJoined("cyd", "Cyd"),
+    ]
+
+
+def test_signals_both_ways() -> None:
+    relayed: list[Any] = []
+
+    async def echo(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.send(json.dumps(WELCOME))
+        async for text in socket:
+            message = json.loads(text)
+            if message["type"] == "signal":
+                relayed.append(message)
+                await socket.send(json.dumps({**message, "from": message["to"]}))
+
+    async def take(signalling: s.Signalling) -> None:
+        heard = []
+        async for event in signalling.events():
+            if isinstance(event, s.Joined):
+                await signalling.send_description("bob", "offer", "v=0\r\n", "call1")
+                await signalling.send_candidate("bob", {"candidate": "candidate:1", "sdpMid": "0"}, "call1")
+                await signalling.send_candidate("bob", None, "call1")
+                continue
+            heard.append(event)
+            if len(heard) == 3:
+                await signalling.leave()
+        assert heard == [
+            s.Description("bob", "offer", "v=0\r\n", "call1"),
+            s.Candidate("bob", {"candidate": "candidate:1", "sdpMid": "0"}, "call1"),
+            s.Candidate("bob", None, "call1"),
+        ]
+
+    asyncio.run(against([echo], take))
+    assert [sorted(message) for message in relayed] == [
+        ["call", "sdp", "to", "type"],
+        ["call", "candidate", "to", "type"],
+        ["call", "candidate", "to", "type"],
+    ]
+
+
+@pytest.mark.parametrize("code", [1006, 1011, 1012, 4005])
+def test_a_lost_connection_is_resumed(code: int) -> None:
+    events: list[Any] = []
+
+    async def cut(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.send(json.dumps(WELCOME))
+        if code == 1006:
+            socket.transport.abort()
+        else:
+            await socket.close(code)
+
+    async def take(signalling: s.Signalling) -> None:
+        async for event in signalling.events():
+            events.append(event)
+            if sum(isinstance(event, s.Joined) for event in events) == 2:
+                await signalling.leave()
+
+    joins = asyncio.run(against([cut, say()], take))
+    assert [join.get("resume") for join in joins] == [None, "secret"]
+    assert [type(event) for event in events] == [s.Joined, s.Disconnected, s.Joined]
+    assert events[-1].resumed
+
+
+def test_a_lapsed_place_is_joined_anew() -> None:
+    async def take(signalling: s.Signalling) -> None:
+        count = 0
+        async for event in signalling.events():
+            count += isinstance(event, s.Joined)
+            if count == 2:
+                await signalling.leave()
+
+    joins = asyncio.run(against([say(code=4005), refuse(4007), say(id="ada2")], take))
+    assert [join.get("resume") for join in joins] == [None, "secret", None]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(4001, "token is expired"), (4002, "full"), (4003, "version"), (4006, "taken over")]
+)
+def test_what_cannot_be_mended_ends_with_a_sentence(code: int, words: str) -> None:
+    async def take(signalling: s.Signalling) -> None:
+        with pytest.raises(s.SignallingError, match=words):
+            async for _ in signalling.events():
+                pass
+
+    assert len(asyncio.run(against([refuse(code, "The token is expired.")], take))) == 1
+
+
+def test_nobody_at_the_address() -> None:
+    async def take() -> None:
+        async with serve(lambda socket: socket.wait_closed(), "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+        with pytest.raises(s.SignallingError, match="cannot be reached"):
+            async for _ in s.Signalling(f"http://127.0.0.1:{port}/r/blue", "Ada").events():
+                pass
+
+    asyncio.run(take())
+
+
+def test_a_welcome_that_is_none() -> None:
+    async def take(signalling: s.Signalling) -> None:
+        with pytest.raises(s.SignallingError, match="welcome cannot be understood"):
+            async for _ in signalling.events():
+                pass
+
+    asyncio.run(against([say(peers="everybody")], take))
+
+
+def test_malformed_messages_are_dropped_and_counted() -> None:
+    bad = [
+        "{",
+        "[]",
+        '{"type": "no"}',
+        b"\xff\xfe",
+        {"type": "signal", "from": "bob"},
+        {"type": "peer-left", "id": "!"},
+    ]
+
+    async def take(signalling: s.Signalling) -> None:
+        events = []
+        async for event in signalling.events():
+            events.append(event)
+            if isinstance(event, s.PeerLeft):
+                await signalling.leave()
+        assert [type(event) for event in events] == [s.Joined, s.PeerLeft]
+        assert sum(signalling.dropped.values()) == len(bad)
+
+    asyncio.run(against([say(*bad, {"type": "peer-left", "id": "bob", "reason": "lost"})], take))
+
+
+@pytest.mark.parametrize(
+    ("address", "socket", "token"),
+    [
+        ("http://localhost:8000/r/blue", "ws://localhost:8000/r/blue/ws", None),
+        ("https://x.example/calls/r/a-b_c/#token=abc.def", "wss://x.example/calls/r/a-b_c/ws", "abc.def"),
+        ("https://[2001:db8::1]:8443/r/b", "wss://[2001:db8::1]:8443/r/b/ws", None),
+    ],
+)
+def test_addresses(address: str, socket: str, token: str | None) -> None:
+    found = s.parse_address(address)
+    assert (found.socket, found.token) == (socket, token)
+
+
+@pytest.mark.parametrize("address", ["", "blue", "http://host", "ftp://host/r/blue", "http://host/r/..", "http:///r/b"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(s.SignallingError, match="not the address of a room"):
+        s.parse_address(address)
+
+
+def test_no_bytes_get_through_the_parser() -> None:
+    """10,000 mutations of real messages: an event, nothing, or Dropped."""
+    rng = random.Random(5)
+    seeds = [
+        json.dumps({"type": "signal", "from": "bob", "sdp": {"type": "offer", "sdp": "v=0\r\n"}, "call": "c"}),
+        json.dumps(
+            {"type": "signal", "from": "bob", "candidate": {"candidate": "candidate:1 1 udp", "sdpMLineIndex": 0}}
+        ),
+        json.dumps({"type": "ice", "ice_servers": WELCOME["ice_servers"], "ice_ttl_s": 60}),
+        json.dumps({"type": "peer-joined", "peer": {"id": "bob", "name": "Bob"}}),
+        json.dumps({"type": "error", "code": "rate", "text": "slow"}),
+    ]
+    values = ["null", "[]", "{}", "1e999", "-1", '""', "true", '"' + "x" * 40_000 + '"', "[" * 2000, '"\\ud800"']
+    dropped = 0
+    for number in range(10_000):
+        text = bytearray(rng.choice(seeds).encode())
+        if number % 2:
+            at = rng.randrange(len(text))
+            text[at : at + rng.randrange(4)] = bytes(rng.randrange(256) for _ in range(rng.randrange(4)))
+        else:
+            parts = text.decode().split(": ")
+            at = rng.randrange(1, len(parts))
+            tail = parts[at][len(parts[at].split(",")[0].rstrip("]}")) :]
+            parts[at] = rng.choice(values) + tail
+            text = bytearray(": ".join(parts).encode())
+        try:
+            s.parse(bytes(text))
+        except s.Dropped:
+            dropped += 1
+    assert 1000 < dropped < 10_000

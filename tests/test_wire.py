@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("aiortc")
+
+import typer
+from iwcodec.benchmarks.wire import Camera, scenario, steady, wire
+from stub_runtime import StubRuntime, picture
+from typer.testing import CliRunner
+
+
+@pytest.fixture(autouse=True)
+def _a_face_everywhere(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("iwcodec.client.feed.FaceDetector.detect", lambda self, picture: [picture])
+
+
+def camera() -> Camera:
+    return Camera([picture(100 + 2 * n) for n in range(30)], StubRuntime())
+
+
+def test_layers_add_up_to_the_packets():
+    """What the transport counts by layer is what the path carried."""
+    result = steady(StubRuntime(), camera(), 12.0)
+    kbps = dict(result["kbps"])
+    assert kbps.pop("total") == pytest.approx(sum(kbps.values()))
+    assert set(kbps) == {"motion", "sources", "control", "acknowledgements", "sctp_dtls_udp_ip"}
+    assert 6 < sum(kbps.values()) < 12
+    assert result["frames_shown_per_s"] == pytest.approx(25, abs=1)
+
+
+def test_quality_is_that_of_what_is_on_the_display():
+    """The stub rebuilds a picture's brightness: near the camera's, unless nothing comes any more."""
+    whole = scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02})
+    lossy = scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02}, (7.0, 12.0))
+    assert whole["psnr_db"] > lossy["psnr_db"] + 3
+    assert whole["longest_hold_s"] < 0.1
+
+
+def test_an_outage():
+    result = scenario(StubRuntime(), camera(), 14.0, {"delay_s": 0.02}, (7.0, 9.0))
+    assert 0 < result["back_after_s"] < 1
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes the result and how it was made."""
+    monkeypatch.setattr("iwcodec.benchmarks.wire.load_runtime", StubRuntime)
+    monkeypatch.setattr("iwcodec.benchmarks.wire.load_camera", lambda clip, runtime: camera())
+    app = typer.Typer()
+    app.command()(wire)
+    out = tmp_path / "wire.json"
+    result = CliRunner().invoke(app, ["--only", "30 kbps, 100 ms", "--seconds", "10", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    written = json.loads(out.read_text())
+    assert written["calls"][0]["30 kbps, 100 ms"]["kbps"] < 30
+    assert written["versions"]["aiortc"]
+    assert "paths" in result.output
