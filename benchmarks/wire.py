@@ -13,9 +13,6 @@ Three instruments, each for what it can measure:
 import asyncio
 import json
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -39,6 +36,7 @@ from ..media import Picture, sample_clip
 from ..models.runtime import Keypoints, Runtime, Source, load_runtime
 from ..quality import psnr
 from . import simulation
+from .experiment import save, surroundings
 from .simulation import AtOnce, SimulatedConnection, connection_pair, simulate
 
 FPS = 25
@@ -361,9 +359,11 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 OUTAGE = (10.0, 15.0)
 
 
-def measure(clip: Path, seconds: float, only: str | None, tell: Callable[[str, float], None]) -> dict[str, Any]:
+def measure(
+    clip: Path, seconds: float, threads: int | None, only: str | None, tell: Callable[[str, float], None]
+) -> dict[str, Any]:
     """Everything, for one clip."""
-    runtime = load_runtime()
+    runtime = load_runtime(threads=threads)
     camera = load_camera(clip, runtime)
     out: dict[str, Any] = {"clip": clip.stem}
     parts: dict[str, Callable[[], Any]] = {
@@ -384,16 +384,17 @@ def measure(clip: Path, seconds: float, only: str | None, tell: Callable[[str, f
 def wire(
     clips: Annotated[list[Path] | None, typer.Argument(help="Videos of a speaker; the bundled one if none.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of each measurement.", min=10, max=3600)] = 20.0,
+    threads: Annotated[int | None, typer.Option(help="Of the network.", min=1)] = None,
     only: Annotated[str | None, typer.Option(help="One part: steady, loopback, shaped or a scenario's name.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of a table.")] = False,
 ) -> None:
     """Bytes of a call on the wire by layer, its delay, and what loss, outages and narrow links do to it."""
     with progress_bar(as_json) as tell:
-        calls = [measure(clip, seconds, only, tell) for clip in clips or [sample_clip()]]
-    result = {"command": "iwcodec bench wire " + " ".join(sys.argv[1:]), **machine(), "calls": calls}
+        calls = [measure(clip, seconds, threads, only, tell) for clip in clips or [sample_clip()]]
+    result = {**surroundings(), "aiortc": version("aiortc"), "load": os.getloadavg()[0], "calls": calls}
     if out is not None:
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        save(result, out)
     if as_json:
         print(json.dumps(result, indent=1))
         return
@@ -402,17 +403,6 @@ def wire(
 
 
 command = wire
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what a result was made."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-    return {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "load": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("aiortc", "aioice", "av", "onnxruntime", "numpy")},
-        "commit": commit.stdout.strip() or None,
-    }
 
 
 def show(call: dict[str, Any]) -> None:
