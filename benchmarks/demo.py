@@ -69,13 +69,16 @@ def run(out: Path, clip: Path, sources: int) -> list[Row]:
     copies = [max(library, key=lambda s: psnr(s, original)) for original in originals]
     rival = encode_rival("svtav1", originals, video.info.fps, FLOOR_KBPS)
     theirs = list(rival.pictures())
+    halved = encode_rival("svtav1", originals, video.info.fps, report.kbps["video"], shrink=2, skip=2)
+    enlarged = list(halved.pictures())
     rows = [
         Row(f"iwcodec, {report.sources} sources", report.kbps["video"], mean_psnr(ours, originals)),
         Row("copy of the nearest source", report.kbps["sources"], mean_psnr(copies, originals)),
         Row("SVT-AV1 low delay, lowest rate", rival.kbps, mean_psnr(theirs, originals)),
+        Row("SVT-AV1 at half size and frame rate", halved.kbps, mean_psnr(enlarged, originals)),
     ]
     labels = ["original", *(f"{row.name}: {row.kbps:.1f} kbps, {row.psnr_db:.1f} dB" for row in rows)]
-    columns = [originals, ours, copies, theirs]
+    columns = [originals, ours, copies, theirs, enlarged]
     write_side_by_side(out / "side_by_side.mp4", columns, labels, video.info.fps)
     write_contact_sheet(out / "contact_sheet.png", columns, labels)
     (out / "demo.json").write_text(json.dumps({"encode": asdict(report), "rows": [asdict(r) for r in rows]}, indent=2))

@@ -25,7 +25,7 @@ from .refinement import KeypointFit
 from .selection import Survey, choose_sources, coding_order
 from .sources import SourceEncoder
 
-CRF = 50
+CRF = 57
 """AV1 quality of the sources where no bitrate is asked for."""
 BEST_CRF, POOR_CRF, WORST_CRF = 18, 60, 63
 CRF_STEP = 0.055

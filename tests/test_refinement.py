@@ -1,0 +1,74 @@
+"""Fitting keypoints: what moved by a known amount is found, what cannot be seen is left to the detector."""
+
+import cv2
+import numpy as np
+import pytest
+from iwcodec.models.runtime import Source
+from iwcodec.quality import psnr
+from iwcodec.refinement import KeypointFit, reference
+
+SIZE, K, SIDE = 256, 20, 64
+RNG = np.random.default_rng(0)
+TEXTURE = cv2.GaussianBlur(RNG.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8), (0, 0), 5)
+TEXTURE = cv2.normalize(TEXTURE, None, 0, 255, cv2.NORM_MINMAX)
+
+
+def moved(dx: float, dy: float) -> np.ndarray:
+    matrix = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+    return cv2.warpAffine(TEXTURE, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
+
+
+def source() -> Source:
+    """Keypoints on a grid; every cell moves with those near it."""
+    places = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 5), np.linspace(-0.7, 0.7, 4)), -1).reshape(K, 2)
+    keypoints = np.concatenate([places, np.full((K, 1), 0.5)], axis=1).astype(np.float32)
+    axis = (np.arange(SIDE) + 0.5) * (2 / SIDE) - 1
+    cells = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 1, 2)
+    weights = np.exp(-np.square(cells - places).sum(-1) / 0.1)
+    membership = np.concatenate([weights, np.full((SIDE**2, 1), 1e-3)], axis=1)
+    return Source(TEXTURE, keypoints, None, (membership / membership.sum(1, keepdims=True)).astype(np.float32))
+
+
+class ShiftingDecoder:
+    """Rebuilds by moving its one source as a whole, and gets the amount wrong by an eighth."""
+
+    def __init__(self) -> None:
+        self.source = source()
+
+    def nearest(self, keypoints: np.ndarray) -> list[Source]:
+        return [self.source]
+
+    def reconstruct(self, keypoints: np.ndarray) -> np.ndarray:
+        move = (keypoints - self.source.keypoints)[:, :2].mean(0) * (SIZE / 2) * 0.875
+        return moved(float(move[0]), float(move[1]))
+
+
+def test_a_known_shift_is_found_whatever_the_detector_says():
+    ref = reference(source())
+    found = KeypointFit().to_references(moved(9, -5), source().keypoints, [ref])
+    move = (found - source().keypoints)[:, :2] * (SIZE / 2)
+    assert np.abs(np.median(move, axis=0) - (9, -5)).max() < 0.5
+    np.testing.assert_array_equal(found[:, 2], source().keypoints[:, 2])
+
+
+def test_without_sources_or_without_likeness_the_detector_is_believed():
+    keypoints = source().keypoints
+    assert KeypointFit().to_references(TEXTURE, keypoints, []) is keypoints
+    noise = RNG.integers(0, 256, TEXTURE.shape).astype(np.uint8)
+    found = KeypointFit().to_references(noise, keypoints, [reference(source())])
+    assert np.abs(found - keypoints).mean() < 0.02
+
+
+def test_looking_at_what_is_rebuilt_corrects_it():
+    picture, decoder = moved(12, 4), ShiftingDecoder()
+    found = [KeypointFit(looks).frame(picture, decoder.source.keypoints, decoder) for looks in (0, 3)]  # type: ignore[arg-type]
+    blind, looked = (psnr(decoder.reconstruct(keypoints), picture) for keypoints in found)
+    assert looked > blind + 1
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_keypoints_stay_in_the_picture(looks: int):
+    decoder = ShiftingDecoder()
+    found = KeypointFit(looks).frame(moved(60, 60), decoder.source.keypoints, decoder)  # type: ignore[arg-type]
+    assert np.abs(found[:, :2]).max() <= 1
+    assert found.dtype == np.float32
