@@ -12,6 +12,7 @@ COMMANDS = (
     "rd",
     "report",
     "speed",
+    "sources",
     "tables",
     "ablation",
     "attention",

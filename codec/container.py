@@ -35,6 +35,7 @@ from typing import IO, Any, Self
 import msgpack
 
 from .errors import FormatError, MediaError, VersionError
+from .models.runtime import MAX_ACTIVE
 from .packets import AudioPacket, MotionPacket, Packet, SourcePacket
 from .varint import read_varint, write_varint
 
@@ -77,6 +78,8 @@ class Header:
     """Pixels a side."""
     frames: int
     """0 where it was not known."""
+    active: int = 3
+    """Sources that enter attention for one frame, at most: those nearest in pose."""
     audio: AudioHeader | None = None
     version: int = VERSION
 
@@ -120,6 +123,7 @@ class Header:
             fps=Fraction(_in_range(rate[0], "fps", 1, 10**9), _in_range(rate[1], "fps", 1, 10**7)),
             size=_whole(raw, "size", 64, 4096),
             frames=_whole(raw, "frames", 0, 2**40),
+            active=_whole(raw, "active", 1, MAX_ACTIVE),
             audio=None if audio is None else _audio_header(audio),
         )._checked()
 

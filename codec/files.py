@@ -21,7 +21,17 @@ from .motion import Quantiser
 from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
 from .quality import psnr
-from .ratecontrol import Coded, before, code, motion_bytes, plan_for, sparse_plan, wanted
+from .ratecontrol import (
+    Coded,
+    before,
+    best_active,
+    code,
+    drawn_frames,
+    motion_bytes,
+    plan_for,
+    sparse_plan,
+    wanted,
+)
 from .refinement import KeypointFit
 from .selection import Survey, thumbnail
 
@@ -137,9 +147,14 @@ def encode(
     )
     encoder = Encoder(runtime, settings)
     coded = code_sources(video, survey, runtime, settings, options, tell)
+    active = 1
+    if len(coded.packets) > 1:
+        tell("choosing sources", 1.0)
+        judges = dict(wanted(drawn_frames(len(survey.keypoints)), video.pictures, hold=True))
+        active = best_active(coded, survey, judges, runtime)
     if options.effort:
-        survey = Survey(survey.thumbnails, refined(video, survey, coded, runtime, options.effort, tell))
-    header = make_header(runtime.info, settings, video, len(survey.keypoints))
+        survey = Survey(survey.thumbnails, refined(video, survey, coded, active, runtime, options.effort, tell))
+    header = make_header(runtime.info, settings, video, len(survey.keypoints), active)
     track = open_audio(video, options, len(survey.keypoints))
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
@@ -222,10 +237,10 @@ def code_sources(
 
 
 def refined(
-    video: _Input, survey: Survey, coded: Coded, runtime: Runtime, effort: int, tell: Progress
+    video: _Input, survey: Survey, coded: Coded, active: int, runtime: Runtime, effort: int, tell: Progress
 ) -> NDArray[np.float32]:
     """Another pass: keypoints of every frame, fitted to its motion from the sources that will rebuild it."""
-    decoder, fit = Decoder(runtime, capacity=MOST_SOURCES), KeypointFit(LOOKS[effort])
+    decoder, fit = Decoder(runtime, capacity=MOST_SOURCES, active=active), KeypointFit(LOOKS[effort])
     keypoints = survey.keypoints.copy()
     shown, sent = set(coded.plan.frames), 0
     for number, picture in enumerate(video.pictures()):
@@ -242,7 +257,7 @@ def refined(
     return keypoints
 
 
-def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frames: int) -> Header:
+def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frames: int, active: int) -> Header:
     return Header(
         model_id=info.model_id,
         model_digest=info.digest,
@@ -253,6 +268,7 @@ def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frame
         fps=video.info.fps,
         size=info.size,
         frames=frames,
+        active=active,
     )
 
 
@@ -395,7 +411,7 @@ class IwcFile:
 
     def decoder(self) -> Decoder:
         quantiser = Quantiser(self.header.step_xy, self.header.step_strength)
-        return Decoder(self.runtime, quantiser, self._tables, MOST_SOURCES)
+        return Decoder(self.runtime, quantiser, self._tables, MOST_SOURCES, self.header.active)
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Rebuilt frames from number `start` on. Frames whose record is damaged are missing; `damage` names them."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .decoder import Decoder
 from .encoder import MotionEncoder
+from .library import ACTIVE
 from .media import Picture
 from .models.runtime import Runtime
 from .motion import Quantiser
@@ -192,22 +193,37 @@ class Trials:
         return self._coded[plan]
 
     def _rebuilt(self, coded: Coded) -> float:
-        """Mean PSNR of some frames of the stretch. Evenly spaced ones would meet every source or none: they are
-        drawn."""
-        decoder, fit = Decoder(self._runtime), KeypointFit()
-        count = len(self._stretch)
-        judges = np.random.default_rng(1).choice(count, min(JUDGES, count), replace=False)
+        """Mean PSNR of some frames of the stretch."""
         shift = self._first if coded.plan.upfront else 0
-        scores, waiting = [], deque(coded.packets)
-        for n in sorted(int(n) for n in judges):
-            due = before(waiting, coded.plan, n + 1 + shift)
-            for _ in range(due):
-                decoder.add_source(waiting.popleft())
-            fitted = fit.frame(self._stretch[n], self._survey.keypoints[self._first + n], decoder)
-            picture = decoder.picture(n + shift, quantised(fitted))
-            assert picture is not None
-            scores.append(psnr(picture, self._stretch[n]))
-        return float(np.mean(scores))
+        judges = {n + shift: self._stretch[n] for n in drawn_frames(len(self._stretch))}
+        local = replace(self._survey, keypoints=self._survey.keypoints[self._first - shift :])
+        return judged(coded, local, judges, Decoder(self._runtime))
+
+
+def best_active(coded: Coded, survey: Survey, judges: dict[int, Picture], runtime: Runtime) -> int:
+    """How many sources should enter attention for a frame: fewer are sharper where each is near enough by itself.
+    `judges` are some frames of the clip by number."""
+    most = min(ACTIVE, len(coded.packets))
+    scores = {active: judged(coded, survey, judges, Decoder(runtime, active=active)) for active in range(1, most + 1)}
+    return max(scores, key=lambda active: scores[active])
+
+
+def judged(coded: Coded, survey: Survey, judges: dict[int, Picture], decoder: Decoder) -> float:
+    """Mean PSNR of frames of the clip as a decoder rebuilds them."""
+    fit, waiting, scores = KeypointFit(), deque(coded.packets), []
+    for number in sorted(judges):
+        for _ in range(before(waiting, coded.plan, number + 1)):
+            decoder.add_source(waiting.popleft())
+        fitted_to = fit.frame(judges[number], survey.keypoints[number], decoder)
+        picture = decoder.picture(number, quantised(fitted_to))
+        assert picture is not None
+        scores.append(psnr(picture, judges[number]))
+    return float(np.mean(scores))
+
+
+def drawn_frames(count: int) -> list[int]:
+    """JUDGES frames of a clip, or all. Evenly spaced ones would meet every source or none."""
+    return sorted(int(n) for n in np.random.default_rng(1).choice(count, min(JUDGES, count), replace=False))
 
 
 def climb(value: Callable[[int], float], count: int, start: int) -> int:

@@ -113,6 +113,16 @@ def square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) if side != size else picture
 
 
+@dataclass(frozen=True)
+class Mapped:
+    """A memory-mapped array by its file."""
+
+    file: str
+
+    def open(self, writable: bool) -> NDArray[np.uint8]:
+        return np.load(self.file, mmap_mode="r+" if writable else "r")
+
+
 @dataclass
 class PreparedClip:
     clip: Clip
@@ -124,6 +134,15 @@ class PreparedClip:
     landmarks: NDArray[np.float32]  # (n, P, 3), NaN where nothing is known
     groups: list[range]
     """Runs of frames without a cut between them."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For loader processes: memory-mapped arrays go by name, not by value."""
+        return {k: Mapped(str(v.filename)) if isinstance(v, np.memmap) else v for k, v in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            writable = name in ("flows", "known")
+            setattr(self, name, value.open(writable) if isinstance(value, Mapped) else value)
 
     def correspondence(self, frame: int, anchor: int) -> Correspondence:
         """From the cache, or computed now and kept (two workers may both compute: same bytes)."""

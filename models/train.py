@@ -340,7 +340,14 @@ def load_validation(folder: Path, size: int) -> dict[str, Any]:
 def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dict[str, Any], workers: int) -> None:
     # The stream of samples differs at every resume: a run is repeated to its losses, not to its random numbers.
     samples = Samples(clips, stage.plan, seed=run.config.seed + 1000 * run.stage + 7919 * run.step + 31 * run.rank)
-    loader = DataLoader(samples, batch_size=None, num_workers=workers, prefetch_factor=3 if workers else None)
+    loader = DataLoader(
+        samples,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=3 if workers else None,
+        # A process forked once OpenMP has run, as it has after the first stage, may hang for ever.
+        multiprocessing_context="forkserver" if workers else None,
+    )
     stream: Iterator[dict[str, Tensor]] = iter(loader)
     objective: nn.Module = run.objective
     if dist.is_initialized():

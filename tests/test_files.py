@@ -60,7 +60,7 @@ def test_streaming_equals_the_file(iwc_file: Path):
     """Packets pushed one by one into a Decoder of one's own give the file's pictures, bit for bit."""
     with IwcFile(iwc_file) as file:
         expected = [frame.picture for frame in file.frames()]
-        decoder = Decoder(file.runtime)
+        decoder = Decoder(file.runtime, active=file.header.active)
         with_reader = [p for p in ContainerReader(iwc_file).records() if isinstance(p, SourcePacket | MotionPacket)]
         streamed = [frame.picture for packet in with_reader for frame in decoder.push(packet)]
     assert len(streamed) == len(expected)

@@ -1,0 +1,121 @@
+"""`iwcodec bench sources`: what the codec makes of a clip with so many sources, beside what they allow.
+
+Whole clips through `encode` and back, every frame and every byte counted. Beside ours: copying the nearest of the same
+sources as the receiver has them, and warping them by true flow (the oracle, on every ORACLE_STRIDEth frame).
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ..cli import JSON, console, progress_bar
+from ..errors import CodecError
+from ..files import EncodeOptions, IwcFile, encode, frame_input
+from ..media import sample_clip
+from ..models.runtime import Runtime, load_runtime
+from ..quality import psnr
+from . import experiment
+from .baselines import flow_oracle, nearest_copy
+from .demo import coded_sources
+
+ORACLE_STRIDE = 5
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Means over all frames of a clip (of the oracle: some), dB over RGB."""
+
+    clip: str
+    sources: int
+    seconds: float
+    kbps: dict[str, float]
+    psnr_db: float
+    copy_db: float
+    oracle_db: float
+
+
+def command(
+    clips: Annotated[list[Path] | None, typer.Argument(metavar="CLIPS...", help="Default: the bundled clip.")] = None,
+    sources: Annotated[str, typer.Option(help="Numbers of sources.")] = "1,3,8",
+    effort: Annotated[int, typer.Option(help="As for encode.", min=0, max=3)] = 1,
+    crop: Annotated[str, typer.Option(help="As for encode.")] = "face",
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for sources.json.")] = Path("bench"),
+    as_json: JSON = False,
+) -> None:
+    """Rate and quality by number of sources, beside copying and the flow oracle."""
+    try:
+        counts = [int(word) for word in sources.split(",")]
+    except ValueError as error:
+        raise CodecError(f"--sources takes numbers with commas between them, not {sources!r}.") from error
+    runtime = load_runtime(threads=threads)
+    rows: list[Coded] = []
+    with progress_bar(as_json) as tell:
+        todo = [(clip, count) for count in counts for clip in clips or [sample_clip()]]
+        for number, (clip, count) in enumerate(todo):
+            tell(f"{count} sources", number / len(todo))
+            options = EncodeOptions(sources=count, crop=crop, audio=False, effort=effort, overwrite=True)
+            rows.append(measure(clip, options, runtime))
+            results = {
+                "what": "sources",
+                "effort": effort,
+                **experiment.surroundings(),
+                "clips": list(map(asdict, rows)),
+            }
+            experiment.save(results, out / "sources.json")
+    if as_json:
+        print(json.dumps(list(map(asdict, rows)), indent=1))
+    else:
+        console.print(table(rows))
+        console.print(f"Results: {out / 'sources.json'}")
+
+
+def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> Coded:
+    silent: Callable[[str, float], None] = lambda name, share: None  # noqa: E731
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "clip.iwc"
+        report = encode(clip, target, options, runtime)
+        video = frame_input(clip, options, silent)
+        with IwcFile(target, runtime) as file:
+            library = coded_sources(file)
+            ours, copies, oracles = [], [], []
+            for number, (frame, original) in enumerate(zip(file.frames(), video.pictures(), strict=True)):
+                ours.append(psnr(frame.picture, original))
+                copies.append(psnr(next(iter(nearest_copy([original], library))), original))
+                if number % ORACLE_STRIDE == 0:
+                    oracles.append(psnr(next(iter(flow_oracle([original], library))), original))
+    return Coded(clip.stem, report.sources, report.duration_s, report.kbps, mean(ours), mean(copies), mean(oracles))
+
+
+def mean(values: list[float]) -> float:
+    return round(float(np.mean(values)), 2)
+
+
+def table(rows: list[Coded]) -> Table:
+    drawn = Table(title="Mean PSNR (RGB, dB)", title_justify="left")
+    for heading in ("clip", "sources", "kbps", "iwcodec", "copy", "oracle"):
+        drawn.add_column(heading, justify="left" if heading == "clip" else "right")
+    for row in [*rows, *means(rows)]:
+        values = (row.psnr_db, row.copy_db, row.oracle_db)
+        drawn.add_row(row.clip, str(row.sources), f"{row.kbps['video']:.2f}", *(f"{value:.2f}" for value in values))
+    return drawn
+
+
+def means(rows: list[Coded]) -> list[Coded]:
+    """One row for each number of sources, over all clips."""
+    found = []
+    for count in sorted({row.sources for row in rows}):
+        of = [row for row in rows if row.sources == count]
+        columns: dict[str, Any] = {
+            key: mean([getattr(row, key) for row in of]) for key in ("seconds", "psnr_db", "copy_db", "oracle_db")
+        }
+        rates = {key: mean([row.kbps[key] for row in of]) for key in of[0].kbps}
+        found.append(Coded("mean", count, kbps=rates, **columns))
+    return found
