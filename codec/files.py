@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
 from .quality import psnr
 from .ratecontrol import (
+    FITTED_MOTION,
     Coded,
+    affordable_motion,
     before,
     best_active,
     code,
     drawn_frames,
-    motion_bytes,
     plan_for,
     sparse_plan,
     wanted,
@@ -145,7 +146,6 @@ def encode(
     settings = EncoderSettings(
         message_frames=max(1, round(CHUNK_S * video.info.fps)), live_sources=False, capacity=MOST_SOURCES
     )
-    encoder = Encoder(runtime, settings)
     coded = code_sources(video, survey, runtime, settings, options, tell)
     active = 1
     if len(coded.packets) > 1:
@@ -154,6 +154,9 @@ def encode(
         active = best_active(coded, survey, judges, runtime)
     if options.effort:
         survey = Survey(survey.thumbnails, refined(video, survey, coded, active, runtime, options.effort, tell))
+    quantiser, _ = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
+    settings = replace(settings, quantiser=quantiser)
+    encoder = Encoder(runtime, settings)
     header = make_header(runtime.info, settings, video, len(survey.keypoints), active)
     track = open_audio(video, options, len(survey.keypoints))
     if track is not None:
@@ -225,7 +228,8 @@ def code_sources(
     """Further passes: choose the frames that become sources, and encode them."""
     seconds = len(survey.keypoints) / float(video.info.fps)
     if options.kbps is not None and options.sources is None:
-        spent = motion_bytes(survey, settings.message_frames) + HEADER_BYTES
+        _, spent = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
+        spent = round(spent * FITTED_MOTION) + HEADER_BYTES if options.effort else spent + HEADER_BYTES
         return plan_for(survey, video.pictures, runtime, options.kbps * 125 * seconds - spent, tell)
     tell("coding sources", 0.0)
     if options.sources is not None:

@@ -37,6 +37,11 @@ STRIDES = (16, 8, 4, 3, 2, 1)
 """Or every so many frames one, each before the motion that uses it."""
 DENSE_PRESET = 8
 """SVT-AV1's effort where sources are many: 10 ms each."""
+MOTION_KBPS = 2.0
+"""Lively motion is quantised more coarsely where it would take more."""
+COARSER = (1.0, 1.35, 1.8, 2.4)
+FITTED_MOTION = 1.15
+"""Keypoints fitted to the motion take about so many times the bytes of those detected."""
 WINDOW = 200
 """Frames of the stretch that dense plans are tried on."""
 JUDGES = 12
@@ -103,15 +108,27 @@ def dense_plan(count: int, stride: int, crf: int = CRF) -> Plan:
     return Plan(tuple(range(0, count, stride)), crf, False)
 
 
-def motion_bytes(survey: Survey, message_frames: int) -> int:
-    """What the motion of the whole clip takes, coded as files do."""
-    encoder, total = MotionEncoder(Quantiser()), 0
-    for first in range(0, len(survey.keypoints), message_frames):
-        rows = survey.keypoints[first : first + message_frames]
+def motion_bytes(keypoints: NDArray[np.float32], message_frames: int, quantiser: Quantiser) -> int:
+    """What the motion (n, K, 3) of a whole clip takes, coded as files do."""
+    encoder, total = MotionEncoder(quantiser), 0
+    for first in range(0, len(keypoints), message_frames):
+        rows = keypoints[first : first + message_frames]
         for row in rows:
             encoder.push(row)
         total += len(encoder.pack(first, len(rows)).to_bytes()) + RECORD_BYTES
     return total
+
+
+def affordable_motion(keypoints: NDArray[np.float32], message_frames: int, fps: float) -> tuple[Quantiser, int]:
+    """The finest steps at which the motion of a clip stays under MOTION_KBPS, or the coarsest there are; and what it
+    takes in bytes."""
+    most = MOTION_KBPS * 125 * len(keypoints) / fps
+    for coarser in COARSER:
+        quantiser = Quantiser(Quantiser.step_xy * coarser, Quantiser.step_strength * coarser)
+        spent = motion_bytes(keypoints, message_frames, quantiser)
+        if spent <= most:
+            break
+    return quantiser, spent
 
 
 def plan_for(

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from iwcodec.motion import Quantiser
 from iwcodec.ratecontrol import (
     CLOSE,
     CRF,
     Plan,
+    affordable_motion,
     before,
     climb,
     code,
@@ -76,7 +78,17 @@ def test_quality_falls_as_the_budget_does():
 
 
 def test_motion_is_counted_as_it_will_be_spent():
-    assert 0 < motion_bytes(SURVEY, 50) < motion_bytes(SURVEY, 10)
+    keypoints = SURVEY.keypoints
+    assert 0 < motion_bytes(keypoints, 50, Quantiser()) < motion_bytes(keypoints, 10, Quantiser())
+
+
+def test_wild_motion_is_quantised_more_coarsely():
+    still = np.tile(SURVEY.keypoints[:1], (60, 1, 1))
+    assert affordable_motion(still, 50, 25)[0] == Quantiser()
+    wild = np.clip(np.random.default_rng(0).uniform(-0.9, 0.9, still.shape), 0.1, 0.9).astype(np.float32)
+    quantiser, spent = affordable_motion(wild, 50, 25)
+    assert quantiser.step_xy > Quantiser().step_xy
+    assert spent == motion_bytes(wild, 50, quantiser)
 
 
 @pytest.mark.parametrize("budget", [3000, 9000])
