@@ -7,7 +7,6 @@ and the one that rebuilds the clip best is taken: by the error of pictures, not 
 
 import math
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -227,10 +226,12 @@ def best_active(coded: Coded, survey: Survey, judges: dict[int, Picture], runtim
 
 def judged(coded: Coded, survey: Survey, judges: dict[int, Picture], decoder: Decoder) -> float:
     """Mean PSNR of frames of the clip as a decoder rebuilds them."""
-    fit, waiting, scores = KeypointFit(), deque(coded.packets), []
+    fit, sent, scores = KeypointFit(), 0, []
     for number in sorted(judges):
-        for _ in range(before(waiting, coded.plan, number + 1)):
-            decoder.add_source(waiting.popleft())
+        due = before(coded.packets, coded.plan, number + 1)
+        for packet in coded.packets[sent:due]:
+            decoder.add_source(packet)
+        sent = due
         fitted_to = fit.frame(judges[number], survey.keypoints[number], decoder)
         picture = decoder.picture(number, quantised(fitted_to))
         assert picture is not None
