@@ -127,11 +127,11 @@ def evenly(clip: Path, size: int, count: int, crop: str) -> NDArray[np.uint8]:
 
 
 def reconstruction(network: "ImplicitWarp", clip: str, pictures: NDArray[np.uint8], count: int) -> Reconstruction:
-    """Frames rebuilt from `count` evenly spaced ones; copy and oracle have the same sources."""
+    """Frames rebuilt from `count` evenly spaced ones and fitted keypoints; copy and oracle have the same sources."""
     from ..models.evaluate import reconstruct, source_indices
 
     chosen = source_indices(len(pictures), count)
-    rebuilt, _ = reconstruct(network, pictures, chosen, network.config.size)
+    rebuilt = reconstruct(network, pictures, chosen, network.config.size, fitted=True).pictures
     others = [n for n in range(len(pictures)) if n not in chosen]
     originals, sources = [pictures[n] for n in others], [pictures[n] for n in chosen]
     return Reconstruction(

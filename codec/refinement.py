@@ -1,10 +1,11 @@
 """Fitting the transmitted keypoints to the real motion: the sender's advantage over any detector.
 
-Where a source cell is predicted to be is linear in the driving keypoints (models/geometry.py): u = p + W (kp - kp_s).
-The sender has both pictures, so it knows by optical flow where the cells really went, and solves for the keypoints that
-carry them there: robust least squares over the cells of the nearest sources, held to what the detector found, and to
-what was found in the frame before. Then it may look at what the receiver will rebuild, and correct what is still out of
-place there, as often as there is time. Nothing of it is in the stream; strengths stay as detected.
+Where a source cell is predicted to be is linear in the driving keypoints, places and strengths alike
+(models/geometry.py): u = p + B (kp - kp_s). The sender has both pictures, so it knows by optical flow where the cells
+really went, and solves for the keypoints that carry them there: robust least squares over the cells of the nearest
+sources, held to what the detector found, and to what was found in the frame before. Then it may look at what the
+receiver will rebuild, and correct what is still out of place there, as often as there is time. Nothing of it is in the
+stream.
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ GRID = 32
 """Cells a side that are fitted."""
 AGREEMENT = 1.5
 """Largest forward-backward disagreement of a flow, in pixels of FLOW_SIZE."""
-HOLD = 0.4
-"""Weight of the detector's word on each keypoint, in cells."""
+HOLD_PLACE, HOLD_STRENGTH = 0.4, 0.05
+"""Weights of the detector's word on each place and strength, in cells."""
 MEMORY = 0.8
 """Share of the last frame's correction that this frame's starts from: jitter does not pay."""
 SOFTNESS = 0.03
@@ -40,17 +41,32 @@ class Reference:
     """A source as fitting needs it."""
 
     grey: NDArray[np.uint8]  # (FLOW_SIZE, FLOW_SIZE)
-    weights: NDArray[np.float64]  # (GRID * GRID, K): how far each cell moves with each keypoint
-    keypoints: NDArray[np.float64]  # (K, 2)
+    rows: NDArray[np.float64]  # (2, GRID * GRID, 3 K): how far each cell goes in x and in y with each unknown
+    unknowns: NDArray[np.float64]  # (3 K,): the source's own keypoints, as `unknowns` has them
 
 
 def reference(source: Source) -> Reference:
-    side = round(len(source.membership) ** 0.5)
-    planes = source.membership[:, :-1].reshape(side, side, -1)
-    pooled = cv2.resize(planes, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    return Reference(
-        _grey(source.picture), pooled.reshape(GRID * GRID, -1).astype(np.float64), source.keypoints[:, :2].astype(float)
-    )
+    side = round(len(source.basis) ** 0.5)
+    planes = cv2.resize(source.basis.reshape(side, side, -1), (GRID, GRID), interpolation=cv2.INTER_AREA)
+    along, right, down = np.split(planes.reshape(GRID * GRID, -1).astype(np.float64), 3, axis=1)
+    still = np.zeros_like(along)
+    rows = np.stack([np.concatenate([along, still, right], 1), np.concatenate([still, along, down], 1)])
+    return Reference(_grey(source.picture), rows, unknowns(source.keypoints))
+
+
+def unknowns(keypoints: Keypoints) -> NDArray[np.float64]:
+    """Keypoints (K, 3) as the equations have them: all x, all y, all strengths."""
+    return keypoints.T.reshape(-1).astype(np.float64)
+
+
+def as_keypoints(values: NDArray[np.float64]) -> Keypoints:
+    """Inverse of `unknowns`, clipped to what can be sent."""
+    return values.reshape(3, -1).T.clip((-1, -1, 0), 1).astype(np.float32)
+
+
+def hold(count: int) -> NDArray[np.float64]:
+    """(3 K,): how much each of the unknowns is held to what was detected."""
+    return np.repeat((HOLD_PLACE, HOLD_PLACE, HOLD_STRENGTH), count // 3)
 
 
 class KeypointFit:
@@ -75,7 +91,7 @@ class KeypointFit:
                 keypoints = self._corrected(grey, _grey(rebuilt), keypoints, references)
         if self._looks:
             keypoints = best[1]
-            self._correction = (keypoints - detected)[:, :2].astype(float)
+            self._correction = unknowns(keypoints - detected)
         return keypoints
 
     def _corrected(
@@ -87,17 +103,14 @@ class KeypointFit:
     ) -> Keypoints:
         """Keypoints that move what was rebuilt to where the picture has it."""
         astray, sure = self._cells(grey, rebuilt)  # of each cell of the picture: where what belongs there is
-        places = keypoints[:, :2].astype(float)
-        gram, target = HOLD * np.eye(len(places)), np.zeros_like(places)
+        found = unknowns(keypoints)
+        gram, target = np.diag(hold(len(found))), np.zeros_like(found)
         for ref in references:
-            at = CELLS + ref.weights @ (places - ref.keypoints)
+            at = CELLS + (ref.rows @ (found - ref.unknowns)).T
             seen = _look_up(np.concatenate([astray, sure[:, None]], axis=1), at)
             weight = seen[:, 2] / (1 + np.square(seen[:, :2]).sum(1) / SOFTNESS**2) / len(references)
-            weighted = (ref.weights * weight[:, None]).T
-            gram = gram + weighted @ ref.weights
-            target = target - weighted @ seen[:, :2]
-        found = (places + np.linalg.solve(gram, target)).clip(-1, 1)
-        return np.concatenate([found, keypoints[:, 2:]], axis=1).astype(np.float32)
+            _add(gram, target, ref.rows, -seen[:, :2], weight)
+        return as_keypoints(found + np.linalg.solve(gram, target))
 
     def _reference(self, source: Source) -> Reference:
         """Made once a source; a source that is not used any more goes."""
@@ -113,21 +126,18 @@ class KeypointFit:
             return detected
         grey = _grey(picture)
         flows = [self._cells(ref.grey, grey) for ref in references]
-        start = detected[:, :2].astype(float)
+        start = unknowns(detected)
         held = start if self._correction is None else start + MEMORY * self._correction
         found = held
         for _ in range(ROUNDS):
-            gram = HOLD * np.eye(len(held))
-            target = HOLD * held
+            gram, target = np.diag(hold(len(held))), hold(len(held)) * held
             for ref, (moved, sure) in zip(references, flows, strict=True):
-                missed = np.linalg.norm(ref.weights @ (found - ref.keypoints) - moved, axis=1)
+                missed = np.linalg.norm((ref.rows @ (found - ref.unknowns)).T - moved, axis=1)
                 weight = sure / (1 + np.square(missed / SOFTNESS)) / len(references)
-                weighted = (ref.weights * weight[:, None]).T
-                gram = gram + weighted @ ref.weights
-                target = target + weighted @ (moved + ref.weights @ ref.keypoints)
+                _add(gram, target, ref.rows, moved + (ref.rows @ ref.unknowns).T, weight)
             found = np.linalg.solve(gram, target)
         self._correction = found - start
-        return np.concatenate([found.clip(-1, 1), detected[:, 2:]], axis=1).astype(np.float32)
+        return as_keypoints(found)
 
     def _cells(
         self, source: NDArray[np.uint8], grey: NDArray[np.uint8]
@@ -147,6 +157,20 @@ class KeypointFit:
         moved = cv2.resize(there, (GRID, GRID), interpolation=cv2.INTER_AREA).reshape(-1, 2)
         sure = cv2.resize(agreed, (GRID, GRID), interpolation=cv2.INTER_AREA).reshape(-1)
         return moved.astype(float) * (2 / FLOW_SIZE), sure.astype(float)
+
+
+def _add(
+    gram: NDArray[np.float64],
+    target: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    moves: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> None:
+    """Add rows (2, m, 3 K) that should come to moves (m, 2), with weights (m,), to the normal equations."""
+    for axis in (0, 1):
+        weighted = (rows[axis] * weight[:, None]).T
+        gram += weighted @ rows[axis]
+        target += weighted @ moves[:, axis]
 
 
 def _look_up(planes: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:

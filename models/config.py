@@ -31,6 +31,7 @@ class ModelConfig:
     """Learned, image-independent keys and values; about 5 % of one source's (pooled) cells."""
     query_widths: tuple[int, ...] = (32, 48, 64)
     key_widths: tuple[int, ...] = (32, 48, 64, 96)
+    basis_widths: tuple[int, ...] = (48, 64, 96, 128)
     trunk: int = 64
     trunk_blocks: int = 2
     detail: int = 32
@@ -75,6 +76,7 @@ PAPER = ModelConfig(
     extra_pairs=820,
     query_widths=(64, 128, 256, 512),
     key_widths=(64, 128, 256, 512),
+    basis_widths=(64, 128, 256, 512),
     trunk=256,
     trunk_blocks=6,
     detail=128,
@@ -93,6 +95,7 @@ TINY = replace(
     extra_pairs=4,
     query_widths=(8, 16),
     key_widths=(8, 16),
+    basis_widths=(8, 16),
     trunk=8,
     trunk_blocks=1,
     detail=8,

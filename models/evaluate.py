@@ -1,7 +1,9 @@
 """PSNR of the network on clips it never saw, beside copying the nearest source and the flow oracle."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from .data import Clip, read_frames, square
 from .detector import fit
+from .fitting import Equations, equations, fit_keypoints, missed
+from .flow import FLOW_SIZE, correspond
 from .network import ImplicitWarp
 
 
@@ -23,6 +27,10 @@ class Score:
     model: float
     base: float
     copy: float
+    fitted: float
+    """As `model`, from keypoints fitted to the flow."""
+    misses: float
+    """Mean distance by which those keypoints miss the flow, in pixels of 256."""
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -51,24 +59,51 @@ def to_pictures(tensor: Tensor) -> NDArray[np.uint8]:
     return (tensor.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
+class Rebuilt(NamedTuple):
+    pictures: NDArray[np.uint8]
+    bases: NDArray[np.uint8]
+    misses: float
+    """Pixels of 256 by which the keypoints miss the flow; NaN where they were not fitted."""
+
+
 @torch.inference_mode()
 def reconstruct(
-    network: ImplicitWarp, pictures: NDArray[np.uint8], sources: list[int], size: int, active: int = 4
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Every picture rebuilt at `size` from its keypoints and the `active` sources nearest in keypoints
-    -> pictures, bases."""
+    network: ImplicitWarp,
+    pictures: NDArray[np.uint8],
+    sources: list[int],
+    size: int,
+    active: int = 4,
+    fitted: bool = False,
+) -> Rebuilt:
+    """Every picture rebuilt at `size` from its keypoints, as detected or fitted, and the `active` sources nearest in
+    keypoints."""
     tensors = to_tensor(pictures)
     keypoints = torch.cat([network.detect(chunk) for chunk in tensors.split(16)])
     library = network.encode_sources(fit(tensors[sources], size)[None], keypoints[sources][None])
-    rebuilt, bases = [], []
-    for driving in keypoints:
+    small = [square(picture, FLOW_SIZE) for picture in pictures]
+    rebuilt, bases, misses = [], [], []
+    for number, driving in enumerate(keypoints):
         distance = (library.keypoints[0] - driving).square().sum((1, 2))
         near = distance.argsort()[:active]
         chosen = type(library)(*(part[:, near] for part in library))
-        out = network.generate(driving[None], chosen)
+        driving = driving[None]
+        if fitted:
+            known = correspondences(chosen.basis, small[number], [small[sources[i]] for i in near.tolist()])
+            driving = fit_keypoints(known, driving, chosen.keypoints)
+            if number not in sources:
+                miss = missed(known, driving, chosen.keypoints).norm(dim=-1) * known.weights
+                misses.append(float(miss.sum() / known.weights.sum().clamp(min=1)) * 128)
+        out = network.generate(driving, chosen)
         rebuilt.append(out.picture)
         bases.append(out.base)
-    return to_pictures(torch.cat(rebuilt)), to_pictures(torch.cat(bases))
+    mean = float(np.mean(misses)) if misses else math.nan
+    return Rebuilt(to_pictures(torch.cat(rebuilt)), to_pictures(torch.cat(bases)), mean)
+
+
+def correspondences(basis: Tensor, driving: NDArray[np.uint8], sources: list[NDArray[np.uint8]]) -> Equations:
+    found = [correspond(driving, source) for source in sources]
+    shift = torch.from_numpy(np.stack([f.shift for f in found]).astype(np.float32))
+    return equations(basis, shift[None], torch.from_numpy(np.stack([f.error for f in found])[None].astype(np.float32)))
 
 
 def evaluate(
@@ -81,16 +116,19 @@ def evaluate(
         pictures = to_pictures(fit(to_tensor(seen), size))
         for count in source_counts:
             sources = source_indices(len(pictures), count)
-            rebuilt, bases = reconstruct(network, seen, sources, size)
+            detected = reconstruct(network, seen, sources, size)
+            fitted = reconstruct(network, seen, sources, size, fitted=True)
             others = [i for i in range(len(pictures)) if i not in sources]
             copies = [max(psnr(pictures[i], pictures[s]) for s in sources) for i in others]
             scores.append(
                 Score(
                     name,
                     count,
-                    float(np.mean([psnr(pictures[i], rebuilt[i]) for i in others])),
-                    float(np.mean([psnr(pictures[i], bases[i]) for i in others])),
+                    float(np.mean([psnr(pictures[i], detected.pictures[i]) for i in others])),
+                    float(np.mean([psnr(pictures[i], detected.bases[i]) for i in others])),
                     float(np.mean(copies)),
+                    float(np.mean([psnr(pictures[i], fitted.pictures[i]) for i in others])),
+                    fitted.misses,
                 )
             )
     return scores
@@ -101,10 +139,11 @@ def summary(scores: list[Score]) -> str:
     parts = []
     for count in sorted({s.sources for s in scores}):
         of = [s for s in scores if s.sources == count]
-        mean = [np.mean([getattr(s, key) for s in of]) for key in ("model", "base", "copy")]
-        worse = sum(s.model < s.copy for s in of)
+        mean = [np.mean([getattr(s, key) for s in of]) for key in ("model", "fitted", "base", "copy", "misses")]
+        worse = sum(s.fitted < s.copy for s in of)
         parts.append(
-            f"{count} src {mean[0]:.2f} (base {mean[1]:.2f}, copy {mean[2]:.2f}, {worse}/{len(of)} below copy)"
+            f"{count} src {mean[0]:.2f}, fitted {mean[1]:.2f} (base {mean[2]:.2f}, copy {mean[3]:.2f}, "
+            f"{worse}/{len(of)} below copy, missed by {mean[4]:.2f} px)"
         )
     return "; ".join(parts)
 
@@ -120,6 +159,6 @@ def picture_grid(
         others = [i for i in range(len(pictures)) if i not in chosen]
         frame = min(others, key=lambda i: max(psnr(pictures[i], pictures[s]) for s in chosen))
         nearest = max(chosen, key=lambda s: psnr(pictures[frame], pictures[s]))
-        rebuilt, bases = reconstruct(network, seen[[*chosen, frame]], list(range(len(chosen))), size)
-        rows.append(np.concatenate([pictures[nearest], bases[-1], rebuilt[-1], pictures[frame]], axis=1))
+        found = reconstruct(network, seen[[*chosen, frame]], list(range(len(chosen))), size, fitted=True)
+        rows.append(np.concatenate([pictures[nearest], found.bases[-1], found.pictures[-1], pictures[frame]], axis=1))
     cv2.imwrite(str(file), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))

@@ -3,9 +3,9 @@
 The graphs take and give uint8 pictures (B, H, W, 3), so that no caller repeats the conversion:
 
 - `detector`: picture of the detector's size -> keypoints (1, K, 3);
-- `source`: picture, keypoints -> rows (1, M, R) and membership (1, M, K + 1);
-- `look`: driving keypoints, and keypoints, rows, membership of S sources (S is free) -> where each pixel looks in each
-  source (1, S, H, W, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, H, W), features;
+- `source`: picture, keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis (1, M, 3 K);
+- `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> where each pixel looks in
+  each source (1, S, H, W, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, H, W), features;
 - `paint`: the sources as sampled there (1, S, H, W, 3), shares, features -> picture.
 
 Between the last two the caller samples the sources: OpenCV does it ten times quicker than ONNX Runtime's GridSample.
@@ -45,9 +45,9 @@ class SourceGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, picture: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, picture: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         encoded = self.network.encode_sources(to_float(picture)[:, None], keypoints[:, None])
-        return encoded.rows[:, 0], encoded.membership[:, 0]
+        return encoded.rows[:, 0], encoded.membership[:, 0], encoded.basis[:, 0]
 
 
 class LookGraph(nn.Module):
@@ -56,11 +56,12 @@ class LookGraph(nn.Module):
         self.network = network
 
     def forward(
-        self, driving: Tensor, keypoints: Tensor, rows: Tensor, membership: Tensor
+        self, driving: Tensor, keypoints: Tensor, rows: Tensor, membership: Tensor, basis: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         network = self.network
         size, side = network.config.size, network.config.size // network.config.cell
-        attended, unit_queries, _ = network.attend(driving, Sources(rows, keypoints, rows, membership), side)
+        sources = Sources(rows, keypoints, rows, membership, basis)
+        attended, unit_queries, _ = network.attend(driving, sources, side)
         features, warp = network.look(attended, unit_queries, side)
         places, shares = sampling_fields(warp, side, size, network.log_focus.exp())
         return (places + 1) * (size / 2) - 0.5, shares, features
@@ -119,9 +120,9 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
     small = torch.zeros(1, config.detector_size, config.detector_size, 3, dtype=torch.uint8)
     keypoints = torch.rand(1, config.keypoints, 3)
     with torch.no_grad():
-        rows, membership = SourceGraph(network)(pixels, keypoints)
+        of_source = SourceGraph(network)(pixels, keypoints)
     several: tuple[Tensor, ...] = tuple(
-        x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, rows, membership)
+        x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source)
     )
     with torch.no_grad():
         _, shares, features = LookGraph(network)(keypoints, *several)
@@ -132,11 +133,11 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
         SourceGraph(network),
         (pixels, keypoints),
         ["picture", "keypoints"],
-        ["rows", "membership"],
+        ["rows", "membership", "basis"],
         {},
     )
     of_sources = {1: "sources"}
-    names = ["driving", "keypoints", "rows", "membership"]
+    names = ["driving", "keypoints", "rows", "membership", "basis"]
     free = dict.fromkeys([*names[1:], "places", "shares"], of_sources)
     write("look", LookGraph(network), (keypoints, *several), names, ["places", "shares", "features"], free)
     sampled = pixels[:, None].repeat(1, 2, 1, 1, 1)

@@ -33,6 +33,17 @@ def gaussian_maps(keypoints: Tensor, side: int) -> Tensor:
     return maps.unflatten(-1, (side, side))
 
 
+def moved(basis: Tensor, change: Tensor) -> Tensor:
+    """How far cells move when keypoints change: basis (..., M, 3 K) and changes (..., K, 3) -> (..., M, 2).
+
+    The basis holds, for each keypoint, how far a cell goes along with its place, then how far right and how far down
+    its strength pushes the cell.
+    """
+    with_place, right, down = basis.chunk(3, dim=-1)
+    strength = change[..., 2:]
+    return with_place @ change[..., :2] + torch.cat([right @ strength, down @ strength], dim=-1)
+
+
 PRIOR_DIMS = 4
 
 
@@ -47,10 +58,12 @@ class GeometricPrior(nn.Module):
     """Predicts from keypoints alone where each source cell has gone, and adds it to the attention logits.
 
     Every source cell belongs softly to the keypoints near it (and to a resting background): weights w_k. It moves
-    with them: u(p') = p' + sum_k w_k(p') (kp_k^driving - kp_k^source). The logit of query cell p and key cell p'
-    gets -a |p - u(p')|^2 - sum_k w_k(p') b_k log(1 + d_k / e), where d_k is how far keypoint k is (in place and
-    strength) from its driving self. The logarithm makes the choice among sources scale-free: half as far is always
-    the same factor better, for a speaker who sits still and for one who walks.
+    with them, and with their strengths: u(p') = p' + sum_k (w_k + r_k)(p') (kp_k^driving - kp_k^source)
+    + sum_k v_k(p') (strength_k^driving - strength_k^source). The motion basis (r, v), of either sign, is learnt from
+    the source picture so that the best keypoints carry its cells as near as can be to where they go. The logit of
+    query cell p and key cell p' gets -a |p - u(p')|^2 - sum_k w_k(p') b_k log(1 + d_k / e), where d_k is how far
+    keypoint k is (in place and strength) from its driving self. The logarithm makes the choice among sources
+    scale-free: half as far is always the same factor better, for a speaker who sits still and for one who walks.
 
     All of it is a dot product of `PRIOR_DIMS` more query and key dimensions, so every attention kernel takes it
     unchanged. The weights depend on the source alone and are computed once.
@@ -72,16 +85,15 @@ class GeometricPrior(nn.Module):
         rest = self.background.expand(near.shape[0], 1, near.shape[-1])
         return (torch.cat([near, rest], dim=1) + parts).softmax(dim=1).transpose(1, 2)
 
-    def terms(self, membership: Tensor, source: Tensor, driving: Tensor, side: int) -> PriorTerms:
-        """membership (..., M, K + 1), keypoints (..., K, 3) -> predicted places and costs of the M cells."""
-        move = driving[..., :2] - source[..., :2]
-        swell = (driving[..., 2] - source[..., 2]).square()
-        distance = move.square().sum(-1) + self.log_strength.exp() * swell
+    def terms(self, membership: Tensor, basis: Tensor, source: Tensor, driving: Tensor, side: int) -> PriorTerms:
+        """membership (..., M, K + 1), basis (..., M, 3 K), keypoints (..., K, 3) -> predicted places and costs of the M
+        cells."""
+        change = driving - source
+        distance = change[..., :2].square().sum(-1) + self.log_strength.exp() * change[..., 2].square()
         # The background pays for the mean distance: a source near in pose also has its shadows and hair near.
         distance = torch.cat([distance, distance.mean(-1, keepdim=True)], dim=-1)
         cost = self.log_cost.exp() * torch.log1p(distance / self.log_still.exp())
-        move = torch.cat([move, torch.zeros_like(move[..., :1, :])], dim=-2)
-        place = cell_centres(side, driving) + membership @ move
+        place = cell_centres(side, driving) + moved(basis, change)
         return PriorTerms(place * (side / 2), (membership @ cost[..., None])[..., 0])
 
     def query_dims(self, side: int, like: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 A detector left to itself takes very long to find keypoints that stay on the same spot of any face. So the first
 `len(LANDMARKS)` keypoints are taught to follow landmarks, and the rest find hair, shoulders and background by
-themselves. Only training needs the mesh: `pip install 'mediapipe<0.10.22'` (the wheel carries the model); without it
+themselves. Only training needs the mesh: `pip install mediapipe==0.10.14` (the wheel carries the model); without it
 nothing is taught and training goes on.
 """
 
@@ -62,7 +62,7 @@ def from_mesh(mesh: NDArray[np.floating]) -> NDArray[np.float32]:
 def find_landmarks(pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32] | None:
     """Landmarks (n, P, 3) of RGB pictures, NaN where there is no face; None where MediaPipe is not installed."""
     try:
-        from mediapipe.solutions.face_mesh import FaceMesh
+        from mediapipe.python.solutions.face_mesh import FaceMesh
     except ImportError:
         return None
     found = []

@@ -40,6 +40,8 @@ class LossWeights:
     """Cross-entropy of the share of each source against how well flow warps it."""
     prior: float = 0.0
     """Distance of the places that keypoints alone predict from the flow's (root of it, in attention cells)."""
+    fit: float = 0.0
+    """The same of the places that the best keypoints predict (fitting.py): teaches the motion basis."""
     landmark: float = 0.0
     """Distance of the first keypoints from facial landmarks (in 1/32 of the picture)."""
     equivariance: float = 2.0
@@ -118,6 +120,12 @@ def prior_loss(places: Tensor, shift: Tensor, error: Tensor, side: int) -> Tenso
     distance = (missed.square().sum(-1) + PRIOR_STILL**2).sqrt().sqrt()
     weight = (error < UNSURE) / (1 + error / PRIOR_DOUBT)
     return (distance * weight).sum() / weight.sum().clamp(min=1)
+
+
+def fit_loss(missed: Tensor, weights: Tensor, side: int) -> Tensor:
+    """How far fitted keypoints miss the flow (B, S, N, 2) in [-1, 1] units, as `prior_loss` counts it."""
+    distance = ((missed * (side / 2)).square().sum(-1) + PRIOR_STILL**2).sqrt().sqrt()
+    return (distance * weights).sum() / weights.sum().clamp(min=1)
 
 
 def landmark_loss(keypoints: Tensor, heat: Tensor, landmarks: Tensor) -> Tensor:

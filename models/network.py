@@ -33,7 +33,8 @@ class Sources(NamedTuple):
     pictures: Tensor  # (B, S, 3, H, W)
     keypoints: Tensor  # (B, S, K, 3)
     rows: Tensor  # (B, S, M, C + d + 3): values, unit keys, pixels
-    membership: Tensor  # (B, S, M, K + 1): which keypoint each cell moves with
+    membership: Tensor  # (B, S, M, K + 1): which keypoint each cell belongs to
+    basis: Tensor  # (B, S, M, 3 K): how each cell moves with the keypoints' places and strengths
 
 
 class Warp(NamedTuple):
@@ -83,6 +84,24 @@ class KeyNet(nn.Module):
         return unit_cells(self.keys(features), self.position), self.parts(features).flatten(2)
 
 
+class BasisNet(nn.Module):
+    """Source picture and keypoint maps -> motion basis. Motion is smooth: it works at half the grid."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.cell = 2 * config.cell
+        self.unet = UNet(3 * self.cell**2 + config.keypoints, config.basis_widths)
+        self.head = nn.Conv2d(config.basis_widths[0], 3 * config.keypoints, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, picture: Tensor, keypoints: Tensor) -> Tensor:
+        """(B, 3, H, W), (B, K, 3) -> (B, M, 3 K), to which the memberships are added."""
+        cells_ = F.pixel_unshuffle(picture, self.cell) - 0.5
+        features = self.unet(torch.cat([cells_, gaussian_maps(keypoints, cells_.shape[-1])], dim=1))
+        return cells(F.interpolate(self.head(features), scale_factor=2.0, mode="bilinear", align_corners=False))
+
+
 class Decoder(nn.Module):
     """Attended rows -> correction of the sampling places, then correction of the base picture."""
 
@@ -125,6 +144,7 @@ class ImplicitWarp(nn.Module):
         self.detector = KeypointDetector(config)
         self.query_net = QueryNet(config)
         self.key_net = KeyNet(config)
+        self.basis_net = BasisNet(config)
         fold = config.cell // 2
         self.value_net = nn.Sequential(
             nn.Conv2d(3, config.values // 2, 2 * fold - 1 if fold > 1 else 3, fold, fold - 1 if fold > 1 else 1),
@@ -154,8 +174,14 @@ class ImplicitWarp(nn.Module):
         pixels = cells(F.avg_pool2d(flat, self.config.cell))
         rows = torch.cat([values, keys, pixels], dim=-1)
         membership = self.prior.membership(flat_keypoints, side, parts)
+        basis = self.motion_basis(flat, flat_keypoints, membership)
         split = (batch, count)
-        return Sources(pictures, keypoints, rows.unflatten(0, split), membership.unflatten(0, split))
+        return Sources(pictures, keypoints, *(x.unflatten(0, split) for x in (rows, membership, basis)))
+
+    def motion_basis(self, picture: Tensor, keypoints: Tensor, membership: Tensor) -> Tensor:
+        """(B, M, 3 K): see geometry.moved."""
+        along = F.pad(membership[..., :-1], (0, 2 * self.config.keypoints))
+        return along + self.basis_net(picture, keypoints)
 
     def generate(
         self,
@@ -212,7 +238,7 @@ class ImplicitWarp(nn.Module):
         """-> attention keys (B, S * M, d + PRIOR_DIMS)."""
         keys = sources.rows[..., self.config.values : self.config.values + self.config.dim]
         if self.config.prior:
-            terms = self.prior.terms(sources.membership, sources.keypoints, driving[:, None], side)
+            terms = self.prior.terms(sources.membership, sources.basis, sources.keypoints, driving[:, None], side)
             geometry = self.prior.key_dims(terms)
         else:
             geometry = torch.zeros_like(keys[..., :PRIOR_DIMS])

@@ -46,7 +46,9 @@ class Source:
     features: Any
     """The runtime's own: keys, values and pixels of the cells."""
     membership: NDArray[np.float32]
-    """(M, K + 1): which keypoint each cell of the attention grid moves with; the last is the background."""
+    """(M, K + 1): which keypoint each cell of the attention grid belongs to; the last is the background."""
+    basis: NDArray[np.float32]
+    """(M, 3 K): how each cell moves with the keypoints (geometry.moved)."""
 
 
 class Runtime(Protocol):
@@ -103,8 +105,7 @@ class OnnxRuntime:
     def prepare(self, picture: Picture) -> Source:
         keypoints = self.detect(picture)
         features = self._sessions["source"].run(None, {"picture": picture[None], "keypoints": keypoints[None]})
-        rows, membership = (feature[0] for feature in features)
-        return Source(picture, keypoints, rows, membership)
+        return Source(picture, keypoints, *(feature[0] for feature in features))
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
@@ -124,6 +125,7 @@ class OnnxRuntime:
                 "keypoints": np.stack([s.keypoints for s in sources])[None],
                 "rows": np.stack([s.features for s in sources])[None],
                 "membership": np.stack([s.membership for s in sources])[None],
+                "basis": np.stack([s.basis for s in sources])[None],
             }
         return self._feed
 

@@ -72,10 +72,11 @@ class Pool:
         self.pictures = room(3, config.size, config.size, dtype=half)
         self.keypoints = room(config.keypoints, 3)
         self.membership = room(cells, config.keypoints + 1)
+        self.basis = room(cells, 3 * config.keypoints)
         self.free = list(range(capacity))
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.keys, self.rows, self.pictures, self.keypoints, self.membership
+        return self.keys, self.rows, self.pictures, self.keypoints, self.membership, self.basis
 
     @property
     def capacity(self) -> int:
@@ -171,7 +172,8 @@ class FramePath:
         network, table = self.network, batch.table.long()
         # The prior's numbers are large and cancel: never in half precision.
         if network.config.prior:
-            terms = network.prior.terms(pool.membership[table], pool.keypoints[table], batch.driving[:, None], side)
+            parts = (tensor[table] for tensor in (pool.membership, pool.basis, pool.keypoints))
+            terms = network.prior.terms(*parts, batch.driving[:, None], side)
             key_geometry = network.prior.key_dims(terms)
         else:
             key_geometry = batch.driving.new_zeros(*table.shape, side * side, PRIOR_DIMS)
@@ -309,14 +311,14 @@ class CudaRuntime:
             self._grow()
         if self.device == "cpu":
             keypoints, features = self._encode(picture)
-            return Source(picture, keypoints, self._pool.store(features), features[-1].numpy())
+            return Source(picture, keypoints, self._pool.store(features), *(x.numpy() for x in features[-2:]))
         with torch.cuda.stream(self._uploads):
             keypoints, features = self._encode(picture)
             # The page may have been another source's a moment ago, in a frame that is still being computed.
             self._uploads.wait_stream(self._compute)
             page = self._pool.store(features)
         self._compute.wait_stream(self._uploads)
-        return Source(picture, keypoints, page, features[-1].cpu().numpy())
+        return Source(picture, keypoints, page, *(x.cpu().numpy() for x in features[-2:]))
 
     @torch.inference_mode()
     def submit(self, jobs: Sequence[Job]) -> Pending:
@@ -341,7 +343,7 @@ class CudaRuntime:
         encoded = self._network.encode_sources(pixels[None, None], known[None, None])
         rows, config = encoded.rows[0, 0], self._network.config
         keys = rows[:, config.values : config.values + config.dim]
-        return keypoints, (keys, rows, pixels, known, encoded.membership[0, 0])
+        return keypoints, (keys, rows, pixels, known, encoded.membership[0, 0], encoded.basis[0, 0])
 
     def _grow(self) -> None:
         if self.device == "cpu":

@@ -14,11 +14,18 @@ from .network import ImplicitWarp, Sources
 from .runtime import DEFAULT_MODEL, MAX_ACTIVE, WEIGHTS, Keypoints, Picture, Source, read_info, resized
 
 
-def load_network(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> ImplicitWarp:
-    """The network with its shipped weights (stored as fp16), in float32 and evaluation mode."""
+def load_weights(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Configuration and shipped weights, as they are stored (fp16)."""
     with safe_open(folder / f"{model}.safetensors", framework="pt") as file:
-        network = ImplicitWarp(ModelConfig.from_dict(json.loads(file.metadata()["config"])))
-        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        config = ModelConfig.from_dict(json.loads(file.metadata()["config"]))
+        return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def load_network(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> ImplicitWarp:
+    """The network with its shipped weights, in float32 and evaluation mode."""
+    config, weights = load_weights(model, folder)
+    network = ImplicitWarp(config)
+    network.load_state_dict(weights)
     return network.eval()
 
 
@@ -41,7 +48,8 @@ class TorchRuntime:
         keypoints = self.detect(picture)
         known = torch.from_numpy(keypoints)[None, None].to(self.device)
         encoded = self._network.encode_sources(pixels, known)
-        return Source(picture, keypoints, encoded, encoded.membership[0, 0].cpu().numpy())
+        known_to_all = (part[0, 0].cpu().numpy() for part in (encoded.membership, encoded.basis))
+        return Source(picture, keypoints, encoded, *known_to_all)
 
     @torch.inference_mode()
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from . import data, losses
+from . import data, fitting, losses
 from .config import CONFIGS, ModelConfig
 from .data import PreparedClip, SamplePlan, Samples, find_clips, prepare
 from .detector import fit
@@ -35,7 +35,7 @@ from .evaluate import evaluate, load_clip, picture_grid, summary
 from .losses import LossWeights
 from .network import ImplicitWarp, Sources
 from .perceptual import PerceptualLoss
-from .runtime_torch import load_network
+from .runtime_torch import load_weights
 
 EMA = 0.999
 CHECKPOINT_SECONDS = 240
@@ -60,6 +60,10 @@ class Stage:
     motion_only: bool = False
     """Only the detector and the geometric prior learn, on `LossWeights.prior` and equivariance: no picture is made,
     which is many times quicker, and everything else rests on how well keypoints follow the motion."""
+    fitted: float = 0.0
+    """Share of the driving frames rebuilt from fitted keypoints, as a sender with time to spare sends them."""
+    noise: float = 0.0
+    """Largest error of driving keypoints, as a quantiser makes it, when pictures are made."""
     validate_every: int = 500
 
 
@@ -122,8 +126,13 @@ class Objective(nn.Module):
         repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
         side = network.side(target)
         shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
-        terms = network.prior.terms(repeated.membership, repeated.keypoints, of_driving[:, None], side)
+        terms = network.prior.terms(
+            repeated.membership, repeated.basis, repeated.keypoints, of_driving[:, None], side
+        )
+        known = fitting.equations(repeated.basis, shift, error)
+        fitted = fitting.fit_keypoints(known, of_driving, repeated.keypoints)
         found = {
+            "fit": losses.fit_loss(fitting.missed(known, fitted, repeated.keypoints), known.weights, side),
             "prior": losses.prior_loss(terms.place, shift, error, side),
             "landmark": losses.landmark_loss(
                 keypoints[:-groups],
@@ -135,7 +144,7 @@ class Objective(nn.Module):
         if stage.motion_only:
             return found, target, target
         out = network.generate(
-            of_driving,
+            self.as_sent(of_driving, fitted, stage),
             repeated,
             dense=side <= 16,
             dropped=drop_region(repeated.keypoints, side) if self.training else None,
@@ -154,6 +163,12 @@ class Objective(nn.Module):
         if self.perceptual is not None and stage.weights.perceptual:
             found["perceptual"] = self.perceptual(out.picture, target)
         return found, out.picture, target
+
+    def as_sent(self, detected: Tensor, fitted: Tensor, stage: Stage) -> Tensor:
+        """Driving keypoints (B, K, 3) that pictures are made from."""
+        chosen = torch.rand(len(detected), 1, 1, device=detected.device) < stage.fitted
+        sent = torch.where(chosen, fitted.detach(), detected)
+        return sent + (torch.rand_like(sent) * 2 - 1) * stage.noise
 
     def moved(self, target: Tensor) -> tuple[Tensor, Tensor]:
         affine = losses.random_affine(target.shape[0], target)
@@ -183,7 +198,10 @@ class Run:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.network = ImplicitWarp(config.model).to(self.device)
         if config.start is not None:
-            self.network.load_state_dict(load_network(config.start).state_dict())
+            # What is new in the network since those weights were made starts from nothing.
+            unknown = self.network.load_state_dict(load_weights(config.start)[1], strict=False)
+            if unknown.unexpected_keys:
+                raise ValueError(f"{config.start} has weights of other parts: {', '.join(unknown.unexpected_keys)}")
         self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         wants_features = any(stage.weights.perceptual for stage in config.stages)

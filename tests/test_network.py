@@ -167,3 +167,4 @@ def test_sources_are_plain_tensors(tiny):
     assert isinstance(sources, Sources)
     assert sources.membership.shape == (1, 1, 256, 21)
     torch.testing.assert_close(sources.membership.sum(-1), torch.ones(1, 1, 256))
+    assert sources.basis.shape == (1, 1, 256, 60)

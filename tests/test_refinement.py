@@ -19,14 +19,16 @@ def moved(dx: float, dy: float) -> np.ndarray:
 
 
 def source() -> Source:
-    """Keypoints on a grid; every cell moves with those near it."""
+    """Keypoints on a grid; every cell moves with the places of those near it, and with no strength."""
     places = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 5), np.linspace(-0.7, 0.7, 4)), -1).reshape(K, 2)
     keypoints = np.concatenate([places, np.full((K, 1), 0.5)], axis=1).astype(np.float32)
     axis = (np.arange(SIDE) + 0.5) * (2 / SIDE) - 1
     cells = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 1, 2)
     weights = np.exp(-np.square(cells - places).sum(-1) / 0.1)
     membership = np.concatenate([weights, np.full((SIDE**2, 1), 1e-3)], axis=1)
-    return Source(TEXTURE, keypoints, None, (membership / membership.sum(1, keepdims=True)).astype(np.float32))
+    membership = (membership / membership.sum(1, keepdims=True)).astype(np.float32)
+    basis = np.pad(membership[:, :-1], ((0, 0), (0, 2 * K)))
+    return Source(TEXTURE, keypoints, None, membership, basis)
 
 
 class ShiftingDecoder:
