@@ -4,8 +4,8 @@ The graphs take and give uint8 pictures (B, H, W, 3), so that no caller repeats 
 
 - `detector`: picture of the detector's size -> keypoints (1, K, 3);
 - `source`: picture, keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis (1, M, 3 K);
-- `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> where each pixel looks in
-  each source (1, S, H, W, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, H, W), features;
+- `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> where each pixel looks
+  in each source (1, S, H, W, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, H, W), features;
 - `paint`: the sources as sampled there (1, S, H, W, 3), shares, features -> picture.
 
 Between the last two the caller samples the sources: OpenCV does it ten times quicker than ONNX Runtime's GridSample.
@@ -121,9 +121,7 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
     keypoints = torch.rand(1, config.keypoints, 3)
     with torch.no_grad():
         of_source = SourceGraph(network)(pixels, keypoints)
-    several: tuple[Tensor, ...] = tuple(
-        x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source)
-    )
+    several: tuple[Tensor, ...] = tuple(x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source))
     with torch.no_grad():
         _, shares, features = LookGraph(network)(keypoints, *several)
     write = graph_writer(model, folder)

@@ -42,6 +42,8 @@ CHECKPOINT_SECONDS = 240
 DROP_CHANCE = 0.1
 """Semantic dropout: share of samples that lose the cells of a facial region in every source."""
 DROP_RADIUS = 0.25
+STRENGTH_NOISE = 4.0
+"""Strengths are quantised so many times as coarsely as places."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Stage:
     fitted: float = 0.0
     """Share of the driving frames rebuilt from fitted keypoints, as a sender with time to spare sends them."""
     noise: float = 0.0
-    """Largest error of driving keypoints, as a quantiser makes it, when pictures are made."""
+    """Largest error of driving places, as a quantiser makes it, when pictures are made."""
     validate_every: int = 500
 
 
@@ -126,9 +128,7 @@ class Objective(nn.Module):
         repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
         side = network.side(target)
         shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
-        terms = network.prior.terms(
-            repeated.membership, repeated.basis, repeated.keypoints, of_driving[:, None], side
-        )
+        terms = network.prior.terms(repeated.membership, repeated.basis, repeated.keypoints, of_driving[:, None], side)
         known = fitting.equations(repeated.basis, shift, error)
         fitted = fitting.fit_keypoints(known, of_driving, repeated.keypoints)
         found = {
@@ -148,18 +148,19 @@ class Objective(nn.Module):
             repeated,
             dense=side <= 16,
             dropped=drop_region(repeated.keypoints, side) if self.training else None,
-            want_logits=True,
+            want_logits=bool(stage.weights.match),
         )
-        assert out.coarse_logits is not None
         fine = min(side, data.GRID)
-        taught_fine, taught = losses.teach(shift, error, fine), losses.teach(shift, error, side // 2)
+        taught_fine = losses.teach(shift, error, fine)
         found |= {
             "l1": (out.picture - target).abs().mean(),
             "base": (out.base - target).abs().mean(),
-            "match": losses.match_loss(out.coarse_logits, taught, side // 2),
             "place": losses.place_loss(out.warp, taught_fine, fine),
             "choice": losses.choice_loss(out.warp, taught_fine, fine),
         }
+        if out.coarse_logits is not None:
+            taught = losses.teach(shift, error, side // 2)
+            found["match"] = losses.match_loss(out.coarse_logits, taught, side // 2)
         if self.perceptual is not None and stage.weights.perceptual:
             found["perceptual"] = self.perceptual(out.picture, target)
         return found, out.picture, target
@@ -168,7 +169,7 @@ class Objective(nn.Module):
         """Driving keypoints (B, K, 3) that pictures are made from."""
         chosen = torch.rand(len(detected), 1, 1, device=detected.device) < stage.fitted
         sent = torch.where(chosen, fitted.detach(), detected)
-        return sent + (torch.rand_like(sent) * 2 - 1) * stage.noise
+        return sent + (torch.rand_like(sent) * 2 - 1) * sent.new_tensor([1, 1, STRENGTH_NOISE]) * stage.noise
 
     def moved(self, target: Tensor) -> tuple[Tensor, Tensor]:
         affine = losses.random_affine(target.shape[0], target)

@@ -22,7 +22,13 @@ class StubRuntime:
         return keypoints
 
     def prepare(self, picture: Picture) -> Source:
-        return Source(picture, self.detect(picture), None, np.full((256, 21), 1 / 21, np.float32), np.full((256, 60), 1 / 21, np.float32))
+        return Source(
+            picture,
+            self.detect(picture),
+            None,
+            np.full((256, 21), 1 / 21, np.float32),
+            np.full((256, 60), 1 / 21, np.float32),
+        )
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
         assert len(sources) >= 1

@@ -38,7 +38,9 @@ def test_rows_are_the_basis_where_the_flow_leads():
     expected = 0.25 * (plane[:, :-1, 1:-1] + plane[:, 1:, 1:-1] + plane[:, :-1, 2:] + plane[:, 1:, 2:])
     # The flow's cells are half as large: those around a corner of four of the basis's cells average to its value.
     fine = found.unflatten(2, (GRID, GRID))[:, 0]
-    corners = 0.25 * (fine[:, 1:-2:2, 1:-4:2] + fine[:, 2:-1:2, 1:-4:2] + fine[:, 1:-2:2, 2:-3:2] + fine[:, 2:-1:2, 2:-3:2])
+    corners = 0.25 * (
+        fine[:, 1:-2:2, 1:-4:2] + fine[:, 2:-1:2, 1:-4:2] + fine[:, 1:-2:2, 2:-3:2] + fine[:, 2:-1:2, 2:-3:2]
+    )
     torch.testing.assert_close(corners[:, :, : expected.shape[2]], expected[:, :, : corners.shape[2]])
 
 

@@ -63,7 +63,7 @@ def test_motion_only_stage_teaches_the_detector_alone(tmp_path: Path):
     run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
     before = {name: value.clone() for name, value in run.network.named_parameters()}
     losses = run.train_step(run.objective, one_batch(), plan)
-    assert set(losses) == {"prior", "landmark", "equivariance", "total"}
+    assert set(losses) == {"prior", "fit", "landmark", "equivariance", "total"}
     moved = {name.split(".")[0] for name, value in run.network.named_parameters() if not value.equal(before[name])}
     assert "detector" in moved
     assert not moved & {"decoder", "query_net", "value_net"}
