@@ -77,6 +77,9 @@ class KeypointFit:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._correction: NDArray[np.float64] | None = None
         self._references: dict[int, tuple[Source, Reference]] = {}
+        self.gram: NDArray[np.float64] | None = None
+        """(3 K, 3 K): what errors of the keypoints fitted last cost, as a quadratic form of their `unknowns`; squared
+        [-1, 1] units, summed over the cells. None where there was nothing to fit to."""
 
     def frame(self, picture: Picture, detected: Keypoints, decoder: Decoder) -> Keypoints:
         """Keypoints (K, 3) of a picture that a decoder will rebuild; the detected ones choose the sources."""
@@ -110,6 +113,7 @@ class KeypointFit:
             seen = _look_up(np.concatenate([astray, sure[:, None]], axis=1), at)
             weight = seen[:, 2] / (1 + np.square(seen[:, :2]).sum(1) / SOFTNESS**2) / len(references)
             _add(gram, target, ref.rows, -seen[:, :2], weight)
+        self.gram = gram
         return as_keypoints(found + np.linalg.solve(gram, target))
 
     def _reference(self, source: Source) -> Reference:
@@ -122,6 +126,7 @@ class KeypointFit:
         return known[1]
 
     def to_references(self, picture: Picture, detected: Keypoints, references: Sequence[Reference]) -> Keypoints:
+        self.gram = None
         if not references:
             return detected
         grey = _grey(picture)
@@ -136,7 +141,7 @@ class KeypointFit:
                 weight = sure / (1 + np.square(missed / SOFTNESS)) / len(references)
                 _add(gram, target, ref.rows, moved + (ref.rows @ ref.unknowns).T, weight)
             found = np.linalg.solve(gram, target)
-        self._correction = found - start
+        self._correction, self.gram = found - start, gram
         return as_keypoints(found)
 
     def _cells(

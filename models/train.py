@@ -66,6 +66,8 @@ class Stage:
     """Share of the driving frames rebuilt from fitted keypoints, as a sender with time to spare sends them."""
     noise: float = 0.0
     """Largest error of driving places, as a quantiser makes it, when pictures are made."""
+    keep_norms: bool = False
+    """Batch norms use, and keep, what they have seen so far: a few large pictures are a poor sample of all."""
     validate_every: int = 500
 
 
@@ -263,6 +265,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = rate, stage.betas
         self.network.train()
+        if stage.keep_norms:
+            keep_norms(self.network)
         found, rebuilt, target = objective(batch, stage)
         if self.discriminator is not None and weights.adversarial:
             self.discriminator.requires_grad_(False)
@@ -303,6 +307,12 @@ class Run:
             slow.lerp_(fast, 1 - keep)
         for kept, seen in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(seen)
+
+
+def keep_norms(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def learning_rate(stage: Stage, step: int) -> float:
