@@ -6,6 +6,7 @@ bits cost least together; what an error does to the cells, the unknowns that com
 can, for their targets move with it (Babai's nearest plane, with a price on every level but the predicted one).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from .motion import Levels, MotionCoder, Quantiser
 from .motion_prediction import Predictor, predict
 
-ERROR_PER_BIT = 2e-4
+ERROR_PER_BIT = 4e-4
 """Squared [-1, 1] units, summed over the fit's cells, that one bit is worth."""
 DEARER = 1.6
 MOST_TRIES = 12
@@ -79,23 +80,25 @@ def choose_levels(
     order = np.arange(3 * count).reshape(3, count).T.reshape(-1)  # as they are coded: keypoint by keypoint
     # Row i of the factor: how the targets that follow move with an error of unknown i; its diagonal: what it costs.
     factor = np.linalg.cholesky(np.linalg.inv(error.gram[np.ix_(order, order)])).T
-    target = error.target[order]
+    target, sharpness = error.target[order], factor.diagonal().tolist()
     levels, moved = np.empty_like(last), np.zeros_like(last)
     for k in range(count):
-        expected = last[k] + predict(predictor.inter[k : k + 1], moved, last_moved)[0]
-        for axis in range(3):
-            i, step = 3 * k + axis, float(steps[axis])
-            tried = np.array([expected[axis], round(target[i] / step)])
-            missed = (target[i] - tried * step) / factor[i, i]
-            costs = missed**2 + error_per_bit * bits(tried - expected[axis])
-            best = int(costs.argmin())
-            levels[k, axis] = tried[best]
-            target[i + 1 :] -= missed[best] * factor[i, i + 1 :]
+        expected = (last[k] + predict(predictor.inter[k : k + 1], moved, last_moved)[0]).tolist()
+        for axis, step in enumerate(steps.tolist()):  # plain numbers: this runs 60 times a frame
+            i = 3 * k + axis
+            wanted = float(target[i])
+            level, missed = expected[axis], (wanted - expected[axis] * step) / sharpness[i]
+            nearest = round(wanted / step)
+            if nearest != level:
+                least = (wanted - nearest * step) / sharpness[i]
+                if least**2 + error_per_bit * bits(nearest - level) < missed**2:
+                    level, missed = nearest, least
+            levels[k, axis] = level
+            target[i + 1 :] -= missed * factor[i, i + 1 :]
         moved[k] = levels[k] - last[k]
     return levels
 
 
-def bits(misses: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Rough cost of misses of the prediction, in bits more than none."""
-    size = np.abs(misses)
-    return np.where(size > 0, FIRST_BITS + FURTHER_BITS * np.log2(np.maximum(size, 1)), 0.0)
+def bits(miss: int) -> float:
+    """Rough cost of a miss of the prediction, other than 0, in bits more than none."""
+    return FIRST_BITS + FURTHER_BITS * math.log2(abs(miss))
