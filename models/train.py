@@ -157,6 +157,7 @@ class Objective(nn.Module):
         found |= {
             "l1": (out.picture - target).abs().mean(),
             "base": (out.base - target).abs().mean(),
+            "decibels": losses.decibel_loss(out.picture, target),
             "place": losses.place_loss(out.warp, taught_fine, fine),
             "choice": losses.choice_loss(out.warp, taught_fine, fine),
         }
