@@ -26,12 +26,16 @@ from .quality import psnr
 from .ratecontrol import (
     FITTED_MOTION,
     MOTION_KBPS,
+    MOTION_SHARE,
+    Budget,
     Coded,
     affordable_motion,
     before,
     best_active,
     code,
     drawn_frames,
+    fitted,
+    motion_bytes,
     plan_for,
     sparse_plan,
     wanted,
@@ -159,8 +163,10 @@ def encode(
         active = best_active(coded, survey, judges, runtime)
     if options.effort:
         quadratics = fitted_motion(video, survey, coded, active, runtime, options.effort, tell)
-        keypoints = quantised_motion(quadratics, settings, float(video.info.fps))
-        survey = Survey(survey.thumbnails, keypoints)
+        survey = Survey(survey.thumbnails, quantised_motion(quadratics, settings, video, options))
+        if rate_is_given(options):
+            spent = motion_bytes(survey.keypoints, settings.message_frames, settings.quantiser) + HEADER_BYTES
+            coded = fitted(coded.plan, video.pictures, options.size, given_bytes(options, video, survey) - spent)
     else:
         quantiser, _ = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
         settings = replace(settings, quantiser=quantiser)
@@ -234,12 +240,14 @@ def code_sources(
     video: _Input, survey: Survey, runtime: Runtime, settings: EncoderSettings, options: EncodeOptions, tell: Progress
 ) -> Coded:
     """Further passes: choose the frames that become sources, and encode them."""
-    seconds = len(survey.keypoints) / float(video.info.fps)
-    if options.kbps is not None and options.sources is None:
-        _, spent = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
-        spent = round(spent * FITTED_MOTION) + HEADER_BYTES if options.effort else spent + HEADER_BYTES
-        return plan_for(survey, video.pictures, runtime, options.kbps * 125 * seconds - spent, tell)
+    if rate_is_given(options):
+        _, motion = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
+        if options.effort:
+            motion = min(motion * FITTED_MOTION, most_motion(options, video) * len(survey.keypoints))
+        budget = Budget(given_bytes(options, video, survey) - HEADER_BYTES, motion)
+        return plan_for(survey, video.pictures, runtime, budget, tell)
     tell("coding sources", 0.0)
+    seconds = len(survey.keypoints) / float(video.info.fps)
     if options.sources is not None:
         plan = sparse_plan(survey, options.sources)
     else:
@@ -266,18 +274,36 @@ def fitted_motion(
         if picture is None or number in shown:
             yield Quadratic(unknowns(detected), np.diag(hold(detected.size)) * SHOWN_SHARE)
         else:
-            fitted = fit.frame(picture, detected, decoder)
-            yield Quadratic(unknowns(fitted), np.diag(hold(detected.size)) if fit.gram is None else fit.gram)
+            keypoints = fit.frame(picture, detected, decoder)
+            yield Quadratic(unknowns(keypoints), np.diag(hold(detected.size)) if fit.gram is None else fit.gram)
         if number % 10 == 0:
             tell("fitting the motion", number / len(survey.keypoints))
 
 
-def quantised_motion(frames: Iterator[Quadratic], settings: EncoderSettings, fps: float) -> NDArray[np.float32]:
-    """Keypoints (n, K, 3) as they will be decoded: message by message within MOTION_KBPS."""
-    quantiser = settings.quantiser
+def rate_is_given(options: EncodeOptions) -> bool:
+    return options.kbps is not None and options.sources is None
+
+
+def given_bytes(options: EncodeOptions, video: _Input, survey: Survey) -> float:
+    """What the whole video may take."""
+    assert options.kbps is not None
+    return options.kbps * 125 * len(survey.keypoints) / float(video.info.fps)
+
+
+def most_motion(options: EncodeOptions, video: _Input) -> float:
+    """Bytes a frame that the motion may take."""
+    share = MOTION_SHARE * options.kbps if options.kbps is not None and rate_is_given(options) else MOTION_KBPS
+    return min(MOTION_KBPS, share) * 125 / float(video.info.fps)
+
+
+def quantised_motion(
+    frames: Iterator[Quadratic], settings: EncoderSettings, video: _Input, options: EncodeOptions
+) -> NDArray[np.float32]:
+    """Keypoints (n, K, 3) as they will be decoded: bounded message by message."""
+    most, quantiser = most_motion(options, video), settings.quantiser
     chooser, levels = MotionQuantiser(MotionCoder(load_tables()), quantiser), []
     while message := list(islice(frames, settings.message_frames)):
-        levels.append(chooser.message(message, MOTION_KBPS * 125 * len(message) / fps))
+        levels.append(chooser.message(message, most * len(message)))
     return quantiser.dequantise(np.concatenate(levels))
 
 
