@@ -31,8 +31,8 @@ from .runtime_torch import TorchRuntime, to_uint8
 
 OPSET = 17
 TOLERANCE = 1e-3
-SMALL = 1024
-"""Values below which weights are not worth narrowing."""
+SMALL = 100_000
+"""Values below which weights are not worth narrowing: together they are few, and the last layers are the touchy ones."""
 
 
 class DetectorGraph(nn.Module):
