@@ -35,6 +35,7 @@ from ..models.runtime import DEFAULT_MODEL, OnnxRuntime, Runtime, load_runtime
 from ..motion import MotionCoder, Quantiser
 from ..motion_tables import load_tables
 from ..packets import SourcePacket
+from ..refinement import live_fit
 from ..sources import SourceDecoder, SourceEncoder
 from . import experiment
 from .rivals import encode_rival
@@ -136,6 +137,7 @@ def run(
     work: list[Callable[[], Iterable[Stage]]] = [
         lambda: [camera(frames, runtime.info.size)],
         lambda: [timed("detector", runtime.detect, pictures)],
+        lambda: [fitting(runtime, pictures, keypoints)],
         lambda: motion(np.stack(keypoints)),
         lambda: source_coding(pictures),
         lambda: [timed("source preparation", runtime.prepare, pictures)],
@@ -247,6 +249,13 @@ def library_of(runtime: Runtime, pictures: Sequence[Picture], count: int) -> Dec
     for slot, n in enumerate(np.linspace(0, len(pictures) - 1, count).astype(int)):
         decoder.add_source(SourcePacket(slot, encoder.add(pictures[n])))
     return decoder
+
+
+def fitting(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[Any]) -> Stage:
+    """As in a call: to the nearest of the sources."""
+    decoder, fit = library_of(runtime, pictures, ACTIVE), live_fit()
+    pairs = zip(pictures, keypoints, strict=True)
+    return timed("keypoint fit", lambda pair: fit.frame(*pair, decoder), pairs)
 
 
 def rebuilding(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[Any], count: int) -> Stage:

@@ -1,7 +1,8 @@
 """One's own video, encoded once for all peers.
 
-Keypoints are found, faces looked for and sources coded in the executor, one of each at a time; a frame that comes
-meanwhile replaces the one that waits. Links (link.py) join the feed and are told of every frame and every source unit.
+Keypoints are found and fitted, faces looked for and sources coded in the executor, one of each at a time; a frame that
+comes meanwhile replaces the one that waits, and the fit is left out where frames come late. Links (link.py) join the
+feed and are told of every frame and every source unit.
 
 Sources are one AV1 sequence for all links that began together. A peer that joins later gets what matters of the library
 as a short sequence of its own, which goes on from there: each picture is then coded once for every sequence in use.
@@ -14,6 +15,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -21,11 +23,12 @@ from numpy.typing import NDArray
 
 from ..encoder import NEW_POSE
 from ..framing import FaceDetector
-from ..library import Library, pose_distance
+from ..library import Library, by_pose, pose_distance
 from ..media import Picture
-from ..models.runtime import Runtime
+from ..models.runtime import Runtime, Source
 from ..motion import Quantiser
 from ..packets import LARGEST_SLOT, SourcePacket
+from ..refinement import LIVE_REFERENCES, live_fit
 from ..sources import SourceEncoder
 
 SOURCE_CRF, SOURCE_PRESET = 55, 6
@@ -36,6 +39,8 @@ KEPT_UNITS = 64
 """Of a sequence, for links that are behind."""
 MOST_BACKLOG = 2
 """Units that may wait to be sent on any link before another picture becomes a source."""
+LATE_S = 0.05
+"""A frame whose keypoints are found so long after it was taken is not fitted."""
 SOURCE_REST_S = 0.5
 PREVIEW_S = 1.0
 LOOK_S = 0.5
@@ -111,14 +116,18 @@ class Feed:
         self.face_lost = False
         self.dropped = 0
         """Frames that a newer one replaced."""
+        self.unfitted = 0
+        """Frames whose keypoints were sent as found: they were late already."""
         self._runtime = runtime
         self._executor = executor
         self._has_face = has_face
         self._links: list[Subscriber] = []
         self._sequence: SourceSequence | None = None
         self._library = Library()
+        self._fit = live_fit()
         self._added = 0
         self._coding = asyncio.Lock()
+        self._clock = asyncio.get_running_loop().time
         self._epoch_s: float | None = None
         self._newest: tuple[Picture, float] | None = None
         self._keypoints: NDArray[np.float32] | None = None
@@ -189,7 +198,7 @@ class Feed:
             if self.face_lost:
                 self._start("still", STILL_S, now, lambda picture=picture: self._take_still(picture))  # type: ignore[misc]
                 continue
-            keypoints = await self._run(lambda picture=picture: self._runtime.detect(picture))  # type: ignore[misc]
+            keypoints = await self._run(partial(self._keypoints_of, picture, captured_s, self._library.sources()))
             if self.paused:
                 return
             self._keypoints = keypoints
@@ -199,6 +208,15 @@ class Feed:
             if self._needs_source(keypoints):
                 self._start("source", SOURCE_REST_S, now, lambda picture=picture: self._add_source(picture))  # type: ignore[misc]
             self._start("preview", PREVIEW_S, now, lambda keypoints=keypoints: self._show_preview(keypoints))  # type: ignore[misc]
+
+    def _keypoints_of(self, picture: Picture, captured_s: float, sources: list[Source]) -> NDArray[np.float32]:
+        """In the executor. Found, and fitted to the motion from the nearest source where there is time for it."""
+        detected = self._runtime.detect(picture)
+        if self._newest is not None or self._clock() - captured_s > LATE_S:
+            self.unfitted += 1
+            return self._fit.skip(detected)
+        nearest = [sources[n] for n in by_pose(sources, detected)[:LIVE_REFERENCES]]
+        return self._fit.to_sources(picture, detected, nearest)
 
     def _start(self, name: str, rest_s: float, now_s: float, job: Callable[[], Awaitable[None]]) -> None:
         """Do something beside the frames, unless it is being done already or was within the last `rest_s`."""

@@ -121,8 +121,8 @@ class Recording(Protocol):
         """The next unit of the peer's AV1 sequence, stills included; a key unit begins another one."""
         ...
 
-    def motion(self, frames: list[TimedFrame]) -> None:
-        """Frames of a message; messages may come twice, late, or not at all."""
+    def motion(self, frames: list[TimedFrame], arrived_s: float) -> None:
+        """Frames of a message, and when it came; messages may come twice, late, or not at all."""
         ...
 
 
@@ -423,7 +423,7 @@ class Link:
             if acknowledged is not None:
                 self._motion_out.acknowledge_low(acknowledged)
             if self.recording is not None and self._motion_in.arrived_s == now:
-                self.recording.motion(self._motion_in.taken)
+                self.recording.motion(self._motion_in.taken, now)
             self._wake.set()
         else:
             self._receive_source(data)

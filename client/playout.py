@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +43,19 @@ BLOCK: Final = AUDIO_RATE * 20 // 1000
 _STEP = AUDIO_RATE // 400  # 2.5 ms: Opus makes multiples of that
 
 
+@dataclass(frozen=True)
+class Received:
+    """A packet of a peer's sound."""
+
+    stream: int
+    """Timestamps go on within one."""
+    timestamp: int
+    """Of its first sample, unwrapped."""
+    samples: int
+    payload: bytes
+    arrived_s: float
+
+
 class Playout:
     """The sound of one peer. `push` and `follow` come from the event loop, `pull` from the sound card's thread."""
 
@@ -50,12 +64,16 @@ class Playout:
         """Packets so far."""
         self.concealed_s = 0.0
         """Seconds of sound made up because nothing came, pauses not included where the sender announced them."""
+        self.recording: Callable[[Received], None] | None = None
+        """Told of every good packet as it comes."""
         self._lock = threading.Lock()
         self._picture_s = 0.0
+        self._stream = 0
         self._ssrc: int | None = None
         self._begin()
 
     def _begin(self) -> None:
+        self._stream += 1
         self._decoder = OpusDecoder()
         self._packets: dict[int, tuple[int, bytes]] = {}
         self._latest: tuple[int, int] | None = None
@@ -83,22 +101,28 @@ class Playout:
     def push(self, ssrc: int, sequence: int, timestamp: int, payload: bytes, arrived_s: float) -> None:
         """An RTP packet's fields, as they are on the wire, and when it came (monotonic). Malformed ones are counted."""
         with self._lock:
-            if ssrc != self._ssrc:
-                self._ssrc = ssrc
-                self._begin()
-            try:
-                length = packet_samples(payload) if 0 < len(payload) <= LARGEST else 0
-            except FormatError:
-                length = 0
-            if not length:
-                self.counts["malformed"] += 1
-                return
-            sequence, timestamp = self._unwrap(sequence, timestamp)
-            if len(self._packets) >= MOST_PACKETS:
-                del self._packets[min(self._packets)]
-            self._packets[timestamp] = (sequence, payload)
-            self._transits.append(arrived_s - timestamp / AUDIO_RATE)
-            self._length = length
+            received = self._received(ssrc, sequence, timestamp, payload, arrived_s)
+        if received is not None and self.recording is not None:
+            self.recording(received)
+
+    def _received(self, ssrc: int, sequence: int, timestamp: int, payload: bytes, arrived_s: float) -> Received | None:
+        if ssrc != self._ssrc:
+            self._ssrc = ssrc
+            self._begin()
+        try:
+            length = packet_samples(payload) if 0 < len(payload) <= LARGEST else 0
+        except FormatError:
+            length = 0
+        if not length:
+            self.counts["malformed"] += 1
+            return None
+        sequence, timestamp = self._unwrap(sequence, timestamp)
+        if len(self._packets) >= MOST_PACKETS:
+            del self._packets[min(self._packets)]
+        self._packets[timestamp] = (sequence, payload)
+        self._transits.append(arrived_s - timestamp / AUDIO_RATE)
+        self._length = length
+        return Received(self._stream, timestamp, length, payload, arrived_s)
 
     def pull(self, count: int, at_s: float) -> Samples:
         """The next `count` samples, the first of which will be heard at `at_s` (monotonic)."""

@@ -1,7 +1,8 @@
 """What a call leaves behind: `--record`, a peer's video as an .iwc file, and `--virtual-camera`, a peer as a camera.
 
-A recording holds what the peer sent and nothing is coded twice: its AV1 units as they came, and its keypoints put on a
-regular grid of frames, as files want it, between their neighbours in time where they do not lie on it.
+A recording holds what the peer sent and nothing is coded twice: its AV1 units and its Opus packets as they came, and
+its keypoints put on a regular grid of frames, as files want it, between their neighbours in time where they do not lie
+on it.
 """
 
 from collections.abc import Callable
@@ -15,13 +16,17 @@ from numpy.typing import NDArray
 
 from ..container import ContainerWriter, Header
 from ..errors import CodecError
+from ..media import AUDIO_RATE
 from ..models.runtime import ModelInfo
 from ..motion import Levels, MotionCoder, Quantiser
 from ..motion_tables import load_tables
-from ..packets import MotionPacket, SourcePacket
+from ..packets import AudioPacket, MotionPacket, SourcePacket
+from .audio import PACKET_MS
 from .call import Call, Participant
 from .jitter import TimedFrame
 from .link import Link, Shown
+from .playout import Received
+from .soundtrack import PRE_SKIP, Soundtrack
 
 FPS: Final = Fraction(25)
 MESSAGE: Final = 50
@@ -44,6 +49,18 @@ class Grid:
         self._start_s = 0.0
         self._count = 0
         self._last: TimedFrame | None = None
+
+    @property
+    def start_s(self) -> float | None:
+        """Where the first frame lies, on the clock of the stamps that come now; None before it."""
+        return None if self._last is None else self._start_s
+
+    def hold(self, end_s: float) -> list[Keypoints]:
+        """The last frame again, until the grid has lasted so long."""
+        if self._last is None:
+            return []
+        held = self._last.keypoints
+        return self._up_to(self._start_s + min(end_s, self._count * self._period + LONGEST_HOLE_S), lambda at: held)
 
     def add(self, frame: TimedFrame) -> list[Keypoints]:
         """What the grid holds up to this frame. One that comes late is passed over."""
@@ -73,9 +90,11 @@ class Grid:
 
 
 class Recorder:
-    """One peer's video into an .iwc file. The file appears under its name with `close`, and only if anything came."""
+    """One peer's video and sound into an .iwc file. The file appears under its name with `close`, and only if any
+    picture came."""
 
-    def __init__(self, path: Path, info: ModelInfo) -> None:
+    def __init__(self, path: Path, info: ModelInfo, sound: bool = True) -> None:
+        """`sound`: whether any is to be expected."""
         self.path = path
         self.frames = 0
         self.sources = 0
@@ -83,6 +102,7 @@ class Recorder:
         self._quantiser, self._tables = Quantiser(), load_tables()
         self._coder = MotionCoder(self._tables)
         self._grid = Grid(FPS)
+        self._soundtrack = Soundtrack() if sound else None
         self._held: Levels | None = None
         self._waiting: list[Levels] = []
         self._writer: ContainerWriter | None = None
@@ -95,17 +115,19 @@ class Recorder:
         self._writer.write_source(packet)
         self.sources += 1
 
-    def motion(self, frames: list[TimedFrame]) -> None:
+    def motion(self, frames: list[TimedFrame], arrived_s: float) -> None:
         """Raises MediaError where the file cannot be written."""
+        if self._soundtrack is not None:
+            self._soundtrack.motion(frames, arrived_s)
         if self._writer is None:  # nothing to see yet
             return
         for frame in frames:
-            for keypoints in self._grid.add(frame):
-                self._held = self._quantiser.quantise(keypoints, self._held)
-                self._waiting.append(self._held)
-                self.frames += 1
-                if len(self._waiting) == MESSAGE:
-                    self._flush()
+            self._put(self._grid.add(frame))
+
+    def sound(self, packet: Received) -> None:
+        """Raises MediaError where the file cannot be written."""
+        if self._soundtrack is not None:
+            self._put_sound(self._soundtrack.push(packet, self._grid.start_s))
 
     def close(self) -> bool:
         """Whether there is a file now. Raises MediaError where it cannot be written."""
@@ -114,10 +136,26 @@ class Recorder:
         if not self.frames:
             self._writer.abort()
             return False
+        if self._soundtrack is not None:
+            self._put_sound(self._soundtrack.rest(self._grid.start_s))
+            self._put(self._grid.hold(self._soundtrack.end_s))
         self._flush()
         self._writer.close()
         self._writer = None
         return True
+
+    def _put(self, grid: list[Keypoints]) -> None:
+        for keypoints in grid:
+            self._held = self._quantiser.quantise(keypoints, self._held)
+            self._waiting.append(self._held)
+            self.frames += 1
+            if len(self._waiting) == MESSAGE:
+                self._flush()
+
+    def _put_sound(self, records: list[AudioPacket]) -> None:
+        for record in records:
+            if self._writer is not None:
+                self._writer.write_audio(record)
 
     def _flush(self) -> None:
         if self._waiting and self._writer is not None:
@@ -127,7 +165,7 @@ class Recorder:
             self._writer.write_motion(MotionPacket(self.frames - len(levels), len(levels), None, payload))
 
     def _header(self) -> Header:
-        return Header(
+        header = Header(
             model_id=self._info.model_id,
             model_digest=self._info.digest,
             keypoints=self._info.keypoints,
@@ -138,6 +176,7 @@ class Recorder:
             size=self._info.size,
             frames=0,
         )
+        return header if self._soundtrack is None else header.with_audio(PRE_SKIP, PACKET_MS * AUDIO_RATE // 1000)
 
 
 class CallRecorder:
@@ -151,6 +190,8 @@ class CallRecorder:
 
     def _linked(self, participant: Participant, link: Link) -> None:
         link.recording = _OneLink(self, link, participant.name)
+        if participant.playout is not None:
+            participant.playout.recording = lambda packet: self.sound(link, packet)
 
     def source(self, link: Link, name: str, packet: SourcePacket) -> None:
         if self._recorded is None:
@@ -159,9 +200,13 @@ class CallRecorder:
         if self._recorded is link:
             self._guarded(lambda: self._recorder.source(packet))
 
-    def motion(self, link: Link, frames: list[TimedFrame]) -> None:
+    def motion(self, link: Link, frames: list[TimedFrame], arrived_s: float) -> None:
         if self._recorded is link:
-            self._guarded(lambda: self._recorder.motion(frames))
+            self._guarded(lambda: self._recorder.motion(frames, arrived_s))
+
+    def sound(self, link: Link, packet: Received) -> None:
+        if self._recorded is link:
+            self._guarded(lambda: self._recorder.sound(packet))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         if self._failed:
@@ -182,8 +227,8 @@ class _OneLink:
     def source(self, packet: SourcePacket) -> None:
         self._recorder.source(self._link, self._name, packet)
 
-    def motion(self, frames: list[TimedFrame]) -> None:
-        self._recorder.motion(self._link, frames)
+    def motion(self, frames: list[TimedFrame], arrived_s: float) -> None:
+        self._recorder.motion(self._link, frames, arrived_s)
 
 
 class VirtualCamera:

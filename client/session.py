@@ -58,7 +58,7 @@ async def take_part(options: CallOptions) -> None:
         if microphone is not None:
             stack.callback(listen(options, clip, microphone, the_call).close)
         if options.record is not None:
-            recorder = Recorder(options.record, runtime.info)
+            recorder = Recorder(options.record, runtime.info, options.audio)
             CallRecorder(the_call, recorder)
             stack.callback(finish, recorder)
         if options.virtual_camera:

@@ -60,6 +60,7 @@ class AudioHeader:
     pre_skip: int
     """Samples to drop before the first frame's instant."""
     packet_samples: int
+    """Of nearly all packets; in a recording of a call some may be of other lengths."""
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ CHUNK_S = 2.0
 AUDIO_RECORD_S = 1.0
 HEADER_BYTES = 300
 """Of the container: header, index and footer, roughly."""
-LONGEST_SILENCE = 60_000
-"""Packets of silence that a gap in the sound may be filled with: an hour."""
+LONGEST_SILENCE = 3600 * media.AUDIO_RATE
+"""Samples of silence that a gap in the sound may be filled with."""
 MOST_FRAMES = 10_000_000
 """Bound where the header does not say how many frames there are."""
 
@@ -474,26 +474,41 @@ class IwcFile:
                     self.bad.append(str(error))
 
     def samples(self) -> Iterator[media.Samples]:
-        """The sound as mono int16 blocks at 48 kHz; what is damaged is silent."""
+        """The sound as mono int16 blocks at 48 kHz; what is missing or damaged is silent."""
         audio = self.header.audio
         if audio is None:
             return
-        opus, at = media.OpusReader(audio.pre_skip), 0
+        skip = audio.pre_skip
+        for block in self._decoded(media.OpusReader(pre_skip=0)):
+            yield block[skip:]
+            skip -= min(skip, len(block))
+
+    def _decoded(self, opus: media.OpusReader) -> Iterator[media.Samples]:
+        """From the first sample on, pre-skip included."""
+        at = 0
         for packet in self.reader.records():
             if not isinstance(packet, AudioPacket) or packet.first < at:
                 continue
-            gap = min((packet.first - at) // audio.packet_samples, LONGEST_SILENCE)
-            for piece in (*[None] * gap, *packet.packets):
+            yield from silence(min(packet.first - at, LONGEST_SILENCE))
+            at = packet.first
+            for piece in packet.packets:
                 try:
-                    yield opus.decode(piece)
+                    block = opus.decode(piece)
                 except FormatError as error:
                     self.bad.append(str(error))
-                    yield opus.decode(None)
-            at = packet.first + len(packet.packets) * audio.packet_samples
+                    block = opus.decode(None)
+                at += len(block)
+                yield block
 
     @property
     def damage(self) -> list[str]:
         return [*self.reader.damage, *self.bad]
+
+
+def silence(count: int) -> Iterator[media.Samples]:
+    """So many samples, a second at a time."""
+    for begin in range(0, count, media.AUDIO_RATE):
+        yield np.zeros(min(media.AUDIO_RATE, count - begin), np.int16)
 
 
 def check_model(header: Header, info: ModelInfo) -> None:
@@ -532,11 +547,10 @@ def decode(
                 writer.write(picture)
                 written += 1
                 due = int(written * media.AUDIO_RATE / header.fps) - heard
-                while len(waiting) < due and (block := next(samples, None)) is not None:
-                    waiting = np.concatenate([waiting, block])
-                if sound and len(waiting):
-                    writer.write_audio(waiting[:due])
-                    waiting, heard = waiting[due:], heard + min(due, len(waiting))
+                while sound and len(waiting) < due:
+                    waiting = np.concatenate([waiting, next(samples, np.zeros(due, np.int16))])
+                writer.write_audio(waiting[:due])
+                waiting, heard = waiting[due:], heard + due
                 tell("decoding", min(1.0, written / max(1, header.frames)))
             if not written:
                 raise FormatError(f"{source} holds no frame that can be decoded.")

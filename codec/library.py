@@ -1,6 +1,6 @@
 """The library of sources: the receiver's long-term memory of the speaker."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,14 @@ def pose_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.
     return np.asarray(gap[..., :2].sum(-1) + STRENGTH_WEIGHT * gap[..., 2]).mean(-1)
 
 
+def by_pose(sources: Sequence[Source], keypoints: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The numbers of the sources, the nearest to keypoints (K, 3) first."""
+    if not sources:
+        return np.zeros(0, np.int64)
+    poses = np.stack([source.keypoints for source in sources])
+    return np.argsort(pose_distance(poses, keypoints), kind="stable")
+
+
 class Library:
     """Sources by slot, with eviction. Sender and receiver run the same one and stay in step."""
 
@@ -36,6 +44,9 @@ class Library:
     def slots(self) -> Iterable[int]:
         return self._sources.keys()
 
+    def sources(self) -> list[Source]:
+        return list(self._sources.values())
+
     def add(self, slot: int, source: Source) -> None:
         """Put a source into a slot; when the library is full the least recently used one makes room."""
         if slot not in self._sources and len(self._sources) >= self._capacity:
@@ -48,10 +59,7 @@ class Library:
     def nearest(self, keypoints: NDArray[np.float32], count: int = ACTIVE) -> list[Source]:
         """The sources nearest in pose, nearest first; fewer when there are fewer."""
         slots = list(self._sources)
-        if not slots:
-            return []
-        poses = np.stack([self._sources[slot].keypoints for slot in slots])
-        order = np.argsort(pose_distance(poses, keypoints), kind="stable")[:count]
+        order = by_pose(self.sources(), keypoints)[:count]
         self._clock += 1
         for rank in order:
             self._used[slots[rank]] = self._clock

@@ -12,7 +12,8 @@ Numbers are unsigned LEB128 varints (varint.py). The length of a packet is known
              first - reference                      only with bit 0: how many frames back, 1..4096
              payload                                range-coded levels (motion.py)
 
-    audio    first                                  number of the first sample, at 48 kHz, pre-skip included
+    audio    first                                  number of the first sample, at 48 kHz, pre-skip included; what
+                                                    lies between the packets of a file is silence
              count - 1                              0..255
              length, ...                            of every Opus packet but the last, which has the rest
              payloads                               Opus packets (RFC 6716), one behind the other

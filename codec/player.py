@@ -93,7 +93,7 @@ def play(path: Path) -> None:
     the file cannot be played."""
     with IwcFile(path) as file:
         header = file.header
-        sound = np.concatenate(list(file.samples())) if header.audio is not None else None
+        sound = np.concatenate([np.zeros(0, np.int16), *file.samples()]) if header.audio is not None else None
     if header.frames < 1:
         raise FormatError(f"{path} holds no frames.")
     playback = Playback(header.frames / float(header.fps))

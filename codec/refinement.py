@@ -10,12 +10,12 @@ stream.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .decoder import Decoder
 from .media import Picture
 from .models.runtime import Keypoints, Source
 from .quality import psnr
@@ -26,6 +26,8 @@ GRID = 32
 """Cells a side that are fitted."""
 AGREEMENT = 1.5
 """Largest forward-backward disagreement of a flow, in pixels of FLOW_SIZE."""
+DOUBT = 8.0
+"""Grey levels: a flow that leaves such a difference counts half, where that is all that is asked."""
 HOLD_PLACE, HOLD_STRENGTH = 0.4, 0.05
 """Weights of the detector's word on each place and strength, in cells."""
 MEMORY = 0.8
@@ -33,7 +35,17 @@ MEMORY = 0.8
 SOFTNESS = 0.03
 """Distance ([-1, 1] units) at which a cell counts half: occlusions and bad flow must not pull."""
 ROUNDS = 3
+LIVE_REFERENCES, LIVE_ROUNDS = 1, 2
+"""In a call, and wherever frames are sent as they come: two milliseconds of a core."""
 MOST_REFERENCES = 64
+
+
+class Receiver(Protocol):
+    """What fitting needs of a decoder."""
+
+    def nearest(self, keypoints: Keypoints) -> list[Source]: ...
+
+    def reconstruct(self, keypoints: Keypoints) -> Picture | None: ...
 
 
 @dataclass(frozen=True)
@@ -41,17 +53,28 @@ class Reference:
     """A source as fitting needs it."""
 
     grey: NDArray[np.uint8]  # (FLOW_SIZE, FLOW_SIZE)
-    rows: NDArray[np.float64]  # (2, GRID * GRID, 3 K): how far each cell goes in x and in y with each unknown
+    basis: NDArray[np.float32]
+    """(GRID * GRID, 3 K): how far each cell goes with each place, and to the right and down with each strength."""
     unknowns: NDArray[np.float64]  # (3 K,): the source's own keypoints, as `unknowns` has them
+
+    def moved(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Unknowns (3 K,) of a frame -> where its cells go, from where they are in the source: (GRID * GRID, 2)."""
+        return self.basis @ by_axis(values - self.unknowns)
 
 
 def reference(source: Source) -> Reference:
     side = round(len(source.basis) ** 0.5)
     planes = cv2.resize(source.basis.reshape(side, side, -1), (GRID, GRID), interpolation=cv2.INTER_AREA)
-    along, right, down = np.split(planes.reshape(GRID * GRID, -1).astype(np.float64), 3, axis=1)
-    still = np.zeros_like(along)
-    rows = np.stack([np.concatenate([along, still, right], 1), np.concatenate([still, along, down], 1)])
-    return Reference(_grey(source.picture), rows, unknowns(source.keypoints))
+    basis = np.ascontiguousarray(planes.reshape(GRID * GRID, -1), np.float32)
+    return Reference(_grey(source.picture), basis, unknowns(source.keypoints))
+
+
+def by_axis(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Unknowns (3 K,) as each axis sees them, (3 K, 2): the places along it, the strengths to the right or down."""
+    right, down, strength = values.reshape(3, -1)
+    nothing = np.zeros_like(strength)
+    seen = [np.concatenate([right, strength, nothing]), np.concatenate([down, nothing, strength])]
+    return np.stack(seen, axis=1).astype(np.float32)
 
 
 def unknowns(keypoints: Keypoints) -> NDArray[np.float64]:
@@ -70,10 +93,18 @@ def hold(count: int) -> NDArray[np.float64]:
 
 
 class KeypointFit:
-    """Fits the frames of one clip, in order. `looks`: how often each is rebuilt and corrected."""
+    """Fits the frames of one clip, or call, in order."""
 
-    def __init__(self, looks: int = 0) -> None:
+    def __init__(
+        self, looks: int = 0, references: int | None = None, rounds: int = ROUNDS, both_ways: bool = True
+    ) -> None:
+        """`looks`: how often each frame is rebuilt and corrected. `references`: the most sources that a frame is fitted
+        to, the nearest; all that it is rebuilt from if not given. `rounds`: of the robust least squares. `both_ways`:
+        whether the flow is checked by that of the other direction, or only by what it makes of the picture."""
         self._looks = looks
+        self._most = references
+        self._rounds = rounds
+        self._both_ways = both_ways
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._correction: NDArray[np.float64] | None = None
         self._references: dict[int, tuple[Source, Reference]] = {}
@@ -81,10 +112,11 @@ class KeypointFit:
         """(3 K, 3 K): what errors of the keypoints fitted last cost, as a quadratic form of their `unknowns`; squared
         [-1, 1] units, summed over the cells. None where there was nothing to fit to."""
 
-    def frame(self, picture: Picture, detected: Keypoints, decoder: Decoder) -> Keypoints:
+    def frame(self, picture: Picture, detected: Keypoints, decoder: Receiver) -> Keypoints:
         """Keypoints (K, 3) of a picture that a decoder will rebuild; the detected ones choose the sources."""
-        references = [self._reference(source) for source in decoder.nearest(detected)]
-        keypoints = self.to_references(picture, detected, references)
+        sources = decoder.nearest(detected)[: self._most]
+        keypoints = self.to_sources(picture, detected, sources)
+        references = [self._reference(source) for source in sources]
         grey, best = _grey(picture), (-np.inf, keypoints)
         for look in range(self._looks + 1 if self._looks and references else 0):
             rebuilt = decoder.reconstruct(keypoints)
@@ -96,6 +128,17 @@ class KeypointFit:
             keypoints = best[1]
             self._correction = unknowns(keypoints - detected)
         return keypoints
+
+    def to_sources(self, picture: Picture, detected: Keypoints, sources: Sequence[Source]) -> Keypoints:
+        """Likewise, from these sources, and without looking at what is rebuilt."""
+        return self.to_references(picture, detected, [self._reference(source) for source in sources[: self._most]])
+
+    def skip(self, detected: Keypoints) -> Keypoints:
+        """Keypoints of a frame that there is no time to fit: what the last one needed passes slowly."""
+        if self._correction is None:
+            return detected
+        self._correction = MEMORY * self._correction
+        return as_keypoints(unknowns(detected) + self._correction)
 
     def _corrected(
         self,
@@ -109,10 +152,9 @@ class KeypointFit:
         found = unknowns(keypoints)
         gram, target = np.diag(hold(len(found))), np.zeros_like(found)
         for ref in references:
-            at = CELLS + (ref.rows @ (found - ref.unknowns)).T
-            seen = _look_up(np.concatenate([astray, sure[:, None]], axis=1), at)
+            seen = _look_up(np.concatenate([astray, sure[:, None]], axis=1), CELLS + ref.moved(found))
             weight = seen[:, 2] / (1 + np.square(seen[:, :2]).sum(1) / SOFTNESS**2) / len(references)
-            _add(gram, target, ref.rows, -seen[:, :2], weight)
+            _add(gram, target, ref.basis, -seen[:, :2], weight)
         self.gram = gram
         return as_keypoints(found + np.linalg.solve(gram, target))
 
@@ -131,67 +173,94 @@ class KeypointFit:
             return detected
         grey = _grey(picture)
         flows = [self._cells(ref.grey, grey) for ref in references]
+        origins = [ref.basis @ by_axis(ref.unknowns) for ref in references]
         start = unknowns(detected)
         held = start if self._correction is None else start + MEMORY * self._correction
         found = held
-        for _ in range(ROUNDS):
+        for _ in range(self._rounds):
             gram, target = np.diag(hold(len(held))), hold(len(held)) * held
-            for ref, (moved, sure) in zip(references, flows, strict=True):
-                missed = np.linalg.norm((ref.rows @ (found - ref.unknowns)).T - moved, axis=1)
-                weight = sure / (1 + np.square(missed / SOFTNESS)) / len(references)
-                _add(gram, target, ref.rows, moved + (ref.rows @ ref.unknowns).T, weight)
+            for ref, origin, (moved, sure) in zip(references, origins, flows, strict=True):
+                missed = np.square(ref.moved(found) - moved).sum(1)
+                weight = sure / (1 + missed / SOFTNESS**2) / len(references)
+                _add(gram, target, ref.basis, moved + origin, weight)
             found = np.linalg.solve(gram, target)
         self._correction, self.gram = found - start, gram
         return as_keypoints(found)
 
     def _cells(
         self, source: NDArray[np.uint8], grey: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the source's cells have gone (GRID * GRID, 2), in [-1, 1] units, and how sure that is, 0..1."""
-        there, back = self._flow.calc(source, grey, None), self._flow.calc(grey, source, None)
-        y, x = np.mgrid[:FLOW_SIZE, :FLOW_SIZE].astype(np.float32)
-        returned = cv2.remap(
-            back,
-            x + there[..., 0],
-            y + there[..., 1],
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(1e3, 1e3),
-        )
-        agreed = (np.abs(there + returned).sum(-1) < AGREEMENT).astype(np.float32)
+        there = self._flow.calc(source, grey, None)
+        agreed = self._agreement(there, grey, source) if self._both_ways else _likeness(there, grey, source)
         moved = cv2.resize(there, (GRID, GRID), interpolation=cv2.INTER_AREA).reshape(-1, 2)
         sure = cv2.resize(agreed, (GRID, GRID), interpolation=cv2.INTER_AREA).reshape(-1)
-        return moved.astype(float) * (2 / FLOW_SIZE), sure.astype(float)
+        return moved * np.float32(2 / FLOW_SIZE), sure
+
+    def _agreement(
+        self, there: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        """1 where the flow of the other direction leads back, else 0."""
+        back = self._flow.calc(grey, source, None)
+        returned = cv2.remap(
+            back, PIXELS + there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(1e3, 1e3)
+        )
+        off = np.abs(there + returned)
+        return (off[..., 0] + off[..., 1] < AGREEMENT).astype(np.float32)
+
+
+def _likeness(there: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """0..1, by how much what the flow leads to looks like the source."""
+    found = cv2.remap(grey, PIXELS + there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(1 / (1 + np.square(cv2.absdiff(found, source).astype(np.float32) / DOUBT)), np.float32)
+
+
+def live_fit() -> KeypointFit:
+    return KeypointFit(references=LIVE_REFERENCES, rounds=LIVE_ROUNDS, both_ways=False)
 
 
 def _add(
     gram: NDArray[np.float64],
     target: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    moves: NDArray[np.float64],
-    weight: NDArray[np.float64],
+    basis: NDArray[np.float32],
+    moves: NDArray[np.float32],
+    weight: NDArray[np.float32],
 ) -> None:
-    """Add rows (2, m, 3 K) that should come to moves (m, 2), with weights (m,), to the normal equations."""
-    for axis in (0, 1):
-        weighted = (rows[axis] * weight[:, None]).T
-        gram += weighted @ rows[axis]
-        target += weighted @ moves[:, axis]
+    """Add cells that should come to moves (m, 2), with a basis (m, 3 K) and weights (m,), to the normal equations.
+
+    Both axes have the same columns for their places, so all products come from one: of the basis with itself.
+    """
+    count = basis.shape[1] // 3
+    x, y, s = slice(0, count), slice(count, 2 * count), slice(2 * count, None)
+    along, right, down = x, y, s  # columns of the basis
+    weighted = (basis * weight[:, None]).T
+    inner, outer = weighted @ basis, weighted @ moves
+    gram[x, x] += inner[along, along]
+    gram[y, y] += inner[along, along]
+    gram[s, s] += inner[right, right] + inner[down, down]
+    for axis, sideways in ((x, right), (y, down)):
+        gram[axis, s] += inner[along, sideways]
+        gram[s, axis] += inner[sideways, along]
+    target[x] += outer[along, 0]
+    target[y] += outer[along, 1]
+    target[s] += outer[right, 0] + outer[down, 1]
 
 
-def _look_up(planes: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+def _look_up(planes: NDArray[np.float32], places: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values (GRID * GRID, n) of cells at places (m, 2) in [-1, 1], linear between cells -> (m, n)."""
     at = ((places + 1) * (GRID / 2) - 0.5).astype(np.float32)
     maps = np.ascontiguousarray(planes.reshape(GRID, GRID, -1), np.float32)
     found = cv2.remap(maps, at[None, :, 0], at[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return found[0].astype(float)
+    return np.asarray(found[0], np.float32)
 
 
-def _cell_centres() -> NDArray[np.float64]:
-    axis = (np.arange(GRID) + 0.5) * (2 / GRID) - 1
+def _cell_centres() -> NDArray[np.float32]:
+    axis = (np.arange(GRID, dtype=np.float32) + 0.5) * (2 / GRID) - 1
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
 CELLS = _cell_centres()
+PIXELS = np.stack(np.meshgrid(*2 * (np.arange(FLOW_SIZE, dtype=np.float32),)), axis=-1)
 
 
 def _grey(picture: Picture) -> NDArray[np.uint8]:

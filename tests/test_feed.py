@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.simulation import AtOnce, simulate
-from iwcodec.client.feed import LOOK_S, LOOKS_LOST, MOST_BACKLOG, SHORT, Feed, FeedFrame, SourceSequence
+from iwcodec.client.feed import LATE_S, LOOK_S, LOOKS_LOST, MOST_BACKLOG, SHORT, Feed, FeedFrame, SourceSequence
+from iwcodec.models.runtime import Keypoints, Source
 from iwcodec.packets import SourcePacket
+from iwcodec.refinement import MEMORY
 from iwcodec.sources import SourceDecoder
 from stub_runtime import SIZE, StubRuntime, picture
 
@@ -89,6 +92,41 @@ def test_the_newest_frame_wins():
         assert [frame.keypoints[0, 0] for frame in link.frames] == pytest.approx([90 / 127.5 - 1], abs=0.02)
 
     run(case)
+
+
+class Textured(StubRuntime):
+    """Finds nothing but the middle; every cell moves with the first keypoint."""
+
+    def detect(self, picture: Any) -> Keypoints:
+        return np.full((20, 3), (0, 0, 0.5), np.float32)
+
+    def prepare(self, picture: Any) -> Source:
+        basis = np.zeros((256, 60), np.float32)
+        basis[:, 0] = 1
+        return Source(picture, self.detect(picture), None, np.full((256, 21), 1 / 21, np.float32), basis)
+
+
+TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8), (0, 0), 3)
+
+
+def shifted(pixels: int) -> Any:
+    return np.roll(cv2.normalize(TEXTURE, None, 0, 255, cv2.NORM_MINMAX), pixels, axis=1)
+
+
+def test_keypoints_are_fitted_unless_frames_come_late():
+    async def case() -> None:
+        feed, link, loop = Feed(Textured(), AtOnce(), lambda p: True), Listener(), asyncio.get_running_loop()
+        feed.join(link)
+        for pixels, late_s in ((0, 0.0), (4, 0.0), (4, LATE_S + 0.01)):
+            await feed.push(shifted(pixels), loop.time() - late_s)
+            await asyncio.sleep(1)
+        still, fitted, late = (float(frame.keypoints[0, 0]) for frame in link.frames)
+        assert still == 0
+        assert fitted == pytest.approx(4 * 2 / SIZE, abs=0.01)
+        assert late == pytest.approx(MEMORY * fitted, abs=1e-4)
+        assert feed.unfitted == 1
+
+    simulate(case())
 
 
 @pytest.mark.parametrize("bad", [np.zeros((64, 48, 3), np.uint8), np.zeros((64, 64, 3), np.float32)])

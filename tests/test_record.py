@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("aiortc")
 from iwcodec.client import record as r
 from iwcodec.client.jitter import TimedFrame
+from iwcodec.client.opus import OpusEncoder
+from iwcodec.client.playout import Playout, Received
 from iwcodec.errors import CodecError, MediaError
 from iwcodec.files import IwcFile
 from iwcodec.framing import Crop, crop_resize
@@ -19,6 +21,8 @@ from iwcodec.media import read_video
 from iwcodec.models.runtime import load_runtime
 from iwcodec.packets import SourcePacket
 from iwcodec.sources import SourceEncoder
+
+QUIET = OpusEncoder(12_000, 60).encode(np.zeros(2880, np.int16))
 
 
 def at(stamp_s: float, value: float) -> TimedFrame:
@@ -53,11 +57,11 @@ def test_what_came_plays(tmp_path: Path, face_clip: Path) -> None:
     encoder = SourceEncoder(256, 55, 10)
     recorder = r.Recorder(tmp_path / "call.iwc", runtime.info)
     tracks = [runtime.detect(picture) for picture in pictures]
-    recorder.motion([TimedFrame(0, 0.0, tracks[0])])  # before any picture: not kept
+    recorder.motion([TimedFrame(0, 0.0, tracks[0])], 1.0)  # before any picture: not kept
     recorder.source(SourcePacket(0, encoder.add(pictures[0])))
-    recorder.motion([TimedFrame(n, n / 25, tracks[n]) for n in range(3)])
+    recorder.motion([TimedFrame(n, n / 25, tracks[n]) for n in range(3)], 1.1)
     recorder.source(SourcePacket(1, encoder.add(pictures[5])))
-    recorder.motion([TimedFrame(n, n / 25, tracks[n]) for n in range(2, 6)])
+    recorder.motion([TimedFrame(n, n / 25, tracks[n]) for n in range(2, 6)], 1.2)
     assert recorder.close()
     with IwcFile(tmp_path / "call.iwc", runtime) as file:
         frames = list(file.frames())
@@ -102,22 +106,28 @@ class Kept:
             raise MediaError("The disk is full.")
         self.took.append(f"source {packet.slot}")
 
-    def motion(self, frames: list[TimedFrame]) -> None:
+    def motion(self, frames: list[TimedFrame], arrived_s: float) -> None:
         self.took.append(f"motion {len(frames)}")
+
+    def sound(self, packet: Received) -> None:
+        self.took.append(f"sound {packet.timestamp}")
 
 
 def test_whoever_is_seen_first_is_recorded() -> None:
     call, recorder = Told(), Kept()
     r.CallRecorder(call, recorder)  # type: ignore[arg-type]
     links = [SimpleNamespace(recording=None) for _ in range(2)]
-    for name, link in zip(("Ada", "Bob"), links, strict=True):
-        call.linked[0](SimpleNamespace(name=name), link)
+    playouts = [Playout(), Playout()]
+    for name, link, playout in zip(("Ada", "Bob"), links, playouts, strict=True):
+        call.linked[0](SimpleNamespace(name=name, playout=playout), link)
     ada, bob = (link.recording for link in links)
-    ada.motion([at(0, 0)])
+    ada.motion([at(0, 0)], 1.0)
     bob.source(SourcePacket(0, b"x"))
     ada.source(SourcePacket(1, b"x"))
-    bob.motion([at(0, 0), at(1, 0)])
-    assert recorder.took == ["source 0", "motion 2"]
+    bob.motion([at(0, 0), at(1, 0)], 1.0)
+    for n, playout in enumerate(playouts):
+        playout.push(1, 0, n, QUIET, 1.0)
+    assert recorder.took == ["source 0", "motion 2", "sound 1"]
     assert call.notes == ["recording Bob"]
 
 
@@ -125,10 +135,10 @@ def test_a_full_disk_ends_the_recording_alone() -> None:
     call, recorder = Told(), Kept(fails=True)
     r.CallRecorder(call, recorder)  # type: ignore[arg-type]
     link = SimpleNamespace(recording=None)
-    call.linked[0](SimpleNamespace(name="Ada"), link)
+    call.linked[0](SimpleNamespace(name="Ada", playout=None), link)
     assert link.recording is not None
     link.recording.source(SourcePacket(0, b"x"))
-    link.recording.motion([at(0, 0)])
+    link.recording.motion([at(0, 0)], 1.0)
     assert recorder.took == []
     assert call.notes[-1] == "not recording any more: The disk is full."
 
