@@ -32,7 +32,7 @@ from .runtime_torch import TorchRuntime, to_uint8
 OPSET = 17
 TOLERANCE = 1e-3
 SMALL = 100_000
-"""Values below which weights are not worth narrowing: together they are few, and the last layers are the touchy ones."""
+"""Weights of fewer values stay as they are: together they are few, and the last layers are the touchy ones."""
 
 
 class DetectorGraph(nn.Module):

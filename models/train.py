@@ -42,6 +42,7 @@ CHECKPOINT_SECONDS = 240
 DROP_CHANCE = 0.1
 """Semantic dropout: share of samples that lose the cells of a facial region in every source."""
 DROP_RADIUS = 0.25
+RULING_PACE = 10.0
 STRENGTH_NOISE = 4.0
 """Strengths are quantised so many times as coarsely as places."""
 
@@ -131,7 +132,7 @@ class Objective(nn.Module):
         side = network.side(target)
         shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
         terms = network.prior.terms(repeated.membership, repeated.basis, repeated.keypoints, of_driving[:, None], side)
-        known = fitting.equations(repeated.basis, shift, error)
+        known = fitting.equations(repeated.basis, shift, error, of_driving[:, None] - repeated.keypoints)
         fitted = fitting.fit_keypoints(known, of_driving, repeated.keypoints)
         found = {
             "fit": losses.fit_loss(fitting.missed(known, fitted, repeated.keypoints), known.weights, side),
@@ -213,7 +214,7 @@ class Run:
         self.discriminator: PatchDiscriminator | None = None
         if any(stage.weights.adversarial for stage in config.stages):
             self.discriminator = PatchDiscriminator().to(self.device)
-        self.optimizer = torch.optim.Adam(self.network.parameters())
+        self.optimizer = torch.optim.Adam(parameter_groups(self.network))
         self.critic_optimizer = (
             torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999)) if self.discriminator else None
         )
@@ -264,7 +265,7 @@ class Run:
         weights = stage.weights
         rate = learning_rate(stage, self.step)
         for group in self.optimizer.param_groups:
-            group["lr"], group["betas"] = rate, stage.betas
+            group["lr"], group["betas"] = rate * group["scale"], stage.betas
         self.network.train()
         if stage.keep_norms:
             keep_norms(self.network)
@@ -308,6 +309,14 @@ class Run:
             slow.lerp_(fast, 1 - keep)
         for kept, seen in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(seen)
+
+
+def parameter_groups(network: ImplicitWarp) -> list[dict[str, Any]]:
+    """The few numbers that rule the attention (the geometric prior's, temperature, focus) are logarithms with a long
+    way to go; an optimiser that moves everything at one pace leaves them where they started."""
+    ruling = [p for name, p in network.named_parameters() if name.startswith(("prior.", "log_"))]
+    others = [p for name, p in network.named_parameters() if not name.startswith(("prior.", "log_"))]
+    return [{"params": others, "scale": 1.0}, {"params": ruling, "scale": RULING_PACE}]
 
 
 def keep_norms(network: nn.Module) -> None:
