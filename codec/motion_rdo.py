@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .motion import Levels, MotionCoder, Quantiser
 from .motion_prediction import Predictor, predict
 
-ERROR_PER_BIT = 4e-4
+ERROR_PER_BIT = 3e-4
 """Squared [-1, 1] units, summed over the fit's cells, that one bit is worth."""
 DEARER = 1.6
 MOST_TRIES = 12

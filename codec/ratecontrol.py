@@ -253,6 +253,7 @@ def judged(coded: Coded, survey: Survey, judges: dict[int, Picture], decoder: De
         for packet in coded.packets[sent:due]:
             decoder.add_source(packet)
         sent = due
+        fit.forget()  # the judges are far apart
         fitted_to = fit.frame(judges[number], survey.keypoints[number], decoder)
         picture = decoder.picture(number, quantised(fitted_to))
         assert picture is not None

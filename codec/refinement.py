@@ -142,6 +142,10 @@ class KeypointFit:
         """Likewise, from these sources, the nearest first, and without looking at what is rebuilt."""
         return self.to_references(picture, detected, [self._reference(source) for source in sources[: self._most]])
 
+    def forget(self) -> None:
+        """What the last frame needed says nothing of the next."""
+        self._correction = None
+
     def skip(self, detected: Keypoints) -> Keypoints:
         """Keypoints of a frame that there is no time to fit: what the last one needed passes slowly."""
         if self._correction is None:
