@@ -165,9 +165,9 @@ class KeypointFit:
         planes = np.concatenate([flow.moved, flow.sure[:, None]], axis=1)
         found = unknowns(keypoints)
         gram, target = np.diag(hold(len(found))), np.zeros_like(found)
-        for ref in references:
+        for rank, ref in enumerate(references):
             seen = _look_up(planes, CELLS + ref.moved(found))
-            weight = seen[:, 2] / (1 + np.square(seen[:, :2]).sum(1) / SOFTNESS**2) / len(references)
+            weight = seen[:, 2] / (1 + np.square(seen[:, :2]).sum(1) / SOFTNESS**2) * (SECOND if rank else 1.0)
             _add(gram, target, ref.basis, -seen[:, :2], weight)
         self.gram = gram
         return as_keypoints(found + np.linalg.solve(gram, target))
@@ -197,7 +197,7 @@ class KeypointFit:
             gram, target = np.diag(hold(len(held))), hold(len(held)) * held
             for ref, origin, flow in zip(references, origins, flows, strict=True):
                 missed = np.square(ref.moved(found) - flow.moved).sum(1)
-                weight = flow.sure / (1 + missed / SOFTNESS**2) / len(references)
+                weight = flow.sure / (1 + missed / SOFTNESS**2)
                 _add(gram, target, ref.basis, flow.moved + origin, weight)
             found = np.linalg.solve(gram, target)
         self._correction, self.gram = found - start, gram
@@ -240,7 +240,7 @@ def _shared(flows: Sequence[_Flow]) -> list[_Flow]:
     shares[1:] *= SECOND
     for flow, share in zip(flows, shares, strict=True):
         at_source = _look_up(share[:, None], CELLS + flow.moved)
-        found.append(replace(flow, sure=flow.sure * at_source.reshape(-1) * len(flows)))
+        found.append(replace(flow, sure=flow.sure * at_source.reshape(-1)))
     return found
 
 
