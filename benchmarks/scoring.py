@@ -87,7 +87,8 @@ def _fid() -> Callable[[Pictures, Pictures, float], Scores]:
 
 def _akd() -> Callable[[Pictures, Pictures, float], Scores]:
     finder = faces.Landmarks()
-    return lambda originals, decoded, fps: faces.compare(finder, originals, decoded)
+    remembered = faces.Remembered(finder)
+    return lambda originals, decoded, fps: faces.compare(finder, originals, decoded, remembered)
 
 
 def _cvvdp() -> Callable[[Pictures, Pictures, float], Scores]:
