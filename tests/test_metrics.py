@@ -6,6 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from iwcodec.benchmarks import metrics
 from iwcodec.benchmarks.metrics import (
     MetricUnavailableError,
     flicker,
@@ -49,10 +50,10 @@ def test_luma_weights() -> None:
 
 @pytest.mark.parametrize("amplitude", [3, 20, 80])
 def test_ssim_equals_scikit_image(amplitude: int) -> None:
-    metrics = pytest.importorskip("skimage.metrics")
+    theirs = pytest.importorskip("skimage.metrics")
     a, b = luma(texture()), luma(noisy(texture(), amplitude))
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
-    assert ssim(a, b) == pytest.approx(metrics.structural_similarity(a, b, **options), abs=1e-9)
+    assert ssim(a, b) == pytest.approx(theirs.structural_similarity(a, b, **options), abs=1e-9)
 
 
 def test_ms_ssim_is_of_five_scales() -> None:
@@ -106,6 +107,19 @@ def test_measure_gives_what_is_wanted() -> None:
     pictures = [texture(64)] * 2
     assert measure(pictures, pictures, ("ssim",)) == {"ssim": pytest.approx(1)}
     assert set(measure(pictures, pictures, ("psnr", "motion"))) == {"psnr_rgb", "psnr_y", "motion_error"}
+
+
+def test_motion_is_of_every_fifth_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    def watched(originals: tuple[Picture, Picture], decoded: tuple[Picture, Picture]) -> float:
+        looked_at.append(int(originals[0][0, 0, 0]))
+        return float(originals[1][0, 0, 0])
+
+    monkeypatch.setattr(metrics, "motion_error", watched)
+    levels = [np.full((16, 16, 3), level, np.uint8) for level in range(12)]
+    assert measure(levels, levels, ("motion",)) == {"motion_error": 6}
+    assert looked_at == [0, 5, 10]
 
 
 def test_measure_wants_two_clips_of_one_length() -> None:
