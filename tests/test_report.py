@@ -28,13 +28,18 @@ SURROUNDINGS: dict[str, Any] = {
 }
 
 
+def spent(kbps: float) -> dict[str, int]:
+    """Of 0.8 s: a half, four tenths and a tenth."""
+    return {"sources": int(kbps * 50), "motion": int(kbps * 40), "container": int(kbps * 10)}
+
+
 def rd_results(clips: int = 2) -> dict[str, Any]:
     points = [
         {
             "codec": codec,
             "asked_kbps": asked,
             "kbps": kbps,
-            "bytes": {"video": int(kbps * 1000)},
+            **({"bytes": spent(kbps), "sources": 3} if codec == "iwcodec" else {"bytes": {"video": int(kbps * 100)}}),
             "scores": {"psnr_rgb": psnr, "vmaf": vmaf},
         }
         for codec, curve in CURVES.items()
@@ -73,7 +78,7 @@ def test_page_and_plots(tmp_path: Path) -> None:
     page = report.run([write(tmp_path, results)], tmp_path / "out")
     text = page.read_text()
     made = {file.name for file in page.parent.iterdir()}
-    plots = {f"rd-{name}.{suffix}" for name in ("psnr_rgb", "vmaf", "clips") for suffix in ("png", "svg")}
+    plots = {f"rd{name}.{suffix}" for name in ("", "-vmaf", "-clips") for suffix in ("png", "svg")}
     assert made == {"report.html", *plots}
     assert "abc1234" in text
     assert "A &amp; B" in text
@@ -82,6 +87,46 @@ def test_page_and_plots(tmp_path: Path) -> None:
     assert "29.50<br><small>12.5</small>" in text
     assert re.search(r"Against svtav1</h3>.*iwcodec", text, re.DOTALL)
     assert not re.findall(r'(?:src|href)="(?!data:)', text), "the page must need nothing beside it"
+
+
+def test_plots_are_named_after_the_results(tmp_path: Path) -> None:
+    files = [write(tmp_path, rd_results(clips), f"{name}.json") for name, clips in (("val", 2), ("one", 1))]
+    report.run(files, tmp_path / "out")
+    assert {"val.png", "val.svg", "val-clips.png", "one.png", "one-vmaf.svg"} <= {
+        file.name for file in (tmp_path / "out").iterdir()
+    }
+
+
+def test_each_clip_s_deltas_and_bytes(tmp_path: Path) -> None:
+    results = rd_results()
+    text = report.run([write(tmp_path, results)], tmp_path).read_text()
+    own = next(row for row in results["comparisons"] if row["codec"] == "iwcodec" and row["metric"] == "psnr_rgb")
+    rate, quality = own["clips"]["clip1"]
+    assert rate < -10
+    assert quality > 1
+    assert f"<td>clip1</td><td>{rate:+.1f} %; {quality:+.2f}</td>" in text
+    assert "<td>4 kbps</td><td>1.50</td><td>1.20</td><td>0.30</td><td>3.00</td><td>3.0</td>" in text
+
+
+def test_an_interrupted_run_has_its_deltas_too(tmp_path: Path) -> None:
+    results = rd_results()
+    whole = report.run([write(tmp_path, results)], tmp_path).read_text()
+    del results["comparisons"]
+    assert report.run([write(tmp_path, results)], tmp_path).read_text() == whole
+
+
+def test_who_is_not_in_the_means_is_said(tmp_path: Path) -> None:
+    results = rd_results()
+    points = results["clips"]["clip1"]["points"]
+    results["clips"]["clip1"]["points"] = [point for point in points if point["codec"] != "x264"]
+    text = report.run([write(tmp_path, results)], tmp_path).read_text()
+    assert "Not in the means, for want of clips: x264 (1 of 2)." in text
+
+
+def test_settings_are_shown(tmp_path: Path) -> None:
+    half = {"shrink": 2, "skip": 2, "options": {"4": {"preset": "6", "tune": "<zero>"}, "12": {"preset": "6"}}}
+    text = report.run([write(tmp_path, {**rd_results(), "settings": {"svtav1-half": half}})], tmp_path).read_text()
+    assert "<td>1/2</td><td>1/2</td><td>4 kbps: preset=6 tune=&lt;zero&gt;</td>" in text
 
 
 def test_only_pictures_that_may_be_shown(tmp_path: Path) -> None:
