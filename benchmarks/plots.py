@@ -193,7 +193,7 @@ def _name_curves(axes: Any, curves: Curves, column: str) -> None:
             fontsize=9,
             fontweight="bold" if look.width > 2 else "normal",
             va="center",
-            linespacing=1.0,
+            linespacing=1.15,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 2, "shrinkB": 5},
         )

@@ -65,6 +65,8 @@ class Plan:
     crop: str
     folder: Path
     pictures: bool
+    threads: int | None = None
+    """Of the network."""
 
 
 @dataclass
@@ -109,12 +111,13 @@ def command(
     pictures: Annotated[bool, typer.Option("--pictures", help="Keep frames of every point, for the report.")] = False,
     size: Annotated[int, typer.Option(help="Pixels a side of the coded square.")] = 256,
     crop: Annotated[str, typer.Option(help="As for encode.")] = "face",
+    threads: Annotated[int | None, typer.Option(help="Threads of the network; default as in the codec.", min=1)] = None,
 ) -> None:
     """Rate against quality: iwcodec, SVT-AV1, x265, VP9 and x264 in low delay, nearest-source copy, flow oracle.
 
     Stopped and run again, it goes on where it was; what has changed since (weights, settings, pictures) is done anew.
     """
-    plan = Plan(parse_rates(rates), parse_codecs(codecs), size, crop, out, pictures)
+    plan = Plan(parse_rates(rates), parse_codecs(codecs), size, crop, out, pictures, threads)
     scorer = make_scorer(list(METRICS) if metrics == "all" else metrics.split(","))
     for name, reason in scorer.missing.items():
         console.print(f"[yellow]without {name}:[/yellow] {reason}")
@@ -157,7 +160,7 @@ def run(clips: Sequence[Path], plan: Plan, scorer: Scorer, reuse: Sequence[Path]
     pool.add(before, plan.folder)
     for path in reuse:
         pool.add(experiment.load(path), path.parent)
-    runtime = CachedRuntime(load_runtime_for(plan.size))
+    runtime = CachedRuntime(load_runtime_for(plan.size, plan.threads))
     results: dict[str, Any] = {
         **experiment.surroundings(),
         "what": "rd",
