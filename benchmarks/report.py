@@ -2,23 +2,31 @@
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
 import typer
+from rich.table import Table
 
 from ..cli import console
 from ..errors import CodecError
-from . import experiment, plots
+from . import ablation, experiment, plots, sources, tables
 from .bdrate import frontier
 from .plots import AXES, LOOKS, plain_name
 from .rd import ANCHORS, OURS, PICTURES, Point, codecs_of, comparisons, mean_points, picture_name, rates_of
 
 SHOWN_KBPS = (4.0, 8.0, 20.0)
 """Rates at which the page shows pictures: every codec's point whose spent rate is nearest (by ratio)."""
+
+SMALL: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
+    "sources": lambda results: [sources.table([sources.Coded(**row) for row in results["clips"]])],
+    "tables": lambda results: [tables.reconstruction_table(results), tables.sparsity_table(results)],
+    "ablation": lambda results: [ablation.table(results)],
+}
+"""Results that are tables and nothing else."""
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em; color: #111; }
@@ -35,7 +43,8 @@ small, .note { color: #555; }
 
 def command(
     results: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd and bench speed.")
+        list[Path] | None,
+        typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd, speed, sources, tables, ablation."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots and page; by default that of the results.")] = None,
 ) -> None:
@@ -64,9 +73,23 @@ def _sections(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
             return list(_rd(file, results, out))
         if results.get("what") == "speed":
             return list(_speed(results))
+        if results.get("what") in SMALL:
+            return list(_small(results))
     except (KeyError, TypeError, IndexError) as error:
         raise CodecError(f"{file} is not as `iwcodec bench` writes it: {type(error).__name__} {error}.") from error
-    raise CodecError(f"{file} holds no results of bench rd or bench speed.")
+    raise CodecError(f"{file} holds no results of bench {', '.join(['rd', 'speed', *SMALL])}.")
+
+
+def _small(results: dict[str, Any]) -> Iterable[str]:
+    """As the command itself shows them."""
+    shown = SMALL[results["what"]](results)
+    yield f"<h2>iwcodec bench {escape(results['what'])}</h2>"
+    yield _origin(results)
+    for drawn in shown:
+        yield f"<h3>{escape(str(drawn.title))}</h3>" + _table(
+            [escape(str(column.header)) for column in drawn.columns],
+            zip(*([escape(str(cell)) for cell in column.cells] for column in drawn.columns), strict=True),
+        )
 
 
 def _page(parts: Iterable[str]) -> str:
