@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import TypeVar
 
-import numpy as np
-
 from ..media import Picture
 from ..models.runtime import Keypoints, ModelInfo, Runtime, Source
 
@@ -44,7 +42,7 @@ class CachedRuntime:
 
 
 def _kept(known: "OrderedDict[bytes, Kept]", most: int, picture: Picture, function: Callable[[Picture], Kept]) -> Kept:
-    key = sha256(np.ascontiguousarray(picture)).digest() + bytes(str(picture.shape), "ascii")
+    key = sha256(picture.tobytes()).digest() + bytes(str(picture.shape), "ascii")
     if key in known:
         known.move_to_end(key)
     else:

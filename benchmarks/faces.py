@@ -46,7 +46,7 @@ class Remembered:
         self._known: dict[bytes, Points | None] = {}
 
     def __call__(self, picture: Picture) -> Points | None:
-        key = sha256(np.ascontiguousarray(picture)).digest()
+        key = sha256(picture.tobytes()).digest()
         if key not in self._known:
             self._known[key] = self._find(picture)
         return self._known[key]

@@ -5,6 +5,7 @@ Pictures are uint8 RGB (H, W, 3). Metrics that need a network's weights are in `
 
 import json
 import math
+import os
 import subprocess
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
@@ -166,7 +167,8 @@ def vmaf(originals: Iterable[Picture], decoded: Iterable[Picture], fps: float = 
             f"{fps:g}",
             "-i",
         ]
-        graph = "[0]format=yuv420p[b];[1]format=yuv420p[a];[b][a]libvmaf=log_path=vmaf.json:log_fmt=json:n_threads=1"
+        graph = "[0]format=yuv420p[b];[1]format=yuv420p[a];[b][a]libvmaf=log_path=vmaf.json:log_fmt=json"
+        graph += f":n_threads={os.cpu_count() or 1}"
         # Relative names: a drive letter's colon would end the filter's option.
         command = [program, "-v", "error", *raw, "b.rgb", *raw, "a.rgb", "-lavfi", graph, "-f", "null", "-"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
