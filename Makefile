@@ -31,7 +31,7 @@ demo: $(VENV)/base ## Encode and decode the bundled clip; writes demo/side_by_si
 	$(BIN)/iwcodec demo --out demo
 
 bench: $(VENV)/base ## Rate against quality on the bundled clip beside other codecs; writes bench/report.html
-	$(BIN)/iwcodec bench rd --rates 4,12 --metrics psnr,vmaf --pictures --out bench
+	$(BIN)/iwcodec bench rd --rates 4,12 --codecs iwcodec,svtav1,svtav1-half,x265,vp9,x264,copy --metrics psnr,vmaf --pictures --out bench
 	$(BIN)/iwcodec bench report bench/rd.json
 
 test: $(VENV)/dev ## Lint, types and the whole test suite

@@ -244,7 +244,7 @@ def _comparisons(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
                 _interval(row["bd_quality"], ""),
             ]
             for row in rows
-            if row["anchor"] == anchor
+            if row["anchor"] == anchor and not _repeats(row, rows)
         ]
         if texts:
             yield f"<h3>Against {escape(anchor)}</h3>"
@@ -301,6 +301,12 @@ def _settings(results: dict[str, Any]) -> Iterable[str]:
         yield "<h2>Settings of the encoders</h2>"
         yield "<p class='note'>One thread, one key picture, the rate asked for as bit rate.</p>"
         yield _table(["", "size", "frame rate", "options"], rows)
+
+
+def _repeats(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the low rates are all there are."""
+    whole = {**row, "rates": None}
+    return row["rates"] is not None and whole in rows
 
 
 def _interval(found: dict[str, Any] | None, unit: str) -> str:

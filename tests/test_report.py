@@ -120,6 +120,22 @@ def test_each_clip_s_deltas_and_bytes(tmp_path: Path, undrawn: None) -> None:
     assert "<td>4 kbps</td><td>1.50</td><td>1.20</td><td>0.30</td><td>3.00</td><td>3.0</td>" in text
 
 
+def test_low_rates_that_are_all_there_is_are_not_said_twice(tmp_path: Path, undrawn: None) -> None:
+    results = rd_results()
+    text = report.run([write(tmp_path, results)], tmp_path).read_text()
+    assert "3 to 12 kbps" not in text
+    for clip in results["clips"].values():
+        clip["points"] = [
+            *clip["points"],
+            *(
+                {**p, "asked_kbps": 40, "kbps": 40.0 + n, "scores": {"psnr_rgb": 35 + n / 4, "vmaf": 90 + n}}
+                for n, p in enumerate(clip["points"][::2])
+            ),
+        ]
+    results["comparisons"] = comparisons(results)
+    assert "3 to 12 kbps" in report.run([write(tmp_path, results)], tmp_path).read_text()
+
+
 def test_an_interrupted_run_has_its_deltas_too(tmp_path: Path, undrawn: None) -> None:
     results = rd_results()
     whole = report.run([write(tmp_path, results)], tmp_path).read_text()
