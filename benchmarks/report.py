@@ -2,23 +2,31 @@
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
 import typer
+from rich.table import Table
 
 from ..cli import console
 from ..errors import CodecError
-from . import experiment, plots
+from . import ablation, experiment, plots, sources, tables
 from .bdrate import frontier
-from .plots import AXES, LOOKS
-from .rd import ANCHORS, PICTURES, Point, codecs_of, mean_points, picture_name, rates_of
+from .plots import AXES, LOOKS, plain_name
+from .rd import ANCHORS, OURS, PICTURES, Point, codecs_of, comparisons, mean_points, picture_name, rates_of
 
 SHOWN_KBPS = (4.0, 8.0, 20.0)
 """Rates at which the page shows pictures: every codec's point whose spent rate is nearest (by ratio)."""
+
+SMALL: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
+    "sources": lambda results: [sources.table([sources.Coded(**row) for row in results["clips"]])],
+    "tables": lambda results: [tables.reconstruction_table(results), tables.sparsity_table(results)],
+    "ablation": lambda results: [ablation.table(results)],
+}
+"""Results that are tables and nothing else."""
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em; color: #111; }
@@ -35,7 +43,8 @@ small, .note { color: #555; }
 
 def command(
     results: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd and bench speed.")
+        list[Path] | None,
+        typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd, speed, sources, tables, ablation."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots and page; by default that of the results.")] = None,
 ) -> None:
@@ -64,9 +73,23 @@ def _sections(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
             return list(_rd(file, results, out))
         if results.get("what") == "speed":
             return list(_speed(results))
+        if results.get("what") in SMALL:
+            return list(_small(results))
     except (KeyError, TypeError, IndexError) as error:
         raise CodecError(f"{file} is not as `iwcodec bench` writes it: {type(error).__name__} {error}.") from error
-    raise CodecError(f"{file} holds no results of bench rd or bench speed.")
+    raise CodecError(f"{file} holds no results of bench {', '.join(['rd', 'speed', *SMALL])}.")
+
+
+def _small(results: dict[str, Any]) -> Iterable[str]:
+    """As the command itself shows them."""
+    shown = SMALL[results["what"]](results)
+    yield f"<h2>iwcodec bench {escape(results['what'])}</h2>"
+    yield _origin(results)
+    for drawn in shown:
+        yield f"<h3>{escape(str(drawn.title))}</h3>" + _table(
+            [escape(str(column.header)) for column in drawn.columns],
+            zip(*([escape(str(cell)) for cell in column.cells] for column in drawn.columns), strict=True),
+        )
 
 
 def _page(parts: Iterable[str]) -> str:
@@ -84,28 +107,61 @@ def _rd(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
     size = results["size"]
     yield f"<h2>Rate against quality: {_count(len(clips), 'clip')}, {seconds:.0f} s, {size}x{size}</h2>"
     yield _origin(results)
-    for column in (name for name in AXES if name in results["metrics"]):
-        curves = {}
-        for codec in codecs_of(results):
-            if found := mean_points(results, codec, column):
-                curves[codec] = sorted({(kbps, quality) for _, kbps, quality in found})
-        if not curves:
-            continue
-        files = [out / f"rd-{column}.{suffix}" for suffix in ("png", "svg")]
-        plots.draw(curves, column, _title(results, column), files)
-        yield _svg(files[1], f"{AXES[column]} over kbps")
+    first, *others = _plots(file.stem, results, out)
+    yield first
+    yield from _left_out(results)
+    rows = results.get("comparisons") or comparisons(results)
+    yield from _comparisons(rows)
     for name, clip in clips.items():
         folder = file.parent / "pictures" / name
         if clip["may_be_shown"] and (folder / "original-0.png").is_file():
             yield from _pictures(name, clip, folder)
-    if results.get("comparisons"):
-        yield from _comparisons(results["comparisons"])
+    if others:
+        yield "<h2>Other metrics</h2>"
+        yield from others
     yield from _tables(results)
+    yield from _bytes(results)
     if len(clips) > 1:
-        column = "psnr_rgb" if "psnr_rgb" in results["metrics"] else results["metrics"][0]
-        files = [out / f"rd-clips.{suffix}" for suffix in ("png", "svg")]
+        column = main_column(results)
+        files = [out / f"{file.stem}-clips.{suffix}" for suffix in ("png", "svg")]
         plots.draw_grid(_by_clip(results, column), column, f"{AXES[column]} over kbps, by clip", files)
         yield "<h2>Each clip</h2>" + _svg(files[1], "each clip")
+        yield from _clip_comparisons(rows)
+    yield from _settings(results)
+
+
+def main_column(results: dict[str, Any]) -> str:
+    return "psnr_rgb" if "psnr_rgb" in results["metrics"] else str(results["metrics"][0])
+
+
+def _plots(stem: str, results: dict[str, Any], out: Path) -> Iterable[str]:
+    """Of every metric; the main one is STEM.png and STEM.svg, and comes first."""
+    main = main_column(results)
+    for column in sorted((name for name in AXES if name in results["metrics"]), key=lambda name: name != main):
+        curves = {}
+        for codec in codecs_of(results):
+            if found := mean_points(results, codec, column):
+                curves[codec] = sorted({(kbps, quality) for _, kbps, quality in found})
+        if curves:
+            name = stem if column == main else f"{stem}-{column}"
+            files = [out / f"{name}.{suffix}" for suffix in ("png", "svg")]
+            plots.draw(curves, column, _title(results), files)
+            yield _svg(files[1], f"{AXES[column]} over kbps")
+        elif column == main:
+            yield f"<p class='note'>No codec has {escape(AXES[column])} of every clip.</p>"
+
+
+def _left_out(results: dict[str, Any]) -> Iterable[str]:
+    """Means are of all clips or they could not be compared."""
+    counts = {codec: 0 for codec in codecs_of(results)}
+    for clip in results["clips"].values():
+        for codec in {point["codec"] for point in clip["points"]}:
+            counts[codec] += 1
+    some = [
+        f"{plain_name(c)} ({counts[c]} of {len(results['clips'])})" for c in counts if counts[c] < len(results["clips"])
+    ]
+    if some:
+        yield f"<p class='note'>Not in the means, for want of clips: {escape(', '.join(some))}.</p>"
 
 
 def _origin(results: dict[str, Any]) -> str:
@@ -122,10 +178,10 @@ def _origin(results: dict[str, Any]) -> str:
     return '<p class="note">' + "<br>".join(lines) + "</p>"
 
 
-def _title(results: dict[str, Any], column: str) -> str:
+def _title(results: dict[str, Any]) -> str:
     clips, size = results["clips"], results["size"]
-    what = next(iter(clips)) if len(clips) == 1 else f"mean of {len(clips)} clips"
-    return f"{AXES[column]}: {what}, {size}x{size}, low delay, payload only"
+    what = next(iter(clips)) if len(clips) == 1 else f"Mean of {len(clips)} clips"
+    return f"{what}, {size}x{size}, low delay, payload without packet headers"
 
 
 def _count(number: int, noun: str) -> str:
@@ -163,7 +219,7 @@ def _tables(results: dict[str, Any]) -> Iterable[str]:
                 "" if cell is None else f"{cell[1]:.{_digits(column)}f}<br><small>{cell[0]:.1f}</small>"
                 for cell in cells
             ]
-            rows.append([escape(LOOKS[codec].name), *texts])
+            rows.append([escape(plain_name(codec)), *texts])
         yield f"<h2>{escape(AXES[column])}</h2>"
         yield "<p class='note'>Under each figure the kbps really spent; columns are what was asked for.</p>"
         yield _table(["", *(f"{rate:g} kbps" for rate in rates_of(results))], rows)
@@ -175,24 +231,82 @@ def _digits(column: str) -> int:
 
 def _comparisons(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
     yield (
-        "<h2>Bjontegaard deltas</h2><p class='note'>Mean over clips of what both curves cover, with 95 % bootstrap "
-        "intervals over clips. Negative rate: fewer bits for the same quality.</p>"
+        "<h2>Bjontegaard deltas</h2><p class='note'>Over what both curves cover, mean of the clips where that is "
+        "something, with 95 % bootstrap intervals over clips. Negative rate: fewer bits for the same quality.</p>"
     )
     for anchor in ANCHORS:
         texts = [
             [
-                escape(LOOKS[row["codec"]].name),
+                escape(plain_name(row["codec"])),
                 escape(row["metric"]),
                 "all" if row["rates"] is None else f"{row['rates'][0]:g} to {row['rates'][1]:g} kbps",
                 _interval(row["bd_rate_percent"], " %"),
                 _interval(row["bd_quality"], ""),
             ]
             for row in rows
-            if row["anchor"] == anchor
+            if row["anchor"] == anchor and not _repeats(row, rows)
         ]
         if texts:
             yield f"<h3>Against {escape(anchor)}</h3>"
             yield _table(["", "metric", "rates asked", "rate", "quality"], texts)
+
+
+def _clip_comparisons(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """Of our own curve, over all rates."""
+    own = [row for row in rows if row["codec"] == OURS and row["rates"] is None]
+    if not own:
+        return
+    clips = sorted({clip for row in own for clip in row["clips"]})
+    headings = [f"{escape(row['metric'])} against {escape(row['anchor'])}: rate; quality" for row in own]
+    texts = [[escape(clip), *(_pair(row["clips"].get(clip)) for row in own)] for clip in clips]
+    yield "<h3>Bjontegaard deltas of iwcodec by clip</h3>" + _table(["", *headings], texts)
+
+
+def _pair(found: Sequence[float | None] | None) -> str:
+    """Rate in per cent and quality of one clip."""
+    rate, quality = found or (None, None)
+    return f"{'-' if rate is None else f'{rate:+.1f} %'}; {'-' if quality is None else f'{quality:+.2f}'}"
+
+
+def _bytes(results: dict[str, Any]) -> Iterable[str]:
+    """Where our bits go: means over clips that have the rate."""
+    rows = []
+    for rate in rates_of(results):
+        points = [
+            (clip["seconds"], point)
+            for clip in results["clips"].values()
+            for point in clip["points"]
+            if point["codec"] == OURS and point["asked_kbps"] == rate
+        ]
+        if points:
+            kinds = ("sources", "motion", "container")
+            spent = [sum(p["bytes"][kind] / 125 / seconds for seconds, p in points) / len(points) for kind in kinds]
+            pictures = sum(p["sources"] for _, p in points) / len(points)
+            rows.append([f"{rate:g} kbps", *(f"{kbps:.2f}" for kbps in (*spent, sum(spent))), f"{pictures:.1f}"])
+    if rows:
+        yield "<h2>What iwcodec spends, kbps</h2>"
+        yield _table(["asked", "sources", "motion", "container", "together", "number of sources"], rows)
+
+
+def _settings(results: dict[str, Any]) -> Iterable[str]:
+    """As the encoders were set; for each the settings of the lowest rate, where only rates differ."""
+    rows = []
+    for codec, how in results.get("settings", {}).items():
+        rate, options = next(iter(how["options"].items()))
+        text = " ".join(f"{key}={value}" for key, value in options.items())
+        rows.append(
+            [escape(plain_name(codec)), f"1/{how['shrink']}", f"1/{how['skip']}", f"{rate} kbps: {escape(text)}"]
+        )
+    if rows:
+        yield "<h2>Settings of the encoders</h2>"
+        yield "<p class='note'>One thread, one key picture, the rate asked for as bit rate.</p>"
+        yield _table(["", "size", "frame rate", "options"], rows)
+
+
+def _repeats(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the low rates are all there are."""
+    whole = {**row, "rates": None}
+    return row["rates"] is not None and whole in rows
 
 
 def _interval(found: dict[str, Any] | None, unit: str) -> str:
@@ -228,7 +342,7 @@ def _pictures(name: str, clip: dict[str, Any], folder: Path) -> Iterable[str]:
                     for c, unit in (("psnr_rgb", "dB"), ("vmaf", "VMAF"))
                     if point["scores"].get(c) is not None
                 )
-                text = f"{LOOKS[point['codec']].name}: {point['kbps']:.1f} kbps; clip: {scores}"
+                text = f"{plain_name(point['codec'])}: {point['kbps']:.1f} kbps; clip: {scores}"
                 figures.append(_figure(folder / f"{picture_name(point)}-{frame}.png", text))
             yield f'<div class="row">{"".join(figures)}</div>'
 

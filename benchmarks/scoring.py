@@ -38,14 +38,16 @@ class Scorer:
     def columns(self) -> set[str]:
         return {column for name in self.able for column in METRICS[name]}
 
-    def __call__(self, originals: Pictures, decoded: Pictures, fps: float) -> Scores:
-        """Pictures uint8 RGB, as many decoded as original ones."""
-        simple = [name for name in self.able if name in SIMPLE]
+    def __call__(self, originals: Pictures, decoded: Pictures, fps: float, known: Scores | None = None) -> Scores:
+        """Pictures uint8 RGB, as many decoded as original ones. What is known already is not measured again."""
+        known = known or {}
+        missing = [name for name in self.able if not known.keys() >= set(METRICS[name])]
+        simple = [name for name in missing if name in SIMPLE]
         found = metrics.measure(originals, decoded, simple) if simple else {}
-        for name in self.able:
+        for name in missing:
             if name not in SIMPLE:
                 found.update(self._functions[name](originals, decoded, fps))
-        return {name: None if value is None else round(value, DIGITS) for name, value in found.items()}
+        return {**known, **{name: None if value is None else round(value, DIGITS) for name, value in found.items()}}
 
 
 def make_scorer(wanted: Sequence[str]) -> Scorer:
@@ -87,7 +89,8 @@ def _fid() -> Callable[[Pictures, Pictures, float], Scores]:
 
 def _akd() -> Callable[[Pictures, Pictures, float], Scores]:
     finder = faces.Landmarks()
-    return lambda originals, decoded, fps: faces.compare(finder, originals, decoded)
+    remembered = faces.Remembered(finder)
+    return lambda originals, decoded, fps: faces.compare(finder, originals, decoded, remembered)
 
 
 def _cvvdp() -> Callable[[Pictures, Pictures, float], Scores]:

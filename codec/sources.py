@@ -26,6 +26,7 @@ from fractions import Fraction
 from typing import cast
 
 import av
+import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import PictureType
@@ -239,13 +240,18 @@ def yuv_to_rgb(planes: Picture) -> Picture:
     height, width = planes.shape[0] * 2 // 3, planes.shape[1]
     luma = planes[:height].astype(np.int32)
     half = planes[height:].reshape(2, height // 2, width // 2).astype(np.int32) - 128
-    cb, cr = (_double(_double(plane).T).T for plane in half)  # 16 times too large
+    # 16 times too large. Whole planes and in place: the same numbers in half the time.
+    cb, cr = (np.ascontiguousarray(_double(_double(plane).T).T) for plane in half)
     scaled = (luma << 20) + (1 << 19)
-    rgb = np.empty((height, width, 3), np.int32)
-    rgb[..., 0] = scaled + _TO_RED * cr
-    rgb[..., 1] = scaled + _TO_GREEN[0] * cb + _TO_GREEN[1] * cr
-    rgb[..., 2] = scaled + _TO_BLUE * cb
-    return np.clip(rgb >> 20, 0, 255).astype(np.uint8)
+    red, green, blue = _TO_RED * cr, _TO_GREEN[0] * cb + _TO_GREEN[1] * cr, _TO_BLUE * cb
+    return cv2.merge([_rounded(scaled, difference) for difference in (red, green, blue)])
+
+
+def _rounded(scaled: NDArray[np.int32], difference: NDArray[np.int32]) -> Picture:
+    """One colour from the luma and its difference to it, both 2^20 times too large; overwrites the difference."""
+    difference += scaled
+    difference >>= 20
+    return np.clip(difference, 0, 255, out=difference).astype(np.uint8)
 
 
 def _double(plane: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -1,11 +1,18 @@
-"""benchmarks/metrics.py against scikit-image and libvmaf, and on pictures whose answer is known."""
+"""benchmarks/metrics.py against scikit-image, ffmpeg and libvmaf, and on pictures whose answer is known."""
 
+import json
 import math
+import re
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
+from iwcodec.benchmarks import metrics
 from iwcodec.benchmarks.metrics import (
     MetricUnavailableError,
     flicker,
@@ -18,6 +25,7 @@ from iwcodec.benchmarks.metrics import (
     vmaf,
 )
 from iwcodec.media import Picture
+from iwcodec.quality import psnr
 
 
 def texture(size: int = 192, seed: int = 0) -> Picture:
@@ -49,10 +57,10 @@ def test_luma_weights() -> None:
 
 @pytest.mark.parametrize("amplitude", [3, 20, 80])
 def test_ssim_equals_scikit_image(amplitude: int) -> None:
-    metrics = pytest.importorskip("skimage.metrics")
+    theirs = pytest.importorskip("skimage.metrics")
     a, b = luma(texture()), luma(noisy(texture(), amplitude))
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
-    assert ssim(a, b) == pytest.approx(metrics.structural_similarity(a, b, **options), abs=1e-9)
+    assert ssim(a, b) == pytest.approx(theirs.structural_similarity(a, b, **options), abs=1e-9)
 
 
 def test_ms_ssim_is_of_five_scales() -> None:
@@ -108,11 +116,101 @@ def test_measure_gives_what_is_wanted() -> None:
     assert set(measure(pictures, pictures, ("psnr", "motion"))) == {"psnr_rgb", "psnr_y", "motion_error"}
 
 
+def test_motion_is_of_every_fifth_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    def watched(originals: tuple[Picture, Picture], decoded: tuple[Picture, Picture]) -> float:
+        looked_at.append(int(originals[0][0, 0, 0]))
+        return float(originals[1][0, 0, 0])
+
+    monkeypatch.setattr(metrics, "motion_error", watched)
+    levels = [np.full((16, 16, 3), level, np.uint8) for level in range(12)]
+    assert measure(levels, levels, ("motion",)) == {"motion_error": 6}
+    assert looked_at == [0, 5, 10]
+
+
 def test_measure_wants_two_clips_of_one_length() -> None:
     with pytest.raises(ValueError, match=r"shorter|longer"):
         measure([texture()] * 2, [texture()])
     with pytest.raises(ValueError, match="no pictures"):
         measure([], [])
+
+
+@pytest.fixture(scope="module")
+def ffmpeg() -> str:
+    try:
+        return metrics.find_ffmpeg()
+    except MetricUnavailableError as error:
+        pytest.skip(str(error))
+
+
+def by_ffmpeg(
+    ffmpeg: str, folder: Path, originals: list[Any], decoded: list[Any], form: str, graph: str, log: str
+) -> str:
+    """What a filter of ffmpeg's writes of decoded (its first input) and original pictures."""
+    inputs = []
+    for name, pictures in (("decoded", decoded), ("original", originals)):
+        (folder / name).write_bytes(b"".join(p.tobytes() for p in pictures))
+        height, width = pictures[0].shape[:2]
+        inputs += ["-f", "rawvideo", "-pix_fmt", form, "-video_size", f"{width}x{height}", "-i", name]
+    command = [ffmpeg, "-v", "error", *inputs, "-lavfi", graph, "-f", "null", "-"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return (folder / log).read_text()
+
+
+def pair(amplitude: int, count: int = 3) -> tuple[list[Picture], list[Picture]]:
+    originals = [shifted(texture(), 2 * n) for n in range(count)]
+    return originals, [noisy(p, amplitude, seed) for seed, p in enumerate(originals)]
+
+
+def grey(pictures: list[Picture]) -> list[Any]:
+    return [luma(p).round().astype(np.uint8) for p in pictures]
+
+
+@pytest.mark.parametrize("amplitude", [2, 12, 60])
+def test_psnr_equals_ffmpeg_s(ffmpeg: str, tmp_path: Path, amplitude: int) -> None:
+    originals, decoded = pair(amplitude)
+    log = by_ffmpeg(ffmpeg, tmp_path, originals, decoded, "rgb24", "psnr=stats_file=log", "log")
+    theirs = [float(number) for number in re.findall(r"psnr_avg:([0-9.]+)", log)]
+    assert [psnr(a, b) for a, b in zip(originals, decoded, strict=True)] == pytest.approx(theirs, abs=0.006)
+    log = by_ffmpeg(ffmpeg, tmp_path, grey(originals), grey(decoded), "gray", "psnr=stats_file=log", "log")
+    theirs = [float(number) for number in re.findall(r"psnr_y:([0-9.]+)", log)]
+    planes = zip(grey(originals), grey(decoded), strict=True)
+    assert [psnr_y(a.astype(float), b.astype(float)) for a, b in planes] == pytest.approx(theirs, abs=0.006)
+
+
+@pytest.mark.parametrize(("blur", "near"), [(0, 0.001), (3, 0.012)])
+def test_ms_ssim_is_near_libvmaf_s(ffmpeg: str, tmp_path: Path, blur: int, near: float) -> None:
+    """Theirs halves with another filter, so it is not the same to the last digit."""
+    originals, decoded = pair(12)
+    if blur:
+        decoded = [cv2.GaussianBlur(p, (0, 0), blur) for p in originals]
+    graph = "libvmaf=log_path=log:log_fmt=json:feature=name=float_ms_ssim"
+    log = by_ffmpeg(ffmpeg, tmp_path, grey(originals), grey(decoded), "gray", graph, "log")
+    theirs = [frame["metrics"]["float_ms_ssim"] for frame in json.loads(log)["frames"]]
+    planes = zip(grey(originals), grey(decoded), strict=True)
+    ours = [ms_ssim(a.astype(float), b.astype(float)) for a, b in planes]
+    assert ours == pytest.approx(theirs, abs=near)
+    assert max(ours) < 0.995
+
+
+def test_vmaf_equals_libvmaf_s(ffmpeg: str, tmp_path: Path) -> None:
+    """Over another way: YUV made here and not by ffmpeg, the mean pooled by libvmaf."""
+    originals, decoded = pair(40)
+    planar = [
+        [av.VideoFrame.from_ndarray(p, format="rgb24").reformat(format="yuv420p").to_ndarray() for p in clip]
+        for clip in (originals, decoded)
+    ]
+    for name, clip in zip(("original", "decoded"), planar, strict=True):
+        (tmp_path / name).write_bytes(b"".join(p.tobytes() for p in clip))
+    raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", "192x192", "-i"]
+    graph = "libvmaf=model=version=vmaf_v0.6.1:log_path=log:log_fmt=json"
+    command = [ffmpeg, "-v", "error", *raw, "decoded", *raw, "original", "-lavfi", graph, "-f", "null", "-"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    pooled = json.loads((tmp_path / "log").read_text())["pooled_metrics"]["vmaf"]["mean"]
+    ours = vmaf(originals, decoded)
+    assert np.mean(ours) == pytest.approx(pooled, abs=0.3)
+    assert abs(np.mean(vmaf(decoded, originals)) - pooled) > 1, "the order of the two must matter, or this says nothing"
 
 
 def test_vmaf_falls_with_quality() -> None:

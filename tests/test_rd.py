@@ -1,11 +1,12 @@
 """benchmarks/rd.py on a short clip: real bytes, real scores, nothing measured twice, nothing lost."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from iwcodec.benchmarks import rd
+from iwcodec.benchmarks import metrics, rd
 from iwcodec.benchmarks.rd import CODECS, Plan, comparisons, mean_points, parse_codecs, parse_rates
 from iwcodec.benchmarks.scoring import make_scorer
 from iwcodec.errors import CodecError
@@ -113,10 +114,20 @@ def test_interrupted_runs_lose_nothing(short_clip: Path, tmp_path: Path, monkeyp
     assert set(left) == {("x264", 6), ("x264", 60), ("svtav1", 6)}
 
 
-def test_more_metrics_are_measured_anew(short_clip: Path, tmp_path: Path) -> None:
-    rd.run([short_clip], plan(tmp_path, ("x264",), (6.0,)), make_scorer(["psnr"]))
+def test_a_further_metric_is_added(short_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = points_of(rd.run([short_clip], plan(tmp_path, ("x264",), (6.0,)), make_scorer(["psnr"])))["x264", 6]
+    measured: list[Sequence[str]] = []
+    measure = metrics.measure
+    monkeypatch.setattr(metrics, "measure", lambda a, b, wanted: measured.append(wanted) or measure(a, b, wanted))
     results = rd.run([short_clip], plan(tmp_path, ("x264",), (6.0,)), make_scorer(["psnr", "ssim"]))
-    assert points_of(results)["x264", 6]["scores"].keys() == {"psnr_rgb", "psnr_y", "ssim"}
+    point = points_of(results)["x264", 6]
+    assert measured == [["ssim"]]
+    assert point["scores"].keys() == {"psnr_rgb", "psnr_y", "ssim"}
+    assert point["scores"].items() >= once["scores"].items()
+    # With fewer metrics wanted, nothing is lost and nothing coded.
+    monkeypatch.setattr(rd, "encode_rival", None)
+    again = rd.run([short_clip], plan(tmp_path, ("x264",), (6.0,)), make_scorer(["psnr"]))
+    assert points_of(again)["x264", 6] == point
 
 
 def made_up(curves: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
