@@ -148,11 +148,22 @@ class Budget:
 def plan_for(
     survey: Survey, pictures: Pictures, runtime: Runtime, budget: Budget, tell: Callable[[str, float], None]
 ) -> Coded:
-    """The sources that rebuild the clip best within the budget, or the cheapest there are where it is too small."""
+    """The sources that rebuild the clip best within the budget, or the cheapest there are where it is too small.
+
+    An option that turns out dearer than its trial said makes room for the next best."""
     trials = Trials(survey, pictures, runtime, budget, tell)
-    best = max((climb(trials.quality, len(trials.options), start) for start in trials.starts()), key=trials.quality)
-    plan = trials.plans[best]
-    return fitted(plan, pictures, runtime.info.size, trials.left(plan))
+    for start in trials.starts():
+        climb(trials.quality, len(trials.options), start)
+    least: Coded | None = None
+    for index in trials.best_first():
+        plan = trials.plans[index]
+        coded = fitted(plan, pictures, runtime.info.size, trials.left(plan))
+        if coded.size <= trials.left(plan) * (1 + CLOSE):
+            return coded
+        least = coded if least is None else min(least, coded, key=lambda found: found.size)
+    if least is None or len(least.plan.frames) > 1:
+        least = fitted(trials.options[0], pictures, runtime.info.size, trials.left(trials.options[0]))
+    return least
 
 
 class Trials:
@@ -212,6 +223,11 @@ class Trials:
             self._scores[index] = self._rebuilt(self._code(plan)) if affordable else -math.inf
             self._tell("choosing sources", min(1.0, len(self._scores) / 6))
         return self._scores[index]
+
+    def best_first(self) -> list[int]:
+        """The options that were found affordable, by what they rebuild."""
+        tried = [index for index, score in self._scores.items() if score > -math.inf]
+        return sorted(tried, key=lambda index: -self._scores[index])
 
     def _cost(self, plan: Plan) -> float:
         """Bytes of the sources over the whole clip."""
