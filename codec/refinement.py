@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .media import Picture
+from .models.flow import flow_estimator
 from .models.runtime import Keypoints, Source
 from .quality import psnr
 
@@ -109,7 +110,7 @@ class KeypointFit:
         self._most = references
         self._rounds = rounds
         self._both_ways = both_ways
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = flow_estimator(0 if both_ways else 1)
         self._correction: NDArray[np.float64] | None = None
         self._references: dict[int, tuple[Source, Reference]] = {}
         self.gram: NDArray[np.float64] | None = None

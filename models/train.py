@@ -37,7 +37,7 @@ from .network import ImplicitWarp, Sources
 from .perceptual import PerceptualLoss
 from .runtime_torch import load_weights
 
-EMA = 0.999
+EMA = 0.997
 CHECKPOINT_SECONDS = 240
 DROP_CHANCE = 0.1
 """Semantic dropout: share of samples that lose the cells of a facial region in every source."""
