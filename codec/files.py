@@ -4,6 +4,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,29 @@ from .encoder import Encoder, EncoderSettings
 from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
 from .media import Picture
 from .models.runtime import ModelInfo, Runtime, load_runtime
-from .motion import Quantiser
+from .motion import MotionCoder, Quantiser
+from .motion_rdo import MotionQuantiser, Quadratic
 from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
 from .quality import psnr
 from .ratecontrol import (
     FITTED_MOTION,
+    MOTION_KBPS,
+    MOTION_SHARE,
+    Budget,
     Coded,
     affordable_motion,
     before,
     best_active,
     code,
     drawn_frames,
+    fitted,
+    motion_bytes,
     plan_for,
     sparse_plan,
     wanted,
 )
-from .refinement import KeypointFit
+from .refinement import KeypointFit, hold, unknowns
 from .selection import Survey, thumbnail
 
 AUTO_GAIN_DB = 0.12
@@ -43,6 +50,8 @@ AUTO_SOURCES_KBPS = 1.5
 SOURCE_BYTES = 450
 """What a further source costs, roughly; measured in benchmarks."""
 MOST_SOURCES = 32
+SHOWN_SHARE = 1e-6
+"""What keypoints weigh in frames that are sources: nothing, but that something has to be chosen."""
 LOOKS = (0, 0, 1, 3)
 """For each effort, how often a frame is rebuilt and its keypoints corrected."""
 CHUNK_S = 2.0
@@ -153,9 +162,14 @@ def encode(
         judges = dict(wanted(drawn_frames(len(survey.keypoints)), video.pictures, hold=True))
         active = best_active(coded, survey, judges, runtime)
     if options.effort:
-        survey = Survey(survey.thumbnails, refined(video, survey, coded, active, runtime, options.effort, tell))
-    quantiser, _ = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
-    settings = replace(settings, quantiser=quantiser)
+        quadratics = fitted_motion(video, survey, coded, active, runtime, options.effort, tell)
+        survey = Survey(survey.thumbnails, quantised_motion(quadratics, settings, video, options))
+        if rate_is_given(options):
+            spent = motion_bytes(survey.keypoints, settings.message_frames, settings.quantiser) + HEADER_BYTES
+            coded = fitted(coded.plan, video.pictures, options.size, given_bytes(options, video, survey) - spent)
+    else:
+        quantiser, _ = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
+        settings = replace(settings, quantiser=quantiser)
     encoder = Encoder(runtime, settings)
     header = make_header(runtime.info, settings, video, len(survey.keypoints), active)
     track = open_audio(video, options, len(survey.keypoints))
@@ -226,12 +240,14 @@ def code_sources(
     video: _Input, survey: Survey, runtime: Runtime, settings: EncoderSettings, options: EncodeOptions, tell: Progress
 ) -> Coded:
     """Further passes: choose the frames that become sources, and encode them."""
-    seconds = len(survey.keypoints) / float(video.info.fps)
-    if options.kbps is not None and options.sources is None:
-        _, spent = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
-        spent = round(spent * FITTED_MOTION) + HEADER_BYTES if options.effort else spent + HEADER_BYTES
-        return plan_for(survey, video.pictures, runtime, options.kbps * 125 * seconds - spent, tell)
+    if rate_is_given(options):
+        _, motion = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
+        if options.effort:
+            motion = min(motion * FITTED_MOTION, most_motion(options, video) * len(survey.keypoints))
+        budget = Budget(given_bytes(options, video, survey) - HEADER_BYTES, motion)
+        return plan_for(survey, video.pictures, runtime, budget, tell)
     tell("coding sources", 0.0)
+    seconds = len(survey.keypoints) / float(video.info.fps)
     if options.sources is not None:
         plan = sparse_plan(survey, options.sources)
     else:
@@ -240,25 +256,55 @@ def code_sources(
     return code(plan, wanted(plan.frames, video.pictures, hold=True), options.size)
 
 
-def refined(
+def fitted_motion(
     video: _Input, survey: Survey, coded: Coded, active: int, runtime: Runtime, effort: int, tell: Progress
-) -> NDArray[np.float32]:
-    """Another pass: keypoints of every frame, fitted to its motion from the sources that will rebuild it."""
+) -> Iterator[Quadratic]:
+    """Another pass: keypoints of every frame, fitted to its motion from the sources that will rebuild it, and what
+    errors of them cost: next to nothing in frames that are shown as they came."""
     decoder, fit = Decoder(runtime, capacity=MOST_SOURCES, active=active), KeypointFit(LOOKS[effort])
-    keypoints = survey.keypoints.copy()
+    pictures = video.pictures()
     shown, sent = set(coded.plan.frames), 0
-    for number, picture in enumerate(video.pictures()):
-        if number >= len(keypoints):
-            break
+    # A file that has grown shorter since the first pass ends with the motion that was found then.
+    for number, detected in enumerate(survey.keypoints):
+        picture = next(pictures, None)
         due = before(coded.packets, coded.plan, number + 1)
         for packet in coded.packets[sent:due]:
             decoder.add_source(packet)
         sent = due
-        if number not in shown:
-            keypoints[number] = fit.frame(picture, keypoints[number], decoder)
+        if picture is None or number in shown:
+            yield Quadratic(unknowns(detected), np.diag(hold(detected.size)) * SHOWN_SHARE)
+        else:
+            keypoints = fit.frame(picture, detected, decoder)
+            yield Quadratic(unknowns(keypoints), np.diag(hold(detected.size)) if fit.gram is None else fit.gram)
         if number % 10 == 0:
-            tell("fitting the motion", number / len(keypoints))
-    return keypoints
+            tell("fitting the motion", number / len(survey.keypoints))
+
+
+def rate_is_given(options: EncodeOptions) -> bool:
+    return options.kbps is not None and options.sources is None
+
+
+def given_bytes(options: EncodeOptions, video: _Input, survey: Survey) -> float:
+    """What the whole video may take."""
+    assert options.kbps is not None
+    return options.kbps * 125 * len(survey.keypoints) / float(video.info.fps)
+
+
+def most_motion(options: EncodeOptions, video: _Input) -> float:
+    """Bytes a frame that the motion may take."""
+    share = MOTION_SHARE * options.kbps if options.kbps is not None and rate_is_given(options) else MOTION_KBPS
+    return min(MOTION_KBPS, share) * 125 / float(video.info.fps)
+
+
+def quantised_motion(
+    frames: Iterator[Quadratic], settings: EncoderSettings, video: _Input, options: EncodeOptions
+) -> NDArray[np.float32]:
+    """Keypoints (n, K, 3) as they will be decoded: bounded message by message."""
+    most, quantiser = most_motion(options, video), settings.quantiser
+    chooser, levels = MotionQuantiser(MotionCoder(load_tables()), quantiser), []
+    while message := list(islice(frames, settings.message_frames)):
+        levels.append(chooser.message(message, most * len(message)))
+    return quantiser.dequantise(np.concatenate(levels))
 
 
 def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frames: int, active: int) -> Header:

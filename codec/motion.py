@@ -30,8 +30,8 @@ MOST_FRAMES = 256
 class Quantiser:
     """Keypoints (..., K, 3) <-> integer levels. Steps in [-1, 1] units for places, in 0..1 for strengths."""
 
-    step_xy: float = 1 / 96
-    step_strength: float = 1 / 24
+    step_xy: float = 1 / 120
+    step_strength: float = 1 / 30
 
     @property
     def steps(self) -> NDArray[np.float32]:

@@ -39,8 +39,10 @@ DENSE_PRESET = 8
 MOTION_KBPS = 2.0
 """Lively motion is quantised more coarsely where it would take more."""
 COARSER = (1.0, 1.35, 1.8, 2.4)
-FITTED_MOTION = 1.15
-"""Keypoints fitted to the motion take about so many times the bytes of those detected."""
+MOTION_SHARE = 0.5
+"""Of a bitrate that is asked for, the motion may take so much."""
+FITTED_MOTION = 0.8
+"""Keypoints fitted to the motion, and quantised for it, take about so many times the bytes of those detected."""
 WINDOW = 200
 """Frames of the stretch that dense plans are tried on."""
 JUDGES = 12
@@ -130,13 +132,27 @@ def affordable_motion(keypoints: NDArray[np.float32], message_frames: int, fps: 
     return quantiser, spent
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that sources and motion together may take."""
+
+    total: float
+    motion: float = 0.0
+    """What the motion should take where no frame is shown as it came."""
+
+    def sources(self, shown: float) -> float:
+        """What is left for the sources where this share of the frames is shown as it came, and needs no motion."""
+        return self.total - self.motion * (1 - shown)
+
+
 def plan_for(
-    survey: Survey, pictures: Pictures, runtime: Runtime, budget: float, tell: Callable[[str, float], None]
+    survey: Survey, pictures: Pictures, runtime: Runtime, budget: Budget, tell: Callable[[str, float], None]
 ) -> Coded:
-    """The sources that rebuild the clip best in `budget` bytes, or the cheapest there are where it is too small."""
+    """The sources that rebuild the clip best within the budget, or the cheapest there are where it is too small."""
     trials = Trials(survey, pictures, runtime, budget, tell)
     best = max((climb(trials.quality, len(trials.options), start) for start in trials.starts()), key=trials.quality)
-    return fitted(trials.plans[best], pictures, runtime.info.size, budget)
+    plan = trials.plans[best]
+    return fitted(plan, pictures, runtime.info.size, trials.left(plan))
 
 
 class Trials:
@@ -147,7 +163,7 @@ class Trials:
         survey: Survey,
         pictures: Pictures,
         runtime: Runtime,
-        budget: float,
+        budget: Budget,
         tell: Callable[[str, float], None],
     ) -> None:
         self._survey, self._runtime = survey, runtime
@@ -169,13 +185,18 @@ class Trials:
 
     def starts(self) -> set[int]:
         """Where to start climbing: the richest option that the budget buys at the usual quality, and at a poor one."""
-        return {self._richest(self._budget), self._richest(self._budget * math.exp(CRF_STEP * (POOR_CRF - CRF)))}
+        return {self._richest(1.0), self._richest(math.exp(CRF_STEP * (POOR_CRF - CRF)))}
 
-    def _richest(self, budget: float) -> int:
+    def left(self, plan: Plan) -> float:
+        """Bytes for the sources of a plan."""
+        return self._budget.sources(len(plan.frames) / self._count)
+
+    def _richest(self, share: float) -> int:
+        """The last option that costs no more than this share of what is left for it."""
         low, high = 0, len(self.options) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if self._cost(self.options[middle]) <= budget:
+            if self._cost(self.options[middle]) <= share * self.left(self.options[middle]):
                 low = middle
             else:
                 high = middle - 1
@@ -185,9 +206,9 @@ class Trials:
         """Mean PSNR of an option when it spends the budget; -inf where it cannot be had for it."""
         if index not in self._scores:
             plan = self.options[index]
-            plan = replace(plan, crf=crf_for(plan, self._cost(plan), self._budget))
+            plan = replace(plan, crf=crf_for(plan, self._cost(plan), self.left(plan)))
             self.plans[index] = plan
-            affordable = self._cost(plan) <= self._budget * TOO_DEAR
+            affordable = self._cost(plan) <= self.left(plan) * TOO_DEAR
             self._scores[index] = self._rebuilt(self._code(plan)) if affordable else -math.inf
             self._tell("choosing sources", min(1.0, len(self._scores) / 6))
         return self._scores[index]
@@ -232,6 +253,7 @@ def judged(coded: Coded, survey: Survey, judges: dict[int, Picture], decoder: De
         for packet in coded.packets[sent:due]:
             decoder.add_source(packet)
         sent = due
+        fit.forget()  # the judges are far apart
         fitted_to = fit.frame(judges[number], survey.keypoints[number], decoder)
         picture = decoder.picture(number, quantised(fitted_to))
         assert picture is not None

@@ -9,7 +9,7 @@ stream.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -32,6 +32,10 @@ HOLD_PLACE, HOLD_STRENGTH = 0.4, 0.05
 """Weights of the detector's word on each place and strength, in cells."""
 MEMORY = 0.8
 """Share of the last frame's correction that this frame's starts from: jitter does not pay."""
+SECOND = 0.15
+"""Weight of sources other than the nearest, which attention prefers."""
+CHOICE_SOFTNESS = 3.0
+"""Grey levels by which a source may be worse than another and still count."""
 SOFTNESS = 0.03
 """Distance ([-1, 1] units) at which a cell counts half: occlusions and bad flow must not pull."""
 ROUNDS = 3
@@ -108,11 +112,19 @@ class KeypointFit:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._correction: NDArray[np.float64] | None = None
         self._references: dict[int, tuple[Source, Reference]] = {}
+        self.gram: NDArray[np.float64] | None = None
+        """(3 K, 3 K): what errors of the keypoints fitted last cost, as a quadratic form of their `unknowns`; squared
+        [-1, 1] units, summed over the cells. None where there was nothing to fit to."""
 
     def frame(self, picture: Picture, detected: Keypoints, decoder: Receiver) -> Keypoints:
         """Keypoints (K, 3) of a picture that a decoder will rebuild; the detected ones choose the sources."""
         sources = decoder.nearest(detected)[: self._most]
+        held = self._correction
         keypoints = self.to_sources(picture, detected, sources)
+        nearest = decoder.nearest(keypoints)[: self._most]
+        if len(sources) > 1 and nearest[0] is not sources[0]:  # it is another one that attention will prefer
+            self._correction, sources = held, nearest
+            keypoints = self.to_sources(picture, detected, sources)
         references = [self._reference(source) for source in sources]
         grey, best = _grey(picture), (-np.inf, keypoints)
         for look in range(self._looks + 1 if self._looks and references else 0):
@@ -127,8 +139,12 @@ class KeypointFit:
         return keypoints
 
     def to_sources(self, picture: Picture, detected: Keypoints, sources: Sequence[Source]) -> Keypoints:
-        """Likewise, from these sources, and without looking at what is rebuilt."""
+        """Likewise, from these sources, the nearest first, and without looking at what is rebuilt."""
         return self.to_references(picture, detected, [self._reference(source) for source in sources[: self._most]])
+
+    def forget(self) -> None:
+        """What the last frame needed says nothing of the next."""
+        self._correction = None
 
     def skip(self, detected: Keypoints) -> Keypoints:
         """Keypoints of a frame that there is no time to fit: what the last one needed passes slowly."""
@@ -145,13 +161,15 @@ class KeypointFit:
         references: Sequence[Reference],
     ) -> Keypoints:
         """Keypoints that move what was rebuilt to where the picture has it."""
-        astray, sure = self._cells(grey, rebuilt)  # of each cell of the picture: where what belongs there is
+        flow = self._cells(grey, rebuilt)  # of each cell of the picture: where what belongs there is
+        planes = np.concatenate([flow.moved, flow.sure[:, None]], axis=1)
         found = unknowns(keypoints)
         gram, target = np.diag(hold(len(found))), np.zeros_like(found)
         for ref in references:
-            seen = _look_up(np.concatenate([astray, sure[:, None]], axis=1), CELLS + ref.moved(found))
+            seen = _look_up(planes, CELLS + ref.moved(found))
             weight = seen[:, 2] / (1 + np.square(seen[:, :2]).sum(1) / SOFTNESS**2) / len(references)
             _add(gram, target, ref.basis, -seen[:, :2], weight)
+        self.gram = gram
         return as_keypoints(found + np.linalg.solve(gram, target))
 
     def _reference(self, source: Source) -> Reference:
@@ -164,44 +182,75 @@ class KeypointFit:
         return known[1]
 
     def to_references(self, picture: Picture, detected: Keypoints, references: Sequence[Reference]) -> Keypoints:
+        self.gram = None
         if not references:
             return detected
         grey = _grey(picture)
         flows = [self._cells(ref.grey, grey) for ref in references]
+        if self._both_ways and len(references) > 1:
+            flows = _shared(flows)
         origins = [ref.basis @ by_axis(ref.unknowns) for ref in references]
         start = unknowns(detected)
         held = start if self._correction is None else start + MEMORY * self._correction
         found = held
         for _ in range(self._rounds):
             gram, target = np.diag(hold(len(held))), hold(len(held)) * held
-            for ref, origin, (moved, sure) in zip(references, origins, flows, strict=True):
-                missed = np.square(ref.moved(found) - moved).sum(1)
-                weight = sure / (1 + missed / SOFTNESS**2) / len(references)
-                _add(gram, target, ref.basis, moved + origin, weight)
+            for ref, origin, flow in zip(references, origins, flows, strict=True):
+                missed = np.square(ref.moved(found) - flow.moved).sum(1)
+                weight = flow.sure / (1 + missed / SOFTNESS**2) / len(references)
+                _add(gram, target, ref.basis, flow.moved + origin, weight)
             found = np.linalg.solve(gram, target)
-        self._correction = found - start
+        self._correction, self.gram = found - start, gram
         return as_keypoints(found)
 
-    def _cells(
-        self, source: NDArray[np.uint8], grey: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Where the source's cells have gone (GRID * GRID, 2), in [-1, 1] units, and how sure that is, 0..1."""
+    def _cells(self, source: NDArray[np.uint8], grey: NDArray[np.uint8]) -> "_Flow":
         there = self._flow.calc(source, grey, None)
-        agreed = self._agreement(there, grey, source) if self._both_ways else _likeness(there, grey, source)
-        moved = cv2.resize(there, (GRID, GRID), interpolation=cv2.INTER_AREA).reshape(-1, 2)
-        sure = cv2.resize(agreed, (GRID, GRID), interpolation=cv2.INTER_AREA).reshape(-1)
-        return moved * np.float32(2 / FLOW_SIZE), sure
+        error = None
+        if self._both_ways:
+            back = self._flow.calc(grey, source, None)
+            agreed = _agreement(there, back)
+            warped = cv2.remap(source, PIXELS + back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            error = _pooled(cv2.absdiff(grey, warped).astype(np.float32)).reshape(-1)
+        else:
+            agreed = _likeness(there, grey, source)
+        return _Flow(_pooled(there).reshape(-1, 2) * np.float32(2 / FLOW_SIZE), _pooled(agreed).reshape(-1), error)
 
-    def _agreement(
-        self, there: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
-        """1 where the flow of the other direction leads back, else 0."""
-        back = self._flow.calc(grey, source, None)
-        returned = cv2.remap(
-            back, PIXELS + there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(1e3, 1e3)
-        )
-        off = np.abs(there + returned)
-        return (off[..., 0] + off[..., 1] < AGREEMENT).astype(np.float32)
+
+@dataclass(frozen=True)
+class _Flow:
+    """Where the cells of a source have gone."""
+
+    moved: NDArray[np.float32]  # (GRID * GRID, 2), [-1, 1] units
+    sure: NDArray[np.float32]  # (GRID * GRID,), 0..1
+    error: NDArray[np.float32] | None
+    """(GRID * GRID,): grey levels that the source, brought to the cells of the picture by the flow, leaves there."""
+
+
+def _pooled(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(plane, (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _shared(flows: Sequence[_Flow]) -> list[_Flow]:
+    """The same flows, each cell surer the better its source shows what the picture has there, and in the first source
+    most: attention will take it from that one, and the others need not be right."""
+    errors = np.stack([flow.error for flow in flows if flow.error is not None])
+    shares = np.exp((errors.min(0) - errors) / CHOICE_SOFTNESS)
+    shares /= shares.sum(0)
+    found = []
+    shares[1:] *= SECOND
+    for flow, share in zip(flows, shares, strict=True):
+        at_source = _look_up(share[:, None], CELLS + flow.moved)
+        found.append(replace(flow, sure=flow.sure * at_source.reshape(-1) * len(flows)))
+    return found
+
+
+def _agreement(there: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 where the flow of the other direction leads back, else 0."""
+    returned = cv2.remap(
+        back, PIXELS + there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(1e3, 1e3)
+    )
+    off = np.abs(there + returned)
+    return (off[..., 0] + off[..., 1] < AGREEMENT).astype(np.float32)
 
 
 def _likeness(there: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.float32]:

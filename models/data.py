@@ -38,6 +38,9 @@ FRAMES = 120
 ANCHORS = 12
 """Frames of a clip that may be sources, evenly spaced."""
 
+NEAR = 5
+"""Frames, of those kept, within which one may be called near another."""
+
 SHORTEST = 8
 """Frames below which a clip, or a stretch of one between cuts, is left out."""
 
@@ -226,6 +229,9 @@ class SamplePlan:
     """Largest extra shift and scale of each picture on its own."""
     coded: float = 0.5
     """Chance that the sources of a sample carry compression damage."""
+    near: float = 0.0
+    """Chance that the driving frames lie within NEAR frames of a source, through the same window: a speaker who sits
+    still, or whom a source already shows, must be left as he is."""
 
 
 class Samples(IterableDataset[dict[str, Tensor]]):
@@ -267,12 +273,15 @@ class Samples(IterableDataset[dict[str, Tensor]]):
         if len(anchors) < sources:
             return None
         chosen = spread(anchors, sources, rng)
-        frames = rng.choice(group, size=self.plan.driving, replace=False)
+        near = rng.random() < self.plan.near
+        around = [f for f in group if abs(f - clip.anchors[chosen[0]]) <= NEAR] if near else group
+        frames = rng.choice(around, size=self.plan.driving, replace=len(around) < self.plan.driving)
         mirror = bool(rng.integers(2))
         colour = colour_change(rng)
         window = random_window(self.plan.zoom, rng)
-        views_d = [jitter_window(window, self.plan.wander, rng) for _ in frames]
-        views_s = [jitter_window(window, self.plan.wander, rng) for _ in chosen]
+        wander = 0.0 if near else self.plan.wander
+        views_d = [jitter_window(window, wander, rng) for _ in frames]
+        views_s = [jitter_window(window, wander, rng) for _ in chosen]
         damage = int(rng.integers(15, 50)) if rng.random() < self.plan.coded else None
         shown = clip.small if self.plan.size <= FLOW_SIZE else clip.frames
         pictures = [self.view(shown[f], v, mirror, colour, None) for f, v in zip(frames, views_d, strict=True)]

@@ -15,6 +15,7 @@ from .data import Clip, read_frames, square
 from .detector import fit
 from .fitting import Equations, equations, fit_keypoints, missed
 from .flow import FLOW_SIZE, correspond
+from .geometry import pose_distance
 from .network import ImplicitWarp
 
 
@@ -83,12 +84,13 @@ def reconstruct(
     small = [square(picture, FLOW_SIZE) for picture in pictures]
     rebuilt, bases, misses = [], [], []
     for number, driving in enumerate(keypoints):
-        distance = (library.keypoints[0] - driving).square().sum((1, 2))
-        near = distance.argsort()[:active]
+        near = pose_distance(driving - library.keypoints[0]).argsort()[:active]
         chosen = type(library)(*(part[:, near] for part in library))
         driving = driving[None]
         if fitted:
-            known = correspondences(chosen.basis, small[number], [small[sources[i]] for i in near.tolist()])
+            known = correspondences(
+                chosen.basis, small[number], [small[sources[i]] for i in near.tolist()], driving - chosen.keypoints[0]
+            )
             driving = fit_keypoints(known, driving, chosen.keypoints)
             if number not in sources:
                 miss = missed(known, driving, chosen.keypoints).norm(dim=-1) * known.weights
@@ -100,10 +102,13 @@ def reconstruct(
     return Rebuilt(to_pictures(torch.cat(rebuilt)), to_pictures(torch.cat(bases)), mean)
 
 
-def correspondences(basis: Tensor, driving: NDArray[np.uint8], sources: list[NDArray[np.uint8]]) -> Equations:
+def correspondences(
+    basis: Tensor, driving: NDArray[np.uint8], sources: list[NDArray[np.uint8]], change: Tensor
+) -> Equations:
     found = [correspond(driving, source) for source in sources]
     shift = torch.from_numpy(np.stack([f.shift for f in found]).astype(np.float32))
-    return equations(basis, shift[None], torch.from_numpy(np.stack([f.error for f in found])[None].astype(np.float32)))
+    error = torch.from_numpy(np.stack([f.error for f in found]).astype(np.float32))
+    return equations(basis, shift[None], error[None], change[None])
 
 
 def evaluate(

@@ -4,8 +4,8 @@ The graphs take and give uint8 pictures (B, H, W, 3), so that no caller repeats 
 
 - `detector`: picture of the detector's size -> keypoints (1, K, 3);
 - `source`: picture, keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis (1, M, 3 K);
-- `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> where each pixel looks in
-  each source (1, S, H, W, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, H, W), features;
+- `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> where each pixel looks
+  in each source (1, S, H, W, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, H, W), features;
 - `paint`: the sources as sampled there (1, S, H, W, 3), shares, features -> picture.
 
 Between the last two the caller samples the sources: OpenCV does it ten times quicker than ONNX Runtime's GridSample.
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -29,6 +31,8 @@ from .runtime_torch import TorchRuntime, to_uint8
 
 OPSET = 17
 TOLERANCE = 1e-3
+SMALL = 100_000
+"""Weights of fewer values stay as they are: together they are few, and the last layers are the touchy ones."""
 
 
 class DetectorGraph(nn.Module):
@@ -121,13 +125,12 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
     keypoints = torch.rand(1, config.keypoints, 3)
     with torch.no_grad():
         of_source = SourceGraph(network)(pixels, keypoints)
-    several: tuple[Tensor, ...] = tuple(
-        x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source)
-    )
+    several: tuple[Tensor, ...] = tuple(x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source))
     with torch.no_grad():
         _, shares, features = LookGraph(network)(keypoints, *several)
     write = graph_writer(model, folder)
     write("detector", DetectorGraph(network), (small,), ["picture"], ["keypoints"], {})
+    store_halves(folder / f"{model}.detector.onnx")
     write(
         "source",
         SourceGraph(network),
@@ -144,6 +147,22 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
     free = dict.fromkeys(["sampled", "shares"], of_sources)
     names = ["sampled", "shares", "features"]
     write("paint", PaintGraph(network), (sampled, shares, features), names, ["picture"], free)
+
+
+def store_halves(file: Path) -> None:
+    """Store a graph's large weights as fp16. ONNX Runtime widens them again when it loads the graph, so that only the
+    file is smaller; the detector's is the largest, and its keypoints move by less than a tenth of a pixel."""
+    model = onnx.load(str(file))
+    for weights in list(model.graph.initializer):
+        values = onnx.numpy_helper.to_array(weights)
+        if values.dtype != np.float32 or values.size < SMALL or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        stored = onnx.numpy_helper.from_array(values.astype(np.float16), f"{weights.name}_half")
+        widened = onnx.helper.make_node("Cast", [stored.name], [weights.name], to=onnx.TensorProto.FLOAT)
+        model.graph.initializer.remove(weights)
+        model.graph.initializer.append(stored)
+        model.graph.node.insert(0, widened)
+    onnx.save(model, str(file))
 
 
 def graph_writer(model: str, folder: Path) -> Callable[..., None]:

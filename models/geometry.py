@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 
+STRENGTH_WEIGHT = 0.02
+"""A strength is in 0..1, places are in [-1, 1]; a full swing of one counts as a move of a seventh of the picture."""
 GAUSSIAN_VARIANCE = 0.01
 """Of the spatial keypoint maps, in [-1, 1] units (paper, section 3.1)."""
 
@@ -44,6 +46,17 @@ def moved(basis: Tensor, change: Tensor) -> Tensor:
     return with_place @ change[..., :2] + torch.cat([right @ strength, down @ strength], dim=-1)
 
 
+def pose_distance(change: Tensor) -> Tensor:
+    """Changes of keypoints (..., K, 3) -> mean squared distance (...), in squared [-1, 1] units."""
+    return (change[..., :2].square().sum(-1) + STRENGTH_WEIGHT * change[..., 2].square()).mean(-1)
+
+
+def second(change: Tensor) -> Tensor:
+    """Changes from sources to driving keypoints (..., S, K, 3) -> 0 for the nearest source, 1 for others (..., S)."""
+    distance = pose_distance(change)
+    return (distance > distance.amin(-1, keepdim=True)).to(change.dtype)
+
+
 PRIOR_DIMS = 4
 
 
@@ -64,6 +77,8 @@ class GeometricPrior(nn.Module):
     query cell p and key cell p' gets -a |p - u(p')|^2 - sum_k w_k(p') b_k log(1 + d_k / e), where d_k is how far
     keypoint k is (in place and strength) from its driving self. The logarithm makes the choice among sources
     scale-free: half as far is always the same factor better, for a speaker who sits still and for one who walks.
+    Sources other than the nearest in pose pay a further cost: it is the nearest that senders fit the keypoints to, and
+    two pictures of a mouth that are not quite in the same place blend into none.
 
     All of it is a dot product of `PRIOR_DIMS` more query and key dimensions, so every attention kernel takes it
     unchanged. The weights depend on the source alone and are computed once.
@@ -76,6 +91,7 @@ class GeometricPrior(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(-0.5))  # a, per squared cell
         self.log_cost = nn.Parameter(torch.zeros(config.keypoints + 1))  # b; the last is the background's
         self.log_strength = nn.Parameter(torch.full((config.keypoints,), -4.0))  # a strength against a place
+        self.log_second = nn.Parameter(torch.tensor(0.4))  # cost of the sources other than the nearest
         self.log_still = nn.Parameter(torch.tensor(-9.5))  # e: about a pixel of 256, squared
 
     def membership(self, keypoints: Tensor, side: int, parts: Tensor) -> Tensor:
@@ -94,7 +110,8 @@ class GeometricPrior(nn.Module):
         distance = torch.cat([distance, distance.mean(-1, keepdim=True)], dim=-1)
         cost = self.log_cost.exp() * torch.log1p(distance / self.log_still.exp())
         place = cell_centres(side, driving) + moved(basis, change)
-        return PriorTerms(place * (side / 2), (membership @ cost[..., None])[..., 0])
+        cost = (membership @ cost[..., None])[..., 0] + self.log_second.exp() * second(change)[..., None]
+        return PriorTerms(place * (side / 2), cost)
 
     def query_dims(self, side: int, like: Tensor) -> Tensor:
         """(side * side, 4): the dimensions added to the queries."""

@@ -18,6 +18,9 @@ PRIOR_STILL = 0.03
 PRIOR_DOUBT = 8.0
 """Grey levels: a flow that leaves such a difference counts half."""
 
+UNSEEN = (1.5 / 255) ** 2
+"""Squared error that is as good as none."""
+
 LANDMARK_SIDE = 32
 LANDMARK_STRENGTH = 2.0
 LANDMARK_HEAT = 0.3
@@ -32,6 +35,8 @@ class LossWeights:
 
     l1: float = 10.0
     base: float = 5.0
+    decibels: float = 0.0
+    """Mean over pictures of log10 of the squared error: a decibel counts alike for calm speakers and lively ones."""
     match: float = 0.3
     """Cross-entropy of the pooled attention against the flow (per cell, in nats)."""
     place: float = 0.5
@@ -56,6 +61,11 @@ class Teacher:
 
     shift: Tensor  # (B, S, G * G, 2), [-1, 1] units
     share: Tensor  # (B, S, G * G): how much of the cell each source should give; 0 where nothing is known
+
+
+def decibel_loss(picture: Tensor, target: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) -> minus a tenth of their mean PSNR, flat where errors cannot be seen."""
+    return ((picture - target).square().mean((1, 2, 3)) + UNSEEN).log10().mean()
 
 
 def teach(shift: Tensor, error: Tensor, side: int) -> Teacher:

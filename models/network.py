@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .attention import Extras, coarse_logits, dense_attention, hierarchical_attention
 from .config import ModelConfig
-from .detector import KeypointDetector
+from .detector import KeypointDetector, fit
 from .geometry import PRIOR_DIMS, GeometricPrior, cell_centres, gaussian_maps
 from .layers import ResidualBlock, UNet, zero_init
 
@@ -85,21 +85,25 @@ class KeyNet(nn.Module):
 
 
 class BasisNet(nn.Module):
-    """Source picture and keypoint maps -> motion basis. Motion is smooth: it works at half the grid."""
+    """Source picture and keypoint maps -> motion basis.
+
+    Motion is smooth and a matter of the whole figure: it works on a small grid, of the picture as the detector sees it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.size = config.detector_size
         self.cell = 2 * config.cell
         self.unet = UNet(3 * self.cell**2 + config.keypoints, config.basis_widths)
         self.head = nn.Conv2d(config.basis_widths[0], 3 * config.keypoints, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    def forward(self, picture: Tensor, keypoints: Tensor) -> Tensor:
-        """(B, 3, H, W), (B, K, 3) -> (B, M, 3 K), to which the memberships are added."""
-        cells_ = F.pixel_unshuffle(picture, self.cell) - 0.5
-        features = self.unet(torch.cat([cells_, gaussian_maps(keypoints, cells_.shape[-1])], dim=1))
-        return cells(F.interpolate(self.head(features), scale_factor=2.0, mode="bilinear", align_corners=False))
+    def forward(self, picture: Tensor, keypoints: Tensor, side: int) -> Tensor:
+        """(B, 3, H, W), (B, K, 3) -> (B, side * side, 3 K), to which the memberships are added."""
+        folded = F.pixel_unshuffle(fit(picture, self.size), self.cell) - 0.5
+        maps = self.head(self.unet(torch.cat([folded, gaussian_maps(keypoints, folded.shape[-1])], dim=1)))
+        return cells(F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False))
 
 
 class Decoder(nn.Module):
@@ -181,7 +185,7 @@ class ImplicitWarp(nn.Module):
     def motion_basis(self, picture: Tensor, keypoints: Tensor, membership: Tensor) -> Tensor:
         """(B, M, 3 K): see geometry.moved."""
         along = F.pad(membership[..., :-1], (0, 2 * self.config.keypoints))
-        return along + self.basis_net(picture, keypoints)
+        return along + self.basis_net(picture, keypoints, self.side(picture))
 
     def generate(
         self,

@@ -42,6 +42,9 @@ CHECKPOINT_SECONDS = 240
 DROP_CHANCE = 0.1
 """Semantic dropout: share of samples that lose the cells of a facial region in every source."""
 DROP_RADIUS = 0.25
+RULING_PACE = 10.0
+STRENGTH_NOISE = 4.0
+"""Strengths are quantised so many times as coarsely as places."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Stage:
     fitted: float = 0.0
     """Share of the driving frames rebuilt from fitted keypoints, as a sender with time to spare sends them."""
     noise: float = 0.0
-    """Largest error of driving keypoints, as a quantiser makes it, when pictures are made."""
+    """Largest error of driving places, as a quantiser makes it, when pictures are made."""
+    keep_norms: bool = False
+    """Batch norms use, and keep, what they have seen so far: a few large pictures are a poor sample of all."""
     validate_every: int = 500
 
 
@@ -126,10 +131,8 @@ class Objective(nn.Module):
         repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
         side = network.side(target)
         shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
-        terms = network.prior.terms(
-            repeated.membership, repeated.basis, repeated.keypoints, of_driving[:, None], side
-        )
-        known = fitting.equations(repeated.basis, shift, error)
+        terms = network.prior.terms(repeated.membership, repeated.basis, repeated.keypoints, of_driving[:, None], side)
+        known = fitting.equations(repeated.basis, shift, error, of_driving[:, None] - repeated.keypoints)
         fitted = fitting.fit_keypoints(known, of_driving, repeated.keypoints)
         found = {
             "fit": losses.fit_loss(fitting.missed(known, fitted, repeated.keypoints), known.weights, side),
@@ -148,18 +151,20 @@ class Objective(nn.Module):
             repeated,
             dense=side <= 16,
             dropped=drop_region(repeated.keypoints, side) if self.training else None,
-            want_logits=True,
+            want_logits=bool(stage.weights.match),
         )
-        assert out.coarse_logits is not None
         fine = min(side, data.GRID)
-        taught_fine, taught = losses.teach(shift, error, fine), losses.teach(shift, error, side // 2)
+        taught_fine = losses.teach(shift, error, fine)
         found |= {
             "l1": (out.picture - target).abs().mean(),
             "base": (out.base - target).abs().mean(),
-            "match": losses.match_loss(out.coarse_logits, taught, side // 2),
+            "decibels": losses.decibel_loss(out.picture, target),
             "place": losses.place_loss(out.warp, taught_fine, fine),
             "choice": losses.choice_loss(out.warp, taught_fine, fine),
         }
+        if out.coarse_logits is not None:
+            taught = losses.teach(shift, error, side // 2)
+            found["match"] = losses.match_loss(out.coarse_logits, taught, side // 2)
         if self.perceptual is not None and stage.weights.perceptual:
             found["perceptual"] = self.perceptual(out.picture, target)
         return found, out.picture, target
@@ -168,7 +173,7 @@ class Objective(nn.Module):
         """Driving keypoints (B, K, 3) that pictures are made from."""
         chosen = torch.rand(len(detected), 1, 1, device=detected.device) < stage.fitted
         sent = torch.where(chosen, fitted.detach(), detected)
-        return sent + (torch.rand_like(sent) * 2 - 1) * stage.noise
+        return sent + (torch.rand_like(sent) * 2 - 1) * sent.new_tensor([1, 1, STRENGTH_NOISE]) * stage.noise
 
     def moved(self, target: Tensor) -> tuple[Tensor, Tensor]:
         affine = losses.random_affine(target.shape[0], target)
@@ -209,7 +214,7 @@ class Run:
         self.discriminator: PatchDiscriminator | None = None
         if any(stage.weights.adversarial for stage in config.stages):
             self.discriminator = PatchDiscriminator().to(self.device)
-        self.optimizer = torch.optim.Adam(self.network.parameters())
+        self.optimizer = torch.optim.Adam(parameter_groups(self.network))
         self.critic_optimizer = (
             torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999)) if self.discriminator else None
         )
@@ -260,8 +265,10 @@ class Run:
         weights = stage.weights
         rate = learning_rate(stage, self.step)
         for group in self.optimizer.param_groups:
-            group["lr"], group["betas"] = rate, stage.betas
+            group["lr"], group["betas"] = rate * group["scale"], stage.betas
         self.network.train()
+        if stage.keep_norms:
+            keep_norms(self.network)
         found, rebuilt, target = objective(batch, stage)
         if self.discriminator is not None and weights.adversarial:
             self.discriminator.requires_grad_(False)
@@ -302,6 +309,20 @@ class Run:
             slow.lerp_(fast, 1 - keep)
         for kept, seen in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(seen)
+
+
+def parameter_groups(network: ImplicitWarp) -> list[dict[str, Any]]:
+    """The few numbers that rule the attention (the geometric prior's, temperature, focus) are logarithms with a long
+    way to go; an optimiser that moves everything at one pace leaves them where they started."""
+    ruling = [p for name, p in network.named_parameters() if name.startswith(("prior.", "log_"))]
+    others = [p for name, p in network.named_parameters() if not name.startswith(("prior.", "log_"))]
+    return [{"params": others, "scale": 1.0}, {"params": ruling, "scale": RULING_PACE}]
+
+
+def keep_norms(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def learning_rate(stage: Stage, step: int) -> float:

@@ -114,3 +114,15 @@ def test_batches_have_the_planned_shapes(tmp_path: Path):
     assert batch["shift"].shape == (3, 2, sources, data.GRID, data.GRID, 2)
     assert batch["driving"].dtype == torch.float32
     assert 0 <= batch["driving"].min() <= batch["driving"].max() <= 1
+
+
+def test_near_frames_are_near_a_source(tmp_path: Path):
+    clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 60, 3), "c"), tmp_path / "cache", 64)
+    assert clip is not None
+    plans = [SamplePlan(64, 1, 3, max_sources=1, coded=0.0, near=near) for near in (0.0, 1.0)]
+    shifts = []
+    for plan in plans:
+        samples = Samples([clip], plan, 1)
+        drawn = [samples.draw(clip, 1, np.random.default_rng(seed)) for seed in range(8)]
+        shifts.append(np.mean([np.abs(d["driving"] - d["sources"]).mean() for d in drawn if d]))
+    assert shifts[1] < 0.7 * shifts[0]

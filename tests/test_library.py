@@ -6,7 +6,9 @@ from iwcodec.models.runtime import Source
 def source(x: float, strength: float = 0.5) -> Source:
     keypoints = np.full((4, 3), x, np.float32)
     keypoints[:, 2] = strength
-    return Source(np.zeros((8, 8, 3), np.uint8), keypoints, None, np.zeros((4, 21), np.float32), np.zeros((4, 60), np.float32))
+    return Source(
+        np.zeros((8, 8, 3), np.uint8), keypoints, None, np.zeros((4, 21), np.float32), np.zeros((4, 60), np.float32)
+    )
 
 
 def test_pose_distance_counts_places_more_than_strengths():

@@ -126,3 +126,11 @@ def test_landmark_loss_counts_known_landmarks_alone():
     assert far > distance + 1
     landmarks[0, 1, 2] = 0.5
     assert losses.landmark_loss(keypoints, heat, landmarks) == pytest.approx(distance + 1, rel=1e-3)
+
+
+def test_decibels_count_alike_at_every_quality():
+    target = torch.rand(2, 3, 8, 8)
+    noise = torch.randn(2, 3, 8, 8)
+    found = [losses.decibel_loss(target + level * noise, target) for level in (0.2, 0.1, 0.05)]
+    assert found[0] - found[1] == pytest.approx(float(found[1] - found[2]), abs=0.02)
+    assert losses.decibel_loss(target, target) == pytest.approx(float(torch.tensor(losses.UNSEEN).log10()))

@@ -8,6 +8,7 @@ from iwcodec.motion import Quantiser
 from iwcodec.ratecontrol import (
     CLOSE,
     CRF,
+    Budget,
     Plan,
     affordable_motion,
     before,
@@ -99,7 +100,7 @@ def test_the_budget_is_kept(budget: int):
 
 def test_more_bits_buy_more_sources():
     runtime = StubRuntime()
-    poor, rich = (plan_for(SURVEY, lambda: PICTURES, runtime, budget, silent) for budget in (900, 20_000))
+    poor, rich = (plan_for(SURVEY, lambda: PICTURES, runtime, Budget(budget), silent) for budget in (900, 20_000))
     assert poor.size <= 900 * (1 + CLOSE)
     assert rich.size <= 20_000 * (1 + CLOSE)
     # This network rebuilds nothing but brightness: whatever is no source looks bad, so sources are what pays.
@@ -108,6 +109,6 @@ def test_more_bits_buy_more_sources():
 
 
 def test_a_hopeless_budget_gives_the_least_there_is():
-    coded = plan_for(SURVEY, lambda: PICTURES, StubRuntime(), 10, silent)
+    coded = plan_for(SURVEY, lambda: PICTURES, StubRuntime(), Budget(10), silent)
     assert len(coded.packets) == 1
     assert coded.plan.crf == 63

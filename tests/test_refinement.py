@@ -77,7 +77,7 @@ def test_live_only_the_nearest_source_counts():
     live = live_fit().to_sources(moved(9, -5), near.keypoints, [near, wrong])
     alone = live_fit().to_sources(moved(9, -5), near.keypoints, [near])
     assert np.abs(live - alone).max() < 1e-6
-    assert np.abs(both - alone).max() > 0.01
+    assert np.abs(both - alone).max() > 1e-3  # a file hears the second too, a little
 
 
 def test_a_frame_without_time_keeps_what_the_last_one_needed():

@@ -63,10 +63,21 @@ def test_motion_only_stage_teaches_the_detector_alone(tmp_path: Path):
     run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
     before = {name: value.clone() for name, value in run.network.named_parameters()}
     losses = run.train_step(run.objective, one_batch(), plan)
-    assert set(losses) == {"prior", "landmark", "equivariance", "total"}
+    assert set(losses) == {"prior", "fit", "landmark", "equivariance", "total"}
     moved = {name.split(".")[0] for name, value in run.network.named_parameters() if not value.equal(before[name])}
     assert "detector" in moved
     assert not moved & {"decoder", "query_net", "value_net"}
+
+
+def test_norms_that_are_kept_do_not_change(tmp_path: Path):
+    plan = stage(5, warmup=1, keep_norms=True)
+    run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
+    before = {name: value.clone() for name, value in run.network.named_buffers()}
+    weights = {name: value.clone() for name, value in run.network.named_parameters()}
+    run.train_step(run.objective, one_batch(), plan)
+    assert before
+    assert all(value.equal(before[name]) for name, value in run.network.named_buffers())
+    assert any(not value.equal(weights[name]) for name, value in run.network.named_parameters())
 
 
 def test_adversarial_stage_trains_both_networks(tmp_path: Path):

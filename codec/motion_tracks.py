@@ -1,0 +1,53 @@
+"""Keypoint tracks of real clips, as files send them: what the motion coder's tables are made from.
+
+    python -m iwcodec.motion_tracks CLIPS... -o tracks.npz
+    python -m iwcodec.motion_tables tracks.npz -o codec/data/motion_tables.npz
+
+Every clip is framed, its sources chosen and its motion fitted and quantised as by `iwcodec encode`, without a bound on
+the rate. Since levels are chosen with the tables at hand, two rounds of both commands settle.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .encoder import EncoderSettings
+from .files import CHUNK_S, MOST_SOURCES, EncodeOptions, code_sources, fitted_motion, frame_input, survey_clip
+from .models.runtime import Runtime, load_runtime
+from .motion import MotionCoder
+from .motion_rdo import MotionQuantiser
+from .motion_tables import load_tables
+from .selection import Survey
+
+FRAMES = 100
+"""Frames taken of a clip."""
+
+
+def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> NDArray[np.float32]:
+    """Keypoints (n, K, 3) of the first frames of a clip, on the quantiser's grid. Raises CodecError."""
+
+    def tell(name: str, share: float) -> None:
+        pass
+
+    video = frame_input(clip, options, tell)
+    survey = survey_clip(video, runtime, tell)
+    survey = Survey(survey.thumbnails[:FRAMES], survey.keypoints[:FRAMES])
+    settings = EncoderSettings(max(1, round(CHUNK_S * video.info.fps)), live_sources=False, capacity=MOST_SOURCES)
+    coded = code_sources(video, survey, runtime, settings, options, tell)
+    frames = list(fitted_motion(video, survey, coded, len(coded.packets), runtime, options.effort, tell))
+    levels = MotionQuantiser(MotionCoder(load_tables()), settings.quantiser).message(frames, np.inf)
+    return settings.quantiser.dequantise(levels)
+
+
+def main(arguments: list[str]) -> None:
+    clips, target = arguments[: arguments.index("-o")], arguments[arguments.index("-o") + 1]
+    runtime, options = load_runtime(), EncodeOptions(sources=2)
+    tracks = {Path(clip).stem: track(Path(clip), runtime, options) for clip in clips}
+    np.savez_compressed(target, **tracks)  # type: ignore[arg-type]
+    print(f"{len(tracks)} tracks, {sum(map(len, tracks.values()))} frames")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
