@@ -255,7 +255,7 @@ def fitting(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[A
     """As in a call: to the nearest of the sources."""
     decoder, fit = library_of(runtime, pictures, ACTIVE), live_fit()
     pairs = zip(pictures, keypoints, strict=True)
-    return timed("keypoint fit", lambda pair: fit.frame(*pair, decoder), pairs)
+    return timed("keypoint fit", lambda pair: fit.frame(pair[0], pair[1], decoder), pairs)
 
 
 def rebuilding(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[Any], count: int) -> Stage:

@@ -59,15 +59,13 @@ class Camera:
         return self._pictures[number % len(self._pictures)]
 
 
-class Deferred:
-    """A runtime that only notes what is to be rebuilt: a picture that says where the note is. What a scenario shows is
-    then rebuilt in part, after it."""
+class Filming:
+    """A runtime that knows already what it would find in the camera's frames."""
 
     def __init__(self, runtime: Runtime, camera: Camera) -> None:
         self.info, self.device = runtime.info, runtime.device
         self._runtime = runtime
         self._camera = camera
-        self._notes: list[tuple[Keypoints, list[Source]]] = []
 
     def detect(self, picture: Picture) -> Keypoints:
         known = self._camera.keypoints.get(id(picture))
@@ -75,6 +73,20 @@ class Deferred:
 
     def prepare(self, picture: Picture) -> Source:
         return self._runtime.prepare(picture)
+
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
+        return self._runtime.reconstruct(keypoints, sources)
+
+
+class Deferred:
+    """A runtime that only notes what is to be rebuilt: a picture that says where the note is. What a scenario shows is
+    then rebuilt in part, after it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.info, self.device = runtime.info, runtime.device
+        self.detect, self.prepare = runtime.detect, runtime.prepare
+        self._runtime = runtime
+        self._notes: list[tuple[Keypoints, list[Source]]] = []
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
         self._notes.append((keypoints, list(sources)))
@@ -114,9 +126,12 @@ class End:
             self.shown.append((loop.time(), shown))
 
 
-def make_end(connection: Any, runtime: Runtime, executor: Executor, camera: Camera) -> End:
+def make_end(
+    connection: Any, runtime: Runtime, executor: Executor, camera: Camera, shows: Runtime | None = None
+) -> End:
+    """`shows`: the runtime of what is received, where it is another one."""
     feed = Feed(runtime, executor)
-    return End(feed, Link(connection, feed, runtime, executor), camera)
+    return End(feed, Link(connection, feed, shows or runtime, executor), camera)
 
 
 def run_simulated(
@@ -128,11 +143,11 @@ def run_simulated(
     look: Callable[[End, End, list[SimulatedConnection]], None] | None = None,
 ) -> tuple[End, End, Deferred, list[SimulatedConnection]]:
     """A call of two filming ends; `look` is called every second."""
-    deferred = Deferred(runtime, camera)
+    deferred, filming = Deferred(runtime), Filming(runtime, camera)
 
     async def work() -> tuple[End, End, Deferred, list[SimulatedConnection]]:
         connections = connection_pair(there, back)
-        a, b = (make_end(connection, deferred, AtOnce(), camera) for connection in connections)
+        a, b = (make_end(connection, filming, AtOnce(), camera, deferred) for connection in connections)
         tasks = [asyncio.create_task(task) for end in (a, b) for task in (end.film(), end.watch())]
         for connection in connections:
             await connection.start()

@@ -21,9 +21,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoder import NEW_POSE
 from ..framing import FaceDetector
-from ..library import Library, by_pose, pose_distance
+from ..library import by_pose
+from ..live import LiveSources, as_sent
 from ..media import Picture
 from ..models.runtime import Runtime, Source
 from ..motion import Quantiser
@@ -41,8 +41,6 @@ MOST_BACKLOG = 2
 """Units that may wait to be sent on any link before another picture becomes a source."""
 LATE_S = 0.05
 """A frame whose keypoints are found so long after it was taken is not fitted."""
-SOURCE_REST_S = 0.5
-PREVIEW_S = 1.0
 LOOK_S = 0.5
 """Between two looks for a face."""
 LOOKS_LOST = 3
@@ -123,7 +121,8 @@ class Feed:
         self._has_face = has_face
         self._links: list[Subscriber] = []
         self._sequence: SourceSequence | None = None
-        self._library = Library()
+        self._live = LiveSources(runtime)
+        self._library = self._live.library
         self._fit = live_fit()
         self._added = 0
         self._coding = asyncio.Lock()
@@ -205,9 +204,9 @@ class Feed:
             frame = FeedFrame(self.stamp_ms(captured_s), keypoints)
             for link in list(self._links):
                 link.take(frame)
-            if self._needs_source(keypoints):
-                self._start("source", SOURCE_REST_S, now, lambda picture=picture: self._add_source(picture))  # type: ignore[misc]
-            self._start("preview", PREVIEW_S, now, lambda keypoints=keypoints: self._show_preview(keypoints))  # type: ignore[misc]
+            nearest = self._library.nearest(keypoints)  # for every frame, as the receiver does: what is used stays
+            if not self._is_busy("judge") and self._live.due(captured_s):
+                self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, nearest, captured_s))
 
     def _keypoints_of(self, picture: Picture, captured_s: float, sources: list[Source]) -> NDArray[np.float32]:
         """In the executor. Found, and fitted to the motion from the nearest source where there is time for it."""
@@ -218,26 +217,35 @@ class Feed:
         nearest = [sources[n] for n in by_pose(sources, detected)[:LIVE_REFERENCES]]
         return self._fit.to_sources(picture, detected, nearest)
 
+    def _is_busy(self, name: str) -> bool:
+        running = self._jobs.get(name)
+        return running is not None and not running.done()
+
     def _start(self, name: str, rest_s: float, now_s: float, job: Callable[[], Awaitable[None]]) -> None:
         """Do something beside the frames, unless it is being done already or was within the last `rest_s`."""
-        running = self._jobs.get(name)
-        if (running is None or running.done()) and now_s - self._done_s.get(name, -math.inf) >= rest_s:
+        if not self._is_busy(name) and now_s - self._done_s.get(name, -math.inf) >= rest_s:
             self._done_s[name] = now_s
             self._jobs[name] = asyncio.create_task(_logged(job))
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def _needs_source(self, keypoints: NDArray[np.float32]) -> bool:
-        if any(link.backlog() > MOST_BACKLOG for link in self._links):
-            return False
-        nearest = self._library.nearest(keypoints, 1)
-        return not nearest or float(pose_distance(nearest[0].keypoints, keypoints)) > NEW_POSE
+    async def _judge(
+        self, picture: Picture, keypoints: NDArray[np.float32], nearest: list[Source], captured_s: float
+    ) -> None:
+        """Look at a frame as others will; the first one, and where it falls short and they are not behind, becomes a
+        source."""
+        if nearest:
+            judged = await self._run(partial(self._live.rebuild, picture, as_sent(keypoints, Quantiser()), nearest))
+            self.preview = judged.picture
+            if not self._live.wants(judged, captured_s) or any(link.backlog() > MOST_BACKLOG for link in self._links):
+                return
+        await self._add_source(picture, captured_s)
 
-    async def _add_source(self, picture: Picture) -> None:
+    async def _add_source(self, picture: Picture, captured_s: float) -> None:
         coded = await self._code(picture, still=False)
-        source = await self._run(lambda: self._runtime.prepare(coded))
-        self._library.add(self._added, source)
+        prepared = await self._run(partial(self._live.prepare, picture, coded))
+        self._live.add(self._added, prepared, captured_s)
         self._added += 1
 
     async def _code(self, picture: Picture, still: bool) -> Picture:
@@ -251,13 +259,6 @@ class Feed:
                 await self._run(lambda sequence=sequence: sequence.add(picture, still))  # type: ignore[misc]
             newest = self._sequence
             return await self._run(lambda: newest.add(picture, still))
-
-    async def _show_preview(self, keypoints: NDArray[np.float32]) -> None:
-        quantiser = Quantiser()
-        sent = quantiser.dequantise(quantiser.quantise(keypoints))
-        nearest = self._library.nearest(sent)
-        if nearest:
-            self.preview = await self._run(lambda: self._runtime.reconstruct(sent, nearest))
 
     async def _look(self, picture: Picture) -> None:
         found = await self._run(lambda: self._find_face(picture))

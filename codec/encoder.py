@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .library import CAPACITY, Library, pose_distance
+from .library import CAPACITY
+from .live import LiveSources, as_sent
 from .media import Picture
 from .models.runtime import Runtime
 from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
 from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket
+from .refinement import live_fit
 from .sources import SourceEncoder
 
 
@@ -23,14 +25,12 @@ class EncoderSettings:
     source_crf: int = 50
     """AV1 quality of the sources, 0 (best) to 63."""
     live_sources: bool = True
-    """Choose sources as frames come; otherwise only `add_source` makes them."""
+    """Choose sources as frames come (live.py); otherwise only `add_source` makes them."""
     capacity: int = CAPACITY
-
-
-NEW_POSE = 0.02
-"""Live: mean squared keypoint distance from the nearest source at which a frame becomes one itself."""
-REST_FRAMES = 12
-"""Live: frames between two new sources, so that a burst of motion does not fill the link."""
+    frame_rate: float = 25.0
+    """Frames a second: live sources are chosen in time."""
+    fit: bool = True
+    """Fit keypoints that are found here to the real motion."""
 
 
 class MotionEncoder:
@@ -84,32 +84,35 @@ class Encoder:
         self._runtime = runtime
         self._motion = MotionEncoder(self.settings.quantiser, tables)
         self._sources = SourceEncoder(runtime.info.size, self.settings.source_crf)
-        self.library = Library(self.settings.capacity)
+        self._live = LiveSources(runtime, self.settings.capacity)
+        self.library = self._live.library
+        self._fit = live_fit()
         self._slot = 0
         self._frame = 0
         self._packed = 0
-        self._last_source = -REST_FRAMES
 
     def add_source(self, picture: Picture, frame: int | None = None) -> SourcePacket:
         """Send this picture as a source; frames pushed later can use it. `frame`: the number of the frame that it is,
         which the receiver then shows as it came."""
         payload = self._sources.add(picture)
         packet = SourcePacket(self._slot, payload, frame)
-        self.library.add(self._slot, self._runtime.prepare(self._sources.reconstructed))
+        self._live.add(self._slot, self._live.prepare(picture, self._sources.reconstructed), self._time_s)
         self._slot += 1
-        self._last_source = self._frame
         return packet
 
     def push(self, picture: Picture) -> list[SourcePacket | MotionPacket]:
         """Encode the next frame: uint8 (size, size, 3). Returns the packets that it completes."""
-        return self.push_keypoints(self._runtime.detect(picture), picture)
+        keypoints = self._runtime.detect(picture)
+        if self.settings.fit:
+            keypoints = self._fit.to_sources(picture, keypoints, self.library.nearest(keypoints))
+        return self.push_keypoints(keypoints, picture)
 
     def push_keypoints(
         self, keypoints: NDArray[np.float32], picture: Picture | None = None
     ) -> list[SourcePacket | MotionPacket]:
         """As `push` where the keypoints are known already; without a picture the frame cannot become a source."""
         packets: list[SourcePacket | MotionPacket] = []
-        if self.settings.live_sources and picture is not None and self._needs_source(keypoints):
+        if self.settings.live_sources and picture is not None and self._needs_source(picture, keypoints):
             packets.append(self.add_source(picture))
         self._frame = self._motion.push(keypoints) + 1
         if self._frame - self._packed >= min(self.settings.message_frames, MOST_FRAMES):
@@ -124,12 +127,19 @@ class Encoder:
         self._packed = self._frame
         return [packet]
 
-    def _needs_source(self, keypoints: NDArray[np.float32]) -> bool:
-        nearest = self.library.nearest(keypoints, 1)
-        if not nearest:
+    @property
+    def _time_s(self) -> float:
+        """Of the frame that is being pushed."""
+        return self._frame / self.settings.frame_rate
+
+    def _needs_source(self, picture: Picture, keypoints: NDArray[np.float32]) -> bool:
+        if not self._live.due(self._time_s):
+            return False
+        if not len(self.library):
             return True
-        rested = self._frame - self._last_source >= REST_FRAMES
-        return rested and float(pose_distance(nearest[0].keypoints, keypoints)) > NEW_POSE
+        sent = as_sent(keypoints, self.settings.quantiser)
+        judged = self._live.rebuild(picture, sent, self.library.nearest(sent))
+        return self._live.wants(judged, self._time_s)
 
 
 def encode_all(encoder: Encoder, pictures: Iterable[Picture]) -> Iterable[SourcePacket | MotionPacket]:

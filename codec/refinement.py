@@ -200,7 +200,7 @@ class KeypointFit:
                 missed = np.square(ref.moved(found) - flow.moved).sum(1)
                 weight = flow.sure / (1 + missed / SOFTNESS**2)
                 _add(gram, target, ref.basis, flow.moved + origin, weight)
-            found = np.linalg.solve(gram, target)
+            found = np.asarray(np.linalg.solve(gram, target), np.float64)
         self._correction, self.gram = found - start, gram
         return as_keypoints(found)
 

@@ -7,6 +7,7 @@ sources into pictures (receiver). Pictures are uint8 RGB (H, W, 3); keypoints fl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ class Runtime(Protocol):
 
 
 class OnnxRuntime:
-    """The exported graphs on ONNX Runtime's CPU provider. Not for several threads at once."""
+    """The exported graphs on ONNX Runtime's CPU provider. Several threads may use it at once, as a call does."""
 
     device = "cpu"
 
@@ -94,9 +95,7 @@ class OnnxRuntime:
             )
             for part in ("detector", "source", "look", "paint")
         }
-        self._last: tuple[Source, ...] = ()
-        self._feed: dict[str, Any] = {}
-        self._sampled = np.empty((MAX_ACTIVE, self.info.size, self.info.size, 3), np.uint8)
+        self._kept = _Kept(self.info.size)
 
     def detect(self, picture: Picture) -> Keypoints:
         picture = resized(picture, self._sessions["detector"].get_inputs()[0].shape[1])
@@ -112,22 +111,32 @@ class OnnxRuntime:
             raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
         looked = self._sessions["look"].run(None, {"driving": keypoints[None], **self._joined(sources)})
         places, shares, features = looked
-        for source, place, out in zip(sources, places[0], self._sampled, strict=False):
+        for source, place, out in zip(sources, places[0], self._kept.sampled, strict=False):
             cv2.remap(source.picture, place, None, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
-        sampled = self._sampled[None, : len(sources)]
+        sampled = self._kept.sampled[None, : len(sources)]
         return self._sessions["paint"].run(None, {"sampled": sampled, "shares": shares, "features": features})[0][0]
 
     def _joined(self, sources: Sequence[Source]) -> dict[str, Any]:
         """The set's features as the graph takes them; kept, because from frame to frame the set seldom changes."""
-        if len(sources) != len(self._last) or any(a is not b for a, b in zip(sources, self._last, strict=True)):
-            self._last = tuple(sources)
-            self._feed = {
+        kept = self._kept
+        if len(sources) != len(kept.sources) or any(a is not b for a, b in zip(sources, kept.sources, strict=True)):
+            kept.sources = tuple(sources)
+            kept.joined = {
                 "keypoints": np.stack([s.keypoints for s in sources])[None],
                 "rows": np.stack([s.features for s in sources])[None],
                 "membership": np.stack([s.membership for s in sources])[None],
                 "basis": np.stack([s.basis for s in sources])[None],
             }
-        return self._feed
+        return kept.joined
+
+
+class _Kept(threading.local):
+    """What a thread keeps from frame to frame: the last set of sources, and room for its samples."""
+
+    def __init__(self, size: int) -> None:
+        self.sources: tuple[Source, ...] = ()
+        self.joined: dict[str, Any] = {}
+        self.sampled = np.empty((MAX_ACTIVE, size, size, 3), np.uint8)
 
 
 def resized(picture: Picture, side: int) -> Picture:

@@ -9,8 +9,13 @@ from iwcodec.models.runtime import Keypoints, ModelInfo, Source
 SIZE = 64
 
 
+REACH = 0.14
+"""How far a source's keypoints may be away before nothing of its texture is shown."""
+
+
 class StubRuntime:
-    """The keypoints of a picture all lie at (its mean brightness, 0); a rebuilt picture has that brightness."""
+    """The keypoints of a picture all lie at (its mean brightness, 0); a rebuilt picture has that brightness, and as
+    much of the nearest source's texture as that one is near. Keypoints move no cells: fitting changes nothing."""
 
     device = "cpu"
     info = ModelInfo("stub", b"stubstub", 20, SIZE)
@@ -22,18 +27,15 @@ class StubRuntime:
         return keypoints
 
     def prepare(self, picture: Picture) -> Source:
-        return Source(
-            picture,
-            self.detect(picture),
-            None,
-            np.full((256, 21), 1 / 21, np.float32),
-            np.full((256, 60), 1 / 21, np.float32),
-        )
+        membership = np.full((256, 21), 1 / 21, np.float32)
+        return Source(picture, self.detect(picture), None, membership, np.zeros((256, 60), np.float32))
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
         assert len(sources) >= 1
         level = round(float(keypoints[:, 0].mean() + 1) * 127.5)
-        return np.full((SIZE, SIZE, 3), np.clip(level, 0, 255), np.uint8)
+        away = abs(float(keypoints[:, 0].mean() - sources[0].keypoints[:, 0].mean()))
+        texture = sources[0].picture - sources[0].picture.mean()
+        return np.clip(np.rint(level + max(0.0, 1 - away / REACH) * texture), 0, 255).astype(np.uint8)
 
 
 def picture(level: float) -> Picture:

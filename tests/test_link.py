@@ -182,7 +182,7 @@ def test_motion_never_waits_for_a_source():
         rng = np.random.default_rng(5)
         before = a.link._sources_out.backlog()
         for _ in range(6):
-            await a.feed._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+            await a.feed._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
         assert a.link.backlog() >= before + 6
         start = asyncio.get_running_loop().time()
         await until(lambda: a.link.backlog() == 0, 15)
