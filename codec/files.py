@@ -165,8 +165,9 @@ def encode(
         quadratics = fitted_motion(video, survey, coded, active, runtime, options.effort, tell)
         survey = Survey(survey.thumbnails, quantised_motion(quadratics, settings, video, options))
         if rate_is_given(options):
-            spent = motion_bytes(survey.keypoints, settings.message_frames, settings.quantiser) + HEADER_BYTES
-            coded = fitted(coded.plan, video.pictures, options.size, given_bytes(options, video, survey) - spent)
+            motion = motion_bytes(survey.keypoints, settings.message_frames, settings.quantiser)
+            left = given_bytes(options, video, survey) - motion - HEADER_BYTES
+            coded = fitted(coded.plan, video.pictures, options.size, left)
     else:
         quantiser, _ = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
         settings = replace(settings, quantiser=quantiser)
@@ -241,7 +242,8 @@ def code_sources(
 ) -> Coded:
     """Further passes: choose the frames that become sources, and encode them."""
     if rate_is_given(options):
-        _, motion = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
+        _, detected = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
+        motion = float(detected)
         if options.effort:
             motion = min(motion * FITTED_MOTION, most_motion(options, video) * len(survey.keypoints))
         budget = Budget(given_bytes(options, video, survey) - HEADER_BYTES, motion)

@@ -172,8 +172,8 @@ class FramePath:
         network, table = self.network, batch.table.long()
         # The prior's numbers are large and cancel: never in half precision.
         if network.config.prior:
-            parts = (tensor[table] for tensor in (pool.membership, pool.basis, pool.keypoints))
-            terms = network.prior.terms(*parts, batch.driving[:, None], side)
+            membership, basis, keypoints = (part[table] for part in (pool.membership, pool.basis, pool.keypoints))
+            terms = network.prior.terms(membership, basis, keypoints, batch.driving[:, None], side)
             key_geometry = network.prior.key_dims(terms)
         else:
             key_geometry = batch.driving.new_zeros(*table.shape, side * side, PRIOR_DIMS)
