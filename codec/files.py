@@ -183,10 +183,10 @@ def encode(
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality)
 
 
-def load_runtime_for(size: int) -> Runtime:
+def load_runtime_for(size: int, threads: int | None = None) -> Runtime:
     """The shipped model of that size. Raises CodecError where there is none."""
     try:
-        return load_runtime(f"lite-{size}")
+        return load_runtime(f"lite-{size}", threads=threads)
     except FileNotFoundError as error:
         raise CodecError(f"There is no model for pictures of {size} pixels: {error}.") from error
 
