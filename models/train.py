@@ -184,7 +184,8 @@ class Objective(nn.Module):
         encoded = network.encode_sources(sources, of_sources)
         repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
         detected = network.detect(target)
-        known = fitting.equations(repeated.basis, batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1))
+        shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
+        known = fitting.equations(repeated.basis, shift, error, detected[:, None] - repeated.keypoints)
         fitted = fitting.fit_keypoints(known, detected, repeated.keypoints)
         picture = network.generate(self.as_sent(detected, fitted, stage), repeated).picture
         found = {"l1": (picture - target).abs().mean()}
