@@ -77,7 +77,7 @@ def run(model: str, frames: int, threads: int, tell: Callable[[str, float], None
             "command": f"iwcodec bench attention --model {model} --frames {frames} --threads {threads}",
             "machine": machine(device, threads),
             "model": {"id": model, "digest": read_info(model).digest.hex()},
-            "grid": network.config.size // network.config.cell,
+            "grid": network.config.side,
             "quality": quality(network, pictures, ways, tell),
             "times_ms": times(network, pictures, ways, tell),
             "precision": precision(network, pictures, tell),
@@ -210,7 +210,7 @@ def onnx_hierarchical(network: Any, threads: int) -> Attend:
     from ..models.attention import Extras, hierarchical_attention
     from ..models.export import OPSET
 
-    side = network.config.size // network.config.cell
+    side = network.config.side
     kept = network.config.top_k or 8
 
     class Graph(torch.nn.Module):

@@ -85,9 +85,13 @@ def codec_digest(runtime: Runtime) -> str:
 
 
 def model_files(runtime: Runtime) -> list[Path]:
-    from ..models.runtime import WEIGHTS
+    """Weights and graphs, its base's among them."""
+    from ..models.runtime import WEIGHTS, read_weights_file
 
-    return sorted(WEIGHTS.glob(f"{runtime.info.model_id}.*"))
+    names = [runtime.info.model_id]
+    if (WEIGHTS / f"{names[0]}.safetensors").exists() and (base := read_weights_file(names[0]).base) is not None:
+        names.append(base)
+    return sorted(file for name in names for file in WEIGHTS.glob(f"{name}.*"))
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
 from ..errors import CodecError
-from ..files import EncodeOptions, IwcFile, encode, frame_input
+from ..files import EncodeOptions, IwcFile, encode, frame_input, load_runtime_for
 from ..media import sample_clip
-from ..models.runtime import Runtime, load_runtime
+from ..models.runtime import Runtime
 from ..quality import psnr
 from . import experiment
 from .baselines import flow_oracle, nearest_copy
@@ -46,6 +46,7 @@ def command(
     sources: Annotated[str, typer.Option(help="Numbers of sources.")] = "1,3,8",
     effort: Annotated[int, typer.Option(help="As for encode.", min=0, max=3)] = 1,
     crop: Annotated[str, typer.Option(help="As for encode.")] = "face",
+    size: Annotated[int, typer.Option(help="As for encode.")] = 256,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
     out: Annotated[Path, typer.Option(help="Folder for sources.json.")] = Path("bench"),
     as_json: JSON = False,
@@ -55,17 +56,18 @@ def command(
         counts = [int(word) for word in sources.split(",")]
     except ValueError as error:
         raise CodecError(f"--sources takes numbers with commas between them, not {sources!r}.") from error
-    runtime = load_runtime(threads=threads)
+    runtime = load_runtime_for(size, threads)
     rows: list[Coded] = []
     with progress_bar(as_json) as tell:
         todo = [(clip, count) for count in counts for clip in clips or [sample_clip()]]
         for number, (clip, count) in enumerate(todo):
             tell(f"{count} sources", number / len(todo))
-            options = EncodeOptions(sources=count, crop=crop, audio=False, effort=effort, overwrite=True)
+            options = EncodeOptions(size, sources=count, crop=crop, audio=False, effort=effort, overwrite=True)
             rows.append(measure(clip, options, runtime))
             results = {
                 "what": "sources",
                 "effort": effort,
+                "size": size,
                 **experiment.surroundings(),
                 "clips": list(map(asdict, rows)),
             }

@@ -51,7 +51,7 @@ PARTS = (
     ("query net", ("query_net",), ()),
     (
         "decoder",
-        ("decoder", "/blocks", "/residual", "/entry", "/unfold", "/fuse", "/refine", "/out/", "/nudge"),
+        ("decoder", "/blocks", "/residual", "/entry", "/unfold", "/fuse", "/refine", "/out/", "/nudge", "/up."),
         ("Conv",),
     ),
     ("attention", ("attention",), ("TopK", "Softmax", "MatMul", "FusedMatMul", "Gemm", "Gather", "GatherElements")),
@@ -97,15 +97,16 @@ def command(
     frames: Annotated[int, typer.Option(help="Repeats of every stage.", min=10)] = 100,
     threads: Annotated[int | None, typer.Option(help="Threads of the network; default as in the codec.", min=1)] = None,
     runtime: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
+    model: Annotated[str, typer.Option(help="Name of a shipped model.")] = DEFAULT_MODEL,
     soak: Annotated[int, typer.Option(help="Frames to send and receive while memory is watched.", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder for speed.json.")] = Path("bench"),
     as_json: JSON = False,
 ) -> None:
     """Milliseconds of every stage of sender and receiver, with 1, 3 and 8 sources in the library."""
     try:
-        loaded = load_runtime(DEFAULT_MODEL, runtime, threads)
+        loaded = load_runtime(model, runtime, threads)
     except (ValueError, ImportError, FileNotFoundError) as error:
-        raise CodecError(f"The runtime {runtime} cannot be used: {error}.") from error
+        raise CodecError(f"{model} cannot be used with the runtime {runtime}: {error}.") from error
     with progress_bar(as_json) as tell:
         results = run(loaded, frames, threads, soak, tell)
     experiment.save(results, out / "speed.json")

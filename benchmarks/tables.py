@@ -153,7 +153,7 @@ def attentions(network: "ImplicitWarp") -> Iterator[tuple[str, int | None, "Atte
 
     from ..models.attention import dense_attention, hierarchical_attention, topk_attention
 
-    side = network.config.size // network.config.cell
+    side = network.config.side
     yield "dense", None, dense_attention
     for k in KEPT:
         yield "exact top-k", k, partial(topk_attention, k=k)

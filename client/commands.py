@@ -38,6 +38,7 @@ def call(
     ] = False,
     headless: Annotated[bool, typer.Option("--headless", help="No window, no loudspeaker; Ctrl-C leaves.")] = False,
     name: Annotated[str | None, typer.Option(help="How the others see you; by default your user name.")] = None,
+    size: Annotated[int, typer.Option(help="Pixels a side of the picture; the same for all in the room.")] = 256,
     force: FORCE = False,
 ) -> None:
     """Join a call. Picture and sound go directly between the people in the room, a few kilobits a second each.
@@ -52,7 +53,9 @@ def call(
         if record.suffix.lower() != ".iwc":
             raise CodecError(f"The recording must end in .iwc, not {record.suffix or record.name!r}.")
         check_target(record, force)
-    options = CallOptions(url, name or user_name(), camera, video, mic, not no_audio, record, virtual_camera, headless)
+    options = CallOptions(
+        url, name or user_name(), camera, video, mic, not no_audio, record, virtual_camera, headless, size
+    )
     asyncio.run(take_part(options))
 
 

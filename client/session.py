@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from ..cli import console
 from ..errors import CodecError
-from ..models.runtime import Runtime, load_runtime
+from ..files import load_runtime_for
+from ..models.runtime import Runtime
 from . import capture, display
 from .audio import Microphone
 from .call import Call
@@ -40,13 +41,14 @@ class CallOptions:
     record: Path | None = None
     virtual_camera: bool = False
     headless: bool = False
+    size: int = 256
 
 
 async def take_part(options: CallOptions) -> None:
     """The whole call. Raises CodecError for what cannot be opened or joined."""
     with ExitStack() as stack:
         signalling = Signalling(options.url, options.name)
-        runtime = load_runtime(threads=max(1, (os.cpu_count() or 1) // 2))
+        runtime = load_runtime_for(options.size, threads=max(1, (os.cpu_count() or 1) // 2))
         executor = stack.enter_context(ThreadPoolExecutor(THREADS, "network"))
         window = None if options.headless else display.Window(f"iwcodec call - {signalling.address.room}")
         if window is not None:

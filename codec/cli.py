@@ -235,7 +235,7 @@ def doctor_command(as_json: JSON = False) -> None:
 
 @app.command("train")
 def train_command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of a shipped one: lite.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, or a shipped one: lite, lite512.")],
     data: Annotated[Path, typer.Option(help="Folder of clips; TalkingHead-1KH, VoxCeleb2 and TED-talk layouts work.")],
     out: Annotated[Path, typer.Option(help="Run folder: checkpoint, log, pictures. The same folder again resumes.")],
     cache: Annotated[Path | None, typer.Option(help="Decoded clips and flows; by default OUT/cache.")] = None,
@@ -265,14 +265,20 @@ def export_command(
     model: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model, for example lite-256.")],
     folder: Annotated[Path, typer.Option(help="Where the weights and graphs go.")] = Path("weights"),
     size: Annotated[int | None, typer.Option(help="Pixels a side of the pictures it will make.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Model in the same folder that this one only adds up blocks to.")
+    ] = None,
 ) -> None:
-    """Write safetensors and ONNX graphs of a trained network, and check that torch and ONNX agree."""
+    """Write safetensors and ONNX graphs of a trained network, and check that torch and ONNX agree.
+
+    With --base only the up blocks are written; the base's files serve for the rest.
+    """
     try:
         from .models import export
     except ImportError as error:
         raise CodecError(f"Exporting needs {error.name}: pip install 'iwcodec[train]'.") from error
     try:
-        differences = export.export(export.load_checkpoint(checkpoint, size), model, folder)
+        differences = export.export(export.load_checkpoint(checkpoint, size), model, folder, base)
     except (ValueError, OSError, KeyError) as error:
         raise CodecError(f"{checkpoint} cannot be exported: {error}") from error
     parts = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from .models.runtime import DEFAULT_MODEL, Runtime, cuda_is_there, list_models, load_runtime
+from .models.runtime import DEFAULT_MODEL, Picture, Runtime, cuda_is_there, list_models, load_runtime, read_info
 
 REPEATS = 20
 OPTIONAL = {
@@ -39,6 +39,9 @@ def examine() -> Examination:
         runtime = load_runtime()
         device = f"{runtime.device} ({type(runtime).__name__})"
         speed = measure(runtime)
+        for larger in larger_models():
+            rebuilt = rebuild_ms(load_runtime(larger), 3)
+            speed |= {f"{larger}: rebuild, 3 sources ms": rebuilt, f"{larger}: frames/s": round(1000 / rebuilt, 1)}
     except (FileNotFoundError, ImportError, RuntimeError) as error:
         missing.insert(0, f"model {DEFAULT_MODEL}: {error}; reinstall with pip install --force-reinstall iwcodec")
     for codec, encoder in (("libsvtav1", True), ("libdav1d", False), ("libopus", True)):
@@ -53,6 +56,11 @@ def examine() -> Examination:
         "models": ", ".join(list_models()),
     }
     return Examination(machine, versions(), speed, missing)
+
+
+def larger_models() -> list[str]:
+    """Shipped models for larger pictures than the default's."""
+    return [name for name in list_models() if read_info(name).size > read_info(DEFAULT_MODEL).size]
 
 
 def versions() -> dict[str, str]:
@@ -77,17 +85,24 @@ def has_codec(name: str, encoder: bool) -> bool:
 
 def measure(runtime: Runtime) -> dict[str, float]:
     """Median milliseconds of the network's parts on a noise picture."""
-    size = runtime.info.size
-    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    source = runtime.prepare(picture)
-    rebuilt = median_ms(lambda: runtime.reconstruct(source.keypoints, [source] * 3))
+    picture = noise(runtime.info.size)
+    rebuilt = rebuild_ms(runtime, 3)
     return {
         "detect ms": median_ms(lambda: runtime.detect(picture)),
         "prepare source ms": median_ms(lambda: runtime.prepare(picture)),
-        "rebuild, 1 source ms": median_ms(lambda: runtime.reconstruct(source.keypoints, [source])),
+        "rebuild, 1 source ms": rebuild_ms(runtime, 1),
         "rebuild, 3 sources ms": rebuilt,
         "receiver frames/s": round(1000 / rebuilt, 1),
     }
+
+
+def rebuild_ms(runtime: Runtime, sources: int) -> float:
+    source = runtime.prepare(noise(runtime.info.size))
+    return median_ms(lambda: runtime.reconstruct(source.keypoints, [source] * sources))
+
+
+def noise(size: int) -> Picture:
+    return np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
 def median_ms(work: Callable[[], object]) -> float:

@@ -9,14 +9,17 @@ class ModelConfig:
     """One network.
 
     `width`s are channels. Everything is convolutional, so that `size` is only the resolution the weights were
-    last trained for; the attention grid has `size // cell` cells a side.
+    last trained for. The nets look at pictures of `seen` pixels, and the attention grid has `side` cells; only the
+    sources that are sampled, and the picture that is made, are larger where there are up blocks.
     """
 
     name: str
     size: int = 256
     keypoints: int = 20
     cell: int = 4
-    """Pixels a side of one attention cell: the paper's 1/4 resolution."""
+    """Pixels a side of one attention cell, of what the nets look at: the paper's 1/4 resolution."""
+    up_blocks: int = 0
+    """Doublings after the decoder: with one, a network for 256 makes pictures of 512, its weights as they were."""
 
     detector_size: int = 128
     detector_stem: int = 4
@@ -36,6 +39,8 @@ class ModelConfig:
     trunk_blocks: int = 2
     detail: int = 32
     """Channels at half resolution."""
+    up_detail: int = 16
+    """Channels of an up block, at half the resolution it makes."""
 
     top_k: int = 8
     """Coarse cells kept per coarse query by the hierarchical attention; 0 is dense."""
@@ -46,6 +51,21 @@ class ModelConfig:
     """Extra keys and values (paper, section 3.2)."""
     prior: bool = True
     """Geometric prior in the attention logits (not in the paper)."""
+
+    @property
+    def scale(self) -> int:
+        """How many times larger pictures are than what the nets look at."""
+        return 2**self.up_blocks
+
+    @property
+    def seen(self) -> int:
+        """Pixels a side of what the nets look at."""
+        return self.size // self.scale
+
+    @property
+    def side(self) -> int:
+        """Cells a side of the attention grid."""
+        return self.seen // self.cell
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +83,9 @@ class ModelConfig:
 
 LITE = ModelConfig(name="lite")
 """Real time on a CPU; what ships."""
+
+LITE512 = replace(LITE, name="lite512", size=512, up_blocks=1)
+"""`LITE` with one up block: everything else has its weights."""
 
 PAPER = ModelConfig(
     name="paper",
@@ -102,4 +125,4 @@ TINY = replace(
 )
 """For tests: every part, nothing learnt."""
 
-CONFIGS = {config.name: config for config in (LITE, PAPER, TINY)}
+CONFIGS = {config.name: config for config in (LITE, LITE512, PAPER, TINY)}

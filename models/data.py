@@ -54,25 +54,34 @@ class Clip:
     """Frame of the one jump cut, if the clip has one: no pair crosses it."""
 
 
-def find_clips(folder: Path, split: str | None = "train") -> list[Clip]:
-    """All clips below `folder`; with a manifest.csv, those of `split`. Raises ValueError when there are none."""
+def find_clips(folder: Path, split: str | None = "train", size: int | None = None) -> list[Clip]:
+    """All clips below `folder`; with a manifest.csv, those of `split`, and of `size` pixels where the folder has such.
+    Raises ValueError when there are none."""
     manifest = folder / "manifest.csv"
-    clips = from_manifest(folder, split) if manifest.exists() else from_layout(folder)
+    clips = from_manifest(folder, split, size) if manifest.exists() else from_layout(folder)
     if not clips:
         raise ValueError(f"no clips found in {folder}")
     return clips
 
 
-def from_manifest(folder: Path, split: str | None) -> list[Clip]:
+def from_manifest(folder: Path, split: str | None, size: int | None = None) -> list[Clip]:
+    """Clips are `clips/ID.mp4`. Those that are also there in another size are `clips512/ID.mp4`, say."""
+    sized = folder / f"clips{size}"
+    there = {path.stem for path in sized.glob("*.mp4")}
     cuts = {}
     if (folder / "jumpcuts.csv").exists():
         with (folder / "jumpcuts.csv").open(newline="") as rows:
             cuts = {row["id"]: int(row["frame"]) for row in csv.DictReader(rows)}
     with (folder / "manifest.csv").open(newline="") as rows:
         return [
-            Clip(row["id"], folder / "clips" / f"{row['id']}.mp4", row["identity"], cuts.get(row["id"]))
+            Clip(
+                row["id"],
+                (sized if there else folder / "clips") / f"{row['id']}.mp4",
+                row["identity"],
+                cuts.get(row["id"]),
+            )
             for row in csv.DictReader(rows)
-            if split is None or row["split"] == split
+            if (split is None or row["split"] == split) and (not there or row["id"] in there)
         ]
 
 

@@ -3,16 +3,19 @@
 The graphs take and give uint8 pictures (B, H, W, 3), so that no caller repeats the conversion:
 
 - `detector`: picture of the detector's size -> keypoints (1, K, 3);
-- `source`: picture, keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis (1, M, 3 K);
+- `source`: picture as the nets see it (1, h, w, 3), keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis
+  (1, M, 3 K);
 - `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> where each pixel looks
-  in each source (1, S, H, W, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, H, W), features;
+  in each source (1, S, h, w, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, h, w), features;
 - `paint`: the sources as sampled there (1, S, H, W, 3), shares, features -> picture.
 
 Between the last two the caller samples the sources: OpenCV does it ten times quicker than ONNX Runtime's GridSample.
+H and W are h and w but for up blocks, which only `paint` knows of; the caller enlarges the places. So a model that adds
+up blocks to a base has that graph alone, and its weights file only theirs.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .network import ImplicitWarp, Sources, blend, sampling_fields
-from .runtime import OnnxRuntime
-from .runtime_torch import TorchRuntime, to_uint8
+from .network import ImplicitWarp, Sources, blend, enlarge, sampling_fields
+from .runtime import PARTS, OnnxRuntime, read_weights_file
+from .runtime_torch import TorchRuntime, load_weights, to_uint8
 
 OPSET = 17
 TOLERANCE = 1e-3
@@ -50,7 +53,8 @@ class SourceGraph(nn.Module):
         self.network = network
 
     def forward(self, picture: Tensor, keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        encoded = self.network.encode_sources(to_float(picture)[:, None], keypoints[:, None])
+        seen = to_float(picture)[:, None]
+        encoded = self.network.encode_sources(seen, keypoints[:, None], seen)
         return encoded.rows[:, 0], encoded.membership[:, 0], encoded.basis[:, 0]
 
 
@@ -63,7 +67,7 @@ class LookGraph(nn.Module):
         self, driving: Tensor, keypoints: Tensor, rows: Tensor, membership: Tensor, basis: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         network = self.network
-        size, side = network.config.size, network.config.size // network.config.cell
+        size, side = network.config.seen, network.config.side
         sources = Sources(rows, keypoints, rows, membership, basis)
         attended, unit_queries, _ = network.attend(driving, sources, side)
         features, warp = network.look(attended, unit_queries, side)
@@ -77,8 +81,16 @@ class PaintGraph(nn.Module):
         self.network = network
 
     def forward(self, sampled: Tensor, shares: Tensor, features: Tensor) -> Tensor:
-        base = blend(to_float(sampled[0])[None], shares)
+        scale, pictures = self.network.config.scale, to_float(sampled[0])[None]
+        base = blend(pictures, shares) if scale == 1 else blend_flat(pictures, enlarge(shares, scale))
         return to_uint8(self.network.decoder.correct(features, base).permute(0, 2, 3, 1))
+
+
+def blend_flat(sampled: Tensor, shares: Tensor) -> Tensor:
+    """As `blend`, flattened: ONNX Runtime then leaves the transposition of the bytes before the product, which takes
+    ten times as long after it. On larger pictures that is a sixth of the graph."""
+    product = sampled.flatten(3) * shares.flatten(2)[:, :, None]
+    return product.sum(1).unflatten(2, sampled.shape[3:])
 
 
 def to_float(pictures: Tensor) -> Tensor:
@@ -94,47 +106,76 @@ def load_checkpoint(file: Path, size: int | None = None) -> ImplicitWarp:
     return network.eval()
 
 
-def save_weights(network: ImplicitWarp, file: Path) -> None:
-    """fp16 safetensors with the configuration inside."""
+def save_weights(network: ImplicitWarp, file: Path, base: str | None = None) -> None:
+    """fp16 safetensors with the configuration inside; of a model with a base, in the same folder, the up blocks alone.
+
+    Raises ValueError where something else differs from the base, FileNotFoundError where that is not there.
+    """
     state = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in network.state_dict().items()
     }
-    save_file(state, file, metadata={"config": json.dumps(network.config.to_dict())})
+    metadata = {"config": json.dumps(network.config.to_dict())}
+    if base is not None:
+        state = without_base(network.config, state, *load_weights(base, file.parent))
+        metadata |= {"base": base, "base_sha256": read_weights_file(base, file.parent).sha256}
+    save_file(state, file, metadata=metadata)
 
 
-def export(network: ImplicitWarp, model: str, folder: Path) -> dict[str, float]:
+def without_base(
+    config: ModelConfig, state: dict[str, Tensor], base: ModelConfig, shared: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The weights that a base does not have. Raises ValueError where it does not do for the rest."""
+    grown = replace(
+        base, name=config.name, size=base.size * config.scale, up_blocks=config.up_blocks, up_detail=config.up_detail
+    )
+    if config != grown:
+        raise ValueError(f"{config.name} is not {base.name} with up blocks")
+    differing = [name for name, value in shared.items() if name not in state or not state[name].equal(value)]
+    own = {name: value for name, value in state.items() if name not in shared}
+    differing += [name for name in own if not name.startswith("decoder.up.")]
+    if differing:
+        raise ValueError(f"not only the up blocks differ from the base: {', '.join(differing[:3])}")
+    return own
+
+
+def export(network: ImplicitWarp, model: str, folder: Path, base: str | None = None) -> dict[str, float]:
     """Write `model`.safetensors and its graphs into `folder`; returns the largest torch-ONNX differences.
 
-    Raises ValueError when torch and ONNX Runtime disagree by more than TOLERANCE.
+    With `base`, a model in the same folder that this one adds up blocks to, only what it does not share with that.
+    Raises ValueError when torch and ONNX Runtime disagree by more than TOLERANCE, or the base has other weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(network, folder / f"{model}.safetensors")
+    save_weights(network, folder / f"{model}.safetensors", base)
+    for old in folder.glob(f"{model}.*.onnx"):
+        old.unlink()
     reference = TorchRuntime(model, "cpu", folder)
-    export_graphs(reference._network, model, folder)
+    export_graphs(reference._network, model, folder, PARTS if base is None else ("paint",))
     differences = compare(reference, OnnxRuntime(model, 1, folder))
     if max(differences.values()) > TOLERANCE:
         raise ValueError(f"torch and ONNX disagree: {differences}")
     return differences
 
 
-def export_graphs(network: ImplicitWarp, model: str, folder: Path) -> None:
+def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequence[str] = PARTS) -> None:
     config = network.config
     pixels = torch.zeros(1, config.size, config.size, 3, dtype=torch.uint8)
+    seen = torch.zeros(1, config.seen, config.seen, 3, dtype=torch.uint8)
     small = torch.zeros(1, config.detector_size, config.detector_size, 3, dtype=torch.uint8)
     keypoints = torch.rand(1, config.keypoints, 3)
     with torch.no_grad():
-        of_source = SourceGraph(network)(pixels, keypoints)
+        of_source = SourceGraph(network)(seen, keypoints)
     several: tuple[Tensor, ...] = tuple(x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source))
     with torch.no_grad():
         _, shares, features = LookGraph(network)(keypoints, *several)
-    write = graph_writer(model, folder)
+    write = graph_writer(model, folder, parts)
     write("detector", DetectorGraph(network), (small,), ["picture"], ["keypoints"], {})
-    store_halves(folder / f"{model}.detector.onnx")
+    if "detector" in parts:
+        store_halves(folder / f"{model}.detector.onnx")
     write(
         "source",
         SourceGraph(network),
-        (pixels, keypoints),
+        (seen, keypoints),
         ["picture", "keypoints"],
         ["rows", "membership", "basis"],
         {},
@@ -165,7 +206,9 @@ def store_halves(file: Path) -> None:
     onnx.save(model, str(file))
 
 
-def graph_writer(model: str, folder: Path) -> Callable[..., None]:
+def graph_writer(model: str, folder: Path, parts: Sequence[str]) -> Callable[..., None]:
+    """What writes the graphs among `parts`, and no others."""
+
     def write(
         part: str,
         graph: nn.Module,
@@ -174,6 +217,8 @@ def graph_writer(model: str, folder: Path) -> Callable[..., None]:
         outputs: list[str],
         free: dict[str, Any],
     ) -> None:
+        if part not in parts:
+            return
         torch.onnx.export(
             graph.eval(),
             inputs,

@@ -6,9 +6,15 @@ hierarchical top-k (attention.py), and a base picture. The attention weights als
 so every query knows *where* in each source it looks, to a fraction of a cell; the sources are sampled there at full
 resolution and blended by the attention each received. The decoder only corrects this base picture.
 
-Shapes: B samples, S sources, K keypoints, g cells a side, M = g * g, pictures in 0..1.
+Up blocks make larger pictures with the same motion: the nets look at sources pooled to what they know, the fields by
+which the full sources are sampled are enlarged, and the decoder corrects the pooled base picture, block by block the
+larger ones.
+
+Shapes: B samples, S sources, K keypoints, g cells a side, M = g * g, pictures in 0..1; H and W are the pictures', h and
+w those of what the nets look at, the same without up blocks.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -106,6 +112,22 @@ class BasisNet(nn.Module):
         return cells(F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False))
 
 
+class UpBlock(nn.Module):
+    """What corrects a picture -> what corrects one twice as large: the same, enlarged, and the detail it lacks."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(inputs // 4 + 3, outputs, 3, 1, 1)
+        self.see = nn.Conv2d(3, outputs, 4, 2, 1)
+        self.out = zero_init(nn.Conv2d(outputs, 12, 3, 1, 1))
+
+    def forward(self, change: Tensor, x: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """Correction (B, 3, h, w), features (B, inputs, h / 2, w / 2), larger base picture (B, 3, 2h, 2w) -> correction
+        (B, 3, 2h, 2w), features (B, outputs, h, w)."""
+        x = F.relu(self.enter(torch.cat([F.pixel_shuffle(x, 2), change], dim=1)) + self.see(base - 0.5))
+        return enlarge(change, 2) + F.pixel_shuffle(self.out(x), 2), x
+
+
 class Decoder(nn.Module):
     """Attended rows -> correction of the sampling places, then correction of the base picture."""
 
@@ -124,6 +146,8 @@ class Decoder(nn.Module):
         self.fuse = nn.Conv2d(16 + 12, config.detail, 3, 1, 1)
         self.refine = nn.Conv2d(config.detail, config.detail, 3, 1, 1)
         self.out = zero_init(nn.Conv2d(config.detail, 12, 3, 1, 1))
+        widths = [config.detail, *[config.up_detail] * config.up_blocks]
+        self.up = nn.ModuleList(UpBlock(a, b) for a, b in itertools.pairwise(widths))
 
     def features(self, values: Tensor, context: Tensor) -> Tensor:
         """Attended values (B, C, g, g) and [pixels, keys, queries, mass] -> trunk features."""
@@ -133,10 +157,16 @@ class Decoder(nn.Module):
 
     def correct(self, features: Tensor, base: Tensor) -> Tensor:
         """Trunk features and base picture (B, 3, H, W) -> picture (B, 3, H, W)."""
+        bases = [base]
+        for _ in self.up:
+            bases.append(F.avg_pool2d(bases[-1], 2))
         half = F.pixel_shuffle(F.relu(self.unfold(features)), self.config.cell // 2)
-        x = F.relu(self.fuse(torch.cat([half, F.pixel_unshuffle(base, 2) - 0.5], dim=1)))
+        x = F.relu(self.fuse(torch.cat([half, F.pixel_unshuffle(bases.pop(), 2) - 0.5], dim=1)))
         x = F.relu(self.refine(x))
-        return base + F.pixel_shuffle(self.out(x), 2)
+        change = F.pixel_shuffle(self.out(x), 2)
+        for block in self.up:
+            change, x = block(change, x, bases.pop())
+        return base + change
 
 
 class ImplicitWarp(nn.Module):
@@ -168,11 +198,16 @@ class ImplicitWarp(nn.Module):
         """(B, 3, H, W) -> (B, K, 3)."""
         return self.detector(pictures)
 
-    def encode_sources(self, pictures: Tensor, keypoints: Tensor) -> Sources:
-        """(B, S, 3, H, W), (B, S, K, 3) -> everything of a source that does not depend on the driving frame."""
+    def encode_sources(self, pictures: Tensor, keypoints: Tensor, seen: Tensor | None = None) -> Sources:
+        """(B, S, 3, H, W), (B, S, K, 3) -> everything of a source that does not depend on the driving frame.
+
+        `seen` (B, S, 3, h, w): the pictures as the nets look at them, where they have been shrunk already.
+        """
         batch, count = pictures.shape[:2]
-        flat, flat_keypoints = pictures.flatten(0, 1), keypoints.flatten(0, 1)
-        side = self.side(pictures)
+        flat, flat_keypoints = (pictures if seen is None else seen).flatten(0, 1), keypoints.flatten(0, 1)
+        if seen is None and self.config.up_blocks:
+            flat = F.avg_pool2d(flat, self.config.scale)
+        side = flat.shape[-1] // self.config.cell
         keys, parts = self.key_net(flat, flat_keypoints)
         values = cells(self.value_net(flat - 0.5))
         pixels = cells(F.avg_pool2d(flat, self.config.cell))
@@ -185,7 +220,7 @@ class ImplicitWarp(nn.Module):
     def motion_basis(self, picture: Tensor, keypoints: Tensor, membership: Tensor) -> Tensor:
         """(B, M, 3 K): see geometry.moved."""
         along = F.pad(membership[..., :-1], (0, 2 * self.config.keypoints))
-        return along + self.basis_net(picture, keypoints, self.side(picture))
+        return along + self.basis_net(picture, keypoints, picture.shape[-1] // self.config.cell)
 
     def generate(
         self,
@@ -230,7 +265,8 @@ class ImplicitWarp(nn.Module):
         return attended, unit_queries, coarse_logits(queries, keys, side) if want_logits else None
 
     def side(self, pictures: Tensor) -> int:
-        return pictures.shape[-1] // self.config.cell
+        """Cells a side of the attention grid for pictures (..., H, W)."""
+        return pictures.shape[-1] // (self.config.cell * self.config.scale)
 
     def queries(self, driving: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """-> attention queries (B, N, d + PRIOR_DIMS), with temperature and prior in them; unit queries (B, N, d)."""
@@ -265,7 +301,8 @@ class ImplicitWarp(nn.Module):
         """Attended rows (B, N, R) -> picture, base picture, warp. `present` (B, S), bool: sources that are there."""
         side = self.side(pictures)
         features, warp = self.look(attended, unit_queries, side)
-        places, shares = sampling_fields(warp, side, pictures.shape[-1], self.log_focus.exp(), present)
+        places, shares = sampling_fields(warp, side, side * self.config.cell, self.log_focus.exp(), present)
+        places, shares = enlarge_places(places, self.config.scale), enlarge(shares, self.config.scale)
         base = blend(sample_sources(pictures, places), shares)
         return self.decoder.correct(features, base), base, warp
 
@@ -343,6 +380,22 @@ def sampling_fields(
     if present is not None:
         shares = shares * present[:, :, None, None]
     return places, shares / shares.sum(1, keepdim=True)
+
+
+def enlarge(x: Tensor, scale: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, scale * h, scale * w), linear between pixels."""
+    return x if scale == 1 else F.interpolate(x, scale_factor=float(scale), mode="bilinear", align_corners=False)
+
+
+def enlarge_places(places: Tensor, scale: int) -> Tensor:
+    """Places (B, S, h, w, 2), one for each pixel, -> for each pixel of a picture `scale` times as large."""
+    if scale == 1:
+        return places
+    size = places.shape[-2]
+    shift = places - cell_centres(size, places).unflatten(0, (size, size))
+    shift = enlarge(shift.flatten(0, 1).permute(0, 3, 1, 2), scale).permute(0, 2, 3, 1)
+    own = cell_centres(size * scale, places).unflatten(0, (size * scale, size * scale))
+    return own + shift.unflatten(0, places.shape[:2])
 
 
 def sample_sources(pictures: Tensor, places: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "lite-256"
+PARTS = ("detector", "source", "look", "paint")
+"""The graphs of a model; see export.py."""
 MAX_ACTIVE = 4
 """Most sources that may enter attention for one frame."""
 
@@ -32,7 +35,8 @@ class ModelInfo:
 
     model_id: str
     digest: bytes
-    """First 8 bytes of the SHA-256 of the weights."""
+    """First 8 bytes of the SHA-256 of the weights' file. One that builds on another model's weights holds their
+    SHA-256, so that this names all of them."""
     keypoints: int
     size: int
     """Pixels a side of source and rebuilt pictures."""
@@ -73,7 +77,8 @@ class Runtime(Protocol):
 
 
 class OnnxRuntime:
-    """The exported graphs on ONNX Runtime's CPU provider. Several threads may use it at once, as a call does."""
+    """The exported graphs on ONNX Runtime's CPU provider: the model's own, and its base's. Several threads may use it at
+    once, as a call does."""
 
     device = "cpu"
 
@@ -91,19 +96,19 @@ class OnnxRuntime:
         options.log_severity_level = 3
         self._sessions = {
             part: onnxruntime.InferenceSession(
-                str(folder / f"{model}.{part}.onnx"), options, providers=["CPUExecutionProvider"]
+                str(graph_file(model, part, folder)), options, providers=["CPUExecutionProvider"]
             )
-            for part in ("detector", "source", "look", "paint")
+            for part in PARTS
         }
         self._kept = _Kept(self.info.size)
 
     def detect(self, picture: Picture) -> Keypoints:
-        picture = resized(picture, self._sessions["detector"].get_inputs()[0].shape[1])
-        return self._sessions["detector"].run(None, {"picture": picture[None]})[0][0]
+        return self._sessions["detector"].run(None, {"picture": self._seen_by("detector", picture)})[0][0]
 
     def prepare(self, picture: Picture) -> Source:
         keypoints = self.detect(picture)
-        features = self._sessions["source"].run(None, {"picture": picture[None], "keypoints": keypoints[None]})
+        feed = {"picture": self._seen_by("source", picture), "keypoints": keypoints[None]}
+        features = self._sessions["source"].run(None, feed)
         return Source(picture, keypoints, *(feature[0] for feature in features))
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
@@ -112,9 +117,14 @@ class OnnxRuntime:
         looked = self._sessions["look"].run(None, {"driving": keypoints[None], **self._joined(sources)})
         places, shares, features = looked
         for source, place, out in zip(sources, places[0], self._kept.sampled, strict=False):
-            cv2.remap(source.picture, place, None, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
+            maps = enlarged(place, self.info.size)
+            cv2.remap(source.picture, maps, None, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
         sampled = self._kept.sampled[None, : len(sources)]
         return self._sessions["paint"].run(None, {"sampled": sampled, "shares": shares, "features": features})[0][0]
+
+    def _seen_by(self, part: str, picture: Picture) -> Picture:
+        """(1, side, side, 3), as large as the graph looks at it."""
+        return resized(picture, self._sessions[part].get_inputs()[0].shape[1])[None]
 
     def _joined(self, sources: Sequence[Source]) -> dict[str, Any]:
         """The set's features as the graph takes them; kept, because from frame to frame the set seldom changes."""
@@ -140,21 +150,63 @@ class _Kept(threading.local):
 
 
 def resized(picture: Picture, side: int) -> Picture:
-    """What the detector sees: every runtime shrinks in the same integers, for keypoints must not depend on it."""
+    """What the nets see: every runtime shrinks in the same integers, for keypoints must not depend on it."""
     if picture.shape[0] == side:
         return picture
     return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def read_info(model: str, folder: Path = WEIGHTS) -> ModelInfo:
-    """What the weights file says of itself. Raises FileNotFoundError."""
+def enlarged(places: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Places (h, h, 2), in pixels, by which a picture of h is sampled -> (side, side, 2) for one of `side`; as
+    network.enlarge_places."""
+    seen = len(places)
+    if seen == side:
+        return places
+    shift = cv2.resize(places - pixel_grid(seen), (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.scaleAdd(shift, side / seen, pixel_grid(side)), np.float32)
+
+
+@cache
+def pixel_grid(side: int) -> NDArray[np.float32]:
+    """(side, side, 2): the pixels' own x and y."""
+    axis = np.arange(side, dtype=np.float32)
+    return np.stack(np.meshgrid(axis, axis), axis=-1)
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file of weights says of itself."""
+
+    sha256: str
+    config: dict[str, Any]
+    base: str | None
+    """The model whose weights and graphs it shares, but for what it holds itself."""
+
+
+def read_weights_file(model: str, folder: Path = WEIGHTS) -> WeightsFile:
+    """Raises FileNotFoundError, also where the model's base is not the one it was made with."""
     file = folder / f"{model}.safetensors"
     if not file.exists():
         raise FileNotFoundError(f"no model {model!r}; there are: {', '.join(list_models(folder)) or 'none'}")
     data = file.read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    config = json.loads(header["__metadata__"]["config"])
-    return ModelInfo(model, hashlib.sha256(data).digest()[:8], config["keypoints"], config["size"])
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    base = metadata.get("base")
+    if base is not None and read_weights_file(base, folder).sha256 != metadata["base_sha256"]:
+        raise FileNotFoundError(f"{model} builds on another {base} than is here: train and export it again")
+    return WeightsFile(hashlib.sha256(data).hexdigest(), json.loads(metadata["config"]), base)
+
+
+def read_info(model: str, folder: Path = WEIGHTS) -> ModelInfo:
+    """What a bitstream names. Raises FileNotFoundError."""
+    found = read_weights_file(model, folder)
+    return ModelInfo(model, bytes.fromhex(found.sha256)[:8], found.config["keypoints"], found.config["size"])
+
+
+def graph_file(model: str, part: str, folder: Path = WEIGHTS) -> Path:
+    """The model's own graph, or its base's."""
+    own = folder / f"{model}.{part}.onnx"
+    base = read_weights_file(model, folder).base
+    return own if base is None or own.exists() else graph_file(base, part, folder)
 
 
 def list_models(folder: Path = WEIGHTS) -> list[str]:

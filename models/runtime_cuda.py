@@ -61,7 +61,7 @@ class Pool:
 
     def __init__(self, network: ImplicitWarp, capacity: int, device: torch.device) -> None:
         config = network.config
-        cells = (config.size // config.cell) ** 2
+        cells = config.side**2
         half = torch.float16 if device.type == "cuda" else torch.float32
 
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -338,10 +338,11 @@ class CudaRuntime:
 
     def _encode(self, picture: Picture) -> tuple[Keypoints, tuple[Tensor, ...]]:
         """-> keypoints, features in the order of Pool.tensors."""
-        pixels, keypoints = self._tensor(picture), self.detect(picture)
+        config, keypoints = self._network.config, self.detect(picture)
+        pixels, seen = self._tensor(picture), self._tensor(resized(picture, config.seen))
         known = torch.from_numpy(keypoints).to(self.device)
-        encoded = self._network.encode_sources(pixels[None, None], known[None, None])
-        rows, config = encoded.rows[0, 0], self._network.config
+        encoded = self._network.encode_sources(pixels[None, None], known[None, None], seen[None, None])
+        rows = encoded.rows[0, 0]
         keys = rows[:, config.values : config.values + config.dim]
         return keypoints, (keys, rows, pixels, known, encoded.membership[0, 0], encoded.basis[0, 0])
 

@@ -1,6 +1,5 @@
 """The network on PyTorch: for CUDA, and for checking ONNX Runtime against."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +10,26 @@ from torch import Tensor
 
 from .config import ModelConfig
 from .network import ImplicitWarp, Sources
-from .runtime import DEFAULT_MODEL, MAX_ACTIVE, WEIGHTS, Keypoints, Picture, Source, read_info, resized
+from .runtime import (
+    DEFAULT_MODEL,
+    MAX_ACTIVE,
+    WEIGHTS,
+    Keypoints,
+    Picture,
+    Source,
+    read_info,
+    read_weights_file,
+    resized,
+)
 
 
 def load_weights(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and shipped weights, as they are stored (fp16)."""
+    """Configuration and shipped weights, its base's among them, as they are stored (fp16). Raises FileNotFoundError."""
+    found = read_weights_file(model, folder)
+    weights = load_weights(found.base, folder)[1] if found.base is not None else {}
     with safe_open(folder / f"{model}.safetensors", framework="pt") as file:
-        config = ModelConfig.from_dict(json.loads(file.metadata()["config"]))
-        return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return ModelConfig.from_dict(found.config), weights
 
 
 def load_network(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> ImplicitWarp:
@@ -44,10 +55,10 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def prepare(self, picture: Picture) -> Source:
-        pixels = self._tensor(picture)[None, None]
+        pixels, seen = (self._tensor(p)[None, None] for p in (picture, resized(picture, self._network.config.seen)))
         keypoints = self.detect(picture)
         known = torch.from_numpy(keypoints)[None, None].to(self.device)
-        encoded = self._network.encode_sources(pixels, known)
+        encoded = self._network.encode_sources(pixels, known, seen)
         known_to_all = (part[0, 0].cpu().numpy() for part in (encoded.membership, encoded.basis))
         return Source(picture, keypoints, encoded, *known_to_all)
 

@@ -63,6 +63,11 @@ class Stage:
     motion_only: bool = False
     """Only the detector and the geometric prior learn, on `LossWeights.prior` and equivariance: no picture is made,
     which is many times quicker, and everything else rests on how well keypoints follow the motion."""
+    perceptual_side: int = 0
+    """Pixels a side of the random square that the perceptual loss looks at; 0 is the whole picture."""
+    only: str = ""
+    """How the names of the parameters begin that learn, for example `decoder.up`. The others keep still, and there are
+    only the losses of the picture."""
     fitted: float = 0.0
     """Share of the driving frames rebuilt from fitted keypoints, as a sender with time to spare sends them."""
     noise: float = 0.0
@@ -115,6 +120,8 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Tensor], stage: Stage) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """-> losses by name, unweighted; rebuilt pictures (those of motion-only stages: the targets) and their targets
         (B * D, 3, H, W)."""
+        if stage.only:
+            return self.of_pictures(batch, stage)
         network = self.network
         driving, sources = batch["driving"], batch["sources"]
         groups, each = driving.shape[:2]
@@ -166,8 +173,25 @@ class Objective(nn.Module):
             taught = losses.teach(shift, error, side // 2)
             found["match"] = losses.match_loss(out.coarse_logits, taught, side // 2)
         if self.perceptual is not None and stage.weights.perceptual:
-            found["perceptual"] = self.perceptual(out.picture, target)
+            found["perceptual"] = self.perceptual(*same_square(stage.perceptual_side, out.picture, target))
         return found, out.picture, target
+
+    def of_pictures(self, batch: dict[str, Tensor], stage: Stage) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """As `forward`, where nothing learns that is before the picture."""
+        network, sources = self.network, batch["sources"]
+        each, target = batch["driving"].shape[1], batch["driving"].flatten(0, 1)
+        of_sources = network.detect(sources.flatten(0, 1)).unflatten(0, sources.shape[:2])
+        encoded = network.encode_sources(sources, of_sources)
+        repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
+        detected = network.detect(target)
+        shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
+        known = fitting.equations(repeated.basis, shift, error, detected[:, None] - repeated.keypoints)
+        fitted = fitting.fit_keypoints(known, detected, repeated.keypoints)
+        picture = network.generate(self.as_sent(detected, fitted, stage), repeated).picture
+        found = {"l1": (picture - target).abs().mean()}
+        if self.perceptual is not None and stage.weights.perceptual:
+            found["perceptual"] = self.perceptual(*same_square(stage.perceptual_side, picture, target))
+        return found, picture, target
 
     def as_sent(self, detected: Tensor, fitted: Tensor, stage: Stage) -> Tensor:
         """Driving keypoints (B, K, 3) that pictures are made from."""
@@ -180,6 +204,15 @@ class Objective(nn.Module):
         size = self.network.config.detector_size
         field = F.affine_grid(affine, [target.shape[0], 3, size, size], align_corners=False)
         return F.grid_sample(target, field, padding_mode="reflection", align_corners=False), affine
+
+
+def same_square(side: int, *pictures: Tensor) -> list[Tensor]:
+    """A square at one random place of all pictures (B, 3, H, W); they themselves where `side` is 0."""
+    height, width = pictures[0].shape[-2:]
+    if not side:
+        return list(pictures)
+    top, left = (int(torch.randint(room - side + 1, ())) for room in (height, width))
+    return [picture[..., top : top + side, left : left + side] for picture in pictures]
 
 
 def drop_region(keypoints: Tensor, side: int) -> Tensor:
@@ -260,13 +293,20 @@ class Run:
         with (self.folder / "log.txt").open("a") as file:
             file.write(text + "\n")
 
+    def choose_learners(self, stage: Stage) -> None:
+        """Only these parameters get gradients. Raises ValueError where there are none."""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name.startswith(stage.only))
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise ValueError(f"no parameter of {self.config.model.name} begins with {stage.only!r}")
+
     def train_step(self, objective: nn.Module, batch: dict[str, Tensor], stage: Stage) -> dict[str, float]:
         """One optimiser step -> unweighted losses."""
         weights = stage.weights
         rate = learning_rate(stage, self.step)
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = rate * group["scale"], stage.betas
-        self.network.train()
+        self.network.train(not stage.only)
         if stage.keep_norms:
             keep_norms(self.network)
         found, rebuilt, target = objective(batch, stage)
@@ -340,7 +380,7 @@ def train(config: TrainConfig, folder: Path, cache: Path, out: Path, device: str
     if distributed:
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     run = Run(config, out, device)
-    clips = prepare_all(find_clips(folder), cache, config.cache_size, run)
+    clips = prepare_all(find_clips(folder, size=config.cache_size), cache, config.cache_size, run)
     clips = clips[run.rank :: dist.get_world_size()] if distributed else clips
     validation = load_validation(folder, config.model.size) if run.rank == 0 else {}
     try:
@@ -373,7 +413,7 @@ def load_validation(folder: Path, size: int) -> dict[str, Any]:
     """A few frames of every val clip; without a manifest there is no val split and nothing is validated."""
     if not (folder / "manifest.csv").exists():
         return {}
-    return {clip.name: load_clip(clip, size, 9) for clip in find_clips(folder, "val")}
+    return {clip.name: load_clip(clip, size, 9) for clip in find_clips(folder, "val", size)}
 
 
 def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dict[str, Any], workers: int) -> None:
@@ -388,6 +428,7 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
         multiprocessing_context="forkserver" if workers else None,
     )
     stream: Iterator[dict[str, Tensor]] = iter(loader)
+    run.choose_learners(stage)
     objective: nn.Module = run.objective
     if dist.is_initialized():
         objective = DistributedDataParallel(run.objective, find_unused_parameters=True)

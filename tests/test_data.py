@@ -45,6 +45,16 @@ def test_manifest_gives_split_identity_and_cuts(tmp_path: Path):
     assert [c.name for c in find_clips(tmp_path, "val")] == ["y"]
 
 
+def test_clips_of_a_size_have_a_folder_of_their_own(tmp_path: Path):
+    (tmp_path / "manifest.csv").write_text("id,split,identity\nx,train,p\ny,val,q\nz,train,r\n")
+    for name in ("clips/x", "clips/y", "clips/z", "clips512/x", "clips512/y"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.mp4").touch()
+    assert [c.path for c in find_clips(tmp_path, "train", 512)] == [tmp_path / "clips512" / "x.mp4"]
+    assert [c.path for c in find_clips(tmp_path, "val", 512)] == [tmp_path / "clips512" / "y.mp4"]
+    assert [c.path for c in find_clips(tmp_path, "train", 256)] == [tmp_path / "clips" / f"{n}.mp4" for n in "xz"]
+
+
 def test_no_clips_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="no clips"):
         find_clips(tmp_path)

@@ -10,10 +10,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from iwcodec.models.config import TINY
-from iwcodec.models.export import TOLERANCE, export, load_checkpoint
+from iwcodec.models.export import TOLERANCE, export, load_checkpoint, save_weights
 from iwcodec.models.network import ImplicitWarp
 from iwcodec.models.runtime import MAX_ACTIVE, OnnxRuntime, read_info
-from iwcodec.models.runtime_torch import TorchRuntime
+from iwcodec.models.runtime_torch import TorchRuntime, load_network
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +25,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     differences = export(network, "tiny-64", folder)
     assert max(differences.values()) <= TOLERANCE
+    differences = export(grown(network), "tiny-128", folder, "tiny-64")
+    assert max(differences.values()) <= TOLERANCE
     return folder
 
 
-def pictures(count: int) -> list[np.ndarray]:
+def grown(network: ImplicitWarp) -> ImplicitWarp:
+    """The same network with an up block that does something."""
+    larger = ImplicitWarp(replace(network.config, name="grown", size=128, up_blocks=1)).eval()
+    larger.load_state_dict(network.state_dict(), strict=False)
+    torch.nn.init.normal_(larger.decoder.up[0].out.weight, std=0.1)
+    return larger
+
+
+def pictures(count: int, size: int = 64) -> list[np.ndarray]:
     rng = np.random.default_rng(1)
-    return [
-        np.kron(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(count)
-    ]
+    block = np.ones((size // 8, size // 8, 1), np.uint8)
+    return [np.kron(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8), block) for _ in range(count)]
 
 
+@pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize("count", range(1, MAX_ACTIVE + 1))
-def test_one_graph_serves_any_number_of_sources(folder: Path, count: int):
-    runtimes = (TorchRuntime("tiny-64", "cpu", folder), OnnxRuntime("tiny-64", 1, folder))
+def test_one_graph_serves_any_number_of_sources(folder: Path, count: int, size: int):
+    runtimes = (TorchRuntime(f"tiny-{size}", "cpu", folder), OnnxRuntime(f"tiny-{size}", 1, folder))
     rebuilt = []
     for runtime in runtimes:
-        sources = [runtime.prepare(p) for p in pictures(count)]
-        rebuilt.append(runtime.reconstruct(runtime.detect(pictures(count)[-1]), sources).astype(int))
+        sources = [runtime.prepare(p) for p in pictures(count, size)]
+        rebuilt.append(runtime.reconstruct(runtime.detect(pictures(count, size)[-1]), sources).astype(int))
+    assert rebuilt[0].shape == (size, size, 3)
     assert np.abs(rebuilt[0] - rebuilt[1]).mean() < 0.1
 
 
@@ -68,3 +79,56 @@ def test_a_checkpoint_exports_its_averaged_weights(tmp_path: Path):
     loaded = load_checkpoint(tmp_path / "c.pt", size=128)
     assert loaded.config.size == 128
     torch.testing.assert_close(loaded.extra_keys, average.extra_keys)
+
+
+def test_a_model_with_a_base_holds_its_up_blocks_alone(folder: Path):
+    from safetensors import safe_open
+
+    assert {file.name for file in folder.glob("tiny-128.*")} == {"tiny-128.safetensors", "tiny-128.paint.onnx"}
+    with safe_open(folder / "tiny-128.safetensors", framework="pt") as file:
+        assert {name.rsplit(".", 1)[0] for name in file.keys()} == {  # noqa: SIM118
+            f"decoder.up.0.{layer}" for layer in ("enter", "see", "out")
+        }
+    base, larger = load_network("tiny-64", folder).state_dict(), load_network("tiny-128", folder).state_dict()
+    assert all(larger[name].equal(value) for name, value in base.items())
+
+
+def test_a_model_means_the_same_with_and_without_a_base(folder: Path, tmp_path: Path):
+    export(load_network("tiny-128", folder), "tiny-128", tmp_path)
+    assert len(list(tmp_path.glob("tiny-128.*.onnx"))) == 4
+    rebuilt = []
+    for place in (folder, tmp_path):
+        runtime = OnnxRuntime("tiny-128", 1, place)
+        sources = [runtime.prepare(p) for p in pictures(2, 128)]
+        rebuilt.append(runtime.reconstruct(sources[0].keypoints, sources).astype(int))
+    assert np.abs(rebuilt[0] - rebuilt[1]).max() <= 1
+
+
+def test_the_digest_names_the_base_too(folder: Path, tmp_path: Path):
+    network = load_network("tiny-128", folder)
+    digests = []
+    for level in (0.5, 0.25):
+        torch.nn.init.constant_(network.extra_pixels, level)
+        smaller = ImplicitWarp(replace(network.config, name="tiny", size=64, up_blocks=0))
+        smaller.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("decoder.up.")})
+        save_weights(smaller, tmp_path / "tiny-64.safetensors")
+        if digests:
+            with pytest.raises(FileNotFoundError, match="another tiny-64"):
+                read_info("tiny-128", tmp_path)
+        save_weights(network, tmp_path / "tiny-128.safetensors", "tiny-64")
+        digests.append(read_info("tiny-128", tmp_path).digest)
+    assert digests[0] != digests[1]
+
+
+def test_a_base_must_have_all_but_the_up_blocks(folder: Path):
+    network = load_network("tiny-128", folder)
+    before = (folder / "tiny-128.safetensors").read_bytes()
+    torch.nn.init.constant_(network.log_focus, 0.1)
+    with pytest.raises(ValueError, match="log_focus"):
+        export(network, "tiny-128", folder, "tiny-64")
+    other = ImplicitWarp(replace(network.config, top_k=2))
+    with pytest.raises(ValueError, match="with up blocks"):
+        export(other, "tiny-128", folder, "tiny-64")
+    with pytest.raises(FileNotFoundError, match="tiny-9"):
+        export(network, "tiny-128", folder, "tiny-9")
+    assert (folder / "tiny-128.safetensors").read_bytes() == before

@@ -81,6 +81,47 @@ def test_live_encoder_makes_its_own_sources(face_clip: Path, iwc_file: Path):
     assert psnr(frames[0].picture, pictures[0]) > 20
 
 
+def test_larger_pictures_through_a_file(face_clip: Path, tmp_path: Path):
+    """A model with an up block: sources, file and rebuilt pictures of 512, on the attention grid of one for 256."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from dataclasses import replace
+
+    from iwcodec.inspection import inspect
+    from iwcodec.models.config import TINY
+    from iwcodec.models.export import export
+    from iwcodec.models.network import ImplicitWarp
+    from iwcodec.models.runtime import OnnxRuntime
+
+    small, large = ImplicitWarp(replace(TINY, size=256)), ImplicitWarp(replace(TINY, size=512, up_blocks=1))
+    large.load_state_dict(small.state_dict(), strict=False)
+    export(small.eval(), "tiny-256", tmp_path)
+    export(large.eval(), "tiny-512", tmp_path, "tiny-256")
+    runtime, target = OnnxRuntime("tiny-512", 1, tmp_path), tmp_path / "a.iwc"
+    report = encode(face_clip, target, EncodeOptions(size=512, sources=2, verify=True), runtime)
+    assert report.size == inspect(target).size == 512
+    assert inspect(target).model == "tiny-512"
+    assert report.psnr_db is not None
+    assert report.psnr_db > 15
+    decode(target, tmp_path / "a.mkv", runtime=runtime)
+    assert (probe(tmp_path / "a.mkv").width, probe(tmp_path / "a.mkv").height) == (512, 512)
+    other = OnnxRuntime("tiny-256", 1, tmp_path)
+    with pytest.raises(VersionError, match="tiny-512"):
+        IwcFile(target, other)
+    with pytest.raises(CodecError, match="not 512"):
+        encode(face_clip, tmp_path / "b.iwc", EncodeOptions(size=512), other)
+
+
+def test_the_size_chooses_the_model(monkeypatch: pytest.MonkeyPatch):
+    from iwcodec import files
+
+    monkeypatch.setattr(files, "load_runtime", lambda name, threads: (name, threads))
+    assert files.load_runtime_for(512, 1) == ("lite-512", 1)
+    monkeypatch.undo()
+    with pytest.raises(CodecError, match="no model for pictures of 640 pixels"):
+        files.load_runtime_for(640)
+
+
 def test_seeking_gives_the_same_frames(iwc_file: Path):
     with IwcFile(iwc_file) as file:
         frames = list(file.frames())

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from iwcodec.models import network as net
-from iwcodec.models.config import LITE, PAPER, TINY, ModelConfig
+from iwcodec.models.config import LITE, LITE512, PAPER, TINY, ModelConfig
 from iwcodec.models.network import ImplicitWarp, Sources, Warp
 
 
@@ -155,10 +155,63 @@ def test_lite_is_small_enough_to_ship():
     assert sum(p.numel() for p in ImplicitWarp(LITE).parameters()) * 2 < 15_000_000
 
 
+def test_larger_pictures_have_the_same_grid():
+    assert (LITE512.size, LITE512.seen, LITE512.side) == (512, LITE.size, LITE.side) == (512, 256, 64)
+
+
 def test_config_round_trip_and_unknown_keys():
     assert ModelConfig.from_dict(LITE.to_dict()) == LITE
     with pytest.raises(ValueError, match="sise"):
         ModelConfig.from_dict({"name": "x", "sise": 3})
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[ImplicitWarp, ImplicitWarp]:
+    """A network whose decoder and nudge do something, and the same with an up block on top."""
+    torch.manual_seed(5)
+    small, large = ImplicitWarp(TINY).eval(), ImplicitWarp(replace(TINY, size=128, up_blocks=1)).eval()
+    for layer in (small.decoder.out, small.decoder.nudge):
+        torch.nn.init.normal_(layer.weight, std=0.3)
+    told = large.load_state_dict(small.state_dict(), strict=False)
+    assert not told.unexpected_keys
+    assert all(name.startswith("decoder.up.") for name in told.missing_keys)
+    return small, large
+
+
+@torch.no_grad()
+def test_an_up_block_that_learnt_nothing_enlarges_the_picture(pair):
+    small, large = pair
+    pictures = smooth_pictures(3)
+    enlarged = net.enlarge(pictures, 2)
+    before = rebuild(small, pictures[:2], pictures[2:])
+    after = rebuild(large, enlarged[:2], enlarged[2:])
+    assert after.picture.shape == (1, 3, 128, 128)
+    assert (before.picture - before.base).abs().mean() > 0.05  # the decoder does something
+    assert (after.picture - net.enlarge(before.picture, 2)).abs().mean() < 0.01
+    torch.testing.assert_close(after.warp.places, before.warp.places, atol=0.05, rtol=0)
+
+
+def test_larger_sources_are_sampled_in_full():
+    """What pooling wipes out comes through: a chequered picture, moved by one of its own pixels."""
+    chequered = torch.ones(1, 1, 3, 16, 16)
+    chequered[..., ::2, ::2] = chequered[..., 1::2, 1::2] = 0
+    places = net.cell_centres(8, chequered).unflatten(0, (8, 8)) + torch.tensor([2 / 16, 0])
+    sampled = net.sample_sources(chequered, net.enlarge_places(places[None, None], 2))
+    torch.testing.assert_close(sampled[..., :-1], chequered[..., 1:])
+
+
+def test_enlarged_places_keep_what_is_linear():
+    own, larger = (net.cell_centres(side, torch.zeros(1)).unflatten(0, (side, side)) for side in (8, 16))
+    torch.testing.assert_close(net.enlarge_places(own[None, None], 2)[0, 0], larger)
+    grown = net.enlarge_places((own + 0.3 * own)[None, None], 2)[0, 0]
+    torch.testing.assert_close(grown[1:-1, 1:-1], 1.3 * larger[1:-1, 1:-1])
+    torch.testing.assert_close(net.enlarge_places(own[None, None], 1)[0, 0], own)
+
+
+def test_an_up_block_learns_from_the_first_step_on(pair):
+    pictures = net.enlarge(smooth_pictures(3), 2)
+    rebuild(pair[1], pictures[:2], pictures[2:]).picture.square().mean().backward()
+    assert pair[1].decoder.up[0].out.weight.grad.abs().sum() > 0
 
 
 def test_sources_are_plain_tensors(tiny):

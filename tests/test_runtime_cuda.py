@@ -1,6 +1,7 @@
 """Batching, padding and paging of the CUDA receiver, on whatever device there is."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from iwcodec.models.attention import topk_attention
 from iwcodec.models.config import TINY
 from iwcodec.models.export import save_weights
 from iwcodec.models.network import ImplicitWarp, place_columns
+from iwcodec.models.runtime import resized
 from iwcodec.models.runtime_cuda import CudaRuntime, Job, pack, padded
 
 
@@ -24,8 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for layer in (network.key_net.parts, network.decoder.nudge, network.decoder.out):
             layer.weight.normal_(0, 0.2)
+    larger = ImplicitWarp(replace(TINY, size=128, up_blocks=1))
+    larger.load_state_dict(network.state_dict(), strict=False)
+    torch.nn.init.normal_(larger.decoder.up[0].out.weight, std=0.1)
     target = tmp_path_factory.mktemp("weights")
     save_weights(network, target / "tiny.safetensors")
+    save_weights(larger, target / "tiny-128.safetensors", "tiny")
     return target
 
 
@@ -34,16 +40,16 @@ def runtime(folder: Path) -> CudaRuntime:
     return CudaRuntime("tiny", "cpu", folder)
 
 
-def pictures(count: int, seed: int = 0):
+def pictures(count: int, seed: int = 0, size: int = 64):
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+    return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 def jobs_of(runtime: CudaRuntime, counts: list[int]) -> list[Job]:
-    jobs = []
+    jobs, size = [], runtime.info.size
     for seed, count in enumerate(counts):
-        driving = runtime.detect(pictures(1, 100 + seed)[0])
-        jobs.append(Job(driving, [runtime.prepare(picture) for picture in pictures(count, seed)]))
+        driving = runtime.detect(pictures(1, 100 + seed, size)[0])
+        jobs.append(Job(driving, [runtime.prepare(picture) for picture in pictures(count, seed, size)]))
     return jobs
 
 
@@ -71,20 +77,25 @@ def test_callers_with_different_numbers_of_sources_get_what_they_get_alone(runti
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("model", ["tiny", "tiny-128"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_frame_path_is_the_network_with_exact_topk(runtime, count):
+def test_the_frame_path_is_the_network_with_exact_topk(folder, model, count):
+    runtime = CudaRuntime(model, "cpu", folder)
     job = jobs_of(runtime, [count])[0]
     network, side = runtime._network, 16
-    seen = torch.from_numpy(np.stack([source.picture for source in job.sources])).permute(0, 3, 1, 2).float() / 255
+    full, seen = (
+        torch.from_numpy(np.stack([resized(source.picture, size) for source in job.sources])).permute(0, 3, 1, 2) / 255
+        for size in (runtime.info.size, 64)
+    )
     known = torch.from_numpy(np.stack([source.keypoints for source in job.sources]))
-    sources = network.encode_sources(seen[None], known[None])
+    sources = network.encode_sources(full[None], known[None], seen[None])
     driving = torch.from_numpy(job.keypoints)[None]
     queries, unit = network.queries(driving, side)
     rows = place_columns(sources.rows, side)
     attended = topk_attention(
         queries, network.keys(driving, sources, side), rows, network.extras(rows.shape[-1]), 4 * TINY.top_k
     )
-    expected = runtime_cuda.to_uint8(network.decode(attended, unit, seen[None])[0][0].permute(1, 2, 0)).numpy()
+    expected = runtime_cuda.to_uint8(network.decode(attended, unit, full[None])[0][0].permute(1, 2, 0)).numpy()
     found = runtime.reconstruct(job.keypoints, job.sources)
     assert found.std() > 10
     assert np.abs(found.astype(int) - expected).max() <= 1

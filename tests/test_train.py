@@ -15,7 +15,8 @@ from iwcodec.models import train as training
 from iwcodec.models.config import TINY
 from iwcodec.models.data import SamplePlan
 from iwcodec.models.losses import LossWeights
-from iwcodec.models.train import Run, Stage, TrainConfig, learning_rate, load_config, train
+from iwcodec.models.network import ImplicitWarp
+from iwcodec.models.train import Run, Stage, TrainConfig, learning_rate, load_config, same_square, train
 from training_clips import write_clip
 
 
@@ -78,6 +79,47 @@ def test_norms_that_are_kept_do_not_change(tmp_path: Path):
     assert before
     assert all(value.equal(before[name]) for name, value in run.network.named_buffers())
     assert any(not value.equal(weights[name]) for name, value in run.network.named_parameters())
+
+
+GROWN = replace(TINY, size=128, up_blocks=1)
+PARTS = {f"{layer}.{kind}" for layer in ("enter", "see", "out") for kind in ("weight", "bias")}
+
+
+def test_an_up_block_learns_and_nothing_else_moves(tmp_path: Path):
+    plan = stage(30, learning_rate=3e-3, warmup=1, only="decoder.up", fitted=0.5)
+    run = Run(TrainConfig(GROWN, (plan,)), tmp_path / "run", "cpu")
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.choose_learners(plan)
+    losses = [run.train_step(run.objective, one_batch(), plan) for run.step in range(20)]
+    assert set(losses[0]) == {"l1", "total"}
+    assert losses[-1]["l1"] < losses[0]["l1"]
+    for weights in (run.network.state_dict(), run.average.state_dict()):
+        moved = {name for name, value in weights.items() if not value.equal(before[name])}
+        assert moved == {f"decoder.up.0.{part}" for part in PARTS}
+
+
+def test_an_up_block_starts_from_weights_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shipped = ImplicitWarp(TINY).state_dict()
+    monkeypatch.setattr(training, "load_weights", lambda name: (TINY, shipped))
+    run = Run(TrainConfig(GROWN, (stage(1),), start="tiny-64"), tmp_path / "run", "cpu")
+    weights = run.network.state_dict()
+    assert all(weights[name].equal(value) for name, value in shipped.items())
+
+
+def test_a_stage_in_which_nothing_learns_is_refused(tmp_path: Path):
+    run = Run(TrainConfig(TINY, (stage(1),)), tmp_path / "run", "cpu")
+    with pytest.raises(ValueError, match="begins with"):
+        run.choose_learners(stage(1, only="decoder.up"))
+    run.choose_learners(stage(1))
+    assert all(parameter.requires_grad for parameter in run.network.parameters())
+
+
+def test_the_same_square_of_all_pictures():
+    pictures = torch.arange(64.0).view(1, 1, 8, 8)
+    a, b = same_square(3, pictures, pictures + 100)
+    assert a.shape == (1, 1, 3, 3)
+    torch.testing.assert_close(a + 100, b)
+    assert same_square(0, pictures)[0] is pictures
 
 
 def test_adversarial_stage_trains_both_networks(tmp_path: Path):
@@ -169,7 +211,8 @@ def test_a_wrong_config_names_the_fault(tmp_path: Path):
         load_config(file)
 
 
-def test_shipped_config_is_valid():
-    config = load_config(Path(training.__file__).parent / "configs" / "lite.toml")
-    assert config.model.name == "lite"
-    assert [s.plan.size for s in config.stages][-1] == 256
+@pytest.mark.parametrize(("name", "size"), [("lite", 256), ("lite512", 512)])
+def test_shipped_config_is_valid(name: str, size: int):
+    config = load_config(Path(training.__file__).parent / "configs" / f"{name}.toml")
+    assert config.model.name == name
+    assert [s.plan.size for s in config.stages][-1] == config.model.size == config.cache_size == size

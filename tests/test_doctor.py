@@ -1,0 +1,18 @@
+"""What `iwcodec doctor` measures."""
+
+import pytest
+from iwcodec import doctor
+from iwcodec.models.runtime import DEFAULT_MODEL
+from stub_runtime import StubRuntime
+
+
+def test_models_for_larger_pictures_are_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "load_runtime", lambda *_: StubRuntime())
+    monkeypatch.setattr(doctor, "larger_models", lambda: ["grown-128"])
+    speed = doctor.examine().speed
+    assert speed["receiver frames/s"] > 0
+    assert speed["grown-128: frames/s"] > 0
+
+
+def test_the_default_model_is_not_larger_than_itself() -> None:
+    assert DEFAULT_MODEL not in doctor.larger_models()
