@@ -77,8 +77,8 @@ class Runtime(Protocol):
 
 
 class OnnxRuntime:
-    """The exported graphs on ONNX Runtime's CPU provider: the model's own, and its base's. Several threads may use it at
-    once, as a call does."""
+    """The exported graphs on ONNX Runtime's CPU provider: the model's own, and its base's. Several threads may use it
+    at once, as a call does."""
 
     device = "cpu"
 
