@@ -22,8 +22,9 @@ AGREEMENT = 1.5
 def flow_estimator(finest: int = 0) -> cv2.DISOpticalFlow:
     """DIS flow that goes down to 1 / 2**finest of the pictures' resolution.
 
-    The preset stops at a quarter: pictures warped by it are 4.6 dB worse than at full resolution, and 2.6 dB worse than at
-    half. Variational refinement takes most of the time and makes nothing better (3.4 and 0.8 ms at FLOW_SIZE without).
+    The preset stops at a quarter: pictures warped by it are 4.6 dB worse than at full resolution, and 2.6 dB worse
+    than at half. Variational refinement takes most of the time and makes nothing better (3.4 and 0.8 ms at FLOW_SIZE
+    without).
     """
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     dis.setFinestScale(finest)
