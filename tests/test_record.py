@@ -53,7 +53,7 @@ def test_another_clock_joins_on() -> None:
 def test_what_came_plays(tmp_path: Path, face_clip: Path) -> None:
     """The file's pictures are those that the receiver's own decoder makes of the same packets."""
     runtime = load_runtime(threads=1)
-    pictures = [crop_resize(f.picture, Crop(140, 0, 360), 256) for f in read_video(face_clip)][:6]
+    pictures = [crop_resize(f.picture, Crop(140, 0, 360), 256) for f in read_video(face_clip)][::3][:6]
     encoder = SourceEncoder(256, 55, 10)
     recorder = r.Recorder(tmp_path / "call.iwc", runtime.info)
     tracks = [runtime.detect(picture) for picture in pictures]
