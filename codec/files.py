@@ -4,7 +4,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,22 @@ from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionErr
 from .media import Picture
 from .models.runtime import ModelInfo, Runtime, load_runtime
 from .motion import MotionCoder, Quantiser
-from .motion_rdo import MotionQuantiser, Quadratic
+from .motion_rdo import MotionQuantiser, Quadratic, Spool
 from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
 from .quality import psnr
 from .ratecontrol import (
+    COARSER,
     FITTED_MOTION,
     MOTION_KBPS,
     MOTION_SHARE,
+    RECORD_BYTES,
     Budget,
     Coded,
     affordable_motion,
     before,
     best_active,
+    coarsened,
     code,
     drawn_frames,
     fitted,
@@ -163,7 +165,8 @@ def encode(
         active = best_active(coded, survey, judges, runtime)
     if options.effort:
         quadratics = fitted_motion(video, survey, coded, active, runtime, options.effort, tell)
-        survey = Survey(survey.thumbnails, quantised_motion(quadratics, settings, video, options))
+        quantiser, keypoints = quantised_motion(quadratics, settings.message_frames, most_motion(options, video))
+        survey, settings = Survey(survey.thumbnails, keypoints), replace(settings, quantiser=quantiser)
         if rate_is_given(options):
             motion = motion_bytes(survey.keypoints, settings.message_frames, settings.quantiser)
             left = given_bytes(options, video, survey) - motion - HEADER_BYTES
@@ -299,14 +302,22 @@ def most_motion(options: EncodeOptions, video: _Input) -> float:
 
 
 def quantised_motion(
-    frames: Iterator[Quadratic], settings: EncoderSettings, video: _Input, options: EncodeOptions
-) -> NDArray[np.float32]:
-    """Keypoints (n, K, 3) as they will be decoded: bounded message by message."""
-    most, quantiser = most_motion(options, video), settings.quantiser
-    chooser, levels = MotionQuantiser(MotionCoder(load_tables()), quantiser), []
-    while message := list(islice(frames, settings.message_frames)):
-        levels.append(chooser.message(message, most * len(message)))
-    return quantiser.dequantise(np.concatenate(levels))
+    frames: Iterator[Quadratic], message_frames: int, most: float
+) -> tuple[Quantiser, NDArray[np.float32]]:
+    """The finest steps at which the motion takes at most so many bytes a frame, and the keypoints (n, K, 3) as they
+    will be decoded. At the coarsest steps each message is held to it."""
+    coder = MotionCoder(load_tables())
+    with Spool(frames) as spool:
+        for coarser in COARSER:
+            quantiser = coarsened(coarser)
+            chooser, levels, spent = MotionQuantiser(coder, quantiser), [], 0
+            for message in spool.messages(message_frames):
+                bound = most * len(message) if coarser == COARSER[-1] else np.inf
+                levels.append(chooser.message(message, bound))
+                spent += len(coder.encode(levels[-1], None)) + RECORD_BYTES
+            if spent <= most * sum(map(len, levels)):
+                break
+    return quantiser, quantiser.dequantise(np.concatenate(levels))
 
 
 def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frames: int, active: int) -> Header:

@@ -7,7 +7,8 @@ can, for their targets move with it (Babai's nearest plane, with a price on ever
 """
 
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from .motion import Levels, MotionCoder, Quantiser
 from .motion_prediction import Predictor, predict
 
-ERROR_PER_BIT = 3e-4
-"""Squared [-1, 1] units, summed over the fit's cells, that one bit is worth."""
+ERROR_PER_BIT = 2e-4
+"""Squared [-1, 1] units, summed over the fit's cells, that one bit is worth at the usual steps. It grows with their
+square: dearer bits alone leave keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
 DEARER = 1.6
 MOST_TRIES = 12
 FIRST_BITS, FURTHER_BITS = 2.5, 1.3
@@ -32,6 +34,33 @@ class Quadratic:
     gram: NDArray[np.float64]  # (3 K, 3 K), positive definite
 
 
+class Spool:
+    """The fits of a whole clip, on disk: 15 KB a frame."""
+
+    def __init__(self, frames: Iterable[Quadratic]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
+        self._unknowns = 0
+        for frame in frames:
+            self._unknowns = len(frame.target)
+            self._file.write(np.concatenate([frame.target, frame.gram.reshape(-1)]).astype(np.float32).tobytes())
+        self._file.flush()
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def messages(self, frames: int) -> Iterator[list[Quadratic]]:
+        """All of them in order, so many at a time."""
+        self._file.seek(0)
+        width = 4 * self._unknowns * (self._unknowns + 1)
+        while block := self._file.read(frames * width):
+            rows = np.frombuffer(block, np.float32).reshape(-1, width // 4).astype(np.float64)
+            count = self._unknowns
+            yield [Quadratic(row[:count], row[count:].reshape(count, count)) for row in rows]
+
+
 class MotionQuantiser:
     """Quantises the messages of one clip, in order."""
 
@@ -42,7 +71,7 @@ class MotionQuantiser:
 
     def message(self, frames: Sequence[Quadratic], most_bytes: float) -> Levels:
         """Levels (n, K, 3) of the frames of one message, in at most so many bytes where any trade gets there."""
-        trade = ERROR_PER_BIT
+        trade = ERROR_PER_BIT * (self._quantiser.step_xy / Quantiser.step_xy) ** 2
         for _ in range(MOST_TRIES):
             levels = self._levels(frames, trade)
             if len(self._coder.encode(levels, None)) <= most_bytes:

@@ -38,7 +38,7 @@ DENSE_PRESET = 8
 """SVT-AV1's effort where sources are many: 10 ms each."""
 MOTION_KBPS = 2.0
 """Lively motion is quantised more coarsely where it would take more."""
-COARSER = (1.0, 1.35, 1.8, 2.4)
+COARSER = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
 MOTION_SHARE = 0.5
 """Of a bitrate that is asked for, the motion may take so much."""
 FITTED_MOTION = 0.8
@@ -120,12 +120,16 @@ def motion_bytes(keypoints: NDArray[np.float32], message_frames: int, quantiser:
     return total
 
 
+def coarsened(times: float) -> Quantiser:
+    return Quantiser(Quantiser.step_xy * times, Quantiser.step_strength * times)
+
+
 def affordable_motion(keypoints: NDArray[np.float32], message_frames: int, fps: float) -> tuple[Quantiser, int]:
     """The finest steps at which the motion of a clip stays under MOTION_KBPS, or the coarsest there are; and what it
     takes in bytes."""
     most = MOTION_KBPS * 125 * len(keypoints) / fps
     for coarser in COARSER:
-        quantiser = Quantiser(Quantiser.step_xy * coarser, Quantiser.step_strength * coarser)
+        quantiser = coarsened(coarser)
         spent = motion_bytes(keypoints, message_frames, quantiser)
         if spent <= most:
             break

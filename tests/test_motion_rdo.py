@@ -3,7 +3,7 @@
 import numpy as np
 from iwcodec.motion import MotionCoder, Quantiser
 from iwcodec.motion_prediction import Predictor
-from iwcodec.motion_rdo import MotionQuantiser, Quadratic, choose_levels
+from iwcodec.motion_rdo import MotionQuantiser, Quadratic, Spool, choose_levels
 from iwcodec.motion_tables import load_tables
 
 K = 20
@@ -70,3 +70,14 @@ def test_messages_go_on_where_the_last_one_ended():
     first = quantiser.message([frame(1)] * 3, np.inf)
     second = quantiser.message([frame(1)] * 3, np.inf)
     np.testing.assert_array_equal(second, first[[-1] * 3])
+
+
+def test_the_spool_gives_back_what_it_took():
+    frames = [frame(seed) for seed in range(7)]
+    with Spool(iter(frames)) as spool:
+        for _ in range(2):
+            messages = list(spool.messages(3))
+            assert [len(message) for message in messages] == [3, 3, 1]
+            for kept, given in zip([one for message in messages for one in message], frames, strict=True):
+                np.testing.assert_allclose(kept.target, given.target, rtol=1e-6)
+                np.testing.assert_allclose(kept.gram, given.gram, rtol=1e-5)
