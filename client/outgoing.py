@@ -14,13 +14,15 @@ BURST = 4 * PART
 """Bytes that are sent at once at the beginning of a sequence, or after a hold-up."""
 SMALLEST_PART = 64
 """Smaller ones are not worth their header, but at the end of a unit."""
+CALL_STEPS = 2.0
+"""Times a file's: messages of a few frames leave little to predict from, and every frame is quantised as it comes."""
 _KEPT = 256
 
 
 def quantiser(coarseness: int) -> Quantiser:
-    """Both sides': the usual steps, doubled `coarseness` times."""
-    usual = Quantiser()
-    return Quantiser(usual.step_xy * 2**coarseness, usual.step_strength * 2**coarseness)
+    """Both sides': a call's steps, doubled `coarseness` times."""
+    times = CALL_STEPS * 2**coarseness
+    return Quantiser(Quantiser.step_xy * times, Quantiser.step_strength * times)
 
 
 class MotionSender:
