@@ -41,9 +41,10 @@ def moved(basis: Tensor, change: Tensor) -> Tensor:
     The basis holds, for each keypoint, how far a cell goes along with its place, then how far right and how far down
     its strength pushes the cell.
     """
-    with_place, right, down = basis.chunk(3, dim=-1)
-    strength = change[..., 2:]
-    return with_place @ change[..., :2] + torch.cat([right @ strength, down @ strength], dim=-1)
+    place, strength = change[..., :2], change[..., 2:]
+    nothing = torch.zeros_like(strength)
+    right, down = torch.cat([strength, nothing], dim=-1), torch.cat([nothing, strength], dim=-1)
+    return basis @ torch.cat([place, right, down], dim=-2)  # one product: the basis is large, and is read once
 
 
 def pose_distance(change: Tensor) -> Tensor:
