@@ -169,7 +169,7 @@ def encode(
         survey, settings = Survey(survey.thumbnails, keypoints), replace(settings, quantiser=quantiser)
         if rate_is_given(options):
             motion = motion_bytes(survey.keypoints, settings.message_frames, settings.quantiser)
-            left = given_bytes(options, video, survey) - motion - HEADER_BYTES
+            left = Budget(given_bytes(options, video, survey) - HEADER_BYTES, motion).sources(shown=0.0)
             coded = fitted(coded.plan, video.pictures, options.size, left)
     else:
         quantiser, _ = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))

@@ -146,7 +146,7 @@ class Budget:
 
     def sources(self, shown: float) -> float:
         """What is left for the sources where this share of the frames is shown as it came, and needs no motion."""
-        return self.total - self.motion * (1 - shown)
+        return max(1.0, self.total - self.motion * (1 - shown))
 
 
 def plan_for(

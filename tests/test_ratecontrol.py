@@ -112,3 +112,8 @@ def test_a_hopeless_budget_gives_the_least_there_is():
     coded = plan_for(SURVEY, lambda: PICTURES, StubRuntime(), Budget(10), silent)
     assert len(coded.packets) == 1
     assert coded.plan.crf == 63
+
+
+def test_a_budget_that_the_motion_alone_exceeds_leaves_the_least():
+    assert Budget(100.0, 300.0).sources(shown=0.0) == 1
+    assert Budget(400.0, 300.0).sources(shown=0.5) == 250
