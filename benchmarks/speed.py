@@ -35,7 +35,7 @@ from ..models.runtime import DEFAULT_MODEL, OnnxRuntime, Runtime, load_runtime
 from ..motion import MotionCoder, Quantiser
 from ..motion_tables import load_tables
 from ..packets import SourcePacket
-from ..refinement import live_fit
+from ..refinement import LIVE_CANDIDATES, live_fit
 from ..sources import SourceDecoder, SourceEncoder
 from . import experiment
 from .rivals import encode_rival
@@ -256,7 +256,12 @@ def fitting(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[A
     """As in a call: to the nearest of the sources."""
     decoder, fit = library_of(runtime, pictures, ACTIVE), live_fit()
     pairs = zip(pictures, keypoints, strict=True)
-    return timed("keypoint fit", lambda pair: fit.frame(pair[0], pair[1], decoder), pairs)
+    decoder.prepare()
+
+    def fitted(pair: tuple[Picture, Any]) -> Any:
+        return fit.frame(*pair, decoder.library.candidates(pair[1], LIVE_CANDIDATES))
+
+    return timed("keypoint fit", fitted, pairs)
 
 
 def rebuilding(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[Any], count: int) -> Stage:

@@ -28,7 +28,7 @@ from ..media import Picture
 from ..models.runtime import Runtime, Source
 from ..motion import Quantiser
 from ..packets import LARGEST_SLOT, SourcePacket
-from ..refinement import LIVE_REFERENCES, live_fit
+from ..refinement import LIVE_CANDIDATES, live_fit
 from ..sources import SourceEncoder
 
 SOURCE_CRF, SOURCE_PRESET = 55, 6
@@ -58,6 +58,8 @@ log = logging.getLogger(__name__)
 class FeedFrame:
     stamp_ms: int
     keypoints: NDArray[np.float32]
+    leader: int | None = None
+    """Number of the source that leads, as the feed counts them; a link knows its slot."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,26 @@ class SourceSequence:
     def __init__(self, size: int) -> None:
         self.number = secrets.randbits(32)
         self.units: dict[int, Unit] = {}
+        self.numbers: dict[int, int] = {}
+        """Of the feed's sources: which unit each of them is."""
         self.next = 0
         self._encoder = SourceEncoder(size, SOURCE_CRF, SOURCE_PRESET)
 
-    def add(self, picture: Picture, still: bool = False) -> Picture:
-        """Code a picture as the next unit (slow); returns it as receivers have it."""
-        slot = self.next % (LARGEST_SLOT + 1)
-        self.units[self.next] = Unit(SourcePacket(slot, self._encoder.add(picture)).to_bytes(), still)
+    def add(self, picture: Picture, number: int | None = None) -> Picture:
+        """Code a picture as the next unit (slow); returns it as receivers have it. `number`: of the source that it is,
+        None for a still of the scene."""
+        packet = SourcePacket(slot_of(self.next), self._encoder.add(picture))
+        self.units[self.next] = Unit(packet.to_bytes(), number is None)
+        if number is not None:
+            self.numbers[number] = self.next
         self.units.pop(self.next - KEPT_UNITS, None)
         self.next += 1
         return self._encoder.reconstructed
+
+
+def slot_of(index: int) -> int:
+    """Where a unit goes in the receiver's library."""
+    return index % (LARGEST_SLOT + 1)
 
 
 class Subscriber(Protocol):
@@ -99,6 +111,15 @@ class Subscriber(Protocol):
 
     def backlog(self) -> int:
         """Units that wait to be sent; 0 while the peer cannot be reached."""
+        ...
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether the peer has a source."""
+        ...
+
+    def slot(self, number: int) -> int | None:
+        """Where the peer has a source; None while it does not."""
         ...
 
 
@@ -177,16 +198,16 @@ class Feed:
             if self._sequence is None or self._sequence.next <= SHORT:
                 return self._sequence
             nearest = [] if self._keypoints is None else self._library.nearest(self._keypoints, SHORT)
-            pictures = [(source.picture, False) for source in nearest]
+            pictures = [(source.picture, self._library.slot(source)) for source in nearest]
             if self._still is not None:
-                pictures.append((self._still, True))
+                pictures.append((self._still, None))
             self._sequence = await self._run(lambda: self._begin(pictures))
             return self._sequence
 
-    def _begin(self, pictures: list[tuple[Picture, bool]]) -> SourceSequence:
+    def _begin(self, pictures: list[tuple[Picture, int | None]]) -> SourceSequence:
         sequence = SourceSequence(self._runtime.info.size)
-        for picture, still in pictures:
-            sequence.add(picture, still)
+        for picture, number in pictures:
+            sequence.add(picture, number)
         return sequence
 
     async def _work(self) -> None:
@@ -197,25 +218,40 @@ class Feed:
             if self.face_lost:
                 self._start("still", STILL_S, now, lambda picture=picture: self._take_still(picture))  # type: ignore[misc]
                 continue
-            keypoints = await self._run(partial(self._keypoints_of, picture, captured_s, self._library.sources()))
+            keypoints, source = await self._run(
+                partial(self._keypoints_of, picture, captured_s, self._known_to_all())
+            )
             if self.paused:
                 return
             self._keypoints = keypoints
-            frame = FeedFrame(self.stamp_ms(captured_s), keypoints)
+            leader = self._library.slot(source)
+            frame = FeedFrame(self.stamp_ms(captured_s), keypoints, leader)
             for link in list(self._links):
                 link.take(frame)
-            nearest = self._library.nearest(keypoints)  # for every frame, as the receiver does: what is used stays
+            # For every frame, as the receiver does: what is used stays.
+            nearest = self._library.nearest(keypoints, leader=leader)
             if not self._is_busy("judge") and self._live.due(captured_s):
                 self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, nearest, captured_s))
 
-    def _keypoints_of(self, picture: Picture, captured_s: float, sources: list[Source]) -> NDArray[np.float32]:
-        """In the executor. Found, and fitted to the motion from the nearest source where there is time for it."""
+    def _known_to_all(self) -> list[Source]:
+        """The sources that everyone has who has any; all, while there is nobody."""
+        links = [link for link in self._links if link.has_picture]
+        slots = [n for n in self._library.slots() if all(link.slot(n) is not None for link in links)]
+        known = dict(zip(self._library.slots(), self._library.sources(), strict=True))
+        return [known[n] for n in slots] or self._library.sources()
+
+    def _keypoints_of(
+        self, picture: Picture, captured_s: float, sources: list[Source]
+    ) -> tuple[NDArray[np.float32], Source | None]:
+        """In the executor. Found, and fitted to the motion from the nearest source where there is time for it; and that
+        source."""
         detected = self._runtime.detect(picture)
         if self._newest is not None or self._clock() - captured_s > LATE_S:
             self.unfitted += 1
             return self._fit.skip(detected)
-        nearest = [sources[n] for n in by_pose(sources, detected)[:LIVE_REFERENCES]]
-        return self._fit.to_sources(picture, detected, nearest)
+        candidates = [sources[n] for n in by_pose(sources, detected)[:LIVE_CANDIDATES]]
+        found = self._fit.frame(picture, detected, candidates)
+        return found.keypoints, found.source
 
     def _is_busy(self, name: str) -> bool:
         running = self._jobs.get(name)
@@ -243,22 +279,22 @@ class Feed:
         await self._add_source(picture, captured_s)
 
     async def _add_source(self, picture: Picture, captured_s: float) -> None:
-        coded = await self._code(picture, still=False)
+        coded = await self._code(picture, self._added)
         prepared = await self._run(partial(self._live.prepare, picture, coded))
         self._live.add(self._added, prepared, captured_s)
         self._added += 1
 
-    async def _code(self, picture: Picture, still: bool) -> Picture:
-        """Add a picture to every sequence in use; returns it as the newest one has it."""
+    async def _code(self, picture: Picture, number: int | None) -> Picture:
+        """Add a picture, a source or a still, to every sequence in use; returns it as the newest one has it."""
         async with self._coding:
             if self._sequence is None:
                 self._sequence = SourceSequence(self._runtime.info.size)
             used = {id(link.sequence): link.sequence for link in self._links if link.sequence is not None}
             used.pop(id(self._sequence), None)
             for sequence in used.values():
-                await self._run(lambda sequence=sequence: sequence.add(picture, still))  # type: ignore[misc]
+                await self._run(lambda sequence=sequence: sequence.add(picture, number))  # type: ignore[misc]
             newest = self._sequence
-            return await self._run(lambda: newest.add(picture, still))
+            return await self._run(lambda: newest.add(picture, number))
 
     async def _look(self, picture: Picture) -> None:
         found = await self._run(lambda: self._find_face(picture))
@@ -281,7 +317,7 @@ class Feed:
         if self._still is not None and _difference(picture, self._still) < STILL_CHANGE:
             return
         self._still = picture
-        self.preview = await self._code(picture, still=True)
+        self.preview = await self._code(picture, None)
 
     def _tell_status(self) -> None:
         for link in list(self._links):

@@ -88,7 +88,7 @@ class MotionReceiver:
         self._account(sequence)
         self.arrived_s = now_s
         frames = [
-            TimedFrame(frame.number, stamp / 1000, frame.keypoints)
+            TimedFrame(frame.number, stamp / 1000, frame.keypoints, frame.leader)
             for frame, stamp in zip(motion, message.stamps, strict=True)
         ]
         self.taken = frames

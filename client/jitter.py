@@ -39,6 +39,8 @@ class TimedFrame:
     stamp_s: float
     """When it was taken, on the sender's clock."""
     keypoints: NDArray[np.float32]
+    leader: int | None = None
+    """Slot of the source that leads; None: the nearest in pose."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,18 @@ class Playout:
 
 def _between(a: TimedFrame, b: TimedFrame, number: int) -> TimedFrame:
     share = (number - a.number) / (b.number - a.number)
-    keypoints = a.keypoints + np.float32(share) * (b.keypoints - a.keypoints)
-    return TimedFrame(number, a.stamp_s + share * (b.stamp_s - a.stamp_s), keypoints)
+    stamp_s = a.stamp_s + share * (b.stamp_s - a.stamp_s)
+    keypoints, leader = between(a, b, share)
+    return TimedFrame(number, stamp_s, keypoints, leader)
+
+
+def between(a: TimedFrame, b: TimedFrame, share: float) -> tuple[NDArray[np.float32], int | None]:
+    """Keypoints and leading source, this share of the way from one frame to another. Keypoints carry the source that
+    leads: where that changes, those of the nearer frame stay."""
+    if a.leader != b.leader:
+        nearer = a if share < 0.5 else b
+        return nearer.keypoints, nearer.leader
+    return a.keypoints + np.float32(share) * (b.keypoints - a.keypoints), a.leader
 
 
 def _forget(arrivals: deque[tuple[float, float]], before_s: float) -> None:

@@ -26,7 +26,7 @@ from ..packets import SourcePacket
 from ..sources import SourceDecoder
 from .adaptation import LADDER, RateControl, Sending
 from .clocks import Clocks
-from .feed import Feed, FeedFrame, SourceSequence
+from .feed import Feed, FeedFrame, SourceSequence, slot_of
 from .incoming import MOST_QUEUED_UNITS, Allowance, MotionReceiver, Reception, SourceAssembler
 from .jitter import DueFrame, TimedFrame
 from .messages import (
@@ -150,6 +150,8 @@ class Link:
         self._blocked = False
         self._wants_sequence = False
         self._peer_has_picture = False
+        self._peer_has: tuple[int, int] | None = None
+        """Of a sequence, how many units it has."""
         self._finding_sequence = False
 
         self._peer: Hello | None = None
@@ -253,7 +255,8 @@ class Link:
         if not self._is_open() or self._peer is None:
             return
         self._motion_out.sending = self._sending()
-        if self._motion_out.take(frame):
+        slot = None if frame.leader is None else self.slot(frame.leader)
+        if self._motion_out.take(replace(frame, leader=slot)):
             self._send_motion()
 
     def status_changed(self) -> None:
@@ -264,10 +267,21 @@ class Link:
         reached = self._is_open() and self._loop.time() - self._heard_s < UNREACHED_S
         return self._sources_out.backlog() if reached else 0
 
+    @property
+    def has_picture(self) -> bool:
+        return self._peer_has_picture
+
+    def slot(self, number: int) -> int | None:
+        sequence = self._sources_out.sequence
+        if sequence is None or self._peer_has is None or self._peer_has[0] != sequence.number:
+            return None
+        index = sequence.numbers.get(number)
+        return None if index is None or index >= self._peer_has[1] else slot_of(index)
+
     # Sending
 
     def _sending(self) -> Sending:
-        start = not self._peer_has_picture and self._rate.sending == LADDER[0]
+        start = not self.has_picture and self._rate.sending == LADDER[0]
         return START if start else self._rate.sending
 
     def _send_motion(self) -> None:
@@ -453,7 +467,9 @@ class Link:
             self._peer_status = message
         elif isinstance(message, SourceAck):
             sequence = self._sources_out.sequence
-            self._peer_has_picture |= sequence is not None and message.sequence == sequence.number and message.index > 0
+            if sequence is not None and message.sequence == sequence.number:
+                self._peer_has = message.sequence, message.index
+                self._peer_has_picture |= message.index > 0
 
     # What the peer says
 
@@ -470,6 +486,7 @@ class Link:
         self._heard_s = self._loop.time()
         if self._sources_out.can_resume(hello.sequence, hello.index):
             self._sources_out.start(self._sources_out.sequence, hello.index)
+            self._peer_has = None if hello.sequence is None else (hello.sequence, hello.index)
         else:
             self._sources_out.start(None)
             self._wants_sequence = True
@@ -569,7 +586,7 @@ class Link:
                 await self._reconstruct(due, now)
 
     async def _reconstruct(self, due: DueFrame, began_s: float) -> None:
-        nearest = self._library.nearest(due.frame.keypoints)
+        nearest = self._library.nearest(due.frame.keypoints, leader=due.frame.leader)
         picture = await self._run(partial(self._runtime.reconstruct, due.frame.keypoints, nearest))
         now = self._loop.time()
         self._leads.append(now - began_s)

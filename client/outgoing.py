@@ -14,14 +14,12 @@ BURST = 4 * PART
 """Bytes that are sent at once at the beginning of a sequence, or after a hold-up."""
 SMALLEST_PART = 64
 """Smaller ones are not worth their header, but at the end of a unit."""
-CALL_STEPS = 2.0
-"""Times a file's: messages of a few frames leave little to predict from, and every frame is quantised as it comes."""
 _KEPT = 256
 
 
 def quantiser(coarseness: int) -> Quantiser:
-    """Both sides': a call's steps, doubled `coarseness` times."""
-    times = CALL_STEPS * 2**coarseness
+    """Both sides': the usual steps, doubled `coarseness` times."""
+    times = 2**coarseness
     return Quantiser(Quantiser.step_xy * times, Quantiser.step_strength * times)
 
 
@@ -61,7 +59,7 @@ class MotionSender:
             self._earliest = self._taken
         if self.captured and not 0 <= frame.stamp_ms - self.captured[self._taken - 1] <= LONGEST_SPAN_MS // MOST_FRAMES:
             self._next = self._repeatable = self._taken  # a pause, or a clock that was set: no message spans it
-        number = self._encoder.push(frame.keypoints)
+        number = self._encoder.push(frame.keypoints, frame.leader)
         self.captured[number] = frame.stamp_ms
         self.captured.pop(number - _KEPT, None)
         self._taken = number + 1

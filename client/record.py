@@ -20,10 +20,10 @@ from ..media import AUDIO_RATE
 from ..models.runtime import ModelInfo
 from ..motion import Levels, MotionCoder, Quantiser
 from ..motion_tables import load_tables
-from ..packets import AudioPacket, MotionPacket, SourcePacket
+from ..packets import AudioPacket, MotionPacket, SourcePacket, runs_of
 from .audio import PACKET_MS
 from .call import Call, Participant
-from .jitter import TimedFrame
+from .jitter import TimedFrame, between
 from .link import Link, Shown
 from .playout import Received
 from .soundtrack import PRE_SKIP, Soundtrack
@@ -38,7 +38,8 @@ LONGEST_HOLE_S: Final = 600.0
 CAMERA: Final = (640, 480)
 """Every program takes a camera of that size."""
 
-Keypoints = NDArray[np.float32]
+Placed = tuple[NDArray[np.float32], int | None]
+"""Keypoints (K, 3), and the slot of the source that leads."""
 
 
 class Grid:
@@ -55,33 +56,32 @@ class Grid:
         """Where the first frame lies, on the clock of the stamps that come now; None before it."""
         return None if self._last is None else self._start_s
 
-    def hold(self, end_s: float) -> list[Keypoints]:
+    def hold(self, end_s: float) -> list[Placed]:
         """The last frame again, until the grid has lasted so long."""
         if self._last is None:
             return []
-        held = self._last.keypoints
+        held = self._last.keypoints, self._last.leader
         return self._up_to(self._start_s + min(end_s, self._count * self._period + LONGEST_HOLE_S), lambda at: held)
 
-    def add(self, frame: TimedFrame) -> list[Keypoints]:
+    def add(self, frame: TimedFrame) -> list[Placed]:
         """What the grid holds up to this frame. One that comes late is passed over."""
         last, self._last = self._last, frame
         if last is None:
             self._start_s, self._count = frame.stamp_s, 1
-            return [frame.keypoints]
+            return [(frame.keypoints, frame.leader)]
         passed = frame.stamp_s - last.stamp_s
         if not -LONGEST_HOLE_S < passed < LONGEST_HOLE_S:
             # The peer began anew: what follows joins on.
             self._start_s = frame.stamp_s - self._count * self._period
-            return self._up_to(frame.stamp_s, lambda at: frame.keypoints)
+            return self._up_to(frame.stamp_s, lambda at: (frame.keypoints, frame.leader))
         if passed <= 0:
             self._last = last
             return []
         if passed > LONGEST_BRIDGE_S:
-            return self._up_to(frame.stamp_s, lambda at: last.keypoints)
-        step = frame.keypoints - last.keypoints
-        return self._up_to(frame.stamp_s, lambda at: last.keypoints + np.float32((at - last.stamp_s) / passed) * step)
+            return self._up_to(frame.stamp_s, lambda at: (last.keypoints, last.leader))
+        return self._up_to(frame.stamp_s, lambda at: between(last, frame, (at - last.stamp_s) / passed))
 
-    def _up_to(self, end_s: float, at: Callable[[float], Keypoints]) -> list[Keypoints]:
+    def _up_to(self, end_s: float, at: Callable[[float], Placed]) -> list[Placed]:
         made = []
         while (due := self._start_s + self._count * self._period) <= end_s + 1e-6:
             made.append(at(min(due, end_s)))
@@ -104,7 +104,7 @@ class Recorder:
         self._grid = Grid(FPS)
         self._soundtrack = Soundtrack() if sound else None
         self._held: Levels | None = None
-        self._waiting: list[Levels] = []
+        self._waiting: list[tuple[Levels, int | None]] = []
         self._writer: ContainerWriter | None = None
 
     def source(self, packet: SourcePacket) -> None:
@@ -144,10 +144,10 @@ class Recorder:
         self._writer = None
         return True
 
-    def _put(self, grid: list[Keypoints]) -> None:
-        for keypoints in grid:
+    def _put(self, grid: list[Placed]) -> None:
+        for keypoints, leader in grid:
             self._held = self._quantiser.quantise(keypoints, self._held)
-            self._waiting.append(self._held)
+            self._waiting.append((self._held, leader))
             self.frames += 1
             if len(self._waiting) == MESSAGE:
                 self._flush()
@@ -159,10 +159,10 @@ class Recorder:
 
     def _flush(self) -> None:
         if self._waiting and self._writer is not None:
-            levels = np.stack(self._waiting)
+            levels, leaders = zip(*self._waiting, strict=True)
             self._waiting.clear()
-            payload = self._coder.encode(levels, None)
-            self._writer.write_motion(MotionPacket(self.frames - len(levels), len(levels), None, payload))
+            payload, count = self._coder.encode(np.stack(levels), None), len(levels)
+            self._writer.write_motion(MotionPacket(self.frames - count, count, None, payload, runs_of(leaders)))
 
     def _header(self) -> Header:
         header = Header(

@@ -120,8 +120,8 @@ def encode_command(
     effort: Annotated[
         int,
         typer.Option(
-            help="0 sends keypoints as detected; 1 fits them to the real motion; 2 and 3 also correct what is rebuilt, "
-            "which takes many times longer.",
+            help="0 finds the motion as quickly as a call does; 1 tries several sources for every frame; 2 and 3 also "
+            "correct what is rebuilt, which takes many times longer.",
             min=0,
             max=3,
         ),

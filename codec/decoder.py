@@ -10,7 +10,7 @@ from .errors import FormatError
 from .library import ACTIVE, CAPACITY, Library
 from .media import Picture
 from .models.runtime import Runtime, Source
-from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
+from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser, coded_frames, filled_in
 from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket
 from .sources import SourceDecoder
@@ -29,6 +29,8 @@ class Frame:
 class Motion:
     number: int
     keypoints: NDArray[np.float32]
+    leader: int | None = None
+    """Slot of the source that leads; None: the nearest in pose."""
 
 
 class MotionDecoder:
@@ -53,12 +55,14 @@ class MotionDecoder:
             if kept is None or kept[0] != quantiser:
                 raise FormatError(f"A motion packet refers to frame {packet.reference}, which is not there.")
             reference = kept[1]
-        levels = self._coder.decode(packet.payload, packet.count, self._keypoints, reference)
-        for number, row in enumerate(levels, packet.first):
-            self._levels[number] = quantiser, row
+        coded, leaders = coded_frames(packet.count, packet.stride), packet.leaders()
+        levels = self._coder.decode(packet.payload, len(coded), self._keypoints, reference)
+        for number, row in zip(coded, levels, strict=True):
+            self._levels[packet.first + number] = quantiser, row
         for number in sorted(self._levels)[:-MOST_FRAMES]:
             del self._levels[number]
-        return [Motion(number, row) for number, row in enumerate(quantiser.dequantise(levels), packet.first)]
+        rows = zip(filled_in(quantiser.dequantise(levels), coded, leaders), leaders, strict=True)
+        return [Motion(number, row, leader) for number, (row, leader) in enumerate(rows, packet.first)]
 
 
 class Decoder:
@@ -89,14 +93,14 @@ class Decoder:
             self.add_source(packet)
             return
         for motion in self.motion(packet):
-            picture = self.picture(motion.number, motion.keypoints)
+            picture = self.picture(motion)
             if picture is not None:
                 yield Frame(motion.number, picture)
 
-    def picture(self, number: int, keypoints: NDArray[np.float32]) -> Picture | None:
-        """Frame `number`: the source that it is, or rebuilt; None while there is no source."""
-        shown = self._shown.pop(number, None)
-        return self.reconstruct(keypoints) if shown is None else shown
+    def picture(self, motion: Motion) -> Picture | None:
+        """A frame: the source that it is, or rebuilt; None while there is no source."""
+        shown = self._shown.pop(motion.number, None)
+        return self.reconstruct(motion.keypoints, motion.leader) if shown is None else shown
 
     def add_source(self, packet: SourcePacket) -> None:
         """Decode a source. Raises FormatError.
@@ -115,17 +119,28 @@ class Decoder:
         """Keypoints of the frames in a packet, without pictures. Raises FormatError."""
         return self._motion.decode(packet, self._quantiser)
 
-    def reconstruct(self, keypoints: NDArray[np.float32]) -> Picture | None:
-        """A picture from keypoints and the nearest sources; None while there is no source."""
-        nearest = self.nearest(keypoints)
+    def reconstruct(self, keypoints: NDArray[np.float32], leader: int | None = None) -> Picture | None:
+        """A picture from keypoints, the source in the slot that leads and the nearest ones; None while there is no
+        source."""
+        nearest = self.nearest(keypoints, leader)
         return self._runtime.reconstruct(keypoints, nearest) if nearest else None
 
-    def nearest(self, keypoints: NDArray[np.float32]) -> list[Source]:
+    def rebuild(self, keypoints: NDArray[np.float32], leader: Source) -> Picture:
+        """A picture from keypoints, a source of the library that leads, and the nearest ones."""
+        picture = self.reconstruct(keypoints, self.library.slot(leader))
+        assert picture is not None
+        return picture
+
+    def nearest(self, keypoints: NDArray[np.float32], leader: int | None = None) -> list[Source]:
         """The sources that a frame with these keypoints is rebuilt from."""
+        self.prepare()
+        return self.library.nearest(keypoints, self._active, leader)
+
+    def prepare(self) -> None:
+        """Put the sources that have come into the library."""
         for slot, picture in self._waiting.items():
             self.library.add(slot, self._runtime.prepare(picture))
         self._waiting.clear()
-        return self.library.nearest(keypoints, self._active)
 
 
 def keep_newest(pictures: dict[int, Picture], most: int) -> None:

@@ -12,8 +12,8 @@ from .media import Picture
 from .models.runtime import Runtime
 from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
 from .motion_tables import Tables, load_tables
-from .packets import MotionPacket, SourcePacket
-from .refinement import live_fit
+from .packets import MotionPacket, SourcePacket, runs_of
+from .refinement import LIVE_CANDIDATES, live_fit
 from .sources import SourceEncoder
 
 
@@ -41,15 +41,17 @@ class MotionEncoder:
         self._quantiser = quantiser or Quantiser()
         self._coder = MotionCoder(tables or load_tables())
         self._levels: dict[int, Levels] = {}
+        self._leaders: dict[int, int | None] = {}
         self._held: Levels | None = None
         self._count = 0
         self._acknowledged: int | None = None
 
-    def push(self, keypoints: NDArray[np.float32]) -> int:
-        """Take the next frame (K, 3); returns its number."""
+    def push(self, keypoints: NDArray[np.float32], leader: int | None = None) -> int:
+        """Take the next frame (K, 3), and the slot of the source that leads in it; returns its number."""
         self._held = self._quantiser.quantise(keypoints, self._held)
-        self._levels[self._count] = self._held
+        self._levels[self._count], self._leaders[self._count] = self._held, leader
         self._levels.pop(self._count - MOST_FRAMES, None)
+        self._leaders.pop(self._count - MOST_FRAMES, None)
         self._count += 1
         return self._count - 1
 
@@ -68,11 +70,12 @@ class MotionEncoder:
         """Frames `first` to `first + count - 1`, predicted from the newest acknowledged one where that is shorter.
         Raises KeyError where one of them is not kept."""
         levels = np.stack([self._levels[number] for number in range(first, first + count)])
-        alone = MotionPacket(first, count, None, self._coder.encode(levels, None))
+        led = runs_of([self._leaders[number] for number in range(first, first + count)])
+        alone = MotionPacket(first, count, None, self._coder.encode(levels, None), led)
         reference = self._acknowledged
         if reference is None or reference >= first or reference not in self._levels:
             return alone
-        predicted = MotionPacket(first, count, reference, self._coder.encode(levels, self._levels[reference]))
+        predicted = MotionPacket(first, count, reference, self._coder.encode(levels, self._levels[reference]), led)
         return min(alone, predicted, key=lambda packet: len(packet.to_bytes()))
 
 
@@ -102,19 +105,23 @@ class Encoder:
 
     def push(self, picture: Picture) -> list[SourcePacket | MotionPacket]:
         """Encode the next frame: uint8 (size, size, 3). Returns the packets that it completes."""
-        keypoints = self._runtime.detect(picture)
+        keypoints, leader = self._runtime.detect(picture), None
         if self.settings.fit:
-            keypoints = self._fit.to_sources(picture, keypoints, self.library.nearest(keypoints))
-        return self.push_keypoints(keypoints, picture)
+            fitted = self._fit.frame(picture, keypoints, self.library.candidates(keypoints, LIVE_CANDIDATES))
+            keypoints = fitted.keypoints
+            leader = self.library.slot(fitted.source)
+            self.library.nearest(keypoints, leader=leader)  # as the receiver does: what is used stays
+        return self.push_keypoints(keypoints, leader, picture)
 
     def push_keypoints(
-        self, keypoints: NDArray[np.float32], picture: Picture | None = None
+        self, keypoints: NDArray[np.float32], leader: int | None = None, picture: Picture | None = None
     ) -> list[SourcePacket | MotionPacket]:
-        """As `push` where the keypoints are known already; without a picture the frame cannot become a source."""
+        """As `push` where the keypoints are known already, and the slot of the source that leads; without a picture the
+        frame cannot become a source."""
         packets: list[SourcePacket | MotionPacket] = []
-        if self.settings.live_sources and picture is not None and self._needs_source(picture, keypoints):
+        if self.settings.live_sources and picture is not None and self._needs_source(picture, keypoints, leader):
             packets.append(self.add_source(picture))
-        self._frame = self._motion.push(keypoints) + 1
+        self._frame = self._motion.push(keypoints, leader) + 1
         if self._frame - self._packed >= min(self.settings.message_frames, MOST_FRAMES):
             packets += self.flush()
         return packets
@@ -132,13 +139,13 @@ class Encoder:
         """Of the frame that is being pushed."""
         return self._frame / self.settings.frame_rate
 
-    def _needs_source(self, picture: Picture, keypoints: NDArray[np.float32]) -> bool:
+    def _needs_source(self, picture: Picture, keypoints: NDArray[np.float32], leader: int | None) -> bool:
         if not self._live.due(self._time_s):
             return False
         if not len(self.library):
             return True
         sent = as_sent(keypoints, self.settings.quantiser)
-        judged = self._live.rebuild(picture, sent, self.library.nearest(sent))
+        judged = self._live.rebuild(picture, sent, self.library.nearest(sent, leader=leader))
         return self._live.wants(judged, self._time_s)
 
 

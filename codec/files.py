@@ -2,28 +2,27 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import framing, media
+from .alignment import hold, unknowns
 from .container import ContainerReader, ContainerWriter, Header
 from .decoder import Decoder, Frame
-from .encoder import Encoder, EncoderSettings
 from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
 from .media import Picture
 from .models.runtime import ModelInfo, Runtime, load_runtime
+from .motion import MOST_FRAMES as MOST_TOGETHER
 from .motion import MotionCoder, Quantiser
 from .motion_rdo import MotionQuantiser, Quadratic, Spool
 from .motion_tables import load_tables
-from .packets import AudioPacket, MotionPacket, SourcePacket
+from .packets import AudioPacket, MotionPacket, SourcePacket, runs_of
 from .quality import psnr
 from .ratecontrol import (
-    COARSER,
     FITTED_MOTION,
     MOTION_KBPS,
     MOTION_SHARE,
@@ -37,12 +36,12 @@ from .ratecontrol import (
     code,
     drawn_frames,
     fitted,
-    motion_bytes,
     plan_for,
     sparse_plan,
+    steps_for,
     wanted,
 )
-from .refinement import KeypointFit, hold, unknowns
+from .refinement import CANDIDATES, LIVE_CANDIDATES, KeypointFit, live_fit
 from .selection import Survey, thumbnail
 
 AUTO_GAIN_DB = 0.12
@@ -81,8 +80,8 @@ class EncodeOptions:
     audio: bool = True
     audio_bitrate: int = 12_000
     effort: int = 1
-    """0 sends the keypoints as detected; 1 fits them to the real motion; 2 and 3 look at what will be rebuilt, and
-    correct it: see LOOKS."""
+    """0 fits the keypoints to the real motion as calls do; 1 tries several sources, and takes its time; 2 and 3 look at
+    what will be rebuilt, and correct it: see LOOKS."""
     verify: bool = False
     overwrite: bool = False
 
@@ -154,33 +153,26 @@ def encode(
         )
     video = frame_input(source, options, tell)
     survey = survey_clip(video, runtime, tell)
-    settings = EncoderSettings(
-        message_frames=max(1, round(CHUNK_S * video.info.fps)), live_sources=False, capacity=MOST_SOURCES
-    )
-    coded = code_sources(video, survey, runtime, settings, options, tell)
+    message_frames = min(MOST_TOGETHER, max(1, round(CHUNK_S * video.info.fps)))
+    coded = code_sources(video, survey, runtime, message_frames, options, tell)
     active = 1
     if len(coded.packets) > 1:
         tell("choosing sources", 1.0)
         judges = dict(wanted(drawn_frames(len(survey.keypoints)), video.pictures, hold=True))
         active = best_active(coded, survey, judges, runtime)
-    if options.effort:
-        quadratics = fitted_motion(video, survey, coded, active, runtime, options.effort, tell)
-        quantiser, keypoints = quantised_motion(quadratics, settings.message_frames, most_motion(options, video))
-        survey, settings = Survey(survey.thumbnails, keypoints), replace(settings, quantiser=quantiser)
-        if rate_is_given(options):
-            motion = motion_bytes(survey.keypoints, settings.message_frames, settings.quantiser)
-            left = Budget(given_bytes(options, video, survey) - HEADER_BYTES, motion).sources(shown=0.0)
-            coded = fitted(coded.plan, video.pictures, options.size, left)
-    else:
-        quantiser, _ = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
-        settings = replace(settings, quantiser=quantiser)
-    encoder = Encoder(runtime, settings)
-    header = make_header(runtime.info, settings, video, len(survey.keypoints), active)
+    found = fitted_motion(video, survey, coded, active, runtime, options.effort, tell)
+    kbps = options.kbps if rate_is_given(options) else None
+    quantiser, motion = quantised_motion(found, message_frames, most_motion(options, video), steps_for(kbps))
+    if rate_is_given(options):
+        moving = sum(len(packet.to_bytes()) + RECORD_BYTES for packet in motion)
+        left = Budget(given_bytes(options, video, survey) - HEADER_BYTES, moving).sources(shown=0.0)
+        coded = fitted(coded.plan, video.pictures, options.size, left)
+    header = make_header(runtime.info, quantiser, video, len(survey.keypoints), active)
     track = open_audio(video, options, len(survey.keypoints))
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
     with ContainerWriter(target, header) as writer:
-        write_streams(writer, encoder, survey, coded, track)
+        write_streams(writer, motion, coded, track)
     spent = writer.bytes
     report = summarise(spent, len(survey.keypoints), float(video.info.fps), options.size, len(coded.packets))
     quality: dict[str, Any] = verify(target, video, coded.plan.frames, runtime, tell) if options.verify else {}
@@ -241,14 +233,12 @@ def survey_clip(video: _Input, runtime: Runtime, tell: Progress) -> Survey:
 
 
 def code_sources(
-    video: _Input, survey: Survey, runtime: Runtime, settings: EncoderSettings, options: EncodeOptions, tell: Progress
+    video: _Input, survey: Survey, runtime: Runtime, message_frames: int, options: EncodeOptions, tell: Progress
 ) -> Coded:
     """Further passes: choose the frames that become sources, and encode them."""
     if rate_is_given(options):
-        _, detected = affordable_motion(survey.keypoints, settings.message_frames, float(video.info.fps))
-        motion = float(detected)
-        if options.effort:
-            motion = min(motion * FITTED_MOTION, most_motion(options, video) * len(survey.keypoints))
+        _, detected = affordable_motion(survey.keypoints, message_frames, float(video.info.fps))
+        motion = min(detected * FITTED_MOTION, most_motion(options, video) * len(survey.keypoints))
         budget = Budget(given_bytes(options, video, survey) - HEADER_BYTES, motion)
         return plan_for(survey, video.pictures, runtime, budget, tell)
     tell("coding sources", 0.0)
@@ -263,10 +253,12 @@ def code_sources(
 
 def fitted_motion(
     video: _Input, survey: Survey, coded: Coded, active: int, runtime: Runtime, effort: int, tell: Progress
-) -> Iterator[Quadratic]:
-    """Another pass: keypoints of every frame, fitted to its motion from the sources that will rebuild it, and what
-    errors of them cost: next to nothing in frames that are shown as they came."""
-    decoder, fit = Decoder(runtime, capacity=MOST_SOURCES, active=active), KeypointFit(LOOKS[effort])
+) -> Iterator[tuple[Quadratic, int]]:
+    """Another pass: keypoints of every frame, fitted to its motion from the sources that will rebuild it, what errors
+    of them cost (next to nothing in frames that are shown as they came), and the slot of the source that leads."""
+    decoder = Decoder(runtime, capacity=MOST_SOURCES, active=active)
+    fit, candidates = (KeypointFit(LOOKS[effort]), CANDIDATES) if effort else (live_fit(), LIVE_CANDIDATES)
+    leader = 0
     pictures = video.pictures()
     shown, sent = set(coded.plan.frames), 0
     # A file that has grown shorter since the first pass ends with the motion that was found then.
@@ -277,10 +269,14 @@ def fitted_motion(
             decoder.add_source(packet)
         sent = due
         if picture is None or number in shown:
-            yield Quadratic(unknowns(detected), np.diag(hold(detected.size)) * SHOWN_SHARE)
+            yield Quadratic(unknowns(detected), np.diag(hold(detected.size)) * SHOWN_SHARE), leader
         else:
-            keypoints = fit.frame(picture, detected, decoder)
-            yield Quadratic(unknowns(keypoints), np.diag(hold(detected.size)) if fit.gram is None else fit.gram)
+            decoder.prepare()
+            found = fit.frame(picture, detected, decoder.library.candidates(detected, candidates), decoder.rebuild)
+            leader = decoder.library.slot(found.source) or 0
+            assert found.gram is not None
+            decoder.nearest(found.keypoints, leader)
+            yield Quadratic(unknowns(found.keypoints), found.gram), leader
         if number % 10 == 0:
             tell("fitting the motion", number / len(survey.keypoints))
 
@@ -302,31 +298,40 @@ def most_motion(options: EncodeOptions, video: _Input) -> float:
 
 
 def quantised_motion(
-    frames: Iterator[Quadratic], message_frames: int, most: float
-) -> tuple[Quantiser, NDArray[np.float32]]:
-    """The finest steps at which the motion takes at most so many bytes a frame, and the keypoints (n, K, 3) as they
-    will be decoded. At the coarsest steps each message is held to it."""
-    coder = MotionCoder(load_tables())
-    with Spool(frames) as spool:
-        for coarser in COARSER:
-            quantiser = coarsened(coarser)
-            chooser, levels, spent = MotionQuantiser(coder, quantiser), [], 0
-            for message in spool.messages(message_frames):
-                bound = most * len(message) if coarser == COARSER[-1] else np.inf
-                levels.append(chooser.message(message, bound))
-                spent += len(coder.encode(levels[-1], None)) + RECORD_BYTES
-            if spent <= most * sum(map(len, levels)):
+    found: Iterator[tuple[Quadratic, int]], message_frames: int, most: float, steps: Sequence[float]
+) -> tuple[Quantiser, list[MotionPacket]]:
+    """The motion at the finest of these steps (times the usual ones) at which it takes at most so many bytes a frame.
+    At the coarsest each message is held to it."""
+    coder, leaders = MotionCoder(load_tables()), []
+
+    def frames() -> Iterator[Quadratic]:
+        for quadratic, leader in found:
+            leaders.append(leader)
+            yield quadratic
+
+    with Spool(frames()) as spool:
+        for coarser in steps:
+            quantiser, packets, first = coarsened(coarser), [], 0
+            chooser = MotionQuantiser(coder, quantiser)
+            for together in spool.messages(message_frames):
+                end = first + len(together)
+                bound = most * len(together) if coarser == steps[-1] else np.inf
+                message = chooser.message(together, leaders[first:end], bound)
+                led = runs_of(message.leaders)
+                packets.append(MotionPacket(first, len(together), None, message.payload, led, message.stride))
+                first = end
+            if sum(len(packet.to_bytes()) + RECORD_BYTES for packet in packets) <= most * first:
                 break
-    return quantiser, quantiser.dequantise(np.concatenate(levels))
+    return quantiser, packets
 
 
-def make_header(info: ModelInfo, settings: EncoderSettings, video: _Input, frames: int, active: int) -> Header:
+def make_header(info: ModelInfo, quantiser: Quantiser, video: _Input, frames: int, active: int) -> Header:
     return Header(
         model_id=info.model_id,
         model_digest=info.digest,
         keypoints=info.keypoints,
-        step_xy=settings.quantiser.step_xy,
-        step_strength=settings.quantiser.step_strength,
+        step_xy=quantiser.step_xy,
+        step_strength=quantiser.step_strength,
         tables=load_tables().id,
         fps=video.info.fps,
         size=info.size,
@@ -342,7 +347,7 @@ def open_audio(video: _Input, options: EncodeOptions, frames: int) -> media.Opus
 
 
 def write_streams(
-    writer: ContainerWriter, encoder: Encoder, survey: Survey, coded: Coded, track: media.OpusTrack | None
+    writer: ContainerWriter, motion: Sequence[MotionPacket], coded: Coded, track: media.OpusTrack | None
 ) -> None:
     """Sources, motion and sound, interleaved by time: sources that are not sent upfront precede the motion that needs
     them."""
@@ -350,22 +355,15 @@ def write_streams(
     heard, sent = 0.0, 0
     fps = float(writer.header.fps)
 
-    def motion(packets: list[SourcePacket | MotionPacket]) -> None:
-        nonlocal heard, sent
-        for packet in packets:
-            assert isinstance(packet, MotionPacket)
-            due = before(coded.packets, coded.plan, packet.first + packet.count)
-            for source in coded.packets[sent:due]:
-                writer.write_source(source)
-            sent = due
-            while track is not None and heard <= packet.first / fps and (record := next(sound, None)):
-                writer.write_audio(record)
-                heard = (record.first + len(record.packets) * track.packet_samples) / media.AUDIO_RATE
-            writer.write_motion(packet)
-
-    for row in survey.keypoints:
-        motion(encoder.push_keypoints(row))
-    motion(encoder.flush())
+    for packet in motion:
+        due = before(coded.packets, coded.plan, packet.first + packet.count)
+        for source in coded.packets[sent:due]:
+            writer.write_source(source)
+        sent = due
+        while track is not None and heard <= packet.first / fps and (record := next(sound, None)):
+            writer.write_audio(record)
+            heard = (record.first + len(record.packets) * track.packet_samples) / media.AUDIO_RATE
+        writer.write_motion(packet)
     for record in sound:
         writer.write_audio(record)
 

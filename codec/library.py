@@ -5,14 +5,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .models.fit_settings import STRENGTH_WEIGHT
 from .models.runtime import Source
 
 ACTIVE = 3
-"""Sources that enter attention for one frame: the nearest in pose."""
+"""Sources that enter attention for one frame: the one that leads, and the nearest in pose."""
 CAPACITY = 32
 """Sources kept; the least recently useful leaves first."""
-STRENGTH_WEIGHT = 0.02
-"""A strength is in 0..1, places are in [-1, 1]; a full swing of one counts as a move of a seventh of the picture."""
 
 
 def pose_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -56,11 +55,24 @@ class Library:
         self._sources[slot] = source
         self._used[slot] = self._clock
 
-    def nearest(self, keypoints: NDArray[np.float32], count: int = ACTIVE) -> list[Source]:
-        """The sources nearest in pose, nearest first; fewer when there are fewer."""
+    def nearest(self, keypoints: NDArray[np.float32], count: int = ACTIVE, leader: int | None = None) -> list[Source]:
+        """The source in the slot that leads, if it is there, and those nearest in pose, nearest first; fewer when there
+        are fewer. They have been used: those that are not leave first."""
         slots = list(self._sources)
-        order = by_pose(self.sources(), keypoints)[:count]
+        order = [slots[rank] for rank in by_pose(self.sources(), keypoints)]
+        if leader in self._sources:
+            order.remove(leader)
+            order.insert(0, leader)
         self._clock += 1
-        for rank in order:
-            self._used[slots[rank]] = self._clock
-        return [self._sources[slots[rank]] for rank in order]
+        for slot in order[:count]:
+            self._used[slot] = self._clock
+        return [self._sources[slot] for slot in order[:count]]
+
+    def candidates(self, keypoints: NDArray[np.float32], count: int) -> list[Source]:
+        """The nearest in pose, nearest first; looking at them is no use of them."""
+        sources = self.sources()
+        return [sources[rank] for rank in by_pose(sources, keypoints)[:count]]
+
+    def slot(self, source: Source | None) -> int | None:
+        """None where it is not in the library."""
+        return next((slot for slot, kept in self._sources.items() if kept is source), None)

@@ -7,6 +7,8 @@ by how far they missed it, and all of its kind, just before: integers alone deci
 symbols.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import constriction
@@ -30,8 +32,8 @@ MOST_FRAMES = 256
 class Quantiser:
     """Keypoints (..., K, 3) <-> integer levels. Steps in [-1, 1] units for places, in 0..1 for strengths."""
 
-    step_xy: float = 1 / 120
-    step_strength: float = 1 / 30
+    step_xy: float = 1 / 60
+    step_strength: float = 1 / 15
 
     @property
     def steps(self) -> NDArray[np.float32]:
@@ -57,6 +59,26 @@ class Quantiser:
         values = levels.astype(np.float32) * self.steps
         low, high = np.array([-1, -1, 0], np.float32), np.ones(3, np.float32)
         return np.asarray(np.clip(values, low, high), np.float32)
+
+
+def coded_frames(count: int, stride: int) -> list[int]:
+    """Which of so many frames are coded: every so many one, and the last."""
+    return [*range(0, count - 1, stride), count - 1]
+
+
+def filled_in(rows: NDArray[np.float32], coded: Sequence[int], leaders: Sequence[int | None]) -> NDArray[np.float32]:
+    """Keypoints (m, K, 3) of the coded frames -> of all of them, in order: between those from which they are carried by
+    the same source, they change evenly; else they stay what they are in the nearer one of their own source."""
+    out = np.empty((len(leaders), *rows.shape[1:]), np.float32)
+    out[coded[0]] = rows[0]
+    for (a, b), before, after in zip(itertools.pairwise(coded), rows, rows[1:], strict=False):
+        for number in range(a + 1, b + 1):
+            share = np.float32((number - a) / (b - a))
+            if leaders[a] == leaders[b]:
+                out[number] = before + share * (after - before)
+            else:
+                out[number] = before if leaders[number] == leaders[a] and number < b else after
+    return out
 
 
 class MotionCoder:

@@ -6,6 +6,7 @@ bits cost least together; what an error does to the cells, the unknowns that com
 can, for their targets move with it (Babai's nearest plane, with a price on every level but the predicted one).
 """
 
+import itertools
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,24 +15,49 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .motion import Levels, MotionCoder, Quantiser
-from .motion_prediction import Predictor, predict
+from .motion import Levels, MotionCoder, Quantiser, coded_frames, filled_in
+from .motion_prediction import predict
 
-ERROR_PER_BIT = 2e-4
-"""Squared [-1, 1] units, summed over the fit's cells, that one bit is worth at the usual steps. It grows with their
-square: dearer bits alone leave keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
+ERROR_PER_BIT = 6e-3
+"""Share of a frame's squared error that one bit is worth at the usual steps. It grows with their square: dearer bits
+alone leave keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
+FIRST_PRICE = 0.25
+"""Of a bit in the first frame of a message: those after it inherit what it gets right."""
 DEARER = 1.6
+STRIDES = (1, 2, 3, 4, 6)
+"""Of so many frames one is coded."""
+ASTRAY = 0.15
+"""Share of its error that a frame is taken to lose where another source leads than it was fitted from."""
 MOST_TRIES = 12
+SURE = 1e-5
+"""Of the mean error of an unknown, what each has at least: that of some may be nothing but rounding."""
 FIRST_BITS, FURTHER_BITS = 2.5, 1.3
 """What a level takes more than the predicted one, roughly, and for each doubling of the miss."""
 
 
 @dataclass(frozen=True)
 class Quadratic:
-    """Squared error (x - target) gram (x - target) of unknowns x: all x of the keypoints, all y, all strengths."""
+    """Error (x - target) gram (x - target) of unknowns x: all x of the keypoints, all y, all strengths. It counts as a
+    share of what error there is."""
 
     target: NDArray[np.float64]  # (3 K,)
     gram: NDArray[np.float64]  # (3 K, 3 K), positive definite
+
+    def of(self, keypoints: NDArray[np.float32]) -> float:
+        """Of keypoints (K, 3)."""
+        off = keypoints.T.reshape(-1) - self.target
+        return float(off @ self.gram @ off)
+
+
+@dataclass(frozen=True)
+class Message:
+    """The motion of a few frames, ready to be packed."""
+
+    levels: Levels  # (m, K, 3), of the coded frames
+    stride: int
+    leaders: tuple[int, ...]
+    """Slot of the source that leads in each of the frames."""
+    payload: bytes
 
 
 class Spool:
@@ -62,38 +88,65 @@ class Spool:
 
 
 class MotionQuantiser:
-    """Quantises the messages of one clip, in order."""
+    """Quantises messages, each by itself."""
 
     def __init__(self, coder: MotionCoder, quantiser: Quantiser) -> None:
         self._coder, self._quantiser = coder, quantiser
-        self._last: Levels | None = None
-        self._last_moved: Levels | None = None
 
-    def message(self, frames: Sequence[Quadratic], most_bytes: float) -> Levels:
-        """Levels (n, K, 3) of the frames of one message, in at most so many bytes where any trade gets there."""
+    def message(self, frames: Sequence[Quadratic], leaders: Sequence[int], most_bytes: float = math.inf) -> Message:
+        """The frames of one message, in at most so many bytes where any trade gets there; as many of them coded as pays
+        in error and bits together."""
         trade = ERROR_PER_BIT * (self._quantiser.step_xy / Quantiser.step_xy) ** 2
         for _ in range(MOST_TRIES):
-            levels = self._levels(frames, trade)
-            if len(self._coder.encode(levels, None)) <= most_bytes:
+            message = self._best(frames, leaders, trade)
+            if len(message.payload) <= most_bytes:
                 break
             trade *= DEARER
-        moves = np.diff(levels[-2:], axis=0) if len(levels) > 1 else np.zeros_like(levels)
-        self._last, self._last_moved = levels[-1], moves[0]
-        return levels
+        return message
+
+    def _best(self, frames: Sequence[Quadratic], leaders: Sequence[int], trade: float) -> Message:
+        best, least = None, math.inf
+        for stride in STRIDES:
+            found = self._strided(frames, leaders, stride, trade)
+            cost = self._error(found, frames, leaders) + trade * 8 * len(found.payload)
+            if cost > least:
+                break
+            best, least = found, cost
+        assert best is not None
+        return best
+
+    def _strided(self, frames: Sequence[Quadratic], leaders: Sequence[int], stride: int, trade: float) -> Message:
+        coded = coded_frames(len(frames), stride)
+        levels = self._levels([frames[number] for number in coded], trade)
+        return Message(levels, stride, led_between(leaders, coded), self._coder.encode(levels, None))
+
+    def _error(self, message: Message, frames: Sequence[Quadratic], leaders: Sequence[int]) -> float:
+        coded = coded_frames(len(frames), message.stride)
+        rows = filled_in(self._quantiser.dequantise(message.levels), coded, message.leaders)
+        return sum(
+            frame.of(row) if wanted == leader else ASTRAY
+            for frame, row, wanted, leader in zip(frames, rows, leaders, message.leaders, strict=True)
+        )
 
     def _levels(self, frames: Sequence[Quadratic], error_per_bit: float) -> Levels:
-        steps, predictor = self._quantiser.steps, self._coder.tables.predictor
-        last, moved, out = self._last, self._last_moved, []
+        tables, steps = self._coder.tables, self._quantiser.steps
+        out: list[Levels] = []
+        last, moved = tables.means, np.zeros_like(tables.means)
+        weights, price = tables.predictor.intra, FIRST_PRICE * error_per_bit
         for frame in frames:
-            if last is None or moved is None:
-                levels = self._quantiser.quantise(frame.target.reshape(3, -1).T.astype(np.float32))
-                moved = np.zeros_like(levels)
-            else:
-                levels = choose_levels(frame, steps, last, moved, predictor, error_per_bit)
-                moved = levels - last
-            last = levels
+            levels = choose_levels(frame, steps, last, moved, weights, price)
+            moved = levels - last if out else np.zeros_like(levels)
+            last, weights, price = levels, tables.predictor.inter, error_per_bit
             out.append(levels)
         return np.stack(out)
+
+
+def led_between(leaders: Sequence[int], coded: Sequence[int]) -> tuple[int, ...]:
+    """What leads in each frame, where those between coded frames follow the nearer one."""
+    led = list(leaders)
+    for a, b in itertools.pairwise(coded):
+        led[a:b] = [leaders[a] if number - a <= b - number else leaders[b] for number in range(a, b)]
+    return tuple(led)
 
 
 def choose_levels(
@@ -101,18 +154,21 @@ def choose_levels(
     steps: NDArray[np.float32],
     last: Levels,
     last_moved: Levels,
-    predictor: Predictor,
+    weights: NDArray[np.int32],
     error_per_bit: float,
 ) -> Levels:
-    """Levels (K, 3) of a frame; `last` are those of the frame before, `last_moved` how far they had moved."""
+    """Levels (K, 3) of a frame; `last` are those of the frame before, `last_moved` how far they had moved, `weights`
+    the predictor's."""
     count = len(last)
     order = np.arange(3 * count).reshape(3, count).T.reshape(-1)  # as they are coded: keypoint by keypoint
     # Row i of the factor: how the targets that follow move with an error of unknown i; its diagonal: what it costs.
-    factor = np.linalg.cholesky(np.linalg.inv(error.gram[np.ix_(order, order)])).T
+    ridge = SURE * error.gram.trace() / len(order) * np.eye(len(order))
+    backwards = np.linalg.cholesky((error.gram[np.ix_(order, order)] + ridge)[::-1, ::-1])
+    factor = np.linalg.inv(backwards[::-1, ::-1])
     target, sharpness = error.target[order], factor.diagonal().tolist()
     levels, moved = np.empty_like(last), np.zeros_like(last)
     for k in range(count):
-        expected = (last[k] + predict(predictor.inter[k : k + 1], moved, last_moved)[0]).tolist()
+        expected = (last[k] + predict(weights[k : k + 1], moved, last_moved)[0]).tolist()
         for axis, step in enumerate(steps.tolist()):  # plain numbers: this runs 60 times a frame
             i = 3 * k + axis
             wanted = float(target[i])

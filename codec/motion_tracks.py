@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoder import EncoderSettings
-from .files import CHUNK_S, MOST_SOURCES, EncodeOptions, code_sources, fitted_motion, frame_input, survey_clip
+from .files import CHUNK_S, EncodeOptions, code_sources, fitted_motion, frame_input, survey_clip
 from .models.runtime import Runtime, load_runtime
-from .motion import MotionCoder
+from .motion import MotionCoder, Quantiser
 from .motion_rdo import MotionQuantiser
 from .motion_tables import load_tables
 from .selection import Survey
@@ -25,8 +24,9 @@ FRAMES = 100
 """Frames taken of a clip."""
 
 
-def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> NDArray[np.float32]:
-    """Keypoints (n, K, 3) of the first frames of a clip, on the quantiser's grid. Raises CodecError."""
+def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> list[NDArray[np.float32]]:
+    """Keypoints (m, K, 3) of the coded frames of each message of the beginning of a clip, on the quantiser's grid.
+    Raises CodecError."""
 
     def tell(name: str, share: float) -> None:
         pass
@@ -34,18 +34,24 @@ def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> NDArray[np.fl
     video = frame_input(clip, options, tell)
     survey = survey_clip(video, runtime, tell)
     survey = Survey(survey.thumbnails[:FRAMES], survey.keypoints[:FRAMES])
-    messages = max(1, round(CHUNK_S * video.info.fps))
-    settings = EncoderSettings(message_frames=messages, live_sources=False, capacity=MOST_SOURCES)
-    coded = code_sources(video, survey, runtime, settings, options, tell)
-    frames = list(fitted_motion(video, survey, coded, len(coded.packets), runtime, options.effort, tell))
-    levels = MotionQuantiser(MotionCoder(load_tables()), settings.quantiser).message(frames, np.inf)
-    return settings.quantiser.dequantise(levels)
+    message_frames = max(1, round(CHUNK_S * video.info.fps))
+    coded = code_sources(video, survey, runtime, message_frames, options, tell)
+    found = list(fitted_motion(video, survey, coded, len(coded.packets), runtime, options.effort, tell))
+    chooser, tracks = MotionQuantiser(MotionCoder(load_tables()), Quantiser()), []
+    for first in range(0, len(found), message_frames):
+        frames, leaders = zip(*found[first : first + message_frames], strict=True)
+        tracks.append(Quantiser().dequantise(chooser.message(frames, leaders).levels))
+    return tracks
 
 
 def main(arguments: list[str]) -> None:
     clips, target = arguments[: arguments.index("-o")], arguments[arguments.index("-o") + 1]
     runtime, options = load_runtime(), EncodeOptions(sources=2)
-    tracks = {Path(clip).stem: track(Path(clip), runtime, options) for clip in clips}
+    tracks = {
+        f"{Path(clip).stem}-{number}": rows
+        for clip in clips
+        for number, rows in enumerate(track(Path(clip), runtime, options))
+    }
     np.savez_compressed(target, **tracks)  # type: ignore[arg-type]
     print(f"{len(tracks)} tracks, {sum(map(len, tracks.values()))} frames")
 

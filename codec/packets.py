@@ -8,8 +8,13 @@ Numbers are unsigned LEB128 varints (varint.py). The length of a packet is known
 
     motion   first                                  number of the first frame
              count - 1                              0..255
-             flags                                  bit 0: coded against a reference frame; others must be 0
+             flags                                  bit 0: coded against a reference frame; bit 1: the source that
+                                                    leads is named; bit 2: not every frame is coded; others must be 0
              first - reference                      only with bit 0: how many frames back, 1..4096
+             runs - 1, slot, (frames, slot), ...    only with bit 1: which source leads, for how many frames; the last
+                                                    run has the rest. Without it, the nearest in pose leads
+             stride - 2                             only with bit 2: of so many frames one is coded, from the first on,
+                                                    and the last; those between lie between them (motion.py)
              payload                                range-coded levels (motion.py)
 
     audio    first                                  number of the first sample, at 48 kHz, pre-skip included; what
@@ -19,6 +24,8 @@ Numbers are unsigned LEB128 varints (varint.py). The length of a packet is known
              payloads                               Opus packets (RFC 6716), one behind the other
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import FormatError
@@ -34,7 +41,8 @@ LARGEST_SAMPLE = (1 << 48) - 1
 MOST_OPUS = 256
 LARGEST_OPUS = 1275 * 3 + 7
 """Bytes of an Opus packet of up to 60 ms (RFC 6716, section 3.2)."""
-_REFERENCE = 1
+_REFERENCE, _LED, _STRIDED = 1, 2, 4
+MOST_STRIDE = 32
 
 
 @dataclass(frozen=True)
@@ -55,32 +63,85 @@ class SourcePacket:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Consecutive frames in which the same source leads: it is the first in attention, and the keypoints carry it."""
+
+    slot: int
+    frames: int
+
+
+@dataclass(frozen=True)
 class MotionPacket:
     first: int
     count: int
     reference: int | None
     """Number of the frame the first one is predicted from; None if the packet stands alone."""
     payload: bytes
+    led: tuple[Run, ...] = ()
+    """Which sources lead, one run behind the other; together as many frames as there are. Empty: they are not named."""
+
+    stride: int = 1
+    """Of so many frames one is coded, from the first on, and the last."""
 
     def to_bytes(self) -> bytes:
-        head = write_varint(self.first) + write_varint(self.count - 1)
-        if self.reference is None:
-            return head + write_varint(0) + self.payload
-        return head + write_varint(_REFERENCE) + write_varint(self.first - self.reference) + self.payload
+        flags = (0 if self.reference is None else _REFERENCE) | (_LED if self.led else 0)
+        flags |= _STRIDED if self.stride > 1 else 0
+        head = write_varint(self.first) + write_varint(self.count - 1) + write_varint(flags)
+        if self.reference is not None:
+            head += write_varint(self.first - self.reference)
+        if self.led:
+            head += write_varint(len(self.led) - 1) + write_varint(self.led[0].slot)
+            for run, following in itertools.pairwise(self.led):
+                head += write_varint(run.frames) + write_varint(following.slot)
+        if self.stride > 1:
+            head += write_varint(self.stride - 2)
+        return head + self.payload
+
+    def leaders(self) -> list[int | None]:
+        """The slot of the source that leads in each frame; None: the nearest."""
+        return [run.slot for run in self.led for _ in range(run.frames)] if self.led else [None] * self.count
 
     @staticmethod
     def from_bytes(data: bytes) -> "MotionPacket":
         """Raises FormatError."""
         first, at = read_varint(data, 0, LARGEST_FRAME)
         count, at = read_varint(data, at, MOST_FRAMES - 1)
-        flags, at = read_varint(data, at, _REFERENCE)
+        flags, at = read_varint(data, at, _REFERENCE | _LED | _STRIDED)
         reference = None
         if flags & _REFERENCE:
             back, at = read_varint(data, at, MOST_BACK)
             if not 1 <= back <= first:
                 raise FormatError(f"A motion packet refers to {back} frames before frame {first}.")
             reference = first - back
-        return MotionPacket(first, count + 1, reference, _rest(data, at, LARGEST_PAYLOAD))
+        led: tuple[Run, ...] = ()
+        if flags & _LED:
+            led, at = _read_runs(data, at, count + 1)
+        stride = 1
+        if flags & _STRIDED:
+            more, at = read_varint(data, at, MOST_STRIDE - 2)
+            stride = more + 2
+        return MotionPacket(first, count + 1, reference, _rest(data, at, LARGEST_PAYLOAD), led, stride)
+
+
+def runs_of(slots: Sequence[int | None]) -> tuple[Run, ...]:
+    """The slots of frames, one by one -> runs; none where one of them is not known."""
+    if any(slot is None for slot in slots):
+        return ()
+    return tuple(Run(slot, len(list(same))) for slot, same in itertools.groupby(slots) if slot is not None)
+
+
+def _read_runs(data: bytes, at: int, count: int) -> tuple[tuple[Run, ...], int]:
+    more, at = read_varint(data, at, count - 1)
+    slot, at = read_varint(data, at, LARGEST_SLOT)
+    runs, left = [], count
+    for _ in range(more):
+        frames, at = read_varint(data, at, left - 1)
+        if not frames:
+            raise FormatError("A motion packet names a source that leads for no frame.")
+        runs.append(Run(slot, frames))
+        left -= frames
+        slot, at = read_varint(data, at, LARGEST_SLOT)
+    return (*runs, Run(slot, left)), at
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .decoder import Decoder
+from .decoder import Decoder, Motion
 from .encoder import MotionEncoder
 from .library import ACTIVE
 from .media import Picture
@@ -21,7 +21,7 @@ from .models.runtime import Runtime
 from .motion import Quantiser
 from .packets import SourcePacket
 from .quality import psnr
-from .refinement import KeypointFit
+from .refinement import CANDIDATES, KeypointFit
 from .selection import Survey, choose_sources, coding_order
 from .sources import SourceEncoder
 
@@ -38,7 +38,9 @@ DENSE_PRESET = 8
 """SVT-AV1's effort where sources are many: 10 ms each."""
 MOTION_KBPS = 2.0
 """Lively motion is quantised more coarsely where it would take more."""
-COARSER = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
+COARSER = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+USUAL_KBPS = 4.0
+"""Where more is asked for, the motion is quantised more finely than usual too."""
 MOTION_SHARE = 0.5
 """Of a bitrate that is asked for, the motion may take so much."""
 FITTED_MOTION = 0.8
@@ -124,11 +126,17 @@ def coarsened(times: float) -> Quantiser:
     return Quantiser(Quantiser.step_xy * times, Quantiser.step_strength * times)
 
 
+def steps_for(kbps: float | None) -> tuple[float, ...]:
+    """Times the usual steps, the finest that are worth their bits first."""
+    finest = 1.0 if kbps is None else min(1.0, (USUAL_KBPS / kbps) ** 0.5)
+    return tuple(coarser for coarser in COARSER if coarser >= 0.9 * finest)
+
+
 def affordable_motion(keypoints: NDArray[np.float32], message_frames: int, fps: float) -> tuple[Quantiser, int]:
-    """The finest steps at which the motion of a clip stays under MOTION_KBPS, or the coarsest there are; and what it
-    takes in bytes."""
+    """The finest steps from the usual ones on at which the motion of a clip stays under MOTION_KBPS, or the coarsest
+    there are; and what it takes in bytes."""
     most = MOTION_KBPS * 125 * len(keypoints) / fps
-    for coarser in COARSER:
+    for coarser in steps_for(None):
         quantiser = coarsened(coarser)
         spent = motion_bytes(keypoints, message_frames, quantiser)
         if spent <= most:
@@ -274,8 +282,11 @@ def judged(coded: Coded, survey: Survey, judges: dict[int, Picture], decoder: De
             decoder.add_source(packet)
         sent = due
         fit.forget()  # the judges are far apart
-        fitted_to = fit.frame(judges[number], survey.keypoints[number], decoder)
-        picture = decoder.picture(number, quantised(fitted_to))
+        detected = survey.keypoints[number]
+        decoder.prepare()
+        found = fit.frame(judges[number], detected, decoder.library.candidates(detected, CANDIDATES))
+        leader = decoder.library.slot(found.source)
+        picture = decoder.picture(Motion(number, quantised(found.keypoints), leader))
         assert picture is not None
         scores.append(psnr(picture, judges[number]))
     return float(np.mean(scores))

@@ -34,7 +34,9 @@ class ModelConfig:
     """Learned, image-independent keys and values; about 5 % of one source's (pooled) cells."""
     query_widths: tuple[int, ...] = (32, 48, 64)
     key_widths: tuple[int, ...] = (32, 48, 64, 96)
-    basis_widths: tuple[int, ...] = (48, 64, 96, 128)
+    basis_widths: tuple[int, ...] = (64, 96, 128, 192)
+    basis_layers: int = 3
+    """Smooth motions that masks put together."""
     trunk: int = 64
     trunk_blocks: int = 2
     detail: int = 32
@@ -66,6 +68,11 @@ class ModelConfig:
     def side(self) -> int:
         """Cells a side of the attention grid."""
         return self.seen // self.cell
+
+    @property
+    def basis_side(self) -> int:
+        """Cells a side of the motion basis."""
+        return self.detector_size // self.cell
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

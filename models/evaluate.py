@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .alignment import align, grey
 from .data import Clip, read_frames, square
 from .detector import fit
 from .fitting import Equations, equations, fit_keypoints, missed
@@ -29,7 +30,7 @@ class Score:
     base: float
     copy: float
     fitted: float
-    """As `model`, from keypoints fitted to the flow."""
+    """As `model`, from keypoints fitted to the flow and aligned (alignment.py)."""
     misses: float
     """Mean distance by which those keypoints miss the flow, in pixels of 256."""
 
@@ -88,10 +89,10 @@ def reconstruct(
         chosen = type(library)(*(part[:, near] for part in library))
         driving = driving[None]
         if fitted:
-            known = correspondences(
-                chosen.basis, small[number], [small[sources[i]] for i in near.tolist()], driving - chosen.keypoints[0]
-            )
+            known = correspondences(chosen.basis, small[number], [small[sources[i]] for i in near.tolist()])
             driving = fit_keypoints(known, driving, chosen.keypoints)
+            leading, seen = grey(chosen.pictures[:, 0]), grey(tensors[number][None])
+            driving = align(chosen.basis[:, 0], chosen.keypoints[:, 0], leading, seen, driving)
             if number not in sources:
                 miss = missed(known, driving, chosen.keypoints).norm(dim=-1) * known.weights
                 misses.append(float(miss.sum() / known.weights.sum().clamp(min=1)) * 128)
@@ -102,13 +103,11 @@ def reconstruct(
     return Rebuilt(to_pictures(torch.cat(rebuilt)), to_pictures(torch.cat(bases)), mean)
 
 
-def correspondences(
-    basis: Tensor, driving: NDArray[np.uint8], sources: list[NDArray[np.uint8]], change: Tensor
-) -> Equations:
+def correspondences(basis: Tensor, driving: NDArray[np.uint8], sources: list[NDArray[np.uint8]]) -> Equations:
     found = [correspond(driving, source) for source in sources]
     shift = torch.from_numpy(np.stack([f.shift for f in found]).astype(np.float32))
     error = torch.from_numpy(np.stack([f.error for f in found]).astype(np.float32))
-    return equations(basis, shift[None], error[None], change[None])
+    return equations(basis, shift[None], error[None])
 
 
 def evaluate(

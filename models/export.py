@@ -4,7 +4,7 @@ The graphs take and give uint8 pictures (B, H, W, 3), so that no caller repeats 
 
 - `detector`: picture of the detector's size -> keypoints (1, K, 3);
 - `source`: picture as the nets see it (1, h, w, 3), keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis
-  (1, M, 3 K);
+  (1, b, 3 K);
 - `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> where each pixel looks
   in each source (1, S, h, w, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, h, w), features;
 - `paint`: the sources as sampled there (1, S, H, W, 3), shares, features -> picture.
@@ -34,8 +34,9 @@ from .runtime_torch import TorchRuntime, load_weights, to_uint8
 
 OPSET = 17
 TOLERANCE = 1e-3
-SMALL = 100_000
-"""Weights of fewer values stay as they are: together they are few, and the last layers are the touchy ones."""
+SMALL = {"detector": 50_000}
+SMALLEST = 8_000
+"""Weights of fewer values stay as they are: together they are few, and the detector's last layers are touchy."""
 
 
 class DetectorGraph(nn.Module):
@@ -170,8 +171,6 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
         _, shares, features = LookGraph(network)(keypoints, *several)
     write = graph_writer(model, folder, parts)
     write("detector", DetectorGraph(network), (small,), ["picture"], ["keypoints"], {})
-    if "detector" in parts:
-        store_halves(folder / f"{model}.detector.onnx")
     write(
         "source",
         SourceGraph(network),
@@ -188,15 +187,17 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
     free = dict.fromkeys(["sampled", "shares"], of_sources)
     names = ["sampled", "shares", "features"]
     write("paint", PaintGraph(network), (sampled, shares, features), names, ["picture"], free)
+    for part in parts:
+        store_halves(folder / f"{model}.{part}.onnx", SMALL.get(part, SMALLEST))
 
 
-def store_halves(file: Path) -> None:
-    """Store a graph's large weights as fp16. ONNX Runtime widens them again when it loads the graph, so that only the
-    file is smaller; the detector's is the largest, and its keypoints move by less than a tenth of a pixel."""
+def store_halves(file: Path, small: int) -> None:
+    """Store a graph's weights of at least so many values as fp16. ONNX Runtime widens them again when it loads the
+    graph, so that only the file is smaller, and keypoints move by less than a tenth of a pixel."""
     model = onnx.load(str(file))
     for weights in list(model.graph.initializer):
         values = onnx.numpy_helper.to_array(weights)
-        if values.dtype != np.float32 or values.size < SMALL or np.abs(values).max() > np.finfo(np.float16).max:
+        if values.dtype != np.float32 or values.size < small or np.abs(values).max() > np.finfo(np.float16).max:
             continue
         stored = onnx.numpy_helper.from_array(values.astype(np.float16), f"{weights.name}_half")
         widened = onnx.helper.make_node("Cast", [stored.name], [weights.name], to=onnx.TensorProto.FLOAT)

@@ -11,20 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import UNSURE
-from .geometry import cell_centres, second
+from .fit_settings import CHOICE_SOFTNESS, DOUBT, HOLD_PLACE, HOLD_STRENGTH, SECOND, SOFTNESS
+from .flow import UNSURE
+from .geometry import cell_centres, later
 
-HOLD_PLACE, HOLD_STRENGTH = 0.4, 0.05
-"""Weights of the detector's word on a place and a strength, in cells of the flow's grid."""
-SOFTNESS = 0.03
-"""Distance ([-1, 1] units) at which a cell counts half: occlusions and bad flow must not pull."""
 ROUNDS = 2
-CHOICE_SOFTNESS = 3.0
-"""Grey levels by which a source may be worse than another and still count."""
-SECOND = 0.15
-"""Weight of sources other than the nearest."""
-DOUBT = 8.0
-"""Grey levels: a flow that leaves such a difference counts half."""
 
 
 class Equations(NamedTuple):
@@ -33,11 +24,12 @@ class Equations(NamedTuple):
     rows: Tensor  # (B, S, N, 2, 3 K): displacement in x and y by change of (x..., y..., strength...)
     moves: Tensor  # (B, S, N, 2), [-1, 1] units
     weights: Tensor  # (B, S, N): 0 where the flow is not to be trusted, or another source shows the cell better
+    trusted: Tensor  # (B, S, N): how far the flow is to be trusted, whichever source is better
 
 
-def equations(basis: Tensor, shift: Tensor, error: Tensor, change: Tensor) -> Equations:
-    """Basis (B, S, M, 3 K); flow shifts (B, S, G, G, 2), errors (B, S, G, G) of the driving frame's cells; changes from
-    the sources' keypoints to those detected (B, S, K, 3), by which the nearest source counts most."""
+def equations(basis: Tensor, shift: Tensor, error: Tensor) -> Equations:
+    """Basis (B, S, M, 3 K); flow shifts (B, S, G, G, 2), errors (B, S, G, G) of the driving frame's cells. The first
+    source counts most."""
     batch, sources, count, width = basis.shape
     side, grid = round(count**0.5), shift.shape[2]
     maps = basis.transpose(2, 3).reshape(batch * sources, width, side, side)
@@ -48,9 +40,10 @@ def equations(basis: Tensor, shift: Tensor, error: Tensor, change: Tensor) -> Eq
     rows = torch.stack([torch.cat([along, nothing, right], -1), torch.cat([nothing, along, down], -1)], dim=-2)
     known = error < UNSURE
     share = (-error / CHOICE_SOFTNESS).masked_fill(~known, -1e4).softmax(1) * sources
-    rank = 1 - (1 - SECOND) * second(change)
-    weights = known * share * rank[..., None, None] / (1 + error / DOUBT)
-    return Equations(rows, -shift.flatten(2, 3), weights.flatten(2))
+    rank = 1 - (1 - SECOND) * later(error[..., 0, 0])
+    trusted = known / (1 + error / DOUBT)
+    weights = trusted * share * rank[..., None, None]
+    return Equations(rows, -shift.flatten(2, 3), weights.flatten(2), trusted.flatten(2))
 
 
 def missed(equations: Equations, driving: Tensor, sources: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ Places are in [-1, 1] (x right, y down; the outer edges of the picture), cells i
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .fit_settings import STRENGTH_WEIGHT
 
-STRENGTH_WEIGHT = 0.02
-"""A strength is in 0..1, places are in [-1, 1]; a full swing of one counts as a move of a seventh of the picture."""
 GAUSSIAN_VARIANCE = 0.01
 """Of the spatial keypoint maps, in [-1, 1] units (paper, section 3.1)."""
 
@@ -47,15 +47,24 @@ def moved(basis: Tensor, change: Tensor) -> Tensor:
     return basis @ torch.cat([place, right, down], dim=-2)  # one product: the basis is large, and is read once
 
 
+def finer(cells: Tensor, side: int) -> Tensor:
+    """Values of the cells of a coarse square grid (..., b, n) -> of side * side cells (..., M, n), linear between."""
+    coarse, count = round(int(cells.shape[-2]) ** 0.5), cells.shape[-1]  # plain numbers also while a graph is traced
+    if coarse == side:
+        return cells
+    maps = cells.transpose(-1, -2).reshape(-1, count, coarse, coarse)
+    maps = F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
+    return maps.flatten(2).transpose(1, 2).reshape(*cells.shape[:-2], side * side, count)
+
+
 def pose_distance(change: Tensor) -> Tensor:
     """Changes of keypoints (..., K, 3) -> mean squared distance (...), in squared [-1, 1] units."""
     return (change[..., :2].square().sum(-1) + STRENGTH_WEIGHT * change[..., 2].square()).mean(-1)
 
 
-def second(change: Tensor) -> Tensor:
-    """Changes from sources to driving keypoints (..., S, K, 3) -> 0 for the nearest source, 1 for others (..., S)."""
-    distance = pose_distance(change)
-    return (distance > distance.amin(-1, keepdim=True)).to(change.dtype)
+def later(x: Tensor) -> Tensor:
+    """Something of S sources (..., S) -> 0 for the first of them, 1 for the others (..., S)."""
+    return (torch.ones_like(x).cumsum(-1) > 1).to(x.dtype)  # the number of sources stays symbolic
 
 
 PRIOR_DIMS = 4
@@ -73,13 +82,14 @@ class GeometricPrior(nn.Module):
 
     Every source cell belongs softly to the keypoints near it (and to a resting background): weights w_k. It moves
     with them, and with their strengths: u(p') = p' + sum_k (w_k + r_k)(p') (kp_k^driving - kp_k^source)
-    + sum_k v_k(p') (strength_k^driving - strength_k^source). The motion basis (r, v), of either sign, is learnt from
-    the source picture so that the best keypoints carry its cells as near as can be to where they go. The logit of
+    + sum_k v_k(p') (strength_k^driving - strength_k^source). The motion basis (w + r, v), of either sign, is learnt
+    from the source picture so that the best keypoints carry its cells as near as can be to where they go; it is smooth,
+    and lives on a coarser grid. The logit of
     query cell p and key cell p' gets -a |p - u(p')|^2 - sum_k w_k(p') b_k log(1 + d_k / e), where d_k is how far
     keypoint k is (in place and strength) from its driving self. The logarithm makes the choice among sources
     scale-free: half as far is always the same factor better, for a speaker who sits still and for one who walks.
-    Sources other than the nearest in pose pay a further cost: it is the nearest that senders fit the keypoints to, and
-    two pictures of a mouth that are not quite in the same place blend into none.
+    Sources other than the first pay a further cost: it is the first, as a rule the nearest in pose, that senders fit
+    the keypoints to, and two pictures of a mouth that are not quite in the same place blend into none.
 
     All of it is a dot product of `PRIOR_DIMS` more query and key dimensions, so every attention kernel takes it
     unchanged. The weights depend on the source alone and are computed once.
@@ -92,26 +102,27 @@ class GeometricPrior(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(-0.5))  # a, per squared cell
         self.log_cost = nn.Parameter(torch.zeros(config.keypoints + 1))  # b; the last is the background's
         self.log_strength = nn.Parameter(torch.full((config.keypoints,), -4.0))  # a strength against a place
-        self.log_second = nn.Parameter(torch.tensor(0.4))  # cost of the sources other than the nearest
+        self.log_second = nn.Parameter(torch.tensor(0.4))  # cost of the sources other than the first
         self.log_still = nn.Parameter(torch.tensor(-9.5))  # e: about a pixel of 256, squared
 
-    def membership(self, keypoints: Tensor, side: int, parts: Tensor) -> Tensor:
+    def membership(self, keypoints: Tensor, side: int, parts: Tensor | None = None) -> Tensor:
         """Source keypoints (B, K, 3), learned part logits (B, K + 1, M) -> weights (B, M, K + 1), background last."""
         distances = squared_distances(cell_centres(side, keypoints), keypoints)
         near = -distances / self.log_spread.exp() + (keypoints[..., 2:3] + 1e-4).log()
         rest = self.background.expand(near.shape[0], 1, near.shape[-1])
-        return (torch.cat([near, rest], dim=1) + parts).softmax(dim=1).transpose(1, 2)
+        logits = torch.cat([near, rest], dim=1)
+        return (logits if parts is None else logits + parts).softmax(dim=1).transpose(1, 2)
 
     def terms(self, membership: Tensor, basis: Tensor, source: Tensor, driving: Tensor, side: int) -> PriorTerms:
-        """membership (..., M, K + 1), basis (..., M, 3 K), keypoints (..., K, 3) -> predicted places and costs of the M
+        """membership (..., M, K + 1), basis (..., b, 3 K), keypoints (..., K, 3) -> predicted places and costs of the M
         cells."""
         change = driving - source
         distance = change[..., :2].square().sum(-1) + self.log_strength.exp() * change[..., 2].square()
         # The background pays for the mean distance: a source near in pose also has its shadows and hair near.
         distance = torch.cat([distance, distance.mean(-1, keepdim=True)], dim=-1)
         cost = self.log_cost.exp() * torch.log1p(distance / self.log_still.exp())
-        place = cell_centres(side, driving) + moved(basis, change)
-        cost = (membership @ cost[..., None])[..., 0] + self.log_second.exp() * second(change)[..., None]
+        place = cell_centres(side, driving) + finer(moved(basis, change), side)
+        cost = (membership @ cost[..., None])[..., 0] + self.log_second.exp() * later(change[..., 0, 0])[..., None]
         return PriorTerms(place * (side / 2), cost)
 
     def query_dims(self, side: int, like: Tensor) -> Tensor:

@@ -7,16 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .data import UNSURE
+from .fit_settings import CHOICE_SOFTNESS
 from .geometry import cell_centres
 from .network import Warp
 
-CHOICE_SOFTNESS = 3.0
-"""Grey levels: how much worse a flow-warped source may be and still take a share of a cell."""
-
-PRIOR_STILL = 0.03
-"""Attention cells: errors below are as good as none."""
-PRIOR_DOUBT = 8.0
-"""Grey levels: a flow that leaves such a difference counts half."""
+MISS_CELLS = 32
+"""Cells to a unit of [-1, 1] that misses are counted in."""
+STILL = 0.03
+"""Cells: errors below are as good as none."""
 
 UNSEEN = (1.5 / 255) ** 2
 """Squared error that is as good as none."""
@@ -47,6 +45,8 @@ class LossWeights:
     """Distance of the places that keypoints alone predict from the flow's (root of it, in attention cells)."""
     fit: float = 0.0
     """The same of the places that the best keypoints predict (fitting.py): teaches the motion basis."""
+    aligned: float = 0.0
+    """As `decibels`, of the first source as aligned keypoints warp it (alignment.py): no net is needed for that."""
     landmark: float = 0.0
     """Distance of the first keypoints from facial landmarks (in 1/32 of the picture)."""
     equivariance: float = 2.0
@@ -64,7 +64,7 @@ class Teacher:
 
 
 def decibel_loss(picture: Tensor, target: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) -> minus a tenth of their mean PSNR, flat where errors cannot be seen."""
+    """Pictures (B, n, H, W) -> minus a tenth of their mean PSNR, flat where errors cannot be seen."""
     return ((picture - target).square().mean((1, 2, 3)) + UNSEEN).log10().mean()
 
 
@@ -114,27 +114,10 @@ def place_loss(warp: Warp, teacher: Teacher, side: int) -> Tensor:
     return (distance * weight).sum() / weight.sum().clamp(min=1)
 
 
-def prior_loss(places: Tensor, shift: Tensor, error: Tensor, side: int) -> Tensor:
-    """How far the geometric prior misses the flow: the most direct teacher of the keypoint detector.
-
-    `places` (B, S, side * side, 2): where each source cell is predicted to be in the driving frame, in cells. Flow
-    shifts (B, S, G, G, 2) and errors (B, S, G, G) say where each driving cell is in the source: there the prediction
-    is looked up, and should lead back. The root of the distance keeps small errors of calm speakers worth mending.
-    """
-    grid = shift.shape[2]
-    own = cell_centres(side, places) * (side / 2)
-    moves = (places - own).transpose(2, 3).unflatten(3, (side, side)).flatten(0, 1)
-    there = cell_centres(grid, shift).unflatten(0, (grid, grid)) + shift
-    found = F.grid_sample(moves, there.flatten(0, 1), padding_mode="border", align_corners=False)
-    missed = found.permute(0, 2, 3, 1).unflatten(0, shift.shape[:2]) + shift * (side / 2)
-    distance = (missed.square().sum(-1) + PRIOR_STILL**2).sqrt().sqrt()
-    weight = (error < UNSURE) / (1 + error / PRIOR_DOUBT)
-    return (distance * weight).sum() / weight.sum().clamp(min=1)
-
-
-def fit_loss(missed: Tensor, weights: Tensor, side: int) -> Tensor:
-    """How far fitted keypoints miss the flow (B, S, N, 2) in [-1, 1] units, as `prior_loss` counts it."""
-    distance = ((missed * (side / 2)).square().sum(-1) + PRIOR_STILL**2).sqrt().sqrt()
+def miss_loss(missed: Tensor, weights: Tensor) -> Tensor:
+    """Distances by which keypoints miss the flow (B, S, N, 2; fitting.missed), weights (B, S, N) -> mean root of the
+    distance, in 1/64 of the picture. The root keeps small errors of calm speakers worth mending."""
+    distance = ((missed * MISS_CELLS).square().sum(-1) + STILL**2).sqrt().sqrt()
     return (distance * weights).sum() / weights.sum().clamp(min=1)
 
 
@@ -148,7 +131,7 @@ def landmark_loss(keypoints: Tensor, heat: Tensor, landmarks: Tensor) -> Tensor:
     known = landmarks.isfinite()
     truth = torch.where(known, landmarks, keypoints[:, :taught].detach())
     gap = keypoints[:, :taught] - truth
-    places = (gap[..., :2].square().sum(-1) * (LANDMARK_SIDE / 2) ** 2 + PRIOR_STILL**2).sqrt()
+    places = (gap[..., :2].square().sum(-1) * (LANDMARK_SIDE / 2) ** 2 + STILL**2).sqrt()
     strengths = gap[..., 2].abs() * LANDMARK_STRENGTH
     surprise = -(bilinear(heat[:, :taught], truth[..., :2]) + 1e-6).log()
     total = (places + LANDMARK_HEAT * surprise + strengths) * known[..., 0]

@@ -15,6 +15,7 @@ w those of what the nets look at, the same without up blocks.
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,8 @@ POSITIONS = 16
 """Side of the learned position embeddings before they are interpolated to the grid."""
 MASKED = -1e4
 """Logit of a key that is left out; finite, so that fp16 and softmax stay well."""
+COMMON_SCALE = 0.1
+"""Of the cosines a motion basis starts with: a step of a strength then moves as far as one of a place."""
 
 
 class Sources(NamedTuple):
@@ -40,7 +43,7 @@ class Sources(NamedTuple):
     keypoints: Tensor  # (B, S, K, 3)
     rows: Tensor  # (B, S, M, C + d + 3): values, unit keys, pixels
     membership: Tensor  # (B, S, M, K + 1): which keypoint each cell belongs to
-    basis: Tensor  # (B, S, M, 3 K): how each cell moves with the keypoints' places and strengths
+    basis: Tensor  # (B, S, b, 3 K): how cells of a small grid move with the keypoints' places and strengths
 
 
 class Warp(NamedTuple):
@@ -91,25 +94,49 @@ class KeyNet(nn.Module):
 
 
 class BasisNet(nn.Module):
-    """Source picture and keypoint maps -> motion basis.
+    """Source picture and keypoints -> motion basis.
 
-    Motion is smooth and a matter of the whole figure: it works on a small grid, of the picture as the detector sees it.
+    Motion is smooth but at the edges of what moves. A few layers, each on a small grid, are cut out and put together by
+    masks on one twice as fine. What is learnt of the picture as the detector sees it is added to what all speakers have
+    in common, which starts as the lowest cosines for the strengths: a basis that knows nothing of faces, and is a good
+    one for any smooth motion.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.size = config.detector_size
         self.cell = 2 * config.cell
-        self.unet = UNet(3 * self.cell**2 + config.keypoints, config.basis_widths)
-        self.head = nn.Conv2d(config.basis_widths[0], 3 * config.keypoints, 1)
+        self.side = config.basis_side // 2
+        self.unet = UNet(3 * self.cell**2 + config.keypoints + 2, config.basis_widths)
+        self.layers = config.basis_layers
+        self.head = nn.Conv2d(config.basis_widths[0], self.layers * 3 * config.keypoints, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.common = nn.Parameter(strength_cosines(config.keypoints, self.side).repeat(self.layers, 1, 1))
+        self.masks = nn.Conv2d(config.basis_widths[0], 4 * self.layers, 3, 1, 1)
 
-    def forward(self, picture: Tensor, keypoints: Tensor, side: int) -> Tensor:
-        """(B, 3, H, W), (B, K, 3) -> (B, side * side, 3 K), to which the memberships are added."""
+    def forward(self, picture: Tensor, keypoints: Tensor) -> Tensor:
+        """(B, 3, H, W), (B, K, 3) -> (B, M, 3 K), to which the memberships are added."""
         folded = F.pixel_unshuffle(fit(picture, self.size), self.cell) - 0.5
-        maps = self.head(self.unet(torch.cat([folded, gaussian_maps(keypoints, folded.shape[-1])], dim=1)))
-        return cells(F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False))
+        places = cell_centres(self.side, keypoints).T.unflatten(1, (self.side, self.side))
+        places = places.expand(folded.shape[0], -1, -1, -1)
+        seen = torch.cat([folded, gaussian_maps(keypoints, self.side), places], dim=1)
+        features = self.unet(seen)
+        fields = enlarge(self.head(features) + self.common, 2).unflatten(1, (self.layers, -1))
+        masks = F.pixel_shuffle(self.masks(features), 2).softmax(1)
+        return cells((fields * masks[:, :, None]).sum(1))
+
+
+def strength_cosines(keypoints: int, side: int) -> Tensor:
+    """(3 K, side, side): nothing for the places; the lowest cosines of both axes, which half of the strengths push to
+    the right and half down."""
+    axis = (torch.arange(side) + 0.5) * (math.pi / side)
+    waves = sorted(itertools.product(range(side), repeat=2), key=lambda wave: wave[0] ** 2 + wave[1] ** 2)
+    half = keypoints // 2
+    fields = torch.stack([(axis * y).cos()[:, None] * (axis * x).cos() for y, x in waves[: keypoints - half]])
+    basis = torch.zeros(3, keypoints, side, side)
+    basis[1, : keypoints - half], basis[2, keypoints - half :] = fields, fields[:half]
+    return COMMON_SCALE * basis.flatten(0, 1)
 
 
 class UpBlock(nn.Module):
@@ -213,14 +240,14 @@ class ImplicitWarp(nn.Module):
         pixels = cells(F.avg_pool2d(flat, self.config.cell))
         rows = torch.cat([values, keys, pixels], dim=-1)
         membership = self.prior.membership(flat_keypoints, side, parts)
-        basis = self.motion_basis(flat, flat_keypoints, membership)
+        basis = self.motion_basis(flat, flat_keypoints)
         split = (batch, count)
         return Sources(pictures, keypoints, *(x.unflatten(0, split) for x in (rows, membership, basis)))
 
-    def motion_basis(self, picture: Tensor, keypoints: Tensor, membership: Tensor) -> Tensor:
-        """(B, M, 3 K): see geometry.moved."""
-        along = F.pad(membership[..., :-1], (0, 2 * self.config.keypoints))
-        return along + self.basis_net(picture, keypoints, picture.shape[-1] // self.config.cell)
+    def motion_basis(self, picture: Tensor, keypoints: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) and their keypoints (B, K, 3) -> (B, side * side, 3 K): see geometry.moved."""
+        along = self.prior.membership(keypoints, self.config.basis_side)[..., :-1]
+        return F.pad(along, (0, 2 * self.config.keypoints)) + self.basis_net(picture, keypoints)
 
     def generate(
         self,

@@ -53,7 +53,7 @@ class Source:
     membership: NDArray[np.float32]
     """(M, K + 1): which keypoint each cell of the attention grid belongs to; the last is the background."""
     basis: NDArray[np.float32]
-    """(M, 3 K): how each cell moves with the keypoints (geometry.moved)."""
+    """(b, 3 K): how each cell of a coarser square grid moves with the keypoints (geometry.moved)."""
 
 
 class Runtime(Protocol):

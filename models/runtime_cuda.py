@@ -72,7 +72,7 @@ class Pool:
         self.pictures = room(3, config.size, config.size, dtype=half)
         self.keypoints = room(config.keypoints, 3)
         self.membership = room(cells, config.keypoints + 1)
-        self.basis = room(cells, 3 * config.keypoints)
+        self.basis = room(config.basis_side**2, 3 * config.keypoints)
         self.free = list(range(capacity))
 
     def tensors(self) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from . import data, fitting, losses
+from . import alignment, data, fitting, losses
 from .config import CONFIGS, ModelConfig
 from .data import PreparedClip, SamplePlan, Samples, find_clips, prepare
 from .detector import fit
@@ -35,6 +35,7 @@ from .evaluate import evaluate, load_clip, picture_grid, summary
 from .losses import LossWeights
 from .network import ImplicitWarp, Sources
 from .perceptual import PerceptualLoss
+from .runtime import WEIGHTS
 from .runtime_torch import load_weights
 
 EMA = 0.997
@@ -43,6 +44,8 @@ DROP_CHANCE = 0.1
 """Semantic dropout: share of samples that lose the cells of a facial region in every source."""
 DROP_RADIUS = 0.25
 RULING_PACE = 10.0
+MOST_ERROR = 40.0
+"""Grey levels that count for a cell where the flow leads nowhere."""
 STRENGTH_NOISE = 4.0
 """Strengths are quantised so many times as coarsely as places."""
 
@@ -61,13 +64,13 @@ class Stage:
     """Pictures are pooled by this before everything but the detector, which always sees what the loader gives."""
     weights: LossWeights = field(default_factory=LossWeights)
     motion_only: bool = False
-    """Only the detector and the geometric prior learn, on `LossWeights.prior` and equivariance: no picture is made,
-    which is many times quicker, and everything else rests on how well keypoints follow the motion."""
+    """Only the detector and the motion basis learn, on how far keypoints miss the motion: no picture is made, which is
+    many times quicker, and everything else rests on it. `noise` is then added to the fitted keypoints."""
     perceptual_side: int = 0
     """Pixels a side of the random square that the perceptual loss looks at; 0 is the whole picture."""
     only: str = ""
-    """How the names of the parameters begin that learn, for example `decoder.up`. The others keep still, and there are
-    only the losses of the picture."""
+    """How the names of the parameters begin that learn, for example `decoder.up` or `basis_net`. The others keep still,
+    and there are only the losses of the picture; of the motion, where `motion_only` says so."""
     fitted: float = 0.0
     """Share of the driving frames rebuilt from fitted keypoints, as a sender with time to spare sends them."""
     noise: float = 0.0
@@ -82,7 +85,7 @@ class TrainConfig:
     model: ModelConfig
     stages: tuple[Stage, ...]
     start: str | None = None
-    """Name of a shipped model whose weights the run starts from, instead of from nothing."""
+    """Name of a shipped model, or of one in another folder (with its path), whose weights the run starts from."""
     seed: int = 1
     cache_size: int = 256
 
@@ -120,41 +123,26 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Tensor], stage: Stage) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """-> losses by name, unweighted; rebuilt pictures (those of motion-only stages: the targets) and their targets
         (B * D, 3, H, W)."""
+        if stage.motion_only:
+            return self.of_motion(batch, stage)
         if stage.only:
             return self.of_pictures(batch, stage)
         network = self.network
         driving, sources = batch["driving"], batch["sources"]
-        groups, each = driving.shape[:2]
-        target = driving.flatten(0, 1)
-        moved, affine = self.moved(driving[:, 0])
-        size = network.config.detector_size
-        seen = torch.cat([fit(target, size), fit(sources.flatten(0, 1), size), moved])
-        keypoints, heat = network.detector.locate(seen)
-        of_driving, of_sources, of_moved = keypoints.split([groups * each, groups * sources.shape[1], groups])
+        each, target = driving.shape[1], driving.flatten(0, 1)
+        keypoints, of_sources, found = self.located(batch, stage)
         if stage.shrink > 1:
             target = F.avg_pool2d(target, stage.shrink)
             sources = F.avg_pool2d(sources.flatten(0, 1), stage.shrink).unflatten(0, sources.shape[:2])
-        encoded = network.encode_sources(sources, of_sources.unflatten(0, sources.shape[:2]))
-        repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
+        encoded = network.encode_sources(sources, of_sources)
+        order, shift, error = leading_first(batch)
+        repeated = Sources(*(arranged(part.repeat_interleave(each, 0), order) for part in encoded))
         side = network.side(target)
-        shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
-        terms = network.prior.terms(repeated.membership, repeated.basis, repeated.keypoints, of_driving[:, None], side)
-        known = fitting.equations(repeated.basis, shift, error, of_driving[:, None] - repeated.keypoints)
-        fitted = fitting.fit_keypoints(known, of_driving, repeated.keypoints)
-        found = {
-            "fit": losses.fit_loss(fitting.missed(known, fitted, repeated.keypoints), known.weights, side),
-            "prior": losses.prior_loss(terms.place, shift, error, side),
-            "landmark": losses.landmark_loss(
-                keypoints[:-groups],
-                heat[:-groups],
-                torch.cat([batch["driving_landmarks"].flatten(0, 1), batch["source_landmarks"].flatten(0, 1)]),
-            ),
-            "equivariance": losses.equivariance_loss(of_moved, of_driving[::each], affine),
-        }
-        if stage.motion_only:
-            return found, target, target
+        known = Known(repeated.basis, repeated.keypoints, keypoints, shift, error, repeated.pictures[:, 0], target)
+        fitted, losses_of_motion = self.solved(known, stage)
+        found |= losses_of_motion
         out = network.generate(
-            self.as_sent(of_driving, fitted, stage),
+            self.as_sent(keypoints, fitted, stage),
             repeated,
             dense=side <= 16,
             dropped=drop_region(repeated.keypoints, side) if self.training else None,
@@ -176,17 +164,66 @@ class Objective(nn.Module):
             found["perceptual"] = self.perceptual(*same_square(stage.perceptual_side, out.picture, target))
         return found, out.picture, target
 
+    def of_motion(self, batch: dict[str, Tensor], stage: Stage) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """As `forward`, where no picture is made."""
+        network, sources = self.network, batch["sources"]
+        target, each = batch["driving"].flatten(0, 1), batch["driving"].shape[1]
+        keypoints, of_sources, found = self.located(batch, stage)
+        basis = network.motion_basis(sources.flatten(0, 1), of_sources.flatten(0, 1)).unflatten(0, sources.shape[:2])
+        order, shift, error = leading_first(batch)
+        basis, of_sources = (arranged(part.repeat_interleave(each, 0), order) for part in (basis, of_sources))
+        first = arranged(sources.repeat_interleave(each, 0), order)[:, 0]
+        known = Known(basis, of_sources, keypoints, shift, error, first, target)
+        return found | self.solved(known, stage)[1], target, target
+
+    def located(self, batch: dict[str, Tensor], stage: Stage) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """-> keypoints of the driving frames (B * D, K, 3) and of the sources (B, S, K, 3), what they cost."""
+        network, sources, weights = self.network, batch["sources"], stage.weights
+        target, each, groups = batch["driving"].flatten(0, 1), batch["driving"].shape[1], len(sources)
+        size = network.config.detector_size
+        keypoints, heat = network.detector.locate(torch.cat([fit(target, size), fit(sources.flatten(0, 1), size)]))
+        of_driving, of_sources = keypoints.split([groups * each, groups * sources.shape[1]])
+        found = {}
+        if weights.landmark:
+            known = [batch["driving_landmarks"].flatten(0, 1), batch["source_landmarks"].flatten(0, 1)]
+            found["landmark"] = losses.landmark_loss(keypoints, heat, torch.cat(known))
+        if weights.equivariance:
+            moved, affine = self.moved(batch["driving"][:, 0])
+            of_moved = network.detect(moved)
+            found["equivariance"] = losses.equivariance_loss(of_moved, of_driving[::each], affine)
+        return of_driving, of_sources.unflatten(0, sources.shape[:2]), found
+
+    def solved(self, known: "Known", stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
+        """-> keypoints as senders find them (B, K, 3), and what is missed by them and by the detected ones."""
+        weights, noise = stage.weights, stage.noise if stage.motion_only else 0.0
+        equations = fitting.equations(known.basis, known.shift, known.error)
+        fitted = fitting.fit_keypoints(equations, known.detected, known.of_sources)
+        sent = fitted + quantisation_noise(fitted, noise)
+        found = {"fit": losses.miss_loss(fitting.missed(equations, sent, known.of_sources), equations.weights)}
+        if weights.prior:
+            missed = fitting.missed(equations, known.detected, known.of_sources)
+            found["prior"] = losses.miss_loss(missed, equations.trusted)
+        if stage.motion_only and not weights.aligned:
+            return fitted, found
+        basis, of_source = known.basis[:, 0], known.of_sources[:, 0]
+        source, driving = alignment.grey(known.first), alignment.grey(known.driving)
+        aligned = alignment.align(basis, of_source, source, driving, fitted)
+        sent = aligned + quantisation_noise(aligned, noise)
+        warped = alignment.warp(source, alignment.backward(basis, sent - of_source))
+        found["aligned"] = losses.decibel_loss(warped / 255, driving / 255)
+        return aligned, found
+
     def of_pictures(self, batch: dict[str, Tensor], stage: Stage) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """As `forward`, where nothing learns that is before the picture."""
         network, sources = self.network, batch["sources"]
         each, target = batch["driving"].shape[1], batch["driving"].flatten(0, 1)
         of_sources = network.detect(sources.flatten(0, 1)).unflatten(0, sources.shape[:2])
         encoded = network.encode_sources(sources, of_sources)
-        repeated = Sources(*(part.repeat_interleave(each, 0) for part in encoded))
         detected = network.detect(target)
-        shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
-        known = fitting.equations(repeated.basis, shift, error, detected[:, None] - repeated.keypoints)
-        fitted = fitting.fit_keypoints(known, detected, repeated.keypoints)
+        order, shift, error = leading_first(batch)
+        repeated = Sources(*(arranged(part.repeat_interleave(each, 0), order) for part in encoded))
+        known = Known(repeated.basis, repeated.keypoints, detected, shift, error, repeated.pictures[:, 0], target)
+        fitted, _ = self.solved(known, stage)
         picture = network.generate(self.as_sent(detected, fitted, stage), repeated).picture
         found = {"l1": (picture - target).abs().mean()}
         if self.perceptual is not None and stage.weights.perceptual:
@@ -197,13 +234,43 @@ class Objective(nn.Module):
         """Driving keypoints (B, K, 3) that pictures are made from."""
         chosen = torch.rand(len(detected), 1, 1, device=detected.device) < stage.fitted
         sent = torch.where(chosen, fitted.detach(), detected)
-        return sent + (torch.rand_like(sent) * 2 - 1) * sent.new_tensor([1, 1, STRENGTH_NOISE]) * stage.noise
+        return sent + quantisation_noise(sent, stage.noise)
 
     def moved(self, target: Tensor) -> tuple[Tensor, Tensor]:
         affine = losses.random_affine(target.shape[0], target)
         size = self.network.config.detector_size
         field = F.affine_grid(affine, [target.shape[0], 3, size, size], align_corners=False)
         return F.grid_sample(target, field, padding_mode="reflection", align_corners=False), affine
+
+
+def leading_first(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The order of the sources (B * D, S), the one first from which flow leaves the least error, as senders choose; and
+    the batch's shifts and errors in that order."""
+    shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
+    order = error.clamp(max=MOST_ERROR).mean((2, 3)).argsort(1)
+    return order, arranged(shift, order), arranged(error, order)
+
+
+def arranged(of_sources: Tensor, order: Tensor) -> Tensor:
+    """(B, S, ...) in another order (B, S)."""
+    return of_sources[torch.arange(len(order), device=order.device)[:, None], order]
+
+
+def quantisation_noise(keypoints: Tensor, most: float) -> Tensor:
+    """Errors of keypoints (B, K, 3), those of places up to `most`."""
+    return (torch.rand_like(keypoints) * 2 - 1) * keypoints.new_tensor([1, 1, STRENGTH_NOISE]) * most
+
+
+class Known(NamedTuple):
+    """Of driving frames and their sources, the first of which leads, what keypoints are found by."""
+
+    basis: Tensor  # (B, S, b, 3 K)
+    of_sources: Tensor  # (B, S, K, 3)
+    detected: Tensor  # (B, K, 3)
+    shift: Tensor  # (B, S, G, G, 2)
+    error: Tensor  # (B, S, G, G)
+    first: Tensor  # (B, 3, H, W)
+    driving: Tensor  # (B, 3, H, W)
 
 
 def same_square(side: int, *pictures: Tensor) -> list[Tensor]:
@@ -236,10 +303,8 @@ class Run:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.network = ImplicitWarp(config.model).to(self.device)
         if config.start is not None:
-            # What is new in the network since those weights were made starts from nothing.
-            unknown = self.network.load_state_dict(load_weights(config.start)[1], strict=False)
-            if unknown.unexpected_keys:
-                raise ValueError(f"{config.start} has weights of other parts: {', '.join(unknown.unexpected_keys)}")
+            named = Path(config.start)
+            self.begin_with(load_weights(named.name, WEIGHTS / named.parent)[1], config.start)
         self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         wants_features = any(stage.weights.perceptual for stage in config.stages)
@@ -266,6 +331,14 @@ class Run:
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.stage, self.step = state["stage"], state["step"]
         torch.set_rng_state(state["rng"].cpu())
+
+    def begin_with(self, weights: dict[str, Tensor], name: str) -> None:
+        """What is new in the network since those weights were made, or of another shape, starts from nothing."""
+        own = self.network.state_dict()
+        unknown = weights.keys() - own.keys()
+        if unknown:
+            raise ValueError(f"{name} has weights of other parts: {', '.join(sorted(unknown))}")
+        self.network.load_state_dict(own | {k: v for k, v in weights.items() if v.shape == own[k].shape})
 
     def save(self) -> None:
         if self.rank:
@@ -306,7 +379,10 @@ class Run:
         rate = learning_rate(stage, self.step)
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = rate * group["scale"], stage.betas
-        self.network.train(not stage.only)
+        self.network.eval()
+        for name, module in self.network.named_modules():
+            if name.startswith(stage.only):
+                module.train()
         if stage.keep_norms:
             keep_norms(self.network)
         found, rebuilt, target = objective(batch, stage)

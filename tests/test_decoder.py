@@ -1,10 +1,14 @@
 """Decoder: sources that are frames are shown as they came, the others are rebuilt."""
 
 import numpy as np
-from iwcodec.decoder import MOST_SHOWN, Decoder
+import pytest
+from iwcodec.decoder import MOST_SHOWN, Decoder, Motion, MotionDecoder
 from iwcodec.encoder import Encoder, EncoderSettings
+from iwcodec.errors import FormatError
 from iwcodec.library import CAPACITY
-from iwcodec.packets import SourcePacket
+from iwcodec.motion import MotionCoder, Quantiser
+from iwcodec.motion_tables import load_tables
+from iwcodec.packets import MotionPacket, SourcePacket, runs_of
 from iwcodec.sources import SourceDecoder
 from stub_runtime import StubRuntime, picture
 
@@ -35,5 +39,39 @@ def test_pictures_that_wait_are_bounded():
         decoder.add_source(SourcePacket(n, later, n))
     assert len(decoder._shown) == MOST_SHOWN
     assert len(decoder._waiting) == CAPACITY
-    assert decoder.picture(0, StubRuntime().detect(picture(50))) is not None
+    assert decoder.picture(Motion(0, StubRuntime().detect(picture(50)))) is not None
     assert len(decoder.library) == CAPACITY
+
+
+def test_frames_that_are_not_coded_lie_between_those_that_are():
+    coder, quantiser = MotionCoder(load_tables()), Quantiser()
+    levels = np.zeros((3, 20, 3), np.int32)
+    levels[:, :, 2], levels[1, 0, 0], levels[2, 0, 0] = 5, 12, 4
+    packet = MotionPacket(10, 6, None, coder.encode(levels, None), runs_of([7, 7, 7, 7, 8, 8]), 3)
+    found = MotionDecoder(20).decode(packet, quantiser)
+    assert [motion.number for motion in found] == [10, 11, 12, 13, 14, 15]
+    assert [motion.leader for motion in found] == [7, 7, 7, 7, 8, 8]
+    places = np.array([motion.keypoints[0, 0] for motion in found]) / quantiser.step_xy
+    np.testing.assert_allclose(places, [0, 4, 8, 12, 4, 4], atol=1e-4)  # the source that leads changes: no way between
+
+
+def test_only_coded_frames_are_referred_to():
+    coder = MotionCoder(load_tables())
+    levels = np.zeros((2, 20, 3), np.int32)
+    decoder = MotionDecoder(20)
+    decoder.decode(MotionPacket(0, 3, None, coder.encode(levels, None), (), 2), Quantiser())
+    payload = coder.encode(levels[:1], levels[0])
+    decoder.decode(MotionPacket(3, 1, 2, payload), Quantiser())
+    with pytest.raises(FormatError):
+        decoder.decode(MotionPacket(4, 1, 1, payload), Quantiser())
+
+
+def test_the_source_that_leads_comes_first():
+    encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(StubRuntime())
+    for level in LEVELS:
+        decoder.add_source(encoder.add_source(picture(level)))
+    keypoints = StubRuntime().detect(picture(LEVELS[0]))
+    by_pose, led = decoder.nearest(keypoints), decoder.nearest(keypoints, 3)
+    assert decoder.library.slot(by_pose[0]) == 0
+    assert [decoder.library.slot(source) for source in led] == [3, 0, 1]
+    assert decoder.nearest(keypoints, 9) == by_pose  # not there

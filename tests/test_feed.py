@@ -25,6 +25,7 @@ class Listener:
         self.frames: list[FeedFrame] = []
         self.told = 0
         self.behind = 0
+        self.has_picture = False
 
     def take(self, frame: FeedFrame) -> None:
         self.frames.append(frame)
@@ -34,6 +35,9 @@ class Listener:
 
     def backlog(self) -> int:
         return self.behind
+
+    def slot(self, number: int) -> int | None:
+        return None if self.sequence is None else self.sequence.numbers.get(number)
 
 
 def run(case: Callable[[Feed], Coroutine[Any, Any, None]], has_face: Callable[[Any], bool] = lambda p: True) -> None:

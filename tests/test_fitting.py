@@ -6,7 +6,6 @@ from iwcodec.models.flow import GRID, UNSURE
 from iwcodec.models.geometry import moved
 
 K, SIDE = 5, 16
-ONE = torch.zeros(1, 1, K, 3)
 
 
 def smooth_basis(seed: int) -> torch.Tensor:
@@ -24,7 +23,7 @@ def keypoints(seed: int) -> torch.Tensor:
 def set_of(rows_seed: int, driving: torch.Tensor, source: torch.Tensor) -> Equations:
     """Equations that the driving keypoints solve exactly."""
     shift = torch.zeros(1, 1, GRID, GRID, 2)
-    known = equations(smooth_basis(rows_seed), shift, torch.zeros(1, 1, GRID, GRID), ONE)
+    known = equations(smooth_basis(rows_seed), shift, torch.zeros(1, 1, GRID, GRID))
     return known._replace(moves=missed(known, driving, source[:, None]))
 
 
@@ -32,7 +31,7 @@ def test_rows_are_the_basis_where_the_flow_leads():
     basis, driving, source = smooth_basis(0), keypoints(1), keypoints(2)
     shift = torch.zeros(1, 1, GRID, GRID, 2)
     shift[..., 0] = 2.0 / SIDE  # everything came from one cell to the right
-    known = equations(basis, shift, torch.zeros(1, 1, GRID, GRID), ONE)
+    known = equations(basis, shift, torch.zeros(1, 1, GRID, GRID))
     torch.testing.assert_close(known.moves, -shift.flatten(2, 3))
     found = missed(known, driving, source[:, None]) + known.moves
     plane = moved(basis[:, 0], driving - source).unflatten(1, (SIDE, SIDE))
@@ -57,14 +56,14 @@ def test_a_motion_that_keypoints_made_is_found():
 def test_cells_without_flow_leave_the_detector_s_word():
     detected, source = keypoints(3), keypoints(2)
     error = torch.full((1, 1, GRID, GRID), float(UNSURE))
-    known = equations(smooth_basis(0), torch.rand(1, 1, GRID, GRID, 2), error, ONE)
+    known = equations(smooth_basis(0), torch.rand(1, 1, GRID, GRID, 2), error)
     torch.testing.assert_close(fit_keypoints(known, detected, source[:, None]), detected)
 
 
 def test_what_the_fit_leaves_over_teaches_the_basis():
     basis = smooth_basis(0).requires_grad_()
     shift = torch.randn(1, 1, GRID, GRID, 2, generator=torch.Generator().manual_seed(4)) * 0.05
-    known = equations(basis, shift, torch.zeros(1, 1, GRID, GRID), ONE)
+    known = equations(basis, shift, torch.zeros(1, 1, GRID, GRID))
     found = fit_keypoints(known, keypoints(1), keypoints(2)[:, None])
     missed(known, found, keypoints(2)[:, None]).square().mean().backward()
     assert basis.grad is not None
@@ -73,13 +72,11 @@ def test_what_the_fit_leaves_over_teaches_the_basis():
     assert found[..., 2].min() >= 0
 
 
-def test_the_nearest_and_the_better_source_counts_most():
-    change = torch.zeros(1, 2, K, 3)
-    change[0, 1] = 0.3
+def test_the_first_and_the_better_source_counts_most():
     error = torch.zeros(1, 2, GRID, GRID)
     error[0, 0, : GRID // 2] = 20.0  # the upper half is better in the second
     basis = smooth_basis(0).expand(-1, 2, -1, -1)
-    weights = equations(basis, torch.zeros(1, 2, GRID, GRID, 2), error, change).weights.unflatten(2, (GRID, GRID))
+    weights = equations(basis, torch.zeros(1, 2, GRID, GRID, 2), error).weights.unflatten(2, (GRID, GRID))
     upper, lower = weights[0, :, : GRID // 2].mean((1, 2)), weights[0, :, GRID // 2 :].mean((1, 2))
     assert upper[1] > 10 * upper[0]
     assert lower[0] > 5 * lower[1]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from iwcodec.client.jitter import LONGEST_BRIDGE_S, MOST_WAITING, SHRINK, DueFrame, Playout, TimedFrame
+from iwcodec.client.jitter import LONGEST_BRIDGE_S, MOST_WAITING, SHRINK, DueFrame, Playout, TimedFrame, between
 
 INTERVAL = 0.04
 CLOCKS = 500.0
@@ -162,3 +162,11 @@ def test_memory_is_bounded():
         playout.push([frame(n, 1e6)], CLOCKS)
     assert len(playout._waiting) <= MOST_WAITING
     assert len(playout._seen) <= 4 * MOST_WAITING
+
+
+def test_frames_between_two_leading_sources_stay_with_the_nearer_one():
+    a, b = (TimedFrame(n, n * INTERVAL, np.full((2, 3), n, np.float32), leader) for n, leader in ((0, 3), (4, 5)))
+    assert [between(a, b, share)[1] for share in (0.2, 0.4, 0.6, 0.8)] == [3, 3, 5, 5]
+    assert [float(between(a, b, share)[0][0, 0]) for share in (0.2, 0.8)] == [0, 4]
+    same = TimedFrame(4, 4 * INTERVAL, b.keypoints, 3)
+    assert between(a, same, 0.25)[0][0, 0] == 1

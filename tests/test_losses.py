@@ -97,20 +97,19 @@ def test_equivariance_is_zero_for_keypoints_that_move_with_the_picture():
     assert losses.equivariance_loss(moved, moved, affine) > 1e-3
 
 
-def test_prior_loss_is_least_where_predictions_lead_back_along_the_flow():
-    own = cell_centres(SIDE, torch.zeros(1)) * (SIDE / 2)
+def test_miss_loss_is_least_where_nothing_is_missed_and_counts_trusted_cells_alone():
+    def missed(cells_x: float):
+        return torch.tensor([cells_x / losses.MISS_CELLS, 0.0]).expand(1, 1, 9, 2)
 
-    def predicted(cells_x: float):
-        return (own + torch.tensor([cells_x, 0.0])).expand(1, 1, -1, -1)
-
-    # The flow leads from a driving cell to a source cell 1.5 to the right; the source cell has gone as far to the left.
-    shift, error = shifted(1.5)
-    least = losses.prior_loss(predicted(-1.5), shift, error, SIDE)
-    assert least == pytest.approx(losses.PRIOR_STILL**0.5, rel=1e-3)
-    others = [losses.prior_loss(predicted(x), shift, error, SIDE) for x in (-1.0, 0.0, 1.5)]
-    assert least < others[0] < others[1] < others[2]
-    unsure = torch.full_like(error, losses.UNSURE)
-    assert losses.prior_loss(predicted(0), shift, unsure, SIDE) == 0
+    weights = torch.ones(1, 1, 9)
+    least = losses.miss_loss(missed(0), weights)
+    assert least == pytest.approx(losses.STILL**0.5, rel=1e-3)
+    assert least < losses.miss_loss(missed(-0.5), weights) < losses.miss_loss(missed(1), weights)
+    assert losses.miss_loss(missed(4), weights) == pytest.approx(2, rel=1e-3)
+    half = torch.cat([weights[..., :4], 0 * weights[..., 4:]], dim=-1)
+    astray = torch.cat([missed(0)[:, :, :4], missed(9)[:, :, 4:]], dim=2)
+    assert losses.miss_loss(astray, half) == least
+    assert losses.miss_loss(missed(9), 0 * weights) == 0
 
 
 def test_landmark_loss_counts_known_landmarks_alone():

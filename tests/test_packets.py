@@ -8,9 +8,12 @@ from iwcodec.packets import (
     LARGEST_SLOT,
     MOST_BACK,
     MOST_FRAMES,
+    MOST_STRIDE,
     AudioPacket,
     MotionPacket,
+    Run,
     SourcePacket,
+    runs_of,
 )
 
 payloads = st.binary(min_size=1, max_size=50)
@@ -28,6 +31,19 @@ def test_source_round_trip(slot: int, payload: bytes, frame: int | None):
 def test_motion_round_trip(first: int, count: int, back: int | None, payload: bytes):
     packet = MotionPacket(first, count, None if back is None else first - back, payload)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
+    assert packet.leaders() == [None] * count
+
+
+@given(st.lists(st.integers(0, LARGEST_SLOT), min_size=1, max_size=MOST_FRAMES), st.integers(1, MOST_STRIDE), payloads)
+def test_motion_with_leading_sources_round_trip(slots: list[int], stride: int, payload: bytes):
+    packet = MotionPacket(9, len(slots), 4, payload, runs_of(slots), stride)
+    assert MotionPacket.from_bytes(packet.to_bytes()) == packet
+    assert packet.leaders() == slots
+
+
+def test_runs_are_named_only_where_all_are_known():
+    assert runs_of([2, 2, 5, 2]) == (Run(2, 2), Run(5, 1), Run(2, 1))
+    assert runs_of([2, None]) == ()
 
 
 @given(st.integers(0, 2**40), st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=20))
@@ -42,6 +58,7 @@ def test_overheads():
     assert len(SourcePacket(3, b"x", 1000).to_bytes()) == 4
     assert len(MotionPacket(100, 50, None, b"x").to_bytes()) == 4
     assert len(MotionPacket(100, 3, 97, b"x").to_bytes()) == 5
+    assert len(MotionPacket(100, 50, None, b"x", runs_of([3] * 50), 2).to_bytes()) == 7
 
 
 @pytest.mark.parametrize(
@@ -51,7 +68,11 @@ def test_overheads():
         b"\x00",  # no first frame's count
         b"\x00\x00",
         b"\x00\x00\x00",  # no payload
-        b"\x00\x00\x02x",  # an unknown flag
+        b"\x00\x00\x08x",  # an unknown flag
+        b"\x00\x05\x02\x06\x00x",  # more sources lead than there are frames
+        b"\x00\x05\x02\x01\x00\x00\x01x",  # one leads for no frame
+        b"\x00\x05\x02\x01\x00\x06\x01x",  # or for all of them, and another follows
+        b"\x00\x05\x04\x1fx",  # too few are coded
         b"\x05\x00\x01\x06x",  # refers to before the first frame
         b"\x05\x00\x01\x00x",  # refers to itself
         b"\x00\xff\x7fx",  # too many frames

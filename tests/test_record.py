@@ -30,7 +30,7 @@ def at(stamp_s: float, value: float) -> TimedFrame:
 
 
 def values(grid: r.Grid, *frames: TimedFrame) -> list[float]:
-    return [round(float(k[0, 0]), 3) for frame in frames for k in grid.add(frame)]
+    return [round(float(k[0, 0]), 3) for frame in frames for k, _ in grid.add(frame)]
 
 
 def test_frames_on_the_grid_stay_as_they_are() -> None:

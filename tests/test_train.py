@@ -64,10 +64,23 @@ def test_motion_only_stage_teaches_the_detector_alone(tmp_path: Path):
     run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
     before = {name: value.clone() for name, value in run.network.named_parameters()}
     losses = run.train_step(run.objective, one_batch(), plan)
-    assert set(losses) == {"prior", "fit", "landmark", "equivariance", "total"}
+    assert set(losses) == {"prior", "fit", "equivariance", "total"}
     moved = {name.split(".")[0] for name, value in run.network.named_parameters() if not value.equal(before[name])}
     assert "detector" in moved
     assert not moved & {"decoder", "query_net", "value_net"}
+
+
+def test_motion_basis_learns_alone_to_carry_cells_where_they_went(tmp_path: Path):
+    weights = LossWeights(fit=1.0, equivariance=0.0)
+    plan = stage(30, learning_rate=3e-3, warmup=1, motion_only=True, only="basis_net", weights=weights)
+    run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.choose_learners(plan)
+    losses = [run.train_step(run.objective, one_batch(), plan) for run.step in range(20)]
+    assert set(losses[0]) == {"fit", "total"}
+    assert losses[-1]["fit"] < losses[0]["fit"]
+    moved = {name for name, value in run.network.state_dict().items() if not value.equal(before[name])}
+    assert {name.split(".")[0] for name in moved} == {"basis_net"}
 
 
 def test_norms_that_are_kept_do_not_change(tmp_path: Path):
@@ -100,10 +113,24 @@ def test_an_up_block_learns_and_nothing_else_moves(tmp_path: Path):
 
 def test_an_up_block_starts_from_weights_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shipped = ImplicitWarp(TINY).state_dict()
-    monkeypatch.setattr(training, "load_weights", lambda name: (TINY, shipped))
+    monkeypatch.setattr(training, "load_weights", lambda name, folder: (TINY, shipped))
     run = Run(TrainConfig(GROWN, (stage(1),), start="tiny-64"), tmp_path / "run", "cpu")
     weights = run.network.state_dict()
     assert all(weights[name].equal(value) for name, value in shipped.items())
+
+
+def test_parts_of_another_shape_start_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shipped = ImplicitWarp(replace(TINY, basis_widths=(4, 8))).state_dict()
+    monkeypatch.setattr(training, "load_weights", lambda name, folder: (TINY, shipped))
+    weights = Run(TrainConfig(TINY, (stage(1),), start="tiny-64"), tmp_path / "run", "cpu").network.state_dict()
+    same = {name for name, value in shipped.items() if weights[name].equal(value)}
+    assert {name.split(".")[0] for name in shipped.keys() - same} == {"basis_net"}
+
+
+def test_weights_of_parts_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(training, "load_weights", lambda name, folder: (TINY, {"tail.weight": torch.zeros(1)}))
+    with pytest.raises(ValueError, match=r"tail\.weight"):
+        Run(TrainConfig(TINY, (stage(1),), start="tiny-64"), tmp_path / "run", "cpu")
 
 
 def test_a_stage_in_which_nothing_learns_is_refused(tmp_path: Path):
