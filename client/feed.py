@@ -218,9 +218,7 @@ class Feed:
             if self.face_lost:
                 self._start("still", STILL_S, now, lambda picture=picture: self._take_still(picture))  # type: ignore[misc]
                 continue
-            keypoints, source = await self._run(
-                partial(self._keypoints_of, picture, captured_s, self._known_to_all())
-            )
+            keypoints, source = await self._run(partial(self._keypoints_of, picture, captured_s, self._known_to_all()))
             if self.paused:
                 return
             self._keypoints = keypoints

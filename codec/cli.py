@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True, highlight=False)
+MISSED = 1.1
+"""Times the bitrate asked for: more is said."""
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
 FORCE = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output.")]
@@ -146,6 +148,8 @@ def encode_command(
     )
     with progress_bar(as_json) as tell:
         report = encode(source, target, options, progress=tell)
+    if bitrate is not None and report.kbps["video"] > bitrate * MISSED:
+        console.print(f"{bitrate:g} kbps were asked for; the least that was found is {report.kbps['video']:.2f}.")
     if as_json:
         show_json(report)
         return

@@ -38,7 +38,7 @@ DENSE_PRESET = 8
 """SVT-AV1's effort where sources are many: 10 ms each."""
 MOTION_KBPS = 2.0
 """Lively motion is quantised more coarsely where it would take more."""
-COARSER = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+COARSER = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8)
 USUAL_KBPS = 4.0
 """Where more is asked for, the motion is quantised more finely than usual too."""
 MOTION_SHARE = 0.5

@@ -59,6 +59,12 @@ def test_human_reports(face_clip: Path, tmp_path: Path):
     assert "lite-256" in iwcodec("info", tmp_path / "a.iwc").stderr
 
 
+def test_a_bitrate_that_cannot_be_had_is_said(face_clip: Path, tmp_path: Path):
+    done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--bitrate", "1", "--no-audio")
+    assert done.returncode == 0
+    assert "the least that was found" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "saying"),
     [
