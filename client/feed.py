@@ -28,7 +28,7 @@ from ..media import Picture
 from ..models.runtime import Runtime, Source
 from ..motion import Quantiser
 from ..packets import LARGEST_SLOT, SourcePacket
-from ..refinement import LIVE_CANDIDATES, live_fit
+from ..refinement import LIVE_CANDIDATES, Fitted, live_fit
 from ..sources import SourceEncoder
 
 SOURCE_CRF, SOURCE_PRESET = 55, 6
@@ -60,6 +60,8 @@ class FeedFrame:
     keypoints: NDArray[np.float32]
     leader: int | None = None
     """Number of the source that leads, as the feed counts them; a link knows its slot."""
+    gram: NDArray[np.float64] | None = None
+    """What errors of the keypoints cost; see refinement.Fitted."""
 
 
 @dataclass(frozen=True)
@@ -218,12 +220,12 @@ class Feed:
             if self.face_lost:
                 self._start("still", STILL_S, now, lambda picture=picture: self._take_still(picture))  # type: ignore[misc]
                 continue
-            keypoints, source = await self._run(partial(self._keypoints_of, picture, captured_s, self._known_to_all()))
+            found = await self._run(partial(self._fitted, picture, captured_s, self._known_to_all()))
             if self.paused:
                 return
+            keypoints, leader = found.keypoints, self._library.slot(found.source)
             self._keypoints = keypoints
-            leader = self._library.slot(source)
-            frame = FeedFrame(self.stamp_ms(captured_s), keypoints, leader)
+            frame = FeedFrame(self.stamp_ms(captured_s), keypoints, leader, found.gram)
             for link in list(self._links):
                 link.take(frame)
             # For every frame, as the receiver does: what is used stays.
@@ -238,18 +240,14 @@ class Feed:
         known = dict(zip(self._library.slots(), self._library.sources(), strict=True))
         return [known[n] for n in slots] or self._library.sources()
 
-    def _keypoints_of(
-        self, picture: Picture, captured_s: float, sources: list[Source]
-    ) -> tuple[NDArray[np.float32], Source | None]:
-        """In the executor. Found, and fitted to the motion from the nearest source where there is time for it; and that
-        source."""
+    def _fitted(self, picture: Picture, captured_s: float, sources: list[Source]) -> Fitted:
+        """In the executor. Keypoints found, and fitted to the motion from the nearest source where there is time."""
         detected = self._runtime.detect(picture)
         if self._newest is not None or self._clock() - captured_s > LATE_S:
             self.unfitted += 1
             return self._fit.skip(detected)
         candidates = [sources[n] for n in by_pose(sources, detected)[:LIVE_CANDIDATES]]
-        found = self._fit.frame(picture, detected, candidates)
-        return found.keypoints, found.source
+        return self._fit.frame(picture, detected, candidates)
 
     def _is_busy(self, name: str) -> bool:
         running = self._jobs.get(name)

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from .alignment import unknowns
 from .library import CAPACITY
 from .live import LiveSources, as_sent
 from .media import Picture
 from .models.runtime import Runtime
 from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
+from .motion_rdo import Quadratic, choose_levels, error_per_bit
 from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket, runs_of
 from .refinement import LIVE_CANDIDATES, live_fit
@@ -43,12 +45,24 @@ class MotionEncoder:
         self._levels: dict[int, Levels] = {}
         self._leaders: dict[int, int | None] = {}
         self._held: Levels | None = None
+        self._moved: Levels | None = None
         self._count = 0
         self._acknowledged: int | None = None
 
-    def push(self, keypoints: NDArray[np.float32], leader: int | None = None) -> int:
-        """Take the next frame (K, 3), and the slot of the source that leads in it; returns its number."""
-        self._held = self._quantiser.quantise(keypoints, self._held)
+    def push(
+        self, keypoints: NDArray[np.float32], leader: int | None = None, gram: NDArray[np.float64] | None = None
+    ) -> int:
+        """Take the next frame (K, 3), the slot of the source that leads in it, and what errors of the keypoints cost
+        where that is known (refinement.Fitted); returns its number."""
+        before = self._held
+        if before is None or gram is None or leader != self._leaders.get(self._count - 1):
+            self._held = self._quantiser.quantise(keypoints, before)
+        else:
+            frame, moved = Quadratic(unknowns(keypoints), gram), np.zeros_like(before)
+            weights, price = self._coder.tables.predictor.inter, error_per_bit(self._quantiser)
+            moved = moved if self._moved is None else self._moved
+            self._held = choose_levels(frame, self._quantiser.steps, before, moved, weights, price)
+        self._moved = None if before is None else self._held - before
         self._levels[self._count], self._leaders[self._count] = self._held, leader
         self._levels.pop(self._count - MOST_FRAMES, None)
         self._leaders.pop(self._count - MOST_FRAMES, None)
@@ -58,7 +72,7 @@ class MotionEncoder:
     def requantise(self, quantiser: Quantiser) -> None:
         """Use other steps from the next frame on. Frames pushed before can be packed and referred to no more."""
         self._quantiser = quantiser
-        self._held = self._acknowledged = None
+        self._held = self._moved = self._acknowledged = None
         self._levels.clear()
 
     def acknowledge(self, number: int) -> None:
@@ -105,23 +119,27 @@ class Encoder:
 
     def push(self, picture: Picture) -> list[SourcePacket | MotionPacket]:
         """Encode the next frame: uint8 (size, size, 3). Returns the packets that it completes."""
-        keypoints, leader = self._runtime.detect(picture), None
+        keypoints, leader, gram = self._runtime.detect(picture), None, None
         if self.settings.fit:
             fitted = self._fit.frame(picture, keypoints, self.library.candidates(keypoints, LIVE_CANDIDATES))
-            keypoints = fitted.keypoints
+            keypoints, gram = fitted.keypoints, fitted.gram
             leader = self.library.slot(fitted.source)
             self.library.nearest(keypoints, leader=leader)  # as the receiver does: what is used stays
-        return self.push_keypoints(keypoints, leader, picture)
+        return self.push_keypoints(keypoints, leader, gram, picture)
 
     def push_keypoints(
-        self, keypoints: NDArray[np.float32], leader: int | None = None, picture: Picture | None = None
+        self,
+        keypoints: NDArray[np.float32],
+        leader: int | None = None,
+        gram: NDArray[np.float64] | None = None,
+        picture: Picture | None = None,
     ) -> list[SourcePacket | MotionPacket]:
-        """As `push` where the keypoints are known already, and the slot of the source that leads; without a picture the
-        frame cannot become a source."""
+        """As `push` where the keypoints are known already, the slot of the source that leads and what errors cost;
+        without a picture the frame cannot become a source."""
         packets: list[SourcePacket | MotionPacket] = []
         if self.settings.live_sources and picture is not None and self._needs_source(picture, keypoints, leader):
             packets.append(self.add_source(picture))
-        self._frame = self._motion.push(keypoints, leader) + 1
+        self._frame = self._motion.push(keypoints, leader, gram) + 1
         if self._frame - self._packed >= min(self.settings.message_frames, MOST_FRAMES):
             packets += self.flush()
         return packets

@@ -96,7 +96,7 @@ class MotionQuantiser:
     def message(self, frames: Sequence[Quadratic], leaders: Sequence[int], most_bytes: float = math.inf) -> Message:
         """The frames of one message, in at most so many bytes where any trade gets there; as many of them coded as pays
         in error and bits together."""
-        trade = ERROR_PER_BIT * (self._quantiser.step_xy / Quantiser.step_xy) ** 2
+        trade = error_per_bit(self._quantiser)
         for _ in range(MOST_TRIES):
             message = self._best(frames, leaders, trade)
             if len(message.payload) <= most_bytes:
@@ -128,17 +128,21 @@ class MotionQuantiser:
             for frame, row, wanted, leader in zip(frames, rows, leaders, message.leaders, strict=True)
         )
 
-    def _levels(self, frames: Sequence[Quadratic], error_per_bit: float) -> Levels:
+    def _levels(self, frames: Sequence[Quadratic], trade: float) -> Levels:
         tables, steps = self._coder.tables, self._quantiser.steps
         out: list[Levels] = []
         last, moved = tables.means, np.zeros_like(tables.means)
-        weights, price = tables.predictor.intra, FIRST_PRICE * error_per_bit
+        weights, price = tables.predictor.intra, FIRST_PRICE * trade
         for frame in frames:
             levels = choose_levels(frame, steps, last, moved, weights, price)
             moved = levels - last if out else np.zeros_like(levels)
-            last, weights, price = levels, tables.predictor.inter, error_per_bit
+            last, weights, price = levels, tables.predictor.inter, trade
             out.append(levels)
         return np.stack(out)
+
+
+def error_per_bit(quantiser: Quantiser) -> float:
+    return ERROR_PER_BIT * (quantiser.step_xy / Quantiser.step_xy) ** 2
 
 
 def led_between(leaders: Sequence[int], coded: Sequence[int]) -> tuple[int, ...]:
@@ -155,10 +159,10 @@ def choose_levels(
     last: Levels,
     last_moved: Levels,
     weights: NDArray[np.int32],
-    error_per_bit: float,
+    price: float,
 ) -> Levels:
     """Levels (K, 3) of a frame; `last` are those of the frame before, `last_moved` how far they had moved, `weights`
-    the predictor's."""
+    the predictor's, `price` the error that a bit is worth."""
     count = len(last)
     order = np.arange(3 * count).reshape(3, count).T.reshape(-1)  # as they are coded: keypoint by keypoint
     # Row i of the factor: how the targets that follow move with an error of unknown i; its diagonal: what it costs.
@@ -176,7 +180,7 @@ def choose_levels(
             nearest = round(wanted / step)
             if nearest != level:
                 least = (wanted - nearest * step) / sharpness[i]
-                if least**2 + error_per_bit * bits(nearest - level) < missed**2:
+                if least**2 + price * bits(nearest - level) < missed**2:
                     level, missed = nearest, least
             levels[k, axis] = level
             target[i + 1 :] -= missed * factor[i, i + 1 :]

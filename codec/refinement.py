@@ -107,12 +107,12 @@ class KeypointFit:
         """What the last frame needed says nothing of the next."""
         self._correction = self._leader = None
 
-    def skip(self, detected: Keypoints) -> tuple[Keypoints, Source | None]:
-        """Keypoints of a frame that there is no time to fit, and what leads: what the last one needed passes slowly."""
+    def skip(self, detected: Keypoints) -> Fitted:
+        """Keypoints of a frame that there is no time to fit: what the last one needed passes slowly."""
         if self._correction is None:
-            return detected, self._leader
+            return Fitted(detected, self._leader, np.inf, None)
         self._correction = MEMORY * self._correction
-        return as_keypoints(unknowns(detected) + self._correction), self._leader
+        return Fitted(as_keypoints(unknowns(detected) + self._correction), self._leader, np.inf, None)
 
     def _from(self, seen: "_Seen", detected: Keypoints, source: Source) -> "_Found":
         ref, start = self._reference(source), unknowns(detected)

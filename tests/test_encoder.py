@@ -95,3 +95,20 @@ def test_frames_are_kept_for_a_while_only():
         encoder.pack(0, 1)
     assert len(encoder._levels) == len(decoder._levels) == MOST_FRAMES
     assert decoder.newest == 3 * MOST_FRAMES - 1
+
+
+def test_what_errors_cost_decides_what_is_sent():
+    """Of a move that shakes, only what is worth its bits; where another source leads, all of it."""
+    rng = np.random.default_rng(3)
+    start = np.full((20, 3), 0.4, np.float32)
+    calm, touchy = np.eye(60) * 1e-3, np.eye(60) * 1e6
+
+    def sent(gram: np.ndarray | None, leaders: tuple[int, int] = (0, 0)) -> np.ndarray:
+        encoder = MotionEncoder()
+        encoder.push(start, leaders[0], gram)
+        number = encoder.push(start + rng.uniform(0.02, 0.04, (20, 3)).astype(np.float32), leaders[1], gram)
+        return encoder._levels[number] - encoder._levels[number - 1]
+
+    assert not sent(calm).any()
+    assert np.count_nonzero(sent(touchy)) > 30
+    assert np.count_nonzero(sent(calm, (0, 1))) > 20

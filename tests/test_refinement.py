@@ -84,12 +84,13 @@ def test_a_source_that_leads_goes_on_where_another_is_hardly_better():
 
 def test_a_frame_without_time_keeps_what_the_last_one_needed():
     fit, detected, of = KeypointFit(), source().keypoints, source()
-    assert fit.skip(detected) == (detected, None)
+    assert fit.skip(detected).keypoints is detected
     found = fit.frame(moved(9, -5), detected, [of]).keypoints
-    held, leader = fit.skip(detected + np.float32(0.01))
-    assert leader is of
+    skipped = fit.skip(detected + np.float32(0.01))
+    held = skipped.keypoints
+    assert skipped.source is of
     np.testing.assert_allclose(held[:, :2], detected[:, :2] + 0.01 + MEMORY * (found - detected)[:, :2], atol=1e-5)
-    assert np.abs(fit.skip(detected)[0] - detected).max() < np.abs(held - detected).max()
+    assert np.abs(fit.skip(detected).keypoints - detected).max() < np.abs(held - detected).max()
 
 
 def test_without_sources_the_detector_is_believed():
