@@ -46,6 +46,8 @@ CANDIDATES, LIVE_CANDIDATES = 4, 1
 """Sources that are tried for each frame, the nearest in pose."""
 SWITCH = 0.93
 """Share of the leading source's error that another must be left with to lead instead."""
+TRY_EVERY, GROWN = 5, 1.2
+"""Frames in which only the source that leads is tried, unless it is left with so many times the error."""
 FLOOR = 1.5**2 * FLOW_SIZE**2
 """Squared grey levels, summed over a picture: less cannot be seen."""
 MOST_REFERENCES = 64
@@ -81,6 +83,7 @@ class KeypointFit:
         self._flow = flow_estimator(0 if both_ways else 1)
         self._correction: NDArray[np.float64] | None = None
         self._leader: Source | None = None
+        self._untried, self._tried_error = 0, 0.0
         self._references: dict[int, tuple[Source, Reference]] = {}
 
     def frame(
@@ -91,17 +94,29 @@ class KeypointFit:
             self.forget()
             return Fitted(detected, None, np.inf, None)
         seen = _Seen(picture)
-        found = [self._from(seen, detected, source) for source in sources]
-        errors = [
-            one.error * (SWITCH if source is self._leader else 1.0) for one, source in zip(found, sources, strict=True)
-        ]
-        best = int(np.argmin(errors))
-        leader, one = sources[best], found[best]
+        leader, one = self._best(seen, detected, sources)
         if self._looks and rebuild is not None:
             one = self._looked(seen, one, self._reference(leader), lambda keypoints: rebuild(keypoints, leader))
         self._leader, self._correction = leader, one.values - unknowns(detected)
         gram = one.equations.gram / max(one.error, FLOOR)
         return Fitted(as_keypoints(one.values), leader, one.error, gram)
+
+    def _best(self, seen: "_Seen", detected: Keypoints, sources: Sequence[Source]) -> tuple[Source, "_Found"]:
+        """The source that is left with the least error. The others are tried now and then, and where the one that leads
+        grows worse."""
+        known: dict[int, _Found] = {}
+        if self._leader is not None and any(source is self._leader for source in sources):
+            one = known[id(self._leader)] = self._from(seen, detected, self._leader)
+            if self._untried < TRY_EVERY and one.error <= GROWN * self._tried_error:
+                self._untried += 1
+                return self._leader, one
+        found = [known.get(id(source)) or self._from(seen, detected, source) for source in sources]
+        errors = [
+            one.error * (SWITCH if id(source) in known else 1.0) for one, source in zip(found, sources, strict=True)
+        ]
+        best = int(np.argmin(errors))
+        self._untried, self._tried_error = 0, found[best].error
+        return sources[best], found[best]
 
     def forget(self) -> None:
         """What the last frame needed says nothing of the next."""
