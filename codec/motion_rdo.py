@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 from .motion import Levels, MotionCoder, Quantiser, coded_frames, filled_in
 from .motion_prediction import predict
 
-ERROR_PER_BIT = 6e-3
-"""Share of a frame's squared error that one bit is worth at the usual steps. It grows with their square: dearer bits
-alone leave keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
+ERROR_PER_BIT = 3e-3
+"""Share of a frame's squared error that one bit is worth at the usual steps. It grows with them: dearer bits alone leave
+keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
 FIRST_PRICE = 0.25
 """Of a bit in the first frame of a message: those after it inherit what it gets right."""
 DEARER = 1.6
 STRIDES = (1, 2, 3, 4, 6)
 """Of so many frames one is coded."""
 ASTRAY = 0.15
-"""Share of its error that a frame is taken to lose where another source leads than it was fitted from."""
+"""What a frame is taken to lose, as the logarithm of its error, where another source leads than it was fitted from."""
+MOST_WRONG = 8.0
+"""Times what is left anyway: the quadratic form knows nothing of errors that are larger."""
 MOST_TRIES = 12
 SURE = 1e-5
 """Of the mean error of an unknown, what each has at least: that of some may be nothing but rounding."""
@@ -124,7 +126,7 @@ class MotionQuantiser:
         coded = coded_frames(len(frames), message.stride)
         rows = filled_in(self._quantiser.dequantise(message.levels), coded, message.leaders)
         return sum(
-            frame.of(row) if wanted == leader else ASTRAY
+            math.log1p(frame.of(row)) if wanted == leader else ASTRAY
             for frame, row, wanted, leader in zip(frames, rows, leaders, message.leaders, strict=True)
         )
 
@@ -136,13 +138,15 @@ class MotionQuantiser:
         for frame in frames:
             levels = choose_levels(frame, steps, last, moved, weights, price)
             moved = levels - last if out else np.zeros_like(levels)
-            last, weights, price = levels, tables.predictor.inter, trade
+            # Decibels count: what a bit must save grows with the error, which is much like that of the frame before.
+            wrong = frame.of(self._quantiser.dequantise(levels))
+            last, weights, price = levels, tables.predictor.inter, trade * (1 + min(wrong, MOST_WRONG))
             out.append(levels)
         return np.stack(out)
 
 
 def error_per_bit(quantiser: Quantiser) -> float:
-    return ERROR_PER_BIT * (quantiser.step_xy / Quantiser.step_xy) ** 2
+    return ERROR_PER_BIT * quantiser.step_xy / Quantiser.step_xy
 
 
 def led_between(leaders: Sequence[int], coded: Sequence[int]) -> tuple[int, ...]:
