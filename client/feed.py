@@ -60,8 +60,6 @@ class FeedFrame:
     keypoints: NDArray[np.float32]
     leader: int | None = None
     """Number of the source that leads, as the feed counts them; a link knows its slot."""
-    gram: NDArray[np.float64] | None = None
-    """What errors of the keypoints cost; see refinement.Fitted."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ class Feed:
                 return
             keypoints, leader = found.keypoints, self._library.slot(found.source)
             self._keypoints = keypoints
-            frame = FeedFrame(self.stamp_ms(captured_s), keypoints, leader, found.gram)
+            frame = FeedFrame(self.stamp_ms(captured_s), keypoints, leader)
             for link in list(self._links):
                 link.take(frame)
             # For every frame, as the receiver does: what is used stays.

@@ -19,8 +19,8 @@ from .motion import Levels, MotionCoder, Quantiser, coded_frames, filled_in
 from .motion_prediction import predict
 
 ERROR_PER_BIT = 3e-3
-"""Share of a frame's squared error that one bit is worth at the usual steps. It grows with them: dearer bits alone leave
-keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
+"""Share of a frame's squared error that one bit is worth at the usual steps. It grows with them: dearer bits alone
+leave keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
 FIRST_PRICE = 0.25
 """Of a bit in the first frame of a message: those after it inherit what it gets right."""
 DEARER = 1.6
