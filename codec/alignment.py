@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .media import Picture
 from .models.fit_settings import BLURS, HOLD_PLACE, HOLD_STRENGTH, INVERSIONS, ODD, STILL
 from .models.flow import FLOW_SIZE, GRID
-from .models.runtime import Keypoints, Source
+from .models.runtime import Keypoints, Source, pixel_grid
 
 Field = NDArray[np.float32]
 """(GRID, GRID, 2): where each cell of a frame is in the source, less where it is itself."""
@@ -104,18 +104,16 @@ def step_of(ref: Reference, seen: Warped, grey: NDArray[np.float32], strayed: ND
 def normal_equations(basis: NDArray[np.float32], cells: NDArray[np.float32]) -> Equations:
     """Basis (m, 3 K) and, of each cell, how its squared error grows with its move (xx, xy, yy) and what it gains from
     one to the left and up (x, y) -> equations in the keypoints."""
-    along, right, down = np.split(basis, 3, axis=1)
-    xx, xy, yy, x, y = (cells[:, i : i + 1] for i in range(5))
+    # One long row a keypoint: products of short rows take several times as long, and this is most of a fit.
+    along, right, down = np.split(np.ascontiguousarray(basis.T), 3)
+    xx, xy, yy, x, y = np.ascontiguousarray(cells.T)
     by_x, by_y = xx * right + xy * down, xy * right + yy * down
-    crossed = along.T @ (xy * along)
-    gram = np.block(
-        [
-            [along.T @ (xx * along), crossed, along.T @ by_x],
-            [crossed, along.T @ (yy * along), along.T @ by_y],
-            [by_x.T @ along, by_y.T @ along, right.T @ by_x + down.T @ by_y],
-        ]
-    )
-    gains = np.concatenate([along.T @ x, along.T @ y, right.T @ x + down.T @ y])[:, 0]
+    products = along @ np.concatenate([xx * along, xy * along, yy * along, by_x, by_y]).T
+    of_xx, of_xy, of_yy, of_x, of_y = np.split(products, 5, axis=1)
+    of_strengths = right @ by_x.T + down @ by_y.T
+    rows = [[of_xx, of_xy, of_x], [of_xy, of_yy, of_y], [of_x.T, of_y.T, of_strengths]]
+    gram = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    gains = np.concatenate([along @ x, along @ y, right @ x + down @ y])
     return Equations(gram.astype(np.float64), -gains.astype(np.float64))
 
 
@@ -155,20 +153,13 @@ def softened(grey: NDArray[np.uint8]) -> Soft:
 def _at(planes: NDArray[np.float32], back: Field) -> NDArray[np.float32]:
     """Values (GRID, GRID, n) of a source's cells, where a backward field leads to."""
     return np.asarray(
-        cv2.remap(planes, _CELLS + back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
+        cv2.remap(planes, pixel_grid(GRID) + back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
     )
 
 
 def _sampled(soft: NDArray[np.float32], back: Field) -> NDArray[np.float32]:
     fine = cv2.resize(back, (FLOW_SIZE, FLOW_SIZE), interpolation=cv2.INTER_LINEAR) * (FLOW_SIZE // GRID)
     return np.asarray(
-        cv2.remap(soft, _PIXELS + fine, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
+        cv2.remap(soft, pixel_grid(FLOW_SIZE) + fine, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+        np.float32,
     )
-
-
-def _own_places(side: int) -> NDArray[np.float32]:
-    axis = np.arange(side, dtype=np.float32)
-    return np.stack(np.meshgrid(axis, axis), axis=-1)
-
-
-_CELLS, _PIXELS = _own_places(GRID), _own_places(FLOW_SIZE)

@@ -32,7 +32,7 @@ from .alignment import (
 from .media import Picture
 from .models.fit_settings import BLURS, DOUBT, SOFTNESS
 from .models.flow import AGREEMENT, FLOW_SIZE, GRID, flow_estimator
-from .models.runtime import Keypoints, Source
+from .models.runtime import Keypoints, Source, pixel_grid
 from .quality import psnr
 
 MEMORY = 0.8
@@ -98,7 +98,7 @@ class KeypointFit:
         if self._looks and rebuild is not None:
             one = self._looked(seen, one, self._reference(leader), lambda keypoints: rebuild(keypoints, leader))
         self._leader, self._correction = leader, one.values - unknowns(detected)
-        gram = one.equations.gram / max(one.error, FLOOR)
+        gram = one.step(self._reference(leader), seen).gram / max(one.error, FLOOR)
         return Fitted(as_keypoints(one.values), leader, one.error, gram)
 
     def _best(self, seen: "_Seen", detected: Keypoints, sources: Sequence[Source]) -> tuple[Source, "_Found"]:
@@ -133,15 +133,16 @@ class KeypointFit:
         ref, start = self._reference(source), unknowns(detected)
         if self._correction is not None and source is self._leader:
             start = start + MEMORY * self._correction
-        by_flow = self._by_flow(ref, seen.grey, start)
-        found = best = _judged(seen, ref, by_flow, by_flow)
+        # Where things moved too far for the flow, what was known already is nearer.
+        begins = (self._by_flow(ref, seen.grey, start), _clipped(start))
+        found = best = min((_judged(seen, ref, b, b) for b in begins), key=lambda one: one.error)
+        begin = found.start
         for blur in self._steps:
-            view, equations = found.view, found.equations
-            if blur != BLURS[-1]:
-                view = warped(ref, found.values, blur)
-                equations = step_of(ref, view, seen.soft[blur], found.values - by_flow)
-            values = _clipped(found.values + np.linalg.solve(equations.gram, equations.right))
-            found = _judged(seen, ref, values, by_flow)
+            if blur == BLURS[-1]:
+                step = found.step(ref, seen)
+            else:
+                step = step_of(ref, warped(ref, found.values, blur), seen.soft[blur], found.values - begin)
+            found = _judged(seen, ref, _after(found.values, step), begin)
             best = min(best, found, key=lambda one: one.error)
         return best
 
@@ -149,18 +150,16 @@ class KeypointFit:
         self, seen: "_Seen", found: "_Found", ref: Reference, rebuild: Callable[[Keypoints], Picture]
     ) -> "_Found":
         """Aligned not as the source is warped but as it is rebuilt."""
-        first, best, most = found.values, found, -np.inf
+        start, values, best, most = found.values, found.values, found, -np.inf
         for look in range(self._looks + 1):
-            picture = rebuild(as_keypoints(found.values))
+            picture = rebuild(as_keypoints(values))
+            view = replace(warped(ref, values), grey=softened(small_grey(picture))[BLURS[-1]])
+            found = _Found(values, start, view.error(seen.sharp), view)
             quality = psnr(picture, seen.picture)
-            view = replace(warped(ref, found.values), grey=softened(small_grey(picture))[BLURS[-1]])
-            equations = step_of(ref, view, seen.sharp, found.values - first)
-            found = _Found(found.values, view.error(seen.sharp), view, equations)
             if quality > most:
                 best, most = found, quality
             if look < self._looks:
-                values = _clipped(found.values + np.linalg.solve(equations.gram, equations.right))
-                found = replace(found, values=values)
+                values = _after(values, found.step(ref, seen))
         return best
 
     def _by_flow(self, ref: Reference, grey: NDArray[np.uint8], start: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -209,15 +208,23 @@ class _Seen:
 @dataclass(frozen=True)
 class _Found:
     values: NDArray[np.float64]  # (3 K,)
+    start: NDArray[np.float64]
+    """Where the alignment began."""
     error: float
     view: Warped
-    equations: Equations
-    """Of the next step."""
+
+    def step(self, ref: Reference, seen: _Seen) -> Equations:
+        """The next one; its gram is what errors cost here."""
+        return step_of(ref, self.view, seen.sharp, self.values - self.start)
 
 
 def _judged(seen: _Seen, ref: Reference, values: NDArray[np.float64], start: NDArray[np.float64]) -> _Found:
     view = warped(ref, values)
-    return _Found(values, view.error(seen.sharp), view, step_of(ref, view, seen.sharp, values - start))
+    return _Found(values, start, view.error(seen.sharp), view)
+
+
+def _after(values: NDArray[np.float64], step: Equations) -> NDArray[np.float64]:
+    return _clipped(values + np.linalg.solve(step.gram, step.right))
 
 
 @dataclass(frozen=True)
@@ -239,7 +246,12 @@ def _pooled(plane: NDArray[np.float32]) -> NDArray[np.float32]:
 def _agreement(there: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 where the flow of the other direction leads back, else 0."""
     returned = cv2.remap(
-        back, PIXELS + there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(1e3, 1e3)
+        back,
+        pixel_grid(FLOW_SIZE) + there,
+        None,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(1e3, 1e3),
     )
     off = np.abs(there + returned)
     return (off[..., 0] + off[..., 1] < AGREEMENT).astype(np.float32)
@@ -247,12 +259,9 @@ def _agreement(there: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray
 
 def _likeness(there: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.float32]:
     """0..1, by how much what the flow leads to looks like the source."""
-    found = cv2.remap(grey, PIXELS + there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    found = cv2.remap(grey, pixel_grid(FLOW_SIZE) + there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(1 / (1 + np.square(cv2.absdiff(found, source).astype(np.float32) / DOUBT)), np.float32)
 
 
 def live_fit() -> KeypointFit:
     return KeypointFit(steps=LIVE_STEPS, both_ways=False)
-
-
-PIXELS = np.stack(np.meshgrid(*2 * (np.arange(FLOW_SIZE, dtype=np.float32),)), axis=-1)

@@ -5,10 +5,6 @@ HOLD_PLACE, HOLD_STRENGTH = 0.02, 0.005
 """Weights of the detector's word on a place and a strength, in cells of the flow's grid."""
 SOFTNESS = 0.03
 """Distance ([-1, 1] units) at which a cell counts half: occlusions and bad flow must not pull."""
-SECOND = 0.15
-"""Weight of sources other than the first, which attention prefers."""
-CHOICE_SOFTNESS = 3.0
-"""Grey levels by which a source may be worse than another and still count."""
 DOUBT = 8.0
 """Grey levels: a flow that leaves such a difference counts half."""
 STRENGTH_WEIGHT = 0.02

@@ -11,11 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .fit_settings import CHOICE_SOFTNESS, DOUBT, HOLD_PLACE, HOLD_STRENGTH, SECOND, SOFTNESS
+from .fit_settings import DOUBT, HOLD_PLACE, HOLD_STRENGTH, SOFTNESS
 from .flow import UNSURE
 from .geometry import cell_centres, later
 
 ROUNDS = 2
+SECOND = 0.15
+"""Weight of sources other than the first, which attention prefers."""
+CHOICE_SOFTNESS = 3.0
+"""Grey levels by which a source may be worse than another and still count."""
 
 
 class Equations(NamedTuple):

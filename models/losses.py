@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .data import UNSURE
-from .fit_settings import CHOICE_SOFTNESS
+from .fitting import CHOICE_SOFTNESS
 from .geometry import cell_centres
 from .network import Warp
 

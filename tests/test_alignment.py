@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from iwcodec import alignment as al
 from iwcodec.models.flow import FLOW_SIZE, GRID
+from iwcodec.models.runtime import pixel_grid
 
 K = 4
 RNG = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def test_training_aligns_as_senders_do():
     from iwcodec.models import alignment as taught
 
     ref = reference()
-    picture = cv2.remap(ref.grey, al._PIXELS + np.float32([2.5, -1.5]), None, cv2.INTER_LINEAR, borderMode=1)
+    picture = cv2.remap(ref.grey, pixel_grid(FLOW_SIZE) + np.float32([2.5, -1.5]), None, cv2.INTER_LINEAR, borderMode=1)
     soft, values = al.softened(picture), ref.unknowns
     for blur in al.BLURS:
         view = al.warped(ref, values, blur)

@@ -203,10 +203,10 @@ def test_loss(loss: float):
         for end in (a, b):
             assert end.link.state == LinkState.LIVE
             late = end.between(1015, 1e9)
-            assert len(late) > (0.95 if loss == 0.1 else 0.7) * FPS * 15
+            assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 15
             assert worst_error(end, late) < 6
 
-    call(case, Path(loss=loss), Path(loss=loss, seed=2))
+    call(case, Path(loss=loss, seed=3), Path(loss=loss, seed=30))
 
 
 def test_duplicates_and_reordering_are_harmless():

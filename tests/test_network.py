@@ -174,6 +174,7 @@ def pair() -> tuple[ImplicitWarp, ImplicitWarp]:
     small, large = ImplicitWarp(TINY).eval(), ImplicitWarp(replace(TINY, size=128, up_blocks=1)).eval()
     for layer in (small.decoder.out, small.decoder.nudge):
         torch.nn.init.normal_(layer.weight, std=0.3)
+    torch.nn.init.zeros_(small.basis_net.common)  # wild moves would part where rounding differs
     told = large.load_state_dict(small.state_dict(), strict=False)
     assert not told.unexpected_keys
     assert all(name.startswith("decoder.up.") for name in told.missing_keys)
@@ -190,7 +191,7 @@ def test_an_up_block_that_learnt_nothing_enlarges_the_picture(pair):
     assert after.picture.shape == (1, 3, 128, 128)
     assert (before.picture - before.base).abs().mean() > 0.05  # the decoder does something
     assert (after.picture - net.enlarge(before.picture, 2)).abs().mean() < 0.01
-    assert (after.warp.places - before.warp.places).abs().mean() < 0.01
+    torch.testing.assert_close(after.warp.places, before.warp.places, atol=0.05, rtol=0)
 
 
 def test_larger_sources_are_sampled_in_full():

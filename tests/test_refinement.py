@@ -103,7 +103,7 @@ def test_without_sources_the_detector_is_believed():
 def test_without_likeness_nothing_is_made_up(fit: Callable[[], KeypointFit]):
     noise = np.random.default_rng(1).integers(0, 256, TEXTURE.shape).astype(np.uint8)
     found = fit().frame(noise, source().keypoints, [source()])
-    assert np.abs(found.keypoints - source().keypoints).mean() < 0.1
+    assert np.abs(found.keypoints - source().keypoints).mean() < 0.03
 
 
 def test_what_errors_of_the_keypoints_cost_is_known():

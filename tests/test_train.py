@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from iwcodec.models import train as training
-from iwcodec.models.config import TINY
+from iwcodec.models.config import TINY, ModelConfig
 from iwcodec.models.data import SamplePlan
 from iwcodec.models.losses import LossWeights
 from iwcodec.models.network import ImplicitWarp
@@ -70,13 +70,20 @@ def test_motion_only_stage_teaches_the_detector_alone(tmp_path: Path):
     assert not moved & {"decoder", "query_net", "value_net"}
 
 
+def twenty_steps(
+    config: ModelConfig, plan: Stage, folder: Path
+) -> tuple[Run, dict[str, torch.Tensor], list[dict[str, float]]]:
+    """A run of them, the weights before it, and the losses."""
+    run = Run(TrainConfig(config, (plan,)), folder / "run", "cpu")
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.choose_learners(plan)
+    return run, before, [run.train_step(run.objective, one_batch(), plan) for run.step in range(20)]
+
+
 def test_motion_basis_learns_alone_to_carry_cells_where_they_went(tmp_path: Path):
     weights = LossWeights(fit=1.0, equivariance=0.0)
     plan = stage(30, learning_rate=3e-3, warmup=1, motion_only=True, only="basis_net", weights=weights)
-    run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
-    before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    run.choose_learners(plan)
-    losses = [run.train_step(run.objective, one_batch(), plan) for run.step in range(20)]
+    run, before, losses = twenty_steps(TINY, plan, tmp_path)
     assert set(losses[0]) == {"fit", "total"}
     assert losses[-1]["fit"] < losses[0]["fit"]
     moved = {name for name, value in run.network.state_dict().items() if not value.equal(before[name])}
@@ -100,10 +107,7 @@ PARTS = {f"{layer}.{kind}" for layer in ("enter", "see", "out") for kind in ("we
 
 def test_an_up_block_learns_and_nothing_else_moves(tmp_path: Path):
     plan = stage(30, learning_rate=3e-3, warmup=1, only="decoder.up", fitted=0.5)
-    run = Run(TrainConfig(GROWN, (plan,)), tmp_path / "run", "cpu")
-    before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    run.choose_learners(plan)
-    losses = [run.train_step(run.objective, one_batch(), plan) for run.step in range(20)]
+    run, before, losses = twenty_steps(GROWN, plan, tmp_path)
     assert set(losses[0]) == {"l1", "total"}
     assert losses[-1]["l1"] < losses[0]["l1"]
     for weights in (run.network.state_dict(), run.average.state_dict()):
