@@ -35,7 +35,7 @@ from ..models.runtime import DEFAULT_MODEL, OnnxRuntime, Runtime, load_runtime
 from ..motion import MotionCoder, Quantiser
 from ..motion_tables import load_tables
 from ..packets import SourcePacket
-from ..refinement import LIVE_CANDIDATES, live_fit
+from ..refinement import live_fit
 from ..sources import SourceDecoder, SourceEncoder
 from . import experiment
 from .rivals import encode_rival
@@ -259,7 +259,7 @@ def fitting(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[A
     decoder.prepare()
 
     def fitted(pair: tuple[Picture, Any]) -> Any:
-        return fit.frame(*pair, decoder.library.candidates(pair[1], LIVE_CANDIDATES))
+        return fit.frame(*pair, decoder.library.candidates(pair[1]))
 
     return timed("keypoint fit", fitted, pairs)
 

@@ -28,7 +28,7 @@ from ..media import Picture
 from ..models.runtime import Runtime, Source
 from ..motion import Quantiser
 from ..packets import LARGEST_SLOT, SourcePacket
-from ..refinement import LIVE_CANDIDATES, Fitted, live_fit
+from ..refinement import Fitted, live_fit
 from ..sources import SourceEncoder
 
 SOURCE_CRF, SOURCE_PRESET = 55, 6
@@ -244,8 +244,7 @@ class Feed:
         if self._newest is not None or self._clock() - captured_s > LATE_S:
             self.unfitted += 1
             return self._fit.skip(detected)
-        candidates = [sources[n] for n in by_pose(sources, detected)[:LIVE_CANDIDATES]]
-        return self._fit.frame(picture, detected, candidates)
+        return self._fit.frame(picture, detected, [sources[n] for n in by_pose(sources, detected)])
 
     def _is_busy(self, name: str) -> bool:
         running = self._jobs.get(name)

@@ -15,7 +15,7 @@ from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
 from .motion_rdo import Quadratic, choose_levels, error_per_bit
 from .motion_tables import Tables, load_tables
 from .packets import MotionPacket, SourcePacket, runs_of
-from .refinement import LIVE_CANDIDATES, live_fit
+from .refinement import live_fit
 from .sources import SourceEncoder
 
 
@@ -121,7 +121,7 @@ class Encoder:
         """Encode the next frame: uint8 (size, size, 3). Returns the packets that it completes."""
         keypoints, leader, gram = self._runtime.detect(picture), None, None
         if self.settings.fit:
-            fitted = self._fit.frame(picture, keypoints, self.library.candidates(keypoints, LIVE_CANDIDATES))
+            fitted = self._fit.frame(picture, keypoints, self.library.candidates(keypoints))
             keypoints, gram = fitted.keypoints, fitted.gram
             leader = self.library.slot(fitted.source)
             self.library.nearest(keypoints, leader=leader)  # as the receiver does: what is used stays

@@ -41,7 +41,7 @@ from .ratecontrol import (
     steps_for,
     wanted,
 )
-from .refinement import CANDIDATES, LIVE_CANDIDATES, KeypointFit, live_fit
+from .refinement import KeypointFit, live_fit
 from .selection import Survey, thumbnail
 
 AUTO_GAIN_DB = 0.12
@@ -257,7 +257,7 @@ def fitted_motion(
     """Another pass: keypoints of every frame, fitted to its motion from the sources that will rebuild it, what errors
     of them cost (next to nothing in frames that are shown as they came), and the slot of the source that leads."""
     decoder = Decoder(runtime, capacity=MOST_SOURCES, active=active)
-    fit, candidates = (KeypointFit(LOOKS[effort]), CANDIDATES) if effort else (live_fit(), LIVE_CANDIDATES)
+    fit = KeypointFit(LOOKS[effort]) if effort else live_fit()
     leader = 0
     pictures = video.pictures()
     shown, sent = set(coded.plan.frames), 0
@@ -272,7 +272,7 @@ def fitted_motion(
             yield Quadratic(unknowns(detected), np.diag(hold(detected.size)) * SHOWN_SHARE), leader
         else:
             decoder.prepare()
-            found = fit.frame(picture, detected, decoder.library.candidates(detected, candidates), decoder.rebuild)
+            found = fit.frame(picture, detected, decoder.library.candidates(detected), decoder.rebuild)
             leader = decoder.library.slot(found.source) or 0
             assert found.gram is not None
             decoder.nearest(found.keypoints, leader)

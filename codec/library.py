@@ -68,10 +68,10 @@ class Library:
             self._used[slot] = self._clock
         return [self._sources[slot] for slot in order[:count]]
 
-    def candidates(self, keypoints: NDArray[np.float32], count: int) -> list[Source]:
-        """The nearest in pose, nearest first; looking at them is no use of them."""
+    def candidates(self, keypoints: NDArray[np.float32]) -> list[Source]:
+        """All, the nearest in pose first; looking at them is no use of them."""
         sources = self.sources()
-        return [sources[rank] for rank in by_pose(sources, keypoints)[:count]]
+        return [sources[rank] for rank in by_pose(sources, keypoints)]
 
     def slot(self, source: Source | None) -> int | None:
         """None where it is not in the library."""

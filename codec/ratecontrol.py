@@ -21,7 +21,7 @@ from .models.runtime import Runtime
 from .motion import Quantiser
 from .packets import SourcePacket
 from .quality import psnr
-from .refinement import CANDIDATES, KeypointFit
+from .refinement import KeypointFit
 from .selection import Survey, choose_sources, coding_order
 from .sources import SourceEncoder
 
@@ -284,7 +284,7 @@ def judged(coded: Coded, survey: Survey, judges: dict[int, Picture], decoder: De
         fit.forget()  # the judges are far apart
         detected = survey.keypoints[number]
         decoder.prepare()
-        found = fit.frame(judges[number], detected, decoder.library.candidates(detected, CANDIDATES))
+        found = fit.frame(judges[number], detected, decoder.library.candidates(detected))
         leader = decoder.library.slot(found.source)
         picture = decoder.picture(Motion(number, quantised(found.keypoints), leader))
         assert picture is not None

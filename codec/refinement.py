@@ -43,7 +43,7 @@ STEPS, LIVE_STEPS = (*BLURS, BLURS[-1]), BLURS[-2:]
 """Of the alignment, by their blur: a millisecond of a core each. The latter in a call, and wherever frames are sent as
 they come."""
 CANDIDATES, LIVE_CANDIDATES = 4, 1
-"""Sources that are tried for each frame, the nearest in pose."""
+"""Sources that are tried, the nearest in pose, besides the one that leads."""
 SWITCH = 0.93
 """Share of the leading source's error that another must be left with to lead instead."""
 TRY_EVERY, GROWN = 5, 1.2
@@ -74,12 +74,16 @@ Rebuild = Callable[[Keypoints, Source], Picture]
 class KeypointFit:
     """Fits the frames of one clip, or call, in order."""
 
-    def __init__(self, looks: int = 0, steps: Sequence[float] = STEPS, both_ways: bool = True) -> None:
+    def __init__(
+        self, looks: int = 0, steps: Sequence[float] = STEPS, both_ways: bool = True, candidates: int = CANDIDATES
+    ) -> None:
         """`looks`: how often each frame is rebuilt and corrected. `steps`: of the alignment. `both_ways`: whether the
-        flow is checked by that of the other direction, or only by what it makes of the picture."""
+        flow is checked by that of the other direction, or only by what it makes of the picture. `candidates`: the most
+        sources that are tried for a frame, besides the one that leads."""
         self._looks = looks
         self._steps = steps
         self._both_ways = both_ways
+        self._candidates = candidates
         self._flow = flow_estimator(0 if both_ways else 1)
         self._correction: NDArray[np.float64] | None = None
         self._leader: Source | None = None
@@ -89,7 +93,8 @@ class KeypointFit:
     def frame(
         self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
     ) -> Fitted:
-        """Keypoints (K, 3) of a picture from the best of these sources. `rebuild` is needed where there are looks."""
+        """Keypoints (K, 3) of a picture from the best of these sources, the nearest in pose first. `rebuild` is needed
+        where there are looks."""
         if not sources:
             self.forget()
             return Fitted(detected, None, np.inf, None)
@@ -110,13 +115,15 @@ class KeypointFit:
             if self._untried < TRY_EVERY and one.error <= GROWN * self._tried_error:
                 self._untried += 1
                 return self._leader, one
-        found = [known.get(id(source)) or self._from(seen, detected, source) for source in sources]
+        nearest = sources[: self._candidates]
+        tried = [source for source in sources if id(source) in known or any(source is one for one in nearest)]
+        found = [known.get(id(source)) or self._from(seen, detected, source) for source in tried]
         errors = [
-            one.error * (SWITCH if id(source) in known else 1.0) for one, source in zip(found, sources, strict=True)
+            one.error * (SWITCH if id(source) in known else 1.0) for one, source in zip(found, tried, strict=True)
         ]
         best = int(np.argmin(errors))
         self._untried, self._tried_error = 0, found[best].error
-        return sources[best], found[best]
+        return tried[best], found[best]
 
     def forget(self) -> None:
         """What the last frame needed says nothing of the next."""
@@ -264,4 +271,4 @@ def _likeness(there: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArr
 
 
 def live_fit() -> KeypointFit:
-    return KeypointFit(steps=LIVE_STEPS, both_ways=False)
+    return KeypointFit(steps=LIVE_STEPS, both_ways=False, candidates=LIVE_CANDIDATES)

@@ -131,3 +131,12 @@ def test_keypoints_stay_in_the_picture(looks: int):
     found = KeypointFit(looks).frame(moved(60, 60), source().keypoints, [source()], shifted_as_a_whole).keypoints
     assert np.abs(found[:, :2]).max() <= 1
     assert found.dtype == np.float32
+
+
+def test_the_source_that_leads_is_tried_though_others_are_nearer():
+    """Where as many candidates are nearer in pose, it goes on leading while it does as well."""
+    leader, others = source(), [source(moved(40, 40)) for _ in range(3)]
+    fit = KeypointFit(candidates=1)
+    assert fit.frame(moved(3, 0), leader.keypoints, [leader, *others]).source is leader
+    for shift in range(4, 16):
+        assert fit.frame(moved(shift, 0), leader.keypoints, [*others, leader]).source is leader
