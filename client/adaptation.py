@@ -2,7 +2,8 @@
 
 A ladder of ways to send: first more frames a message (fewer headers, more delay), then coarser motion and slower
 sources, then fewer frames a second. What queues on the way, or at our end, is congestion and goes down; loss by itself
-goes no further than cheaper headers, for a bad radio does not get better by that, but frames are repeated. The last
+goes no further than cheaper headers, for a bad radio does not get better by that, but frames are repeated: once, and
+where every fifth message is lost, twice. The last
 rung always fits: there is no stall. Pure: time is passed in, in seconds.
 """
 
@@ -33,8 +34,8 @@ class Sending:
     coarseness: int
     """The quantiser's steps are 2 ** coarseness times the usual ones."""
     source_kbps: float
-    repeat: bool = False
-    """Each message holds the frames of the one before it, too."""
+    repeats: int = 0
+    """Each message holds the frames of so many before it, too."""
 
 
 LADDER = (
@@ -60,13 +61,13 @@ class RateControl:
         self._bad_reports = 0
         self._queued_s = 0.0
         self._loss = 0.0
-        self._repeat = False
+        self._repeats = 0
         self._reported_s: float | None = None
         self._before_silence: int | None = None
 
     @property
     def sending(self) -> Sending:
-        return replace(LADDER[self._rung], repeat=self._repeat)
+        return replace(LADDER[self._rung], repeats=self._repeats)
 
     @property
     def loss(self) -> float:
@@ -83,7 +84,9 @@ class RateControl:
             self._well_since = now_s
             return
         self._loss += 0.25 * (lost - self._loss)
-        self._repeat = self._loss > (CLEAN if self._repeat else LOSSY)
+        once = self._loss > (CLEAN if self._repeats else LOSSY)
+        twice = self._loss > (HEAVY_LOSS / 2 if self._repeats == 2 else HEAVY_LOSS)
+        self._repeats = int(once) + int(twice)
         congested = queued_s > QUEUED_S or blocked
         heavy = self._loss > HEAVY_LOSS and self._rung < LOSS_RUNG
         self._bad_reports = self._bad_reports + 1 if congested or heavy else 0

@@ -28,7 +28,7 @@ from ..media import Picture
 from ..models.runtime import Runtime, Source
 from ..motion import Quantiser
 from ..packets import LARGEST_SLOT, SourcePacket
-from ..refinement import Fitted, live_fit
+from ..refinement import Fitted, KeypointFit, live_fit
 from ..sources import SourceEncoder
 
 SOURCE_CRF, SOURCE_PRESET = 55, 6
@@ -126,8 +126,15 @@ class Subscriber(Protocol):
 class Feed:
     """Camera frames in; every link takes from it what it needs. Belongs to one event loop."""
 
-    def __init__(self, runtime: Runtime, executor: Executor, has_face: Callable[[Picture], bool] | None = None) -> None:
-        """`has_face` says of a camera frame whether there is a face in it; CenterFace (framing.py) if not given."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        executor: Executor,
+        has_face: Callable[[Picture], bool] | None = None,
+        fit: KeypointFit | None = None,
+    ) -> None:
+        """`has_face` says of a camera frame whether there is a face in it; CenterFace (framing.py) if not given. `fit`
+        fits the keypoints of its frames; `live_fit()` if not given."""
         self.preview: Picture | None = None
         """Oneself as others see it, rebuilt by the sender's own decoder, at a low rate."""
         self.stream = secrets.randbits(32)
@@ -144,7 +151,7 @@ class Feed:
         self._sequence: SourceSequence | None = None
         self._live = LiveSources(runtime)
         self._library = self._live.library
-        self._fit = live_fit()
+        self._fit = fit or live_fit()
         self._added = 0
         self._coding = asyncio.Lock()
         self._clock = asyncio.get_running_loop().time

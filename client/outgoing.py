@@ -1,5 +1,7 @@
 """What a link sends: frames into motion messages, source units into paced chunks. Pure: time is passed in."""
 
+from collections import deque
+
 from ..encoder import MotionEncoder
 from ..motion import Quantiser
 from .adaptation import Sending
@@ -14,6 +16,7 @@ BURST = 4 * PART
 """Bytes that are sent at once at the beginning of a sequence, or after a hold-up."""
 SMALLEST_PART = 64
 """Smaller ones are not worth their header, but at the end of a unit."""
+MOST_REPEATS = 2
 _KEPT = 256
 
 
@@ -38,8 +41,8 @@ class MotionSender:
         """The first frame with the present steps."""
         self._next = 0
         """The first frame that waits."""
-        self._repeatable = 0
-        """The first frame of the last message."""
+        self._repeatable: deque[int] = deque(maxlen=MOST_REPEATS)
+        """The first frames of the last messages, the newest last."""
         self._acknowledged = -1
         self._sequence = 0
 
@@ -58,7 +61,7 @@ class MotionSender:
             self._encoder.requantise(quantiser(self._coarseness))
             self._earliest = self._taken
         if self.captured and not 0 <= frame.stamp_ms - self.captured[self._taken - 1] <= LONGEST_SPAN_MS // MOST_FRAMES:
-            self._next = self._repeatable = self._taken  # a pause, or a clock that was set: no message spans it
+            self._start_anew()  # a pause, or a clock that was set: no message spans it
         number = self._encoder.push(frame.keypoints, frame.leader)
         self.captured[number] = frame.stamp_ms
         self.captured.pop(number - _KEPT, None)
@@ -73,21 +76,23 @@ class MotionSender:
         return given_up
 
     def message(self, acknowledged: int | None) -> bytes:
-        """The frames that wait; where messages get lost with those of the message before, unless they are known to
+        """The frames that wait; where messages get lost with those of the messages before, unless they are known to
         have come. `acknowledged` is the newest frame decoded of the other direction. Raises ValueError where none
         waits."""
         if not self.waiting:
             raise ValueError("no frame waits")
         first = self._next
-        if self.sending.repeat:
-            first = max(self._repeatable, self._acknowledged + 1, self._taken - MOST_FRAMES, self._earliest)
+        if self.sending.repeats and self._repeatable:
+            repeated = self._repeatable[-min(self.sending.repeats, len(self._repeatable))]
+            first = max(repeated, self._acknowledged + 1, self._earliest)
         first = max(min(first, self._next), self._taken - MOST_FRAMES)
         packet = self._encoder.pack(first, self._taken - first)
         stamps = tuple(self.captured[number] for number in range(first, self._taken))
         low = None if acknowledged is None else acknowledged & 0xFF
         message = MotionMessage(self._sequence, stamps, self._coarseness, low, packet)
         self._sequence = (self._sequence + 1) & 0xFF
-        self._repeatable, self._next = self._next, self._taken
+        self._repeatable.append(self._next)
+        self._next = self._taken
         return message.to_bytes()
 
     def acknowledge(self, number: int) -> None:
@@ -103,7 +108,13 @@ class MotionSender:
     def forget_acknowledged(self) -> None:
         """The receiver may have lost everything: the next messages stand alone."""
         self._encoder.requantise(quantiser(self._coarseness))
-        self._earliest = self._next = self._repeatable = self._taken
+        self._earliest = self._taken
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Nothing before this is sent."""
+        self._next = self._taken
+        self._repeatable.clear()
 
 
 class SourceSender:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from iwcodec.media import Picture
 from iwcodec.models.runtime import Keypoints, ModelInfo, Source
+from iwcodec.refinement import Fitted, KeypointFit, Rebuild
 
 SIZE = 64
 
@@ -36,6 +37,15 @@ class StubRuntime:
         away = abs(float(keypoints[:, 0].mean() - sources[0].keypoints[:, 0].mean()))
         texture = sources[0].picture - sources[0].picture.mean()
         return np.clip(np.rint(level + max(0.0, 1 - away / REACH) * texture), 0, 255).astype(np.uint8)
+
+
+class NearestLeads(KeypointFit):
+    """Nothing moves these keypoints: the fit that takes no time."""
+
+    def frame(
+        self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
+    ) -> Fitted:
+        return Fitted(detected, sources[0] if sources else None, np.inf, None)
 
 
 def picture(level: float) -> Picture:

@@ -13,7 +13,7 @@ REPORT_S = 0.5
 def kbps(sending: Sending) -> float:
     """About what a rung costs with its sources."""
     frames = FPS / sending.stride
-    payload = FRAME_BYTES * (2 if sending.repeat else 1) * frames / (1 + sending.coarseness / 2)
+    payload = FRAME_BYTES * (1 + sending.repeats) * frames / (1 + sending.coarseness / 2)
     return 8 * (frames / sending.message_frames * HEADERS + payload) / 1000 + sending.source_kbps
 
 
@@ -82,9 +82,10 @@ def test_loss_is_met_with_repetition_not_with_silence():
     for loss in (0.1, 0.3):
         control = RateControl()
         history = drive(control, Path(60, loss), 0, 60)
-        assert np.mean([sending.repeat for sending, _ in history[20:]]) > 0.95
+        assert np.mean([sending.repeats >= 1 for sending, _ in history[20:]]) > 0.95
+        assert (np.mean([sending.repeats == 2 for sending, _ in history[20:]]) > 0.8) == (loss == 0.3)
         assert all(sending.stride == 1 and sending.coarseness == 0 for sending, _ in history)
-        assert LADDER.index(Sending(**{**vars(history[-1][0]), "repeat": False})) <= LOSS_RUNG
+        assert LADDER.index(Sending(**{**vars(history[-1][0]), "repeats": 0})) <= LOSS_RUNG
         drive(control, Path(60), 60, 60)
         assert control.sending == LADDER[0]
 

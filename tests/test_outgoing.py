@@ -34,7 +34,7 @@ def test_every_second_frame():
 
 
 def test_acknowledged_frames_are_references_and_are_not_repeated():
-    sender = MotionSender(Sending(3, 1, 0, 8.0, repeat=True))
+    sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=1))
     messages = send(sender, range(6))
     assert (messages[1].packet.first, messages[1].packet.count) == (0, 6)
     sender.acknowledge_low(4)
@@ -43,6 +43,12 @@ def test_acknowledged_frames_are_references_and_are_not_repeated():
     sender.acknowledge_low(8)
     (message,) = send(sender, range(9, 12))
     assert (message.packet.first, message.packet.count, message.packet.reference) == (9, 3, 8)
+
+
+def test_where_much_is_lost_frames_are_repeated_twice():
+    sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=2))
+    spans = [(m.packet.first, m.packet.count) for m in send(sender, range(12))]
+    assert spans == [(0, 3), (0, 6), (0, 9), (3, 9)]
 
 
 def test_acknowledgements_are_counted_modulo_256():
@@ -65,7 +71,7 @@ def test_a_blocked_way_keeps_the_newest():
 def test_coarser_steps_begin_with_a_new_message():
     sender = MotionSender(SENDING)
     first = send(sender, range(4))
-    sender.sending = Sending(3, 1, 2, 3.0, repeat=True)
+    sender.sending = Sending(3, 1, 2, 3.0, repeats=1)
     second = send(sender, range(4, 9))
     assert [m.coarseness for m in (*first, *second)] == [0, 0, 2]
     assert second[1].packet.first == 6  # nothing from before the change is repeated
@@ -76,7 +82,7 @@ def test_coarser_steps_begin_with_a_new_message():
 
 
 def test_no_message_spans_a_pause():
-    sender = MotionSender(Sending(3, 1, 0, 8.0, repeat=True))
+    sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=1))
     send(sender, range(4))
     (message,) = send(sender, range(1000, 1003))
     assert message.stamps[0] == 1000 + 1000 * 40
@@ -84,7 +90,7 @@ def test_no_message_spans_a_pause():
 
 
 def test_a_message_is_bounded():
-    sender = MotionSender(Sending(3, 1, 0, 8.0, repeat=True))
+    sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=1))
     for number in range(40):
         sender.take(frame(number))
     assert MotionMessage.from_bytes(sender.message(None)).packet.count == MOST_FRAMES

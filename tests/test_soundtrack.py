@@ -26,7 +26,7 @@ from iwcodec.media import probe, read_samples, read_video
 from iwcodec.packets import AudioPacket, SourcePacket
 from iwcodec.sources import SourceEncoder
 from sounds import RATE
-from stub_runtime import StubRuntime, picture
+from stub_runtime import NearestLeads, StubRuntime, picture
 from test_record import Told
 
 BLOCK = 960
@@ -80,7 +80,7 @@ def recorded(
     async def work() -> None:
         connections = connection_pair(simulation.Path(**way), simulation.Path(delay_s=0.02))  # type: ignore[arg-type]
         runtime = StubRuntime()
-        feeds = [Feed(runtime, AtOnce(), lambda p: True) for _ in connections]
+        feeds = [Feed(runtime, AtOnce(), lambda p: True, NearestLeads()) for _ in connections]
         links = [Link(c, f, runtime, AtOnce()) for c, f in zip(connections, feeds, strict=True)]
         call, playout = Told(), Playout()
         recorder = Recorder(path, runtime.info)
