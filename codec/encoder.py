@@ -122,7 +122,8 @@ class Encoder:
         keypoints, leader, gram = self._runtime.detect(picture), None, None
         if self.settings.fit:
             fitted = self._fit.frame(picture, keypoints, self.library.candidates(keypoints))
-            keypoints, gram = fitted.keypoints, fitted.gram
+            keypoints = fitted.keypoints
+            gram = None if fitted.gram is None else fitted.gram()
             leader = self.library.slot(fitted.source)
             self.library.nearest(keypoints, leader=leader)  # as the receiver does: what is used stays
         return self.push_keypoints(keypoints, leader, gram, picture)

@@ -276,7 +276,7 @@ def fitted_motion(
             leader = decoder.library.slot(found.source) or 0
             assert found.gram is not None
             decoder.nearest(found.keypoints, leader)
-            yield Quadratic(unknowns(found.keypoints), found.gram), leader
+            yield Quadratic(unknowns(found.keypoints), found.gram()), leader
         if number % 10 == 0:
             tell("fitting the motion", number / len(survey.keypoints))
 

@@ -10,6 +10,7 @@ it may look at what the receiver will rebuild, and align that, as often as there
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -62,9 +63,9 @@ class Fitted:
     """That leads: the first in attention, from which they carry it. None where there is none."""
     error: float
     """Squared grey levels that are left, summed over a picture of FLOW_SIZE."""
-    gram: NDArray[np.float64] | None
-    """(3 K, 3 K): what errors of the keypoints cost, as a quadratic form of their `unknowns` and as a share of what is
-    left. None where there was nothing to fit to."""
+    gram: Callable[[], NDArray[np.float64]] | None
+    """Makes (3 K, 3 K), in as much time as a step of the alignment: what errors of the keypoints cost, as a quadratic
+    form of their `unknowns` and as a share of what is left. None where there was nothing to fit to."""
 
 
 Rebuild = Callable[[Keypoints, Source], Picture]
@@ -103,7 +104,7 @@ class KeypointFit:
         if self._looks and rebuild is not None:
             one = self._looked(seen, one, self._reference(leader), lambda keypoints: rebuild(keypoints, leader))
         self._leader, self._correction = leader, one.values - unknowns(detected)
-        gram = one.step(self._reference(leader), seen).gram / max(one.error, FLOOR)
+        gram = partial(one.price, self._reference(leader), seen)
         return Fitted(as_keypoints(one.values), leader, one.error, gram)
 
     def _best(self, seen: "_Seen", detected: Keypoints, sources: Sequence[Source]) -> tuple[Source, "_Found"]:
@@ -221,8 +222,12 @@ class _Found:
     view: Warped
 
     def step(self, ref: Reference, seen: _Seen) -> Equations:
-        """The next one; its gram is what errors cost here."""
+        """The next one."""
         return step_of(ref, self.view, seen.sharp, self.values - self.start)
+
+    def price(self, ref: Reference, seen: _Seen) -> NDArray[np.float64]:
+        """(3 K, 3 K): what errors cost here, as a share of what is left."""
+        return self.step(ref, seen).gram / max(self.error, FLOOR)
 
 
 def _judged(seen: _Seen, ref: Reference, values: NDArray[np.float64], start: NDArray[np.float64]) -> _Found:
