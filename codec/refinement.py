@@ -116,8 +116,8 @@ class KeypointFit:
             if self._untried < TRY_EVERY and one.error <= GROWN * self._tried_error:
                 self._untried += 1
                 return self._leader, one
-        nearest = sources[: self._candidates]
-        tried = [source for source in sources if id(source) in known or any(source is one for one in nearest)]
+        count = self._candidates
+        tried = [*sources[:count], *(source for source in sources[count:] if id(source) in known)]
         found = [known.get(id(source)) or self._from(seen, detected, source) for source in tried]
         errors = [
             one.error * (SWITCH if id(source) in known else 1.0) for one, source in zip(found, tried, strict=True)
