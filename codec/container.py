@@ -2,9 +2,9 @@
 
     offset       bytes   what
     0            4       magic 89 49 57 43 ("\\x89IWC")
-    4            2       version, little-endian; this is 2
+    4            2       version, little-endian; this is 3; 2 had a map for a header
     6            4       length H of the header, little-endian, at most 65,536
-    10           H       header: a msgpack map, see `Header`
+    10           H       header: a msgpack array, see `Header`
     10 + H       4       CRC-32 of everything before, little-endian
 
 then records until the footer, each
@@ -26,7 +26,7 @@ import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,21 @@ from .packets import AudioPacket, MotionPacket, Packet, SourcePacket
 from .varint import read_varint, write_varint
 
 MAGIC = b"\x89IWC"
-VERSION = 2
+VERSION, OLDEST = 3, 2
+HEADER_FIELDS = (
+    "model_id",
+    "model_digest",
+    "keypoints",
+    "step_xy",
+    "step_strength",
+    "tables",
+    "fps",
+    "size",
+    "frames",
+    "active",
+    "audio",
+    "pictures",
+)
 LARGEST_HEADER = 65_536
 LARGEST_RECORD = (1 << 18) + 64
 _SOURCE, _MOTION, _AUDIO, _INDEX = 0xA1, 0xA2, 0xA3, 0xA4
@@ -88,24 +102,24 @@ class Header:
         return replace(self, audio=AudioHeader(pre_skip, packet_samples))
 
     def to_bytes(self) -> bytes:
-        """The msgpack map. `reconstructed` tells whoever finds the file that its pictures are made, not filmed."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "version"}
-        values["fps"] = [self.fps.numerator, self.fps.denominator]
-        values["audio"] = None if self.audio is None else asdict(self.audio)
-        packed: bytes = msgpack.packb({**values, "reconstructed": True})
+        """The msgpack array: the values in the order of HEADER_FIELDS, the frame rate as [numerator, denominator], the
+        audio's as [pre_skip, packet_samples] or nil. "reconstructed" tells whoever finds the file that its pictures
+        are made, not filmed."""
+        audio = None if self.audio is None else [self.audio.pre_skip, self.audio.packet_samples]
+        given = {"fps": [self.fps.numerator, self.fps.denominator], "audio": audio, "pictures": "reconstructed"}
+        values = [given[name] if name in given else getattr(self, name) for name in HEADER_FIELDS]
+        packed: bytes = msgpack.packb(values)
         return packed
 
     @staticmethod
     def from_bytes(data: bytes) -> "Header":
         """Raises FormatError where a value is missing, of another type or out of range."""
         try:
-            raw = msgpack.unpackb(data, max_map_len=64, max_array_len=64)
+            values = msgpack.unpackb(data, max_map_len=64, max_array_len=64)
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             raise FormatError("The file's header cannot be read.") from error
-        if not isinstance(raw, dict):
-            raise FormatError("The file's header is not a map.")
-        audio = raw.get("audio")
-        rate = raw.get("fps")
+        raw = _named(values)
+        audio, rate = raw.get("audio"), raw.get("fps")
         if not (isinstance(rate, list) and len(rate) == 2):
             raise FormatError("The file's frame rate cannot be read.")
         digest = raw.get("model_digest")
@@ -134,10 +148,21 @@ class Header:
         return self
 
 
-def _audio_header(raw: Any) -> AudioHeader:
-    if not isinstance(raw, dict):
+def _named(values: Any) -> dict[Any, Any]:
+    """A header's values by their names, which version 2 wrote out."""
+    if isinstance(values, dict):
+        return values
+    if not isinstance(values, list) or len(values) != len(HEADER_FIELDS):
+        raise FormatError(f"The file's header is not an array of {len(HEADER_FIELDS)} values.")
+    return dict(zip(HEADER_FIELDS, values, strict=True))
+
+
+def _audio_header(values: Any) -> AudioHeader:
+    if isinstance(values, dict):
+        values = [values.get("pre_skip"), values.get("packet_samples")]
+    if not (isinstance(values, list) and len(values) == 2):
         raise FormatError("The file's audio header cannot be read.")
-    return AudioHeader(_whole(raw, "pre_skip", 0, 48_000), _whole(raw, "packet_samples", 120, 5760))
+    return AudioHeader(_in_range(values[0], "pre_skip", 0, 48_000), _in_range(values[1], "packet_samples", 120, 5760))
 
 
 def _whole(raw: dict[Any, Any], name: str, low: int, high: int) -> int:
@@ -328,8 +353,10 @@ class ContainerReader:
         if len(head) < 10 or head[:4] != MAGIC:
             raise FormatError("This is not an .iwc file.")
         version = int.from_bytes(head[4:6], "little")
-        if version != VERSION:
-            raise VersionError(f"This .iwc file has version {version}; this program reads version {VERSION}.")
+        if not OLDEST <= version <= VERSION:
+            raise VersionError(
+                f"This .iwc file has version {version}; this program reads versions {OLDEST} to {VERSION}."
+            )
         length = int.from_bytes(head[6:10], "little")
         if length > LARGEST_HEADER:
             raise FormatError("The file's header is too large.")
@@ -338,7 +365,7 @@ class ContainerReader:
             raise FormatError("The file ends inside its header.")
         if zlib.crc32(head + rest[:length]) != int.from_bytes(rest[length:], "little"):
             raise FormatError("The file's header is damaged: its checksum is wrong.")
-        return Header.from_bytes(rest[:length]), 10 + length + 4
+        return replace(Header.from_bytes(rest[:length]), version=version), 10 + length + 4
 
     def _find_end(self) -> tuple[int, bool]:
         """(where records end, whether the footer is missing)."""

@@ -4,43 +4,26 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import framing, media
-from .alignment import hold, unknowns
+from .clip_motion import FINEST, fitted_motion, quantised_motion
 from .container import ContainerReader, ContainerWriter, Header
 from .decoder import Decoder, Frame
 from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
 from .media import Picture
 from .models.runtime import ModelInfo, Runtime, load_runtime
 from .motion import MOST_FRAMES as MOST_TOGETHER
-from .motion import MotionCoder, Quantiser
-from .motion_rdo import MotionQuantiser, Quadratic, Spool
+from .motion import Quantiser
 from .motion_tables import load_tables
-from .packets import AudioPacket, MotionPacket, SourcePacket, runs_of
+from .packets import AudioPacket, MotionPacket, SourcePacket
+from .plans import Coded, before, code, sparse_plan, wanted
 from .quality import psnr
-from .ratecontrol import (
-    FITTED_MOTION,
-    MOTION_KBPS,
-    MOTION_SHARE,
-    RECORD_BYTES,
-    Budget,
-    Coded,
-    affordable_motion,
-    before,
-    best_active,
-    coarsened,
-    code,
-    drawn_frames,
-    fitted,
-    plan_for,
-    sparse_plan,
-    steps_for,
-    wanted,
-)
+from .ratecontrol import Choice, Stretch, best_active, choose
 from .refinement import KeypointFit, live_fit
 from .selection import Survey, thumbnail
 
@@ -51,14 +34,16 @@ AUTO_SOURCES_KBPS = 1.5
 SOURCE_BYTES = 450
 """What a further source costs, roughly; measured in benchmarks."""
 MOST_SOURCES = 32
-SHOWN_SHARE = 1e-6
-"""What keypoints weigh in frames that are sources: nothing, but that something has to be chosen."""
 LOOKS = (0, 0, 1, 3)
 """For each effort, how often a frame is rebuilt and its keypoints corrected."""
+PRESETS = (4, 1, 1, 0)
+"""For each effort, SVT-AV1's where sources are few: 0.1 s each, 0.5 s for 8 % fewer bytes, and 1.4 s for 11 %."""
+MOTION_KBPS = 2.0
+"""Lively motion is quantised more coarsely where it would take more, unless a bitrate is asked for."""
 CHUNK_S = 2.0
 """Seconds of motion in one record: what seeking starts from, and what a damaged record loses."""
 AUDIO_RECORD_S = 1.0
-HEADER_BYTES = 300
+HEADER_BYTES = 170
 """Of the container: header, index and footer, roughly."""
 LONGEST_SILENCE = 3600 * media.AUDIO_RATE
 """Samples of silence that a gap in the sound may be filled with."""
@@ -154,20 +139,18 @@ def encode(
     video = frame_input(source, options, tell)
     survey = survey_clip(video, runtime, tell)
     message_frames = min(MOST_TOGETHER, max(1, round(CHUNK_S * video.info.fps)))
-    coded = code_sources(video, survey, runtime, message_frames, options, tell)
-    active = 1
-    if len(coded.packets) > 1:
-        tell("choosing sources", 1.0)
-        judges = dict(wanted(drawn_frames(len(survey.keypoints)), video.pictures, hold=True))
-        active = best_active(coded, survey, judges, runtime)
-    found = fitted_motion(video, survey, coded, active, runtime, options.effort, tell)
-    kbps = options.kbps if rate_is_given(options) else None
-    quantiser, motion = quantised_motion(found, message_frames, most_motion(options, video), steps_for(kbps))
+    choice = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
+    coded, most = choice.coded, MOTION_KBPS * 125 * len(survey.keypoints) / float(video.info.fps)
     if rate_is_given(options):
-        moving = sum(len(packet.to_bytes()) + RECORD_BYTES for packet in motion)
-        left = Budget(given_bytes(options, video, survey) - HEADER_BYTES, moving).sources(shown=0.0)
-        coded = fitted(coded.plan, video.pictures, options.size, left)
-    header = make_header(runtime.info, quantiser, video, len(survey.keypoints), active)
+        most = max(1.0, budget_for(options, video, survey) - coded.size)
+    decoder = Decoder(runtime, capacity=MOST_SOURCES, active=choice.active)
+    # The sources cannot be coded anew after this: other keypoints would be found in them.
+    found = fitted_motion(
+        video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort), partial(tell, "fitting the motion")
+    )
+    finest = FINEST if rate_is_given(options) else 1.0
+    quantiser, motion = quantised_motion(found, message_frames, most, choice.coarser, finest)
+    header = make_header(runtime.info, quantiser, video, len(survey.keypoints), choice.active)
     track = open_audio(video, options, len(survey.keypoints))
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
@@ -232,15 +215,25 @@ def survey_clip(video: _Input, runtime: Runtime, tell: Progress) -> Survey:
     return Survey(np.stack(thumbnails), np.stack(keypoints))
 
 
-def code_sources(
+def choose_sources_and_motion(
     video: _Input, survey: Survey, runtime: Runtime, message_frames: int, options: EncodeOptions, tell: Progress
-) -> Coded:
+) -> Choice:
     """Further passes: choose the frames that become sources, and encode them."""
     if rate_is_given(options):
-        _, detected = affordable_motion(survey.keypoints, message_frames, float(video.info.fps))
-        motion = min(detected * FITTED_MOTION, most_motion(options, video) * len(survey.keypoints))
-        budget = Budget(given_bytes(options, video, survey) - HEADER_BYTES, motion)
-        return plan_for(survey, video.pictures, runtime, budget, tell)
+        assert options.kbps is not None
+        budget = budget_for(options, video, survey)
+        return choose(
+            survey, video.pictures, runtime, budget, options.kbps, message_frames, tell, PRESETS[options.effort]
+        )
+    coded = code_sources(video, survey, options, tell)
+    if len(coded.packets) == 1:
+        return Choice(coded, 1)
+    tell("choosing sources", 1.0)
+    return Choice(coded, best_active(coded, Stretch(survey, video.pictures, runtime, message_frames)))
+
+
+def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Progress) -> Coded:
+    """As many sources as were asked for, or as pay, at the usual quality."""
     tell("coding sources", 0.0)
     seconds = len(survey.keypoints) / float(video.info.fps)
     if options.sources is not None:
@@ -248,81 +241,21 @@ def code_sources(
     else:
         most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
         plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
-    return code(plan, wanted(plan.frames, video.pictures, hold=True), options.size)
+    return code(plan, wanted(plan.frames, video.pictures, hold=True), options.size, PRESETS[options.effort])
 
 
-def fitted_motion(
-    video: _Input, survey: Survey, coded: Coded, active: int, runtime: Runtime, effort: int, tell: Progress
-) -> Iterator[tuple[Quadratic, int]]:
-    """Another pass: keypoints of every frame, fitted to its motion from the sources that will rebuild it, what errors
-    of them cost (next to nothing in frames that are shown as they came), and the slot of the source that leads."""
-    decoder = Decoder(runtime, capacity=MOST_SOURCES, active=active)
-    fit = KeypointFit(LOOKS[effort]) if effort else live_fit()
-    leader = 0
-    pictures = video.pictures()
-    shown, sent = set(coded.plan.frames), 0
-    # A file that has grown shorter since the first pass ends with the motion that was found then.
-    for number, detected in enumerate(survey.keypoints):
-        picture = next(pictures, None)
-        due = before(coded.packets, coded.plan, number + 1)
-        for packet in coded.packets[sent:due]:
-            decoder.add_source(packet)
-        sent = due
-        if picture is None or number in shown:
-            yield Quadratic(unknowns(detected), np.diag(hold(detected.size)) * SHOWN_SHARE), leader
-        else:
-            decoder.prepare()
-            found = fit.frame(picture, detected, decoder.library.candidates(detected), decoder.rebuild)
-            leader = decoder.library.slot(found.source) or 0
-            assert found.gram is not None
-            decoder.nearest(found.keypoints, leader)
-            yield Quadratic(unknowns(found.keypoints), found.gram()), leader
-        if number % 10 == 0:
-            tell("fitting the motion", number / len(survey.keypoints))
+def fit_for(effort: int) -> KeypointFit:
+    return KeypointFit(LOOKS[effort]) if effort else live_fit()
 
 
 def rate_is_given(options: EncodeOptions) -> bool:
     return options.kbps is not None and options.sources is None
 
 
-def given_bytes(options: EncodeOptions, video: _Input, survey: Survey) -> float:
-    """What the whole video may take."""
+def budget_for(options: EncodeOptions, video: _Input, survey: Survey) -> float:
+    """Bytes that sources and motion may take."""
     assert options.kbps is not None
-    return options.kbps * 125 * len(survey.keypoints) / float(video.info.fps)
-
-
-def most_motion(options: EncodeOptions, video: _Input) -> float:
-    """Bytes a frame that the motion may take."""
-    share = MOTION_SHARE * options.kbps if options.kbps is not None and rate_is_given(options) else MOTION_KBPS
-    return min(MOTION_KBPS, share) * 125 / float(video.info.fps)
-
-
-def quantised_motion(
-    found: Iterator[tuple[Quadratic, int]], message_frames: int, most: float, steps: Sequence[float]
-) -> tuple[Quantiser, list[MotionPacket]]:
-    """The motion at the finest of these steps (times the usual ones) at which it takes at most so many bytes a frame.
-    At the coarsest each message is held to it."""
-    coder, leaders = MotionCoder(load_tables()), []
-
-    def frames() -> Iterator[Quadratic]:
-        for quadratic, leader in found:
-            leaders.append(leader)
-            yield quadratic
-
-    with Spool(frames()) as spool:
-        for coarser in steps:
-            quantiser, packets, first = coarsened(coarser), [], 0
-            chooser = MotionQuantiser(coder, quantiser)
-            for together in spool.messages(message_frames):
-                end = first + len(together)
-                bound = most * len(together) if coarser == steps[-1] else np.inf
-                message = chooser.message(together, leaders[first:end], bound)
-                led = runs_of(message.leaders)
-                packets.append(MotionPacket(first, len(together), None, message.payload, led, message.stride))
-                first = end
-            if sum(len(packet.to_bytes()) + RECORD_BYTES for packet in packets) <= most * first:
-                break
-    return quantiser, packets
+    return options.kbps * 125 * len(survey.keypoints) / float(video.info.fps) - HEADER_BYTES
 
 
 def make_header(info: ModelInfo, quantiser: Quantiser, video: _Input, frames: int, active: int) -> Header:

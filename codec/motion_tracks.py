@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import CHUNK_S, EncodeOptions, code_sources, fitted_motion, frame_input, survey_clip
+from .clip_motion import fitted_motion
+from .decoder import Decoder
+from .files import CHUNK_S, EncodeOptions, code_sources, fit_for, frame_input, survey_clip
 from .models.runtime import Runtime, load_runtime
 from .motion import MotionCoder, Quantiser
 from .motion_rdo import MotionQuantiser
@@ -35,8 +37,9 @@ def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> list[NDArray[
     survey = survey_clip(video, runtime, tell)
     survey = Survey(survey.thumbnails[:FRAMES], survey.keypoints[:FRAMES])
     message_frames = max(1, round(CHUNK_S * video.info.fps))
-    coded = code_sources(video, survey, runtime, message_frames, options, tell)
-    found = list(fitted_motion(video, survey, coded, len(coded.packets), runtime, options.effort, tell))
+    coded = code_sources(video, survey, options, tell)
+    decoder = Decoder(runtime, active=len(coded.packets))
+    found = list(fitted_motion(video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort)))
     chooser, tracks = MotionQuantiser(MotionCoder(load_tables()), Quantiser()), []
     for first in range(0, len(found), message_frames):
         frames, leaders = zip(*found[first : first + message_frames], strict=True)

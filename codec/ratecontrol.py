@@ -1,300 +1,318 @@
-"""Rate control for files: how many frames become sources, which, and at what AV1 quality.
+"""Rate control for files: how many frames become sources, which, at what AV1 quality, and how finely motion is coded.
 
 Few sources leave the frames between to the network; at high rates more and more frames are sources and shown as they
-came, until the stream is an AV1 stream. For a bound on the bitrate both ways are tried, at the quality that spends it,
-and the one that rebuilds the clip best is taken: by the error of pictures, not of a model of them.
+came, until the stream is an AV1 stream. What sources and motion are worth beside each other differs from clip to clip.
+So everything is tried on a stretch of the clip, with the bytes that it takes, and what rebuilds it best is taken: by
+the error of pictures, not of a model of them.
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .decoder import Decoder, Motion
-from .encoder import MotionEncoder
-from .library import ACTIVE
-from .media import Picture
-from .models.runtime import Runtime
+from .clip_motion import COARSEST, FINEST, Fit, coarsened, fitted_motion, motion_size, packed_motion
+from .decoder import Decoder, Motion, MotionDecoder
+from .library import ACTIVE, CAPACITY
+from .models.runtime import Keypoints, Runtime
 from .motion import Quantiser
-from .packets import SourcePacket
+from .packets import MotionPacket, SourcePacket
+from .plans import (
+    CLOSE,
+    CRF,
+    PRESET,
+    RECORD_BYTES,
+    Coded,
+    Pictures,
+    Plan,
+    before,
+    code,
+    crf_for,
+    dense_plan,
+    fitted,
+    sparse_plan,
+    wanted,
+    worst_crf,
+)
 from .quality import psnr
-from .refinement import KeypointFit
-from .selection import Survey, choose_sources, coding_order
-from .sources import SourceEncoder
+from .refinement import live_fit
+from .selection import Survey, choose_sources
+from .sources import SourceDecoder
 
-CRF = 57
-"""AV1 quality of the sources where no bitrate is asked for."""
-BEST_CRF, POOR_CRF, WORST_CRF = 18, 60, 63
-CRF_STEP = 0.055
-"""One step of crf changes the bytes by about this share (measured on sources of talking heads)."""
-NUMBERS = (1, 2, 3, 5, 8, 12, 16, 24, 32)
+NUMBERS = (1, 2, 4, 8, 16, 32)
 """Sources that are sent before everything else."""
 STRIDES = (16, 8, 4, 3, 2, 1)
 """Or every so many frames one, each before the motion that uses it."""
-DENSE_PRESET = 8
-"""SVT-AV1's effort where sources are many: 10 ms each."""
-MOTION_KBPS = 2.0
-"""Lively motion is quantised more coarsely where it would take more."""
-COARSER = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8)
-USUAL_KBPS = 4.0
-"""Where more is asked for, the motion is quantised more finely than usual too."""
-MOTION_SHARE = 0.5
-"""Of a bitrate that is asked for, the motion may take so much."""
-FITTED_MOTION = 0.8
-"""Keypoints fitted to the motion, and quantised for it, take about so many times the bytes of those detected."""
-WINDOW = 200
-"""Frames of the stretch that dense plans are tried on."""
-JUDGES = 12
+QUICK_PRESET, QUICK_MORE = 4, 1.09
+"""SVT-AV1's effort where plans are only compared, and how many times the bytes its sources take."""
+PIECES = 4
+"""Of the clip, that plans are tried on."""
+JUDGES = 24
 """Frames rebuilt to compare plans."""
-CLOSE = 0.04
-"""Share of the budget that may be missed."""
-TOO_DEAR = 1.3
-"""Times the budget: what a plan may cost at its first try, for `fitted` will still bring it down."""
-ATTEMPTS = 5
-RECORD_BYTES = 9
-"""Container and packet header of a source."""
+NO_WORSE_DB = 0.02
+USUAL_KBPS = 4.0
+"""Motion is tried first at the usual steps here, and more finely where more may be spent."""
+OVERSPENT = 1000.0
+"""Counted against what cannot be had, for each time of the budget that it takes."""
+USUAL_MOTION, LEAST_MOTION = 0.35, 0.1
+"""Share of a budget that motion takes, until it is known; and at least, where not every frame is a source."""
 
-Pictures = Callable[[], Iterable[Picture]]
-"""Starts over the clip's pictures from the first."""
+START = 2
+"""Index of the option that is tried first."""
+COARSER = tuple(np.geomspace(FINEST, COARSEST, 8).tolist())
+"""Steps of the motion's quantiser that are tried, times the usual ones."""
 
-
-@dataclass(frozen=True)
-class Plan:
-    """Frames that become sources, in coding order."""
-
-    frames: tuple[int, ...]
-    crf: int
-    upfront: bool
-    """All before the first motion; otherwise each just before the motion that uses it, in order of time."""
+Tell = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Coded:
-    plan: Plan
-    packets: tuple[SourcePacket, ...]
+class Choice:
+    coded: Coded
+    active: int
+    """Sources that enter attention for a frame: fewer are sharper where each is near enough by itself."""
+    coarser: float = 1.0
+    """Times the usual steps of the motion's quantiser."""
+    moving: float = 0.0
+    """Bytes that the motion should take then, where a budget has to be divided."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A plan at the quality that spends what the motion leaves."""
+
+    quality: float
+    """Mean PSNR that is expected of the clip."""
+    choice: Choice
+    motion: list[Motion]
+    """Of the stretch."""
+
+
+class Stretch:
+    """A few pieces of the clip, as long as a motion message each, that plans are tried on. Frames are counted from the
+    first piece's first on."""
+
+    def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
+        self.count = len(survey.keypoints)
+        self.frames = spread(self.count, message_frames)
+        """Their numbers in the clip, ascending."""
+        self.pictures = [picture for _, picture in wanted(self.frames, pictures, hold=False)]
+        self.detected = survey.keypoints[self.frames[: len(self.pictures)]]
+        self.message_frames = message_frames
+        self.runtime = runtime
+        self._here = {frame: number for number, frame in enumerate(self.frames)}
+        # As they would be at random, but the same for every plan. Evenly spaced ones would meet every source or none.
+        self._judges = np.random.default_rng(1).permutation(len(self.pictures))
 
     @property
-    def size(self) -> int:
-        return sum(len(packet.to_bytes()) + RECORD_BYTES for packet in self.packets)
+    def share(self) -> float:
+        """Of the clip."""
+        return len(self.pictures) / self.count
+
+    def fits(self, coded: Coded) -> list[Fit]:
+        """The motion, as it would be fitted to these sources."""
+        decoder = Decoder(self.runtime, capacity=CAPACITY)
+        return list(fitted_motion(self.pictures, self.detected, self.here(coded), decoder, live_fit()))
+
+    def motion(self, fits: Sequence[Fit], quantiser: Quantiser) -> list[MotionPacket]:
+        starts = range(0, len(fits), self.message_frames)
+        return list(packed_motion((fits[first : first + self.message_frames] for first in starts), quantiser))
+
+    def best_active(self, coded: Coded, motion: Sequence[Motion]) -> int:
+        """How many sources should enter attention for a frame: fewer are quicker, and mostly no worse."""
+        quality = self.qualities(coded, motion, range(1, min(ACTIVE, len(coded.packets)) + 1))
+        return min(count for count in quality if quality[count] > max(quality.values()) - NO_WORSE_DB)
+
+    def qualities(self, coded: Coded, motion: Sequence[Motion], tried: Sequence[int]) -> dict[int, float]:
+        """Mean PSNR expected of the clip, by the number of sources in attention."""
+        shown = len(coded.plan.frames) / self.count
+        rebuilt = list(self._judged(self.here(coded), motion, tried))
+        means = np.mean(rebuilt, axis=0) if rebuilt else [coded.shown_db] * len(tried)
+        return {
+            count: float(shown * coded.shown_db + (1 - shown) * mean) for count, mean in zip(tried, means, strict=True)
+        }
+
+    def _judged(self, coded: Coded, motion: Sequence[Motion], tried: Sequence[int]) -> Iterator[list[float]]:
+        """Of some frames that are not sources: PSNR with so many sources in attention."""
+        shown = {packet.frame for packet in coded.packets}
+        judges = [int(number) for number in self._judges if number not in shown][:JUDGES]
+        decoder, sent = Decoder(self.runtime, capacity=CAPACITY, active=max(tried)), 0
+        for number in sorted(judges):
+            due = before(coded.packets, coded.plan, number + 1)
+            for packet in coded.packets[sent:due]:
+                decoder.add_source(packet)
+            sent = due
+            keypoints = motion[number].keypoints
+            near = decoder.nearest(keypoints, motion[number].leader)
+            pictures = [self.runtime.reconstruct(keypoints, near[:count]) for count in tried]
+            yield [psnr(picture, self.pictures[number]) for picture in pictures]
+
+    def here(self, coded: Coded) -> Coded:
+        """The same sources, their frames counted as here."""
+        packets = [
+            SourcePacket(packet.slot, packet.payload, self._here.get(-1 if packet.frame is None else packet.frame))
+            for packet in coded.packets
+        ]
+        return replace(coded, packets=tuple(packets))
 
 
-def code(plan: Plan, found: Iterable[tuple[int, Picture]], size: int) -> Coded:
-    """Encode the sources of a plan: frames and their pictures in the plan's order (`wanted` finds them)."""
-    encoder = SourceEncoder(size, plan.crf) if plan.upfront else SourceEncoder(size, plan.crf, DENSE_PRESET)
-    packets = tuple(SourcePacket(slot, encoder.add(picture), frame) for slot, (frame, picture) in enumerate(found))
-    return Coded(plan, packets)
+def spread(count: int, length: int) -> list[int]:
+    """Numbers of the frames of PIECES pieces of such a length, spread evenly over so many frames; all where they are no
+    more."""
+    if count <= PIECES * length:
+        return list(range(count))
+    starts = [round((piece + 0.5) / PIECES * count - length / 2) for piece in range(PIECES)]
+    return [frame for start in starts for frame in range(start, start + length)]
 
 
-def wanted(frames: Sequence[int], pictures: Pictures, hold: bool) -> Iterator[tuple[int, Picture]]:
-    """The pictures of these frames, in that order; without `hold` the frames ascend and none is kept in memory."""
-    asked = set(frames)
-    found = ((number, picture) for number, picture in enumerate(pictures()) if number in asked)
-    if not hold:
-        yield from found
-        return
-    held: dict[int, Picture] = {}
-    for number, picture in found:
-        held[number] = picture
-        if len(held) == len(asked):
-            break
-    yield from ((number, held[number]) for number in frames if number in held)
+def moved(packets: Sequence[MotionPacket], runtime: Runtime, quantiser: Quantiser) -> Iterator[Motion]:
+    decoder = MotionDecoder(runtime.info.keypoints)
+    for packet in packets:
+        yield from decoder.decode(packet, quantiser)
 
 
-def sparse_plan(survey: Survey, number: int, crf: int = CRF, least_gain_db: float = 0.0) -> Plan:
-    return Plan(tuple(coding_order(survey, choose_sources(survey, number, least_gain_db))), crf, True)
+def best_active(coded: Coded, stretch: Stretch) -> int:
+    """How many sources should enter attention for a frame, at the usual quantisation of motion."""
+    packets = stretch.motion(stretch.fits(coded), Quantiser())
+    return stretch.best_active(coded, list(moved(packets, stretch.runtime, Quantiser())))
 
 
-def dense_plan(count: int, stride: int, crf: int = CRF) -> Plan:
-    return Plan(tuple(range(0, count, stride)), crf, False)
+def choose(
+    survey: Survey,
+    pictures: Pictures,
+    runtime: Runtime,
+    budget: float,
+    kbps: float,
+    message_frames: int,
+    tell: Tell,
+    preset: int = PRESET,
+) -> Choice:
+    """What rebuilds the clip best within the budget of bytes for sources and motion, which is so many kbps; the
+    cheapest there is where the budget is too small."""
+    trials = Trials(survey, pictures, runtime, budget, message_frames, tell)
+    start = nearest_step((USUAL_KBPS / kbps) ** 0.5 if kbps > USUAL_KBPS else 1.0)
+    richest, usual = trials.richest(worst_crf(runtime.info.size)), trials.richest(CRF)
+    found: dict[int, _Trial] = {}
+
+    def value(option: int) -> float:
+        if option not in found:
+            tell("choosing sources", min(1.0, len(found) / 6))
+            near = min(found, key=lambda other: abs(other - option), default=None)
+            begin = start if near is None else COARSER.index(found[near].choice.coarser)
+            found[option] = trials.best(option, begin)
+        return found[option].quality
+
+    # Between a few good sources and a stream of them lies a valley.
+    starts = [min(START, richest)] + [usual] * (usual > START + 1)
+    best = max((climb(value, richest + 1, begin) for begin in starts), key=value)
+    choice = trials.active(found[best])
+    left = max(1.0, budget - choice.moving)
+    return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, preset))
 
 
-def motion_bytes(keypoints: NDArray[np.float32], message_frames: int, quantiser: Quantiser) -> int:
-    """What the motion (n, K, 3) of a whole clip takes, coded as files do."""
-    encoder, total = MotionEncoder(quantiser), 0
-    for first in range(0, len(keypoints), message_frames):
-        rows = keypoints[first : first + message_frames]
-        for row in rows:
-            encoder.push(row)
-        total += len(encoder.pack(first, len(rows)).to_bytes()) + RECORD_BYTES
-    return total
-
-
-def coarsened(times: float) -> Quantiser:
-    return Quantiser(Quantiser.step_xy * times, Quantiser.step_strength * times)
-
-
-def steps_for(kbps: float | None) -> tuple[float, ...]:
-    """Times the usual steps, the finest that are worth their bits first."""
-    finest = 1.0 if kbps is None else min(1.0, (USUAL_KBPS / kbps) ** 0.5)
-    return tuple(coarser for coarser in COARSER if coarser >= 0.9 * finest)
-
-
-def affordable_motion(keypoints: NDArray[np.float32], message_frames: int, fps: float) -> tuple[Quantiser, int]:
-    """The finest steps from the usual ones on at which the motion of a clip stays under MOTION_KBPS, or the coarsest
-    there are; and what it takes in bytes."""
-    most = MOTION_KBPS * 125 * len(keypoints) / fps
-    for coarser in steps_for(None):
-        quantiser = coarsened(coarser)
-        spent = motion_bytes(keypoints, message_frames, quantiser)
-        if spent <= most:
-            break
-    return quantiser, spent
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Bytes that sources and motion together may take."""
-
-    total: float
-    motion: float = 0.0
-    """What the motion should take where no frame is shown as it came."""
-
-    def sources(self, shown: float) -> float:
-        """What is left for the sources where this share of the frames is shown as it came, and needs no motion."""
-        return max(1.0, self.total - self.motion * (1 - shown))
-
-
-def plan_for(
-    survey: Survey, pictures: Pictures, runtime: Runtime, budget: Budget, tell: Callable[[str, float], None]
-) -> Coded:
-    """The sources that rebuild the clip best within the budget, or the cheapest there are where it is too small.
-
-    An option that turns out dearer than its trial said makes room for the next best."""
-    trials = Trials(survey, pictures, runtime, budget, tell)
-    for start in trials.starts():
-        climb(trials.quality, len(trials.options), start)
-    least: Coded | None = None
-    for index in trials.best_first():
-        plan = trials.plans[index]
-        coded = fitted(plan, pictures, runtime.info.size, trials.left(plan))
-        if coded.size <= trials.left(plan) * (1 + CLOSE):
-            return coded
-        least = coded if least is None else min(least, coded, key=lambda found: found.size)
-    if least is None or len(least.plan.frames) > 1:
-        least = fitted(trials.options[0], pictures, runtime.info.size, trials.left(trials.options[0]))
-    return least
+def nearest_step(coarser: float) -> int:
+    return min(range(len(COARSER)), key=lambda i: abs(math.log(COARSER[i] / coarser)))
 
 
 class Trials:
     """Plans tried on a stretch of the clip. What was coded once is kept."""
 
     def __init__(
-        self,
-        survey: Survey,
-        pictures: Pictures,
-        runtime: Runtime,
-        budget: Budget,
-        tell: Callable[[str, float], None],
+        self, survey: Survey, pictures: Pictures, runtime: Runtime, budget: float, message_frames: int, tell: Tell
     ) -> None:
-        self._survey, self._runtime = survey, runtime
-        self._budget, self._tell = budget, tell
-        count = len(survey.keypoints)
-        self._count = count
-        self._first = max(0, (count - WINDOW) // 2)
-        end = min(count, self._first + WINDOW)
-        self._stretch = [picture for _, picture in wanted(range(self._first, end), pictures, hold=False)]
+        self._runtime, self._budget, self._size = runtime, budget, runtime.info.size
+        self._stretch = Stretch(survey, pictures, runtime, message_frames)
+        self._count = count = len(survey.keypoints)
         most = min(NUMBERS[-1], max(1, count // 2))
         self._sources = dict(wanted(choose_sources(survey, most), pictures, hold=True))
         # From the cheapest to the dearest at equal quality. The choice is greedy: fewer sources are some of the more.
         self.options = [sparse_plan(survey, number) for number in NUMBERS if number == 1 or number <= count // 2]
         self.options += [dense_plan(count, stride) for stride in STRIDES if count // stride > NUMBERS[-1]]
-        self.plans: dict[int, Plan] = {}
-        """The options tried, at the quality that spends the budget."""
         self._coded: dict[Plan, Coded] = {}
-        self._scores: dict[int, float] = {}
 
-    def starts(self) -> set[int]:
-        """Where to start climbing: the richest option that the budget buys at the usual quality, and at a poor one."""
-        return {self._richest(1.0), self._richest(math.exp(CRF_STEP * (POOR_CRF - CRF)))}
-
-    def left(self, plan: Plan) -> float:
-        """Bytes for the sources of a plan."""
-        return self._budget.sources(len(plan.frames) / self._count)
-
-    def _richest(self, share: float) -> int:
-        """The last option that costs no more than this share of what is left for it."""
+    def richest(self, crf: int) -> int:
+        """The last option whose sources the budget buys at this quality."""
         low, high = 0, len(self.options) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if self._cost(self.options[middle]) <= share * self.left(self.options[middle]):
+            if self._cost(replace(self.options[middle], crf=crf)) <= self._budget * (1 - LEAST_MOTION):
                 low = middle
             else:
                 high = middle - 1
         return low
 
-    def quality(self, index: int) -> float:
-        """Mean PSNR of an option when it spends the budget; -inf where it cannot be had for it."""
-        if index not in self._scores:
-            plan = self.options[index]
-            plan = replace(plan, crf=crf_for(plan, self._cost(plan), self.left(plan)))
-            self.plans[index] = plan
-            affordable = self._cost(plan) <= self.left(plan) * TOO_DEAR
-            self._scores[index] = self._rebuilt(self._code(plan)) if affordable else -math.inf
-            self._tell("choosing sources", min(1.0, len(self._scores) / 6))
-        return self._scores[index]
+    def best(self, option: int, start: int) -> _Trial:
+        """The best of an option, with motion as coarse as pays; looked for from the start-th of COARSER on."""
+        plan = self._affordable(self.options[option], self._budget * (1 - USUAL_MOTION))
+        coded = self._code(plan)
+        fits = self._stretch.fits(coded)
+        found: dict[int, _Trial] = {}
 
-    def best_first(self) -> list[int]:
-        """The options that were found affordable, by what they rebuild."""
-        tried = [index for index, score in self._scores.items() if score > -math.inf]
-        return sorted(tried, key=lambda index: -self._scores[index])
+        def value(step: int) -> float:
+            if step not in found:
+                found[step] = self._tried(coded, fits, COARSER[step])
+            return found[step].quality
+
+        return found[climb(value, len(COARSER), start)]
+
+    def active(self, trial: _Trial) -> Choice:
+        """With the number of sources in attention that suits it best."""
+        return replace(trial.choice, active=self._stretch.best_active(trial.choice.coded, trial.motion))
+
+    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], coarser: float) -> _Trial:
+        quantiser = coarsened(coarser)
+        packets = self._stretch.motion(fits, quantiser)
+        moving = motion_size(packets) / self._stretch.share
+        left = max(1.0, self._budget - moving)
+        plan = self._affordable(fitted_to.plan, left)
+        coded = self._code(plan)
+        motion, active = list(moved(packets, self._runtime, quantiser)), min(ACTIVE, len(coded.packets))
+        choice = Choice(coded, active, coarser, moving)
+        if self._cost(plan) > left * (1 + 2 * CLOSE):
+            return _Trial(-OVERSPENT * (self._cost(plan) + moving) / self._budget, choice, motion)
+        if coded is not fitted_to:
+            motion = rebased(motion, self._own_keypoints(fitted_to), self._own_keypoints(coded))
+        return _Trial(self._stretch.qualities(coded, motion, [active])[active], choice, motion)
+
+    def _own_keypoints(self, coded: Coded) -> list[Keypoints]:
+        """Of the sources, as receivers have them."""
+        decoder = SourceDecoder(self._size)
+        return [self._runtime.detect(decoder.add(packet.payload)) for packet in coded.packets]
+
+    def _affordable(self, plan: Plan, left: float) -> Plan:
+        """The plan at the quality that spends what is left, as nearly as one look at what it takes tells."""
+        return replace(plan, crf=crf_for(plan, self._cost(plan), left, self._size))
 
     def _cost(self, plan: Plan) -> float:
         """Bytes of the sources over the whole clip."""
-        return self._code(plan).size * (1.0 if plan.upfront else self._count / len(self._stretch))
+        coded = self._code(plan)
+        if plan.upfront:
+            return coded.size / QUICK_MORE
+        # Where a piece begins, a source is dearer than if those between were there.
+        sizes = [len(packet.to_bytes()) + RECORD_BYTES for packet in coded.packets]
+        frames = [packet.frame or 0 for packet in coded.packets]
+        step = frames[1] - frames[0]
+        further = [size for a, b, size in zip(frames, frames[1:], sizes[1:], strict=False) if b - a == step]
+        return sizes[0] + (len(plan.frames) - 1) * float(np.mean(further))
 
     def _code(self, plan: Plan) -> Coded:
-        """Dense plans: only what lies in the stretch, its frames counted from the stretch's start."""
+        """Dense plans: only what lies in the stretch."""
         if plan not in self._coded:
             if plan.upfront:
                 found = ((frame, self._sources[frame]) for frame in plan.frames)
-                self._coded[plan] = code(plan, found, self._runtime.info.size)
             else:
-                local = tuple(f - self._first for f in plan.frames if 0 <= f - self._first < len(self._stretch))
-                found = ((frame, self._stretch[frame]) for frame in local)
-                self._coded[plan] = code(replace(plan, frames=local), found, self._runtime.info.size)
+                asked = set(plan.frames)
+                pairs = zip(self._stretch.frames, self._stretch.pictures, strict=False)
+                found = ((frame, picture) for frame, picture in pairs if frame in asked)
+            self._coded[plan] = code(plan, found, self._size, QUICK_PRESET)
         return self._coded[plan]
 
-    def _rebuilt(self, coded: Coded) -> float:
-        """Mean PSNR of some frames of the stretch."""
-        shift = self._first if coded.plan.upfront else 0
-        judges = {n + shift: self._stretch[n] for n in drawn_frames(len(self._stretch))}
-        local = replace(self._survey, keypoints=self._survey.keypoints[self._first - shift :])
-        return judged(coded, local, judges, Decoder(self._runtime))
 
-
-def best_active(coded: Coded, survey: Survey, judges: dict[int, Picture], runtime: Runtime) -> int:
-    """How many sources should enter attention for a frame: fewer are sharper where each is near enough by itself.
-    `judges` are some frames of the clip by number."""
-    most = min(ACTIVE, len(coded.packets))
-    scores = {active: judged(coded, survey, judges, Decoder(runtime, active=active)) for active in range(1, most + 1)}
-    return max(scores, key=lambda active: scores[active])
-
-
-def judged(coded: Coded, survey: Survey, judges: dict[int, Picture], decoder: Decoder) -> float:
-    """Mean PSNR of frames of the clip as a decoder rebuilds them."""
-    fit, sent, scores = KeypointFit(), 0, []
-    for number in sorted(judges):
-        due = before(coded.packets, coded.plan, number + 1)
-        for packet in coded.packets[sent:due]:
-            decoder.add_source(packet)
-        sent = due
-        fit.forget()  # the judges are far apart
-        detected = survey.keypoints[number]
-        decoder.prepare()
-        found = fit.frame(judges[number], detected, decoder.library.candidates(detected))
-        leader = decoder.library.slot(found.source)
-        picture = decoder.picture(Motion(number, quantised(found.keypoints), leader))
-        assert picture is not None
-        scores.append(psnr(picture, judges[number]))
-    return float(np.mean(scores))
-
-
-def drawn_frames(count: int) -> list[int]:
-    """JUDGES frames of a clip, or all. Evenly spaced ones would meet every source or none."""
-    return sorted(int(n) for n in np.random.default_rng(1).choice(count, min(JUDGES, count), replace=False))
+def rebased(motion: Sequence[Motion], before: Sequence[Keypoints], after: Sequence[Keypoints]) -> list[Motion]:
+    """Motion fitted to sources, for the same sources coded otherwise, in which other keypoints are found: where cells
+    go depends on how far the keypoints are from the source's own (refinement.py)."""
+    shifts = [new - old for old, new in zip(before, after, strict=True)]
+    return [replace(frame, keypoints=frame.keypoints + shifts[frame.leader or 0]) for frame in motion]
 
 
 def climb(value: Callable[[int], float], count: int, start: int) -> int:
@@ -306,40 +324,3 @@ def climb(value: Callable[[int], float], count: int, start: int) -> int:
         if best != start:
             break
     return best
-
-
-def crf_for(plan: Plan, spent: float, budget: float) -> int:
-    """The quality at which the plan, that took `spent` bytes at its own, should take `budget`."""
-    crf = plan.crf + math.log(spent / max(budget, 1.0)) / CRF_STEP
-    return round(min(max(crf, BEST_CRF), WORST_CRF))
-
-
-def quantised(keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Keypoints as the receiver has them, but for the dead zone."""
-    quantiser = Quantiser()
-    return quantiser.dequantise(quantiser.quantise(keypoints))
-
-
-def fitted(plan: Plan, pictures: Pictures, size: int, budget: float) -> Coded:
-    """The plan coded at the quality that comes nearest to the budget from below, or within CLOSE of it."""
-    tried: dict[int, Coded] = {}
-    crf = plan.crf
-    for _ in range(ATTEMPTS):
-        if crf in tried:
-            break
-        tried[crf] = coded = code(replace(plan, crf=crf), wanted(plan.frames, pictures, plan.upfront), size)
-        if abs(coded.size / budget - 1) <= CLOSE:
-            return coded
-        crf = crf_for(coded.plan, coded.size, budget)
-    affordable = [coded for coded in tried.values() if coded.size <= budget * (1 + CLOSE)]
-    if affordable:
-        return max(affordable, key=lambda coded: coded.size)
-    return min(tried.values(), key=lambda coded: coded.size)
-
-
-def before(packets: Sequence[SourcePacket], plan: Plan, end: int) -> int:
-    """How many of the packets have to precede the motion of frames below `end`: those, and the next source after."""
-    if plan.upfront:
-        return len(packets)
-    due = bisect_left(packets, end, key=lambda packet: packet.frame or 0)
-    return min(len(packets), due + 1)

@@ -43,7 +43,7 @@ ROUNDS = 2
 STEPS, LIVE_STEPS = (*BLURS, BLURS[-1]), BLURS[-2:]
 """Of the alignment, by their blur: a millisecond of a core each. The latter in a call, and wherever frames are sent as
 they come."""
-CANDIDATES, LIVE_CANDIDATES = 4, 1
+CANDIDATES, LIVE_CANDIDATES = 4, 2
 """Sources that are tried, the nearest in pose, besides the one that leads."""
 SWITCH = 0.93
 """Share of the leading source's error that another must be left with to lead instead."""

@@ -11,7 +11,7 @@ from iwcodec.motion import MotionCoder
 from iwcodec.motion_tables import load_tables
 from iwcodec.packets import AudioPacket, MotionPacket, SourcePacket
 
-GOLDEN = (Path(__file__).parent / "golden" / "version2.iwc").read_bytes()
+GOLDEN = (Path(__file__).parent / "golden" / "version3.iwc").read_bytes()
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:

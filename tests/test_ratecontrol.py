@@ -1,68 +1,33 @@
-"""Rate control: plans, their order in the stream, and budgets that are kept."""
+"""Rate control: what is tried, and that the budget buys what pays."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from iwcodec.motion import Quantiser
-from iwcodec.ratecontrol import (
-    CLOSE,
-    CRF,
-    Budget,
-    Plan,
-    affordable_motion,
-    before,
-    climb,
-    code,
-    crf_for,
-    dense_plan,
-    fitted,
-    motion_bytes,
-    plan_for,
-    sparse_plan,
-    wanted,
-)
-from iwcodec.selection import Survey, thumbnail
+from circling import COUNT, PICTURES, SURVEY
+from iwcodec import ratecontrol
+from iwcodec.decoder import Motion
+from iwcodec.plans import CLOSE, code, dense_plan, sparse_plan, wanted
+from iwcodec.quality import psnr
+from iwcodec.ratecontrol import Choice, Stretch, choose, climb, nearest_step, rebased, spread
+from iwcodec.selection import Survey
+from iwcodec.sources import SourceDecoder
 from stub_runtime import SIZE, StubRuntime
 
-COUNT = 90
-
-
-def clip() -> list[np.ndarray]:
-    """A textured patch that circles, so that every frame differs a little from the last."""
-    rng = np.random.default_rng(0)
-    texture = rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.float32)
-    for _ in range(6):
-        texture = (texture + np.roll(texture, 1, 0) + np.roll(texture, 1, 1)) / 3
-    texture = ((texture - texture.min()) / np.ptp(texture) * 255).astype(np.uint8)
-    turns = [2 * math.pi * n / 45 for n in range(COUNT)]
-    return [np.roll(texture, (round(9 * math.cos(t)), round(9 * math.sin(t))), (0, 1)) for t in turns]
-
-
-PICTURES = clip()
-SURVEY = Survey(np.stack([thumbnail(p) for p in PICTURES]), np.stack([StubRuntime().detect(p) for p in PICTURES]))
+MESSAGE = 10
 
 
 def silent(name: str, share: float) -> None:
     pass
 
 
-def test_wanted_pictures_come_in_the_order_asked_for():
-    frames = (40, 3, 17)
-    found = list(wanted(frames, lambda: PICTURES, hold=True))
-    assert [number for number, _ in found] == [40, 3, 17]
-    assert all(picture is PICTURES[number] for number, picture in found)
-    assert [n for n, _ in wanted((3, 17, 40), lambda: iter(PICTURES), hold=False)] == [3, 17, 40]
+def chosen(budget: float, kbps: float = 4.0) -> Choice:
+    return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, silent, preset=8)
 
 
-def test_sources_precede_the_motion_that_uses_them():
-    plan = dense_plan(30, 10)
-    packets = code(plan, ((n, PICTURES[n]) for n in plan.frames), SIZE).packets
-    assert [packet.frame for packet in packets] == [0, 10, 20]
-    assert before(packets, plan, 5) == 2  # frame 0, and 10 for those between
-    assert before(packets, plan, 11) == 3
-    assert before(packets, plan, 30) == 3
-    assert before(packets, sparse_plan(SURVEY, 2), 1) == 3  # upfront means all
+def stretch() -> Stretch:
+    return Stretch(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE)
 
 
 def test_climbing_finds_the_top_from_both_sides():
@@ -70,50 +35,88 @@ def test_climbing_finds_the_top_from_both_sides():
     assert [climb(hill.__getitem__, len(hill), start) for start in range(len(hill))] == [3] * len(hill)
 
 
-def test_quality_falls_as_the_budget_does():
-    plan = Plan((0,), CRF, True)
-    crfs = [crf_for(plan, 1000.0, budget) for budget in (4000.0, 1000.0, 500.0, 1.0)]
-    assert crfs == sorted(crfs)
-    assert crfs[1] == CRF
-    assert crfs[-1] == 63
+def test_steps_are_found_by_ratio():
+    assert [nearest_step(coarser) for coarser in ratecontrol.COARSER] == list(range(len(ratecontrol.COARSER)))
+    assert nearest_step(1e-9) == 0
 
 
-def test_motion_is_counted_as_it_will_be_spent():
-    keypoints = SURVEY.keypoints
-    assert 0 < motion_bytes(keypoints, 50, Quantiser()) < motion_bytes(keypoints, 10, Quantiser())
+def test_plans_are_tried_on_pieces_from_all_over_the_clip():
+    frames = spread(1000, 50)
+    assert frames == sorted(set(frames))
+    assert len(frames) == 50 * ratecontrol.PIECES
+    assert [frame // 250 for frame in frames[::50]] == [0, 1, 2, 3]
+    assert spread(120, 50) == list(range(120))
 
 
-def test_wild_motion_is_quantised_more_coarsely():
-    still = np.tile(SURVEY.keypoints[:1], (60, 1, 1))
-    assert affordable_motion(still, 50, 25)[0] == Quantiser()
-    wild = np.clip(np.random.default_rng(0).uniform(-0.9, 0.9, still.shape), 0.1, 0.9).astype(np.float32)
-    quantiser, spent = affordable_motion(wild, 50, 25)
-    assert quantiser.step_xy > Quantiser().step_xy
-    assert spent == motion_bytes(wild, 50, quantiser)
+def test_frames_are_counted_from_the_pieces():
+    tried = stretch()
+    plan = dense_plan(COUNT, 8)
+    here = tried.here(code(plan, wanted(plan.frames, lambda: PICTURES, hold=False), SIZE))
+    for packet, frame in zip(here.packets, plan.frames, strict=True):
+        assert (packet.frame is None) == (frame not in tried.frames)
+        if packet.frame is not None:
+            assert tried.pictures[packet.frame] is PICTURES[frame]
 
 
-@pytest.mark.parametrize("budget", [3000, 9000])
-def test_the_budget_is_kept(budget: int):
-    coded = fitted(dense_plan(COUNT, 3), lambda: PICTURES, SIZE, budget)
-    assert budget * 0.75 < coded.size <= budget * (1 + CLOSE)
+def test_frames_that_are_sources_count_as_they_are_shown():
+    tried = stretch()
+    plan = dense_plan(COUNT, 1)
+    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=False), SIZE)
+    motion = [Motion(number, row, 0) for number, row in enumerate(tried.detected)]
+    assert tried.qualities(coded, motion, [1]) == {1: pytest.approx(coded.shown_db)}
+
+
+def test_the_quality_expected_is_that_of_the_frames():
+    """Every frame of a still clip is rebuilt alike."""
+    still = Survey(np.repeat(SURVEY.thumbnails[:1], 40, 0), np.repeat(SURVEY.keypoints[:1], 40, 0))
+    tried = Stretch(still, lambda: PICTURES[:1] * 40, StubRuntime(), MESSAGE)
+    plan = sparse_plan(still, 1)
+    coded = code(plan, [(plan.frames[0], PICTURES[0])], SIZE)
+    motion = [Motion(number, row, 0) for number, row in enumerate(tried.detected)]
+    source = StubRuntime().prepare(SourceDecoder(SIZE).add(coded.packets[0].payload))
+    rebuilt = psnr(StubRuntime().reconstruct(still.keypoints[0], [source]), PICTURES[0])
+    expected = tried.qualities(coded, motion, [1])[1]
+    assert expected == pytest.approx(coded.shown_db / 40 + rebuilt * 39 / 40, abs=0.5)
+
+
+def test_motion_follows_the_sources_own_keypoints():
+    """Coded otherwise, a source may have other keypoints; frames fitted to it move with them."""
+    rows = [row for row in SURVEY.keypoints[:3]]
+    motion = [Motion(0, rows[0], 0), Motion(1, rows[1], 1)]
+    before, after = [rows[1], rows[2]], [rows[1], rows[2] + np.float32(0.25)]
+    moved = rebased(motion, before, after)
+    assert np.array_equal(moved[0].keypoints, rows[0])
+    assert np.allclose(moved[1].keypoints, rows[1] + 0.25)
+    assert [frame.leader for frame in moved] == [0, 1]
 
 
 def test_more_bits_buy_more_sources():
-    runtime = StubRuntime()
-    poor, rich = (plan_for(SURVEY, lambda: PICTURES, runtime, Budget(budget), silent) for budget in (900, 20_000))
-    assert poor.size <= 900 * (1 + CLOSE)
-    assert rich.size <= 20_000 * (1 + CLOSE)
+    poor, rich = chosen(900), chosen(20_000, 40.0)
+    assert poor.coded.size + poor.moving <= 900 * (1 + CLOSE)
+    assert rich.coded.size + rich.moving <= 20_000 * (1 + CLOSE)
     # This network rebuilds nothing but brightness: whatever is no source looks bad, so sources are what pays.
-    assert len(rich.packets) > 2 * len(poor.packets)
-    assert not rich.plan.upfront
+    assert len(rich.coded.packets) > 2 * len(poor.coded.packets)
+    assert not rich.coded.plan.upfront
 
 
 def test_a_hopeless_budget_gives_the_least_there_is():
-    coded = plan_for(SURVEY, lambda: PICTURES, StubRuntime(), Budget(10), silent)
-    assert len(coded.packets) == 1
-    assert coded.plan.crf == 63
+    choice = chosen(10)
+    assert len(choice.coded.packets) == 1
+    assert choice.coded.plan.crf == 63
 
 
-def test_a_budget_that_the_motion_alone_exceeds_leaves_the_least():
-    assert Budget(100.0, 300.0).sources(shown=0.0) == 1
-    assert Budget(400.0, 300.0).sources(shown=0.5) == 250
+def test_fewer_sources_enter_attention_where_more_are_no_better():
+    tried = stretch()
+    plan = sparse_plan(SURVEY, 3)
+    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=True), SIZE)
+    motion = [Motion(number, row, 0) for number, row in enumerate(tried.detected)]
+    quality = tried.qualities(coded, motion, [1, 2, 3])
+    best = tried.best_active(coded, motion)
+    assert quality[best] >= max(quality.values()) - ratecontrol.NO_WORSE_DB
+    assert all(quality[count] < max(quality.values()) - ratecontrol.NO_WORSE_DB for count in range(1, best))
+
+
+def test_trials_leave_what_they_are_given_alone():
+    kept = replace(SURVEY, keypoints=SURVEY.keypoints.copy())
+    chosen(3000)
+    assert np.array_equal(kept.keypoints, SURVEY.keypoints)

@@ -1,0 +1,133 @@
+"""Which frames of a clip become sources, in what order, and how well they are coded."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .media import Picture
+from .packets import SourcePacket
+from .quality import psnr
+from .selection import Survey, choose_sources, coding_order
+from .sources import SourceEncoder, smaller_side
+
+CRF = 57
+"""AV1 quality of the sources where no bitrate is asked for."""
+BEST_CRF, WORST_CRF = 18, 63
+SMALLER_CRF = 6
+"""Smaller pictures take as much, and look as good, as whole ones whose crf is higher by so much: the scale ends at 63,
+and this is how it goes on."""
+CRF_STEP = 0.055
+"""One step of crf changes the bytes by about this share (measured on sources of talking heads)."""
+PRESET, DENSE_PRESET = 1, 8
+"""SVT-AV1's effort where sources are few: 0.5 s each, for 8 % fewer bytes than 4 takes; and where they are many: 10 ms
+each."""
+CLOSE = 0.04
+"""Share of the budget that may be missed."""
+ATTEMPTS = 5
+RECORD_BYTES = 9
+"""Container and packet header of a source."""
+
+Pictures = Callable[[], Iterable[Picture]]
+"""Starts over the clip's pictures from the first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Frames that become sources, in coding order."""
+
+    frames: tuple[int, ...]
+    crf: int
+    """Up to `worst_crf`."""
+    upfront: bool
+    """All before the first motion; otherwise each just before the motion that uses it, in order of time."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    plan: Plan
+    packets: tuple[SourcePacket, ...]
+    shown_db: float = math.nan
+    """Mean PSNR of the sources: what frames have that are sources themselves."""
+
+    @property
+    def size(self) -> int:
+        return sum(len(packet.to_bytes()) + RECORD_BYTES for packet in self.packets)
+
+
+def worst_crf(size: int) -> int:
+    return WORST_CRF + (SMALLER_CRF if smaller_side(size) < size else 0)
+
+
+def source_encoder(size: int, plan: Plan, preset: int = PRESET) -> SourceEncoder:
+    """`preset` is for sources that precede everything; others are too many to take time over."""
+    preset = preset if plan.upfront else DENSE_PRESET
+    if plan.crf <= WORST_CRF:
+        return SourceEncoder(size, plan.crf, preset)
+    return SourceEncoder(size, plan.crf - SMALLER_CRF, preset, smaller_side(size))
+
+
+def code(plan: Plan, found: Iterable[tuple[int, Picture]], size: int, preset: int = PRESET) -> Coded:
+    """Encode the sources of a plan: frames and their pictures in the plan's order (`wanted` finds them)."""
+    encoder, packets, shown = source_encoder(size, plan, preset), [], []
+    for slot, (frame, picture) in enumerate(found):
+        packets.append(SourcePacket(slot, encoder.add(picture), frame))
+        shown.append(psnr(encoder.reconstructed, picture))
+    return Coded(plan, tuple(packets), float(np.mean(shown)) if shown else math.nan)
+
+
+def wanted(frames: Sequence[int], pictures: Pictures, hold: bool) -> Iterator[tuple[int, Picture]]:
+    """The pictures of these frames, in that order; without `hold` the frames ascend and none is kept in memory."""
+    asked = set(frames)
+    found = ((number, picture) for number, picture in enumerate(pictures()) if number in asked)
+    if not hold:
+        yield from found
+        return
+    held: dict[int, Picture] = {}
+    for number, picture in found:
+        held[number] = picture
+        if len(held) == len(asked):
+            break
+    yield from ((number, held[number]) for number in frames if number in held)
+
+
+def sparse_plan(survey: Survey, number: int, crf: int = CRF, least_gain_db: float = 0.0) -> Plan:
+    return Plan(tuple(coding_order(survey, choose_sources(survey, number, least_gain_db))), crf, True)
+
+
+def dense_plan(count: int, stride: int, crf: int = CRF) -> Plan:
+    return Plan(tuple(range(0, count, stride)), crf, False)
+
+
+def crf_for(plan: Plan, spent: float, budget: float, size: int) -> int:
+    """The quality at which the plan, that took `spent` bytes at its own, should take `budget`."""
+    crf = plan.crf + math.log(spent / max(budget, 1.0)) / CRF_STEP
+    return round(min(max(crf, BEST_CRF), worst_crf(size)))
+
+
+def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, preset: int = PRESET) -> Coded:
+    """The plan coded at the quality that comes nearest to the budget from below, or within CLOSE of it."""
+    tried: dict[int, Coded] = {}
+    crf = plan.crf
+    for _ in range(ATTEMPTS):
+        if crf in tried:
+            break
+        found = wanted(plan.frames, pictures, plan.upfront)
+        tried[crf] = coded = code(replace(plan, crf=crf), found, size, preset)
+        if abs(coded.size / budget - 1) <= CLOSE:
+            return coded
+        crf = crf_for(coded.plan, coded.size, budget, size)
+    affordable = [coded for coded in tried.values() if coded.size <= budget * (1 + CLOSE)]
+    if affordable:
+        return max(affordable, key=lambda coded: coded.size)
+    return min(tried.values(), key=lambda coded: coded.size)
+
+
+def before(packets: Sequence[SourcePacket], plan: Plan, end: int) -> int:
+    """How many of the packets have to precede the motion of frames below `end`: those, and the next source after."""
+    if plan.upfront:
+        return len(packets)
+    due = bisect_left(packets, end, key=lambda packet: packet.frame or 0)
+    return min(len(packets), due + 1)

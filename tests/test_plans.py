@@ -1,0 +1,76 @@
+"""Plans: which frames become sources, their order in the stream, and budgets that are kept."""
+
+import numpy as np
+import pytest
+from circling import COUNT, PICTURES, SURVEY
+from iwcodec.plans import (
+    CLOSE,
+    CRF,
+    SMALLER_CRF,
+    WORST_CRF,
+    Plan,
+    before,
+    code,
+    crf_for,
+    dense_plan,
+    fitted,
+    sparse_plan,
+    wanted,
+    worst_crf,
+)
+from iwcodec.quality import psnr
+from iwcodec.sources import SourceDecoder
+from stub_runtime import SIZE
+
+
+def test_wanted_pictures_come_in_the_order_asked_for():
+    frames = (40, 3, 17)
+    found = list(wanted(frames, lambda: PICTURES, hold=True))
+    assert [number for number, _ in found] == [40, 3, 17]
+    assert all(picture is PICTURES[number] for number, picture in found)
+    assert [n for n, _ in wanted((3, 17, 40), lambda: iter(PICTURES), hold=False)] == [3, 17, 40]
+
+
+def test_sources_precede_the_motion_that_uses_them():
+    plan = dense_plan(30, 10)
+    packets = code(plan, ((n, PICTURES[n]) for n in plan.frames), SIZE).packets
+    assert [packet.frame for packet in packets] == [0, 10, 20]
+    assert before(packets, plan, 5) == 2  # frame 0, and 10 for those between
+    assert before(packets, plan, 11) == 3
+    assert before(packets, plan, 30) == 3
+    assert before(packets, sparse_plan(SURVEY, 2), 1) == 3  # upfront means all
+
+
+def test_what_sources_look_like_is_known():
+    plan = sparse_plan(SURVEY, 3, crf=30)
+    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=True), SIZE)
+    decoder = SourceDecoder(SIZE)
+    seen = [psnr(decoder.add(packet.payload), PICTURES[packet.frame or 0]) for packet in coded.packets]
+    assert coded.shown_db == pytest.approx(np.mean(seen))
+
+
+def test_quality_falls_as_the_budget_does():
+    plan = Plan((0,), CRF, True)
+    crfs = [crf_for(plan, 1000.0, budget, 256) for budget in (4000.0, 1000.0, 500.0, 1.0)]
+    assert crfs == sorted(crfs)
+    assert crfs[1] == CRF
+    assert crfs[-1] == worst_crf(256)
+
+
+def test_below_the_worst_quality_pictures_get_smaller():
+    size = 128
+    grown = [np.kron(picture, np.ones((2, 2, 1), np.uint8)) for picture in PICTURES]
+    plan = Plan((0, 30), WORST_CRF, True)
+    sizes = [
+        code(Plan(plan.frames, crf, True), wanted(plan.frames, lambda: grown, hold=True), size).size
+        for crf in (WORST_CRF, WORST_CRF + SMALLER_CRF)
+    ]
+    assert sizes[1] < sizes[0]
+    assert worst_crf(size) == WORST_CRF + SMALLER_CRF
+    assert worst_crf(SIZE) == WORST_CRF  # nothing smaller can be coded
+
+
+@pytest.mark.parametrize("budget", [3000, 9000])
+def test_the_budget_is_kept(budget: int):
+    coded = fitted(dense_plan(COUNT, 3), lambda: PICTURES, SIZE, budget)
+    assert budget * 0.75 < coded.size <= budget * (1 + CLOSE)
