@@ -42,8 +42,10 @@ test: $(VENV)/dev ## Lint, types and the whole test suite
 	rm -rf build/typed
 	$(BIN)/pip install --quiet --no-deps --target build/typed .
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p iwcodec
-	@echo "== pytest"
-	$(BIN)/pytest
+	@echo "== pytest, two at once"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not realtime"
+	@echo "== pytest, calls and servers on real clocks"
+	$(BIN)/pytest -m realtime
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) build demo bench

@@ -76,6 +76,7 @@ _NAMES = {MOTION_CHANNEL: "motion", SOURCE_CHANNEL: "sources", CONTROL_CHANNEL: 
 
 class LinkState(StrEnum):
     CONNECTING = "connecting"
+    INCOMPATIBLE = "another version or size"
     WAITING_FOR_SOURCE = "waiting for first picture"
     LIVE = "live"
     FACE_LOST = "face lost"
@@ -140,6 +141,8 @@ class Link:
         self._dropped: Counter[str] = Counter()
         self._closed = False
         self._began = False
+        self._foreign = False
+        """Whether the peer said what this end cannot show."""
         self.recording: Recording | None = None
         """Told of everything that comes from the peer and is good."""
 
@@ -194,6 +197,8 @@ class Link:
     def state(self) -> LinkState:
         if self._closed:
             return LinkState.CLOSED
+        if self._foreign:
+            return LinkState.INCOMPATIBLE
         if not self._is_open() or self._peer is None:
             return LinkState.RECONNECTING if self._began else LinkState.CONNECTING
         if self._connection.connectionState in ("disconnected", "failed", "closed"):
@@ -476,7 +481,9 @@ class Link:
     def _receive_hello(self, hello: Hello) -> None:
         if (hello.protocol, hello.model, hello.tables) != (PROTOCOL, self._runtime.info.digest, self._tables):
             self._dropped["another model"] += 1
+            self._foreign = self._peer is None
             return
+        self._foreign = False
         if self._stream is not None and self._stream != hello.stream:
             self._receive_anew()
             self._motion_out.forget_acknowledged()

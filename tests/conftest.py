@@ -11,6 +11,32 @@ if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # must be there before Triton is imported for the first time
 
 CLIP_FRAMES = 36
+REALTIME = (
+    "app",
+    "call",
+    "capture",
+    "commands",
+    "demo",
+    "feed",
+    "hub",
+    "link",
+    "nat",
+    "peer",
+    "rooms",
+    "serve",
+    "session",
+    "signalling",
+    "soundtrack",
+    "store_redis",
+    "turn",
+)
+"""Test files whose calls and servers run on real clocks."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in REALTIME:
+            item.add_marker(pytest.mark.realtime)
 
 
 @pytest.fixture(scope="session")

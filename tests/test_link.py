@@ -375,7 +375,7 @@ def test_a_peer_with_another_model():
             await end.connection.start()
         await asyncio.sleep(3)
         assert ends[0].link.stats().dropped["another model"] == 1
-        assert ends[0].link.state == LinkState.CONNECTING
+        assert ends[0].link.state == LinkState.INCOMPATIBLE
         for end in ends:
             await end.close()
 

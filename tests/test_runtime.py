@@ -9,6 +9,7 @@ import numpy as np
 from iwcodec.framing import Crop, crop_resize
 from iwcodec.media import read_video
 from iwcodec.models.runtime import load_runtime
+from iwcodec.quality import psnr
 
 
 class Together:
@@ -33,3 +34,12 @@ def test_pictures_rebuilt_at_once_are_those_rebuilt_in_turn(face_clip: Path) -> 
     with ThreadPoolExecutor(2) as executor:
         at_once = list(executor.map(lambda of_one: runtime.reconstruct(keypoints, of_one), sources))
     assert all(np.array_equal(a, b) for a, b in zip(in_turn, at_once, strict=True))
+
+
+def test_the_larger_model_shows_a_source_as_it_is(face_clip: Path) -> None:
+    runtime = load_runtime("lite-512", "onnx", 1)
+    picture = crop_resize(next(iter(read_video(face_clip))).picture, Crop(140, 0, 360), 512)
+    source = runtime.prepare(picture)
+    rebuilt = runtime.reconstruct(source.keypoints, [source])
+    assert rebuilt.shape == (512, 512, 3)
+    assert psnr(rebuilt, picture) > 30
