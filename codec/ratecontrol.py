@@ -206,7 +206,7 @@ def choose(
     starts = [min(START, richest)] + [usual] * (usual > START + 1)
     best = max((climb(value, richest + 1, begin) for begin in starts), key=value)
     choice = trials.active(found[best])
-    left = max(1.0, budget - choice.moving)
+    left = max(1.0, budget - choice.moving) / (1 + CLOSE)  # motion has what sources leave, and no more
     return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, preset))
 
 
@@ -268,7 +268,7 @@ class Trials:
         coded = self._code(plan)
         motion, active = list(moved(packets, self._runtime, quantiser)), min(ACTIVE, len(coded.packets))
         choice = Choice(coded, active, coarser, moving)
-        if self._cost(plan) > left * (1 + 2 * CLOSE):
+        if self._cost(plan) > left * (1 + CLOSE):
             return _Trial(-OVERSPENT * (self._cost(plan) + moving) / self._budget, choice, motion)
         if coded is not fitted_to:
             motion = rebased(motion, self._own_keypoints(fitted_to), self._own_keypoints(coded))
@@ -280,8 +280,12 @@ class Trials:
         return [self._runtime.detect(decoder.add(packet.payload)) for packet in coded.packets]
 
     def _affordable(self, plan: Plan, left: float) -> Plan:
-        """The plan at the quality that spends what is left, as nearly as one look at what it takes tells."""
-        return replace(plan, crf=crf_for(plan, self._cost(plan), left, self._size))
+        """The plan at about the quality that spends what is left, and no more where that can be had."""
+        for _ in range(2):
+            plan = replace(plan, crf=crf_for(plan, self._cost(plan), left, self._size))
+        while self._cost(plan) > left * (1 + CLOSE) and plan.crf < worst_crf(self._size):
+            plan = replace(plan, crf=plan.crf + 1)
+        return plan
 
     def _cost(self, plan: Plan) -> float:
         """Bytes of the sources over the whole clip."""
