@@ -48,16 +48,18 @@ QUICK_PRESET, QUICK_MORE = 4, 1.09
 """SVT-AV1's effort where plans are only compared, and how many times the bytes its sources take."""
 PIECES = 4
 """Of the clip, that plans are tried on."""
+LEAST_PIECE = 3 * STRIDES[0]
+"""Frames: whatever the frame rate, a piece shows what the sources of a stream cost one after the other."""
 JUDGES = 24
 """Frames rebuilt to compare plans."""
 NO_WORSE_DB = 0.02
+"""Of fewer sources in attention: they are quicker."""
 USUAL_KBPS = 4.0
 """Motion is tried first at the usual steps here, and more finely where more may be spent."""
 OVERSPENT = 1000.0
 """Counted against what cannot be had, for each time of the budget that it takes."""
 USUAL_MOTION, LEAST_MOTION = 0.35, 0.1
 """Share of a budget that motion takes, until it is known; and at least, where not every frame is a source."""
-
 START = 2
 """Index of the option that is tried first."""
 COARSER = tuple(np.geomspace(FINEST, COARSEST, 8).tolist())
@@ -89,8 +91,8 @@ class _Trial:
 
 
 class Stretch:
-    """A few pieces of the clip, as long as a motion message each, that plans are tried on. Frames are counted from the
-    first piece's first on."""
+    """A few pieces of the clip, of whole motion messages, that plans are tried on. Frames are counted from the first
+    piece's first on."""
 
     def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
         self.count = len(survey.keypoints)
@@ -157,8 +159,9 @@ class Stretch:
 
 
 def spread(count: int, length: int) -> list[int]:
-    """Numbers of the frames of PIECES pieces of such a length, spread evenly over so many frames; all where they are no
-    more."""
+    """Numbers of the frames of PIECES pieces, spread evenly over so many frames; all where they are no more. A piece is
+    as many messages of such a length as hold LEAST_PIECE frames."""
+    length *= math.ceil(LEAST_PIECE / length)
     if count <= PIECES * length:
         return list(range(count))
     starts = [round((piece + 0.5) / PIECES * count - length / 2) for piece in range(PIECES)]
@@ -189,7 +192,7 @@ def choose(
 ) -> Choice:
     """What rebuilds the clip best within the budget of bytes for sources and motion, which is so many kbps; the
     cheapest there is where the budget is too small."""
-    trials = Trials(survey, pictures, runtime, budget, message_frames, tell)
+    trials = Trials(survey, pictures, runtime, budget, message_frames)
     start = nearest_step((USUAL_KBPS / kbps) ** 0.5 if kbps > USUAL_KBPS else 1.0)
     richest, usual = trials.richest(worst_crf(runtime.info.size)), trials.richest(CRF)
     found: dict[int, _Trial] = {}
@@ -218,11 +221,11 @@ class Trials:
     """Plans tried on a stretch of the clip. What was coded once is kept."""
 
     def __init__(
-        self, survey: Survey, pictures: Pictures, runtime: Runtime, budget: float, message_frames: int, tell: Tell
+        self, survey: Survey, pictures: Pictures, runtime: Runtime, budget: float, message_frames: int
     ) -> None:
         self._runtime, self._budget, self._size = runtime, budget, runtime.info.size
         self._stretch = Stretch(survey, pictures, runtime, message_frames)
-        self._count = count = len(survey.keypoints)
+        count = len(survey.keypoints)
         most = min(NUMBERS[-1], max(1, count // 2))
         self._sources = dict(wanted(choose_sources(survey, most), pictures, hold=True))
         # From the cheapest to the dearest at equal quality. The choice is greedy: fewer sources are some of the more.

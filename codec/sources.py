@@ -17,8 +17,8 @@ Colour: 8-bit 4:2:0, BT.601 matrix over the full range (as in JPEG), chroma cent
 Both directions are in integers, so every machine gets the same picture. At equal bytes this gave 0.1 dB (RGB) more
 than BT.709 in the studio range.
 
-Where bits are very scarce all pictures of a sequence may be coded at three quarters of the size a side: below some
-10 kilobits a key picture they then look better, and they can be had for a third less. Receivers enlarge them.
+Where bits are very scarce all pictures of a sequence may be coded at three quarters of the size a side: at the bytes of
+crf 63 they then look up to 1 dB better, and they can be had for a third less. Receivers enlarge them.
 
 Nothing here reads a unit's frame header. dav1d does, under these bounds: a unit is at most one frame, of `size` x
 `size` pixels or of the smaller size, and no longer than the raw picture would be.

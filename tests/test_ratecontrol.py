@@ -48,6 +48,19 @@ def test_plans_are_tried_on_pieces_from_all_over_the_clip():
     assert spread(120, 50) == list(range(120))
 
 
+@pytest.mark.parametrize("message", [1, 2, 7, 30, 120])
+def test_pieces_hold_whole_messages_and_some_sources_of_every_stream(message: int):
+    """Also of a clip of one frame a second."""
+    frames = spread(5000, message)
+    length = len(frames) // ratecontrol.PIECES
+    assert length % message == 0
+    for stride in ratecontrol.STRIDES:
+        for first in range(0, len(frames), length):
+            piece = frames[first : first + length]
+            assert piece == list(range(piece[0], piece[0] + length))
+            assert sum(frame % stride == 0 for frame in piece) >= 2
+
+
 def test_frames_are_counted_from_the_pieces():
     tried = stretch()
     plan = dense_plan(COUNT, 8)
