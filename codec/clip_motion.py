@@ -1,29 +1,29 @@
 """The motion of a whole clip: keypoints of every frame, fitted to what its sources can do, and packed."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .alignment import hold, unknowns
+from .alignment import unknowns
 from .decoder import Decoder
 from .media import Picture
-from .motion import MotionCoder, Quantiser
-from .motion_rdo import MotionQuantiser, Quadratic, Spool
-from .motion_tables import load_tables
-from .packets import MotionPacket, runs_of
-from .plans import ATTEMPTS, CLOSE, RECORD_BYTES, Coded, before
+from .motion_rdo import Quadratic
+from .motion_transform import SCALES, TransformCoder
+from .packets import MotionPacket
+from .plans import ATTEMPTS, CLOSE, RECORD_BYTES, Coded, Plan, before
 from .refinement import KeypointFit
+from .spool import Spool
+from .transform_rdo import Chooser, Fit
+from .transform_tables import load_transform_tables
 
-SHOWN_SHARE = 1e-6
-"""What keypoints weigh in frames that are sources: nothing, but that something has to be chosen."""
-FINEST, COARSEST = 0.35, 2.8
-"""Times the usual quantisation steps."""
+USUAL_SCALE, FINEST_SCALE = 78, 46
+"""Steps (motion_transform.py) that lose little that can be seen, and those that lose nothing."""
 STEEPNESS = 1.2
 """Steps grow as this power of what the motion is to be divided by, roughly."""
-
-Fit = tuple[Quadratic, int]
-"""Keypoints of a frame with what errors of them cost, and the slot of the source that leads."""
+SOURCES_TOGETHER = 24
+"""In one message of a stream of sources: with the one after them, fewer than a library holds."""
 
 
 def fitted_motion(
@@ -34,8 +34,8 @@ def fitted_motion(
     fit: KeypointFit,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Iterator[Fit]:
-    """The keypoints of every frame, fitted to its motion from the sources that will rebuild it. What errors of them
-    cost is next to nothing in frames that are shown as they came. `detected` are the keypoints (n, K, 3) before."""
+    """The unknowns (alignment.py) of every frame, fitted to its motion from the sources that will rebuild it. Errors of
+    them cost nothing in frames that are shown as they came. `detected` are the keypoints (n, K, 3) before."""
     leader, sent, coming = 0, 0, iter(pictures)
     shown = {packet.frame for packet in coded.packets}
     # A file that has grown shorter since the first pass ends with the motion that was found then.
@@ -46,7 +46,7 @@ def fitted_motion(
             decoder.add_source(packet)
         sent = due
         if picture is None or number in shown:
-            yield Quadratic(unknowns(keypoints), np.diag(hold(keypoints.size)) * SHOWN_SHARE), leader
+            yield Quadratic(unknowns(keypoints), np.zeros((keypoints.size, keypoints.size))), leader
         else:
             decoder.prepare()
             found = fit.frame(picture, keypoints, decoder.library.candidates(keypoints), decoder.rebuild)
@@ -57,59 +57,54 @@ def fitted_motion(
         tell((number + 1) / len(detected))
 
 
-def packed_motion(
-    messages: Iterable[Sequence[Fit]], quantiser: Quantiser, most: float = np.inf
-) -> Iterator[MotionPacket]:
-    """The motion quantised, in packets of at most so many bytes a frame."""
-    chooser, first = MotionQuantiser(MotionCoder(load_tables()), quantiser), 0
-    for message in messages:
-        frames, leaders = zip(*message, strict=True)
-        found = chooser.message(frames, leaders, most * len(frames))
-        yield MotionPacket(first, len(frames), None, found.payload, runs_of(found.leaders), found.stride)
+def from_sources(found: Iterable[Fit], decoder: Decoder) -> Iterator[Fit]:
+    """Fits, as the decoder's library is when they are found, in the coordinates of the sources that lead."""
+    for frame, leader in found:
+        if not frame.gram.any():
+            yield Quadratic(np.zeros_like(frame.target), frame.gram), leader
+            continue
+        space = decoder.space(leader)
+        assert space is not None
+        yield Quadratic(space.coordinates(frame.target), space.metric(frame.gram)), leader
+
+
+def together(plan: Plan, most: int) -> int:
+    """How many frames make a message, at most `most`: all their sources have to be in the library at once."""
+    if plan.upfront or len(plan.frames) < 2:
+        return most
+    return min(most, SOURCES_TOGETHER * (plan.frames[1] - plan.frames[0]))
+
+
+def packed_motion(messages: Iterable[Sequence[Fit]], scale: int) -> Iterator[MotionPacket]:
+    """Motion in the coordinates of the sources, quantised."""
+    chooser, first = Chooser(TransformCoder(load_transform_tables()), scale), 0
+    for frames in messages:
+        found = chooser.message(frames)
+        yield MotionPacket(first, len(frames), None, found.payload, found.led, scale=scale)
         first += len(frames)
 
 
 def quantised_motion(
-    found: Iterable[Fit], message_frames: int, most: float, start: float = 1.0, finest: float = 1.0
-) -> tuple[Quantiser, list[MotionPacket]]:
-    """The motion at the finest steps at which it takes at most so many bytes, but for a few per cent; where even the
-    coarsest take more, each message is held to its share. `start` times the usual steps are tried first, `finest` are
-    the finest that are wanted."""
-    leaders: list[int] = []
-
-    def frames() -> Iterator[Quadratic]:
-        for quadratic, leader in found:
-            leaders.append(leader)
-            yield quadratic
-
-    def messages(spool: Spool) -> Iterator[list[Fit]]:
-        first = 0
-        for together in spool.messages(message_frames):
-            yield list(zip(together, leaders[first : first + len(together)], strict=True))
-            first += len(together)
-
-    with Spool(frames()) as spool:
-        tried: dict[float, list[MotionPacket]] = {}
-        coarser = start
+    found: Iterable[Fit], message_frames: int, most: float, start: int = USUAL_SCALE, finest: int = USUAL_SCALE
+) -> list[MotionPacket]:
+    """The motion, in the coordinates of the sources, at the finest scale at which it takes at most so many bytes, but
+    for a few per cent; at the coarsest tried where none does. `start` is tried first, `finest` the finest wanted."""
+    tried: dict[int, list[MotionPacket]] = {}
+    scale = start
+    with Spool(found) as spool:
         for _ in range(ATTEMPTS):
-            tried[coarser] = list(packed_motion(messages(spool), coarsened(coarser)))
-            excess = motion_size(tried[coarser]) / most
+            tried[scale] = list(packed_motion(spool.messages(message_frames), scale))
+            excess = motion_size(tried[scale]) / most
             if abs(excess - 1) <= CLOSE:
                 break
-            coarser = min(max(coarser * excess**STEEPNESS, finest), COARSEST)
-            if coarser in tried:
+            further = scale + 16 * STEEPNESS * math.log2(max(excess, 1e-9))
+            scale = round(min(max(further, finest), SCALES - 1))
+            if scale in tried:
                 break
-        affordable = [coarser for coarser, packets in tried.items() if motion_size(packets) <= most * (1 + CLOSE)]
-        if affordable:
-            return coarsened(min(affordable)), tried[min(affordable)]
-        held = list(packed_motion(messages(spool), coarsened(COARSEST), most / len(leaders)))
-    return coarsened(COARSEST), held
+    affordable = [scale for scale, packets in tried.items() if motion_size(packets) <= most * (1 + CLOSE)]
+    return tried[min(affordable, default=max(tried))]
 
 
 def motion_size(packets: Iterable[MotionPacket]) -> int:
     """Bytes, with what the container adds."""
     return sum(len(packet.to_bytes()) + RECORD_BYTES for packet in packets)
-
-
-def coarsened(times: float) -> Quantiser:
-    return Quantiser(Quantiser.step_xy * times, Quantiser.step_strength * times)

@@ -2,20 +2,21 @@
 
     offset       bytes   what
     0            4       magic 89 49 57 43 ("\\x89IWC")
-    4            2       version, little-endian; this is 3; 2 had a map for a header
+    4            2       version, little-endian; this is 4; 3 had no transformed motion and each
+                         source by itself, 2 a map for a header
     6            4       length H of the header, little-endian, at most 65,536
     10           H       header: a msgpack array, see `Header`
     10 + H       4       CRC-32 of everything before, little-endian
 
 then records until the footer, each
 
-    0            1       A1 source, A2 motion, A3 audio, A4 index
+    0            1       A1 source, A2 motion, A3 audio, A4 index, A5 several sources
     1            1..3    length L of the payload, LEB128
     ..           1       check: the low byte of the CRC-32 of the bytes before (finds the next record after damage)
     ..           L       payload: a packet (packets.py), or the index
     ..           4       CRC-32 of the record so far, little-endian
 
-The index, one before the footer, has for every source and motion record in file order: kind (1 or 2), offset less
+The index, one before the footer, has for every record of sources or motion in file order: kind (1 or 2), offset less
 that of the record before it, and the first frame (motion; 0 for sources) less that of the motion record before it,
 all LEB128. The footer is the offset of the index record (8 bytes, little-endian) and "IWCX". A file without its footer
 was cut: what is there plays, found by walking the records. A record whose checksum is wrong is left out and named.
@@ -24,7 +25,7 @@ was cut: what is there plays, found by walking the records. A record whose check
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -36,11 +37,11 @@ import msgpack
 
 from .errors import FormatError, MediaError, VersionError
 from .models.runtime import MAX_ACTIVE
-from .packets import AudioPacket, MotionPacket, Packet, SourcePacket
+from .packets import AudioPacket, MotionPacket, Packet, SourcePacket, pack_sources, source_groups, unpack_sources
 from .varint import read_varint, write_varint
 
 MAGIC = b"\x89IWC"
-VERSION, OLDEST = 3, 2
+VERSION, OLDEST = 4, 2
 HEADER_FIELDS = (
     "model_id",
     "model_digest",
@@ -57,8 +58,8 @@ HEADER_FIELDS = (
 )
 LARGEST_HEADER = 65_536
 LARGEST_RECORD = (1 << 18) + 64
-_SOURCE, _MOTION, _AUDIO, _INDEX = 0xA1, 0xA2, 0xA3, 0xA4
-_NAMES = {_SOURCE: "source", _MOTION: "motion", _AUDIO: "audio", _INDEX: "index"}
+_SOURCE, _MOTION, _AUDIO, _INDEX, _SOURCES = 0xA1, 0xA2, 0xA3, 0xA4, 0xA5
+_NAMES = {_SOURCE: "source", _MOTION: "motion", _AUDIO: "audio", _INDEX: "index", _SOURCES: "sources"}
 _TAIL = b"IWCX"
 _FOOTER = 12
 _RESYNC_BUDGET = 1 << 26
@@ -87,7 +88,7 @@ class Header:
     step_xy: float
     step_strength: float
     tables: int
-    """Id of the motion coder's tables."""
+    """Id of the motion coder's tables: transform_tables.py, or motion_tables.py where a call was recorded."""
     fps: Fraction
     size: int
     """Pixels a side."""
@@ -208,8 +209,14 @@ class ContainerWriter:
         self._put(head + zlib.crc32(head).to_bytes(4, "little"))
 
     def write_source(self, packet: SourcePacket) -> None:
-        self._index.append((1, self._at, 0))
-        self._record(_SOURCE, packet.to_bytes(), len(packet.payload), "sources")
+        self.write_sources([packet])
+
+    def write_sources(self, packets: Sequence[SourcePacket]) -> None:
+        """In as few records as may be."""
+        for group in source_groups(packets):
+            self._index.append((1, self._at, 0))
+            kind, payload = (_SOURCE, group[0].to_bytes()) if len(group) == 1 else (_SOURCES, pack_sources(group))
+            self._record(kind, payload, sum(len(packet.payload) for packet in group), "sources")
 
     def write_motion(self, packet: MotionPacket) -> None:
         self._index.append((2, self._at, packet.first))
@@ -337,9 +344,7 @@ class ContainerReader:
             return
         for kind, offset, _ in entries:
             if kind == 1 and offset < target:
-                record = self._record_at(offset)
-                if record is not None and isinstance(record[0], SourcePacket):
-                    yield record[0]
+                yield from (packet for packet in self._record_at(offset) if isinstance(packet, SourcePacket))
         yield from self._from_frame(target, frame)
 
     def _from_frame(self, start: int, frame: int) -> Iterator[Packet]:
@@ -400,7 +405,7 @@ class ContainerReader:
             counts[kind] += 1
             if kind != _INDEX:
                 try:
-                    yield _parse(kind, payload)
+                    yield from _parse(kind, payload)
                 except FormatError as error:
                     self._note(f"{_NAMES[kind]} record {counts[kind]} at byte {at}", str(error))
             at = behind
@@ -417,12 +422,13 @@ class ContainerReader:
             return f"{_NAMES[kind]} record {counts[kind]} at byte {at}"
         return f"unknown record at byte {at}"
 
-    def _record_at(self, offset: int) -> tuple[Packet, int] | None:
+    def _record_at(self, offset: int) -> list[Packet]:
+        """Nothing where it is damaged."""
         try:
-            kind, payload, behind = self._raw_record(offset)
-            return (_parse(kind, payload), behind) if kind != _INDEX else None
+            kind, payload, _ = self._raw_record(offset)
+            return _parse(kind, payload) if kind != _INDEX else []
         except FormatError:
-            return None
+            return []
 
     def _raw_record(self, at: int) -> tuple[int, bytes, int]:
         """(kind, payload, offset behind it). Raises FormatError."""
@@ -472,9 +478,11 @@ class ContainerReader:
         return self._file.read(max(0, count))
 
 
-def _parse(kind: int, payload: bytes) -> Packet:
+def _parse(kind: int, payload: bytes) -> list[Packet]:
     if kind == _SOURCE:
-        return SourcePacket.from_bytes(payload)
+        return [SourcePacket.from_bytes(payload)]
+    if kind == _SOURCES:
+        return [*unpack_sources(payload)]
     if kind == _MOTION:
-        return MotionPacket.from_bytes(payload)
-    return AudioPacket.from_bytes(payload)
+        return [MotionPacket.from_bytes(payload)]
+    return [AudioPacket.from_bytes(payload)]

@@ -11,9 +11,12 @@ from .library import ACTIVE, CAPACITY, Library
 from .media import Picture
 from .models.runtime import Runtime, Source
 from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser, coded_frames, filled_in
+from .motion_space import MotionSpace, motion_space
 from .motion_tables import Tables, load_tables
+from .motion_transform import TransformCoder, over_time
 from .packets import MotionPacket, SourcePacket
 from .sources import SourceDecoder
+from .transform_tables import load_transform_tables
 
 MOST_SHOWN = 512
 """Sources that are frames yet to be shown; a motion packet holds at most MOST_FRAMES, and its sources precede it."""
@@ -34,8 +37,8 @@ class Motion:
 
 
 class MotionDecoder:
-    """Motion packets to keypoints, in whatever order they come. The MOST_FRAMES newest frames are kept to predict
-    others from."""
+    """Motion packets that are not transformed to keypoints, in whatever order they come. The MOST_FRAMES newest frames
+    are kept to predict others from."""
 
     def __init__(self, keypoints: int, tables: Tables | None = None) -> None:
         self._keypoints = keypoints
@@ -49,6 +52,8 @@ class MotionDecoder:
 
     def decode(self, packet: MotionPacket, quantiser: Quantiser) -> list[Motion]:
         """The frames of a packet. Raises FormatError, also where the reference is not there or has other steps."""
+        if packet.scale is not None:
+            raise FormatError("A call's motion packet is transformed over time.")
         reference = None
         if packet.reference is not None:
             kept = self._levels.get(packet.reference)
@@ -80,6 +85,8 @@ class Decoder:
         self._runtime = runtime
         self._quantiser = quantiser or Quantiser()
         self._motion = MotionDecoder(runtime.info.keypoints, tables)
+        self._transform = TransformCoder(load_transform_tables())
+        self._spaces: dict[int, tuple[Source, MotionSpace]] = {}
         self._sources = SourceDecoder(runtime.info.size)
         self.library = Library(capacity)
         self._capacity = capacity
@@ -116,8 +123,39 @@ class Decoder:
             keep_newest(self._shown, MOST_SHOWN)
 
     def motion(self, packet: MotionPacket) -> list[Motion]:
-        """Keypoints of the frames in a packet, without pictures. Raises FormatError."""
-        return self._motion.decode(packet, self._quantiser)
+        """Keypoints of the frames in a packet, without pictures; of transformed motion only those of frames whose
+        leading source is there. Raises FormatError."""
+        if packet.scale is None:
+            return self._motion.decode(packet, self._quantiser)
+        found, first = [], packet.first
+        lengths = [run.frames for run in packet.led]
+        levels = self._transform.decode(packet.payload, lengths, 3 * self._runtime.info.keypoints)
+        for run, rows in zip(packet.led, levels, strict=True):
+            numbers = range(first, first + run.frames)
+            found += [
+                Motion(number, keypoints, run.slot)
+                for number, keypoints in zip(numbers, self._moved(run.slot, numbers, rows, packet.scale), strict=False)
+            ]
+            first += run.frames
+        return found
+
+    def _moved(self, slot: int, numbers: range, levels: Levels, scale: int) -> list[NDArray[np.float32]]:
+        """Keypoints of consecutive frames that a source leads; none where it is not there."""
+        if all(number in self._shown for number in numbers):  # the source need not be prepared for this
+            return [np.zeros((self._runtime.info.keypoints, 3), np.float32)] * len(numbers)
+        space = self.space(slot)
+        return [] if space is None else space.keypoints(over_time(levels, scale))
+
+    def space(self, slot: int) -> MotionSpace | None:
+        """In which the motion from a source is coded; None where it is not in the library."""
+        self.prepare()
+        source = self.library.at(slot)
+        if source is None:
+            return None
+        if slot not in self._spaces or self._spaces[slot][0] is not source:
+            self._spaces = {at: kept for at, kept in self._spaces.items() if self.library.at(at) is kept[0]}
+            self._spaces[slot] = source, motion_space(source, self._transform.tables.directions)
+        return self._spaces[slot][1]
 
     def reconstruct(self, keypoints: NDArray[np.float32], leader: int | None = None) -> Picture | None:
         """A picture from keypoints, the source in the slot that leads and the nearest ones; None while there is no

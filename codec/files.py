@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import framing, media
-from .clip_motion import FINEST, fitted_motion, quantised_motion
+from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, quantised_motion, together
 from .container import ContainerReader, ContainerWriter, Header
 from .decoder import Decoder, Frame
 from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
@@ -21,11 +21,12 @@ from .motion import MOST_FRAMES as MOST_TOGETHER
 from .motion import Quantiser
 from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
-from .plans import Coded, before, code, sparse_plan, wanted
+from .plans import Coded, before, code, fitted, sparse_plan, wanted
 from .quality import psnr
 from .ratecontrol import Choice, Stretch, best_active, choose
 from .refinement import KeypointFit, live_fit
 from .selection import Survey, thumbnail
+from .transform_tables import load_transform_tables
 
 AUTO_GAIN_DB = 0.12
 """`--sources auto` stops where one more source brings less than this on average."""
@@ -33,18 +34,24 @@ AUTO_SOURCES_KBPS = 1.5
 """`--sources auto` stops where the sources would cost more than this over the clip."""
 SOURCE_BYTES = 450
 """What a further source costs, roughly; measured in benchmarks."""
+MOST_SOURCE_BYTES = 1550
+"""On average; sources that would take more, full of detail and unlike each other, are coded more coarsely. Three then
+leave room for motion in 5 kbps from ten seconds on."""
 MOST_SOURCES = 32
 LOOKS = (0, 0, 1, 3)
 """For each effort, how often a frame is rebuilt and its keypoints corrected."""
 PRESETS = (4, 1, 1, 0)
 """For each effort, SVT-AV1's where sources are few: 0.1 s each, 0.5 s for 8 % fewer bytes, and 1.4 s for 11 %."""
-MOTION_KBPS = 2.0
-"""Lively motion is quantised more coarsely where it would take more, unless a bitrate is asked for."""
+MOTION_KBPS, VIDEO_KBPS = 2.0, 4.9
+"""Lively motion is quantised more coarsely where it would take more, or all would take more with the sources, unless a
+bitrate is asked for."""
+LEAST_MOTION_KBPS = 1.0
+"""Where the sources take nearly all of it by themselves."""
 CHUNK_S = 2.0
 """Seconds of motion in one record: what seeking starts from, and what a damaged record loses."""
 AUDIO_RECORD_S = 1.0
-HEADER_BYTES = 170
-"""Of the container: header, index and footer, roughly."""
+HEADER_BYTES = 110
+"""Of the container: header and footer, roughly."""
 LONGEST_SILENCE = 3600 * media.AUDIO_RATE
 """Samples of silence that a gap in the sound may be filled with."""
 MOST_FRAMES = 10_000_000
@@ -140,17 +147,17 @@ def encode(
     survey = survey_clip(video, runtime, tell)
     message_frames = min(MOST_TOGETHER, max(1, round(CHUNK_S * video.info.fps)))
     choice = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
-    coded, most = choice.coded, MOTION_KBPS * 125 * len(survey.keypoints) / float(video.info.fps)
-    if rate_is_given(options):
-        most = max(1.0, budget_for(options, video, survey) - coded.size)
+    coded = choice.coded
+    most = motion_budget(coded, options, video, survey)
     decoder = Decoder(runtime, capacity=MOST_SOURCES, active=choice.active)
     # The sources cannot be coded anew after this: other keypoints would be found in them.
     found = fitted_motion(
         video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort), partial(tell, "fitting the motion")
     )
-    finest = FINEST if rate_is_given(options) else 1.0
-    quantiser, motion = quantised_motion(found, message_frames, most, choice.coarser, finest)
-    header = make_header(runtime.info, quantiser, video, len(survey.keypoints), choice.active)
+    finest = FINEST_SCALE if rate_is_given(options) else USUAL_SCALE
+    message_frames = together(coded.plan, message_frames)
+    motion = quantised_motion(from_sources(found, decoder), message_frames, most, choice.scale, finest)
+    header = make_header(runtime.info, video, len(survey.keypoints), choice.active)
     track = open_audio(video, options, len(survey.keypoints))
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
@@ -241,7 +248,11 @@ def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Pr
     else:
         most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
         plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
-    return code(plan, wanted(plan.frames, video.pictures, hold=True), options.size, PRESETS[options.effort])
+    coded = code(plan, wanted(plan.frames, video.pictures, hold=True), options.size, PRESETS[options.effort])
+    most = MOST_SOURCE_BYTES * len(coded.packets)
+    if coded.size <= most:
+        return coded
+    return fitted(plan, video.pictures, options.size, most, PRESETS[options.effort])
 
 
 def fit_for(effort: int) -> KeypointFit:
@@ -258,14 +269,23 @@ def budget_for(options: EncodeOptions, video: _Input, survey: Survey) -> float:
     return options.kbps * 125 * len(survey.keypoints) / float(video.info.fps) - HEADER_BYTES
 
 
-def make_header(info: ModelInfo, quantiser: Quantiser, video: _Input, frames: int, active: int) -> Header:
+def motion_budget(coded: Coded, options: EncodeOptions, video: _Input, survey: Survey) -> float:
+    """Bytes that motion may take."""
+    if rate_is_given(options):
+        return max(1.0, budget_for(options, video, survey) - coded.size)
+    kbps = 125 * len(survey.keypoints) / float(video.info.fps)
+    left = VIDEO_KBPS * kbps - coded.size - HEADER_BYTES
+    return min(max(left, LEAST_MOTION_KBPS * kbps), MOTION_KBPS * kbps)
+
+
+def make_header(info: ModelInfo, video: _Input, frames: int, active: int) -> Header:
     return Header(
         model_id=info.model_id,
         model_digest=info.digest,
         keypoints=info.keypoints,
-        step_xy=quantiser.step_xy,
-        step_strength=quantiser.step_strength,
-        tables=load_tables().id,
+        step_xy=Quantiser.step_xy,
+        step_strength=Quantiser.step_strength,
+        tables=load_transform_tables().id,
         fps=video.info.fps,
         size=info.size,
         frames=frames,
@@ -290,8 +310,7 @@ def write_streams(
 
     for packet in motion:
         due = before(coded.packets, coded.plan, packet.first + packet.count)
-        for source in coded.packets[sent:due]:
-            writer.write_source(source)
+        writer.write_sources(coded.packets[sent:due])
         sent = due
         while track is not None and heard <= packet.first / fps and (record := next(sound, None)):
             writer.write_audio(record)
@@ -380,7 +399,7 @@ class IwcFile:
         self.reader = ContainerReader(path)
         try:
             self.header = self.reader.header
-            self._tables = self._check_tables()
+            self._check_tables()
             self.runtime = runtime or load_runtime_for(self.header.size)
             check_model(self.header, self.runtime.info)
         except BaseException:
@@ -395,17 +414,17 @@ class IwcFile:
     def __exit__(self, *_: object) -> None:
         self.reader.close()
 
-    def _check_tables(self) -> Any:
-        tables = load_tables()
-        if tables.id != self.header.tables:
+    def _check_tables(self) -> None:
+        here = (load_transform_tables().id, load_tables().id)  # of encoded files, and of recorded calls
+        if self.header.tables not in here:
             raise VersionError(
-                f"This file was coded with motion tables {self.header.tables:08x}; this version has {tables.id:08x}."
+                f"This file was coded with motion tables {self.header.tables:08x}; "
+                f"this version has {here[0]:08x} and {here[1]:08x}."
             )
-        return tables
 
     def decoder(self) -> Decoder:
         quantiser = Quantiser(self.header.step_xy, self.header.step_strength)
-        return Decoder(self.runtime, quantiser, self._tables, MOST_SOURCES, self.header.active)
+        return Decoder(self.runtime, quantiser, capacity=MOST_SOURCES, active=self.header.active)
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Rebuilt frames from number `start` on. Frames whose record is damaged are missing; `damage` names them."""

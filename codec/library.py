@@ -73,6 +73,10 @@ class Library:
         sources = self.sources()
         return [sources[rank] for rank in by_pose(sources, keypoints)]
 
+    def at(self, slot: int) -> Source | None:
+        """None where there is nothing in the slot."""
+        return self._sources.get(slot)
+
     def slot(self, source: Source | None) -> int | None:
         """None where it is not in the library."""
         return next((slot for slot, kept in self._sources.items() if kept is source), None)

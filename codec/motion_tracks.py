@@ -1,10 +1,10 @@
-"""Keypoint tracks of real clips, as files send them: what the motion coder's tables are made from.
+"""Keypoint tracks of real clips, as calls send them: what the motion coder's tables are made from.
 
     python -m iwcodec.motion_tracks CLIPS... -o tracks.npz
     python -m iwcodec.motion_tables tracks.npz -o codec/data/motion_tables.npz
 
-Every clip is framed, its sources chosen and its motion fitted and quantised as by `iwcodec encode`, without a bound on
-the rate. Since levels are chosen with the tables at hand, two rounds of both commands settle.
+Every clip is framed, its sources chosen and its motion fitted as by `iwcodec encode`, and quantised as in a call. Since
+levels are chosen with the tables at hand, two rounds of both commands settle.
 """
 
 import sys
@@ -13,22 +13,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .alignment import as_keypoints
 from .clip_motion import fitted_motion
-from .decoder import Decoder
-from .files import CHUNK_S, EncodeOptions, code_sources, fit_for, frame_input, survey_clip
+from .decoder import Decoder, MotionDecoder
+from .encoder import MotionEncoder
+from .files import EncodeOptions, code_sources, fit_for, frame_input, survey_clip
 from .models.runtime import Runtime, load_runtime
-from .motion import MotionCoder, Quantiser
-from .motion_rdo import MotionQuantiser
-from .motion_tables import load_tables
+from .motion import Quantiser
 from .selection import Survey
 
 FRAMES = 100
 """Frames taken of a clip."""
+MESSAGE_FRAMES = 50
 
 
 def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> list[NDArray[np.float32]]:
-    """Keypoints (m, K, 3) of the coded frames of each message of the beginning of a clip, on the quantiser's grid.
-    Raises CodecError."""
+    """Keypoints (MESSAGE_FRAMES, K, 3) of each message of the beginning of a clip, on the quantiser's grid. Raises
+    CodecError."""
 
     def tell(name: str, share: float) -> None:
         pass
@@ -36,14 +37,14 @@ def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> list[NDArray[
     video = frame_input(clip, options, tell)
     survey = survey_clip(video, runtime, tell)
     survey = Survey(survey.thumbnails[:FRAMES], survey.keypoints[:FRAMES])
-    message_frames = max(1, round(CHUNK_S * video.info.fps))
     coded = code_sources(video, survey, options, tell)
-    decoder = Decoder(runtime, active=len(coded.packets))
-    found = list(fitted_motion(video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort)))
-    chooser, tracks = MotionQuantiser(MotionCoder(load_tables()), Quantiser()), []
-    for first in range(0, len(found), message_frames):
-        frames, leaders = zip(*found[first : first + message_frames], strict=True)
-        tracks.append(Quantiser().dequantise(chooser.message(frames, leaders).levels))
+    sources = Decoder(runtime, active=len(coded.packets))
+    encoder, decoder, tracks = MotionEncoder(), MotionDecoder(runtime.info.keypoints), []
+    for frame, leader in fitted_motion(video.pictures(), survey.keypoints, coded, sources, fit_for(options.effort)):
+        number = encoder.push(as_keypoints(frame.target), leader, frame.gram if frame.gram.any() else None)
+        if number % MESSAGE_FRAMES == MESSAGE_FRAMES - 1:
+            packet = encoder.pack(number + 1 - MESSAGE_FRAMES, MESSAGE_FRAMES)
+            tracks.append(np.stack([motion.keypoints for motion in decoder.decode(packet, Quantiser())]))
     return tracks
 
 

@@ -6,16 +6,25 @@ Numbers are unsigned LEB128 varints (varint.py). The length of a packet is known
              frame + 1                              number of the frame that it is, which is shown as it came; 0: none
              payload                                one AV1 unit (sources.py)
 
+    sources  slot                                   of the first; each other takes the next one
+             count - 2                              0..6
+             frame, ...                             of the first; then of each how many frames after the one before,
+                                                    twice, or twice as many before it, less 1
+             length, ...                            of every payload but the last, which has the rest
+             payloads                               AV1 units, one behind the other
+
     motion   first                                  number of the first frame
              count - 1                              0..255
              flags                                  bit 0: coded against a reference frame; bit 1: the source that
-                                                    leads is named; bit 2: not every frame is coded; others must be 0
+                                                    leads is named; bit 2: not every frame is coded; bit 3: transformed
+                                                    over time, with bit 1 alone; others must be 0
              first - reference                      only with bit 0: how many frames back, 1..4096
              runs - 1, slot, (frames, slot), ...    only with bit 1: which source leads, for how many frames; the last
                                                     run has the rest. Without it, the nearest in pose leads
              stride - 2                             only with bit 2: of so many frames one is coded, from the first on,
                                                     and the last; those between lie between them (motion.py)
-             payload                                range-coded levels (motion.py)
+             scale                                  only with bit 3: 0..255, of the levels (motion_transform.py)
+             payload                                range-coded levels (motion.py, or motion_transform.py with bit 3)
 
     audio    first                                  number of the first sample, at 48 kHz, pre-skip included; what
                                                     lies between the packets of a file is silence
@@ -25,7 +34,7 @@ Numbers are unsigned LEB128 varints (varint.py). The length of a packet is known
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .errors import FormatError
@@ -41,7 +50,8 @@ LARGEST_SAMPLE = (1 << 48) - 1
 MOST_OPUS = 256
 LARGEST_OPUS = 1275 * 3 + 7
 """Bytes of an Opus packet of up to 60 ms (RFC 6716, section 3.2)."""
-_REFERENCE, _LED, _STRIDED = 1, 2, 4
+_REFERENCE, _LED, _STRIDED, _TRANSFORMED = 1, 2, 4, 8
+LARGEST_SCALE = 255
 MOST_STRIDE = 32
 
 
@@ -60,6 +70,68 @@ class SourcePacket:
         slot, at = read_varint(data, 0, LARGEST_SLOT)
         frame, at = read_varint(data, at, LARGEST_FRAME)
         return SourcePacket(slot, _rest(data, at, LARGEST_PAYLOAD), frame - 1 if frame else None)
+
+
+MOST_TOGETHER = 8
+"""Sources in one packet of several: as many are lost together."""
+
+
+def source_groups(packets: Sequence[SourcePacket]) -> Iterator[list[SourcePacket]]:
+    """Sources, in order, that can share a packet. The first one stands alone, for the others build on it."""
+    group: list[SourcePacket] = []
+    for packet in packets:
+        if group and not _joins(group, packet):
+            yield group
+            group = []
+        group.append(packet)
+    if group:
+        yield group
+
+
+def _joins(group: list[SourcePacket], packet: SourcePacket) -> bool:
+    follows = group[0].slot > 0 and packet.slot == group[-1].slot + 1 < LARGEST_SLOT - MOST_TOGETHER
+    known = packet.frame is not None and group[-1].frame is not None
+    size = sum(len(one.payload) for one in group) + len(packet.payload)
+    return follows and known and len(group) < MOST_TOGETHER and size <= LARGEST_PAYLOAD
+
+
+def pack_sources(group: Sequence[SourcePacket]) -> bytes:
+    """Two or more of a group -> bytes."""
+    frames = [packet.frame or 0 for packet in group]
+    steps = [after - before for before, after in itertools.pairwise(frames)]
+    numbers = [group[0].slot, len(group) - 2, frames[0], *(2 * step if step >= 0 else -2 * step - 1 for step in steps)]
+    numbers += [len(packet.payload) for packet in group[:-1]]
+    return b"".join([*map(write_varint, numbers), *(packet.payload for packet in group)])
+
+
+def unpack_sources(data: bytes) -> list[SourcePacket]:
+    """Inverse of `pack_sources`. Raises FormatError."""
+    slot, at = read_varint(data, 0, LARGEST_SLOT - MOST_TOGETHER)
+    more, at = read_varint(data, at, MOST_TOGETHER - 2)
+    frame, at = read_varint(data, at, LARGEST_FRAME)
+    frames = [frame]
+    for _ in range(more + 1):
+        twice, at = read_varint(data, at, 2 * LARGEST_FRAME)
+        frames.append(frames[-1] + (-(twice + 1) // 2 if twice % 2 else twice // 2))
+    if not 0 <= min(frames) <= max(frames) <= LARGEST_FRAME:
+        raise FormatError("A source is a frame of an impossible number.")
+    return [
+        SourcePacket(slot + n, payload, number)
+        for n, (number, payload) in enumerate(zip(frames, _payloads(data, at, more + 1, LARGEST_PAYLOAD), strict=True))
+    ]
+
+
+def _payloads(data: bytes, at: int, counted: int, largest: int) -> list[bytes]:
+    """So many payloads whose lengths come first, and one that has the rest. Raises FormatError."""
+    lengths = []
+    for _ in range(counted):
+        length, at = read_varint(data, at, largest)
+        lengths.append(length)
+    lengths.append(len(data) - at - sum(lengths))
+    if not 0 < lengths[-1] <= largest or 0 in lengths:
+        raise FormatError("The lengths in a packet do not add up.")
+    starts = itertools.accumulate(lengths, initial=at)
+    return [data[start : start + length] for start, length in zip(starts, lengths, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -83,9 +155,12 @@ class MotionPacket:
     stride: int = 1
     """Of so many frames one is coded, from the first on, and the last."""
 
+    scale: int | None = None
+    """Of transformed motion, which stands alone, names the sources that lead, and codes every frame."""
+
     def to_bytes(self) -> bytes:
         flags = (0 if self.reference is None else _REFERENCE) | (_LED if self.led else 0)
-        flags |= _STRIDED if self.stride > 1 else 0
+        flags |= (_STRIDED if self.stride > 1 else 0) | (0 if self.scale is None else _TRANSFORMED)
         head = write_varint(self.first) + write_varint(self.count - 1) + write_varint(flags)
         if self.reference is not None:
             head += write_varint(self.first - self.reference)
@@ -95,6 +170,8 @@ class MotionPacket:
                 head += write_varint(run.frames) + write_varint(following.slot)
         if self.stride > 1:
             head += write_varint(self.stride - 2)
+        if self.scale is not None:
+            head += write_varint(self.scale)
         return head + self.payload
 
     def leaders(self) -> list[int | None]:
@@ -106,7 +183,9 @@ class MotionPacket:
         """Raises FormatError."""
         first, at = read_varint(data, 0, LARGEST_FRAME)
         count, at = read_varint(data, at, MOST_FRAMES - 1)
-        flags, at = read_varint(data, at, _REFERENCE | _LED | _STRIDED)
+        flags, at = read_varint(data, at, _REFERENCE | _LED | _STRIDED | _TRANSFORMED)
+        if flags & _TRANSFORMED and flags != _TRANSFORMED | _LED:
+            raise FormatError("A motion packet is transformed and coded otherwise at once.")
         reference = None
         if flags & _REFERENCE:
             back, at = read_varint(data, at, MOST_BACK)
@@ -120,7 +199,10 @@ class MotionPacket:
         if flags & _STRIDED:
             more, at = read_varint(data, at, MOST_STRIDE - 2)
             stride = more + 2
-        return MotionPacket(first, count + 1, reference, _rest(data, at, LARGEST_PAYLOAD), led, stride)
+        scale = None
+        if flags & _TRANSFORMED:
+            scale, at = read_varint(data, at, LARGEST_SCALE)
+        return MotionPacket(first, count + 1, reference, _rest(data, at, LARGEST_PAYLOAD), led, stride, scale)
 
 
 def runs_of(slots: Sequence[int | None]) -> tuple[Run, ...]:
@@ -158,18 +240,7 @@ class AudioPacket:
         """Raises FormatError."""
         first, at = read_varint(data, 0, LARGEST_SAMPLE)
         count, at = read_varint(data, at, MOST_OPUS - 1)
-        lengths = []
-        for _ in range(count):
-            length, at = read_varint(data, at, LARGEST_OPUS)
-            lengths.append(length)
-        last = len(data) - at - sum(lengths)
-        if not 0 < last <= LARGEST_OPUS or 0 in lengths:
-            raise FormatError("The lengths in an audio packet do not add up.")
-        packets = []
-        for length in (*lengths, last):
-            packets.append(data[at : at + length])
-            at += length
-        return AudioPacket(first, tuple(packets))
+        return AudioPacket(first, tuple(_payloads(data, at, count, LARGEST_OPUS)))
 
 
 Packet = SourcePacket | MotionPacket | AudioPacket

@@ -12,17 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .clip_motion import COARSEST, FINEST, Fit, coarsened, fitted_motion, motion_size, packed_motion
-from .decoder import Decoder, Motion, MotionDecoder
+from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, motion_size, packed_motion, together
+from .decoder import Decoder
 from .library import ACTIVE, CAPACITY
-from .models.runtime import Keypoints, Runtime
-from .motion import Quantiser
+from .models.runtime import Runtime
 from .packets import MotionPacket, SourcePacket
 from .plans import (
     CLOSE,
     CRF,
     PRESET,
-    RECORD_BYTES,
+    TOGETHER_BYTES,
     Coded,
     Pictures,
     Plan,
@@ -38,7 +37,7 @@ from .plans import (
 from .quality import psnr
 from .refinement import live_fit
 from .selection import Survey, choose_sources
-from .sources import SourceDecoder
+from .transform_rdo import Fit
 
 NUMBERS = (1, 2, 4, 8, 16, 32)
 """Sources that are sent before everything else."""
@@ -55,15 +54,15 @@ JUDGES = 24
 NO_WORSE_DB = 0.02
 """Of fewer sources in attention: they are quicker."""
 USUAL_KBPS = 4.0
-"""Motion is tried first at the usual steps here, and more finely where more may be spent."""
+"""Motion is tried first at the usual scale here, and more finely where more may be spent."""
 OVERSPENT = 1000.0
 """Counted against what cannot be had, for each time of the budget that it takes."""
 USUAL_MOTION, LEAST_MOTION = 0.35, 0.1
 """Share of a budget that motion takes, until it is known; and at least, where not every frame is a source."""
 START = 2
 """Index of the option that is tried first."""
-COARSER = tuple(np.geomspace(FINEST, COARSEST, 8).tolist())
-"""Steps of the motion's quantiser that are tried, times the usual ones."""
+SCALES = tuple(range(FINEST_SCALE, 111, 8))
+"""Of the motion's levels, that are tried."""
 
 Tell = Callable[[str, float], None]
 
@@ -73,8 +72,8 @@ class Choice:
     coded: Coded
     active: int
     """Sources that enter attention for a frame: fewer are sharper where each is near enough by itself."""
-    coarser: float = 1.0
-    """Times the usual steps of the motion's quantiser."""
+    scale: int = USUAL_SCALE
+    """Of the motion's levels."""
     moving: float = 0.0
     """Bytes that the motion should take then, where a budget has to be divided."""
 
@@ -86,7 +85,7 @@ class _Trial:
     quality: float
     """Mean PSNR that is expected of the clip."""
     choice: Choice
-    motion: list[Motion]
+    motion: list[MotionPacket]
     """Of the stretch."""
 
 
@@ -112,20 +111,21 @@ class Stretch:
         return len(self.pictures) / self.count
 
     def fits(self, coded: Coded) -> list[Fit]:
-        """The motion, as it would be fitted to these sources."""
+        """The motion, as it would be fitted to these sources, in their coordinates."""
         decoder = Decoder(self.runtime, capacity=CAPACITY)
-        return list(fitted_motion(self.pictures, self.detected, self.here(coded), decoder, live_fit()))
+        found = fitted_motion(self.pictures, self.detected, self.here(coded), decoder, live_fit())
+        return list(from_sources(found, decoder))
 
-    def motion(self, fits: Sequence[Fit], quantiser: Quantiser) -> list[MotionPacket]:
-        starts = range(0, len(fits), self.message_frames)
-        return list(packed_motion((fits[first : first + self.message_frames] for first in starts), quantiser))
+    def motion(self, plan: Plan, fits: Sequence[Fit], scale: int) -> list[MotionPacket]:
+        length = together(plan, self.message_frames)
+        return list(packed_motion((fits[first : first + length] for first in range(0, len(fits), length)), scale))
 
-    def best_active(self, coded: Coded, motion: Sequence[Motion]) -> int:
+    def best_active(self, coded: Coded, motion: Sequence[MotionPacket]) -> int:
         """How many sources should enter attention for a frame: fewer are quicker, and mostly no worse."""
         quality = self.qualities(coded, motion, range(1, min(ACTIVE, len(coded.packets)) + 1))
         return min(count for count in quality if quality[count] > max(quality.values()) - NO_WORSE_DB)
 
-    def qualities(self, coded: Coded, motion: Sequence[Motion], tried: Sequence[int]) -> dict[int, float]:
+    def qualities(self, coded: Coded, motion: Sequence[MotionPacket], tried: Sequence[int]) -> dict[int, float]:
         """Mean PSNR expected of the clip, by the number of sources in attention."""
         shown = len(coded.plan.frames) / self.count
         rebuilt = list(self._judged(self.here(coded), motion, tried))
@@ -134,20 +134,21 @@ class Stretch:
             count: float(shown * coded.shown_db + (1 - shown) * mean) for count, mean in zip(tried, means, strict=True)
         }
 
-    def _judged(self, coded: Coded, motion: Sequence[Motion], tried: Sequence[int]) -> Iterator[list[float]]:
+    def _judged(self, coded: Coded, motion: Sequence[MotionPacket], tried: Sequence[int]) -> Iterator[list[float]]:
         """Of some frames that are not sources: PSNR with so many sources in attention."""
         shown = {packet.frame for packet in coded.packets}
-        judges = [int(number) for number in self._judges if number not in shown][:JUDGES]
+        judges = set([int(number) for number in self._judges if number not in shown][:JUDGES])
         decoder, sent = Decoder(self.runtime, capacity=CAPACITY, active=max(tried)), 0
-        for number in sorted(judges):
-            due = before(coded.packets, coded.plan, number + 1)
+        for message in motion:
+            due = before(coded.packets, coded.plan, message.first + message.count)
             for packet in coded.packets[sent:due]:
                 decoder.add_source(packet)
             sent = due
-            keypoints = motion[number].keypoints
-            near = decoder.nearest(keypoints, motion[number].leader)
-            pictures = [self.runtime.reconstruct(keypoints, near[:count]) for count in tried]
-            yield [psnr(picture, self.pictures[number]) for picture in pictures]
+            for frame in decoder.motion(message):
+                if frame.number in judges:
+                    near = decoder.nearest(frame.keypoints, frame.leader)
+                    pictures = [self.runtime.reconstruct(frame.keypoints, near[:count]) for count in tried]
+                    yield [psnr(picture, self.pictures[frame.number]) for picture in pictures]
 
     def here(self, coded: Coded) -> Coded:
         """The same sources, their frames counted as here."""
@@ -168,16 +169,9 @@ def spread(count: int, length: int) -> list[int]:
     return [frame for start in starts for frame in range(start, start + length)]
 
 
-def moved(packets: Sequence[MotionPacket], runtime: Runtime, quantiser: Quantiser) -> Iterator[Motion]:
-    decoder = MotionDecoder(runtime.info.keypoints)
-    for packet in packets:
-        yield from decoder.decode(packet, quantiser)
-
-
 def best_active(coded: Coded, stretch: Stretch) -> int:
     """How many sources should enter attention for a frame, at the usual quantisation of motion."""
-    packets = stretch.motion(stretch.fits(coded), Quantiser())
-    return stretch.best_active(coded, list(moved(packets, stretch.runtime, Quantiser())))
+    return stretch.best_active(coded, stretch.motion(coded.plan, stretch.fits(coded), USUAL_SCALE))
 
 
 def choose(
@@ -193,7 +187,7 @@ def choose(
     """What rebuilds the clip best within the budget of bytes for sources and motion, which is so many kbps; the
     cheapest there is where the budget is too small."""
     trials = Trials(survey, pictures, runtime, budget, message_frames)
-    start = nearest_step((USUAL_KBPS / kbps) ** 0.5 if kbps > USUAL_KBPS else 1.0)
+    start = nearest_scale(USUAL_SCALE - 8 * math.log2(max(1.0, kbps / USUAL_KBPS)))
     richest, usual = trials.richest(worst_crf(runtime.info.size)), trials.richest(CRF)
     found: dict[int, _Trial] = {}
 
@@ -201,7 +195,7 @@ def choose(
         if option not in found:
             tell("choosing sources", min(1.0, len(found) / 6))
             near = min(found, key=lambda other: abs(other - option), default=None)
-            begin = start if near is None else COARSER.index(found[near].choice.coarser)
+            begin = start if near is None else SCALES.index(found[near].choice.scale)
             found[option] = trials.best(option, begin)
         return found[option].quality
 
@@ -213,8 +207,9 @@ def choose(
     return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, preset))
 
 
-def nearest_step(coarser: float) -> int:
-    return min(range(len(COARSER)), key=lambda i: abs(math.log(COARSER[i] / coarser)))
+def nearest_scale(scale: float) -> int:
+    """Its index in SCALES."""
+    return min(range(len(SCALES)), key=lambda i: abs(SCALES[i] - scale))
 
 
 class Trials:
@@ -245,7 +240,7 @@ class Trials:
         return low
 
     def best(self, option: int, start: int) -> _Trial:
-        """The best of an option, with motion as coarse as pays; looked for from the start-th of COARSER on."""
+        """The best of an option, with motion as coarse as pays; looked for from the start-th of SCALES on."""
         plan = self._affordable(self.options[option], self._budget * (1 - USUAL_MOTION))
         coded = self._code(plan)
         fits = self._stretch.fits(coded)
@@ -253,34 +248,27 @@ class Trials:
 
         def value(step: int) -> float:
             if step not in found:
-                found[step] = self._tried(coded, fits, COARSER[step])
+                found[step] = self._tried(coded, fits, SCALES[step])
             return found[step].quality
 
-        return found[climb(value, len(COARSER), start)]
+        return found[climb(value, len(SCALES), start)]
 
     def active(self, trial: _Trial) -> Choice:
         """With the number of sources in attention that suits it best."""
         return replace(trial.choice, active=self._stretch.best_active(trial.choice.coded, trial.motion))
 
-    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], coarser: float) -> _Trial:
-        quantiser = coarsened(coarser)
-        packets = self._stretch.motion(fits, quantiser)
-        moving = motion_size(packets) / self._stretch.share
+    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], scale: int) -> _Trial:
+        """Motion is coded in the coordinates of the sources (motion_space.py): those of the same sources, coded at
+        another quality, differ little."""
+        motion = self._stretch.motion(fitted_to.plan, fits, scale)
+        moving = motion_size(motion) / self._stretch.share
         left = max(1.0, self._budget - moving)
         plan = self._affordable(fitted_to.plan, left)
         coded = self._code(plan)
-        motion, active = list(moved(packets, self._runtime, quantiser)), min(ACTIVE, len(coded.packets))
-        choice = Choice(coded, active, coarser, moving)
+        choice = Choice(coded, min(ACTIVE, len(coded.packets)), scale, moving)
         if self._cost(plan) > left * (1 + CLOSE):
             return _Trial(-OVERSPENT * (self._cost(plan) + moving) / self._budget, choice, motion)
-        if coded is not fitted_to:
-            motion = rebased(motion, self._own_keypoints(fitted_to), self._own_keypoints(coded))
-        return _Trial(self._stretch.qualities(coded, motion, [active])[active], choice, motion)
-
-    def _own_keypoints(self, coded: Coded) -> list[Keypoints]:
-        """Of the sources, as receivers have them."""
-        decoder = SourceDecoder(self._size)
-        return [self._runtime.detect(decoder.add(packet.payload)) for packet in coded.packets]
+        return _Trial(self._stretch.qualities(coded, motion, [choice.active])[choice.active], choice, motion)
 
     def _affordable(self, plan: Plan, left: float) -> Plan:
         """The plan at about the quality that spends what is left, and no more where that can be had."""
@@ -296,7 +284,7 @@ class Trials:
         if plan.upfront:
             return coded.size / QUICK_MORE
         # Where a piece begins, a source is dearer than if those between were there.
-        sizes = [len(packet.to_bytes()) + RECORD_BYTES for packet in coded.packets]
+        sizes = [len(packet.payload) + TOGETHER_BYTES for packet in coded.packets]
         frames = [packet.frame or 0 for packet in coded.packets]
         step = frames[1] - frames[0]
         further = [size for a, b, size in zip(frames, frames[1:], sizes[1:], strict=False) if b - a == step]
@@ -313,13 +301,6 @@ class Trials:
                 found = ((frame, picture) for frame, picture in pairs if frame in asked)
             self._coded[plan] = code(plan, found, self._size, QUICK_PRESET)
         return self._coded[plan]
-
-
-def rebased(motion: Sequence[Motion], before: Sequence[Keypoints], after: Sequence[Keypoints]) -> list[Motion]:
-    """Motion fitted to sources, for the same sources coded otherwise, in which other keypoints are found: where cells
-    go depends on how far the keypoints are from the source's own (refinement.py)."""
-    shifts = [new - old for old, new in zip(before, after, strict=True)]
-    return [replace(frame, keypoints=frame.keypoints + shifts[frame.leader or 0]) for frame in motion]
 
 
 def climb(value: Callable[[int], float], count: int, start: int) -> int:

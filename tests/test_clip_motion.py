@@ -3,47 +3,54 @@
 import numpy as np
 import pytest
 from circling import COUNT, PICTURES, SURVEY
-from iwcodec.alignment import hold, unknowns
-from iwcodec.clip_motion import COARSEST, SHOWN_SHARE, Fit, coarsened, fitted_motion, motion_size, quantised_motion
+from iwcodec.clip_motion import (
+    FINEST_SCALE,
+    SOURCES_TOGETHER,
+    USUAL_SCALE,
+    fitted_motion,
+    from_sources,
+    motion_size,
+    quantised_motion,
+    together,
+)
 from iwcodec.decoder import Decoder
-from iwcodec.motion import Quantiser
+from iwcodec.library import CAPACITY
 from iwcodec.motion_rdo import Quadratic
-from iwcodec.plans import CLOSE, code, dense_plan, sparse_plan, wanted
+from iwcodec.plans import CLOSE, Plan, code, dense_plan, sparse_plan, wanted
 from iwcodec.refinement import live_fit
+from iwcodec.transform_rdo import Fit
 from stub_runtime import SIZE, StubRuntime
 
 MESSAGE = 30
 
 
-def fits(keypoints: np.ndarray) -> list[Fit]:
-    return [(Quadratic(unknowns(row), np.diag(hold(row.size)) * 1e5), 0) for row in keypoints]
+def fits(rows: np.ndarray) -> list[Fit]:
+    return [(Quadratic(row, np.eye(60)), 0) for row in rows]
 
 
 def wild() -> list[Fit]:
-    shape = (60, *SURVEY.keypoints.shape[1:])
-    return fits(np.random.default_rng(0).uniform(0.1, 0.9, shape).astype(np.float32))
+    return fits(np.random.default_rng(0).normal(size=(60, 60)) * np.geomspace(20, 0.2, 60))
 
 
 def test_still_motion_takes_the_usual_steps():
-    quantiser, packets = quantised_motion(fits(np.tile(SURVEY.keypoints[:1], (60, 1, 1))), MESSAGE, 10_000)
-    assert quantiser == Quantiser()
+    packets = quantised_motion(fits(np.ones((60, 60))), MESSAGE, 10_000)
+    assert {packet.scale for packet in packets} == {USUAL_SCALE}
     assert [(packet.first, packet.count) for packet in packets] == [(0, MESSAGE), (MESSAGE, MESSAGE)]
 
 
 def test_steps_fit_the_bound():
-    usual = motion_size(quantised_motion(wild(), MESSAGE, np.inf)[1])
-    quantiser, packets = quantised_motion(wild(), MESSAGE, 0.8 * usual)
-    assert Quantiser.step_xy < quantiser.step_xy < coarsened(COARSEST).step_xy
+    usual = motion_size(quantised_motion(wild(), MESSAGE, np.inf))
+    packets = quantised_motion(wild(), MESSAGE, 0.8 * usual)
+    assert packets[0].scale > USUAL_SCALE
     assert 0.6 * usual < motion_size(packets) <= 0.8 * usual * (1 + CLOSE)
-    finer, packets = quantised_motion(wild(), MESSAGE, 1.2 * usual, finest=0.35)
-    assert finer.step_xy < Quantiser.step_xy
+    packets = quantised_motion(wild(), MESSAGE, 1.2 * usual, finest=FINEST_SCALE)
+    assert FINEST_SCALE < packets[0].scale < USUAL_SCALE
     assert usual < motion_size(packets) <= 1.2 * usual * (1 + CLOSE)
 
 
-def test_where_no_steps_are_coarse_enough_messages_are_held_to_their_share():
-    quantiser, coarsest = quantised_motion(wild(), MESSAGE, 1.0, start=COARSEST)
-    assert quantiser == coarsened(COARSEST)
-    assert motion_size(coarsest) < motion_size(quantised_motion(wild(), MESSAGE, np.inf, COARSEST, COARSEST)[1])
+def test_a_bound_that_nothing_keeps_gives_the_least_there_is():
+    packets = quantised_motion(wild(), MESSAGE, 1.0)
+    assert max(len(packet.payload) for packet in packets) <= 4
 
 
 @pytest.mark.parametrize("upfront", [True, False])
@@ -51,8 +58,39 @@ def test_frames_that_are_sources_need_no_motion(upfront: bool):
     plan = sparse_plan(SURVEY, 3) if upfront else dense_plan(COUNT, 30)
     coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=upfront), SIZE)
     decoder = Decoder(StubRuntime())
-    found = list(fitted_motion(PICTURES, SURVEY.keypoints, coded, decoder, live_fit()))
+    found = list(from_sources(fitted_motion(PICTURES, SURVEY.keypoints, coded, decoder, live_fit()), decoder))
     assert len(found) == COUNT
-    free = np.diag(hold(SURVEY.keypoints[0].size)) * SHOWN_SHARE
-    assert {n for n, (frame, _) in enumerate(found) if np.array_equal(frame.gram, free)} == set(plan.frames)
+    assert {n for n, (frame, _) in enumerate(found) if not frame.gram.any()} == set(plan.frames)
     assert {leader for _, leader in found} <= {packet.slot for packet in coded.packets}
+
+
+def test_what_is_packed_is_what_was_fitted():
+    """But for what quantising loses: through packets, and a decoder of its own."""
+    plan = sparse_plan(SURVEY, 2)
+    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=True), SIZE)
+    decoder = Decoder(StubRuntime())
+    raw = list(fitted_motion(PICTURES, SURVEY.keypoints, coded, decoder, live_fit()))
+    packets = quantised_motion(from_sources(iter(raw), decoder), MESSAGE, np.inf, FINEST_SCALE, FINEST_SCALE)
+    receiver = Decoder(StubRuntime())
+    for packet in coded.packets:
+        receiver.add_source(packet)
+    decoded = [motion for packet in packets for motion in receiver.motion(packet)]
+    assert [motion.number for motion in decoded] == list(range(COUNT))
+    for motion, (frame, leader) in zip(decoded, raw, strict=True):
+        assert motion.leader == leader
+        if frame.gram.any():
+            assert frame.of(motion.keypoints.T.reshape(-1)) < 1.0
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 16])
+@pytest.mark.parametrize("most", [1, 50, 120, 240])
+def test_the_sources_of_a_message_are_all_there(stride: int, most: int):
+    plan = dense_plan(1000, stride)
+    length = together(plan, most)
+    assert 1 <= length <= most
+    assert -(-length // stride) + 1 <= SOURCES_TOGETHER + 1 < CAPACITY
+
+
+def test_messages_of_few_sources_are_as_long_as_may_be():
+    assert together(sparse_plan(SURVEY, 3), 100) == 100
+    assert together(Plan((0,), 57, False), 100) == 100

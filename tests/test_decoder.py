@@ -1,5 +1,7 @@
 """Decoder: sources that are frames are shown as they came, the others are rebuilt."""
 
+from typing import NoReturn
+
 import numpy as np
 import pytest
 from iwcodec.decoder import MOST_SHOWN, Decoder, Motion, MotionDecoder
@@ -8,8 +10,10 @@ from iwcodec.errors import FormatError
 from iwcodec.library import CAPACITY
 from iwcodec.motion import MotionCoder, Quantiser
 from iwcodec.motion_tables import load_tables
-from iwcodec.packets import MotionPacket, SourcePacket, runs_of
+from iwcodec.motion_transform import TransformCoder, over_time
+from iwcodec.packets import MotionPacket, Run, SourcePacket, runs_of
 from iwcodec.sources import SourceDecoder
+from iwcodec.transform_tables import load_transform_tables
 from stub_runtime import StubRuntime, picture
 
 LEVELS = (60, 90, 120, 150)
@@ -75,3 +79,70 @@ def test_the_source_that_leads_comes_first():
     assert decoder.library.slot(by_pose[0]) == 0
     assert [decoder.library.slot(source) for source in led] == [3, 0, 1]
     assert decoder.nearest(keypoints, 9) == by_pose  # not there
+
+
+SCALE = 70
+
+
+def transformed(led: tuple[Run, ...], seed: int = 0) -> tuple[MotionPacket, list[np.ndarray]]:
+    """A packet of runs, and their levels."""
+    rng = np.random.default_rng(seed)
+    levels = [rng.integers(-2, 3, (run.frames, 60)).astype(np.int32) for run in led]
+    payload = TransformCoder(load_transform_tables()).encode(levels)
+    return MotionPacket(10, sum(run.frames for run in led), None, payload, led, scale=SCALE), levels
+
+
+def with_sources(count: int) -> Decoder:
+    encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(StubRuntime())
+    for level in LEVELS[:count]:
+        decoder.add_source(encoder.add_source(picture(level)))
+    return decoder
+
+
+def test_transformed_motion_moves_the_sources_that_lead():
+    decoder = with_sources(2)
+    packet, levels = transformed((Run(1, 4), Run(0, 3)))
+    found = decoder.motion(packet)
+    assert [motion.number for motion in found] == list(range(10, 17))
+    assert [motion.leader for motion in found] == [1] * 4 + [0] * 3
+    for run, rows, first in zip(packet.led, levels, (0, 4), strict=True):
+        space = decoder.space(run.slot)
+        assert space is not None
+        wanted = space.keypoints(over_time(rows, SCALE))
+        np.testing.assert_array_equal([motion.keypoints for motion in found[first : first + run.frames]], wanted)
+
+
+def test_frames_whose_source_is_missing_are_left_out():
+    packet, _ = transformed((Run(1, 4), Run(0, 3)))
+    found = with_sources(1).motion(packet)
+    assert [motion.number for motion in found] == [14, 15, 16]
+    assert with_sources(0).motion(packet) == []
+
+
+def test_a_source_that_replaces_another_has_a_space_of_its_own():
+    decoder = with_sources(1)
+    first = decoder.space(0)
+    encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
+    decoder.add_source(encoder.add_source(picture(LEVELS[3])))
+    second = decoder.space(0)
+    assert first is not None
+    assert second is not None
+    assert not np.array_equal(first.own, second.own)
+    assert decoder.space(0) is second
+
+
+def test_sources_that_are_all_there_is_to_show_are_not_prepared():
+    class Unprepared(StubRuntime):
+        def prepare(self, picture: np.ndarray) -> NoReturn:
+            raise AssertionError("this takes 40 ms")
+
+    encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(Unprepared())
+    for n in range(3):
+        decoder.add_source(encoder.add_source(picture(LEVELS[n]), frame=10 + n))
+    packet, _ = transformed((Run(0, 1), Run(1, 2)))
+    assert [frame.number for frame in decoder.push(packet)] == [10, 11, 12]
+
+
+def test_calls_have_no_transformed_motion():
+    with pytest.raises(FormatError):
+        MotionDecoder(20).decode(transformed((Run(0, 2),))[0], Quantiser())

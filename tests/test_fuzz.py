@@ -9,9 +9,11 @@ from iwcodec.container import ContainerReader
 from iwcodec.errors import CodecError
 from iwcodec.motion import MotionCoder
 from iwcodec.motion_tables import load_tables
-from iwcodec.packets import AudioPacket, MotionPacket, SourcePacket
+from iwcodec.motion_transform import TransformCoder
+from iwcodec.packets import AudioPacket, MotionPacket, Run, SourcePacket, pack_sources, unpack_sources
+from iwcodec.transform_tables import load_transform_tables
 
-GOLDEN = (Path(__file__).parent / "golden" / "version3.iwc").read_bytes()
+GOLDEN = (Path(__file__).parent / "golden" / "version4.iwc").read_bytes()
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
@@ -51,13 +53,16 @@ def test_packets():
     seeds = [
         SourcePacket(3, b"abc").to_bytes(),
         MotionPacket(300, 20, 298, b"abcdef").to_bytes(),
+        MotionPacket(300, 20, None, b"abcdef", (Run(2, 15), Run(0, 5)), scale=78).to_bytes(),
         AudioPacket(960, (b"ab", b"cde")).to_bytes(),
+        pack_sources([SourcePacket(n, b"abc", 40 * n) for n in range(3, 9)]),
     ]
+    parsers = (SourcePacket.from_bytes, MotionPacket.from_bytes, AudioPacket.from_bytes, unpack_sources)
     for n in range(3000):
-        data = mutated(seeds[n % 3], rng)
-        for kind in (SourcePacket, MotionPacket, AudioPacket):
+        data = mutated(seeds[n % len(seeds)], rng)
+        for parse in parsers:
             try:
-                kind.from_bytes(data)
+                parse(data)
             except CodecError:
                 continue
 
@@ -72,5 +77,21 @@ def test_motion_payloads():
         try:
             out = coder.decode(data, 4, 20, None)
             assert out.shape == (4, 20, 3)
+        except CodecError:
+            continue
+
+
+def test_transformed_payloads():
+    rng = np.random.default_rng(4)
+    coder = TransformCoder(load_transform_tables())
+    levels = [
+        rng.integers(-3, 4, (n, 60)).astype(np.int32) // (1 + np.arange(n, dtype=np.int32)[:, None]) for n in (9, 3)
+    ]
+    payload = coder.encode(levels)
+    for n in range(3000):
+        data = rng.bytes(int(rng.integers(0, 90))) if n % 3 == 0 else mutated(payload, rng)
+        try:
+            found = coder.decode(data, [9, 3], 60)
+            assert [rows.shape for rows in found] == [(9, 60), (3, 60)]
         except CodecError:
             continue

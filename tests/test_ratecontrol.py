@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from circling import COUNT, PICTURES, SURVEY
 from iwcodec import ratecontrol
-from iwcodec.decoder import Motion
+from iwcodec.clip_motion import USUAL_SCALE
 from iwcodec.plans import CLOSE, code, dense_plan, sparse_plan, wanted
 from iwcodec.quality import psnr
-from iwcodec.ratecontrol import Choice, Stretch, choose, climb, nearest_step, rebased, spread
+from iwcodec.ratecontrol import SCALES, Choice, Stretch, choose, climb, nearest_scale, spread
 from iwcodec.selection import Survey
 from iwcodec.sources import SourceDecoder
 from stub_runtime import SIZE, StubRuntime
@@ -35,9 +35,10 @@ def test_climbing_finds_the_top_from_both_sides():
     assert [climb(hill.__getitem__, len(hill), start) for start in range(len(hill))] == [3] * len(hill)
 
 
-def test_steps_are_found_by_ratio():
-    assert [nearest_step(coarser) for coarser in ratecontrol.COARSER] == list(range(len(ratecontrol.COARSER)))
-    assert nearest_step(1e-9) == 0
+def test_scales_are_found():
+    assert [nearest_scale(scale) for scale in SCALES] == list(range(len(SCALES)))
+    assert nearest_scale(-5.0) == 0
+    assert USUAL_SCALE in SCALES
 
 
 def test_plans_are_tried_on_pieces_from_all_over_the_clip():
@@ -75,7 +76,7 @@ def test_frames_that_are_sources_count_as_they_are_shown():
     tried = stretch()
     plan = dense_plan(COUNT, 1)
     coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=False), SIZE)
-    motion = [Motion(number, row, 0) for number, row in enumerate(tried.detected)]
+    motion = tried.motion(plan, tried.fits(coded), USUAL_SCALE)
     assert tried.qualities(coded, motion, [1]) == {1: pytest.approx(coded.shown_db)}
 
 
@@ -85,22 +86,11 @@ def test_the_quality_expected_is_that_of_the_frames():
     tried = Stretch(still, lambda: PICTURES[:1] * 40, StubRuntime(), MESSAGE)
     plan = sparse_plan(still, 1)
     coded = code(plan, [(plan.frames[0], PICTURES[0])], SIZE)
-    motion = [Motion(number, row, 0) for number, row in enumerate(tried.detected)]
+    motion = tried.motion(plan, tried.fits(coded), USUAL_SCALE)
     source = StubRuntime().prepare(SourceDecoder(SIZE).add(coded.packets[0].payload))
     rebuilt = psnr(StubRuntime().reconstruct(still.keypoints[0], [source]), PICTURES[0])
     expected = tried.qualities(coded, motion, [1])[1]
     assert expected == pytest.approx(coded.shown_db / 40 + rebuilt * 39 / 40, abs=0.5)
-
-
-def test_motion_follows_the_sources_own_keypoints():
-    """Coded otherwise, a source may have other keypoints; frames fitted to it move with them."""
-    rows = [row for row in SURVEY.keypoints[:3]]
-    motion = [Motion(0, rows[0], 0), Motion(1, rows[1], 1)]
-    before, after = [rows[1], rows[2]], [rows[1], rows[2] + np.float32(0.25)]
-    moved = rebased(motion, before, after)
-    assert np.array_equal(moved[0].keypoints, rows[0])
-    assert np.allclose(moved[1].keypoints, rows[1] + 0.25)
-    assert [frame.leader for frame in moved] == [0, 1]
 
 
 def test_more_bits_buy_more_sources():
@@ -122,7 +112,7 @@ def test_fewer_sources_enter_attention_where_more_are_no_better():
     tried = stretch()
     plan = sparse_plan(SURVEY, 3)
     coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=True), SIZE)
-    motion = [Motion(number, row, 0) for number, row in enumerate(tried.detected)]
+    motion = tried.motion(plan, tried.fits(coded), USUAL_SCALE)
     quality = tried.qualities(coded, motion, [1, 2, 3])
     best = tried.best_active(coded, motion)
     assert quality[best] >= max(quality.values()) - ratecontrol.NO_WORSE_DB

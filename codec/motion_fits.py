@@ -1,0 +1,133 @@
+"""Fits of real clips, as files find them: what the transform coder's tables are made from.
+
+    python -m iwcodec.motion_fits CLIPS... -o FOLDER
+    python -m iwcodec.transform_tables FOLDER/*.npz -o codec/data/transform_tables.npz
+
+Every clip is taken whole, its sources chosen and its motion fitted as by `iwcodec encode`: first from one source, then
+from three. One file a clip and number of sources holds float arrays: `target` (n, 3 K) and `gram` (n, 3 K, 3 K) of the
+frames, `lead` (n,), the source that leads, `own` (s, 3 K) and `H` (s, 3 K, 3 K), the sources' own keypoints and what
+errors of them cost at rest, and `fps`.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clip_motion import fitted_motion
+from .decoder import Decoder
+from .files import CHUNK_S, EncodeOptions, code_sources, fit_for, frame_input, survey_clip
+from .models.runtime import Runtime, load_runtime
+from .motion_rdo import Quadratic
+from .motion_space import MotionSpace, at_rest, columns
+from .motion_transform import TransformCoder, scale_of, used_frequencies
+from .selection import Survey
+from .transform_rdo import Chooser, Fit
+from .transform_tables import ROWS, SYMBOLS, make_tables, rows_of, smoothed, symbols_of
+
+FRAMES = 100
+"""Frames taken of a clip."""
+SOURCES = (1, 3)
+STEPS = (0.4, 0.8)
+"""Whose levels are counted: tables serve all steps, and these are the ones that files mostly have."""
+ROUNDS = (slice(0, None, 3), slice(1, None, 3), slice(0, None, 2))
+"""Which clips are counted in each round: levels are chosen with the tables of the round before."""
+
+
+@dataclass(frozen=True)
+class ClipFits:
+    """What a file holds, as the module's docstring has it."""
+
+    target: NDArray[np.float64]
+    gram: NDArray[np.float64]
+    lead: NDArray[np.int64]
+    own: NDArray[np.float64]
+    H: NDArray[np.float64]
+    fps: float
+
+    def messages(self, directions: NDArray[np.float64]) -> list[list[Fit]]:
+        """In the coordinates of the sources, a message's frames together."""
+        spaces = [MotionSpace(own, columns(gram, directions)) for own, gram in zip(self.own, self.H, strict=True)]
+        fits = [
+            (Quadratic(spaces[lead].coordinates(target), spaces[lead].metric(gram)), int(lead))
+            for target, gram, lead in zip(self.target, self.gram, self.lead, strict=True)
+        ]
+        length = max(1, round(CHUNK_S * self.fps))
+        return [fits[first : first + length] for first in range(0, len(fits), length)]
+
+
+def read_fits(file: Path) -> ClipFits:
+    with np.load(file) as data:
+        target, gram, own, form = (data[name].astype(np.float64) for name in ("target", "gram", "own", "H"))
+        return ClipFits(target, gram, data["lead"].astype(np.int64), own, form, float(data["fps"]))
+
+
+def train_tables(clips: Sequence[ClipFits]) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+    """Counts and directions, as the tables' file holds them."""
+    directions = train_directions(clips)
+    messages = [clip.messages(directions.astype(np.float64)) for clip in clips]
+    # Before anything was counted, levels are rarer by 4.5 times with each step from 0.
+    start = 5 * np.exp(-1.5 * np.abs(np.arange(SYMBOLS) - SYMBOLS // 2))
+    counts = smoothed(np.tile(start, (ROWS, 1)))
+    for chosen in ROUNDS:
+        coder, found = TransformCoder(make_tables(counts, directions)), np.zeros((ROWS, SYMBOLS))
+        for step in STEPS:
+            chooser = Chooser(coder, scale_of(step))
+            for frames in (frames for clip in messages[chosen] for frames in clip):
+                for levels in chooser.message(frames).levels:
+                    used = levels[: used_frequencies(levels)]
+                    np.add.at(found, (rows_of(used, len(levels)), symbols_of(used)), 1)
+        counts = smoothed(found)
+    return counts, directions
+
+
+def train_directions(clips: Sequence[ClipFits]) -> NDArray[np.float32]:
+    """Columns (3 K, 3 K): the directions in which frames are far from their sources, measured as pictures see it."""
+    away = [clip.target - clip.own[clip.lead] for clip in clips]
+    spread = np.mean([rows.T @ rows / len(rows) for rows in away], axis=0)
+    seen = np.mean([gram / gram.trace() for clip in clips for gram in clip.H], axis=0)
+    factor = np.linalg.cholesky(seen)
+    _, vectors = np.linalg.eigh(factor.T @ spread @ factor)
+    return np.asarray(np.linalg.solve(factor.T, vectors[:, ::-1]), np.float32)
+
+
+def fits_of(clip: Path, runtime: Runtime, options: EncodeOptions) -> dict[str, NDArray[np.float64] | float]:
+    """What a file holds of the beginning of a clip. Raises CodecError."""
+
+    def tell(name: str, share: float) -> None:
+        pass
+
+    video = frame_input(clip, options, tell)
+    survey = survey_clip(video, runtime, tell)
+    survey = Survey(survey.thumbnails[:FRAMES], survey.keypoints[:FRAMES])
+    coded = code_sources(video, survey, options, tell)
+    decoder = Decoder(runtime, active=len(coded.packets))
+    found = fitted_motion(video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort))
+    moving = [(frame, lead) for frame, lead in found if frame.gram.any()]
+    rest = [at_rest(source) for source in decoder.library.sources()]
+    return {
+        "target": np.array([frame.target for frame, _ in moving]),
+        "gram": np.array([frame.gram for frame, _ in moving], np.float32),
+        "lead": np.array([lead for _, lead in moving]),
+        "own": np.array([own for own, _ in rest]),
+        "H": np.array([gram for _, gram in rest]),
+        "fps": float(video.info.fps),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    clips, folder = arguments[: arguments.index("-o")], Path(arguments[arguments.index("-o") + 1])
+    folder.mkdir(parents=True, exist_ok=True)
+    runtime = load_runtime()
+    for clip in map(Path, clips):
+        for sources in SOURCES:
+            found = fits_of(clip, runtime, EncodeOptions(sources=sources, crop="none"))
+            np.savez_compressed(folder / f"{clip.stem}-{sources}.npz", **found)  # type: ignore[arg-type]
+            print(f"{clip.stem}: {len(found['lead'])} frames, {sources} sources", flush=True)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

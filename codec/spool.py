@@ -1,0 +1,37 @@
+"""The fits of a whole clip, on disk: 15 KB a frame."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from .motion_rdo import Quadratic
+from .transform_rdo import Fit
+
+
+class Spool:
+    """A context manager; what is in it can be read as often as needed."""
+
+    def __init__(self, fits: Iterable[Fit]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
+        self._unknowns = 0
+        for frame, leader in fits:
+            self._unknowns = len(frame.target)
+            row = np.concatenate([[leader], frame.target, frame.gram.reshape(-1)])
+            self._file.write(row.astype(np.float32).tobytes())
+        self._file.flush()
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def messages(self, frames: int) -> Iterator[list[Fit]]:
+        """All of them in order, so many at a time."""
+        self._file.seek(0)
+        count = self._unknowns
+        width = 4 * (1 + count * (count + 1))
+        while block := self._file.read(frames * width):
+            rows = np.frombuffer(block, np.float32).reshape(-1, width // 4).astype(np.float64)
+            yield [(Quadratic(row[1 : count + 1], row[count + 1 :].reshape(count, count)), int(row[0])) for row in rows]

@@ -1,0 +1,18 @@
+"""The spool of fits on disk."""
+
+import numpy as np
+from iwcodec.motion_rdo import Quadratic
+from iwcodec.spool import Spool
+
+
+def test_it_gives_back_what_it_took_as_often_as_asked():
+    rng = np.random.default_rng(0)
+    given = [(Quadratic(rng.normal(size=6), rng.normal(size=(6, 6))), int(rng.integers(60_000))) for _ in range(7)]
+    with Spool(iter(given)) as spool:
+        for _ in range(2):
+            messages = list(spool.messages(3))
+            assert [len(message) for message in messages] == [3, 3, 1]
+            for (kept, lead), (one, led) in zip((fit for m in messages for fit in m), given, strict=True):
+                np.testing.assert_allclose(kept.target, one.target, rtol=1e-6)
+                np.testing.assert_allclose(kept.gram, one.gram, rtol=1e-5)
+                assert lead == led
