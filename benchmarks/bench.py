@@ -13,6 +13,7 @@ COMMANDS = (
     "report",
     "speed",
     "sources",
+    "motion",
     "tables",
     "ablation",
     "attention",

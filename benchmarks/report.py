@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..cli import console
 from ..errors import CodecError
-from . import ablation, experiment, plots, sources, tables
+from . import ablation, experiment, motion, plots, sources, tables
 from .bdrate import frontier
 from .plots import AXES, LOOKS, plain_name
 from .rd import ANCHORS, OURS, PICTURES, Point, codecs_of, comparisons, mean_points, picture_name, rates_of
@@ -23,6 +23,7 @@ SHOWN_KBPS = (4.0, 8.0, 20.0)
 
 SMALL: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "sources": lambda results: [sources.table([sources.Coded(**row) for row in results["clips"]])],
+    "motion": lambda results: [motion.table(results)],
     "tables": lambda results: [tables.reconstruction_table(results), tables.sparsity_table(results)],
     "ablation": lambda results: [ablation.table(results)],
 }
@@ -44,7 +45,7 @@ small, .note { color: #555; }
 def command(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd, speed, sources, tables, ablation."),
+        typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd, speed, sources, motion, tables, ablation."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots and page; by default that of the results.")] = None,
 ) -> None:

@@ -1,0 +1,155 @@
+"""`iwcodec bench motion`: what quantising the motion costs, in bits and in decibels of the rebuilt picture.
+
+The motion of a clip is fitted once, to the sources that `encode` would choose, and coded at every scale
+(motion_transform.py). Beside each stands the picture from the keypoints as they were fitted, which no bits would carry.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ..alignment import as_keypoints
+from ..cli import JSON, console, progress_bar
+from ..clip_motion import fitted_motion, from_sources, motion_size, packed_motion
+from ..decoder import Decoder, Motion
+from ..errors import CodecError
+from ..files import (
+    CHUNK_S,
+    MOST_SOURCES,
+    EncodeOptions,
+    Progress,
+    code_sources,
+    fit_for,
+    frame_input,
+    load_runtime_for,
+    survey_clip,
+)
+from ..media import sample_clip
+from ..models.runtime import Runtime
+from ..motion_transform import SCALES, step_of
+from ..quality import psnr
+from . import experiment
+
+JUDGED_STRIDE = 5
+"""Every so many frames one is rebuilt."""
+
+
+@dataclass(frozen=True)
+class Point:
+    scale: int
+    kbps: float
+    """With what the container adds."""
+    psnr_db: float
+    """RGB, mean over the frames that are rebuilt."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    clip: str
+    fps: float
+    sources: int
+    fitted_db: float
+    """From the keypoints as they were fitted."""
+    points: list[Point]
+    """From fine to coarse."""
+
+
+def command(
+    clips: Annotated[list[Path] | None, typer.Argument(metavar="CLIPS...", help="Default: the bundled clip.")] = None,
+    sources: Annotated[int, typer.Option(help="As for encode.", min=1)] = 3,
+    scales: Annotated[str, typer.Option(help="Of the steps, which double with every 16.")] = "54,62,70,78,86,94",
+    crop: Annotated[str, typer.Option(help="As for encode.")] = "face",
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for motion.json.")] = Path("bench"),
+    as_json: JSON = False,
+) -> None:
+    """Rate of the motion against what quantising it costs the picture."""
+    chosen = parse_scales(scales)
+    runtime, curves = load_runtime_for(256, threads), []
+    todo = clips or [sample_clip()]
+    with progress_bar(as_json) as tell:
+        for number, clip in enumerate(todo):
+            options = EncodeOptions(sources=sources, crop=crop)
+            whole = partial(_part, tell, number / len(todo), 1 / len(todo))
+            curves.append(measure(clip, options, runtime, chosen, whole))
+            results = {"what": "motion", **experiment.surroundings(), "clips": list(map(asdict, curves))}
+            experiment.save(results, out / "motion.json")
+    if as_json:
+        print(json.dumps(list(map(asdict, curves)), indent=1))
+    else:
+        console.print(table(results))
+        console.print(f"Results: {out / 'motion.json'}")
+
+
+def parse_scales(text: str) -> list[int]:
+    """Ascending. Raises CodecError."""
+    try:
+        scales = sorted({int(word) for word in text.split(",")})
+    except ValueError as error:
+        raise CodecError(f"--scales takes numbers with commas between them, not {text!r}.") from error
+    if not 0 <= scales[0] <= scales[-1] < SCALES:
+        raise CodecError(f"--scales are from 0 to {SCALES - 1}.")
+    return scales
+
+
+def _part(tell: Progress, done: float, share: float, name: str, of_it: float) -> None:
+    tell(name, done + share * of_it)
+
+
+def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[int], tell: Progress) -> Curve:
+    video = frame_input(clip, options, tell)
+    survey = survey_clip(video, runtime, tell)
+    coded = code_sources(video, survey, options, tell)
+    decoder = Decoder(runtime, capacity=MOST_SOURCES)
+    raw, fits = [], []
+    fit = fitted_motion(
+        video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort), partial(tell, "fitting the motion")
+    )
+    for found in fit:
+        raw.append(Motion(len(raw), as_keypoints(found[0].target), found[1]))
+        fits += from_sources([found], decoder)
+    length = max(1, round(CHUNK_S * video.info.fps))
+    starts = range(0, len(fits), length)
+    packed = [list(packed_motion((fits[first : first + length] for first in starts), scale)) for scale in scales]
+    tracks = [raw, *([motion for packet in packets for motion in decoder.motion(packet)] for packets in packed)]
+    shown = {packet.frame for packet in coded.packets}
+    quality = [
+        [
+            psnr(rebuilt, picture)
+            for track in tracks
+            if (rebuilt := decoder.reconstruct(*_sent(track[number]))) is not None
+        ]
+        for number, picture in enumerate(video.pictures())
+        if number % JUDGED_STRIDE == 0 and number not in shown and number < len(raw)
+    ]
+    means = np.mean(quality, axis=0).round(3).tolist()
+    seconds = len(fits) / float(video.info.fps)
+    points = [
+        Point(scale, round(motion_size(packets) / 125 / seconds, 3), mean)
+        for scale, packets, mean in zip(scales, packed, means[1:], strict=True)
+    ]
+    return Curve(clip.stem, round(float(video.info.fps), 3), len(coded.packets), means[0], points)
+
+
+def _sent(motion: Motion) -> tuple[Any, int | None]:
+    return motion.keypoints, motion.leader
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Means over the clips, for each scale."""
+    drawn = Table(title="Motion: rate and loss, means over the clips", title_justify="left")
+    for heading in ("scale", "step", "kbps", "most kbps", "loss, dB", "most loss, dB"):
+        drawn.add_column(heading, justify="right")
+    clips = results["clips"]
+    for number, point in enumerate(clips[0]["points"]):
+        rates = [clip["points"][number]["kbps"] for clip in clips]
+        losses = [clip["fitted_db"] - clip["points"][number]["psnr_db"] for clip in clips]
+        values = (step_of(point["scale"]), np.mean(rates), max(rates), np.mean(losses), max(losses))
+        drawn.add_row(str(point["scale"]), *(f"{value:.2f}" for value in values))
+    return drawn
