@@ -121,6 +121,12 @@ def encode_command(
         str, typer.Option(help="Source pictures: auto, or 1 to 32. More cost more, and look better.")
     ] = "auto",
     bitrate: Annotated[float | None, typer.Option(help="Bound on the video's bitrate in kbps.", min=1.0)] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(
+            help="Mean PSNR in dB, at the least bitrate at which it can be had. Tries several.", min=15, max=50
+        ),
+    ] = None,
     crop: Annotated[str, typer.Option(help="face follows the speaker; none takes the centre; or X,Y,SIDE.")] = "face",
     effort: Annotated[
         int,
@@ -147,7 +153,15 @@ def encode_command(
     if target.suffix.lower() != ".iwc":
         raise CodecError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
     options = EncodeOptions(
-        size, parse_sources(sources), bitrate, crop, not no_audio, effort=effort, verify=verify, overwrite=force
+        size,
+        parse_sources(sources),
+        bitrate,
+        quality,
+        crop,
+        not no_audio,
+        effort=effort,
+        verify=verify,
+        overwrite=force,
     )
     with progress_bar(as_json) as tell:
         report = encode(source, target, options, progress=tell)

@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
 from .plans import Coded, before, code, fitted, sparse_plan, wanted
 from .quality import psnr
-from .ratecontrol import Choice, Stretch, best_active, choose
+from .ratecontrol import Choice, Stretch, best_active, choose, rate_for
 from .refinement import KeypointFit, live_fit
 from .selection import Survey, thumbnail
 from .transform_tables import load_transform_tables
@@ -68,6 +68,8 @@ class EncodeOptions:
     """None chooses."""
     kbps: float | None = None
     """Bound on the video's bitrate, kept by the number and the quality of the sources."""
+    quality_db: float | None = None
+    """Mean PSNR to be had at the least bitrate."""
     crop: str = "face"
     audio: bool = True
     audio_bitrate: int = 12_000
@@ -139,6 +141,8 @@ def encode(
     check_target(target, options.overwrite)
     started = time.monotonic()
     runtime = runtime or load_runtime_for(options.size)
+    if options.quality_db is not None and (options.kbps is not None or options.sources is not None):
+        raise CodecError("A quality, a bitrate and a number of sources cannot be asked for together.")
     if runtime.info.size != options.size:
         raise CodecError(
             f"The model {runtime.info.model_id} makes pictures of {runtime.info.size}, not {options.size}."
@@ -146,6 +150,10 @@ def encode(
     video = frame_input(source, options, tell)
     survey = survey_clip(video, runtime, tell)
     message_frames = min(MOST_TOGETHER, max(1, round(CHUNK_S * video.info.fps)))
+    if options.quality_db is not None:
+        budget = partial(bytes_for, video=video, survey=survey)
+        rate = rate_for(options.quality_db, survey, video.pictures, runtime, budget, message_frames, tell)
+        options = replace(options, kbps=rate)
     choice = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
     coded = choice.coded
     most = motion_budget(coded, options, video, survey)
@@ -266,7 +274,11 @@ def rate_is_given(options: EncodeOptions) -> bool:
 def budget_for(options: EncodeOptions, video: _Input, survey: Survey) -> float:
     """Bytes that sources and motion may take."""
     assert options.kbps is not None
-    return options.kbps * 125 * len(survey.keypoints) / float(video.info.fps) - HEADER_BYTES
+    return bytes_for(options.kbps, video, survey)
+
+
+def bytes_for(kbps: float, video: _Input, survey: Survey) -> float:
+    return kbps * 125 * len(survey.keypoints) / float(video.info.fps) - HEADER_BYTES
 
 
 def motion_budget(coded: Coded, options: EncodeOptions, video: _Input, survey: Survey) -> float:

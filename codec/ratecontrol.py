@@ -59,6 +59,12 @@ OVERSPENT = 1000.0
 """Counted against what cannot be had, for each time of the budget that it takes."""
 USUAL_MOTION, LEAST_MOTION = 0.35, 0.1
 """Share of a budget that motion takes, until it is known; and at least, where not every frame is a source."""
+LEAST_KBPS, MOST_KBPS = 1.5, 120.0
+"""Tried where a quality is asked for."""
+RATES_TRIED, ENOUGH_DB = 6, 0.15
+"""The most rates that are tried, and how much too good the quality may be."""
+DOUBLED_DB = 2.5
+"""What twice the rate brings, until two have been tried."""
 START = 2
 """Index of the option that is tried first."""
 SCALES = tuple(range(FINEST_SCALE, 111, 8))
@@ -186,9 +192,48 @@ def choose(
 ) -> Choice:
     """What rebuilds the clip best within the budget of bytes for sources and motion, which is so many kbps; the
     cheapest there is where the budget is too small."""
-    trials = Trials(survey, pictures, runtime, budget, message_frames)
+    trials = Trials(survey, pictures, runtime, message_frames)
+    choice = trials.active(search(trials, budget, kbps, tell))
+    left = max(1.0, budget - choice.moving) / (1 + CLOSE)  # motion has what sources leave, and no more
+    return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, preset))
+
+
+def rate_for(
+    quality_db: float,
+    survey: Survey,
+    pictures: Pictures,
+    runtime: Runtime,
+    budget: Callable[[float], float],
+    message_frames: int,
+    tell: Tell,
+) -> float:
+    """The kbps at which the clip should have that mean PSNR. `budget` makes bytes for sources and motion of kbps."""
+    trials = Trials(survey, pictures, runtime, message_frames)
+    return least_rate(quality_db, lambda kbps: search(trials, budget(kbps), kbps, tell).quality)
+
+
+def least_rate(quality_db: float, expected: Callable[[float], float]) -> float:
+    """The least kbps, of a few that are tried, at which so much is expected; where it is at none, the highest."""
+    tried: dict[float, float] = {}
+    kbps, doubled_db = USUAL_KBPS, DOUBLED_DB
+    for _ in range(RATES_TRIED):
+        last, tried[kbps] = max(tried, key=lambda rate: -abs(rate - kbps), default=None), expected(kbps)
+        if last is not None:
+            doubled_db = max(0.5, (tried[kbps] - tried[last]) / math.log2(kbps / last))
+        more = quality_db - tried[kbps]
+        least = max((rate * 1.05 for rate in tried if tried[rate] < quality_db), default=LEAST_KBPS)
+        most = min((rate / 1.05 for rate in tried if tried[rate] >= quality_db), default=MOST_KBPS)
+        doublings = min(max(more / doubled_db, -2.0), 2.0)
+        kbps = min(max(kbps * 2**doublings, least), most)
+        if -ENOUGH_DB <= more <= 0 or least > most or kbps in tried:
+            break
+    return min((rate for rate in tried if tried[rate] >= quality_db), default=max(tried))
+
+
+def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
+    """The best that was found within a budget of bytes, which is so many kbps."""
     start = nearest_scale(USUAL_SCALE - 8 * math.log2(max(1.0, kbps / USUAL_KBPS)))
-    richest, usual = trials.richest(worst_crf(runtime.info.size)), trials.richest(CRF)
+    richest, usual = trials.richest(trials.worst_crf, budget), trials.richest(CRF, budget)
     found: dict[int, _Trial] = {}
 
     def value(option: int) -> float:
@@ -196,15 +241,12 @@ def choose(
             tell("choosing sources", min(1.0, len(found) / 6))
             near = min(found, key=lambda other: abs(other - option), default=None)
             begin = start if near is None else SCALES.index(found[near].choice.scale)
-            found[option] = trials.best(option, begin)
+            found[option] = trials.best(option, begin, budget)
         return found[option].quality
 
     # Between a few good sources and a stream of them lies a valley.
     starts = [min(START, richest)] + [usual] * (usual > START + 1)
-    best = max((climb(value, richest + 1, begin) for begin in starts), key=value)
-    choice = trials.active(found[best])
-    left = max(1.0, budget - choice.moving) / (1 + CLOSE)  # motion has what sources leave, and no more
-    return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, preset))
+    return found[max((climb(value, richest + 1, begin) for begin in starts), key=value)]
 
 
 def nearest_scale(scale: float) -> int:
@@ -213,12 +255,11 @@ def nearest_scale(scale: float) -> int:
 
 
 class Trials:
-    """Plans tried on a stretch of the clip. What was coded once is kept."""
+    """Plans tried on a stretch of the clip, within budgets of bytes. What was coded once is kept."""
 
-    def __init__(
-        self, survey: Survey, pictures: Pictures, runtime: Runtime, budget: float, message_frames: int
-    ) -> None:
-        self._runtime, self._budget, self._size = runtime, budget, runtime.info.size
+    def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
+        self._size = runtime.info.size
+        self.worst_crf = worst_crf(self._size)
         self._stretch = Stretch(survey, pictures, runtime, message_frames)
         count = len(survey.keypoints)
         most = min(NUMBERS[-1], max(1, count // 2))
@@ -228,27 +269,27 @@ class Trials:
         self.options += [dense_plan(count, stride) for stride in STRIDES if count // stride > NUMBERS[-1]]
         self._coded: dict[Plan, Coded] = {}
 
-    def richest(self, crf: int) -> int:
+    def richest(self, crf: int, budget: float) -> int:
         """The last option whose sources the budget buys at this quality."""
         low, high = 0, len(self.options) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if self._cost(replace(self.options[middle], crf=crf)) <= self._budget * (1 - LEAST_MOTION):
+            if self._cost(replace(self.options[middle], crf=crf)) <= budget * (1 - LEAST_MOTION):
                 low = middle
             else:
                 high = middle - 1
         return low
 
-    def best(self, option: int, start: int) -> _Trial:
+    def best(self, option: int, start: int, budget: float) -> _Trial:
         """The best of an option, with motion as coarse as pays; looked for from the start-th of SCALES on."""
-        plan = self._affordable(self.options[option], self._budget * (1 - USUAL_MOTION))
+        plan = self._affordable(self.options[option], budget * (1 - USUAL_MOTION))
         coded = self._code(plan)
         fits = self._stretch.fits(coded)
         found: dict[int, _Trial] = {}
 
         def value(step: int) -> float:
             if step not in found:
-                found[step] = self._tried(coded, fits, SCALES[step])
+                found[step] = self._tried(coded, fits, SCALES[step], budget)
             return found[step].quality
 
         return found[climb(value, len(SCALES), start)]
@@ -257,24 +298,24 @@ class Trials:
         """With the number of sources in attention that suits it best."""
         return replace(trial.choice, active=self._stretch.best_active(trial.choice.coded, trial.motion))
 
-    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], scale: int) -> _Trial:
+    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], scale: int, budget: float) -> _Trial:
         """Motion is coded in the coordinates of the sources (motion_space.py): those of the same sources, coded at
         another quality, differ little."""
         motion = self._stretch.motion(fitted_to.plan, fits, scale)
         moving = motion_size(motion) / self._stretch.share
-        left = max(1.0, self._budget - moving)
+        left = max(1.0, budget - moving)
         plan = self._affordable(fitted_to.plan, left)
         coded = self._code(plan)
         choice = Choice(coded, min(ACTIVE, len(coded.packets)), scale, moving)
         if self._cost(plan) > left * (1 + CLOSE):
-            return _Trial(-OVERSPENT * (self._cost(plan) + moving) / self._budget, choice, motion)
+            return _Trial(-OVERSPENT * (self._cost(plan) + moving) / budget, choice, motion)
         return _Trial(self._stretch.qualities(coded, motion, [choice.active])[choice.active], choice, motion)
 
     def _affordable(self, plan: Plan, left: float) -> Plan:
         """The plan at about the quality that spends what is left, and no more where that can be had."""
         for _ in range(2):
             plan = replace(plan, crf=crf_for(plan, self._cost(plan), left, self._size))
-        while self._cost(plan) > left * (1 + CLOSE) and plan.crf < worst_crf(self._size):
+        while self._cost(plan) > left * (1 + CLOSE) and plan.crf < self.worst_crf:
             plan = replace(plan, crf=plan.crf + 1)
         return plan
 

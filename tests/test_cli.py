@@ -68,6 +68,8 @@ def test_a_bitrate_that_cannot_be_had_is_said(face_clip: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "saying"),
     [
+        (["encode", "FACE", "x.iwc", "--quality", "30", "--bitrate", "4"], "together"),
+        (["encode", "FACE", "x.iwc", "--quality", "30", "--sources", "2"], "together"),
         (["encode", "nowhere.mp4", "x.iwc"], "does not exist"),
         (["encode", ".", "x.iwc"], "folder"),
         (["encode", "FACE", "x.mp4"], ".iwc"),

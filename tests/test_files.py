@@ -15,6 +15,7 @@ from iwcodec.media import AUDIO_RATE, probe, read_samples, read_video
 from iwcodec.packets import MotionPacket, SourcePacket
 from iwcodec.quality import psnr
 from media_fixtures import grey_ramp, plain, tone, write_clip
+from stub_runtime import SIZE, StubRuntime
 
 
 def test_report_adds_up(face_clip: Path, tmp_path: Path):
@@ -277,6 +278,18 @@ def test_source_count_and_bitrate(face_clip: Path, tmp_path: Path):
     more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(sources=4))
     assert (few.sources, more.sources) == (1, 4)
     assert few.bytes["sources"] < more.bytes["sources"]
+
+
+def test_a_quality_is_had(face_clip: Path, tmp_path: Path):
+    """By sending more real frames: this network has no other way."""
+    sizes = []
+    for wanted_db in (18.0, 30.0):
+        options = EncodeOptions(SIZE, quality_db=wanted_db, verify=True, audio=False, overwrite=True)
+        report = encode(face_clip, tmp_path / "a.iwc", options, StubRuntime())
+        assert report.psnr_db is not None
+        assert report.psnr_db > wanted_db - 1
+        sizes.append(report.bytes["total"])
+    assert sizes[0] < sizes[1]
 
 
 def test_odd_rates_survive(face_clip: Path, tmp_path: Path):

@@ -10,7 +10,7 @@ from iwcodec import ratecontrol
 from iwcodec.clip_motion import USUAL_SCALE
 from iwcodec.plans import CLOSE, code, dense_plan, sparse_plan, wanted
 from iwcodec.quality import psnr
-from iwcodec.ratecontrol import SCALES, Choice, Stretch, choose, climb, nearest_scale, spread
+from iwcodec.ratecontrol import SCALES, Choice, Stretch, choose, climb, least_rate, nearest_scale, spread
 from iwcodec.selection import Survey
 from iwcodec.sources import SourceDecoder
 from stub_runtime import SIZE, StubRuntime
@@ -100,6 +100,24 @@ def test_more_bits_buy_more_sources():
     # This network rebuilds nothing but brightness: whatever is no source looks bad, so sources are what pays.
     assert len(rich.coded.packets) > 2 * len(poor.coded.packets)
     assert not rich.coded.plan.upfront
+
+
+@pytest.mark.parametrize("wanted_db", [22.0, 25.0, 29.3, 33.0, 38.0])
+@pytest.mark.parametrize("doubled_db", [1.0, 2.5, 4.0])
+def test_a_quality_is_had_at_about_the_least_rate(wanted_db: float, doubled_db: float):
+    tried = []
+
+    def expected(kbps: float) -> float:
+        tried.append(kbps)
+        return 30 + doubled_db * math.log2(kbps / 8)
+
+    found = least_rate(wanted_db, expected)
+    least = 8 * 2 ** ((wanted_db - 30) / doubled_db)
+    assert len(tried) == len(set(tried)) <= ratecontrol.RATES_TRIED
+    if least > ratecontrol.MOST_KBPS:
+        assert found == ratecontrol.MOST_KBPS
+    else:
+        assert max(0.999 * least, ratecontrol.LEAST_KBPS) <= found <= max(1.25 * least, ratecontrol.LEAST_KBPS)
 
 
 def test_a_hopeless_budget_gives_the_least_there_is():
