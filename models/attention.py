@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+GROUP = 32
+"""Scores of which first only the best is looked at."""
+
 
 class Extras(NamedTuple):
     keys: Tensor  # (E, D)
@@ -38,7 +41,7 @@ def gather(rows: Tensor, indices: Tensor) -> Tensor:
     """rows (B, M, R), indices (B, ...) in 0..M-1 -> (B, ..., R)."""
     batch, count, width = rows.shape
     if batch == 1:
-        return rows[0][indices]
+        return rows.flatten(0, 1)[indices]
     offsets = torch.arange(batch, device=rows.device).view(batch, *[1] * (indices.dim() - 1)) * count
     return rows.reshape(batch * count, width)[indices + offsets]
 
@@ -64,6 +67,23 @@ def coarse_logits(queries: Tensor, keys: Tensor, side: int) -> Tensor:
     return to_blocks(queries, side).mean(2) @ to_blocks(keys, side).mean(2).transpose(1, 2)
 
 
+def best(scores: Tensor, k: int) -> Tensor:
+    """Scores (B, N, M) -> numbers (B, N, k) of the k best of each row, in no order.
+
+    The k best of all are among the k groups whose best are best: looking there first is as exact, and several times as
+    quick on a CPU as choosing from thousands.
+    """
+    batch, rows, count = scores.shape
+    if count % GROUP or count <= GROUP * k:
+        return scores.topk(min(k, count), dim=-1, sorted=False).indices
+    groups = scores.reshape(batch, rows, -1, GROUP)
+    near = groups.amax(-1).topk(k, dim=-1, sorted=False).indices  # (B, N, k)
+    first = torch.arange(batch * rows, device=scores.device).view(batch, rows, 1) * (count // GROUP)
+    candidates = groups.flatten(0, 2)[first + near]  # (B, N, k, GROUP)
+    found = candidates.flatten(-2).topk(k, dim=-1, sorted=False).indices
+    return near.gather(-1, found // GROUP) * GROUP + found % GROUP
+
+
 def hierarchical_attention(queries: Tensor, keys: Tensor, rows: Tensor, extras: Extras, side: int, k: int) -> Tensor:
     """Top-k in two steps: the k best 2x2 blocks of each 2x2 block of queries, then softmax over their 4k cells.
 
@@ -71,7 +91,7 @@ def hierarchical_attention(queries: Tensor, keys: Tensor, rows: Tensor, extras: 
     """
     query_blocks, key_blocks = to_blocks(queries, side), to_blocks(keys, side)
     scores = query_blocks.mean(2) @ key_blocks.mean(2).transpose(1, 2)
-    picked = scores.topk(min(k, scores.shape[-1]), dim=-1, sorted=False).indices  # (B, Nc, k)
+    picked = best(scores, k)  # (B, Nc, k)
     batch, coarse, kept = picked.shape
     near = gather(key_blocks.flatten(2), picked).reshape(batch, coarse, 4 * kept, -1)
     logits = query_blocks @ near.transpose(2, 3)  # (B, Nc, 4, 4k)

@@ -1,17 +1,18 @@
 """Export: a checkpoint -> safetensors (fp16) and four ONNX graphs, checked against each other.
 
-The graphs take and give uint8 pictures (B, H, W, 3), so that no caller repeats the conversion:
+The graphs take uint8 pictures (B, H, W, 3), so that no caller repeats the conversion:
 
 - `detector`: picture of the detector's size -> keypoints (1, K, 3);
 - `source`: picture as the nets see it (1, h, w, 3), keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis
   (1, b, 3 K);
-- `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> where each pixel looks
-  in each source (1, S, h, w, 2; x, y in pixels, 0 the first one's centre), the sources' shares (1, S, h, w), features;
-- `paint`: the sources as sampled there (1, S, H, W, 3), shares, features -> picture.
+- `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> fields (1, S, g, g, 3),
+  of each source how far from each cell it is sampled (x and y in pixels of w) and what it weighs there, and features;
+- `paint`: the base picture of 0..1, features -> uint8 picture, both in planes (1, 3, H, W), or where there are no up
+  blocks in planes of every second pixel of every second row (1, 12, H / 2, W / 2; torch's pixel_unshuffle).
 
-Between the last two the caller samples the sources: OpenCV does it ten times quicker than ONNX Runtime's GridSample.
-H and W are h and w but for up blocks, which only `paint` knows of; the caller enlarges the places. So a model that adds
-up blocks to a base has that graph alone, and its weights file only theirs.
+Between the last two the caller makes the base picture: OpenCV enlarges fields, samples and blends several times as
+quickly as ONNX Runtime. H and W are h and w but for up blocks, which only `paint` knows of. So a model that adds up
+blocks to a base has that graph alone, and its weights file only theirs.
 """
 
 import json
@@ -28,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .network import ImplicitWarp, Sources, blend, enlarge, sampling_fields
+from .network import ImplicitWarp, Sources, coarse_fields
 from .runtime import PARTS, OnnxRuntime, read_weights_file
 from .runtime_torch import TorchRuntime, load_weights, to_uint8
 
@@ -66,14 +67,15 @@ class LookGraph(nn.Module):
 
     def forward(
         self, driving: Tensor, keypoints: Tensor, rows: Tensor, membership: Tensor, basis: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        network = self.network
-        size, side = network.config.seen, network.config.side
+    ) -> tuple[Tensor, Tensor]:
+        network, config = self.network, self.network.config
+        side = config.side
         sources = Sources(rows, keypoints, rows, membership, basis)
         attended, unit_queries, _ = network.attend(driving, sources, side)
         features, warp = network.look(attended, unit_queries, side)
-        places, shares = sampling_fields(warp, side, size, network.log_focus.exp())
-        return (places + 1) * (size / 2) - 0.5, shares, features
+        fields = coarse_fields(warp, side, network.log_focus.exp())
+        fields = fields * torch.tensor([config.seen / 2, config.seen / 2, 1.0])
+        return fields.unflatten(2, (side, side)), features
 
 
 class PaintGraph(nn.Module):
@@ -81,17 +83,10 @@ class PaintGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, sampled: Tensor, shares: Tensor, features: Tensor) -> Tensor:
-        scale, pictures = self.network.config.scale, to_float(sampled[0])[None]
-        base = blend(pictures, shares) if scale == 1 else blend_flat(pictures, enlarge(shares, scale))
-        return to_uint8(self.network.decoder.correct(features, base).permute(0, 2, 3, 1))
-
-
-def blend_flat(sampled: Tensor, shares: Tensor) -> Tensor:
-    """As `blend`, flattened: ONNX Runtime then leaves the transposition of the bytes before the product, which takes
-    ten times as long after it. On larger pictures that is a sixth of the graph."""
-    product = sampled.flatten(3) * shares.flatten(2)[:, :, None]
-    return product.sum(1).unflatten(2, sampled.shape[3:])
+    def forward(self, base: Tensor, features: Tensor) -> Tensor:
+        decoder = self.network.decoder
+        correct = decoder.correct if self.network.config.up_blocks else decoder.correct_folded
+        return to_uint8(correct(features, base))
 
 
 def to_float(pictures: Tensor) -> Tensor:
@@ -160,7 +155,6 @@ def export(network: ImplicitWarp, model: str, folder: Path, base: str | None = N
 
 def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequence[str] = PARTS) -> None:
     config = network.config
-    pixels = torch.zeros(1, config.size, config.size, 3, dtype=torch.uint8)
     seen = torch.zeros(1, config.seen, config.seen, 3, dtype=torch.uint8)
     small = torch.zeros(1, config.detector_size, config.detector_size, 3, dtype=torch.uint8)
     keypoints = torch.rand(1, config.keypoints, 3)
@@ -168,7 +162,7 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
         of_source = SourceGraph(network)(seen, keypoints)
     several: tuple[Tensor, ...] = tuple(x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source))
     with torch.no_grad():
-        _, shares, features = LookGraph(network)(keypoints, *several)
+        _, features = LookGraph(network)(keypoints, *several)
     write = graph_writer(model, folder, parts)
     write("detector", DetectorGraph(network), (small,), ["picture"], ["keypoints"], {})
     write(
@@ -181,12 +175,11 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
     )
     of_sources = {1: "sources"}
     names = ["driving", "keypoints", "rows", "membership", "basis"]
-    free = dict.fromkeys([*names[1:], "places", "shares"], of_sources)
-    write("look", LookGraph(network), (keypoints, *several), names, ["places", "shares", "features"], free)
-    sampled = pixels[:, None].repeat(1, 2, 1, 1, 1)
-    free = dict.fromkeys(["sampled", "shares"], of_sources)
-    names = ["sampled", "shares", "features"]
-    write("paint", PaintGraph(network), (sampled, shares, features), names, ["picture"], free)
+    free = dict.fromkeys([*names[1:], "fields"], of_sources)
+    write("look", LookGraph(network), (keypoints, *several), names, ["fields", "features"], free)
+    side = config.size if config.up_blocks else config.size // 2
+    base = torch.zeros(1, 3 if config.up_blocks else 12, side, side)
+    write("paint", PaintGraph(network), (base, features), ["base", "features"], ["picture"], {})
     for part in parts:
         store_halves(folder / f"{model}.{part}.onnx", SMALL.get(part, SMALLEST))
 

@@ -184,16 +184,28 @@ class Decoder(nn.Module):
 
     def correct(self, features: Tensor, base: Tensor) -> Tensor:
         """Trunk features and base picture (B, 3, H, W) -> picture (B, 3, H, W)."""
+        if not len(self.up):
+            return F.pixel_shuffle(self.correct_folded(features, F.pixel_unshuffle(base, 2)), 2)
         bases = [base]
         for _ in self.up:
             bases.append(F.avg_pool2d(bases[-1], 2))
-        half = F.pixel_shuffle(F.relu(self.unfold(features)), self.config.cell // 2)
-        x = F.relu(self.fuse(torch.cat([half, F.pixel_unshuffle(bases.pop(), 2) - 0.5], dim=1)))
-        x = F.relu(self.refine(x))
-        change = F.pixel_shuffle(self.out(x), 2)
+        change, x = self.change(features, F.pixel_unshuffle(bases.pop(), 2))
+        change = F.pixel_shuffle(change, 2)
         for block in self.up:
             change, x = block(change, x, bases.pop())
         return base + change
+
+    def correct_folded(self, features: Tensor, base: Tensor) -> Tensor:
+        """As `correct` without up blocks, of pictures (B, 12, H / 2, W / 2) whose squares of four pixels are folded
+        into channels (pixel_unshuffle)."""
+        return base + self.change(features, base)[0]
+
+    def change(self, features: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """Trunk features and folded base picture -> folded correction, and the features that it was made from."""
+        half = F.pixel_shuffle(F.relu(self.unfold(features)), self.config.cell // 2)
+        x = F.relu(self.fuse(torch.cat([half, base - 0.5], dim=1)))
+        x = F.relu(self.refine(x))
+        return self.out(x), x
 
 
 class ImplicitWarp(nn.Module):
@@ -372,7 +384,7 @@ def place_columns(rows: Tensor, side: int) -> Tensor:
     places = cell_centres(side, rows) * (side / 2)
     place = torch.cat([torch.ones_like(places[:, :1]), places], dim=-1)  # (M, 3)
     # The number of sources stays symbolic (no int of it), so that one exported graph serves any set.
-    order = torch.ones_like(rows[0, :, 0, 0]).cumsum(0)
+    order = torch.ones_like(rows[..., 0][..., 0][0]).cumsum(0)  # in this order little is copied
     own = (order[:, None] == order).to(rows.dtype)
     columns = (own[:, None, :, None] * place[None, :, None, :]).flatten(2)  # (S, M, 3 S)
     return torch.cat([rows, columns.expand(rows.shape[0], -1, -1, -1)], dim=-1).flatten(1, 2)
@@ -397,16 +409,22 @@ def sampling_fields(
     that are not quite in the same place blend into none.
     """
     batch, count = warp.mass.shape[:2]
-    own = cell_centres(side, warp.mass) * (side / 2)
-    shift = (warp.places - own) * (2.0 / side)  # interpolating shifts, not places, keeps the borders straight
-    fields = torch.cat([shift, (warp.mass[..., None] + 1e-3) ** focus], dim=-1).flatten(0, 1)
-    fields = F.interpolate(grid(fields, side), size=(size, size), mode="bilinear", align_corners=False)
+    fields = grid(coarse_fields(warp, side, focus).flatten(0, 1), side)
+    fields = F.interpolate(fields, size=(size, size), mode="bilinear", align_corners=False)
     fields = fields.unflatten(0, (batch, count))
     places = cell_centres(size, fields).unflatten(0, (size, size)) + fields[:, :, :2].permute(0, 1, 3, 4, 2)
     shares = fields[:, :, 2]
     if present is not None:
         shares = shares * present[:, :, None, None]
     return places, shares / shares.sum(1, keepdim=True)
+
+
+def coarse_fields(warp: Warp, side: int, focus: Tensor) -> Tensor:
+    """Warp -> (B, S, side * side, 3): how far from the cell's own place each source is sampled, in [-1, 1] units, and
+    what that source weighs. Interpolating shifts, not places, keeps the borders straight."""
+    own = cell_centres(side, warp.mass) * (side / 2)
+    shift = (warp.places - own) * (2.0 / side)
+    return torch.cat([shift, (warp.mass[..., None] + 1e-3) ** focus], dim=-1)
 
 
 def enlarge(x: Tensor, scale: int) -> Tensor:

@@ -100,7 +100,8 @@ class OnnxRuntime:
             )
             for part in PARTS
         }
-        self._kept = _Kept(self.info.size)
+        self._seen: int = self._sessions["source"].get_inputs()[0].shape[1]
+        self._kept = _Kept(self._sessions["paint"].get_inputs()[0].shape)
 
     def detect(self, picture: Picture) -> Keypoints:
         return self._sessions["detector"].run(None, {"picture": self._seen_by("detector", picture)})[0][0]
@@ -114,13 +115,42 @@ class OnnxRuntime:
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
             raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
-        looked = self._sessions["look"].run(None, {"driving": keypoints[None], **self._joined(sources)})
-        places, shares, features = looked
-        for source, place, out in zip(sources, places[0], self._kept.sampled, strict=False):
-            maps = enlarged(place, self.info.size)
-            cv2.remap(source.picture, maps, None, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
-        sampled = self._kept.sampled[None, : len(sources)]
-        return self._sessions["paint"].run(None, {"sampled": sampled, "shares": shares, "features": features})[0][0]
+        fields, features = self._sessions["look"].run(None, {"driving": keypoints[None], **self._joined(sources)})
+        base = self._planes(self._base(fields[0], sources))
+        return from_planes(self._sessions["paint"].run(None, {"base": base, "features": features})[0][0])
+
+    def _planes(self, picture: NDArray[Any]) -> NDArray[np.float32]:
+        """(H, W, 3) of 0..255 -> what `paint` takes: of 0..1, in planes."""
+        planes = self._kept.base
+        fold = self.info.size // planes.shape[-1]
+        for n, (row, column) in enumerate(np.ndindex(fold, fold)):
+            for plane, channel in zip(
+                planes[0, n :: fold**2], cv2.split(picture[row::fold, column::fold]), strict=True
+            ):
+                np.multiply(channel, np.float32(1 / 255), out=plane)
+        return planes
+
+    def _base(self, fields: NDArray[np.float32], sources: Sequence[Source]) -> NDArray[Any]:
+        """The sources sampled and blended, by fields (S, g, g, 3) as the graph gives them: (H, W, 3) of 0..255. As
+        network.sampling_fields and network.blend."""
+        seen = (self._seen, self._seen)
+        wide = [cv2.resize(field, seen, interpolation=cv2.INTER_LINEAR) for field in fields]
+        sampled = [
+            cv2.remap(
+                s.picture, enlarged(f[..., :2], self.info.size), None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE
+            )
+            for s, f in zip(sources, wide, strict=True)
+        ]
+        return sampled[0] if len(sampled) == 1 else self._blended(sampled, [field[..., 2] for field in wide])
+
+    def _blended(self, sampled: Sequence[Picture], weights: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        total = sum(weights[1:], weights[0])
+        shares = [resized_shares(weight / total, self.info.size) for weight in weights]
+        blended, so_far = sampled[0].astype(np.float32), shares[0]
+        for picture, share in zip(sampled[1:], shares[1:], strict=True):
+            blended = cv2.blendLinear(blended, picture.astype(np.float32), so_far, share)
+            so_far = so_far + share
+        return blended
 
     def _seen_by(self, part: str, picture: Picture) -> Picture:
         """(1, side, side, 3), as large as the graph looks at it."""
@@ -141,12 +171,12 @@ class OnnxRuntime:
 
 
 class _Kept(threading.local):
-    """What a thread keeps from frame to frame: the last set of sources, and room for its samples."""
+    """What a thread keeps from frame to frame: the last set of sources, and room for the base picture."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, base: Sequence[int]) -> None:
         self.sources: tuple[Source, ...] = ()
         self.joined: dict[str, Any] = {}
-        self.sampled = np.empty((MAX_ACTIVE, size, size, 3), np.uint8)
+        self.base = np.empty(base, np.float32)
 
 
 def resized(picture: Picture, side: int) -> Picture:
@@ -156,14 +186,30 @@ def resized(picture: Picture, side: int) -> Picture:
     return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def enlarged(places: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """Places (h, h, 2), in pixels, by which a picture of h is sampled -> (side, side, 2) for one of `side`; as
-    network.enlarge_places."""
-    seen = len(places)
-    if seen == side:
-        return places
-    shift = cv2.resize(places - pixel_grid(seen), (side, side), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.scaleAdd(shift, side / seen, pixel_grid(side)), np.float32)
+def enlarged(shift: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """How far from themselves the pixels (h, h, 2) of a picture are sampled, in pixels -> where those of one of `side`
+    are, (side, side, 2); as network.enlarge_places."""
+    seen = len(shift)
+    if seen != side:
+        shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR) * np.float32(side / seen)
+    return np.asarray(shift + pixel_grid(side), np.float32)
+
+
+def from_planes(planes: Picture) -> Picture:
+    """What `paint` gives, (3 n^2, H / n, W / n), -> (H, W, 3)."""
+    fold = round((len(planes) // 3) ** 0.5)
+    if fold == 1:
+        return np.asarray(cv2.merge(list(planes)), np.uint8)
+    picture = np.empty((fold * planes.shape[1], fold * planes.shape[2], 3), np.uint8)
+    for n, (row, column) in enumerate(np.ndindex(fold, fold)):
+        picture[row::fold, column::fold] = cv2.merge(list(planes[n :: fold**2]))
+    return picture
+
+
+def resized_shares(share: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    if len(share) == side:
+        return share
+    return np.asarray(cv2.resize(share, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 @cache

@@ -53,6 +53,15 @@ def test_topk_keeps_exactly_the_best_keys():
     torch.testing.assert_close(out[0, 5], weights @ torch.cat([rows[0, best.indices], extras.rows]))
 
 
+@pytest.mark.parametrize(("count", "k"), [(1024, 8), (3072, 8), (512, 1), (1024, 40), (100, 8), (6, 8)])
+def test_the_best_are_the_best(count: int, k: int):
+    """Looked for among groups, or all at once where they are too few or do not divide."""
+    scores = torch.randn(2, 50, count, generator=torch.Generator().manual_seed(1))
+    found = attention.best(scores, k)
+    expected = scores.topk(min(k, count)).indices
+    assert torch.equal(found.sort(-1).values, expected.sort(-1).values)
+
+
 @pytest.mark.parametrize("sources", [1, 2, 4])
 def test_hierarchical_of_every_block_is_dense(sources: int):
     case = random_set(8, sources)
