@@ -21,7 +21,7 @@ from .motion import MOST_FRAMES as MOST_TOGETHER
 from .motion import Quantiser
 from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
-from .plans import Coded, before, code, fitted, sparse_plan, wanted
+from .plans import PRESETS, Coded, Presets, before, code, fitted, sparse_plan, wanted
 from .quality import psnr
 from .ratecontrol import Choice, Stretch, best_active, choose, rate_for
 from .refinement import KeypointFit, live_fit
@@ -40,8 +40,9 @@ leave room for motion in 5 kbps from ten seconds on."""
 MOST_SOURCES = 32
 LOOKS = (0, 0, 1, 3)
 """For each effort, how often a frame is rebuilt and its keypoints corrected."""
-PRESETS = (4, 1, 1, 0)
-"""For each effort, SVT-AV1's where sources are few: 0.1 s each, 0.5 s for 8 % fewer bytes, and 1.4 s for 11 %."""
+EFFORT_PRESETS: tuple[Presets, ...] = ((4, 8), PRESETS, PRESETS, (0, 2))
+"""For each effort, SVT-AV1's: where sources are few 0.1 s each, 0.5 s for 8 % fewer bytes, and 1.4 s for 11 %; where
+they are many 6 ms, 18 ms for 0.9 dB more, and 50 ms for 1.2 dB."""
 MOTION_KBPS, VIDEO_KBPS = 2.0, 4.9
 """Lively motion is quantised more coarsely where it would take more, or all would take more with the sources, unless a
 bitrate is asked for."""
@@ -238,7 +239,7 @@ def choose_sources_and_motion(
         assert options.kbps is not None
         budget = budget_for(options, video, survey)
         return choose(
-            survey, video.pictures, runtime, budget, options.kbps, message_frames, tell, PRESETS[options.effort]
+            survey, video.pictures, runtime, budget, options.kbps, message_frames, tell, EFFORT_PRESETS[options.effort]
         )
     coded = code_sources(video, survey, options, tell)
     if len(coded.packets) == 1:
@@ -256,11 +257,11 @@ def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Pr
     else:
         most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
         plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
-    coded = code(plan, wanted(plan.frames, video.pictures, hold=True), options.size, PRESETS[options.effort])
+    coded = code(plan, wanted(plan.frames, video.pictures, hold=True), options.size, EFFORT_PRESETS[options.effort])
     most = MOST_SOURCE_BYTES * len(coded.packets)
     if coded.size <= most:
         return coded
-    return fitted(plan, video.pictures, options.size, most, PRESETS[options.effort])
+    return fitted(plan, video.pictures, options.size, most, EFFORT_PRESETS[options.effort])
 
 
 def fit_for(effort: int) -> KeypointFit:

@@ -21,7 +21,8 @@ SMALLER_CRF = 6
 and this is how it goes on."""
 CRF_STEP = 0.055
 """One step of crf changes the bytes by about this share (measured on sources of talking heads)."""
-PRESET, DENSE_PRESET = 1, 4
+Presets = tuple[int, int]
+PRESETS: Presets = (1, 4)
 """SVT-AV1's effort where sources are few: 0.5 s each, for 8 % fewer bytes than 4 takes; and where they are many: 18 ms
 each, for 0.9 dB more than 8 gives in 6 ms at the same bytes."""
 CLOSE = 0.04
@@ -65,17 +66,16 @@ def worst_crf(size: int) -> int:
     return WORST_CRF + (SMALLER_CRF if smaller_side(size) < size else 0)
 
 
-def source_encoder(size: int, plan: Plan, preset: int = PRESET) -> SourceEncoder:
-    """`preset` is for sources that precede everything; others are too many to take time over."""
-    preset = preset if plan.upfront else DENSE_PRESET
+def source_encoder(size: int, plan: Plan, presets: Presets) -> SourceEncoder:
+    preset = presets[0] if plan.upfront else presets[1]
     if plan.crf <= WORST_CRF:
         return SourceEncoder(size, plan.crf, preset)
     return SourceEncoder(size, plan.crf - SMALLER_CRF, preset, smaller_side(size))
 
 
-def code(plan: Plan, found: Iterable[tuple[int, Picture]], size: int, preset: int = PRESET) -> Coded:
+def code(plan: Plan, found: Iterable[tuple[int, Picture]], size: int, presets: Presets = PRESETS) -> Coded:
     """Encode the sources of a plan: frames and their pictures in the plan's order (`wanted` finds them)."""
-    encoder, packets, shown = source_encoder(size, plan, preset), [], []
+    encoder, packets, shown = source_encoder(size, plan, presets), [], []
     for slot, (frame, picture) in enumerate(found):
         packets.append(SourcePacket(slot, encoder.add(picture), frame))
         shown.append(psnr(encoder.reconstructed, picture))
@@ -111,7 +111,7 @@ def crf_for(plan: Plan, spent: float, budget: float, size: int) -> int:
     return round(min(max(crf, BEST_CRF), worst_crf(size)))
 
 
-def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, preset: int = PRESET) -> Coded:
+def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, presets: Presets = PRESETS) -> Coded:
     """The plan coded at the quality that comes nearest to the budget from below, or within CLOSE of it."""
     tried: dict[int, Coded] = {}
     crf = plan.crf
@@ -119,7 +119,7 @@ def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, preset: int
         if crf in tried:
             break
         found = wanted(plan.frames, pictures, plan.upfront)
-        tried[crf] = coded = code(replace(plan, crf=crf), found, size, preset)
+        tried[crf] = coded = code(replace(plan, crf=crf), found, size, presets)
         if abs(coded.size / budget - 1) <= CLOSE:
             return coded
         crf = crf_for(coded.plan, coded.size, budget, size)

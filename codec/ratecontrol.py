@@ -20,11 +20,12 @@ from .packets import MotionPacket, SourcePacket
 from .plans import (
     CLOSE,
     CRF,
-    PRESET,
+    PRESETS,
     TOGETHER_BYTES,
     Coded,
     Pictures,
     Plan,
+    Presets,
     before,
     code,
     crf_for,
@@ -43,8 +44,9 @@ NUMBERS = (1, 2, 4, 8, 16, 32)
 """Sources that are sent before everything else."""
 STRIDES = (16, 8, 4, 3, 2, 1)
 """Or every so many frames one, each before the motion that uses it."""
-QUICK_PRESET, QUICK_MORE = 4, 1.09
-"""SVT-AV1's effort where plans are only compared, and how many times the bytes its sources take."""
+QUICK_PRESETS, QUICK_MORE, QUICK_DENSE_MORE = (4, 8), 1.09, 1.2
+"""SVT-AV1's effort where plans are only compared, and how many times the bytes its sources take for the same quality:
+where they are few, and where they are many."""
 PIECES = 4
 """Of the clip, that plans are tried on."""
 LEAST_PIECE = 3 * STRIDES[0]
@@ -188,14 +190,14 @@ def choose(
     kbps: float,
     message_frames: int,
     tell: Tell,
-    preset: int = PRESET,
+    presets: Presets = PRESETS,
 ) -> Choice:
     """What rebuilds the clip best within the budget of bytes for sources and motion, which is so many kbps; the
     cheapest there is where the budget is too small."""
     trials = Trials(survey, pictures, runtime, message_frames)
     choice = trials.active(search(trials, budget, kbps, tell))
     left = max(1.0, budget - choice.moving) / (1 + CLOSE)  # motion has what sources leave, and no more
-    return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, preset))
+    return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, presets))
 
 
 def rate_for(
@@ -246,7 +248,7 @@ def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
 
     # Between a few good sources and a stream of them lies a valley.
     starts = [min(START, richest)] + [usual] * (usual > START + 1)
-    return found[max((climb(value, richest + 1, begin) for begin in starts), key=value)]
+    return found[max((climb(value, richest + 1, begin, reach=2) for begin in starts), key=value)]
 
 
 def nearest_scale(scale: float) -> int:
@@ -329,7 +331,7 @@ class Trials:
         frames = [packet.frame or 0 for packet in coded.packets]
         step = frames[1] - frames[0]
         further = [size for a, b, size in zip(frames, frames[1:], sizes[1:], strict=False) if b - a == step]
-        return sizes[0] + (len(plan.frames) - 1) * float(np.mean(further))
+        return (sizes[0] + (len(plan.frames) - 1) * float(np.mean(further))) / QUICK_DENSE_MORE
 
     def _code(self, plan: Plan) -> Coded:
         """Dense plans: only what lies in the stretch."""
@@ -340,16 +342,19 @@ class Trials:
                 asked = set(plan.frames)
                 pairs = zip(self._stretch.frames, self._stretch.pictures, strict=False)
                 found = ((frame, picture) for frame, picture in pairs if frame in asked)
-            self._coded[plan] = code(plan, found, self._size, QUICK_PRESET)
+            self._coded[plan] = code(plan, found, self._size, QUICK_PRESETS)
         return self._coded[plan]
 
 
-def climb(value: Callable[[int], float], count: int, start: int) -> int:
-    """Index of the (local) maximum of `value`, looked for from `start` step by step."""
+def climb(value: Callable[[int], float], count: int, start: int, reach: int = 1) -> int:
+    """Index of the (local) maximum of `value`, looked for from `start` on, past dips narrower than `reach`."""
     best = start
-    for step in (1, -1):
-        while 0 <= best + step < count and value(best + step) > value(best):
-            best += step
+    for direction in (1, -1):
+        at = best
+        while 0 <= at + direction < count and abs(at + direction - best) <= reach:
+            at += direction
+            if value(at) > value(best):
+                best = at
         if best != start:
             break
     return best

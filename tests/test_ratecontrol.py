@@ -23,7 +23,7 @@ def silent(name: str, share: float) -> None:
 
 
 def chosen(budget: float, kbps: float = 4.0) -> Choice:
-    return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, silent, preset=8)
+    return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, silent, presets=(8, 8))
 
 
 def stretch() -> Stretch:
@@ -33,6 +33,12 @@ def stretch() -> Stretch:
 def test_climbing_finds_the_top_from_both_sides():
     hill = [0.0, 1.0, 3.0, 7.0, 6.0, 2.0, -math.inf]
     assert [climb(hill.__getitem__, len(hill), start) for start in range(len(hill))] == [3] * len(hill)
+
+
+def test_climbing_passes_narrow_dips():
+    hills = [0.0, 4.0, 3.0, 5.0, 6.0, 5.5, 5.0, 9.0]
+    assert [climb(hills.__getitem__, len(hills), start, reach=2) for start in range(5)] == [4] * 5
+    assert climb(hills.__getitem__, len(hills), 1) == 1
 
 
 def test_scales_are_found():
