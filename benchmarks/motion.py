@@ -34,6 +34,7 @@ from ..media import sample_clip
 from ..models.runtime import Runtime
 from ..motion_transform import SCALES, step_of
 from ..quality import psnr
+from ..transform_rdo import Fit
 from . import experiment
 
 JUDGED_STRIDE = 5
@@ -107,7 +108,8 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
     survey = survey_clip(video, runtime, tell)
     coded = code_sources(video, survey, options, tell)
     decoder = Decoder(runtime, capacity=MOST_SOURCES)
-    raw, fits = [], []
+    raw: list[Motion] = []
+    fits: list[Fit] = []
     fit = fitted_motion(
         video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort), partial(tell, "fitting the motion")
     )
