@@ -99,7 +99,8 @@ def labelled(picture: Picture, text: str) -> Picture:
     """The picture under a strip with its name; long names are set smaller."""
     width = picture.shape[1]
     strip = np.full((LABEL, width, 3), 245, np.uint8)
-    scale = min(0.45, 0.45 * (width - 8) / cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0])
+    # OpenCV 5 draws wider than it says.
+    scale = min(0.45, 0.9 * 0.45 * (width - 8) / cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0])
     cv2.putText(strip, text, (4, 19), cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
     return np.concatenate([strip, picture])
 
