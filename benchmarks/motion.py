@@ -30,7 +30,7 @@ from ..files import (
     load_runtime_for,
     survey_clip,
 )
-from ..media import sample_clip
+from ..media import Picture, sample_clip
 from ..models.runtime import Runtime
 from ..motion_transform import SCALES, step_of
 from ..quality import psnr
@@ -123,12 +123,11 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
     shown = {packet.frame for packet in coded.packets}
     quality = [
         [
-            psnr(rebuilt, picture)
-            for track in tracks
-            if (rebuilt := decoder.reconstruct(*_sent(track[number]))) is not None
+            psnr(runtime.reconstruct(sent.keypoints, decoder.nearest(sent.keypoints, sent.leader)), picture)
+            for sent in frame
         ]
-        for number, picture in enumerate(video.pictures())
-        if number % JUDGED_STRIDE == 0 and number not in shown and number < len(raw)
+        for number, (frame, picture) in enumerate(zip(zip(*tracks, strict=True), video.pictures(), strict=False))
+        if number % JUDGED_STRIDE == 0 and number not in shown
     ]
     means = np.mean(quality, axis=0).round(3).tolist()
     seconds = len(fits) / float(video.info.fps)
@@ -137,10 +136,6 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
         for scale, packets, mean in zip(scales, packed, means[1:], strict=True)
     ]
     return Curve(clip.stem, round(float(video.info.fps), 3), len(coded.packets), means[0], points)
-
-
-def _sent(motion: Motion) -> tuple[Any, int | None]:
-    return motion.keypoints, motion.leader
 
 
 def table(results: dict[str, Any]) -> Table:

@@ -153,12 +153,12 @@ def encode_command(
     if target.suffix.lower() != ".iwc":
         raise CodecError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
     options = EncodeOptions(
-        size,
-        parse_sources(sources),
-        bitrate,
-        quality,
-        crop,
-        not no_audio,
+        size=size,
+        sources=parse_sources(sources),
+        kbps=bitrate,
+        quality_db=quality,
+        crop=crop,
+        audio=not no_audio,
         effort=effort,
         verify=verify,
         overwrite=force,

@@ -35,8 +35,8 @@ AUTO_SOURCES_KBPS = 1.5
 SOURCE_BYTES = 450
 """What a further source costs, roughly; measured in benchmarks."""
 MOST_SOURCE_BYTES = 1550
-"""On average; sources that would take more, full of detail and unlike each other, are coded more coarsely. Three then
-leave room for motion in 5 kbps from ten seconds on."""
+"""On average, at 256x256; sources that would take more, full of detail and unlike each other, are coded more coarsely.
+Three then leave room for motion in 5 kbps from ten seconds on."""
 MOST_SOURCES = 32
 LOOKS = (0, 0, 1, 3)
 """For each effort, how often a frame is rebuilt and its keypoints corrected."""
@@ -44,8 +44,8 @@ EFFORT_PRESETS: tuple[Presets, ...] = ((4, 8), PRESETS, PRESETS, (0, 2))
 """For each effort, SVT-AV1's: where sources are few 0.1 s each, 0.5 s for 8 % fewer bytes, and 1.4 s for 11 %; where
 they are many 6 ms, 18 ms for 0.9 dB more, and 50 ms for 1.2 dB."""
 MOTION_KBPS, VIDEO_KBPS = 2.0, 4.9
-"""Lively motion is quantised more coarsely where it would take more, or all would take more with the sources, unless a
-bitrate is asked for."""
+"""Lively motion is quantised more coarsely where it would take more, or all would take more with the sources (of
+256x256), unless a bitrate is asked for."""
 LEAST_MOTION_KBPS = 1.0
 """Where the sources take nearly all of it by themselves."""
 CHUNK_S = 2.0
@@ -258,10 +258,10 @@ def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Pr
         most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
         plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
     coded = code(plan, wanted(plan.frames, video.pictures, hold=True), options.size, EFFORT_PRESETS[options.effort])
-    most = MOST_SOURCE_BYTES * len(coded.packets)
-    if coded.size <= most:
+    held = MOST_SOURCE_BYTES * larger(options.size) * len(coded.packets)
+    if coded.size <= held:
         return coded
-    return fitted(plan, video.pictures, options.size, most, EFFORT_PRESETS[options.effort])
+    return fitted(plan, video.pictures, options.size, held, EFFORT_PRESETS[options.effort])
 
 
 def fit_for(effort: int) -> KeypointFit:
@@ -282,12 +282,17 @@ def bytes_for(kbps: float, video: _Input, survey: Survey) -> float:
     return kbps * 125 * len(survey.keypoints) / float(video.info.fps) - HEADER_BYTES
 
 
+def larger(size: int) -> float:
+    """How many times the bits pictures of that size take, at most, where those of 256x256 are held to some."""
+    return max(1.0, size / 256)
+
+
 def motion_budget(coded: Coded, options: EncodeOptions, video: _Input, survey: Survey) -> float:
     """Bytes that motion may take."""
     if rate_is_given(options):
         return max(1.0, budget_for(options, video, survey) - coded.size)
     kbps = 125 * len(survey.keypoints) / float(video.info.fps)
-    left = VIDEO_KBPS * kbps - coded.size - HEADER_BYTES
+    left = VIDEO_KBPS * larger(options.size) * kbps - coded.size - HEADER_BYTES
     return min(max(left, LEAST_MOTION_KBPS * kbps), MOTION_KBPS * kbps)
 
 

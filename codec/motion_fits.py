@@ -10,7 +10,7 @@ errors of them cost at rest, and `fps`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +94,9 @@ def train_directions(clips: Sequence[ClipFits]) -> NDArray[np.float32]:
     return np.asarray(np.linalg.solve(factor.T, vectors[:, ::-1]), np.float32)
 
 
-def fits_of(clip: Path, runtime: Runtime, options: EncodeOptions) -> dict[str, NDArray[np.float64] | float]:
-    """What a file holds of the beginning of a clip. Raises CodecError."""
+def fitted_beginning(clip: Path, runtime: Runtime, options: EncodeOptions) -> tuple[Iterator[Fit], Decoder, float]:
+    """The fits of the first FRAMES frames of a clip as `encode` finds them, the decoder that they are found with, and
+    the frame rate. Raises CodecError."""
 
     def tell(name: str, share: float) -> None:
         pass
@@ -106,6 +107,12 @@ def fits_of(clip: Path, runtime: Runtime, options: EncodeOptions) -> dict[str, N
     coded = code_sources(video, survey, options, tell)
     decoder = Decoder(runtime, active=len(coded.packets))
     found = fitted_motion(video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort))
+    return found, decoder, float(video.info.fps)
+
+
+def fits_of(clip: Path, runtime: Runtime, options: EncodeOptions) -> dict[str, NDArray[np.float64] | float]:
+    """What a file holds of the beginning of a clip. Raises CodecError."""
+    found, decoder, fps = fitted_beginning(clip, runtime, options)
     moving = [(frame, lead) for frame, lead in found if frame.gram.any()]
     rest = [at_rest(source) for source in decoder.library.sources()]
     return {
@@ -114,7 +121,7 @@ def fits_of(clip: Path, runtime: Runtime, options: EncodeOptions) -> dict[str, N
         "lead": np.array([lead for _, lead in moving]),
         "own": np.array([own for own, _ in rest]),
         "H": np.array([gram for _, gram in rest]),
-        "fps": float(video.info.fps),
+        "fps": fps,
     }
 
 

@@ -14,33 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import as_keypoints
-from .clip_motion import fitted_motion
-from .decoder import Decoder, MotionDecoder
+from .decoder import MotionDecoder
 from .encoder import MotionEncoder
-from .files import EncodeOptions, code_sources, fit_for, frame_input, survey_clip
+from .files import EncodeOptions
 from .models.runtime import Runtime, load_runtime
 from .motion import Quantiser
-from .selection import Survey
+from .motion_fits import fitted_beginning
 
-FRAMES = 100
-"""Frames taken of a clip."""
 MESSAGE_FRAMES = 50
 
 
 def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> list[NDArray[np.float32]]:
     """Keypoints (MESSAGE_FRAMES, K, 3) of each message of the beginning of a clip, on the quantiser's grid. Raises
     CodecError."""
-
-    def tell(name: str, share: float) -> None:
-        pass
-
-    video = frame_input(clip, options, tell)
-    survey = survey_clip(video, runtime, tell)
-    survey = Survey(survey.thumbnails[:FRAMES], survey.keypoints[:FRAMES])
-    coded = code_sources(video, survey, options, tell)
-    sources = Decoder(runtime, active=len(coded.packets))
+    found, _, _ = fitted_beginning(clip, runtime, options)
     encoder, decoder, tracks = MotionEncoder(), MotionDecoder(runtime.info.keypoints), []
-    for frame, leader in fitted_motion(video.pictures(), survey.keypoints, coded, sources, fit_for(options.effort)):
+    for frame, leader in found:
         number = encoder.push(as_keypoints(frame.target), leader, frame.gram if frame.gram.any() else None)
         if number % MESSAGE_FRAMES == MESSAGE_FRAMES - 1:
             packet = encoder.pack(number + 1 - MESSAGE_FRAMES, MESSAGE_FRAMES)
