@@ -121,11 +121,12 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
     packed = [list(packed_motion((fits[first : first + length] for first in starts), scale)) for scale in scales]
     tracks = [raw, *([motion for packet in packets for motion in decoder.motion(packet)] for packets in packed)]
     shown = {packet.frame for packet in coded.packets}
+
+    def rebuilt(sent: Motion) -> Picture:
+        return runtime.reconstruct(sent.keypoints, decoder.nearest(sent.keypoints, sent.leader))
+
     quality = [
-        [
-            psnr(runtime.reconstruct(sent.keypoints, decoder.nearest(sent.keypoints, sent.leader)), picture)
-            for sent in frame
-        ]
+        [psnr(rebuilt(sent), picture) for sent in frame]
         for number, (frame, picture) in enumerate(zip(zip(*tracks, strict=True), video.pictures(), strict=False))
         if number % JUDGED_STRIDE == 0 and number not in shown
     ]
