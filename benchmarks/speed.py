@@ -25,7 +25,7 @@ from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
 from ..decoder import Decoder
-from ..encoder import Encoder, EncoderSettings
+from ..encoder import Encoder, EncoderSettings, MotionEncoder
 from ..errors import CodecError
 from ..files import EncodeOptions, frame_input
 from ..framing import crop_resize
@@ -136,10 +136,8 @@ def run(
     keypoints = [runtime.detect(picture) for picture in pictures]
     stages: list[Stage] = []
     work: list[Callable[[], Iterable[Stage]]] = [
-        lambda: [camera(frames, runtime.info.size)],
-        lambda: [timed("detector", runtime.detect, pictures)],
-        lambda: [fitting(runtime, pictures, keypoints)],
-        lambda: motion(np.stack(keypoints)),
+        lambda: sending(runtime, pictures),
+        lambda: [motion_decoding(np.stack(keypoints))],
         lambda: source_coding(pictures),
         lambda: [timed("source preparation", runtime.prepare, pictures)],
         lambda: [rebuilding(runtime, pictures, keypoints, count) for count in SOURCES],
@@ -205,35 +203,25 @@ def clip_pictures(size: int, count: int) -> list[Picture]:
     return list(itertools.islice(itertools.cycle([*once, *once[::-1]]), count))
 
 
-def camera(frames: int, size: int) -> Stage:
+def camera(size: int) -> Callable[[], Picture]:
     """A camera's YUV picture to the square the detector sees."""
     width, height = CAMERA
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     taken = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format="yuv420p")
-    video = frame_input(sample_clip(), EncodeOptions(size), lambda name, share: None)
-    crop = video.crops[0]
-
-    def convert(frame: av.VideoFrame) -> None:
-        crop_resize(np.asarray(frame.reformat(format="rgb24").to_ndarray(), np.uint8), crop, size)
-
-    return timed("camera picture to square RGB", convert, [taken] * (frames + WARM))
+    crop = frame_input(sample_clip(), EncodeOptions(size), lambda name, share: None).crops[0]
+    return lambda: crop_resize(np.asarray(taken.reformat(format="rgb24").to_ndarray(), np.uint8), crop, size)
 
 
-def motion(keypoints: NDArray[np.float32]) -> Iterator[Stage]:
-    """(n, K, 3) -> coding and decoding, both per frame, in messages of MESSAGE frames."""
+def motion_decoding(keypoints: NDArray[np.float32]) -> Stage:
+    """(n, K, 3), per frame, in messages of MESSAGE frames."""
     quantiser, coder = Quantiser(), MotionCoder(load_tables())
-    messages = [keypoints[n : n + MESSAGE] for n in range(len(keypoints) - MESSAGE + 1)]
-    payloads: list[bytes] = []
-    count = keypoints.shape[1]
-
-    def encode(message: NDArray[np.float32]) -> None:
-        payloads.append(coder.encode(quantiser.quantise_track(message), None))
+    levels = quantiser.quantise_track(keypoints)
+    messages = [coder.encode(levels[n : n + MESSAGE], None) for n in range(len(levels) - MESSAGE + 1)]
 
     def decode(payload: bytes) -> None:
-        quantiser.dequantise(coder.decode(payload, MESSAGE, count, None))
+        quantiser.dequantise(coder.decode(payload, MESSAGE, keypoints.shape[1], None))
 
-    yield timed("motion coding", encode, messages, each=MESSAGE)
-    yield timed("motion decoding", decode, payloads, each=MESSAGE)
+    return timed("motion decoding", decode, messages, each=MESSAGE)
 
 
 def source_coding(pictures: Sequence[Picture]) -> Iterator[Stage]:
@@ -252,16 +240,28 @@ def library_of(runtime: Runtime, pictures: Sequence[Picture], count: int) -> Dec
     return decoder
 
 
-def fitting(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[Any]) -> Stage:
-    """As in a call: to the nearest of the sources."""
-    decoder, fit = library_of(runtime, pictures, ACTIVE), live_fit()
-    pairs = zip(pictures, keypoints, strict=True)
-    decoder.prepare()
-
-    def fitted(pair: tuple[Picture, Any]) -> Any:
-        return fit.frame(*pair, decoder.library.candidates(pair[1]))
-
-    return timed("keypoint fit", fitted, pairs)
+def sending(runtime: Runtime, pictures: Sequence[Picture]) -> Iterator[Stage]:
+    """What the sender does for every frame, as in a call, fitted to the nearest of the sources, and its parts."""
+    library, fit, coder = library_of(runtime, pictures, ACTIVE), live_fit(), MotionEncoder()
+    library.prepare()
+    convert, seconds = camera(runtime.info.size), []
+    for picture in pictures:
+        times = [time.perf_counter()]
+        convert()
+        times.append(time.perf_counter())
+        detected = runtime.detect(picture)
+        times.append(time.perf_counter())
+        fitted = fit.frame(picture, detected, library.library.candidates(detected))
+        gram = None if fitted.gram is None else fitted.gram()
+        times.append(time.perf_counter())
+        frame = coder.push(fitted.keypoints, library.library.slot(fitted.source), gram)
+        if frame % MESSAGE == MESSAGE - 1:
+            coder.pack(frame - MESSAGE + 1, MESSAGE)
+        times.append(time.perf_counter())
+        seconds.append([*np.diff(times), times[-1] - times[0]])
+    names = ("camera picture to square RGB", "detector", "keypoint fit", "motion coding", "a frame, sent")
+    for name, spent in zip(names, np.transpose(seconds), strict=True):
+        yield summarised(name, list(spent[WARM:]))
 
 
 def rebuilding(runtime: Runtime, pictures: Sequence[Picture], keypoints: Sequence[Any], count: int) -> Stage:
@@ -287,10 +287,11 @@ def ratios(stages: Sequence[Stage]) -> dict[str, float]:
     """Of medians."""
     of = {(stage.stage, stage.sources): stage.p50_ms for stage in stages}
     receiver = of["motion decoding", None] + of["rebuilding a frame", 3]
-    sender = of["camera picture to square RGB", None] + of["detector", None] + of["motion coding", None]
     return {
         "receiver (3 sources) / AV1 decoding": round(receiver / of["AV1 decoding (dav1d)", None], 3),
-        "sender (without sources) / SVT-AV1 encoding": round(sender / of["SVT-AV1 encoding", None], 3),
+        "sender (without sources) / SVT-AV1 encoding": round(
+            of["a frame, sent", None] / of["SVT-AV1 encoding", None], 3
+        ),
     }
 
 

@@ -9,6 +9,7 @@ share one row of it, and enter the normal equations by their structure tensor al
 Places and moves are in [-1, 1] units, but for backward fields, which are in cells of the GRID.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -23,7 +24,7 @@ from .models.runtime import Keypoints, Source, pixel_grid
 Field = NDArray[np.float32]
 """(GRID, GRID, 2): where each cell of a frame is in the source, less where it is itself."""
 Soft = dict[float, NDArray[np.float32]]
-"""A picture's grey levels (FLOW_SIZE, FLOW_SIZE) by how much they are blurred: all of BLURS."""
+"""A picture's grey levels (FLOW_SIZE, FLOW_SIZE) by how much they are blurred, of BLURS."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Warped:
         """Squared grey levels by which a picture differs, summed over the pixels."""
         return float(np.square(grey - self.grey).sum())
 
+    def blurred(self, ref: Reference, blur: float) -> "Warped":
+        """The same, of the source as it is blurred by so much."""
+        return Warped(self.back, _sampled(ref.soft[blur], self.back))
+
 
 def warped(ref: Reference, values: NDArray[np.float64], blur: float = BLURS[-1]) -> Warped:
     back = backward(ref.moved(values).reshape(GRID, GRID, 2) * np.float32(GRID / 2))
@@ -104,15 +109,23 @@ def step_of(ref: Reference, seen: Warped, grey: NDArray[np.float32], strayed: ND
 def normal_equations(basis: NDArray[np.float32], cells: NDArray[np.float32]) -> Equations:
     """Basis (m, 3 K) and, of each cell, how its squared error grows with its move (xx, xy, yy) and what it gains from
     one to the left and up (x, y) -> equations in the keypoints."""
-    # One long row a keypoint: products of short rows take several times as long, and this is most of a fit.
-    along, right, down = np.split(np.ascontiguousarray(basis.T), 3)
+    # One long row a keypoint, and no copies: short rows take several times as long, and this is most of a fit.
+    rows = np.ascontiguousarray(basis.T)
     xx, xy, yy, x, y = np.ascontiguousarray(cells.T)
-    by_x, by_y = xx * right + xy * down, xy * right + yy * down
-    products = along @ np.concatenate([xx * along, xy * along, yy * along, by_x, by_y]).T
-    of_xx, of_xy, of_yy, of_x, of_y = np.split(products, 5, axis=1)
+    k = len(rows) // 3
+    along, right, down = rows[:k], rows[k : 2 * k], rows[2 * k :]
+    weighed = np.empty((5, k, len(basis)), np.float32)
+    for one, weight in zip(weighed, (xx, xy, yy), strict=False):
+        np.multiply(weight, along, out=one)
+    by_x, by_y = weighed[3:]
+    np.multiply(xx, right, out=by_x)
+    by_x += xy * down
+    np.multiply(xy, right, out=by_y)
+    by_y += yy * down
+    of_xx, of_xy, of_yy, of_x, of_y = (along @ weighed.reshape(5 * k, -1).T).reshape(k, 5, k).swapaxes(0, 1)
     of_strengths = right @ by_x.T + down @ by_y.T
-    rows = [[of_xx, of_xy, of_x], [of_xy, of_yy, of_y], [of_x.T, of_y.T, of_strengths]]
-    gram = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    lines = [[of_xx, of_xy, of_x], [of_xy, of_yy, of_y], [of_x.T, of_y.T, of_strengths]]
+    gram = np.concatenate([np.concatenate(line, axis=1) for line in lines])
     gains = np.concatenate([along @ x, along @ y, right @ x + down @ y])
     return Equations(gram.astype(np.float64), -gains.astype(np.float64))
 
@@ -125,9 +138,10 @@ def hold(count: int) -> NDArray[np.float64]:
 def by_axis(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """Unknowns (3 K,) as each axis sees them, (3 K, 2): the places along it, the strengths to the right or down."""
     right, down, strength = values.reshape(3, -1)
-    nothing = np.zeros_like(strength)
-    seen = [np.concatenate([right, strength, nothing]), np.concatenate([down, nothing, strength])]
-    return np.stack(seen, axis=1).astype(np.float32)
+    seen = np.zeros((3, len(right), 2), np.float32)
+    seen[0, :, 0], seen[0, :, 1] = right, down
+    seen[1, :, 0] = seen[2, :, 1] = strength
+    return seen.reshape(-1, 2)
 
 
 def unknowns(keypoints: Keypoints) -> NDArray[np.float64]:
@@ -145,9 +159,9 @@ def small_grey(picture: Picture) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def softened(grey: NDArray[np.uint8]) -> Soft:
+def softened(grey: NDArray[np.uint8], blurs: Iterable[float] = BLURS) -> Soft:
     levels = grey.astype(np.float32)
-    return {blur: np.asarray(cv2.GaussianBlur(levels, (0, 0), blur), np.float32) for blur in BLURS}
+    return {blur: np.asarray(cv2.GaussianBlur(levels, (0, 0), blur), np.float32) for blur in blurs}
 
 
 def _at(planes: NDArray[np.float32], back: Field) -> NDArray[np.float32]:

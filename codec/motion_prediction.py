@@ -32,8 +32,17 @@ class Predictor:
 
 def predict(weights: NDArray[np.int32], moved: NDArray[np.int32], last: NDArray[np.int32]) -> NDArray[np.int32]:
     """Weights (n, 3, 2 K) of n keypoints, moves (K, 3) of this frame and the last -> predicted moves (n, 3)."""
+    return rounded(predictions(weights, moved, last))
+
+
+def predictions(weights: NDArray[np.int32], moved: NDArray[np.int32], last: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The same in units of 1 / 2**SHIFT: to these, `weights` times further moves can be added."""
     features = np.concatenate([moved, last]).T.astype(np.int64)  # (3, 2 K)
-    return ((np.einsum("naf,af->na", weights, features) + (1 << SHIFT - 1)) >> SHIFT).astype(np.int32)
+    return np.asarray(np.einsum("naf,af->na", weights, features), np.int64)
+
+
+def rounded(predicted: NDArray[np.int64]) -> NDArray[np.int32]:
+    return ((predicted + (1 << SHIFT - 1)) >> SHIFT).astype(np.int32)
 
 
 def fit(moves: NDArray[np.int32], last: NDArray[np.int32], ridge: float) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .motion import Levels, Quantiser
-from .motion_prediction import predict
+from .motion_prediction import predictions, rounded
 
 ERROR_PER_BIT = 3e-3
 """Share of a frame's squared error that one bit is worth at the usual steps. It grows with them: dearer bits alone
@@ -58,22 +58,28 @@ def choose_levels(
     ridge = SURE * error.gram.trace() / len(order) * np.eye(len(order))
     backwards = np.linalg.cholesky((error.gram[np.ix_(order, order)] + ridge)[::-1, ::-1])
     factor = np.linalg.inv(backwards[::-1, ::-1])
-    target, sharpness = error.target[order], factor.diagonal().tolist()
+    target, missed = error.target[order], np.zeros(len(order))
     levels, moved = np.empty_like(last), np.zeros_like(last)
+    of_each = weights.transpose(2, 0, 1).astype(np.int64)  # what a level of each, now and before, adds to all
+    predicted = predictions(weights, moved, last_moved)
     for k in range(count):
-        expected = (last[k] + predict(weights[k : k + 1], moved, last_moved)[0]).tolist()
+        expected = (last[k] + rounded(predicted[k])).tolist()
+        first, after = 3 * k, 3 * k + 3
+        wanted = (target[first:after] - missed[:first] @ factor[:first, first:after]).tolist()
+        within = factor[first:after, first:after].tolist()
         for axis, step in enumerate(steps.tolist()):  # plain numbers: this runs 60 times a frame
-            i = 3 * k + axis
-            wanted = float(target[i])
-            level, missed = expected[axis], (wanted - expected[axis] * step) / sharpness[i]
-            nearest = round(wanted / step)
+            level, sharpness = expected[axis], within[axis][axis]
+            lacks = (wanted[axis] - level * step) / sharpness
+            nearest = round(wanted[axis] / step)
             if nearest != level:
-                least = (wanted - nearest * step) / sharpness[i]
-                if least**2 + price * bits(nearest - level) < missed**2:
-                    level, missed = nearest, least
-            levels[k, axis] = level
-            target[i + 1 :] -= missed * factor[i, i + 1 :]
+                least = (wanted[axis] - nearest * step) / sharpness
+                if least**2 + price * bits(nearest - level) < lacks**2:
+                    level, lacks = nearest, least
+            levels[k, axis], missed[first + axis] = level, lacks
+            for later in range(axis + 1, 3):
+                wanted[later] -= lacks * within[axis][later]
         moved[k] = levels[k] - last[k]
+        predicted += of_each[k] * moved[k]
     return levels
 
 

@@ -8,13 +8,14 @@ and to what was found in the frame before. From there it aligns the warped sourc
 it may look at what the receiver will rebuild, and align that, as often as there is time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from .alignment import (
     Equations,
@@ -38,8 +39,8 @@ from .quality import psnr
 
 MEMORY = 0.8
 """Share of the last frame's correction that this frame's starts from: jitter does not pay."""
-ROUNDS = 2
-"""Of the robust least squares."""
+ROUNDS, LIVE_ROUNDS = 2, 1
+"""Of the robust least squares; the latter where STEPS are LIVE_STEPS."""
 STEPS, LIVE_STEPS = (*BLURS, BLURS[-1]), BLURS[-2:]
 """Of the alignment, by their blur: a millisecond of a core each. The latter in a call, and wherever frames are sent as
 they come."""
@@ -52,6 +53,8 @@ TRY_EVERY, GROWN = 5, 1.2
 FLOOR = 1.5**2 * FLOW_SIZE**2
 """Squared grey levels, summed over a picture: less cannot be seen."""
 MOST_REFERENCES = 64
+_ALGEBRA = ThreadpoolController()
+"""Of numpy. Its matrices are small here: a second thread helps nothing, and waits milliseconds for the network's."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,17 @@ class KeypointFit:
     """Fits the frames of one clip, or call, in order."""
 
     def __init__(
-        self, looks: int = 0, steps: Sequence[float] = STEPS, both_ways: bool = True, candidates: int = CANDIDATES
+        self, looks: int = 0, steps: Sequence[float] = STEPS, thorough: bool = True, candidates: int = CANDIDATES
     ) -> None:
-        """`looks`: how often each frame is rebuilt and corrected. `steps`: of the alignment. `both_ways`: whether the
-        flow is checked by that of the other direction, or only by what it makes of the picture. `candidates`: the most
+        """`looks`: how often each frame is rebuilt and corrected. `steps`: of the alignment. `thorough`: whether the
+        flow is checked by that of the other direction, or only by what it makes of the picture, how often its robust
+        fit is made anew, and whether errors are priced where the fit ends, or a step before. `candidates`: the most
         sources that are tried for a frame, besides the one that leads."""
         self._looks = looks
         self._steps = steps
-        self._both_ways = both_ways
+        self._thorough = thorough
         self._candidates = candidates
-        self._flow = flow_estimator(0 if both_ways else 1)
+        self._flow = flow_estimator(0 if thorough else 1)
         self._correction: NDArray[np.float64] | None = None
         self._leader: Source | None = None
         self._untried, self._tried_error = 0, 0.0
@@ -99,12 +103,13 @@ class KeypointFit:
         if not sources:
             self.forget()
             return Fitted(detected, None, np.inf, None)
-        seen = _Seen(picture)
-        leader, one = self._best(seen, detected, sources)
-        if self._looks and rebuild is not None:
-            one = self._looked(seen, one, self._reference(leader), lambda keypoints: rebuild(keypoints, leader))
+        seen = _Seen(picture, self._steps)
+        with _ALGEBRA.limit(limits=1, user_api="blas"):
+            leader, one = self._best(seen, detected, sources)
+            if self._looks and rebuild is not None:
+                one = self._looked(seen, one, self._reference(leader), lambda keypoints: rebuild(keypoints, leader))
         self._leader, self._correction = leader, one.values - unknowns(detected)
-        gram = partial(one.price, self._reference(leader), seen)
+        gram = partial(one.price, self._reference(leader), seen, self._thorough)
         return Fitted(as_keypoints(one.values), leader, one.error, gram)
 
     def _best(self, seen: "_Seen", detected: Keypoints, sources: Sequence[Source]) -> tuple[Source, "_Found"]:
@@ -146,11 +151,9 @@ class KeypointFit:
         found = best = min((_judged(seen, ref, b, b) for b in begins), key=lambda one: one.error)
         begin = found.start
         for blur in self._steps:
-            if blur == BLURS[-1]:
-                step = found.step(ref, seen)
-            else:
-                step = step_of(ref, warped(ref, found.values, blur), seen.soft[blur], found.values - begin)
-            found = _judged(seen, ref, _after(found.values, step), begin)
+            view = found.view if blur == BLURS[-1] else found.view.blurred(ref, blur)
+            step = step_of(ref, view, seen.soft[blur], found.values - begin)
+            found = replace(_judged(seen, ref, _after(found.values, step), begin), led_by=step)
             best = min(best, found, key=lambda one: one.error)
         return best
 
@@ -161,7 +164,7 @@ class KeypointFit:
         start, values, best, most = found.values, found.values, found, -np.inf
         for look in range(self._looks + 1):
             picture = rebuild(as_keypoints(values))
-            view = replace(warped(ref, values), grey=softened(small_grey(picture))[BLURS[-1]])
+            view = replace(warped(ref, values), grey=softened(small_grey(picture), BLURS[-1:])[BLURS[-1]])
             found = _Found(values, start, view.error(seen.sharp), view)
             quality = psnr(picture, seen.picture)
             if quality > most:
@@ -174,7 +177,7 @@ class KeypointFit:
         """Unknowns (3 K,) that carry the cells of a source where the flow says, held to where they start."""
         flow, held = self._cells(ref.grey, grey), hold(len(start))
         found = start
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if self._thorough else LIVE_ROUNDS):
             wanted = flow.moved - ref.moved(found)
             weight = flow.sure / (1 + np.square(wanted).sum(1) / SOFTNESS**2)
             nothing = np.zeros_like(weight)
@@ -196,9 +199,7 @@ class KeypointFit:
     def _cells(self, source: NDArray[np.uint8], grey: NDArray[np.uint8]) -> "_Flow":
         there = self._flow.calc(source, grey, None)
         agreed = (
-            _agreement(there, self._flow.calc(grey, source, None))
-            if self._both_ways
-            else _likeness(there, grey, source)
+            _agreement(there, self._flow.calc(grey, source, None)) if self._thorough else _likeness(there, grey, source)
         )
         return _Flow(_pooled(there).reshape(-1, 2) * np.float32(2 / FLOW_SIZE), _pooled(agreed).reshape(-1))
 
@@ -206,10 +207,10 @@ class KeypointFit:
 class _Seen:
     """A picture as fitting looks at it."""
 
-    def __init__(self, picture: Picture) -> None:
+    def __init__(self, picture: Picture, blurs: Iterable[float]) -> None:
         self.picture = picture
         self.grey = small_grey(picture)
-        self.soft = softened(self.grey)
+        self.soft = softened(self.grey, {*blurs, BLURS[-1]})
         self.sharp = self.soft[BLURS[-1]]
 
 
@@ -220,14 +221,17 @@ class _Found:
     """Where the alignment began."""
     error: float
     view: Warped
+    led_by: Equations | None = None
+    """The step from which this is."""
 
     def step(self, ref: Reference, seen: _Seen) -> Equations:
         """The next one."""
         return step_of(ref, self.view, seen.sharp, self.values - self.start)
 
-    def price(self, ref: Reference, seen: _Seen) -> NDArray[np.float64]:
-        """(3 K, 3 K): what errors cost here, as a share of what is left."""
-        return self.step(ref, seen).gram / max(self.error, FLOOR)
+    def price(self, ref: Reference, seen: _Seen, exactly: bool) -> NDArray[np.float64]:
+        """(3 K, 3 K): what errors cost here, or just before the last step, as a share of what is left."""
+        known = None if exactly else self.led_by
+        return (known or self.step(ref, seen)).gram / max(self.error, FLOOR)
 
 
 def _judged(seen: _Seen, ref: Reference, values: NDArray[np.float64], start: NDArray[np.float64]) -> _Found:
@@ -276,4 +280,4 @@ def _likeness(there: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArr
 
 
 def live_fit() -> KeypointFit:
-    return KeypointFit(steps=LIVE_STEPS, both_ways=False, candidates=LIVE_CANDIDATES)
+    return KeypointFit(steps=LIVE_STEPS, thorough=False, candidates=LIVE_CANDIDATES)

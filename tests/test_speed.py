@@ -15,7 +15,7 @@ def test_every_stage_is_measured() -> None:
     results = run(runtime, 10, 1, 12, lambda name, share: told.append(name))
     stages = {(stage["stage"], stage["sources"]) for stage in results["stages"]}
     assert stages == {
-        *((name, None) for name in ("camera picture to square RGB", "detector", "keypoint fit")),
+        *((name, None) for name in ("camera picture to square RGB", "detector", "keypoint fit", "a frame, sent")),
         *((name, None) for name in ("motion coding", "motion decoding")),
         *((name, None) for name in ("source coding", "source decoding", "source preparation")),
         *(("rebuilding a frame", n) for n in (1, 3, 8)),
