@@ -6,11 +6,12 @@ sources as the receiver has them, and warping them by true flow (the oracle, on 
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import numpy as np
 import typer
 from rich.table import Table
@@ -18,14 +19,17 @@ from rich.table import Table
 from ..cli import JSON, console, progress_bar
 from ..errors import CodecError
 from ..files import EncodeOptions, IwcFile, encode, frame_input, load_runtime_for
-from ..media import sample_clip
+from ..media import Picture, sample_clip
 from ..models.runtime import Runtime
 from ..quality import psnr
 from . import experiment
 from .baselines import flow_oracle, nearest_copy
-from .demo import coded_sources
+from .demo import coded_sources, labelled
 
 ORACLE_STRIDE = 5
+SHOWN = ("original", "iwcodec", "copy of a source", "oracle")
+PAGE = 10
+"""Clips whose worst frames are drawn."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,17 @@ class Coded:
     psnr_db: float
     copy_db: float
     oracle_db: float
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The frame of a clip that is rebuilt worst, by PSNR over RGB."""
+
+    clip: str
+    frame: int
+    psnr_db: float
+    pictures: tuple[Picture, ...]
+    """Of SHOWN."""
 
 
 def command(
@@ -58,12 +73,16 @@ def command(
         raise CodecError(f"--sources takes numbers with commas between them, not {sources!r}.") from error
     runtime = load_runtime_for(size, threads)
     rows: list[Coded] = []
+    worst: dict[int, list[Worst]] = {count: [] for count in counts}
     with progress_bar(as_json) as tell:
         todo = [(clip, count) for count in counts for clip in clips or [sample_clip()]]
         for number, (clip, count) in enumerate(todo):
             tell(f"{count} sources", number / len(todo))
             options = EncodeOptions(size, sources=count, crop=crop, audio=False, effort=effort, overwrite=True)
-            rows.append(measure(clip, options, runtime))
+            row, frame = measure(clip, options, runtime)
+            rows.append(row)
+            worst[count].append(frame)
+            draw(out / f"worst-{count}.jpg", worst[count])
             results = {
                 "what": "sources",
                 "effort": effort,
@@ -76,10 +95,10 @@ def command(
         print(json.dumps(list(map(asdict, rows)), indent=1))
     else:
         console.print(table(rows))
-        console.print(f"Results: {out / 'sources.json'}")
+        console.print(f"Results: {out / 'sources.json'}; the worst frames: {out / 'worst-N.jpg'}, N sources")
 
 
-def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> Coded:
+def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> tuple[Coded, Worst]:
     silent: Callable[[str, float], None] = lambda name, share: None  # noqa: E731
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "clip.iwc"
@@ -88,12 +107,32 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> Coded:
         with IwcFile(target, runtime) as file:
             library = coded_sources(file)
             ours, copies, oracles = [], [], []
+            worst: Worst | None = None
             for number, (frame, original) in enumerate(zip(file.frames(), video.pictures(), strict=True)):
+                copy = next(iter(nearest_copy([original], library)))
                 ours.append(psnr(frame.picture, original))
-                copies.append(psnr(next(iter(nearest_copy([original], library))), original))
+                copies.append(psnr(copy, original))
+                warped = None
                 if number % ORACLE_STRIDE == 0:
-                    oracles.append(psnr(next(iter(flow_oracle([original], library))), original))
-    return Coded(clip.stem, report.sources, report.duration_s, report.kbps, mean(ours), mean(copies), mean(oracles))
+                    warped = next(iter(flow_oracle([original], library)))
+                    oracles.append(psnr(warped, original))
+                if worst is None or ours[-1] < worst.psnr_db:
+                    warped = next(iter(flow_oracle([original], library))) if warped is None else warped
+                    worst = Worst(clip.stem, number, ours[-1], (original, frame.picture, copy, warped))
+    assert worst is not None  # no video is without a frame
+    seconds = report.duration_s
+    row = Coded(clip.stem, report.sources, seconds, report.kbps, mean(ours), mean(copies), mean(oracles))
+    return row, worst
+
+
+def draw(path: Path, worst: Sequence[Worst]) -> None:
+    """One row a clip, the worst first, PAGE at most, each picture under its name."""
+    rows = []
+    for one in sorted(worst, key=lambda one: one.psnr_db)[:PAGE]:
+        names = (f"{one.clip}, frame {one.frame}", f"{SHOWN[1]}: {one.psnr_db:.1f} dB", *SHOWN[2:])
+        rows.append(np.concatenate([labelled(p, name) for p, name in zip(one.pictures, names, strict=True)], axis=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
 def mean(values: list[float]) -> float:

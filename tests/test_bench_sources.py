@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import typer
-from iwcodec.benchmarks.sources import Coded, command, means
+from iwcodec.benchmarks.demo import LABEL
+from iwcodec.benchmarks.sources import PAGE, SHOWN, Coded, Worst, command, draw, means
 from typer.testing import CliRunner
 
 
@@ -20,6 +23,19 @@ def test_a_short_clip_gets_every_column(face_clip: Path, tmp_path: Path):
         assert 10 < row["psnr_db"] < 60
         assert row["kbps"]["video"] > row["kbps"]["sources"] > 0
     assert rows[1]["kbps"]["sources"] > rows[0]["kbps"]["sources"]
+    for count in (1, 2):
+        assert cv2.imread(str(tmp_path / f"worst-{count}.jpg")).shape == (256 + LABEL, 4 * 256, 3)
+
+
+def test_the_worst_frames_come_first(tmp_path: Path):
+    worst = [
+        Worst(f"clip {n}", n, 30.0 - n, tuple(np.full((64, 64, 3), 10 * n, np.uint8) for _ in SHOWN)) for n in range(12)
+    ]
+    draw(tmp_path / "worst.jpg", worst)
+    drawn = cv2.imread(str(tmp_path / "worst.jpg"))
+    assert len(drawn) == PAGE * (64 + LABEL)
+    levels = drawn.reshape(PAGE, 64 + LABEL, -1)[:, LABEL + 32, 0]
+    assert np.abs(levels - 10.0 * np.arange(11, 11 - PAGE, -1)).max() < 4
 
 
 def test_means_are_by_number_of_sources():
