@@ -60,6 +60,8 @@ class FeedFrame:
     keypoints: NDArray[np.float32]
     leader: int | None = None
     """Number of the source that leads, as the feed counts them; a link knows its slot."""
+    gram: NDArray[np.float64] | None = None
+    """What errors of the keypoints cost, where they are carried from that source (refinement.Fitted)."""
 
 
 @dataclass(frozen=True)
@@ -225,12 +227,12 @@ class Feed:
             if self.face_lost:
                 self._start("still", STILL_S, now, lambda picture=picture: self._take_still(picture))  # type: ignore[misc]
                 continue
-            found = await self._run(partial(self._fitted, picture, captured_s, self._known_to_all()))
+            found, gram = await self._run(partial(self._fitted, picture, captured_s, self._known_to_all()))
             if self.paused:
                 return
             keypoints, leader = found.keypoints, self._library.slot(found.source)
             self._keypoints = keypoints
-            frame = FeedFrame(self.stamp_ms(captured_s), keypoints, leader)
+            frame = FeedFrame(self.stamp_ms(captured_s), keypoints, leader, gram)
             for link in list(self._links):
                 link.take(frame)
             # For every frame, as the receiver does: what is used stays.
@@ -245,13 +247,17 @@ class Feed:
         known = dict(zip(self._library.slots(), self._library.sources(), strict=True))
         return [known[n] for n in slots] or self._library.sources()
 
-    def _fitted(self, picture: Picture, captured_s: float, sources: list[Source]) -> Fitted:
-        """In the executor. Keypoints found, and fitted to the motion from the nearest source where there is time."""
+    def _fitted(
+        self, picture: Picture, captured_s: float, sources: list[Source]
+    ) -> tuple[Fitted, NDArray[np.float64] | None]:
+        """In the executor. Keypoints found, and fitted to the motion from the nearest source where there is time; what
+        errors of them cost."""
         detected = self._runtime.detect(picture)
         if self._newest is not None or self._clock() - captured_s > LATE_S:
             self.unfitted += 1
-            return self._fit.skip(detected)
-        return self._fit.frame(picture, detected, [sources[n] for n in by_pose(sources, detected)])
+            return self._fit.skip(detected), None
+        fitted = self._fit.frame(picture, detected, [sources[n] for n in by_pose(sources, detected)])
+        return fitted, None if fitted.gram is None else fitted.gram()
 
     def _is_busy(self, name: str) -> bool:
         running = self._jobs.get(name)

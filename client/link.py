@@ -261,7 +261,7 @@ class Link:
             return
         self._motion_out.sending = self._sending()
         slot = None if frame.leader is None else self.slot(frame.leader)
-        if self._motion_out.take(replace(frame, leader=slot)):
+        if self._motion_out.take(replace(frame, leader=slot, gram=None if slot is None else frame.gram)):
             self._send_motion()
 
     def status_changed(self) -> None:

@@ -62,7 +62,7 @@ class MotionSender:
             self._earliest = self._taken
         if self.captured and not 0 <= frame.stamp_ms - self.captured[self._taken - 1] <= LONGEST_SPAN_MS // MOST_FRAMES:
             self._start_anew()  # a pause, or a clock that was set: no message spans it
-        number = self._encoder.push(frame.keypoints, frame.leader)
+        number = self._encoder.push(frame.keypoints, frame.leader, frame.gram)
         self.captured[number] = frame.stamp_ms
         self.captured.pop(number - _KEPT, None)
         self._taken = number + 1

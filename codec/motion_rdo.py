@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .motion import Levels, Quantiser
 from .motion_prediction import predictions, rounded
 
-ERROR_PER_BIT = 3e-3
+ERROR_PER_BIT = 1.2e-3
 """Share of a frame's squared error that one bit is worth at the usual steps. It grows with them: dearer bits alone
 leave keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
 SURE = 1e-5

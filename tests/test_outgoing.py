@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from iwcodec.alignment import as_keypoints, unknowns
 from iwcodec.client.adaptation import Sending
 from iwcodec.client.feed import FeedFrame, SourceSequence
 from iwcodec.client.messages import MOST_FRAMES, MotionMessage, SourceChunk
 from iwcodec.client.outgoing import MOST_BEHIND, PART, MotionSender, SourceSender, quantiser
 from iwcodec.decoder import MotionDecoder
+from iwcodec.motion_rdo import Quadratic
 from stub_runtime import SIZE, picture
 
 SENDING = Sending(3, 1, 0, 8.0)
@@ -24,6 +26,24 @@ def test_messages_of_some_frames_each():
     assert [m.packet.first for m in messages] == [0, 3, 6]
     assert [m.sequence for m in messages] == [0, 1, 2]
     assert messages[1].stamps == (1120, 1160, 1200)
+
+
+def test_what_errors_cost_rules_the_levels():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(60, 60))
+    seen = [Quadratic(0.3 + 0.05 * rng.random(60), root @ root.T) for _ in range(6)]
+
+    def error(with_costs: bool) -> float:
+        sender, decoder, spent = MotionSender(SENDING), MotionDecoder(20), 0.0
+        for number, one in enumerate(seen):
+            costs = one.gram if with_costs else None
+            if sender.take(FeedFrame(1000 + 40 * number, as_keypoints(one.target), leader=0, gram=costs)):
+                packet = MotionMessage.from_bytes(sender.message(None)).packet
+                for row, of in zip(decoder.decode(packet, quantiser(0)), seen[packet.first :], strict=False):
+                    spent += of.of(unknowns(row.keypoints))
+        return spent
+
+    assert error(True) < error(False) / 2
 
 
 def test_every_second_frame():
