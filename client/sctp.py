@@ -1,25 +1,26 @@
 """Peer connections whose data channels cost less.
 
 aiortc answers every packet with a packet of its own and sends every chunk alone: 93 bytes of IPv4, UDP, DTLS and SCTP
-around each. Here acknowledgements are delayed (RFC 9260, section 6.2) and chunks are bundled (section 6.10): whatever
-is sent in one turn of the event loop shares a packet, and a waiting acknowledgement goes along. Any other peer
-understands both.
+around each, 85 with the cipher that is preferred here. Here acknowledgements are delayed (RFC 9260, section 6.2) and
+chunks are bundled (section 6.10): whatever is sent in one turn of the event loop shares a packet, and a waiting
+acknowledgement goes along. Any other peer understands both.
 """
 
 import asyncio
 from collections import Counter
 from struct import pack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiortc import (
     RTCBundlePolicy,
+    RTCCertificate,
     RTCConfiguration,
     RTCIceServer,
     RTCPeerConnection,
     rtcpeerconnection,
     rtcsctptransport,
 )
-from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcdtlstransport import RTCDtlsTransport, SRTPProtectionProfile
 from aiortc.rtcsctptransport import (
     SCTP_COMMON_HEADER_LENGTH,
     SCTP_MAX_PACKET_LENGTH,
@@ -32,6 +33,9 @@ from aiortc.rtcsctptransport import (
 )
 from google_crc32c import value as crc32c
 
+if TYPE_CHECKING:
+    from OpenSSL.SSL import Context
+
 ACK_DELAY_S = 0.2
 FIRST_RTO_S = 1.0
 """RFC 9260, section 16; aiortc has the 3 s of RFC 4960."""
@@ -42,8 +46,10 @@ GAP_REPORTS = 3
 open, would fill a narrow link with nothing but acknowledgements."""
 IP_UDP = 20 + 8
 """Bytes around a DTLS record in IPv4; 20 more in IPv6."""
-DTLS = 13 + 8 + 16
-"""Bytes of a record around its content, with AES-GCM."""
+DTLS, NONCE = 13 + 16, 8
+"""Bytes of a record around its content, with ChaCha20-Poly1305 (RFC 7905); AES-GCM sends a nonce, too."""
+CIPHERS = b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA"
+"""aiortc's, the one with the shortest records first."""
 PACKET = IP_UDP + DTLS + SCTP_COMMON_HEADER_LENGTH
 _NEVER = -(1 << 30)
 _IMMEDIATE = 0x08
@@ -53,7 +59,8 @@ _IMMEDIATE = 0x08
 class BundlingSctpTransport(RTCSctpTransport):
     """Also counts what it sends and receives, in bytes on the wire by layer: the number of the stream for what
     applications send, "acknowledgements" for SACK chunks, "sctp" for every other part of chunks, "packets" for the
-    headers of SCTP, DTLS, UDP and IP, PACKET each. A packet of acknowledgements alone counts among them whole."""
+    headers of SCTP, DTLS, UDP and IP, PACKET each, and NONCE where the peer has chosen AES. A packet of
+    acknowledgements alone counts among them whole."""
 
     def __init__(self, transport: RTCDtlsTransport, port: int = 5000) -> None:
         super().__init__(transport, port)
@@ -69,6 +76,13 @@ class BundlingSctpTransport(RTCSctpTransport):
         self._gap_ends: set[int] = set()
         self._gap_reports = 0
         self._ack_handle: asyncio.TimerHandle | None = None
+
+    @property
+    def _around(self) -> int:
+        """Bytes around the chunks of a packet."""
+        connection = getattr(self.transport, "_ssl", None)
+        name = None if connection is None else connection.get_cipher_name()
+        return PACKET if name is None or "CHACHA20" in name else PACKET + NONCE
 
     @property
     def room(self) -> int:
@@ -123,7 +137,7 @@ class BundlingSctpTransport(RTCSctpTransport):
         elif isinstance(chunk, SackChunk):  # built by _acknowledge
             self._bundle.insert(0, chunk)
         else:
-            self.sent["packets"] += PACKET
+            self.sent["packets"] += self._around
             self.sent["sctp"] += len(bytes(chunk))
             await super()._send_chunk(chunk)
 
@@ -177,7 +191,7 @@ class BundlingSctpTransport(RTCSctpTransport):
         body = b"".join(map(bytes, chunks))
         header = pack("!HHL", self._local_port, self._remote_port, self._remote_verification_tag)
         checksum = pack("<L", crc32c(header + bytes(4) + body))
-        _count(self.sent, chunks)
+        _count(self.sent, chunks, self._around)
         await self.transport._send_data(header + checksum + body)
 
     def _count_received(self, data: bytes) -> None:
@@ -185,7 +199,7 @@ class BundlingSctpTransport(RTCSctpTransport):
             _, _, _, chunks = rtcsctptransport.parse_packet(data)
         except ValueError:
             return
-        _count(self.received, chunks)
+        _count(self.received, chunks, self._around)
 
     def _set_state(self, state: RTCSctpTransport.State) -> None:
         super()._set_state(state)
@@ -210,7 +224,7 @@ def _packets(chunks: list[Chunk]) -> list[list[Chunk]]:
     return packets
 
 
-def _count(counts: Counter[int | str], chunks: list[Chunk]) -> None:
+def _count(counts: Counter[int | str], chunks: list[Chunk], around: int) -> None:
     for chunk in chunks:
         size = len(bytes(chunk))
         if isinstance(chunk, DataChunk):
@@ -219,12 +233,25 @@ def _count(counts: Counter[int | str], chunks: list[Chunk]) -> None:
         else:
             counts["acknowledgements" if isinstance(chunk, SackChunk) else "sctp"] += size
     alone = all(isinstance(chunk, SackChunk) for chunk in chunks)
-    counts["acknowledgements" if alone else "packets"] += PACKET
+    counts["acknowledgements" if alone else "packets"] += around
+
+
+class _Certificate(RTCCertificate):
+    """Prefers CIPHERS in their order."""
+
+    def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> "Context":
+        context = super()._create_ssl_context(srtp_profiles)
+        context.set_cipher_list(CIPHERS)
+        return context
 
 
 class _PeerConnection(RTCPeerConnection):
     """aiortc makes its SCTP transport in a private method that names the class; the class is put in for that moment,
     in which nothing else can run."""
+
+    def __init__(self, configuration: RTCConfiguration) -> None:
+        super().__init__(configuration)
+        self._RTCPeerConnection__certificates = [_Certificate.generateCertificate()]
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
         module: Any = rtcpeerconnection

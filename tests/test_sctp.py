@@ -10,7 +10,7 @@ pytest.importorskip("aiortc")
 from aiortc import RTCPeerConnection
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import DataChunk, RTCSctpTransport, SackChunk, parse_packet
-from iwcodec.client.sctp import PACKET, BundlingSctpTransport, make_connection
+from iwcodec.client.sctp import IP_UDP, PACKET, BundlingSctpTransport, make_connection
 
 
 class Wire:
@@ -231,21 +231,56 @@ def test_standard_transports_understand(kinds: tuple[type[RTCSctpTransport], typ
     run(case)
 
 
+async def connect(a: RTCPeerConnection, b: RTCPeerConnection) -> list[RTCDataChannel]:
+    """Over real ICE and DTLS; one open channel each."""
+    channels = [c.createDataChannel("x", negotiated=True, id=1) for c in (a, b)]
+    await a.setLocalDescription(await a.createOffer())
+    await b.setRemoteDescription(a.localDescription)
+    await b.setLocalDescription(await b.createAnswer())
+    await a.setRemoteDescription(b.localDescription)
+    while not all(channel.readyState == "open" for channel in channels):
+        await asyncio.sleep(0.01)
+    return channels
+
+
+@pytest.mark.parametrize(("answers", "aes"), [(make_connection, False), (lambda _: RTCPeerConnection(), True)])
+def test_the_cipher_with_the_shortest_records_is_preferred_and_every_byte_counted(answers, aes):
+    async def case() -> None:
+        ours, theirs = make_connection([]), answers([])  # who answers begins the handshake, and is asked for its taste
+        mine, _ = await connect(ours, theirs)
+        name = ours.sctp.transport._ssl.get_cipher_name()
+        assert ("AES" in name, "CHACHA20" in name) == (aes, not aes)
+        datagrams: list[int] = []
+        ice = ours.sctp.transport.transport
+        send = ice._send
+
+        async def counting(data: bytes) -> None:
+            datagrams.append(len(data) + IP_UDP)
+            await send(data)
+
+        ice._send = counting
+        before = sum(ours.sctp.sent.values())
+        for n in range(5):
+            mine.send(bytes(7 * n + 1))
+            await asyncio.sleep(0.02)
+        assert len(datagrams) >= 5
+        # Chunks are padded to four bytes and counted whole.
+        assert sum(ours.sctp.sent.values()) - before == sum(datagrams)
+        await ours.close()
+        await theirs.close()
+
+    run(case)
+
+
 def test_peer_connections_of_both_kinds_connect():
     """Over real ICE and DTLS, against a peer connection as aiortc makes it."""
 
     async def case() -> None:
         ours, theirs = make_connection([]), RTCPeerConnection()
-        channels = [c.createDataChannel("x", negotiated=True, id=1) for c in (ours, theirs)]
+        channels = await connect(ours, theirs)
         got: asyncio.Queue[bytes] = asyncio.Queue()
         for channel in channels:
             channel.on("message", got.put_nowait)
-        await ours.setLocalDescription(await ours.createOffer())
-        await theirs.setRemoteDescription(ours.localDescription)
-        await theirs.setLocalDescription(await theirs.createAnswer())
-        await ours.setRemoteDescription(theirs.localDescription)
-        while not all(channel.readyState == "open" for channel in channels):
-            await asyncio.sleep(0.01)
         channels[0].send(b"to")
         assert await got.get() == b"to"
         channels[1].send(b"fro")
