@@ -236,9 +236,9 @@ class Feed:
             for link in list(self._links):
                 link.take(frame)
             # For every frame, as the receiver does: what is used stays.
-            nearest = self._library.nearest(keypoints, leader=leader)
+            entering = self._library.entering(keypoints, leader)
             if not self._is_busy("judge") and self._live.due(captured_s):
-                self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, nearest, captured_s))
+                self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, entering, captured_s))
 
     def _known_to_all(self) -> list[Source]:
         """The sources that everyone has who has any; all, while there is nobody."""
@@ -273,12 +273,12 @@ class Feed:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def _judge(
-        self, picture: Picture, keypoints: NDArray[np.float32], nearest: list[Source], captured_s: float
+        self, picture: Picture, keypoints: NDArray[np.float32], sources: list[Source], captured_s: float
     ) -> None:
         """Look at a frame as others will; the first one, and where it falls short and they are not behind, becomes a
         source."""
-        if nearest:
-            judged = await self._run(partial(self._live.rebuild, picture, as_sent(keypoints, Quantiser()), nearest))
+        if sources:
+            judged = await self._run(partial(self._live.rebuild, picture, as_sent(keypoints, Quantiser()), sources))
             self.preview = judged.picture
             if not self._live.wants(judged, captured_s) or any(link.backlog() > MOST_BACKLOG for link in self._links):
                 return

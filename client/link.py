@@ -593,8 +593,8 @@ class Link:
                 await self._reconstruct(due, now)
 
     async def _reconstruct(self, due: DueFrame, began_s: float) -> None:
-        nearest = self._library.nearest(due.frame.keypoints, leader=due.frame.leader)
-        picture = await self._run(partial(self._runtime.reconstruct, due.frame.keypoints, nearest))
+        sources = self._library.entering(due.frame.keypoints, due.frame.leader)
+        picture = await self._run(partial(self._runtime.reconstruct, due.frame.keypoints, sources))
         now = self._loop.time()
         self._leads.append(now - began_s)
         self._motion_in.playout.lead_s = min(LONGEST_LEAD_S, sorted(self._leads)[len(self._leads) * 7 // 10])

