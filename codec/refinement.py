@@ -54,7 +54,8 @@ FLOOR = 1.5**2 * FLOW_SIZE**2
 """Squared grey levels, summed over a picture: less cannot be seen."""
 MOST_REFERENCES = 64
 _ALGEBRA = ThreadpoolController()
-"""Of numpy. Its matrices are small here: a second thread helps nothing, and waits milliseconds for the network's."""
+"""Of numpy. Its matrices are small here: a second thread helps nothing, and waits milliseconds for the network's. Where
+fits overlap, the process may be left with one: nothing else here multiplies matrices that large."""
 
 
 @dataclass(frozen=True)
