@@ -39,9 +39,9 @@ class Sending:
 
 
 LADDER = (
-    Sending(3, 1, 0, 8.0),
-    Sending(4, 1, 0, 6.0),
-    Sending(5, 1, 0, 5.0),
+    Sending(4, 1, 0, 8.0),
+    Sending(5, 1, 0, 6.0),
+    Sending(6, 1, 0, 5.0),
     Sending(5, 1, 1, 3.0),
     Sending(4, 2, 1, 2.0),
     Sending(3, 4, 1, 1.5),
@@ -83,7 +83,7 @@ class RateControl:
             self._bad_reports = 0
             self._well_since = now_s
             return
-        self._loss += 0.25 * (lost - self._loss)
+        self._loss += 0.2 * (lost - self._loss)
         once = self._loss > (CLEAN if self._repeats else LOSSY)
         twice = self._loss > (HEAVY_LOSS / 2 if self._repeats == 2 else HEAVY_LOSS)
         self._repeats = int(once) + int(twice)

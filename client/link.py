@@ -65,7 +65,7 @@ UNREACHED_S = 3.0
 """A peer that has not reported for so long holds up nobody's sources."""
 MOTION_ROOM = 600
 """Bytes of the congestion window that sources leave to motion."""
-START = replace(LADDER[0], stride=2, source_kbps=24.0)
+START = Sending(3, 2, 0, 24.0)
 """Until the peer has its first picture that comes first: the motion before it is of no use yet."""
 MOST_EARLY = 64
 """Source chunks that may come before the hello."""
