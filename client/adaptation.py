@@ -40,15 +40,16 @@ class Sending:
 
 LADDER = (
     Sending(4, 1, 0, 8.0),
-    Sending(5, 1, 0, 6.0),
-    Sending(6, 1, 0, 5.0),
+    Sending(5, 1, 0, 5.0),
     Sending(5, 1, 1, 3.0),
     Sending(4, 2, 1, 2.0),
     Sending(3, 4, 1, 1.5),
     Sending(3, 6, 2, 1.0),
 )
-"""At 25 frames/s about 10, 8, 7, 6.5, 4, 2.5 and 1.7 kbps of motion, headers included."""
-LOSS_RUNG = 2
+"""At 25 frames/s about 10, 8.5, 7, 4.5, 3 and 2 kbps of motion, headers included."""
+LOSS_RUNG = 1
+LOSSY_FRAMES = 3
+"""In a message of the first rung where frames are repeated: less is missing where one is lost."""
 
 
 class RateControl:
@@ -67,7 +68,9 @@ class RateControl:
 
     @property
     def sending(self) -> Sending:
-        return replace(LADDER[self._rung], repeats=self._repeats)
+        rung = LADDER[self._rung]
+        frames = LOSSY_FRAMES if self._repeats and self._rung == 0 else rung.message_frames
+        return replace(rung, message_frames=frames, repeats=self._repeats)
 
     @property
     def loss(self) -> float:
