@@ -7,7 +7,7 @@ sources as the receiver has them, and warping them by true flow (the oracle, on 
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +66,8 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder for sources.json.")] = Path("bench"),
     as_json: JSON = False,
 ) -> None:
-    """Rate and quality by number of sources, beside copying and the flow oracle."""
+    """Rate and quality by number of sources, beside copying and the flow oracle; and a picture of the worst frames, with
+    the people who are in the clips."""
     try:
         counts = [int(word) for word in sources.split(",")]
     except ValueError as error:
@@ -112,14 +113,13 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> tuple[Coded
                 copy = next(iter(nearest_copy([original], library)))
                 ours.append(psnr(frame.picture, original))
                 copies.append(psnr(copy, original))
-                warped = None
                 if number % ORACLE_STRIDE == 0:
-                    warped = next(iter(flow_oracle([original], library)))
-                    oracles.append(psnr(warped, original))
+                    oracles.append(psnr(next(iter(flow_oracle([original], library))), original))
                 if worst is None or ours[-1] < worst.psnr_db:
-                    warped = next(iter(flow_oracle([original], library))) if warped is None else warped
-                    worst = Worst(clip.stem, number, ours[-1], (original, frame.picture, copy, warped))
+                    worst = Worst(clip.stem, number, ours[-1], (original, frame.picture, copy))
     assert worst is not None  # no video is without a frame
+    warped = next(iter(flow_oracle(worst.pictures[:1], library)))
+    worst = replace(worst, pictures=(*worst.pictures, warped))
     seconds = report.duration_s
     row = Coded(clip.stem, report.sources, seconds, report.kbps, mean(ours), mean(copies), mean(oracles))
     return row, worst

@@ -60,7 +60,7 @@ def choose_levels(
     factor = np.linalg.inv(backwards[::-1, ::-1])
     target, missed = error.target[order], np.zeros(len(order))
     levels, moved = np.empty_like(last), np.zeros_like(last)
-    of_each = weights.transpose(2, 0, 1).astype(np.int64)  # what a level of each, now and before, adds to all
+    of_each = weights[:, :, :count].transpose(2, 0, 1).astype(np.int64)  # what a level of each adds to all
     predicted = predictions(weights, moved, last_moved)
     for k in range(count):
         expected = (last[k] + rounded(predicted[k])).tolist()
