@@ -66,8 +66,8 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder for sources.json.")] = Path("bench"),
     as_json: JSON = False,
 ) -> None:
-    """Rate and quality by number of sources, beside copying and the flow oracle; and a picture of the worst frames, with
-    the people who are in the clips."""
+    """Rate and quality by number of sources, beside copying and the flow oracle; and a picture of the worst frames,
+    with the people who are in the clips."""
     try:
         counts = [int(word) for word in sources.split(",")]
     except ValueError as error:
