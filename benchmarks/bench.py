@@ -18,6 +18,7 @@ COMMANDS = (
     "ablation",
     "attention",
     "wire",
+    "endurance",
 )
 """Modules of this package whose `command` becomes `iwcodec bench NAME`."""
 

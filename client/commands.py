@@ -40,11 +40,16 @@ def call(
     name: Annotated[str | None, typer.Option(help="How the others see you; by default your user name.")] = None,
     size: Annotated[int, typer.Option(help="Pixels a side of the picture; the same for all in the room.")] = 256,
     force: FORCE = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Without a window: a JSON object on stdout every 5 seconds, for machines.")
+    ] = False,
 ) -> None:
     """Join a call. Picture and sound go directly between the people in the room, a few kilobits a second each.
 
     In the window: m mutes, v turns the camera off, i shows rates and delays, q leaves.
     """
+    if as_json and not headless:
+        raise CodecError("--json goes with --headless: a window shows the figures itself (i).")
     with extras():
         from .session import CallOptions, take_part
     if record is not None:
@@ -54,7 +59,7 @@ def call(
             raise CodecError(f"The recording must end in .iwc, not {record.suffix or record.name!r}.")
         check_target(record, force)
     options = CallOptions(
-        url, name or user_name(), camera, video, mic, not no_audio, record, virtual_camera, headless, size
+        url, name or user_name(), camera, video, mic, not no_audio, record, virtual_camera, headless, size, as_json
     )
     asyncio.run(take_part(options))
 

@@ -74,6 +74,11 @@ class Playout:
         """The shortest transit of late, as the difference of the two clocks."""
         return min((transit for _, transit in self._minima), default=None)
 
+    @property
+    def waiting(self) -> int:
+        """Frames that have come and are not due."""
+        return len(self._waiting)
+
     def queued_s(self, now_s: float, window_s: float) -> float:
         """How much longer than the fastest the quickest frame of the last `window_s` took: the queue on the way."""
         recent = [transit for arrived, transit in self._minima if arrived > now_s - window_s]

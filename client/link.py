@@ -10,7 +10,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -115,6 +115,8 @@ class LinkStats:
     """Pictures of the peer in the library."""
     dropped: dict[str, int]
     """Messages that were not taken, by reason, since the link began."""
+    queued: dict[str, int] = field(default_factory=dict)
+    """What waits now: frames to be shown, units of sources to be decoded and to be sent, bytes for the transport."""
 
 
 class Recording(Protocol):
@@ -227,6 +229,12 @@ class Link:
             self._lost,
             len(self._library),
             dict(self._dropped + self._motion_in.dropped + self._assembler.dropped),
+            {
+                "frames_to_show": self._motion_in.playout.waiting,
+                "units_to_decode": self._units.qsize(),
+                "units_to_send": self._sources_out.backlog(),
+                "bytes_to_send": sum(channel.bufferedAmount for channel in self._channels.values()),
+            },
         )
 
     def replace_connection(self, connection: RTCPeerConnection) -> None:

@@ -1,12 +1,13 @@
 """One side of a call from the command line: what is asked for is opened, joined, shown, and closed again."""
 
 import asyncio
+import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,8 @@ class CallOptions:
     virtual_camera: bool = False
     headless: bool = False
     size: int = 256
+    as_json: bool = False
+    """Whether a call without a window says its figures to machines."""
 
 
 async def take_part(options: CallOptions) -> None:
@@ -65,7 +68,7 @@ async def take_part(options: CallOptions) -> None:
             stack.callback(finish, recorder)
         if options.virtual_camera:
             stack.callback(VirtualCamera(the_call).close)
-        await talk(the_call, feed, pictures, window)
+        await talk(the_call, show(the_call, feed, window) if window else report(the_call, options.as_json), pictures)
 
 
 def finish(recorder: Recorder) -> None:
@@ -140,10 +143,10 @@ def listen(options: CallOptions, clip: capture.Clip | None, microphone: Micropho
         return Nothing()
 
 
-async def talk(the_call: Call, feed: Feed, pictures: capture.Pictures, window: display.Window | None) -> None:
-    """Until the user leaves, or the call cannot go on."""
+async def talk(the_call: Call, shows: Coroutine[Any, Any, None], pictures: capture.Pictures) -> None:
+    """Until the user leaves, or the call cannot go on. `shows` tells the user of it."""
     filming = asyncio.create_task(the_call.film(pictures))
-    showing = asyncio.create_task(show(the_call, feed, window) if window is not None else report(the_call))
+    showing = asyncio.create_task(shows)
     # A fault of the display must not leave a call that nobody can end.
     showing.add_done_callback(lambda _: leave_soon(the_call))
     with interrupts(the_call):
@@ -195,7 +198,7 @@ async def show(the_call: Call, feed: Feed, window: display.Window) -> None:
         await asyncio.sleep(DRAW_S)
 
 
-async def report(the_call: Call) -> None:
+async def report(the_call: Call, as_json: bool = False) -> None:
     """Without a window: a line whenever something has changed, and the figures now and then."""
     told = ""
     since = 0.0
@@ -208,8 +211,26 @@ async def report(the_call: Call) -> None:
         since += 1.0
         if since >= REPORT_S:
             since = 0.0
-            for participant in the_call.participants.values():
-                if (stats := participant.stats()) is not None:
-                    figures = "; ".join(display.describe(stats, participant))
-                    console.print(f"  {participant.name}: {figures}", markup=False, soft_wrap=True)
+            say_figures(the_call, as_json)
         await asyncio.sleep(1.0)
+
+
+def say_figures(the_call: Call, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures(the_call)), flush=True)
+        return
+    for participant in the_call.participants.values():
+        if (stats := participant.stats()) is not None:
+            told = "; ".join(display.describe(stats, participant))
+            console.print(f"  {participant.name}: {told}", markup=False, soft_wrap=True)
+
+
+def figures(the_call: Call) -> dict[str, Any]:
+    """One line of `--json`: what the overlay shows and what waits where, of each participant."""
+    participants = []
+    for one in the_call.participants.values():
+        stats, sound = one.stats(), one.playout
+        about = {} if stats is None else asdict(stats)
+        waits = {} if sound is None else {"sound_waits_ms": 1000 * sound.wait_s}
+        participants.append({"name": one.name, "state": one.state, **about, **waits})
+    return {"state": the_call.state, "participants": participants}

@@ -38,6 +38,7 @@ def test_what_cannot_work_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pyt
     assert "exists" in refused(URL, "--record", str(there), *headless)
     assert there.read_bytes() == b"x"
     assert "does not exist" in refused(URL, "--video", "nothing.mp4", *headless)
+    assert "--json goes with --headless" in refused(URL, "--json")
     monkeypatch.setattr(capture, "list_cameras", lambda: [])
     assert "no camera on this machine. A video file can take its place" in refused(URL, *headless)
     monkeypatch.setenv("SDL_VIDEODRIVER", "nothing-of-that-name")

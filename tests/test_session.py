@@ -1,6 +1,7 @@
 """A call from the command line: devices that are missing, what a headless call says, keys in the window."""
 
 import asyncio
+import json
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +60,20 @@ def test_a_headless_call_says_what_changes(monkeypatch: pytest.MonkeyPatch, caps
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(session.report(call))
     assert said == ["waiting for others", "in the call; Ada: connecting", "in the call; Ada: live"]
+
+
+def test_a_headless_call_says_figures_to_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {}, {"units_to_send": 1})
+    sound = SimpleNamespace(wait_s=0.2)
+    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, playout=sound)
+    bob = SimpleNamespace(name="Bob", state=LinkState.CONNECTING, stats=lambda: None, playout=None)
+    call: Any = SimpleNamespace(state=CallState.TALKING, participants={"a": ada, "b": bob})
+    session.say_figures(call, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["state"] == "in the call"
+    assert told["participants"][0]["queued"] == {"units_to_send": 1}
+    assert told["participants"][0]["sound_waits_ms"] == pytest.approx(200)
+    assert told["participants"][1] == {"name": "Bob", "state": "connecting"}
 
 
 class Window:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from iwcodec import transform_rdo
 from iwcodec.motion_rdo import Quadratic
 from iwcodec.motion_transform import TransformCoder, cosines, over_time, step_of
 from iwcodec.packets import Run
@@ -60,6 +61,19 @@ def test_it_costs_less_than_rounding():
     error = sum(frame.of(row) for (frame, _), row in zip(frames, over_time(rounded, scale), strict=True))
     ours = missed(frames, scale) * 40 + price * len(Chooser(CODER, scale).message(frames).payload)
     assert ours < error + price * len(CODER.encode([rounded]))
+
+
+def test_looking_again_at_all_frames_together_pays(monkeypatch: pytest.MonkeyPatch):
+    """What errors cost differs from frame to frame, which the first look does not know."""
+    frames = [(Quadratic(frame.target, form(n % 4) * (1 + n % 3)), lead) for n, (frame, lead) in enumerate(swaying(40))]
+    price = transform_rdo.DEARER * transform_rdo.ERROR_PER_BIT * step_of(74) ** 2 * 8
+
+    def cost() -> float:
+        return missed(frames, 74) * 40 + price * len(Chooser(CODER, 74).message(frames).payload)
+
+    looked = cost()
+    monkeypatch.setattr(transform_rdo, "LOOKS", 0)
+    assert looked < cost() * 0.97
 
 
 def test_errors_that_do_not_show_cost_no_bits():
