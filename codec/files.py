@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import framing, media
-from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, quantised_motion, together
+from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, motion_size, quantised_motion, together
 from .container import ContainerReader, ContainerWriter, Header
 from .decoder import Decoder, Frame
 from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
@@ -51,6 +51,8 @@ LEAST_MOTION_KBPS = 1.0
 CHUNK_S = 2.0
 """Seconds of motion in one record: what seeking starts from, and what a damaged record loses."""
 AUDIO_RECORD_S = 1.0
+ENOUGH = 0.96
+"""Share of what is left for sources: where they take less, they are coded once more."""
 HEADER_BYTES = 110
 """Of the container: header and footer, roughly."""
 LONGEST_SILENCE = 3600 * media.AUDIO_RATE
@@ -156,16 +158,14 @@ def encode(
         rate = rate_for(options.quality_db, survey, video.pictures, runtime, budget, message_frames, tell)
         options = replace(options, kbps=rate)
     choice = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
+    motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
+    if rate_is_given(options):
+        left = budget_for(options, video, survey) - motion_size(motion)
+        if choice.coded.size < ENOUGH * left:  # motion takes less than it was thought to
+            presets = EFFORT_PRESETS[options.effort]
+            choice = replace(choice, coded=fitted(choice.coded.plan, video.pictures, options.size, left, presets))
+            motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
     coded = choice.coded
-    most = motion_budget(coded, options, video, survey)
-    decoder = Decoder(runtime, capacity=MOST_SOURCES, active=choice.active)
-    # The sources cannot be coded anew after this: other keypoints would be found in them.
-    found = fitted_motion(
-        video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort), partial(tell, "fitting the motion")
-    )
-    finest = FINEST_SCALE if rate_is_given(options) else USUAL_SCALE
-    message_frames = together(coded.plan, message_frames)
-    motion = quantised_motion(from_sources(found, decoder), message_frames, most, choice.scale, finest)
     header = make_header(runtime.info, video, len(survey.keypoints), choice.active)
     track = open_audio(video, options, len(survey.keypoints))
     if track is not None:
@@ -246,6 +246,32 @@ def choose_sources_and_motion(
         return Choice(coded, 1)
     tell("choosing sources", 1.0)
     return Choice(coded, best_active(coded, Stretch(survey, video.pictures, runtime, message_frames)))
+
+
+def code_motion(
+    choice: Choice,
+    video: _Input,
+    survey: Survey,
+    runtime: Runtime,
+    message_frames: int,
+    options: EncodeOptions,
+    tell: Progress,
+) -> list[MotionPacket]:
+    """Another pass: fit the motion to the sources as they are coded, and quantise it. Sources that are coded anew need
+    it anew: other keypoints are found in them."""
+    decoder = Decoder(runtime, capacity=MOST_SOURCES, active=choice.active)
+    found = fitted_motion(
+        video.pictures(),
+        survey.keypoints,
+        choice.coded,
+        decoder,
+        fit_for(options.effort),
+        partial(tell, "fitting the motion"),
+    )
+    most = motion_budget(choice.coded, options, video, survey)
+    finest = FINEST_SCALE if rate_is_given(options) else USUAL_SCALE
+    length = together(choice.coded.plan, message_frames)
+    return quantised_motion(from_sources(found, decoder), length, most, choice.scale, finest)
 
 
 def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Progress) -> Coded:

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,8 @@ from .sources import SourceEncoder, smaller_side
 
 CRF = 57
 """AV1 quality of the sources where no bitrate is asked for."""
-BEST_CRF, WORST_CRF = 18, 63
+BEST_CRF, WORST_CRF, FINE_CRF = 4, 63, 0.25
+"""The last is the finest step that SVT-AV1 takes: 1.4 % of the bytes."""
 SMALLER_CRF = 6
 """Smaller pictures take as much, and look as good, as whole ones whose crf is higher by so much: the scale ends at 63,
 and this is how it goes on."""
@@ -27,6 +28,8 @@ PRESETS: Presets = (1, 4)
 each, for 0.9 dB more than 8 gives in 6 ms at the same bytes."""
 CLOSE = 0.04
 """Share of the budget that may be missed."""
+SPENT = 0.985
+"""Share of their budget that sources take at least, where they can."""
 ATTEMPTS = 5
 RECORD_BYTES = 12
 """What the container adds to a packet."""
@@ -42,7 +45,7 @@ class Plan:
     """Frames that become sources, in coding order."""
 
     frames: tuple[int, ...]
-    crf: int
+    crf: float
     """Up to `worst_crf`."""
     upfront: bool
     """All before the first motion; otherwise each just before the motion that uses it, in order of time."""
@@ -97,11 +100,11 @@ def wanted(frames: Sequence[int], pictures: Pictures, hold: bool) -> Iterator[tu
     yield from ((number, held[number]) for number in frames if number in held)
 
 
-def sparse_plan(survey: Survey, number: int, crf: int = CRF, least_gain_db: float = 0.0) -> Plan:
+def sparse_plan(survey: Survey, number: int, crf: float = CRF, least_gain_db: float = 0.0) -> Plan:
     return Plan(tuple(coding_order(survey, choose_sources(survey, number, least_gain_db))), crf, True)
 
 
-def dense_plan(count: int, stride: int, crf: int = CRF) -> Plan:
+def dense_plan(count: int, stride: int, crf: float = CRF) -> Plan:
     return Plan(tuple(range(0, count, stride)), crf, False)
 
 
@@ -112,21 +115,31 @@ def crf_for(plan: Plan, spent: float, budget: float, size: int) -> int:
 
 
 def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, presets: Presets = PRESETS) -> Coded:
-    """The plan coded at the quality that comes nearest to the budget from below, or within CLOSE of it."""
-    tried: dict[int, Coded] = {}
+    """The plan coded at the best quality that was found within the budget; the cheapest where none is."""
+    tried: dict[float, Coded] = {}
     crf = plan.crf
-    for _ in range(ATTEMPTS):
-        if crf in tried:
-            break
+    while len(tried) < ATTEMPTS and crf not in tried:
         found = wanted(plan.frames, pictures, plan.upfront)
         tried[crf] = coded = code(replace(plan, crf=crf), found, size, presets)
-        if abs(coded.size / budget - 1) <= CLOSE:
+        if SPENT * budget <= coded.size <= budget:
             return coded
-        crf = crf_for(coded.plan, coded.size, budget, size)
-    affordable = [coded for coded in tried.values() if coded.size <= budget * (1 + CLOSE)]
+        crf = finer_crf({crf: coded.size for crf, coded in tried.items()}, budget, size)
+    affordable = [coded for coded in tried.values() if coded.size <= budget]
     if affordable:
         return max(affordable, key=lambda coded: coded.size)
     return min(tried.values(), key=lambda coded: coded.size)
+
+
+def finer_crf(sizes: Mapping[float, int], budget: float, size: int) -> float:
+    """The quality, in steps of FINE_CRF, at which the sources should take just what the budget has, from the bytes that
+    they took at others."""
+    aim = math.log(budget * (1 + SPENT) / 2)
+    near = sorted(sizes, key=lambda crf: abs(math.log(sizes[crf]) - aim))
+    step = -CRF_STEP
+    if len(near) > 1 and sizes[near[0]] != sizes[near[1]]:
+        step = math.log(sizes[near[1]] / sizes[near[0]]) / (near[1] - near[0])
+    crf = near[0] + (aim - math.log(sizes[near[0]])) / min(step, -CRF_STEP / 4)
+    return min(max(round(crf / FINE_CRF) * FINE_CRF, BEST_CRF), worst_crf(size))
 
 
 def before(packets: Sequence[SourcePacket], plan: Plan, end: int) -> int:

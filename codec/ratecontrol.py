@@ -196,7 +196,7 @@ def choose(
     cheapest there is where the budget is too small."""
     trials = Trials(survey, pictures, runtime, message_frames)
     choice = trials.active(search(trials, budget, kbps, tell))
-    left = max(1.0, budget - choice.moving) / (1 + CLOSE)  # motion has what sources leave, and no more
+    left = max(1.0, budget - choice.moving)  # motion has what sources leave, and no more
     return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, presets))
 
 

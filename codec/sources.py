@@ -77,13 +77,13 @@ def smaller_side(size: int) -> int:
 class SourceEncoder:
     """Pictures of `size` x `size` to AV1 units, one for one, without delay.
 
-    `crf` is AV1's quality, 1 (best) to 63. `preset` is SVT-AV1's effort, 0 (slowest) to 12. At 4 and 256 x 256 the key
-    picture takes 0.2 s and each further one 40 ms of a slow core; 2 takes three times as long for 8 % fewer bytes, 8 a
-    quarter of it for 27 % more. The quality cannot change within a sequence: FFmpeg passes SVT-AV1 nothing but pictures
-    once it runs. `side` is that of the coded pictures: `size`, or its `smaller_side`.
+    `crf` is AV1's quality, 1 (best) to 63, in quarters. `preset` is SVT-AV1's effort, 0 (slowest) to 12. At 4 and 256 x
+    256 the key picture takes 0.2 s and each further one 40 ms of a slow core; 2 takes three times as long for 8 % fewer
+    bytes, 8 a quarter of it for 27 % more. The quality cannot change within a sequence: FFmpeg passes SVT-AV1 nothing
+    but pictures once it runs. `side` is that of the coded pictures: `size`, or its `smaller_side`.
     """
 
-    def __init__(self, size: int, crf: int = 50, preset: int = 4, side: int | None = None) -> None:
+    def __init__(self, size: int, crf: float = 50, preset: int = 4, side: int | None = None) -> None:
         if not SMALLEST <= size <= 4096 or size % 8:
             raise ValueError(f"size must be a multiple of 8 from {SMALLEST} to 4096, not {size}")
         if not 1 <= crf <= 63:
@@ -100,7 +100,7 @@ class SourceEncoder:
         self._codec.time_base = Fraction(1, 25)  # AV1 carries no times here; the encoder only wants some rate
         self._codec.framerate = Fraction(25)
         self._codec.thread_count = 1
-        self._codec.options = {"preset": str(preset), "crf": str(crf), "svtav1-params": _SVT_PARAMETERS}
+        self._codec.options = {"preset": str(preset), "svtav1-params": f"{_SVT_PARAMETERS}:crf={crf:g}"}
         self.reconstructed: Picture = np.zeros((size, size, 3), np.uint8)
         """The last picture added, as a receiver has it."""
 
