@@ -52,7 +52,6 @@ TRY_EVERY, GROWN = 5, 1.2
 """Frames in which only the source that leads is tried, unless it is left with so many times the error."""
 FLOOR = 1.5**2 * FLOW_SIZE**2
 """Squared grey levels, summed over a picture: less cannot be seen."""
-MOST_REFERENCES = 64
 _ALGEBRA = ThreadpoolController()
 """Of numpy. Its matrices are small here: a second thread helps nothing, and waits milliseconds for the network's. Where
 fits overlap, the process may be left with one: nothing else here multiplies matrices that large."""
@@ -104,6 +103,7 @@ class KeypointFit:
         if not sources:
             self.forget()
             return Fitted(detected, None, np.inf, None)
+        self._forget_all_but(sources)
         seen = _Seen(picture, self._steps)
         with _ALGEBRA.limit(limits=1, user_api="blas"):
             leader, one = self._best(seen, detected, sources)
@@ -189,13 +189,17 @@ class KeypointFit:
         return _clipped(found)
 
     def _reference(self, source: Source) -> Reference:
-        """Made once a source; a source that is not used any more goes."""
+        """Made once a source."""
         known = self._references.get(id(source))
-        if known is None or known[0] is not source:
+        if known is None:
             known = self._references[id(source)] = source, reference(source)
-            while len(self._references) > MOST_REFERENCES:
-                del self._references[next(iter(self._references))]
         return known[1]
+
+    def _forget_all_but(self, sources: Sequence[Source]) -> None:
+        """A source is megabytes: those that have left the library go."""
+        kept = set(map(id, sources))
+        for gone in self._references.keys() - kept:
+            del self._references[gone]
 
     def _cells(self, source: NDArray[np.uint8], grey: NDArray[np.uint8]) -> "_Flow":
         there = self._flow.calc(source, grey, None)

@@ -1,5 +1,6 @@
 """Fitting keypoints: what moved by a known amount is found, what cannot be seen is left to the detector."""
 
+import weakref
 from collections.abc import Callable
 
 import cv2
@@ -46,6 +47,19 @@ def test_a_known_shift_is_found_whatever_the_detector_says(fit: Callable[[], Key
     move = (found.keypoints - source().keypoints)[:, :2] * (SIZE / 2)
     assert np.abs(np.median(move, axis=0) - (9, -5)).max() < 0.5
     np.testing.assert_allclose(found.keypoints[:, 2], source().keypoints[:, 2], atol=1e-5)
+
+
+def test_sources_that_are_gone_are_not_kept():
+    fit = live_fit()
+    gone = weakref.ref(source())
+    for n in range(4):
+        of = source(moved(n, 0))
+        gone, last = weakref.ref(of), gone
+        fit.frame(moved(3, 0), of.keypoints, [of])
+        del of
+        assert last() is None
+    fit.frame(TEXTURE, source().keypoints, [source()])
+    assert gone() is None
 
 
 def test_alignment_finds_what_flow_leaves_over():
