@@ -28,6 +28,7 @@ from . import baselines, experiment
 from .bdrate import Comparison, compare, frontier
 from .cached_runtime import CachedRuntime
 from .demo import coded_sources
+from .margins import Margin, margins
 from .rivals import RivalResult, encode_rival, rival_settings
 from .scoring import METRICS, USUAL, Scorer, Scores, make_scorer
 
@@ -456,6 +457,20 @@ def _interval(comparison: Comparison, kind: str) -> dict[str, float] | None:
         "high": round(found.high, 3),
         "clips": found.count,
     }
+
+
+def margins_of(results: dict[str, Any], column: str) -> list[Margin]:
+    """Of our curve over the better of the last of ANCHORS' codecs that are there, where more is better."""
+    ours = {
+        name: {
+            point["asked_kbps"]: (point["kbps"], point["scores"][column])
+            for point in clip["points"]
+            if point["codec"] == OURS and point["scores"].get(column) is not None
+        }
+        for name, clip in results["clips"].items()
+    }
+    *_, members = ANCHORS.values()
+    return margins(ours, [curve(results, [codec], column) for codec in members if codec in codecs_of(results)])
 
 
 def mean_points(results: dict[str, Any], codec: str, column: str) -> list[tuple[float, float, float]]:

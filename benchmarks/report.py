@@ -15,8 +15,20 @@ from ..cli import console
 from ..errors import CodecError
 from . import ablation, experiment, motion, plots, sources, tables
 from .bdrate import frontier
-from .plots import AXES, LOOKS, plain_name
-from .rd import ANCHORS, OURS, PICTURES, Point, codecs_of, comparisons, mean_points, picture_name, rates_of
+from .margins import Margin
+from .plots import AXES, LOOKS, LOWER_IS_BETTER, plain_name
+from .rd import (
+    ANCHORS,
+    OURS,
+    PICTURES,
+    Point,
+    codecs_of,
+    comparisons,
+    margins_of,
+    mean_points,
+    picture_name,
+    rates_of,
+)
 
 SHOWN_KBPS = (4.0, 8.0, 20.0)
 """Rates at which the page shows pictures: every codec's point whose spent rate is nearest (by ratio)."""
@@ -113,6 +125,7 @@ def _rd(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
     yield from _left_out(results)
     rows = results.get("comparisons") or comparisons(results)
     yield from _comparisons(rows)
+    yield from _margins(results)
     for name, clip in clips.items():
         folder = file.parent / "pictures" / name
         if clip["may_be_shown"] and (folder / "original-0.png").is_file():
@@ -182,7 +195,7 @@ def _origin(results: dict[str, Any]) -> str:
 def _title(results: dict[str, Any]) -> str:
     clips, size = results["clips"], results["size"]
     what = next(iter(clips)) if len(clips) == 1 else f"Mean of {len(clips)} clips"
-    return f"{what}, {size}x{size}, low delay, payload without packet headers"
+    return f"{what}, {size}x{size}, the others in low delay, payload without packet headers"
 
 
 def _count(number: int, noun: str) -> str:
@@ -250,6 +263,32 @@ def _comparisons(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
         if texts:
             yield f"<h3>Against {escape(anchor)}</h3>"
             yield _table(["", "metric", "rates asked", "rate", "quality"], texts)
+
+
+def _margins(results: dict[str, Any]) -> Iterable[str]:
+    """Where ours wins and where it does not, at the rates that were asked for."""
+    columns = [name for name in AXES if name in results["metrics"] and name not in LOWER_IS_BETTER]
+    found = {column: margins_of(results, column) for column in columns}
+    rates = sorted({margin.asked_kbps for some in found.values() for margin in some})
+    if not rates:
+        return
+    yield (
+        "<h2>Over SVT-AV1 at the rate that was spent</h2><p class='note'>The better of full and half size, on straight "
+        "lines over log rate between its points; mean of the clips on which it gets that low. Under it the worst clip, "
+        "and on how many clips ours is below.</p>"
+    )
+    rows = []
+    for column, some in found.items():
+        by_rate, digits = {margin.asked_kbps: margin for margin in some}, _digits(column)
+        rows.append([escape(AXES[column]), *(_margin(by_rate.get(rate), digits) for rate in rates)])
+    yield _table(["", *(f"{rate:g} kbps" for rate in rates)], rows)
+
+
+def _margin(margin: Margin | None, digits: int) -> str:
+    if margin is None:
+        return ""
+    worst = f"{margin.worst:+.{digits}f}, below on {margin.lost} of {margin.clips}"
+    return f"{margin.mean:+.{digits}f}<br><small>{worst}</small>"
 
 
 def _clip_comparisons(rows: Sequence[dict[str, Any]]) -> Iterable[str]:

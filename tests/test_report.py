@@ -98,6 +98,7 @@ def test_page_and_plots(tmp_path: Path) -> None:
     assert "without fid: no weights" in text
     assert "29.50<br><small>12.5</small>" in text
     assert re.search(r"Against svtav1</h3>.*iwcodec", text, re.DOTALL)
+    assert re.search(r"Over SVT-AV1 at the rate that was spent</h2>.*below on \d of 2</small>", text, re.DOTALL)
     assert not re.findall(r'(?:src|href)="(?!data:)', text), "the page must need nothing beside it"
 
 
