@@ -1,5 +1,6 @@
 """The network as a whole: what holds before anything is learnt."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -117,6 +118,33 @@ def test_ablations_change_the_result(switch):
     assert (rebuild(network, pictures, driving).picture - full).abs().max() > 1e-4
 
 
+@torch.no_grad()
+def test_what_stays_in_place_is_not_corrected(tiny):
+    """The left half lies still, the right half is moved by half a pixel more from column to column."""
+    side = TINY.side
+    shift = torch.zeros(1, 1, side, side, 2)
+    shift[..., side // 2 :, 0] = torch.arange(side // 2) * 0.5
+    fields = torch.cat([shift.flatten(2, 3) / (TINY.seen / 2), torch.ones(1, 1, side * side, 1)], dim=-1)
+    away = net.grid(net.moved(fields), side)[0, 0] * (TINY.seen / 2)
+    torch.testing.assert_close(away, shift[0, 0, ..., 0])
+    twice = torch.cat([fields, fields.clone()], dim=1)
+    twice[:, 1, :, 2] = 0.0  # a source that weighs nothing
+    twice[:, 1, :, :2] = 1.0
+    torch.testing.assert_close(net.moved(twice), net.moved(fields))
+
+    features = torch.randn(1, TINY.trunk, side, side)
+    counts = ((away - net.STILL) / (net.MOVING - net.STILL)).clamp(0, 1)[None, None]
+    decoder = copy.deepcopy(tiny.decoder)
+    torch.nn.init.normal_(decoder.out.weight, std=0.3)
+    base = torch.rand(1, 3, TINY.seen, TINY.seen)
+    change = decoder.correct(torch.cat([features, counts], dim=1), base) - base
+    whole = decoder.correct(torch.cat([features, torch.ones_like(counts)], dim=1), base) - base
+    half = TINY.seen // 2
+    assert change[..., : half - 4].abs().max() < 1e-6
+    assert whole[..., : half - 4].abs().mean() > 0.01
+    torch.testing.assert_close(change[..., -4:], whole[..., -4:])
+
+
 def base_picture(pictures, warp):
     places, shares = net.sampling_fields(warp, 16, pictures.shape[-1], torch.tensor(2.0))
     assert torch.allclose(shares.sum(1), torch.ones_like(shares[:, 0]))
@@ -182,7 +210,9 @@ def pair() -> tuple[ImplicitWarp, ImplicitWarp]:
 
 
 @torch.no_grad()
-def test_an_up_block_that_learnt_nothing_enlarges_the_picture(pair):
+def test_an_up_block_that_learnt_nothing_enlarges_the_picture(pair, monkeypatch):
+    monkeypatch.setattr(net, "STILL", -2.0)  # corrections count whole: how much moved is not quite the same in both
+    monkeypatch.setattr(net, "MOVING", -1.0)
     small, large = pair
     pictures = smooth_pictures(3)
     enlarged = net.enlarge(pictures, 2)
