@@ -11,7 +11,7 @@ from aioice.ice import get_host_addresses
 from aiortc import RTCPeerConnection
 
 from ..errors import CodecError
-from .audio import Microphone, carry_sound, decline_video, reported_loss
+from .audio import Microphone, SoundCount, carry_sound, decline_video, reported_loss
 from .capture import Pictures
 from .feed import Feed
 from .link import Link, LinkState, LinkStats, Shown
@@ -64,6 +64,8 @@ class Participant:
     """The latest picture."""
     playout: Playout | None = None
     """The sound; None where there is none."""
+    sound: SoundCount = field(default_factory=SoundCount)
+    """What the sound takes on the wire."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -269,7 +271,8 @@ class Call:
             return
         connections = [p.peer.connection for p in self.participants.values() if p.peer.connected]
         losses = [await reported_loss(connection) for connection in connections if connection is not None]
-        self.microphone.report(max(losses, default=0.0))
+        links = [p.peer.link for p in self.participants.values()]
+        self.microphone.report(max(losses, default=0.0), any(link is not None and link.congested for link in links))
 
     async def watch(self, participant: Participant, link: Link) -> None:
         """Take what the link shows, until it is closed."""
@@ -299,7 +302,7 @@ class _Carried:
 
     def attach(self, connection: RTCPeerConnection, link: Link | None) -> Link:
         # Sound first: where data channels came before, aiortc stops the transport that both share.
-        carry_sound(connection, self._call.microphone, self._playout)
+        carry_sound(connection, self._call.microphone, self._playout, self.participant.sound)
         if link is None:
             link = self._call.make_link(connection)
             for tell in self._call.linked:
