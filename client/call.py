@@ -14,6 +14,7 @@ from ..errors import CodecError
 from .audio import Microphone, SoundCount, carry_sound, decline_video, reported_loss
 from .capture import Pictures
 from .feed import Feed
+from .ice import chosen, usable
 from .link import Link, LinkState, LinkStats, Shown
 from .peer import Peer, all_closed
 from .playout import Playout, Speaker
@@ -114,6 +115,8 @@ class Call:
         self._id = ""
         self._online = False
         self._left = False
+        self.unusable = 0
+        """ICE servers that the server named and that cannot be used."""
         self._ice: list[dict[str, Any]] = []
         self._ice_expires = 0.0
 
@@ -205,7 +208,11 @@ class Call:
         playout = Playout() if self._speaker is not None else None
         carried = _Carried(self, playout)
         polite = self._id < id
-        peer = Peer(id, name, polite, offers, self.signalling, lambda: self._connect(self._ice), carried)
+
+        def connect() -> RTCPeerConnection:
+            return self._connect(chosen(self._ice, peer.tries - 1))
+
+        peer = Peer(id, name, polite, offers, self.signalling, connect, carried)
         carried.participant = participant = Participant(peer, playout=playout)
         if self._speaker is not None and playout is not None:
             self._speaker.add(playout)
@@ -240,7 +247,10 @@ class Call:
         await participant.peer.close()
 
     def _take_ice(self, servers: list[dict[str, Any]], ttl_s: float) -> None:
-        self._ice = servers
+        self._ice, dropped = usable(servers)
+        if dropped and not self.unusable:
+            logger.warning("ICE servers that cannot be used are left out: %s", ", ".join(dropped))
+        self.unusable += len(dropped)
         self._ice_expires = asyncio.get_running_loop().time() + ttl_s
 
     async def _tidy(self) -> None:
