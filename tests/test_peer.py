@@ -1,6 +1,7 @@
 """One peer connection from the first offer to the last: crossing offers, breaks, what malformed signals do."""
 
 import asyncio
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -338,3 +339,67 @@ def test_a_server_that_does_not_answer_holds_up_no_offer() -> None:
             await p.all_closed()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def damaged(text: str, rng: random.Random, odd: str) -> str:
+    """A line or a few characters dropped, repeated or replaced. `odd` has no digits, that no address becomes another's
+    to which something would then be sent."""
+    lines = text.splitlines()
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(lines))
+        match rng.randrange(4):
+            case 0:
+                lines[at] = ""
+            case 1:
+                lines.insert(rng.randrange(len(lines)), lines[at])
+            case 2:
+                lines[at] = (
+                    lines[at][: rng.randrange(len(lines[at]) + 1)] if "candidate" not in lines[at] else "a=candidate"
+                )
+            case _:
+                place = rng.randrange(len(lines[at]) + 1)
+                lines[at] = lines[at][:place] + "".join(rng.choices(odd, k=rng.randrange(1, 9))) + lines[at][place:]
+    return "\r\n".join(line for line in lines if line or rng.random() < 0.1) + "\r\n"
+
+
+def test_no_candidate_disturbs_a_connection() -> None:
+    rng = random.Random(21)
+    seeds = (
+        "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host generation 0",
+        "candidate:a 1 tcp 1 127.0.0.1 9 typ srflx raddr 127.0.0.1 rport 9 tcptype active",
+    )
+
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        call = next(s for s in pair.wires[0].sent if isinstance(s, Description)).call
+        for number in range(1000):
+            text = damaged(seeds[number % 2].replace(" ", "\n"), rng, "ab:/. -+\x00\ud800é").replace("\r\n", " ")
+            where = rng.choice(({"sdpMid": "0"}, {"sdpMLineIndex": 0}, {"sdpMid": "zz"}, {"sdpMLineIndex": 255}, {}))
+            await pair.ada._take(Candidate("bob", {"candidate": text.strip(), **where}, call))
+        assert sum(pair.ada.refused.values()) > 300
+        await pair.live()
+        assert (pair.ada.connections, pair.bob.connections) == (1, 1)
+
+    run(scenario)
+
+
+def test_no_description_ends_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offers with something wrong in them: refused, or answered, and whatever they are, the next real one connects."""
+    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
+    monkeypatch.setattr(p, "CONNECT_S", 3.0)
+    rng = random.Random(22)
+
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        sent = next(s for s in pair.wires[0].sent if isinstance(s, Description))
+        offer = "\r\n".join(line for line in sent.sdp.splitlines() if not line.startswith("a=candidate")) + "\r\n"
+        pair.wires[1].cut = True  # its answers to what was never asked
+        for number in range(120):
+            text = damaged(offer, rng, "ab:/= -+*\x00é")
+            await pair.bob._take(Description("ada", rng.choice(("offer", "offer", "answer")), text, f"noise{number}"))
+        pair.wires[1].cut = False
+        assert 5 < pair.bob.connections < 120
+        assert sum(pair.bob.refused.values()) > 5
+        await pair.live()
+
+    run(scenario)
