@@ -168,17 +168,19 @@ class Stereo(MediaStreamTrack):
 
 def test_we_hear_a_standard_peer() -> None:
     async def scenario() -> None:
-        out = Playout()
+        out, count = Playout(), audio.SoundCount()
         ours, theirs = make_connection([]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
         theirs.addTrack(Stereo())
         theirs.createDataChannel("something")
-        audio.carry_sound(ours, None, out)
+        audio.carry_sound(ours, None, out, count)
         await meet(theirs, ours)
         loudest = 0
         while loudest < 2000:
             await asyncio.sleep(0.02)
             loudest = max(loudest, int(np.abs(out.pull(BLOCK, time.monotonic()).astype(int)).max()))
         assert out.counts["malformed"] == 0
+        assert count.received.bytes > 1000
+        assert count.received.bytes > count.sent.bytes
         await asyncio.gather(ours.close(), theirs.close())
 
     run(scenario())
