@@ -77,6 +77,11 @@ class RateControl:
         """Smoothed share of lost messages, 0..1."""
         return self._loss
 
+    @property
+    def congested(self) -> bool:
+        """Whether there is a queue on the way, or was but for having gone down further than losses alone would."""
+        return self._queued_s > QUEUED_S or self._rung > LOSS_RUNG
+
     def report(self, now_s: float, lost: float, queued_s: float, blocked: bool = False) -> None:
         """A receiver's report: share of the messages since the last one that did not come (0..1), the queue on the
         way; and whether messages had to wait at our own end."""

@@ -11,9 +11,10 @@ from aioice.ice import get_host_addresses
 from aiortc import RTCPeerConnection
 
 from ..errors import CodecError
-from .audio import Microphone, carry_sound, decline_video, reported_loss
+from .audio import Microphone, SoundCount, carry_sound, decline_video, reported_loss
 from .capture import Pictures
 from .feed import Feed
+from .ice import chosen, usable
 from .link import Link, LinkState, LinkStats, Shown
 from .peer import Peer, all_closed
 from .playout import Playout, Speaker
@@ -64,6 +65,8 @@ class Participant:
     """The latest picture."""
     playout: Playout | None = None
     """The sound; None where there is none."""
+    sound: SoundCount = field(default_factory=SoundCount)
+    """What the sound takes on the wire."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -112,6 +115,8 @@ class Call:
         self._id = ""
         self._online = False
         self._left = False
+        self.unusable = 0
+        """ICE servers that the server named and that cannot be used."""
         self._ice: list[dict[str, Any]] = []
         self._ice_expires = 0.0
 
@@ -203,7 +208,11 @@ class Call:
         playout = Playout() if self._speaker is not None else None
         carried = _Carried(self, playout)
         polite = self._id < id
-        peer = Peer(id, name, polite, offers, self.signalling, lambda: self._connect(self._ice), carried)
+
+        def connect() -> RTCPeerConnection:
+            return self._connect(chosen(self._ice, peer.tries - 1))
+
+        peer = Peer(id, name, polite, offers, self.signalling, connect, carried)
         carried.participant = participant = Participant(peer, playout=playout)
         if self._speaker is not None and playout is not None:
             self._speaker.add(playout)
@@ -238,7 +247,10 @@ class Call:
         await participant.peer.close()
 
     def _take_ice(self, servers: list[dict[str, Any]], ttl_s: float) -> None:
-        self._ice = servers
+        self._ice, dropped = usable(servers)
+        if dropped and not self.unusable:
+            logger.warning("ICE servers that cannot be used are left out: %s", ", ".join(dropped))
+        self.unusable += len(dropped)
         self._ice_expires = asyncio.get_running_loop().time() + ttl_s
 
     async def _tidy(self) -> None:
@@ -269,7 +281,8 @@ class Call:
             return
         connections = [p.peer.connection for p in self.participants.values() if p.peer.connected]
         losses = [await reported_loss(connection) for connection in connections if connection is not None]
-        self.microphone.report(max(losses, default=0.0))
+        links = [p.peer.link for p in self.participants.values()]
+        self.microphone.report(max(losses, default=0.0), any(link is not None and link.congested for link in links))
 
     async def watch(self, participant: Participant, link: Link) -> None:
         """Take what the link shows, until it is closed."""
@@ -299,7 +312,7 @@ class _Carried:
 
     def attach(self, connection: RTCPeerConnection, link: Link | None) -> Link:
         # Sound first: where data channels came before, aiortc stops the transport that both share.
-        carry_sound(connection, self._call.microphone, self._playout)
+        carry_sound(connection, self._call.microphone, self._playout, self.participant.sound)
         if link is None:
             link = self._call.make_link(connection)
             for tell in self._call.linked:

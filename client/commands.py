@@ -46,6 +46,9 @@ def call(
 ) -> None:
     """Join a call. Picture and sound go directly between the people in the room, a few kilobits a second each.
 
+    Of the STUN and TURN servers that the room names, each attempt to connect uses one of either kind, the next attempt
+    the next one.
+
     In the window: m mutes, v turns the camera off, i shows rates and delays, q leaves.
     """
     if as_json and not headless:

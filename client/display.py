@@ -4,6 +4,7 @@
 """
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ GAP: Final = 8
 OWN_SHARE: Final = 0.2
 """Of the window's shorter side: the own picture."""
 BADGE: Final = "reconstructed"
+STILL: Final = "still"
+STILL_NUMBER: Final = -1
+"""What a link numbers stills with."""
 KEYS: Final = "m mute   v camera off   i details   q leave"
 
 _BACK = (18, 20, 24)
@@ -37,7 +41,9 @@ class Tile:
     state: str = ""
     """In words; empty while all is well."""
     badge: bool = True
-    """Whether the picture is reconstructed, and says so."""
+    """Whether the picture says what it is: reconstructed, or else"""
+    still: bool = False
+    """a still of the scene, taken while there is no face."""
     details: tuple[str, ...] = ()
 
 
@@ -102,7 +108,8 @@ def _draw_tile(surface: Any, tile: Tile, left: int, top: int, side: int, text: i
         _write(surface, tile.state, place.center, text, _ALERT, centred=True, plate=tile.picture is not None, most=side)
     _write(surface, tile.name, (left + edge, top + side - text - 2 * edge), text, _TEXT, plate=True, most=side)
     if tile.badge and tile.picture is not None:
-        _write(surface, BADGE, (left + side - edge, top + edge), max(11, text * 2 // 3), _SOFT, right=True, plate=True)
+        badge = STILL if tile.still else BADGE
+        _write(surface, badge, (left + side - edge, top + edge), max(11, text * 2 // 3), _SOFT, right=True, plate=True)
     for row, line in enumerate(tile.details):
         size = max(12, text * 3 // 4)
         _write(surface, line, (left + edge, top + edge + row * (size + 8)), size, _TEXT, plate=True, most=side)
@@ -171,22 +178,35 @@ def scene(call: Call, name: str, preview: Picture | None, details: bool) -> Scen
 def _tile(participant: Participant, details: bool) -> Tile:
     state, shown = participant.state, participant.shown
     picture = None if shown is None or state is LinkState.CAMERA_OFF else shown.picture
-    words = "" if state is LinkState.LIVE else str(state)
+    still = shown is not None and shown.number == STILL_NUMBER
+    # A still is what there is to see while the face is lost: nothing is wrong with it.
+    is_well = state is LinkState.LIVE or (state is LinkState.FACE_LOST and still)
     stats = participant.stats() if details else None
-    return Tile(participant.name, picture, words, details=() if stats is None else describe(stats, participant))
+    told = () if stats is None else describe(stats, participant)
+    return Tile(participant.name, picture, "" if is_well else str(state), still=still, details=told)
 
 
 def describe(stats: LinkStats, participant: Participant) -> tuple[str, ...]:
-    """The overlay: rates are what the wire carries for the picture, IP to payload, both ways."""
-    sent, received = stats.sent_kbps.get("total", 0.0), stats.received_kbps.get("total", 0.0)
+    """The overlay: rates are what the wire carries, IP to payload, both ways."""
+    rates = wire_kbps(stats, participant)
     lines = [
-        f"picture {received:.1f} kbps in, {sent:.1f} out",
+        *(f"{what} {received:.1f} kbps in, {sent:.1f} out" for what, (sent, received) in rates.items()),
         f"{stats.frames_per_s:.0f} frames/s, {stats.sources} sources",
         f"delay {stats.delay_ms:.0f} ms, loss {100 * stats.loss:.0f} %",
     ]
     if participant.playout is not None:
         lines.append(f"sound waits {1000 * participant.playout.wait_s:.0f} ms")
     return tuple(lines)
+
+
+def wire_kbps(stats: LinkStats, participant: Participant) -> dict[str, tuple[float, float]]:
+    """(sent, received) of the picture and, in a call with sound, of the sound and of both."""
+    picture = stats.sent_kbps.get("total", 0.0), stats.received_kbps.get("total", 0.0)
+    if participant.playout is None:
+        return {"picture": picture}
+    now = time.monotonic()
+    sound = participant.sound.sent.kbps(now), participant.sound.received.kbps(now)
+    return {"picture": picture, "sound": sound, "all": (picture[0] + sound[0], picture[1] + sound[1])}
 
 
 class Window:

@@ -249,6 +249,11 @@ class Link:
         late_s = sorted(self._lateness)[len(self._lateness) // 2] if self._lateness else 0.0
         return max(0.0, playout.delay_s - (playout.fastest_s or 0.0) + late_s)
 
+    @property
+    def congested(self) -> bool:
+        """Whether what is sent queues on the way."""
+        return self._rate.congested
+
     async def close(self) -> None:
         """Stops sending and showing. The connection is left to its owner."""
         self._closed = True

@@ -25,8 +25,8 @@ SILENT: Final = 2
 """A packet of at most so many bytes says nothing and need not be sent (DTX)."""
 
 _VOIP = 2048
-_SET_BITRATE, _SET_INBAND_FEC, _SET_LOSS, _SET_DTX, _SET_SIGNAL = 4002, 4012, 4014, 4016, 4024
-_VOICE = 3001
+_SET_BITRATE, _SET_BANDWIDTH, _SET_INBAND_FEC, _SET_LOSS, _SET_DTX, _SET_SIGNAL = 4002, 4008, 4012, 4014, 4016, 4024
+_VOICE, _WIDEBAND = 3001, 1103
 
 
 @functools.cache
@@ -76,7 +76,8 @@ class OpusEncoder:
         if not self._state:
             raise CodecError("The Opus encoder cannot be opened.")
         settings = {_SET_BITRATE: bitrate, _SET_INBAND_FEC: 1, _SET_LOSS: expected_loss, _SET_DTX: 1}
-        for request, value in {**settings, _SET_SIGNAL: _VOICE}.items():
+        # Left to itself, libopus turns to narrowband below 9,000 bits a second, and saves a twentieth by that.
+        for request, value in {**settings, _SET_SIGNAL: _VOICE, _SET_BANDWIDTH: _WIDEBAND}.items():
             self._set(request, value)
         self._out = ctypes.create_string_buffer(LARGEST)
 

@@ -8,12 +8,15 @@ others are taken (RFC 8838).
 """
 
 import asyncio
+import hashlib
 import logging
 import math
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from aiortc import RTCPeerConnection, RTCSessionDescription
@@ -35,6 +38,11 @@ YIELD_S: Final = 2.0
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between attempts; the last one goes on for as long as the participant is in the room."""
 LOOK_S: Final = 0.25
+GATHER_S: Final = (1.0, 2.0, 5.0)
+"""Longest that STUN and TURN servers are waited for before a description goes out: an attempt is not held up by one
+that does not answer, and the next ones give a slow one (TURN over TLS takes five round trips) more time."""
+MOST_OFFERS: Final = 256
+"""Offers that are remembered, lest one that is repeated replace the connection."""
 CLOSE_S: Final = 20.0
 """Longest that closing a connection may take: over a dead path goodbyes are repeated for a while."""
 GOODBYE_S: Final = 2.0
@@ -74,9 +82,13 @@ class Peer:
         """Signals that could not be used, by reason."""
         self.connections = 0
         """Made so far."""
+        self.tries = 0
+        """Connections made since one came up, the present one included."""
         self._polite, self._signalling, self._connect, self._media = polite, signalling, connect, media
         self._call = ""
         self._offering = False
+        self._offers: deque[str] = deque(maxlen=2 * MOST_OFFERS)
+        """Names and digests of those made and taken."""
         self._inbox: asyncio.Queue[Description | Candidate] = asyncio.Queue()
         self._failures = 0
         now = time.monotonic()
@@ -127,7 +139,7 @@ class Peer:
                 await self._take(signal)
             self._look()
             if time.monotonic() >= min(self._due_s, self._hurry_s):
-                await self._attempt()
+                await self._try()
 
     async def close(self) -> None:
         if self.link is not None:
@@ -143,6 +155,7 @@ class Peer:
         if self.connected:
             if not self._connected:
                 self._connected, self._failures, self._heard_s = True, 0, now
+                self.tries = 0
             self._due_s = self._heard_s + SILENCE_S + (YIELD_S if self._polite else 0.0)
             return
         if self._connected:
@@ -155,11 +168,25 @@ class Peer:
     def _pause(self) -> float:
         return PAUSES_S[min(self._failures, len(PAUSES_S) - 1)] + (YIELD_S if self._polite else 0.0)
 
+    async def _try(self) -> None:
+        """An attempt that fails, for whatever reason, is followed by another one, as one that is not answered is."""
+        try:
+            await self._attempt()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._refuse(type(error).__name__)
+            self._due_s = time.monotonic() + self._pause()
+            level = logging.WARNING if self._failures == 1 else logging.DEBUG
+            logger.log(level, "no connection to %s could be made: %r", self.id, error)
+
     async def _attempt(self) -> None:
         """Offer a new connection."""
         self._failures += 1
         self._due_s = time.monotonic() + CONNECT_S + self._pause()
+        self._hurry_s = math.inf
         connection = self._renew(secrets.token_urlsafe(9))
+        self._offers.append(self._call)
         self._offering = True
         await connection.setLocalDescription(await connection.createOffer())
         await self._send(connection)
@@ -178,14 +205,19 @@ class Peer:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # aiortc's parsers raise whatever comes up
-            name = type(error).__name__
-            self.refused[name] = self.refused.get(name, 0) + 1
+            self._refuse(type(error).__name__)
             logger.debug("signal of %s refused: %r", self.id, error)
+
+    def _refuse(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
 
     async def _offered(self, offer: Description) -> None:
         # Read before anything is given up for it.
         if not any(media.kind == "application" for media in SessionDescription.parse(offer.sdp).media):
             raise ValueError("no data channels")
+        if self._is_repeated(offer):
+            self._refuse("repeated offer")
+            return
         connection = self._renew(offer.call)
         self._offering = False
         self._due_s = time.monotonic() + CONNECT_S + self._pause()
@@ -193,6 +225,14 @@ class Peer:
         self._media.accept(connection)
         await connection.setLocalDescription(await connection.createAnswer())
         await self._send(connection)
+
+    def _is_repeated(self, offer: Description) -> bool:
+        """Whether it was taken before, or is our own. Every offer has a name, and keys, of its own; from then on this
+        one counts as taken."""
+        names = {offer.call, hashlib.sha256(offer.sdp.encode(errors="replace")).hexdigest()} - {""}
+        repeated = any(name in self._offers for name in names)
+        self._offers.extend(names.difference(self._offers))
+        return repeated
 
     async def _answered(self, answer: Description) -> None:
         if not self._offering or answer.call != self._call or self.connection is None:
@@ -220,8 +260,14 @@ class Peer:
     def _renew(self, call: str) -> RTCPeerConnection:
         """A new connection in place of the present one; the link and what it knows go over to it."""
         before = self.connection
+        self.tries += 1
         connection = self._connect()
-        self.link = self._media.attach(connection, self.link)
+        try:
+            self.link = self._media.attach(connection, self.link)
+        except Exception:
+            self._retire(connection)
+            raise
+        _bound_gathering(connection, GATHER_S[min(self.tries, len(GATHER_S)) - 1])
         self.connection, self._call, self._connected = connection, call, False
         self.connections += 1
         self._packets = -1
@@ -248,6 +294,13 @@ async def _closed(connection: RTCPeerConnection) -> None:
             await connection.close()
 
 
+def _bound_gathering(connection: RTCPeerConnection, longest_s: float) -> None:
+    """aioice waits for 5 s where a server does not answer, and takes another time of nobody but itself."""
+    for transport in getattr(connection, _ICE_TRANSPORTS):
+        ice = transport.iceGatherer._connection
+        ice.get_component_candidates = partial(ice.get_component_candidates, timeout=longest_s)
+
+
 async def all_closed() -> None:
     """Until every connection that was given up is closed, within reason."""
     if _closing:
@@ -261,3 +314,6 @@ def _packets_received(connection: RTCPeerConnection | None) -> int:
         return -1
     report: Any = next(iter(sctp.transport._get_stats().values()), None)
     return -1 if report is None else int(report.packetsReceived)
+
+
+_ICE_TRANSPORTS: Final = "_RTCPeerConnection__iceTransports"

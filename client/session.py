@@ -25,7 +25,9 @@ from .record import FPS, CallRecorder, Recorder, VirtualCamera
 from .sctp import make_connection
 from .signalling import Signalling
 
-DRAW_S: Final = 1 / 30
+DRAW_S, LEAST_DRAW_S = 1 / 30, 1 / 60
+"""Longest between two drawings, for keys and states; and shortest after one of a new picture, for screens show no more
+and drawing takes time."""
 REPORT_S: Final = 5.0
 THREADS: Final = 2
 """Of the network: one's own pictures must not wait behind everybody else's."""
@@ -187,15 +189,22 @@ def interrupts(the_call: Call) -> Iterator[None]:
 
 
 async def show(the_call: Call, feed: Feed, window: display.Window) -> None:
+    """A picture is drawn as soon as it is there."""
     details = False
+    fresh = asyncio.Event()
+    the_call.watchers.append(lambda participant, shown: fresh.set())
     while True:
         for key in window.pressed():
             if key == "q":
                 return
             details ^= key == "i"
             display.press(the_call, key)
+        pause_s = LEAST_DRAW_S if fresh.is_set() else 0.0
+        fresh.clear()
         window.show(display.scene(the_call, the_call.signalling.name, feed.preview, details))
-        await asyncio.sleep(DRAW_S)
+        await asyncio.sleep(pause_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(fresh.wait(), DRAW_S - pause_s)
 
 
 async def report(the_call: Call, as_json: bool = False) -> None:
@@ -230,7 +239,9 @@ def figures(the_call: Call) -> dict[str, Any]:
     participants = []
     for one in the_call.participants.values():
         stats, sound = one.stats(), one.playout
-        about = {} if stats is None else asdict(stats)
+        about: dict[str, Any] = {} if stats is None else asdict(stats)
         waits = {} if sound is None else {"sound_waits_ms": 1000 * sound.wait_s}
+        rates = {} if stats is None else display.wire_kbps(stats, one)
+        about |= {f"{what}_kbps": {"sent": sent, "received": got} for what, (sent, got) in rates.items()}
         participants.append({"name": one.name, "state": one.state, **about, **waits})
     return {"state": the_call.state, "participants": participants}

@@ -137,12 +137,18 @@ Event = Joined | PeerJoined | PeerLeft | Description | Candidate | IceServers | 
 
 def parse_address(address: str) -> Address:
     """`https://HOST/r/ROOM`, with `#token=...` of an invitation where there is one. Raises SignallingError."""
-    parts = urlsplit(address)
+    refused = SignallingError(f"{address!r} is not the address of a room: https://HOST/r/ROOM.")
+    try:
+        parts = urlsplit(address)
+        host, token = parts.hostname or "", parse_qs(parts.fragment).get("token", [None])[0]
+        host.encode("idna")
+        _ = parts.port
+    except ValueError:
+        raise refused from None
     found = re.fullmatch(r"(.*)/r/([A-Za-z0-9][A-Za-z0-9_-]{0,63})/?", parts.path)
-    if parts.scheme not in ("http", "https") or not parts.hostname or found is None:
-        raise SignallingError(f"{address!r} is not the address of a room: https://HOST/r/ROOM.")
+    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[^\s\x00-\x1f\x7f]+", host) or found is None:
+        raise refused
     scheme = "ws" if parts.scheme == "http" else "wss"
-    token = parse_qs(parts.fragment).get("token", [None])[0]
     return Address(f"{scheme}://{parts.netloc}{found[1]}/r/{found[2]}/ws", found[2], token)
 
 
@@ -250,7 +256,7 @@ class Signalling:
             if status in (403, 404):
                 raise SignallingError(f"There is no room at this address (the server answers {status}).") from None
             raise _Lost(f"The server cannot be used just now (it answers {status}).") from None
-        except (InvalidHandshake, InvalidURI, EOFError) as error:
+        except (InvalidHandshake, InvalidURI, EOFError, UnicodeError) as error:  # the last: a host in a redirection
             raise _Lost(f"What answers at {self.address.socket} is not an iwcodec server.") from error
         except TimeoutError:
             raise _Lost("The server does not answer.") from None
@@ -263,14 +269,14 @@ class Signalling:
         request |= {"token": self.address.token} if self.address.token else {}
         request |= {"resume": self._resume} if self._resume else {}
         await socket.send(json.dumps(request))
-        async with asyncio.timeout(WELCOME_S):
-            message = _object(await socket.recv())
-            while message.get("type") == "error":
-                self._said = _text(message, "text", 400)
-                message = _object(await socket.recv())
-        if message.get("type") != "welcome":
-            raise _Lost("The server did not answer as an iwcodec server does.")
         try:
+            async with asyncio.timeout(WELCOME_S):
+                message = _object(await socket.recv())
+                while message.get("type") == "error":
+                    self._said = clean_text(_text(message, "text", 400))
+                    message = _object(await socket.recv())
+            if message.get("type") != "welcome":
+                raise _Lost("The server did not answer as an iwcodec server does.")
             self._joined = Joined(
                 id=_id(message.get("id")),
                 resumed=message.get("resumed") is True,
@@ -398,7 +404,7 @@ def _servers(message: dict[str, Any]) -> list[dict[str, Any]]:
         urls = server.get("urls") if isinstance(server, dict) else None
         if not isinstance(urls, list) or len(urls) > 16:
             raise Dropped("ice_servers")
-        if not all(isinstance(url, str) and re.match(r"(stun|turn)s?:[!-~]{1,250}$", url) for url in urls):
+        if not all(isinstance(url, str) and re.fullmatch(r"(stun|turn)s?:[!-~]{1,250}", url) for url in urls):
             raise Dropped("ice_servers")
         entry: dict[str, Any] = {"urls": urls}
         for name in ("username", "credential"):

@@ -33,6 +33,8 @@ class DoubleFeed:
 
 
 class DoubleLink:
+    congested = False
+
     def __init__(
         self, connection: RTCPeerConnection, feed: DoubleFeed, runtime: Any = None, executor: Executor | None = None
     ) -> None:

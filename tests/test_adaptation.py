@@ -110,3 +110,11 @@ def test_an_outage():
     assert control.sending == LADDER[-1]
     control.report(15, 0.9, 0.0)
     assert control.sending == LADDER[0]
+
+
+def test_losses_alone_are_no_congestion() -> None:
+    lossy, narrow = RateControl(), RateControl()
+    drive(lossy, Path(100.0, loss=0.3), 0.0, 20.0)
+    assert not lossy.congested
+    drive(narrow, Path(8.0), 0.0, 20.0)
+    assert narrow.congested

@@ -10,9 +10,10 @@ import pytest
 
 pytest.importorskip("aiortc")
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.rtp import RtcpByePacket, RtcpReceiverInfo, RtcpRrPacket
 from av import AudioFrame
 from call_double import make_connection
-from iwcodec.client import audio
+from iwcodec.client import audio, sctp
 from iwcodec.client.opus import OpusDecoder
 from iwcodec.client.playout import Playout
 from sounds import RATE, voice
@@ -86,6 +87,25 @@ def test_copies_are_sent_while_a_peer_reports_losses() -> None:
     assert kbps(3.0) == pytest.approx(thin, abs=1.5)
 
 
+def test_a_queue_makes_sound_smaller_not_larger() -> None:
+    """What a queue loses is not made up for with more bytes: only what is lost without one."""
+    microphone = audio.Microphone()
+    asked: list[tuple[int, int]] = []
+    adapt = microphone._encoder.adapt
+    microphone._encoder.adapt = lambda *how: (asked.append(how), adapt(*how))[1]  # type: ignore[method-assign]
+    microphone.report(0.2, queued=True)
+    assert (microphone.congested, microphone.robust) == (True, False)
+    for _ in range(audio.CALM - 1):
+        microphone.report(0.2)  # the queue drains; what it has lost is still being reported
+    microphone.report(0.0)
+    assert (microphone.congested, microphone.robust) == (False, False)
+    microphone.report(0.2)
+    assert microphone.robust
+    microphone.report(0.2, queued=True)
+    assert not microphone.robust
+    assert asked == [(audio.THIN, 0), (audio.BITRATE, 0), audio.ROBUST, (audio.THIN, 0)]
+
+
 async def meet(caller: RTCPeerConnection, callee: RTCPeerConnection) -> None:
     await caller.setLocalDescription(await caller.createOffer())
     offer = caller.localDescription
@@ -148,17 +168,19 @@ class Stereo(MediaStreamTrack):
 
 def test_we_hear_a_standard_peer() -> None:
     async def scenario() -> None:
-        out = Playout()
+        out, count = Playout(), audio.SoundCount()
         ours, theirs = make_connection([]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
         theirs.addTrack(Stereo())
         theirs.createDataChannel("something")
-        audio.carry_sound(ours, None, out)
+        audio.carry_sound(ours, None, out, count)
         await meet(theirs, ours)
         loudest = 0
         while loudest < 2000:
             await asyncio.sleep(0.02)
             loudest = max(loudest, int(np.abs(out.pull(BLOCK, time.monotonic()).astype(int)).max()))
         assert out.counts["malformed"] == 0
+        assert count.received.bytes > 1000
+        assert count.received.bytes > count.sent.bytes
         await asyncio.gather(ours.close(), theirs.close())
 
     run(scenario())
@@ -191,6 +213,60 @@ def test_what_is_not_wanted_is_declined(speaks: bool, listens: bool) -> None:
         while any(connection.connectionState != "connected" for connection in connections):
             await asyncio.sleep(0.02)
         await asyncio.gather(*(connection.close() for connection in connections))
+
+    run(scenario())
+
+
+def test_what_sound_costs_on_the_wire() -> None:
+    """Both ends ours: 50 bytes around a packet, and a report now and then."""
+    seconds = 6.0
+
+    async def scenario() -> None:
+        microphone, counts = audio.Microphone(), (audio.SoundCount(), audio.SoundCount())
+        ends = [sctp.make_connection([]) for _ in range(2)]
+        for end, count in zip(ends, counts, strict=True):
+            audio.carry_sound(end, microphone, Playout(), count)
+            end.createDataChannel("video", negotiated=True, id=0)
+        await meet(*ends)
+        assert all("extmap" not in end.localDescription.sdp for end in ends)
+        while any(end.connectionState != "connected" for end in ends):
+            await asyncio.sleep(0.02)
+        speaking = asyncio.create_task(talking(microphone))
+        payload, before, start = microphone.bytes, [count.sent.bytes for count in counts], time.monotonic()
+        await asyncio.sleep(seconds)
+        took, payload = time.monotonic() - start, microphone.bytes - payload
+        for count, was in zip(counts, before, strict=True):
+            kbps = (count.sent.bytes - was) * 8 / 1000 / took
+            around = (count.sent.bytes - was - payload) * 8 / 1000 / took
+            assert 6.0 < around < 7.5
+            assert 10.0 < kbps < 14.0
+            assert count.sent.kbps(time.monotonic()) == pytest.approx(kbps, abs=2.0)
+            assert count.received.kbps(time.monotonic()) == pytest.approx(kbps, abs=2.0)
+        speaking.cancel()
+        await asyncio.gather(*(end.close() for end in ends))
+
+    run(scenario())
+
+
+def test_reports_are_seldom_unless_something_is_lost() -> None:
+    sent: list[Any] = []
+
+    async def send(packets: Any) -> None:
+        sent.append(packets)
+
+    def report(lost: int) -> RtcpRrPacket:
+        return RtcpRrPacket(1, [RtcpReceiverInfo(2, lost, 0, 0, 0, 0, 0)])
+
+    async def scenario() -> None:
+        some = audio.seldom(send)
+        for _ in range(2 * audio.REPORT_EVERY):
+            await some(report(0))
+        assert len(sent) == 2
+        for lost in (30, 30, 0, 0):
+            await some(report(lost))
+        assert [packet.reports[0].fraction_lost for packet in sent[2:]] == [30, 30, 0]
+        await some([RtcpByePacket([1])])
+        assert len(sent) == 6
 
     run(scenario())
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from iwcodec.server.app import create_app
 from iwcodec.server.hub import Hub, Settings
 from iwcodec.server.limits import Limits
 from iwcodec.server.rooms import MemoryStore
+from iwcodec.server.turn import IceConfig
 from signalling import SECRET
 from sounds import voice
 from test_peer import silence
@@ -133,6 +135,21 @@ def test_people_come_and_go() -> None:
             assert ada.call.state is c.CallState.LEFT
 
     asyncio.run(scenario())
+
+
+def test_ice_servers_that_cannot_be_used_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with rooms() as server:
+            server.settings = replace(server.settings, ice=IceConfig(("stun:[2001:db8::1]:3478", "stuns:s.example")))
+            await server.stop()
+            await server.start()
+            ada, bob = Client(server, "Ada"), Client(server, "Bob")
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            assert (ada.call.unusable, bob.call.unusable) == (2, 2)
+            await asyncio.gather(ada.leave(), bob.leave())
+
+    asyncio.run(scenario())
+    assert sum("ICE servers" in record.message for record in caplog.records) == 2
 
 
 def test_sound_is_heard_and_muted() -> None:

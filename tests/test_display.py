@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 pytest.importorskip("aiortc")
 import pygame
 from iwcodec.client import display as d
+from iwcodec.client.audio import SoundCount
 from iwcodec.client.call import CallState
 from iwcodec.client.link import LinkState, LinkStats, Shown
 from iwcodec.errors import CodecError
@@ -68,6 +70,23 @@ def test_a_state_is_said_over_a_dimmed_picture() -> None:
     assert (np.abs(middle.astype(int) - [255, 196, 110]).max(axis=1) < 10).sum() > 100
 
 
+def test_a_still_is_shown_as_it_is() -> None:
+    """While the face is lost: neither dimmed nor called reconstructed. Any other trouble is said over it."""
+    lost = participant(LinkState.FACE_LOST)
+    assert d.scene(call(lost), "me", None, False).tiles[0] == d.Tile("Ada", RED, "face lost")
+    lost.shown = Shown(d.STILL_NUMBER, RED, 0.0, 0.0, LinkState.FACE_LOST)
+    tile = d.scene(call(lost), "me", None, False).tiles[0]
+    assert tile == d.Tile("Ada", RED, "", still=True)
+    left, top, side = d.arrange(1, d.SIZE[0], d.SIZE[1] - 30)[0]
+    inside = drawn(tile)[top : top + side, left : left + side]
+    assert np.abs(inside[side // 4 : side // 2, side // 4 : side // 2].astype(int) - RED[0, 0]).max() <= 2
+    badge = slice(0, side // 8), slice(side // 2, side)
+    assert (inside[badge] != drawn(d.Tile("Ada", RED))[top : top + side, left : left + side][badge]).any()
+    assert (inside[badge] != RED[0, 0]).any()
+    lost.state = LinkState.RECONNECTING
+    assert d.scene(call(lost), "me", None, False).tiles[0].state == "reconnecting"
+
+
 def test_alone_the_status_is_in_the_middle_and_oneself_in_the_corner() -> None:
     shown = drawn(own=d.Tile("me", RED, badge=False), status=str(CallState.WAITING))
     assert (shown[280:340, 300:660] > 100).any()
@@ -116,6 +135,21 @@ def test_details_are_shown_on_request() -> None:
         "picture 11.8 kbps in, 11.2 out",
         "24 frames/s, 5 sources",
         "delay 160 ms, loss 2 %",
+    )
+
+
+def test_details_have_the_sound_too() -> None:
+    speaking = participant(LinkState.LIVE)
+    speaking.playout, speaking.sound = SimpleNamespace(wait_s=0.1), SoundCount()
+    speaking.sound.sent.add(3750, time.monotonic())
+    speaking.sound.received.add(3700, time.monotonic())
+    assert d.scene(call(speaking), "me", None, True).tiles[0].details == (
+        "picture 11.8 kbps in, 11.2 out",
+        "sound 14.8 kbps in, 15.0 out",
+        "all 26.6 kbps in, 26.2 out",
+        "24 frames/s, 5 sources",
+        "delay 160 ms, loss 2 %",
+        "sound waits 100 ms",
     )
 
 

@@ -1,6 +1,9 @@
 """One peer connection from the first offer to the last: crossing offers, breaks, what malformed signals do."""
 
 import asyncio
+import random
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 
 pytest.importorskip("aiortc")
 pytest.importorskip("websockets")
-from aiortc import RTCPeerConnection
+from aiortc import RTCPeerConnection, RTCSessionDescription
 from call_double import DoubleFeed, DoubleLink, make_connection
 from iwcodec.client import peer as p
 from iwcodec.client.link import LinkState
@@ -221,5 +224,182 @@ def test_an_offer_that_is_none_changes_nothing() -> None:
         await pair.until(lambda: sum(pair.bob.refused.values()) == len(bad))
         await pair.live()
         assert (pair.ada.connections, pair.bob.connections) == (1, 1)
+
+    run(scenario)
+
+
+def test_a_repeated_offer_changes_nothing() -> None:
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        offer = next(s for s in pair.wires[0].sent if isinstance(s, Description))
+        connection = pair.bob.connection
+        pair.bob.signalled(offer)
+        pair.bob.signalled(Description("ada", "offer", offer.sdp, "another name"))
+        pair.bob.signalled(Description("ada", "offer", offer.sdp, ""))
+        pair.ada.signalled(Description("bob", "offer", offer.sdp, offer.call))  # one's own
+        await pair.until(lambda: pair.bob.refused.get("repeated offer") == 3)
+        await pair.until(lambda: pair.ada.refused.get("repeated offer") == 1)
+        await pair.live()
+        assert pair.bob.connection is connection
+        assert (pair.ada.connections, pair.bob.connections) == (1, 1)
+
+    run(scenario)
+
+
+def test_offers_are_not_remembered_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p, "MOST_OFFERS", 4)
+
+    async def scenario(pair: Pair) -> None:
+        for number in range(50):
+            assert not pair.bob._is_repeated(Description("ada", "offer", f"sdp {number}", f"call {number}"))
+        assert len(pair.bob._offers) == 8
+        assert pair.bob._is_repeated(Description("ada", "offer", "sdp 49", "new"))
+
+    run(scenario)
+
+
+def test_an_attempt_that_fails_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first connections cannot even be made: as if nobody had answered."""
+    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
+    monkeypatch.setattr(p, "YIELD_S", 0.0)
+    failures = ["malformed uri", "out of sockets"]
+
+    def connect() -> RTCPeerConnection:
+        if failures:
+            raise ValueError(failures.pop())
+        return make_connection([])
+
+    async def scenario(pair: Pair) -> None:
+        pair.ada._connect = connect
+        await pair.live()
+        assert pair.ada.refused == {"ValueError": 2}
+        await pair.until(lambda: pair.ada.tries == 0)
+
+    run(scenario)
+
+
+def bare(sdp: str) -> str:
+    """Without candidates."""
+    kept = [line for line in sdp.splitlines() if not line.startswith(("a=candidate", "a=end-of-candidates"))]
+    return "\r\n".join(kept) + "\r\n"
+
+
+def test_a_peer_that_trickles() -> None:
+    """Its answer names no candidates; they come afterwards, one by one (RFC 8838)."""
+
+    async def scenario() -> None:
+        wire, media = Wire("ada"), Video()
+        ada = p.Peer("bob", "Bob", True, True, wire, lambda: make_connection([]), media)  # type: ignore[arg-type]
+        task = asyncio.create_task(ada.run())
+        theirs = make_connection([])
+        theirs.createDataChannel("video", negotiated=True, id=0)
+        while not any(isinstance(signal, Description) for signal in wire.sent):
+            await asyncio.sleep(0.02)
+        offer = wire.sent[0]
+        # Nor does it know ours, that no check of its own tells us where it is.
+        await theirs.setRemoteDescription(RTCSessionDescription(bare(offer.sdp), "offer"))
+        await theirs.setLocalDescription(await theirs.createAnswer())
+        answer = theirs.localDescription.sdp
+        ada.signalled(Description("bob", "answer", bare(answer), offer.call))
+        await asyncio.sleep(0.3)
+        assert not ada.connected
+        found = [line.removeprefix("a=") for line in answer.splitlines() if line.startswith("a=candidate")]
+        for number, candidate in enumerate(found):
+            where: dict[str, Any] = {"sdpMid": "0"} if number % 2 else {"sdpMLineIndex": 0}
+            ada.signalled(Candidate("bob", {"candidate": candidate, **where}, offer.call))
+        ada.signalled(Candidate("bob", {"candidate": "", "sdpMid": "0"}, offer.call))
+        while not ada.connected:
+            assert not task.done(), task.exception()
+            await asyncio.sleep(0.02)
+        assert (ada.connections, ada.refused) == (1, {})
+        task.cancel()
+        await asyncio.gather(theirs.close(), ada.close())
+        await p.all_closed()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_a_server_that_does_not_answer_holds_up_no_offer() -> None:
+    async def scenario() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+            mute.bind(("127.0.0.1", 0))
+            servers = [{"urls": [f"{kind}:127.0.0.1:{mute.getsockname()[1]}"]} for kind in ("stun", "turn")]
+            servers[1] |= {"username": "u", "credential": "c"}  # type: ignore[dict-item]
+            wire = Wire("ada")
+            ada = p.Peer("bob", "Bob", True, True, wire, lambda: make_connection(servers), Video())  # type: ignore[arg-type]
+            start = time.monotonic()
+            task = asyncio.create_task(ada.run())
+            while not wire.sent:
+                assert not task.done(), task.exception()
+                await asyncio.sleep(0.02)
+            assert p.GATHER_S[0] * 0.9 < time.monotonic() - start < 3.5
+            assert "a=candidate" in wire.sent[0].sdp
+            task.cancel()
+            await ada.close()
+            await p.all_closed()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def damaged(text: str, rng: random.Random, odd: str) -> str:
+    """A line or a few characters dropped, repeated or replaced. `odd` has no digits, that no address becomes another's
+    to which something would then be sent."""
+    lines = text.splitlines()
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(lines))
+        match rng.randrange(4):
+            case 0:
+                lines[at] = ""
+            case 1:
+                lines.insert(rng.randrange(len(lines)), lines[at])
+            case 2:
+                lines[at] = (
+                    lines[at][: rng.randrange(len(lines[at]) + 1)] if "candidate" not in lines[at] else "a=candidate"
+                )
+            case _:
+                place = rng.randrange(len(lines[at]) + 1)
+                lines[at] = lines[at][:place] + "".join(rng.choices(odd, k=rng.randrange(1, 9))) + lines[at][place:]
+    return "\r\n".join(line for line in lines if line or rng.random() < 0.1) + "\r\n"
+
+
+def test_no_candidate_disturbs_a_connection() -> None:
+    rng = random.Random(21)
+    seeds = (
+        "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host generation 0",
+        "candidate:a 1 tcp 1 127.0.0.1 9 typ srflx raddr 127.0.0.1 rport 9 tcptype active",
+    )
+
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        call = next(s for s in pair.wires[0].sent if isinstance(s, Description)).call
+        for number in range(1000):
+            text = damaged(seeds[number % 2].replace(" ", "\n"), rng, "ab:/. -+\x00\ud800é").replace("\r\n", " ")
+            where = rng.choice(({"sdpMid": "0"}, {"sdpMLineIndex": 0}, {"sdpMid": "zz"}, {"sdpMLineIndex": 255}, {}))
+            await pair.ada._take(Candidate("bob", {"candidate": text.strip(), **where}, call))
+        assert sum(pair.ada.refused.values()) > 300
+        await pair.live()
+        assert (pair.ada.connections, pair.bob.connections) == (1, 1)
+
+    run(scenario)
+
+
+def test_no_description_ends_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offers with something wrong in them: refused, or answered, and whatever they are, the next real one connects."""
+    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
+    monkeypatch.setattr(p, "CONNECT_S", 3.0)
+    rng = random.Random(22)
+
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        sent = next(s for s in pair.wires[0].sent if isinstance(s, Description))
+        offer = "\r\n".join(line for line in sent.sdp.splitlines() if not line.startswith("a=candidate")) + "\r\n"
+        pair.wires[1].cut = True  # its answers to what was never asked
+        for number in range(120):
+            text = damaged(offer, rng, "ab:/= -+*\x00é")
+            await pair.bob._take(Description("ada", rng.choice(("offer", "offer", "answer")), text, f"noise{number}"))
+        pair.wires[1].cut = False
+        assert 5 < pair.bob.connections < 120
+        assert sum(pair.bob.refused.values()) > 5
+        await pair.live()
 
     run(scenario)

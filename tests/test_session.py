@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 
 for needed in ("aiortc", "websockets"):
     pytest.importorskip(needed)
+from iwcodec.benchmarks.simulation import simulate
 from iwcodec.client import session
+from iwcodec.client.audio import SoundCount
 from iwcodec.client.call import CallState
 from iwcodec.client.link import LinkState, LinkStats
 from iwcodec.errors import CodecError
@@ -64,8 +67,9 @@ def test_a_headless_call_says_what_changes(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_a_headless_call_says_figures_to_machines(capsys: pytest.CaptureFixture[str]) -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {}, {"units_to_send": 1})
-    sound = SimpleNamespace(wait_s=0.2)
-    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, playout=sound)
+    sound, count = SimpleNamespace(wait_s=0.2), SoundCount()
+    count.sent.add(2500, time.monotonic())
+    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, playout=sound, sound=count)
     bob = SimpleNamespace(name="Bob", state=LinkState.CONNECTING, stats=lambda: None, playout=None)
     call: Any = SimpleNamespace(state=CallState.TALKING, participants={"a": ada, "b": bob})
     session.say_figures(call, as_json=True)
@@ -73,6 +77,9 @@ def test_a_headless_call_says_figures_to_machines(capsys: pytest.CaptureFixture[
     assert told["state"] == "in the call"
     assert told["participants"][0]["queued"] == {"units_to_send": 1}
     assert told["participants"][0]["sound_waits_ms"] == pytest.approx(200)
+    assert told["participants"][0]["picture_kbps"] == {"sent": 9.0, "received": 8.0}
+    assert told["participants"][0]["sound_kbps"] == {"sent": 10.0, "received": 0.0}
+    assert told["participants"][0]["all_kbps"] == {"sent": 19.0, "received": 8.0}
     assert told["participants"][1] == {"name": "Bob", "state": "connecting"}
 
 
@@ -92,7 +99,7 @@ def test_keys_in_the_window() -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
     ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, playout=None, shown=None)
     call: Any = SimpleNamespace(
-        state=CallState.TALKING, participants={"a": ada}, notices=[], muted=False, camera_off=False
+        state=CallState.TALKING, participants={"a": ada}, notices=[], muted=False, camera_off=False, watchers=[]
     )
     call.mute = lambda on: setattr(call, "muted", on)
     call.signalling = SimpleNamespace(name="me")
@@ -100,3 +107,42 @@ def test_keys_in_the_window() -> None:
     asyncio.run(session.show(call, SimpleNamespace(preview=None), window))  # type: ignore[arg-type]
     assert [bool(scene.tiles[0].details) for scene in window.shown] == [False, True, False]
     assert call.muted
+
+
+@pytest.mark.parametrize("apart_s", [0.04, 0.004])
+def test_pictures_are_drawn_as_they_come(apart_s: float) -> None:
+    """At 25 a second they do not wait at all; where many people's come, the screen sets the pace."""
+    call: Any = SimpleNamespace(
+        state=CallState.TALKING, participants={}, notices=[], muted=False, camera_off=False, watchers=[]
+    )
+    call.signalling = SimpleNamespace(name="me")
+    came, waited, drawings = [], [], []
+
+    class Drawn(Window):
+        def pressed(self) -> list[str]:
+            return []
+
+        def show(self, scene: Any) -> None:
+            now = asyncio.get_running_loop().time()
+            drawings.append(now)
+            waited.extend(now - at for at in came)
+            came.clear()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        showing = asyncio.create_task(session.show(call, SimpleNamespace(preview=None), Drawn()))  # type: ignore[arg-type]
+        await asyncio.sleep(0.0123)
+        for _ in range(200):
+            await asyncio.sleep(apart_s)
+            came.append(loop.time())
+            call.watchers[0](None, None)
+        await asyncio.sleep(0.5)
+        showing.cancel()
+
+    simulate(scenario())
+    assert len(waited) == 200
+    assert max(waited) <= session.LEAST_DRAW_S + 1e-6
+    if apart_s > session.DRAW_S:
+        assert max(waited) < 0.001
+    assert np.diff(drawings).max() < session.DRAW_S + 1e-6
+    assert len(drawings) < 1.1 * (drawings[-1] - drawings[0]) / session.LEAST_DRAW_S

@@ -6,12 +6,14 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("websockets")
 from iwcodec.client import signalling as s
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedOK
 
 PATIENCE_S = 60.0
 WELCOME = {
@@ -225,10 +227,132 @@ def test_addresses(address: str, socket: str, token: str | None) -> None:
     assert (found.socket, found.token) == (socket, token)
 
 
-@pytest.mark.parametrize("address", ["", "blue", "http://host", "ftp://host/r/blue", "http://host/r/..", "http:///r/b"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "blue", "http://host", "ftp://host/r/blue", "http://host/r/..", "http:///r/b", "http://[/r/b"),
+        *("http://a..b/r/b", f"http://{'a' * 70}/r/b", "http://host:99999/r/b", "http://host:x/r/b", "http://a b/r/b"),
+        *("http://ho\x00st/r/b", "http://h\u2100st/r/b", "http://x]/r/b", "http://:80/r/b"),
+    ],
+)
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(s.SignallingError, match="not the address of a room"):
         s.parse_address(address)
+
+
+@pytest.mark.parametrize(
+    "answer", ["{", "[]", b"\xff", '{"type": "error", "text": 5}', '{"type": "welcome", "id": "!"}']
+)
+def test_an_answer_that_is_none_ends_with_a_sentence(answer: str | bytes) -> None:
+    async def babble(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.send(answer)
+        await socket.wait_closed()
+
+    async def take(signalling: s.Signalling) -> None:
+        with pytest.raises(s.SignallingError, match="welcome cannot be understood"):
+            async for _ in signalling.events():
+                pass
+
+    asyncio.run(against([babble], take))
+
+
+def test_what_a_server_says_cannot_write_on_the_terminal() -> None:
+    async def take(signalling: s.Signalling) -> None:
+        with pytest.raises(s.SignallingError) as told:
+            async for _ in signalling.events():
+                pass
+        assert str(told.value) == "Expired.[2J"
+
+    asyncio.run(against([refuse(4001, "Expired.\x1b[2J\n")], take))
+
+
+class Said:
+    """In place of a socket: says these, one after another, and is then closed."""
+
+    def __init__(self, *texts: str | bytes) -> None:
+        self.texts = list(texts)
+
+    async def send(self, text: str) -> None:
+        pass
+
+    async def recv(self) -> str | bytes:
+        if not self.texts:
+            raise ConnectionClosedOK(None, None)
+        return self.texts.pop(0)
+
+
+def damaged(text: str, rng: random.Random, values: list[str]) -> bytes:
+    """One value replaced, or a few bytes."""
+    if rng.random() < 0.5:
+        out = bytearray(text.encode())
+        at = rng.randrange(len(out))
+        out[at : at + rng.randrange(4)] = rng.randbytes(rng.randrange(4))
+        return bytes(out)
+    parts = text.split(": ")
+    at = rng.randrange(1, len(parts))
+    parts[at] = rng.choice(values) + parts[at][len(parts[at].split(",")[0].rstrip("]}")) :]
+    return ": ".join(parts).encode()
+
+
+def test_no_bytes_get_through_the_welcome() -> None:
+    """5,000 mutations: we are in the room, and all that was taken is of its kind, or the connection counts as lost."""
+    rng = random.Random(11)
+    values = ["null", "[]", "{}", "1e999", "-1", '""', "true", '"' + "x" * 600 + '"', "[" * 2000, '"\\ud800"', "NaN"]
+
+    async def scenario() -> tuple[int, int]:
+        joined = lost = 0
+        for _ in range(5000):
+            signalling = s.Signalling("http://host/r/blue", "Ada")
+            said = [json.dumps({"type": "error", "code": "c", "text": "t"})] * rng.randrange(2) + [json.dumps(WELCOME)]
+            at = rng.randrange(len(said))
+            try:
+                ping_s = await signalling._join(
+                    Said(*(damaged(t, rng, values) if n == at else t for n, t in enumerate(said)))
+                )  # type: ignore[arg-type]
+            except (s._Lost, ConnectionClosedOK):
+                lost += 1
+                continue
+            joined += 1
+            found = signalling._joined
+            assert 1.0 <= ping_s <= 1e7
+            assert 0.0 <= found.ice_ttl_s <= 1e7
+            assert s._ID.fullmatch(found.id)
+            assert all(s._ID.fullmatch(id) and name.isprintable() for id, name in found.peers.items())
+            assert isinstance(signalling._resume, str)
+            assert len(signalling._resume) <= 128
+            json.dumps(signalling._resume).encode()
+        return joined, lost
+
+    joined, lost = asyncio.run(scenario())
+    assert min(joined, lost) > 500
+
+
+def test_no_address_gets_through_its_parser() -> None:
+    """10,000 of them: an address that can be connected to, or a sentence."""
+    rng = random.Random(12)
+    seeds = [
+        "https://x.example:8443/calls/r/a-b_c/#token=abc.def",
+        "http://[2001:db8::1]/r/b",
+        "http://u:p@h\u00e9/r/b",
+    ]
+    odd = "[]:/@#?%. \x00\n\u2100\ud800\u3002é" + "a" * 5
+    taken = 0
+    for number in range(10_000):
+        text = list(seeds[number % 3])
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(text))
+            text[at : at + rng.randrange(3)] = rng.choices(odd, k=rng.randrange(3)) * rng.choice([1, 1, 40])
+        try:
+            found = s.parse_address("".join(text))
+        except s.SignallingError:
+            continue
+        taken += 1
+        parts = urlsplit(found.socket)
+        assert parts.scheme in ("ws", "wss")
+        assert (parts.hostname or "").encode("idna")
+        assert parts.port is None or 0 <= parts.port < 65536
+        assert found.room.isascii()
+    assert 500 < taken < 9500
 
 
 def test_no_bytes_get_through_the_parser() -> None:

@@ -1,10 +1,13 @@
 """Join tokens: genuine ones open their room until they expire; no other string does."""
 
+import json
 import random
 
 import pytest
 
 pytest.importorskip("pydantic")
+from iwcodec.server.hub import _resume
+from iwcodec.server.messages import BadMessage, parse
 from iwcodec.server.tokens import Token, TokenError, needs_token, sign, verify
 
 SECRET = b"0123456789abcdef"
@@ -48,6 +51,25 @@ def test_noise_is_refused() -> None:
     for _ in range(2000):
         with pytest.raises(TokenError):
             verify("iw1." + "".join(rng.choices(letters, k=rng.randrange(80))), "blue", SECRET, 0)
+
+
+def test_noise_is_no_place_to_resume() -> None:
+    """What a join may hold as `resume`: a member and a digest, or nothing, which joins anew."""
+    rng = random.Random(2)
+    letters = "iwr.ABCdef_-=+/ \x00é\ud800"
+    taken = 0
+    for number in range(5000):
+        text = ("iwr." if number % 2 else "") + "".join(rng.choices(letters, k=rng.randrange(124)))
+        try:
+            message = parse(json.dumps({"type": "join", "protocol": 1, "name": "Ada", "resume": text}))
+        except BadMessage:
+            continue
+        found = _resume(message.resume)  # type: ignore[union-attr]
+        assert found is None or (found[0] and len(found[1]) == 64)
+        taken += found is not None
+    assert taken > 100
+    for text in (None, "", "iwr", "iwr.", "iwr..", "iwr.a.", "iwr..a", "iw1.a.b"):
+        assert _resume(text) is None
 
 
 def test_signing_needs_a_real_secret_and_room() -> None:
