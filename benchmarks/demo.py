@@ -1,6 +1,5 @@
 """`iwcodec demo`: the bundled clip through the codec, beside what else could be done with the bits."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -18,6 +17,7 @@ from ..media import Picture, VideoWriter, sample_clip
 from ..packets import SourcePacket
 from ..quality import psnr
 from ..sources import SourceDecoder
+from .experiment import save, surroundings
 from .rivals import encode_rival
 
 LABEL = 28
@@ -81,7 +81,8 @@ def run(out: Path, clip: Path, sources: int) -> list[Row]:
     columns = [originals, ours, copies, theirs, enlarged]
     write_side_by_side(out / "side_by_side.mp4", columns, labels, video.info.fps)
     write_contact_sheet(out / "contact_sheet.png", columns, labels)
-    (out / "demo.json").write_text(json.dumps({"encode": asdict(report), "rows": [asdict(r) for r in rows]}, indent=2))
+    found = {**surroundings(), "encode": asdict(report), "rows": [asdict(row) for row in rows]}
+    save(found, out / "demo.json")
     return rows
 
 
