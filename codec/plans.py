@@ -108,12 +108,6 @@ def dense_plan(count: int, stride: int, crf: float = CRF) -> Plan:
     return Plan(tuple(range(0, count, stride)), crf, False)
 
 
-def crf_for(plan: Plan, spent: float, budget: float, size: int) -> int:
-    """The quality at which the plan, that took `spent` bytes at its own, should take `budget`."""
-    crf = plan.crf + math.log(spent / max(budget, 1.0)) / CRF_STEP
-    return round(min(max(crf, BEST_CRF), worst_crf(size)))
-
-
 def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, presets: Presets = PRESETS) -> Coded:
     """The plan coded at the best quality that was found within the budget; the cheapest where none is."""
     tried: dict[float, Coded] = {}
@@ -130,7 +124,7 @@ def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, presets: Pr
     return min(tried.values(), key=lambda coded: coded.size)
 
 
-def finer_crf(sizes: Mapping[float, int], budget: float, size: int) -> float:
+def finer_crf(sizes: Mapping[float, float], budget: float, size: int) -> float:
     """The quality, in steps of FINE_CRF, at which the sources should take just what the budget has, from the bytes that
     they took at others."""
     aim = math.log(budget * (1 + SPENT) / 2)

@@ -28,8 +28,8 @@ from .plans import (
     Presets,
     before,
     code,
-    crf_for,
     dense_plan,
+    finer_crf,
     fitted,
     sparse_plan,
     wanted,
@@ -69,6 +69,8 @@ DOUBLED_DB = 2.5
 """What twice the rate brings, until two have been tried."""
 START = 2
 """Index of the option that is tried first."""
+STEPS = 5
+"""Qualities of a plan that are tried for one that spends what there is."""
 SCALES = tuple(range(FINEST_SCALE, 111, 8))
 """Of the motion's levels, that are tried."""
 
@@ -315,11 +317,17 @@ class Trials:
 
     def _affordable(self, plan: Plan, left: float) -> Plan:
         """The plan at about the quality that spends what is left, and no more where that can be had."""
-        for _ in range(2):
-            plan = replace(plan, crf=crf_for(plan, self._cost(plan), left, self._size))
-        while self._cost(plan) > left * (1 + CLOSE) and plan.crf < self.worst_crf:
-            plan = replace(plan, crf=plan.crf + 1)
-        return plan
+        costs: dict[float, float] = {}
+        crf = plan.crf
+        while len(costs) < STEPS and crf not in costs:
+            costs[crf] = self._cost(replace(plan, crf=crf))
+            if abs(costs[crf] / left - 1) <= CLOSE:
+                return replace(plan, crf=crf)
+            crf = round(finer_crf(costs, left, self._size))
+        crf = min((crf for crf, cost in costs.items() if cost <= left), default=max(costs))
+        while self._cost(replace(plan, crf=crf)) > left * (1 + CLOSE) and crf < self.worst_crf:
+            crf += 1
+        return replace(plan, crf=crf)
 
     def _cost(self, plan: Plan) -> float:
         """Bytes of the sources over the whole clip."""

@@ -13,7 +13,6 @@ from iwcodec.plans import (
     Plan,
     before,
     code,
-    crf_for,
     dense_plan,
     finer_crf,
     fitted,
@@ -53,10 +52,9 @@ def test_what_sources_look_like_is_known():
 
 
 def test_quality_falls_as_the_budget_does():
-    plan = Plan((0,), CRF, True)
-    crfs = [crf_for(plan, 1000.0, budget, 256) for budget in (4000.0, 1000.0, 500.0, 1.0)]
+    crfs = [finer_crf({CRF: 1000}, budget, 256) for budget in (4000.0, 1000.0, 500.0, 1.0)]
     assert crfs == sorted(crfs)
-    assert crfs[1] == CRF
+    assert crfs[1] == pytest.approx(CRF, abs=FINE_CRF)
     assert crfs[-1] == worst_crf(256)
 
 
