@@ -324,7 +324,9 @@ class Trials:
             if abs(costs[crf] / left - 1) <= CLOSE:
                 return replace(plan, crf=crf)
             crf = round(finer_crf(costs, left, self._size))
-        crf = min((crf for crf, cost in costs.items() if cost <= left), default=max(costs))
+        too_dear = [crf for crf, cost in costs.items() if cost > left]
+        crf = max(too_dear) + 1 if too_dear else min(costs)
+        crf = min(crf, self.worst_crf)
         while self._cost(replace(plan, crf=crf)) > left * (1 + CLOSE) and crf < self.worst_crf:
             crf += 1
         return replace(plan, crf=crf)

@@ -8,9 +8,9 @@ import pytest
 from circling import COUNT, PICTURES, SURVEY
 from iwcodec import ratecontrol
 from iwcodec.clip_motion import USUAL_SCALE
-from iwcodec.plans import CLOSE, code, dense_plan, sparse_plan, wanted
+from iwcodec.plans import BEST_CRF, CLOSE, code, dense_plan, sparse_plan, wanted, worst_crf
 from iwcodec.quality import psnr
-from iwcodec.ratecontrol import SCALES, Choice, Stretch, choose, climb, least_rate, nearest_scale, spread
+from iwcodec.ratecontrol import SCALES, Choice, Stretch, Trials, choose, climb, least_rate, nearest_scale, spread
 from iwcodec.selection import Survey
 from iwcodec.sources import SourceDecoder
 from stub_runtime import SIZE, StubRuntime
@@ -147,3 +147,17 @@ def test_trials_leave_what_they_are_given_alone():
     kept = replace(SURVEY, keypoints=SURVEY.keypoints.copy())
     chosen(3000)
     assert np.array_equal(kept.keypoints, SURVEY.keypoints)
+
+
+@pytest.mark.parametrize("left", [3_000, 5_900, 12_000, 24_000, 1e9])
+def test_a_plan_is_tried_at_the_quality_that_spends_what_is_left(monkeypatch: pytest.MonkeyPatch, left: float):
+    """Bytes fall by 11 % for each step of crf at high rates, and more slowly at low ones."""
+    trials = object.__new__(Trials)
+    trials._size, trials.worst_crf = 256, worst_crf(256)
+    costs = {crf: 60_000 * np.exp(-0.11 * min(crf, 30) - 0.05 * max(crf - 30, 0)) for crf in range(80)}
+    monkeypatch.setattr(Trials, "_cost", lambda self, plan: costs[round(plan.crf)])
+    for start in (20, 32, 45, 57):
+        found = trials._affordable(dense_plan(100, 1, crf=start), left)
+        assert costs[round(found.crf)] <= left * (1 + CLOSE) or found.crf == trials.worst_crf
+        finer = round(found.crf) - 2
+        assert finer < BEST_CRF or costs[finer] > left
