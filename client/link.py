@@ -163,6 +163,7 @@ class Link:
         self._stream: int | None = None
         self._motion_in: MotionReceiver
         self._clocks: Clocks
+        self._newest_report_ms: int
         self._peer_status = Status(False, False)
         self._wants_fresh = False
         self._asked_s = -FRESH_S
@@ -380,8 +381,10 @@ class Link:
             self._find_sequence()
 
     def _find_sequence(self) -> None:
-        """Ask the feed for one where one is wanted; it has none before its first picture."""
-        if self._wants_sequence and not self._finding_sequence:
+        """Ask the feed for one where one is wanted; it has none before its first picture. Each costs pictures to be
+        coded: a peer that asks all the time gets no more than one that asks when it may."""
+        rested = self._loop.time() - self._begun_s >= FRESH_S / 2
+        if self._wants_sequence and not self._finding_sequence and rested:
             self._finding_sequence = True
             self._spawn(self._start_sequence())
 
@@ -389,7 +392,7 @@ class Link:
         sequence = await self._feed.sequence_for_newcomer()
         self._finding_sequence = False
         if sequence is not None and self._wants_sequence and self._is_open():
-            self._wants_sequence = False
+            self._wants_sequence, self._begun_s = False, self._loop.time()
             self._sources_out.start(sequence)
             self._send_along()
 
@@ -409,6 +412,8 @@ class Link:
         }
         self._allowances = {channel_id: Allowance(*limits) for channel_id, limits in _ALLOWANCES.items()}
         self._peer = None
+        self._begun_s = -FRESH_S
+        """When the last sequence was begun on this connection."""
         self._early: list[bytes] = []
         for channel_id, channel in self._channels.items():
             channel.on("message", partial(self._receive, channel, channel_id))
@@ -481,7 +486,8 @@ class Link:
         elif isinstance(message, SourceAck):
             sequence = self._sources_out.sequence
             if sequence is not None and message.sequence == sequence.number:
-                self._peer_has = message.sequence, message.index
+                had = self._peer_has[1] if self._peer_has is not None and self._peer_has[0] == sequence.number else 0
+                self._peer_has = sequence.number, max(had, min(message.index, sequence.next))
                 self._peer_has_picture |= message.index > 0
 
     # What the peer says
@@ -505,6 +511,7 @@ class Link:
         else:
             self._sources_out.start(None)
             self._wants_sequence = True
+            self._peer_has = None
             self._peer_has_picture = False
             self._find_sequence()
         self.status_changed()
@@ -513,6 +520,10 @@ class Link:
             self._receive_source(data)
 
     def _receive_report(self, report: Report, now: float) -> None:
+        if report.sent_ms <= self._newest_report_ms:  # overtaken by a newer one, or replayed
+            self._dropped["replayed"] += 1
+            return
+        self._newest_report_ms = report.sent_ms
         self._heard_s = now
         self._clocks.take(self._feed.stamp_ms(now), report.sent_ms, report.echo_ms, report.held_ms, now)
         if report.acknowledged is not None:
@@ -525,10 +536,12 @@ class Link:
             self._wants_sequence = True
 
     def _receive_source(self, data: bytes) -> None:
-        missing = self._assembler.dropped["out of sequence"]
+        before = self._assembler.dropped.copy()
         unit = self._assembler.take(data)
-        if self._assembler.dropped["out of sequence"] > missing:
+        if self._assembler.dropped["out of sequence"] > before["out of sequence"]:
             self._ask_fresh()
+        if self._assembler.dropped["replayed"] > before["replayed"]:
+            self._ack_due = True  # a sender that begins again does not know that it has come
         if unit is None:
             return
         try:
@@ -547,6 +560,7 @@ class Link:
         self._assembler = SourceAssembler()
         self._motion_in = MotionReceiver(self._runtime.info.keypoints)
         self._clocks = Clocks()
+        self._newest_report_ms = -1
         self._lost = 0.0
 
     def _ask_fresh(self) -> None:

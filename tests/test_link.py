@@ -455,6 +455,65 @@ def test_replays_are_dropped():
     call(case)
 
 
+def test_replayed_control_messages_and_sources_are_harmless():
+    """Everything that is not motion, once more, in the middle of a call: no picture is lost, nothing is taken back."""
+
+    async def case(a: End, b: End) -> None:
+        sent: list[tuple[int, bytes]] = []
+        sends = {}
+        for channel_id, channel in a.link._channels.items():
+            sends[channel_id] = send = channel.send
+
+            def noting(data: bytes, channel_id: int = channel_id, send: Any = send) -> None:
+                if channel_id != MOTION_CHANNEL or data[0] >= 0x80:
+                    sent.append((channel_id, data))
+                send(data)
+
+            channel.send = noting  # type: ignore[method-assign,assignment]
+        await asyncio.sleep(8)
+        kinds = {(channel_id, data[0] if channel_id != SOURCE_CHANNEL else 0) for channel_id, data in sent}
+        assert len(kinds) == 5  # Report, Hello, Status, SourceAck, and chunks
+        sources, loss = b.link.stats().sources, b.link.stats().loss
+        again, since = list(sent), asyncio.get_running_loop().time()
+        for channel_id, data in again:
+            sends[channel_id](data)
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(6)
+        dropped = b.link.stats().dropped
+        assert dropped["replayed"] >= len([1 for channel_id, data in again if data[0] == 0x80])
+        assert not {"out of sequence", "sources", "malformed", "implausible"} & {k for k, n in dropped.items() if n}
+        assert b.link.stats().sources >= sources
+        assert b.link.stats().loss == loss == 0
+        for end in (a, b):
+            assert end.link.state == LinkState.LIVE
+            assert end.link.has_picture
+            assert end.link._sending() == LADDER[0]
+            assert end.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
+            assert worst_error(end, end.between(since, 1e9)) < 4
+            gaps = np.diff([at for at, _ in end.shown if at > since])
+            assert gaps.max() < 0.2
+
+    call(case)
+
+
+def test_a_peer_that_asks_for_fresh_sequences_all_the_time():
+    """Each of them costs pictures to be coded: there is one a second at most."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(4)
+        hello = Hello(a.link._peer.protocol, b"stubstub", a.link._peer.tables, a.link._peer.stream, None, 0)
+        seen = set()
+        for _ in range(100):
+            b.link._send_control(hello)
+            await asyncio.sleep(0.1)
+            seen.add(a.feed._sequence.number)
+        assert 2 <= len(seen) <= 12
+        await asyncio.sleep(4)
+        assert b.link.state == LinkState.LIVE
+
+    call(case)
+
+
 def test_a_flood_of_tiny_messages():
     """Thousands a second are dropped before anything looks at them, and memory does not grow."""
 
