@@ -8,11 +8,14 @@ Three instruments, each for what it can measure:
   frame to the picture shown, the network's time included, and to check the simulation's bytes against the datagrams.
 - shaped: the same with every datagram passed through a simulated path, in real time. For the first picture after
   joining, ICE and DTLS handshakes included.
+- namespaces: a server and two clients as they are used, each in a network namespace (namespaces.py), in real time. For
+  the first picture, signalling included, and all that goes over the wire, sound included. Needs root.
 """
 
 import asyncio
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -37,7 +40,8 @@ from ..files import EncodeOptions, frame_input
 from ..media import Picture, sample_clip
 from ..models.runtime import Keypoints, Runtime, Source, load_runtime
 from ..quality import psnr
-from . import simulation
+from . import namespaces, simulation
+from .endurance import with_sound
 from .experiment import save, surroundings
 from .simulation import AtOnce, SimulatedConnection, connection_pair, simulate
 
@@ -435,7 +439,8 @@ def measure(
     only: Sequence[str] | None,
     tell: Callable[[str, float], None],
 ) -> dict[str, Any]:
-    """Everything, for one clip. A path with chances is taken once for each seed, and once more at equal sources."""
+    """Everything, for one clip. A path with chances is taken once for each seed, and once more at equal sources. The
+    namespaces, which need root, only where they are asked for."""
     runtime = load_runtime(threads=threads)
     camera = load_camera(clip, runtime)
     out: dict[str, Any] = {"clip": clip.stem}
@@ -447,11 +452,19 @@ def measure(
     for name, path in SCENARIOS.items():
         parts[name] = partial(seeded, runtime, camera, seconds, {"delay_s": 0.02, **path}, seeds, out)
     parts["5 s outage"] = lambda: scenario(runtime, camera, 25.0, {"delay_s": 0.02}, OUTAGE)
+    if only and "namespaces" in only:
+        parts["namespaces"] = lambda: in_namespaces(clip, seconds, tell)
     for n, (name, part) in enumerate(parts.items()):
         if not only or name in only:
             tell(f"{clip.stem}: {name}", n / len(parts))
             out[name] = part()
     return out
+
+
+def in_namespaces(clip: Path, seconds: float, tell: Callable[[str, float], None]) -> dict[str, Any]:
+    """With sound: the clip's, or a tone every second."""
+    with tempfile.TemporaryDirectory() as folder:
+        return namespaces.all_cases(with_sound(clip, Path(folder) / "film.mp4"), seconds, tell)
 
 
 def seeded(
@@ -505,7 +518,8 @@ def wire(
     seeds: Annotated[int, typer.Option(help="Runs of each path with chances.", min=1)] = 1,
     threads: Annotated[int | None, typer.Option(help="Of the network.", min=1)] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="One part: steady, loopback, shaped or a scenario; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A part: steady, loopback, shaped, namespaces (root) or a scenario; may be repeated."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of a table.")] = False,
@@ -554,7 +568,7 @@ def show(call: dict[str, Any]) -> None:
                 back,
             )
         console.print(table)
-    for name in ("loopback", "shaped"):
+    for name in ("loopback", "shaped", "namespaces"):
         if name in call:
             console.print(name, json.dumps(call[name]))
 

@@ -1,6 +1,7 @@
 """Two links over real SCTP on simulated paths and a simulated clock (benchmarks/simulation.py)."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -578,6 +579,37 @@ def test_a_peer_that_asks_for_fresh_sequences_all_the_time():
         assert b.link.state == LinkState.LIVE
 
     call(case)
+
+
+@pytest.mark.parametrize("channel_id", [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL])
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x80", b"\xff\x01\x02"])
+def test_a_million_tiny_messages_cost_next_to_nothing(channel_id: int, data: bytes):
+    """All at once, and then some each millisecond: a few are looked at, all are counted, none is kept."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(3)
+        link, channel = b.link, b.link._channels[channel_id]
+        before, kept = sum(link.stats().dropped.values()), memory(link)
+        began = time.process_time()
+        for _ in range(1000):
+            for _ in range(83):  # times the 12 cases: a million
+                link._receive(channel, channel_id, data)
+            await asyncio.sleep(0.001)
+        assert time.process_time() - began < 20
+        assert sum(link.stats().dropped.values()) - before >= 83_000  # and of the peer what came meanwhile
+        assert link.stats().dropped["flood"] > 80_000
+        assert memory(link) == pytest.approx(kept, abs=200)
+        await asyncio.sleep(3)
+        assert link.state == LinkState.LIVE
+
+    call(case)
+
+
+def memory(link: Link) -> int:
+    """Things that a link keeps of its peer."""
+    motion, assembler = link._motion_in, link._assembler
+    kept = (motion.playout._waiting, motion.playout._seen, motion.playout._transits, motion._seen, motion.dropped)
+    return sum(map(len, (*kept, assembler._part, assembler.dropped, link._early, link._dropped))) + link._units.qsize()
 
 
 def test_a_flood_of_tiny_messages():
