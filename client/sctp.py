@@ -125,7 +125,7 @@ class BundlingSctpTransport(RTCSctpTransport):
                 sent._misses = _NEVER
         await super()._receive_sack_chunk(chunk)
         if not self._sent_queue and not self._outbound_queue:  # the next packet finds no queue of our own
-            measured = FIRST_RTO_S if self._srtt is None else self._srtt + 4 * self._rttvar
+            measured = 0.0 if self._srtt is None or self._rttvar is None else self._srtt + 4 * self._rttvar
             self._rto = min(self._rto, max(FIRST_RTO_S, measured))
 
     async def _send_sack(self) -> None:
