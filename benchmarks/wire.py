@@ -8,15 +8,19 @@ Three instruments, each for what it can measure:
   frame to the picture shown, the network's time included, and to check the simulation's bytes against the datagrams.
 - shaped: the same with every datagram passed through a simulated path, in real time. For the first picture after
   joining, ICE and DTLS handshakes included.
+- namespaces: a server and two clients as they are used, each in a network namespace (namespaces.py), in real time. For
+  the first picture, signalling included, and all that goes over the wire, sound included. Needs root.
 """
 
 import asyncio
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +29,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from aiortc import RTCPeerConnection
+from aiortc.rtcsctptransport import SCTP_COMMON_HEADER_LENGTH
 from rich.table import Table
 
 from ..cli import console, progress_bar
@@ -35,7 +40,8 @@ from ..files import EncodeOptions, frame_input
 from ..media import Picture, sample_clip
 from ..models.runtime import Keypoints, Runtime, Source, load_runtime
 from ..quality import psnr
-from . import simulation
+from . import namespaces, simulation
+from .endurance import with_sound
 from .experiment import save, surroundings
 from .simulation import AtOnce, SimulatedConnection, connection_pair, simulate
 
@@ -100,11 +106,32 @@ class Deferred:
         return self._runtime.reconstruct(keypoints, sources)
 
 
+class PlannedFeed(Feed):
+    """Knows when its pictures became sources. With a plan it does not judge: the frames of those times become
+    sources, whatever the link makes of it, so that calls over different paths compare at equal sources."""
+
+    def __init__(self, runtime: Runtime, executor: Executor, plan: Sequence[float] | None = None) -> None:
+        super().__init__(runtime, executor)
+        self.added_at: list[float] = []
+        """Capture times."""
+        self._plan = plan
+
+    async def _judge(self, picture: Picture, keypoints: Keypoints, sources: list[Source], captured_s: float) -> None:
+        if self._plan is None:
+            await super()._judge(picture, keypoints, sources, captured_s)
+        elif any(abs(captured_s - at) < 0.5 / FPS for at in self._plan):
+            await self._add_source(picture, captured_s)
+
+    async def _add_source(self, picture: Picture, captured_s: float) -> None:
+        self.added_at.append(captured_s)
+        await super()._add_source(picture, captured_s)
+
+
 @dataclass
 class End:
     """One participant: a camera, a feed, a link, and what was seen."""
 
-    feed: Feed
+    feed: PlannedFeed
     link: Link
     camera: Camera
     captured: list[tuple[float, int]] = field(default_factory=list)
@@ -127,10 +154,15 @@ class End:
 
 
 def make_end(
-    connection: Any, runtime: Runtime, executor: Executor, camera: Camera, shows: Runtime | None = None
+    connection: Any,
+    runtime: Runtime,
+    executor: Executor,
+    camera: Camera,
+    shows: Runtime | None = None,
+    plan: Sequence[float] | None = None,
 ) -> End:
     """`shows`: the runtime of what is received, where it is another one."""
-    feed = Feed(runtime, executor)
+    feed = PlannedFeed(runtime, executor, plan)
     return End(feed, Link(connection, feed, shows or runtime, executor), camera)
 
 
@@ -141,13 +173,14 @@ def run_simulated(
     back: simulation.Path,
     duration_s: float,
     look: Callable[[End, End, list[SimulatedConnection]], None] | None = None,
+    plan: Sequence[float] | None = None,
 ) -> tuple[End, End, Deferred, list[SimulatedConnection]]:
     """A call of two filming ends; `look` is called every second."""
     deferred, filming = Deferred(runtime), Filming(runtime, camera)
 
     async def work() -> tuple[End, End, Deferred, list[SimulatedConnection]]:
         connections = connection_pair(there, back)
-        a, b = (make_end(connection, filming, AtOnce(), camera, deferred) for connection in connections)
+        a, b = (make_end(connection, filming, AtOnce(), camera, deferred, plan) for connection in connections)
         tasks = [asyncio.create_task(task) for end in (a, b) for task in (end.film(), end.watch())]
         for connection in connections:
             await connection.start()
@@ -188,25 +221,35 @@ def steady(runtime: Runtime, camera: Camera, duration_s: float) -> dict[str, Any
 
 
 def by_layer(transport: Any) -> dict[str, int]:
-    """Bytes that a transport has sent."""
-    sent = transport.sent
+    """Bytes that a transport has sent. Packets of acknowledgements alone count among them whole."""
+    sent, around = transport.sent, transport._around
+    packets = sent["packets"] // around
     return {
         "motion": sent[1],
         "sources": sent[2],
         "control": sent[3],
         "acknowledgements": sent["acknowledgements"],
-        "sctp_dtls_udp_ip": sent["sctp"] + sent["packets"],
+        "sctp": sent["sctp"] + packets * SCTP_COMMON_HEADER_LENGTH,
+        "dtls": packets * (around - SCTP_COMMON_HEADER_LENGTH - IP_UDP),
+        "udp_ip": packets * IP_UDP,
     }
 
 
 def scenario(
-    runtime: Runtime, camera: Camera, duration_s: float, path: dict[str, Any], outage: tuple[float, float] | None = None
+    runtime: Runtime,
+    camera: Camera,
+    duration_s: float,
+    path: dict[str, Any],
+    outage: tuple[float, float] | None = None,
+    seed: int = 0,
+    plan: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """The same path both ways. Quality is that of what is on the display when each frame of the camera is due."""
+    """The same path both ways, with chances of its own for every seed. Quality is that of what is on the display when
+    each frame of the camera is due. `plan`: capture times of the sources, as another call chose them."""
     start = 1000.0
     outages = () if outage is None else ((start + outage[0], start + outage[1]),)
-    paths = [simulation.Path(**path, outages=outages, seed=seed) for seed in (1, 2)]
-    a, b, deferred, _ = run_simulated(runtime, camera, paths[0], paths[1], duration_s)
+    paths = [simulation.Path(**path, outages=outages, seed=2 * seed + way) for way in (1, 2)]
+    a, b, deferred, _ = run_simulated(runtime, camera, paths[0], paths[1], duration_s, plan=plan)
     settled = start + SETTLED_S
     delays = [shown.delay_s for at, shown in b.shown if at > settled] or [float("nan")]
     usual_s = float(np.median(delays))
@@ -217,6 +260,7 @@ def scenario(
         "frames_shown_per_s": len([1 for at, _ in b.shown if at > settled]) / (duration_s - SETTLED_S),
         "longest_hold_s": max(q - p for p, q in pairwise([at for at, _ in b.shown if at > settled])),
         "kbps": paths[0].bytes * 8 / 1000 / duration_s,
+        "sources_at_s": a.feed.added_at,
     }
     if outage is not None:
         back = start + outage[1]
@@ -226,9 +270,11 @@ def scenario(
 
 
 def quality(a: End, b: End, deferred: Deferred, delay_s: float, from_s: float) -> float:
-    """Mean PSNR between camera frames of `a` and what `b` shows `delay_s` after each, over JUDGED frames."""
+    """Mean PSNR between JUDGED camera frames of `a` and what `b` shows `delay_s` and half a frame after each: in the
+    middle of its time on the display, where a millisecond of jitter does not decide which of two frames is seen."""
     times = [at for at, _ in b.shown]
-    due = [(taken + delay_s, number) for taken, number in a.captured if from_s <= taken + delay_s <= a.captured[-1][0]]
+    late_s = delay_s + 0.5 / FPS
+    due = [(taken + late_s, number) for taken, number in a.captured if from_s <= taken + late_s <= a.captured[-1][0]]
     values = []
     for at, number in due[:: max(1, len(due) // JUDGED)]:
         on_display = b.shown[max(0, int(np.searchsorted(times, at + 0.001)) - 1)][1]
@@ -320,7 +366,7 @@ async def join_shaped(runtime: Runtime, camera: Camera, kbps: float, delay_s: fl
     other has been filming. Signalling takes the same way."""
     paths = [simulation.Path(kbps=kbps, delay_s=delay_s, seed=seed) for seed in (1, 2)]
     with ThreadPoolExecutor(4) as executor:
-        there = Feed(runtime, executor)
+        there = PlannedFeed(runtime, executor)
         filming = End(there, None, camera)  # type: ignore[arg-type]
         task = asyncio.create_task(filming.film())
         await asyncio.sleep(2.0)
@@ -372,12 +418,29 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "12 kbps, 100 ms": {"kbps": 12.0, "delay_s": 0.05},
 }
 OUTAGE = (10.0, 15.0)
+CHANCES = {"loss", "reordered", "duplicates", "jitter_s"}
+"""What of a path is another one with another seed."""
+AVERAGED = (
+    "first_picture_s",
+    "psnr_db",
+    "psnr_db_at_equal_sources",
+    "delay_ms",
+    "frames_shown_per_s",
+    "longest_hold_s",
+    "kbps",
+)
 
 
 def measure(
-    clip: Path, seconds: float, threads: int | None, only: str | None, tell: Callable[[str, float], None]
+    clip: Path,
+    seconds: float,
+    seeds: int,
+    threads: int | None,
+    only: Sequence[str] | None,
+    tell: Callable[[str, float], None],
 ) -> dict[str, Any]:
-    """Everything, for one clip."""
+    """Everything, for one clip. A path with chances is taken once for each seed, and once more at equal sources. The
+    namespaces, which need root, only where they are asked for."""
     runtime = load_runtime(threads=threads)
     camera = load_camera(clip, runtime)
     out: dict[str, Any] = {"clip": clip.stem}
@@ -387,27 +450,85 @@ def measure(
         "shaped": lambda: asyncio.run(join_shaped(runtime, camera, 30.0, 0.05)),
     }
     for name, path in SCENARIOS.items():
-        parts[name] = lambda path=path: scenario(runtime, camera, seconds, {"delay_s": 0.02, **path})  # type: ignore[misc]
+        parts[name] = partial(seeded, runtime, camera, seconds, {"delay_s": 0.02, **path}, seeds, out)
     parts["5 s outage"] = lambda: scenario(runtime, camera, 25.0, {"delay_s": 0.02}, OUTAGE)
+    if only and "namespaces" in only:
+        parts["namespaces"] = lambda: in_namespaces(clip, seconds, tell)
     for n, (name, part) in enumerate(parts.items()):
-        if only is None or only == name:
-            tell(name, n / len(parts))
+        if not only or name in only:
+            tell(f"{clip.stem}: {name}", n / len(parts))
             out[name] = part()
+    return out
+
+
+def in_namespaces(clip: Path, seconds: float, tell: Callable[[str, float], None]) -> dict[str, Any]:
+    """With sound: the clip's, or a tone every second."""
+    with tempfile.TemporaryDirectory() as folder:
+        return namespaces.all_cases(with_sound(clip, Path(folder) / "film.mp4"), seconds, tell)
+
+
+def seeded(
+    runtime: Runtime, camera: Camera, seconds: float, path: dict[str, Any], seeds: int, before: dict[str, Any]
+) -> dict[str, Any]:
+    """A scenario over so many seeds: the figures of the first and, under "runs", what each of them says; of a path
+    with chances also at the sources of the call without loss, where that is in `before`."""
+    if not CHANCES & path.keys():
+        return scenario(runtime, camera, seconds, path)
+    plan = before.get("no loss", {}).get("sources_at_s")
+    runs = []
+    for seed in range(seeds):
+        run = scenario(runtime, camera, seconds, path, seed=seed)
+        if plan is not None:
+            equal = scenario(runtime, camera, seconds, path, seed=seed, plan=plan)
+            run["psnr_db_at_equal_sources"] = equal["psnr_db"]
+        runs.append(run)
+    return {**runs[0], "runs": [{name: run[name] for name in AVERAGED if name in run} for run in runs]}
+
+
+def averages(calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """By scenario: mean and standard deviation over clips and seeds, and what it costs against the same clip without
+    loss, in decibels: the mean of the differences, and that of their standard error over clips."""
+    out: dict[str, Any] = {}
+    for name in SCENARIOS:
+        runs = [run for call in calls if name in call for run in call[name].get("runs", [call[name]])]
+        if not runs:
+            continue
+        flat = [{**run, **{f"delay_ms_{share}": ms for share, ms in run["delay_ms"].items()}} for run in runs]
+        keys = [key for key in flat[0] if isinstance(flat[0][key], float)]
+        values = {key: [run[key] for run in flat] for key in keys}
+        out[name] = {key: {"mean": float(np.mean(v)), "sd": float(np.std(v))} for key, v in values.items()}
+        for key in ("psnr_db", "psnr_db_at_equal_sources"):
+            costs = [
+                np.mean([run[key] - call["no loss"]["psnr_db"] for run in call[name].get("runs", [call[name]])])
+                for call in calls
+                if name in call and "no loss" in call and key in keys
+            ]
+            if costs:
+                error = float(np.std(costs, ddof=1) / np.sqrt(len(costs))) if len(costs) > 1 else None
+                out[name][f"{key}_to_no_loss"] = {"mean": float(np.mean(costs)), "standard_error": error}
+    steady_kbps = [call["steady"]["kbps"]["total"] for call in calls if "steady" in call]
+    if steady_kbps:
+        out["steady"] = {"kbps": {"mean": float(np.mean(steady_kbps)), "sd": float(np.std(steady_kbps))}}
     return out
 
 
 def wire(
     clips: Annotated[list[Path] | None, typer.Argument(help="Videos of a speaker; the bundled one if none.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of each measurement.", min=10, max=3600)] = 20.0,
+    seeds: Annotated[int, typer.Option(help="Runs of each path with chances.", min=1)] = 1,
     threads: Annotated[int | None, typer.Option(help="Of the network.", min=1)] = None,
-    only: Annotated[str | None, typer.Option(help="One part: steady, loopback, shaped or a scenario's name.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A part: steady, loopback, shaped, namespaces (root) or a scenario; may be repeated."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of a table.")] = False,
 ) -> None:
     """Bytes of a call on the wire by layer, its delay, and what loss, outages and narrow links do to it."""
     with progress_bar(as_json) as tell:
-        calls = [measure(clip, seconds, threads, only, tell) for clip in clips or [sample_clip()]]
+        calls = [measure(clip, seconds, seeds, threads, only, tell) for clip in clips or [sample_clip()]]
     result = {**surroundings(), "aiortc": version("aiortc"), "load": os.getloadavg()[0], "calls": calls}
+    result["averages"] = averages(calls)
     if out is not None:
         save(result, out)
     if as_json:
@@ -415,6 +536,7 @@ def wire(
         return
     for call in calls:
         show(call)
+    show_averages(result["averages"])
 
 
 command = wire
@@ -446,6 +568,19 @@ def show(call: dict[str, Any]) -> None:
                 back,
             )
         console.print(table)
-    for name in ("loopback", "shaped"):
+    for name in ("loopback", "shaped", "namespaces"):
         if name in call:
             console.print(name, json.dumps(call[name]))
+
+
+def show_averages(means: dict[str, Any]) -> None:
+    table = Table(title="all clips and seeds, mean ± standard deviation", title_justify="left")
+    for heading in ("", "dB", "dB to no loss", "at equal sources", "p50 ms", "p95 ms", "frames/s", "kbps"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, of in means.items():
+        columns = ("psnr_db", "delay_ms_p50", "delay_ms_p95", "frames_shown_per_s", "kbps")
+        db, *others = (f"{of[key]['mean']:.2f} ± {of[key]['sd']:.2f}" if key in of else "" for key in columns)
+        costs = (of.get(f"{key}_to_no_loss") for key in ("psnr_db", "psnr_db_at_equal_sources"))
+        table.add_row(name, db, *("" if cost is None else f"{cost['mean']:+.2f}" for cost in costs), *others)
+    if means:
+        console.print(table)

@@ -1,9 +1,9 @@
 """How much a link is given to carry, from what its receiver reports.
 
-A ladder of ways to send: first more frames a message (fewer headers, more delay), then coarser motion and slower
-sources, then fewer frames a second. What queues on the way, or at our end, is congestion and goes down; loss by itself
-goes no further than cheaper headers, for a bad radio does not get better by that, but frames are repeated: once, and
-where every fifth message is lost, twice. The last rung always fits: there is no stall. Pure: time is passed in, in
+A ladder of ways to send: first more frames a message (fewer headers, more delay), then coarser motion and slower and
+smaller sources, then fewer frames a second. What queues on the way, or at our end, is congestion and goes down; loss by
+itself goes no further than cheaper headers, for a bad radio does not get better by that, but frames are repeated: once,
+and where every fifth message is lost, twice. The last rung always fits: there is no stall. Pure: time is passed in, in
 seconds.
 """
 
@@ -42,14 +42,18 @@ LADDER = (
     Sending(4, 1, 0, 8.0),
     Sending(5, 1, 0, 5.0),
     Sending(5, 1, 1, 3.0),
-    Sending(4, 2, 1, 2.0),
-    Sending(3, 4, 1, 1.5),
-    Sending(3, 6, 2, 1.0),
+    Sending(3, 2, 1, 2.0),
+    Sending(2, 4, 1, 1.5),
+    Sending(2, 6, 2, 1.0),
 )
-"""At 25 frames/s about 10, 8.5, 7, 4.5, 3 and 2 kbps of motion, headers included."""
+"""At 25 frames/s about 10, 8.5, 7, 4.5, 3 and 2 kbps of motion, headers included. The first frame of a message waits
+for its last for 120 ms, then 160, on the last rung 240: fewer frames a second are fewer a message, too."""
 LOSS_RUNG = 1
-LOSSY_FRAMES = 3
-"""In a message of the first rung where frames are repeated: less is missing where one is lost."""
+LOSSY_FRAMES = 2
+"""In a message of the first rung where frames are repeated: repeated once, a frame is then there no later after it was
+taken than the first one of a message of four, so that loss does not change the delay."""
+SMALL_RUNG = 2
+"""From here on down sources are small, until the first rung is reached again."""
 
 
 class RateControl:
@@ -63,6 +67,8 @@ class RateControl:
         self._queued_s = 0.0
         self._loss = 0.0
         self._repeats = 0
+        self.small = False
+        """Whether sources have to be small ones."""
         self._reported_s: float | None = None
         self._before_silence: int | None = None
 
@@ -91,11 +97,12 @@ class RateControl:
             self._bad_reports = 0
             self._well_since = now_s
             return
-        self._loss += 0.2 * (lost - self._loss)
+        congested = queued_s > QUEUED_S or blocked
+        if not congested:  # what a full queue loses is not mended by sending more
+            self._loss += 0.2 * (lost - self._loss)
         once = self._loss > (CLEAN if self._repeats else LOSSY)
         twice = self._loss > (HEAVY_LOSS / 2 if self._repeats == 2 else HEAVY_LOSS)
         self._repeats = int(once) + int(twice)
-        congested = queued_s > QUEUED_S or blocked
         heavy = self._loss > HEAVY_LOSS and self._rung < LOSS_RUNG
         self._bad_reports = self._bad_reports + 1 if congested or heavy else 0
         drains = queued_s < self._queued_s or now_s - self._lowered_s < SETTLE_S
@@ -121,6 +128,7 @@ class RateControl:
         self._raised_s = self._well_since = None
         self._lowered_s = now_s
         self._rung = min(self._rung + rungs, len(LADDER) - 1)
+        self.small |= self._rung >= SMALL_RUNG
         self._bad_reports = 0
 
     def _step_up(self, now_s: float) -> None:
@@ -130,6 +138,7 @@ class RateControl:
             if self._rung <= LOSS_RUNG and self._loss > HEAVY_LOSS:
                 return
             self._rung -= 1
+            self.small &= self._rung > 0
             self._raised_s = self._well_since = now_s
         elif self._raised_s is not None and now_s - self._raised_s >= FAILED_S:
             self._patience_s, self._raised_s = FIRST_PATIENCE_S, None

@@ -29,16 +29,18 @@ from ..models.runtime import Runtime, Source
 from ..motion import Quantiser
 from ..packets import LARGEST_SLOT, SourcePacket
 from ..refinement import Fitted, KeypointFit, live_fit
-from ..sources import SourceEncoder
+from ..sources import SourceEncoder, smaller_side
 
 SOURCE_CRF, SOURCE_PRESET = 55, 6
 """A first picture of 1.7 KB: 0.6 s at 24 kbps. At 50, 35 % more bytes."""
+SMALL_CRF = 58
+"""Of small sequences, whose pictures have the smaller side, too: half the bytes, 2 dB worse."""
 SHORT = 4
 """Units: a sequence that is no longer is short enough for a newcomer, and a fresh one has as many."""
 KEPT_UNITS = 64
 """Of a sequence, for links that are behind."""
 MOST_BACKLOG = 2
-"""Units that may wait to be sent on any link before another picture becomes a source."""
+"""Units that may wait to be sent on a link that keeps up. While none does no picture becomes a source."""
 LATE_S = 0.05
 """A frame whose keypoints are found so long after it was taken is not fitted."""
 LOOK_S = 0.5
@@ -74,13 +76,16 @@ class Unit:
 class SourceSequence:
     """One AV1 sequence and its newest units, by index."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, small: bool = False) -> None:
+        """`small`: for a narrow link. AV1's quality cannot change within a sequence."""
+        self.small = small
         self.number = secrets.randbits(32)
         self.units: dict[int, Unit] = {}
         self.numbers: dict[int, int] = {}
         """Of the feed's sources: which unit each of them is."""
         self.next = 0
-        self._encoder = SourceEncoder(size, SOURCE_CRF, SOURCE_PRESET)
+        crf, side = (SMALL_CRF, smaller_side(size)) if small else (SOURCE_CRF, size)
+        self._encoder = SourceEncoder(size, crf, SOURCE_PRESET, side)
 
     def add(self, picture: Picture, number: int | None = None) -> Picture:
         """Code a picture as the next unit (slow); returns it as receivers have it. `number`: of the source that it is,
@@ -151,6 +156,7 @@ class Feed:
         self._has_face = has_face
         self._links: list[Subscriber] = []
         self._sequence: SourceSequence | None = None
+        self._small: SourceSequence | None = None
         self._live = LiveSources(runtime)
         self._library = self._live.library
         self._fit = fit or live_fit()
@@ -200,21 +206,29 @@ class Feed:
             self._epoch_s = math.floor(at_s) - 1.0
         return max(0, round(1000 * (at_s - self._epoch_s)))
 
-    async def sequence_for_newcomer(self) -> SourceSequence | None:
+    async def sequence_for_newcomer(self, small: bool = False) -> SourceSequence | None:
         """The sequence in use where it is short still, else a fresh one with the sources nearest to the present pose;
-        None while there is no source at all."""
+        None while there is no source at all. `small`: for a narrow link; a fresh one begins with one source alone."""
         async with self._coding:
-            if self._sequence is None or self._sequence.next <= SHORT:
+            if self._sequence is None or (not small and self._sequence.next <= SHORT):
                 return self._sequence
-            nearest = [] if self._keypoints is None else self._library.nearest(self._keypoints, SHORT)
+            used = any(link.sequence is self._small for link in self._links)
+            if small and used and self._small is not None and self._small.next <= SHORT:
+                return self._small
+            count = 1 if small else SHORT
+            nearest = [] if self._keypoints is None else self._library.nearest(self._keypoints, count)
             pictures = [(source.picture, self._library.slot(source)) for source in nearest]
             if self._still is not None:
                 pictures.append((self._still, None))
-            self._sequence = await self._run(lambda: self._begin(pictures))
-            return self._sequence
+            fresh = await self._run(lambda: self._begin(pictures, small))
+            if small:
+                self._small = fresh
+            else:
+                self._sequence = fresh
+            return fresh
 
-    def _begin(self, pictures: list[tuple[Picture, int | None]]) -> SourceSequence:
-        sequence = SourceSequence(self._runtime.info.size)
+    def _begin(self, pictures: list[tuple[Picture, int | None]], small: bool) -> SourceSequence:
+        sequence = SourceSequence(self._runtime.info.size, small)
         for picture, number in pictures:
             sequence.add(picture, number)
         return sequence
@@ -241,8 +255,10 @@ class Feed:
                 self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, entering, captured_s))
 
     def _known_to_all(self) -> list[Source]:
-        """The sources that everyone has who has any; all, while there is nobody."""
-        links = [link for link in self._links if link.has_picture]
+        """The sources that everyone has who has any; all, while there is nobody. Narrow links do without some, and
+        count only where there are no others."""
+        pictured = [link for link in self._links if link.has_picture]
+        links = [link for link in pictured if link.sequence is None or not link.sequence.small] or pictured
         slots = [n for n in self._library.slots() if all(link.slot(n) is not None for link in links)]
         known = dict(zip(self._library.slots(), self._library.sources(), strict=True))
         return [known[n] for n in slots] or self._library.sources()
@@ -275,12 +291,12 @@ class Feed:
     async def _judge(
         self, picture: Picture, keypoints: NDArray[np.float32], sources: list[Source], captured_s: float
     ) -> None:
-        """Look at a frame as others will; the first one, and where it falls short and they are not behind, becomes a
-        source."""
+        """Look at a frame as others will; the first one, and where it falls short and not all of them are behind,
+        becomes a source."""
         if sources:
             judged = await self._run(partial(self._live.rebuild, picture, as_sent(keypoints, Quantiser()), sources))
             self.preview = judged.picture
-            if not self._live.wants(judged, captured_s) or any(link.backlog() > MOST_BACKLOG for link in self._links):
+            if not self._live.wants(judged, captured_s) or (self._links and all(map(_is_behind, self._links))):
                 return
         await self._add_source(picture, captured_s)
 
@@ -291,13 +307,17 @@ class Feed:
         self._added += 1
 
     async def _code(self, picture: Picture, number: int | None) -> Picture:
-        """Add a picture, a source or a still, to every sequence in use; returns it as the newest one has it."""
+        """Add a picture, a source or a still, to every sequence in use; returns it as the newest one has it. A small
+        sequence goes without the sources for which all its links are behind."""
         async with self._coding:
             if self._sequence is None:
                 self._sequence = SourceSequence(self._runtime.info.size)
             used = {id(link.sequence): link.sequence for link in self._links if link.sequence is not None}
             used.pop(id(self._sequence), None)
             for sequence in used.values():
+                links = [link for link in self._links if link.sequence is sequence]
+                if sequence.small and number is not None and all(map(_is_behind, links)):
+                    continue
                 await self._run(lambda sequence=sequence: sequence.add(picture, number))  # type: ignore[misc]
             newest = self._sequence
             return await self._run(lambda: newest.add(picture, number))
@@ -328,6 +348,10 @@ class Feed:
     def _tell_status(self) -> None:
         for link in list(self._links):
             link.status_changed()
+
+
+def _is_behind(link: Subscriber) -> bool:
+    return link.backlog() > MOST_BACKLOG
 
 
 async def _logged(job: Callable[[], Awaitable[None]]) -> None:

@@ -4,7 +4,7 @@ Whatever is not as it should be is dropped and counted by reason, and what comes
 the way: malformed, too large, another kind than its channel's, repeated, out of all proportion, too many.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from ..decoder import MotionDecoder
@@ -23,6 +23,8 @@ MOST_RATE = 250
 REORDERED = 64
 """Messages that one may be behind others."""
 MOST_QUEUED_UNITS = 64
+MOST_ENDED = 64
+"""Sequences whose numbers are kept, so that what is left of them is not taken for the start of another one."""
 
 
 class Allowance:
@@ -137,6 +139,8 @@ class SourceAssembler:
         self.index = 0
         """The unit that comes next."""
         self._part = bytearray()
+        self._ended: deque[int] = deque(maxlen=MOST_ENDED)
+        """Sequences that another one has replaced."""
 
     def take(self, data: bytes) -> tuple[SourcePacket, bool] | None:
         """A chunk. Returns the unit that it completes, and whether that is a still; drops and counts what is not good
@@ -148,18 +152,21 @@ class SourceAssembler:
             return None
 
     def forget(self) -> None:
-        """Only the start of a sequence is taken from now on."""
+        """Only the start of a sequence is taken from now on: of any, for a sender may well begin the same one again."""
         self.sequence, self.index = None, 0
         self._part.clear()
+        self._ended.clear()
 
     def restart_unit(self) -> None:
         """On a new connection a unit begins again."""
         self._part.clear()
 
     def _take(self, chunk: SourceChunk) -> tuple[SourcePacket, bool] | None:
-        if not chunk.index and not chunk.offset:  # a sequence begins, or begins again
-            self.sequence, self.index = chunk.sequence, 0
-            self._part.clear()
+        came = chunk.sequence == self.sequence and (chunk.index, chunk.offset) < (self.index, len(self._part))
+        if came or chunk.sequence in self._ended:
+            raise _Unwanted("replayed")
+        if chunk.sequence != self.sequence and not chunk.index and not chunk.offset:
+            self._begin(chunk.sequence)
         if chunk.sequence != self.sequence or chunk.index != self.index or chunk.offset != len(self._part):
             raise _Unwanted("out of sequence")
         self._part += chunk.part
@@ -169,6 +176,12 @@ class SourceAssembler:
         self.index += 1
         self._part.clear()
         return SourcePacket.from_bytes(whole), chunk.still
+
+    def _begin(self, sequence: int) -> None:
+        if self.sequence is not None:
+            self._ended.append(self.sequence)
+        self.sequence, self.index = sequence, 0
+        self._part.clear()
 
 
 class _Unwanted(FormatError):

@@ -19,7 +19,10 @@ WINDOW_S = 4.0
 """How long an arrival counts for the delay."""
 FASTEST_S = 12.0
 """How long one counts as the fastest, against which the others queued."""
-SHARE = 0.97
+EMPTY_S = 30.0
+"""How long one counts as what an empty path takes. Longer than a queue stands: what it is measured by must not be
+forgotten while it does."""
+SHARE = 0.99
 """Of frames that come in time."""
 MARGIN_S = 0.005
 MOST_WAIT_S = 0.8
@@ -57,6 +60,8 @@ class Playout:
         """How long before it is seen a frame has to be taken from here: the time that its reconstruction needs."""
         self._transits: deque[tuple[float, float]] = deque(maxlen=2 * MOST_WAITING)
         self._minima: deque[tuple[float, float]] = deque(maxlen=2 * MOST_WAITING)
+        self._empty: deque[tuple[float, float]] = deque()
+        """Arrivals that were faster than all after them."""
         self._needed: float | None = None
         self._delay: float | None = None
         self._adapted_s = 0.0
@@ -75,14 +80,20 @@ class Playout:
         return min((transit for _, transit in self._minima), default=None)
 
     @property
+    def empty_s(self) -> float:
+        """The shortest transit of all that may still count, as the difference of the two clocks; 0 while nothing has
+        come."""
+        return self._empty[0][1] if self._empty else 0.0
+
+    @property
     def waiting(self) -> int:
         """Frames that have come and are not due."""
         return len(self._waiting)
 
     def queued_s(self, now_s: float, window_s: float) -> float:
-        """How much longer than the fastest the quickest frame of the last `window_s` took: the queue on the way."""
+        """How much longer than on an empty path the quickest frame of the last `window_s` took: what queues there."""
         recent = [transit for arrived, transit in self._minima if arrived > now_s - window_s]
-        return min(recent) - (self.fastest_s or 0.0) if recent else 0.0
+        return min(recent) - self.empty_s if recent else 0.0
 
     def push(self, frames: Iterable[TimedFrame], arrived_s: float) -> int:
         """Take the frames of a message, in order. Returns how many of them came too late; those that came before are
@@ -108,6 +119,11 @@ class Playout:
         self._transits.clear()
         self._minima.clear()
         self._needed = self._delay = None
+
+    def new_path(self) -> None:
+        """What comes from now on comes another way."""
+        self._minima.clear()
+        self._empty.clear()
 
     def next_s(self, now_s: float) -> float | None:
         """When `pop` will have something; None if only a further message can bring it."""
@@ -148,6 +164,10 @@ class Playout:
         transits = [arrived_s - frame.stamp_s for frame in new]
         self._transits.extend((arrived_s, transit) for transit in transits)
         self._minima.append((arrived_s, min(transits)))
+        while self._empty and self._empty[-1][1] >= min(transits):
+            self._empty.pop()
+        self._empty.append((arrived_s, min(transits)))
+        _forget(self._empty, arrived_s - EMPTY_S)
         _forget(self._transits, arrived_s - WINDOW_S)
         _forget(self._minima, arrived_s - FASTEST_S)
         fastest = min(transit for _, transit in self._minima)

@@ -1,8 +1,9 @@
 """The video of one peer connection, both ways, on its data channels (messages.py).
 
 Everything runs in one event loop, on its clock, which is that of time.monotonic(); the network runs in the executor.
-Motion leaves when a message is full; sources, acknowledgements and reports go along with it, in the same packet
-(sctp.py), or by themselves where there is no motion.
+Motion leaves when a message is full; acknowledgements and reports go along with it, in the same packet (sctp.py), or by
+themselves where there is no motion. Sources follow it in packets of their own: on a narrow link motion must not wait
+until what shares its packet is through.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ from .messages import (
     control_to_bytes,
     is_control,
 )
-from .outgoing import MotionSender, SourceSender
+from .outgoing import BURST, PART, MotionSender, SourceSender
 from .sctp import BundlingSctpTransport
 
 T = TypeVar("T")
@@ -54,10 +55,14 @@ TICK_S = 0.1
 REPORT_S, BAD_REPORT_S = 1.0, 0.5
 """Between two reports; while there is something bad to report they come faster."""
 QUEUED_S = 0.05
+BEHIND_S = 0.005
+"""Sources leave so long after motion: when its packet has gone."""
 ALONE_S = 0.25
 """After so long without motion to go along with, what waits goes by itself."""
 FROZEN_S = 1.5
 STATS_S = 2.0
+SWITCH_S = 20.0
+"""Between two changes from usual to small sources or back: each costs a key picture."""
 FRESH_S = 2.0
 """Between two requests for a fresh sequence."""
 LONGEST_LEAD_S = 0.3
@@ -65,7 +70,10 @@ UNREACHED_S = 3.0
 """A peer that has not reported for so long holds up nobody's sources."""
 MOTION_ROOM = 600
 """Bytes of the congestion window that sources leave to motion."""
-START = Sending(3, 2, 0, 24.0)
+MOST_FLIGHT = 900
+"""Bytes on the way, from which on sources wait: what a link of 24 kbps carries in a round trip of 100 ms and the delay
+of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
+START = Sending(2, 6, 0, 24.0)
 """Until the peer has its first picture that comes first: the motion before it is of no use yet."""
 MOST_EARLY = 64
 """Source chunks that may come before the hello."""
@@ -153,6 +161,7 @@ class Link:
         self._sources_out = SourceSender()
         self._along_s = self._reported_s = self._heard_s = self._loop.time()
         self._blocked = False
+        self._sources_behind = False
         self._wants_sequence = False
         self._peer_has_picture = False
         self._peer_has: tuple[int, int] | None = None
@@ -163,6 +172,7 @@ class Link:
         self._stream: int | None = None
         self._motion_in: MotionReceiver
         self._clocks: Clocks
+        self._newest_report_ms: int
         self._peer_status = Status(False, False)
         self._wants_fresh = False
         self._asked_s = -FRESH_S
@@ -241,6 +251,7 @@ class Link:
         """Go on over another connection, after a network change: the library is kept on both sides. Creates its
         channels on it, so it must be called before the offer or the answer."""
         self._assembler.restart_unit()
+        self._motion_in.playout.new_path()
         self._attach(connection)
 
     def playout_delay_s(self) -> float:
@@ -314,24 +325,31 @@ class Link:
     def _send_along(self) -> None:
         """Whatever else is due, in the same turn of the loop and therefore the same packet."""
         now = self._along_s = self._loop.time()
-        self._send_sources(now)
+        if not self._sources_behind:
+            self._sources_behind = True
+            self._loop.call_later(BEHIND_S, self._send_sources)
         if self._ack_due and self._assembler.sequence is not None:
             self._ack_due = False
             self._send_control(SourceAck(self._assembler.sequence, self._assembler.index))
         if now - self._reported_s >= (BAD_REPORT_S if self._is_bad(now) else REPORT_S):
             self._send(MOTION_CHANNEL, control_to_bytes(self._report(now)))
 
-    def _send_sources(self, now: float) -> None:
-        self._sources_out.fill(now, self._sending().source_kbps)
-        if self._channels[SOURCE_CHANNEL].bufferedAmount or self._room() < MOTION_ROOM:
+    def _send_sources(self) -> None:
+        self._sources_behind = False
+        self._sources_out.fill(self._loop.time(), self._sending().source_kbps)
+        if self._closed or self._channels[SOURCE_CHANNEL].bufferedAmount:
             return
-        while (chunk := self._sources_out.chunk()) is not None:
+        room = self._room()
+        while room > 0 and (chunk := self._sources_out.chunk()) is not None:
             self._send(SOURCE_CHANNEL, chunk.to_bytes())
+            room -= len(chunk.part)
 
     def _room(self) -> float:
-        """Bytes that the congestion window has left."""
+        """Bytes that sources may send now."""
         transport = self._connection.sctp
-        return transport.room if isinstance(transport, BundlingSctpTransport) else MOTION_ROOM
+        if not isinstance(transport, BundlingSctpTransport):
+            return MOST_FLIGHT
+        return min(transport.room - MOTION_ROOM, MOST_FLIGHT - transport.flight)
 
     def _is_bad(self, now: float) -> bool:
         return self._motion_in.reception.lost > 0 or self._motion_in.playout.queued_s(now, BAD_REPORT_S) > QUEUED_S
@@ -382,20 +400,30 @@ class Link:
                     self._send_motion()
                 else:
                     self._send_along()
+            self._choose_size(now)
             self._find_sequence()
 
+    def _choose_size(self, now: float) -> None:
+        """Another sequence where the present one has pictures too large, or needlessly small, and some wait."""
+        sequence = self._sources_out.sequence
+        if sequence is None or sequence.small == self._rate.small or now - self._begun_s < SWITCH_S:
+            return
+        self._wants_sequence |= self._sources_out.backlog() > 0
+
     def _find_sequence(self) -> None:
-        """Ask the feed for one where one is wanted; it has none before its first picture."""
-        if self._wants_sequence and not self._finding_sequence:
+        """Ask the feed for one where one is wanted; it has none before its first picture. Each costs pictures to be
+        coded: a peer that asks all the time gets no more than one that asks when it may."""
+        rested = self._loop.time() - self._begun_s >= FRESH_S / 2
+        if self._wants_sequence and not self._finding_sequence and rested:
             self._finding_sequence = True
             self._spawn(self._start_sequence())
 
     async def _start_sequence(self) -> None:
-        sequence = await self._feed.sequence_for_newcomer()
+        sequence = await self._feed.sequence_for_newcomer(self._rate.small)
         self._finding_sequence = False
         if sequence is not None and self._wants_sequence and self._is_open():
-            self._wants_sequence = False
-            self._sources_out.start(sequence)
+            self._wants_sequence, self._begun_s = False, self._loop.time()
+            self._sources_out.start(sequence, burst=PART if self.has_picture else BURST)
             self._send_along()
 
     # Channels
@@ -414,6 +442,8 @@ class Link:
         }
         self._allowances = {channel_id: Allowance(*limits) for channel_id, limits in _ALLOWANCES.items()}
         self._peer = None
+        self._begun_s = -FRESH_S
+        """When the last sequence was begun on this connection."""
         self._early: list[bytes] = []
         for channel_id, channel in self._channels.items():
             channel.on("message", partial(self._receive, channel, channel_id))
@@ -486,7 +516,8 @@ class Link:
         elif isinstance(message, SourceAck):
             sequence = self._sources_out.sequence
             if sequence is not None and message.sequence == sequence.number:
-                self._peer_has = message.sequence, message.index
+                had = self._peer_has[1] if self._peer_has is not None and self._peer_has[0] == sequence.number else 0
+                self._peer_has = sequence.number, max(had, min(message.index, sequence.next))
                 self._peer_has_picture |= message.index > 0
 
     # What the peer says
@@ -505,11 +536,12 @@ class Link:
         self._began = True
         self._heard_s = self._loop.time()
         if self._sources_out.can_resume(hello.sequence, hello.index):
-            self._sources_out.start(self._sources_out.sequence, hello.index)
+            self._sources_out.start(self._sources_out.sequence, hello.index, PART if self.has_picture else BURST)
             self._peer_has = None if hello.sequence is None else (hello.sequence, hello.index)
         else:
             self._sources_out.start(None)
             self._wants_sequence = True
+            self._peer_has = None
             self._peer_has_picture = False
             self._find_sequence()
         self.status_changed()
@@ -518,6 +550,10 @@ class Link:
             self._receive_source(data)
 
     def _receive_report(self, report: Report, now: float) -> None:
+        if report.sent_ms <= self._newest_report_ms:  # overtaken by a newer one, or replayed
+            self._dropped["replayed"] += 1
+            return
+        self._newest_report_ms = report.sent_ms
         self._heard_s = now
         self._clocks.take(self._feed.stamp_ms(now), report.sent_ms, report.echo_ms, report.held_ms, now)
         if report.acknowledged is not None:
@@ -530,10 +566,12 @@ class Link:
             self._wants_sequence = True
 
     def _receive_source(self, data: bytes) -> None:
-        missing = self._assembler.dropped["out of sequence"]
+        before = self._assembler.dropped.copy()
         unit = self._assembler.take(data)
-        if self._assembler.dropped["out of sequence"] > missing:
+        if self._assembler.dropped["out of sequence"] > before["out of sequence"]:
             self._ask_fresh()
+        if self._assembler.dropped["replayed"] > before["replayed"]:
+            self._ack_due = True  # a sender that begins again does not know that it has come
         if unit is None:
             return
         try:
@@ -552,6 +590,7 @@ class Link:
         self._assembler = SourceAssembler()
         self._motion_in = MotionReceiver(self._runtime.info.keypoints)
         self._clocks = Clocks()
+        self._newest_report_ms = -1
         self._lost = 0.0
 
     def _ask_fresh(self) -> None:
@@ -614,9 +653,10 @@ class Link:
         seen_s = max(now, due.due_s)
         self._lateness.append(seen_s - due.due_s)
         taken_s = self._clocks.local_s(due.frame.stamp_s)
-        fastest_s = self._motion_in.playout.fastest_s or 0.0
         delay_s = (
-            seen_s - due.frame.stamp_s - fastest_s if taken_s is None else self._feed.stamp_ms(seen_s) / 1000 - taken_s
+            seen_s - due.frame.stamp_s - self._motion_in.playout.empty_s
+            if taken_s is None
+            else self._feed.stamp_ms(seen_s) / 1000 - taken_s
         )
         shown = Shown(due.frame.number, picture, seen_s, delay_s, self.state)
         self._loop.call_at(seen_s, self._show, shown)

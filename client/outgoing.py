@@ -9,13 +9,18 @@ from .feed import FeedFrame, SourceSequence
 from .messages import LONGEST_SPAN_MS, MOST_FRAMES, MotionMessage, SourceChunk
 
 PART = 300
-"""Bytes of a source in one chunk: 80 ms of a link of 30 kbps."""
+"""Bytes of a source in one chunk: with its headers 105 ms of a link of 30 kbps, less than from one motion message to
+the next."""
+NARROW_PART = 150
+"""On links that carry less."""
+NARROW_KBPS = 5.0
+"""Where sources may take no more than this, their chunks are smaller."""
 MOST_BEHIND = 8
 """Units: a receiver that is further behind is better off with a fresh sequence."""
-BURST = 4 * PART
-"""Bytes that are sent at once at the beginning of a sequence, or after a hold-up."""
+BURST = 2 * PART
+"""Bytes that are sent at once at the beginning of the first sequence: there is no motion yet that could wait."""
 SMALLEST_PART = 64
-"""Smaller ones are not worth their header, but at the end of a unit."""
+"""Bytes that the next unit may send at once where none has waited."""
 MOST_REPEATS = 2
 _KEPT = 256
 
@@ -125,12 +130,16 @@ class SourceSender:
         self.index = 0
         """The unit that is being sent, or the next one."""
         self._offset = 0
+        self._part = PART
+        self._burst = 0
         self._budget = 0.0
         self._filled_s: float | None = None
 
-    def start(self, sequence: SourceSequence | None, index: int = 0) -> None:
+    def start(self, sequence: SourceSequence | None, index: int = 0, burst: int = BURST) -> None:
+        """`burst`: bytes that may be sent at once, now and after a hold-up."""
         self.sequence, self.index, self._offset = sequence, index, 0
-        self._budget, self._filled_s = float(BURST), None
+        self._burst = burst
+        self._budget, self._filled_s = float(burst), None
 
     def backlog(self) -> int:
         """Units not sent yet."""
@@ -151,19 +160,20 @@ class SourceSender:
 
     def fill(self, now_s: float, kbps: float) -> None:
         """Let time pass: this much more may be sent. What is not used, because nothing waits, is lost."""
+        self._part = PART if kbps > NARROW_KBPS else NARROW_PART
         if self._filled_s is not None:
             self._budget += (now_s - self._filled_s) * kbps * 125
-            self._budget = min(self._budget, BURST if self.backlog() else SMALLEST_PART)
+            self._budget = min(self._budget, self._burst if self.backlog() else SMALLEST_PART)
         self._filled_s = now_s
 
     def chunk(self) -> SourceChunk | None:
-        """The next part, if there is one and it may be sent."""
+        """The next part, if there is one and the whole of it may be sent: each costs a packet."""
         unit = None if self.sequence is None else self.sequence.units.get(self.index)
         if self.sequence is None or unit is None:
             return None
         rest = len(unit.packet) - self._offset
-        length = min(rest, PART, int(self._budget))
-        if length < min(rest, SMALLEST_PART):
+        length = min(rest, self._part)
+        if length > self._budget:
             return None
         part = unit.packet[self._offset : self._offset + length]
         chunk = SourceChunk(self.sequence.number, self.index, unit.still, len(unit.packet), self._offset, part)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 ACK_DELAY_S = 0.2
 FIRST_RTO_S = 1.0
 """RFC 9260, section 16; aiortc has the 3 s of RFC 4960."""
+MOST_RTO_S = 4.0
+"""Longer than the queue of any link that can carry a call; RFC 9260 has 60 s, after which nobody waits any more."""
 ACK_EVERY = 2
 """Packets."""
 GAP_REPORTS = 3
@@ -89,6 +91,17 @@ class BundlingSctpTransport(RTCSctpTransport):
         """Bytes that may be sent before an acknowledgement has to come."""
         return max(0, self._cwnd - self._flight_size)
 
+    @property
+    def flight(self) -> int:
+        """Bytes that have been sent and may still be on the way."""
+        return self._flight_size
+
+    def _t3_expired(self) -> None:
+        # RFC 9260, section 6.3.3, rule E2, which aiortc leaves out: where a queue of a second stands on the way, every
+        # packet would be sent again while it waits there, and the queue never empty.
+        self._rto = min(2 * self._rto, MOST_RTO_S)
+        super()._t3_expired()
+
     async def _handle_data(self, data: bytes) -> None:
         self._ack_at_once = False
         self._count_received(data)
@@ -111,6 +124,9 @@ class BundlingSctpTransport(RTCSctpTransport):
             if sent._sent_count > 1:
                 sent._misses = _NEVER
         await super()._receive_sack_chunk(chunk)
+        if not self._sent_queue and not self._outbound_queue:  # the next packet finds no queue of our own
+            measured = 0.0 if self._srtt is None or self._rttvar is None else self._srtt + 4 * self._rttvar
+            self._rto = min(self._rto, max(FIRST_RTO_S, measured))
 
     async def _send_sack(self) -> None:
         """Called after every packet that holds data. At once for the GAP_REPORTS packets from a new gap on, else for

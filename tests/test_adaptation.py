@@ -93,6 +93,32 @@ def test_loss_is_met_with_repetition_not_with_silence():
         assert control.sending == LADDER[0]
 
 
+def test_sources_are_small_from_a_low_rung_until_the_first():
+    control = RateControl()
+    drive(control, Path(5), 0, 30)
+    assert control.small
+    history: list[bool] = []
+    for n in range(90):
+        drive(control, Path(60), 30 + n, 1)
+        history.append(control.small == (control.sending != LADDER[0]))
+    assert all(history)
+    assert not control.small
+
+
+def test_what_a_full_queue_loses_is_not_repeated():
+    """Repetition would fill it for ever."""
+    control = RateControl()
+    for n in range(20):
+        control.report(n * REPORT_S, 0.3, 0.9)
+    assert control.sending.repeats == 0
+
+
+def test_messages_span_little_time_at_every_rate():
+    """2 to 5 frames, and the first of them waits a quarter of a second at most, however few there are."""
+    assert {sending.message_frames for sending in LADDER} == {2, 3, 4, 5}
+    assert all((sending.message_frames - 1) * sending.stride / FPS <= 0.25 for sending in LADDER)
+
+
 def test_waiting_at_our_own_end_is_congestion():
     control = RateControl()
     for n in range(4):

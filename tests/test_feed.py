@@ -142,6 +142,49 @@ def test_frames_of_another_shape(bad: Any):
     run(case)
 
 
+def test_one_slow_link_does_not_stop_new_sources():
+    """It goes without them; only where all are behind nothing new is coded."""
+
+    async def case(feed: Feed) -> None:
+        quick, slow = Listener(), Listener()
+        for link in (quick, slow):
+            feed.join(link)
+        await film(feed, 1)
+        quick.sequence, slow.sequence = feed._sequence, await feed.sequence_for_newcomer(small=True)
+        if slow.sequence is quick.sequence:
+            for _ in range(SHORT):
+                await feed._add_source(picture(20), 0.0)
+            slow.sequence = await feed.sequence_for_newcomer(small=True)
+        assert slow.sequence is not None
+        assert slow.sequence.small
+        assert slow.sequence.next == 1
+        quick.has_picture = slow.has_picture = True
+        slow.behind = MOST_BACKLOG + 1
+        before = quick.sequence.next
+        await film(feed, 8, swinging)
+        assert quick.sequence.next > before + 1
+        assert slow.sequence.next == 1
+        assert len(feed._known_to_all()) == quick.sequence.next
+        slow.behind, before = 0, slow.sequence.next
+        await film(feed, 4, lambda at: 128 + 100 * float(np.cos(3 * at)))
+        assert slow.sequence.next >= before
+        quick.behind = slow.behind = MOST_BACKLOG + 1
+        before = quick.sequence.next
+        await film(feed, 8, lambda at: 128 + 120 * float(np.sin(2 * at)))
+        assert quick.sequence.next == before
+
+    run(case)
+
+
+def test_small_sequences_are_smaller():
+    usual, small = SourceSequence(256), SourceSequence(256, small=True)
+    large = cv2.resize(shifted(0), (256, 256))
+    coded = [sequence.add(large) for sequence in (usual, small)]
+    assert len(small.units[0].packet) < 0.7 * len(usual.units[0].packet)
+    decoded = SourceDecoder(256).add(SourcePacket.from_bytes(small.units[0].packet).payload)
+    assert np.array_equal(decoded, coded[1])
+
+
 def test_new_poses_become_sources_and_the_preview_is_what_others_see():
     async def case(feed: Feed) -> None:
         await film(feed, 1)

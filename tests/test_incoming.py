@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from iwcodec.client.adaptation import Sending
 from iwcodec.client.feed import FeedFrame
-from iwcodec.client.incoming import EXPECTED_S, REORDERED, Allowance, MotionReceiver, SourceAssembler
-from iwcodec.client.messages import MotionMessage, SourceChunk
+from iwcodec.client.incoming import EXPECTED_S, MOST_ENDED, REORDERED, Allowance, MotionReceiver, SourceAssembler
+from iwcodec.client.messages import LARGEST_UNIT, MotionMessage, SourceChunk
 from iwcodec.client.outgoing import MotionSender
 from iwcodec.packets import MotionPacket, SourcePacket
 from test_fuzz import mutated
@@ -149,6 +149,48 @@ def test_a_sequence_that_begins_again_replaces_the_other():
     assembler.forget()
     assert assembler.take(chunks(packet, 8, 2)[0]) is None
     assert assembler.dropped["out of sequence"] == 1
+
+
+def test_a_replayed_start_does_not_begin_the_sequence_again():
+    """Counted and dropped, whether it comes between two units or within one; what follows is taken."""
+    assembler = SourceAssembler()
+    first, second = (chunks(SourcePacket(n, bytes([n + 1]) * 35).to_bytes(), 7, n) for n in range(2))
+    for data in (*first, second[0]):
+        assembler.take(data)
+    for data in (*first, second[0]):
+        assert assembler.take(data) is None
+    assert assembler.dropped == {"replayed": len(first) + 1}
+    assert [assembler.take(data) for data in second[1:]][-1] == (SourcePacket(1, bytes([2]) * 35), False)
+    assembler.forget()  # a fresh start was asked for: the sender may begin the same sequence again
+    assert [assembler.take(data) for data in first][-1] is not None
+
+
+def test_a_sequence_that_was_replaced_does_not_come_back():
+    assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
+    for sequence in (7, 8):
+        for data in chunks(packet, sequence, 0):
+            assembler.take(data)
+    assert assembler.take(chunks(packet, 7, 0)[0]) is None
+    assert assembler.dropped == {"replayed": 1}
+    assert (assembler.sequence, assembler.index) == (8, 1)
+
+
+def test_fuzzed_chunks():
+    """Damaged chunks and random ones among good ones: only counted, and what is kept stays below one unit."""
+    rng, assembler, whole = np.random.default_rng(8), SourceAssembler(), 0
+    for n in range(2000):
+        packet = SourcePacket(n % 32, rng.bytes(300)).to_bytes()
+        assembler.forget()
+        for data in chunks(packet, n, 0, 100):
+            assembler.take(rng.bytes(int(rng.integers(0, 200))))
+            if rng.random() < 0.3:
+                assembler.take(mutated(data, rng))
+            whole += assembler.take(data) is not None
+            assert len(assembler._part) <= LARGEST_UNIT
+            assert len(assembler._ended) <= MOST_ENDED
+    assert assembler.dropped["malformed"] > 1000
+    assert assembler.dropped["out of sequence"] > 1000
+    assert whole > 500
 
 
 def test_allowance():

@@ -156,6 +156,21 @@ def test_a_queue_on_the_way_is_seen():
     assert playout.queued_s(CLOCKS + 7.8, 0.5) == pytest.approx(0.56, abs=0.1)
 
 
+def test_a_queue_that_stands_is_not_forgotten():
+    """Not for half a minute, nor because the first picture has come; but on another path everything is new."""
+    playout = Playout()
+    for at, group in messages(10):
+        playout.push(group, at)
+    playout.relearn()
+    for at, group in messages(200)[10:]:
+        playout.push(group, at + 0.5)
+    now = CLOCKS + 200 * 3 * INTERVAL + 0.5
+    assert playout.queued_s(now, 0.5) == pytest.approx(0.5, abs=0.01)
+    playout.new_path()
+    playout.push([frame(600)], now)
+    assert playout.queued_s(now, 0.5) == 0
+
+
 def test_memory_is_bounded():
     playout = Playout()
     for n in range(2000):

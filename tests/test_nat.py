@@ -12,18 +12,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("aiortc")
 
+from iwcodec.benchmarks.namespaces import start as start_process
+from iwcodec.media import sample_clip
+
 WAN, TURN = "iwtest-wan", "203.0.113.1"
 NAMES = [WAN, *(f"iwtest-{kind}{n}" for n in (1, 2) for kind in ("nat", "host"))]
-SERVER = (
-    f"-n --listening-ip {TURN} --relay-ip {TURN} --lt-cred-mech --user user:secret --realm test"
-    " --no-tls --no-dtls --no-cli --log-file stdout --pidfile /dev/null"
-)
+SECRET = "north wind and sun"
+SERVER = f"-n --listening-ip {TURN} --relay-ip {TURN} --realm test --no-tls --no-dtls --no-cli --log-file stdout"
+USER = ["--lt-cred-mech", "--user=user:secret", "--pidfile=/dev/null"]
+SHORT_LIVED = ["--use-auth-secret", f"--static-auth-secret={SECRET}", "--pidfile=/dev/null"]
 NAT = """
 table ip nat {
     chain out {
@@ -52,12 +56,13 @@ def ip(namespace: str, *words: str) -> None:
 
 
 @pytest.fixture
-def networks() -> Iterator[None]:
+def networks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With a coturn that knows users in the way that the test asks for."""
     remove()
     try:
         build()
         server = subprocess.Popen(
-            ["ip", "netns", "exec", WAN, "turnserver", *SERVER.split()],
+            ["ip", "netns", "exec", WAN, "turnserver", *SERVER.split(), *request.param],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -107,7 +112,31 @@ def start(n: int, role: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.skipif(not is_possible(), reason="needs root, network namespaces, nftables and coturn")
+NEEDED = pytest.mark.skipif(not is_possible(), reason="needs root, network namespaces, nftables and coturn")
+
+
+@NEEDED
+@pytest.mark.realtime
+@pytest.mark.parametrize("networks", [SHORT_LIVED], indirect=True)
+def test_two_clients_with_credentials_of_the_server(networks: None, tmp_path: Path):
+    """`iwcodec serve` gives each a name and password that coturn takes for a while; `iwcodec call` does the rest."""
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    with ExitStack() as stack:
+        words = ["serve", "--host", TURN, "--turn", f"turn:{TURN}:3478", "--turn-secret-file", str(secret)]
+        start_process(WAN, words, stack).wait('"serving"')
+        url = f"http://{TURN}:8000/r/nat"
+        call = ["call", url, "--headless", "--json", "--video", str(sample_clip()), "--name"]
+        ada, bob = (start_process(f"iwtest-host{n}", [*call, name], stack) for n, name in ((1, "Ada"), (2, "Bob")))
+        for client, other in ((ada, "Bob"), (bob, "Ada")):
+            client.wait(f"{other}: live")
+        time.sleep(6)
+        for client in (ada, bob):
+            assert client.looks()[-1]["frames_per_s"] > 0
+
+
+@NEEDED
+@pytest.mark.parametrize("networks", [USER], indirect=True)
 def test_a_call_through_a_relay(networks: None):
     offering, answering = start(1, "offer"), start(2, "answer")
     try:

@@ -4,7 +4,7 @@ from iwcodec.alignment import as_keypoints, unknowns
 from iwcodec.client.adaptation import Sending
 from iwcodec.client.feed import FeedFrame, SourceSequence
 from iwcodec.client.messages import MOST_FRAMES, MotionMessage, SourceChunk
-from iwcodec.client.outgoing import MOST_BEHIND, PART, MotionSender, SourceSender, quantiser
+from iwcodec.client.outgoing import MOST_BEHIND, NARROW_KBPS, NARROW_PART, PART, MotionSender, SourceSender, quantiser
 from iwcodec.decoder import MotionDecoder
 from iwcodec.motion_rdo import Quadratic
 from stub_runtime import SIZE, picture
@@ -146,6 +146,23 @@ def test_sources_are_paced_and_whole():
     assert sender.backlog() == 0
     sent = [len(c.part) for c in drain_again(sequence, 1.0)]
     assert sum(sent) <= 2 * PART + 1.0 * 125 * 1.0 + PART
+
+
+def test_chunks_are_worth_their_packet_and_small_where_the_link_is_narrow():
+    """Each is as long as its limit, but for the end of a unit; and in a call nothing is sent in a burst."""
+    sequence, rng = SourceSequence(SIZE), np.random.default_rng(4)
+    for _ in range(4):
+        sequence.add(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
+    for kbps, part in ((8.0, PART), (NARROW_KBPS, NARROW_PART)):
+        sender = SourceSender()
+        sender.start(sequence, burst=PART)
+        chunks = drain(sender, kbps, 0, 30)
+        ends = {(c.index, c.offset + len(c.part)) for c in chunks if c.offset + len(c.part) == c.length}
+        whole = [len(c.part) for c in chunks if (c.index, c.offset + len(c.part)) not in ends]
+        assert set(whole) == {part}
+        assert len(ends) == 4
+        sender.start(sequence, burst=PART)
+        assert sum(len(c.part) for c in drain(sender, kbps, 0, 0.1)) <= PART
 
 
 def drain_again(sequence: SourceSequence, kbps: float) -> list[SourceChunk]:

@@ -10,6 +10,7 @@ pytest.importorskip("aiortc")
 from aiortc import RTCPeerConnection
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import DataChunk, RTCSctpTransport, SackChunk, parse_packet
+from iwcodec.benchmarks import simulation
 from iwcodec.client.sctp import IP_UDP, PACKET, BundlingSctpTransport, make_connection
 
 
@@ -153,6 +154,31 @@ def test_a_gap_that_stays_open_is_not_reported_for_ever():
             await end.stop()
 
     run(case)
+
+
+def test_the_time_out_grows_while_nothing_is_acknowledged():
+    """RFC 9260, section 6.3.3, rule E2: doubled each time, but to no more than 4 s; and back when all has arrived."""
+
+    async def work() -> tuple[list[float], float]:
+        there = simulation.Path(outages=((1002.0, 1020.0),))
+        connections = simulation.connection_pair(there, simulation.Path(seed=2))
+        channels = [c.createDataChannel("x", negotiated=True, id=2) for c in connections]
+        for connection in connections:
+            await connection.start()
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(1002.5 - loop.time())
+        channels[0].send(b"lost")
+        sent: list[float] = []
+        while loop.time() < 1025:
+            before = there.packets
+            await asyncio.sleep(0.05)
+            if there.packets > before:
+                sent.append(loop.time() - 1002.5)
+        return sent, connections[0].sctp._rto
+
+    sent, last_s = simulation.simulate(work())
+    assert sent[:6] == pytest.approx([0.05, 1, 3, 7, 11, 15], abs=0.11)
+    assert last_s == 1
 
 
 def test_a_gap_does_not_prolong_the_time_out():

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("aiortc")
 
 import typer
-from iwcodec.benchmarks.wire import Camera, scenario, steady, wire
+from iwcodec.benchmarks.wire import Camera, averages, scenario, seeded, steady, wire
 from stub_runtime import StubRuntime, picture
 from typer.testing import CliRunner
 
@@ -25,7 +25,8 @@ def test_layers_add_up_to_the_packets():
     result = steady(StubRuntime(), camera(), 12.0)
     kbps = dict(result["kbps"])
     assert kbps.pop("total") == pytest.approx(sum(kbps.values()))
-    assert set(kbps) == {"motion", "sources", "control", "acknowledgements", "sctp_dtls_udp_ip"}
+    assert set(kbps) == {"motion", "sources", "control", "acknowledgements", "sctp", "dtls", "udp_ip"}
+    assert kbps["udp_ip"] == pytest.approx(28 * kbps["dtls"] / 29)
     assert 6 < sum(kbps.values()) < 12
     assert result["frames_shown_per_s"] == pytest.approx(25, abs=1)
 
@@ -41,6 +42,31 @@ def test_quality_is_that_of_what_is_on_the_display():
 def test_an_outage():
     result = scenario(StubRuntime(), camera(), 14.0, {"delay_s": 0.02}, (7.0, 9.0))
     assert 0 < result["back_after_s"] < 1
+
+
+def test_a_plan_makes_sources_of_the_same_frames():
+    free = scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02})
+    lossy = scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02, "loss": 0.3}, plan=free["sources_at_s"])
+    assert len(free["sources_at_s"]) > 1
+    assert lossy["sources_at_s"] == pytest.approx(free["sources_at_s"])
+
+
+def test_seeds_differ_and_are_averaged_in_pairs():
+    calls = []
+    for clip in range(2):
+        call = {"clip": str(clip), "no loss": scenario(StubRuntime(), camera(), 12.0, {})}
+        call["10 % loss"] = seeded(StubRuntime(), camera(), 12.0, {"loss": 0.1}, 2, call)
+        calls.append(call)
+    calls[1]["no loss"]["psnr_db"] += 1.0
+    first, second = calls[0]["10 % loss"]["runs"]
+    assert first != second
+    assert {"psnr_db", "psnr_db_at_equal_sources"} <= set(first)
+    means = averages(calls)
+    of = means["10 % loss"]
+    assert of["psnr_db"]["mean"] == pytest.approx((first["psnr_db"] + second["psnr_db"]) / 2)
+    base = calls[0]["no loss"]["psnr_db"] + 0.5
+    assert of["psnr_db_to_no_loss"]["mean"] == pytest.approx(of["psnr_db"]["mean"] - base)
+    assert of["psnr_db_to_no_loss"]["standard_error"] == pytest.approx(0.5)
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
