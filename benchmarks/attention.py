@@ -7,7 +7,6 @@ published peaks of some would allow is arithmetic, and marked so.
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from ..cli import console, progress_bar
 from ..media import Picture, read_video, sample_clip
 from ..models.runtime import DEFAULT_MODEL, read_info
 from ..quality import psnr
+from . import experiment
 
 RESULT = Path(__file__).parent / "results" / "attention.json"
 KEPT = (1, 2, 4, 8, 16, 32)
@@ -54,8 +54,7 @@ def command(
         raise CodecError("`iwcodec bench attention` needs PyTorch: pip install 'iwcodec[train]'.")
     with progress_bar(False) as tell:
         result = run(model, frames, threads, tell)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    experiment.save(result, out)
     show(result)
     console.print(f"Everything: {out}")
 
@@ -74,8 +73,8 @@ def run(model: str, frames: int, threads: int, tell: Callable[[str, float], None
     with torch.inference_mode():
         ways = implementations(network, threads)
         return {
-            "command": f"iwcodec bench attention --model {model} --frames {frames} --threads {threads}",
-            "machine": machine(device, threads),
+            **machine(device, threads),
+            "what": "attention",
             "model": {"id": model, "digest": read_info(model).digest.hex()},
             "grid": network.config.side,
             "quality": quality(network, pictures, ways, tell),
@@ -88,28 +87,17 @@ def run(model: str, frames: int, threads: int, tell: Callable[[str, float], None
 
 
 def machine(device: str, threads: int) -> dict[str, Any]:
-    import onnxruntime
+    """As of every result, and what the times depend on besides: threads, others' load before this run, device."""
     import torch
 
-    from ..doctor import versions
-
-    cuda = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
-    return {
-        "cpu": cpu_name(),
+    found = experiment.surroundings()
+    own = {
         "threads": threads,
-        "others_load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # before this run
+        "others_load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "device": device,
-        **cuda,
-        "python": platform.python_version(),
-        **versions(),
-        "onnxruntime": onnxruntime.__version__,
+        **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
     }
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+    return {**found, "machine": {**found["machine"], **own}}
 
 
 def clip_pictures(size: int, frames: int) -> list[Picture]:

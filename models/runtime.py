@@ -101,7 +101,7 @@ class OnnxRuntime:
             for part in PARTS
         }
         self._seen: int = self._sessions["source"].get_inputs()[0].shape[1]
-        self._kept = _Kept(self._sessions["paint"].get_inputs()[0].shape)
+        self._kept = _Kept(self._sessions, self.info, self._seen)
 
     def detect(self, picture: Picture) -> Keypoints:
         return self._sessions["detector"].run(None, {"picture": self._seen_by("detector", picture)})[0][0]
@@ -115,68 +115,147 @@ class OnnxRuntime:
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
             raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
-        fields, features = self._sessions["look"].run(None, {"driving": keypoints[None], **self._joined(sources)})
-        base = self._planes(self._base(fields[0], sources))
-        return from_planes(self._sessions["paint"].run(None, {"base": base, "features": features})[0][0])
+        kept = self._kept
+        self._look(keypoints, sources)
+        self._sample(sources)
+        self._sessions["paint"].run_with_iobinding(kept.paint)
+        return self._finished(kept.picture[0])
 
-    def _planes(self, picture: NDArray[Any]) -> NDArray[np.float32]:
-        """(H, W, 3) of 0..255 -> what `paint` takes: of 0..1, in planes."""
-        planes = self._kept.base
-        fold = self.info.size // planes.shape[-1]
-        for n, (row, column) in enumerate(np.ndindex(fold, fold)):
-            for plane, channel in zip(
-                planes[0, n :: fold**2], cv2.split(picture[row::fold, column::fold]), strict=True
-            ):
-                np.multiply(channel, np.float32(1 / 255), out=plane)
-        return planes
+    def _look(self, keypoints: Keypoints, sources: Sequence[Source]) -> None:
+        """Where each source is sampled and what it weighs, and the decoder's features: kept for this frame. The set's
+        features stay as the graph takes them, because from frame to frame the set seldom changes."""
+        kept = self._kept
+        if len(sources) != len(kept.sources) or any(a is not b for a, b in zip(sources, kept.sources, strict=True)):
+            kept.take(sources, self._sessions["look"])
+        kept.driving[0] = keypoints
+        self._sessions["look"].run_with_iobinding(kept.look)
 
-    def _base(self, fields: NDArray[np.float32], sources: Sequence[Source]) -> NDArray[Any]:
-        """The sources sampled and blended, by fields (S, g, g, 3) as the graph gives them: (H, W, 3) of 0..255. As
-        network.sampling_fields and network.blend."""
-        seen = (self._seen, self._seen)
-        wide = [cv2.resize(field, seen, interpolation=cv2.INTER_LINEAR) for field in fields]
-        sampled = [
+    def _sample(self, sources: Sequence[Source]) -> None:
+        """The sources sampled and blended: the base picture, kept as `paint` takes it. As network.sampling_fields and
+        network.blend."""
+        kept, seen = self._kept, (self._seen, self._seen)
+        for source, field, room in zip(sources, kept.fields[0], kept.rooms, strict=False):
+            cv2.resize(field, seen, room.field, interpolation=cv2.INTER_LINEAR)
+            self._enlarge(room.field)
             cv2.remap(
-                s.picture, enlarged(f[..., :2], self.info.size), None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE
+                source.picture, kept.places, None, cv2.INTER_LINEAR, room.sampled, borderMode=cv2.BORDER_REPLICATE
             )
-            for s, f in zip(sources, wide, strict=True)
-        ]
-        return sampled[0] if len(sampled) == 1 else self._blended(sampled, [field[..., 2] for field in wide])
+        self._fold(kept.rooms[0].sampled if len(sources) == 1 else self._blended(kept.rooms[: len(sources)]))
 
-    def _blended(self, sampled: Sequence[Picture], weights: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        total = sum(weights[1:], weights[0])
-        shares = [resized_shares(weight / total, self.info.size) for weight in weights]
-        blended, so_far = sampled[0].astype(np.float32), shares[0]
-        for picture, share in zip(sampled[1:], shares[1:], strict=True):
-            blended = cv2.blendLinear(blended, picture.astype(np.float32), so_far, share)
-            so_far = so_far + share
+    def _enlarge(self, field: NDArray[np.float32]) -> None:
+        """Field (h, h, 3), how far from themselves pixels are sampled -> the kept places where those of the picture
+        are, (side, side, 2); as network.enlarge_places."""
+        kept, side = self._kept, self.info.size
+        if len(field) == side:
+            np.add(field[..., :2], pixel_grid(side), out=kept.places)
+            return
+        np.copyto(kept.shift, field[..., :2])
+        cv2.resize(kept.shift, (side, side), kept.places, interpolation=cv2.INTER_LINEAR)
+        np.multiply(kept.places, np.float32(side / len(field)), out=kept.places)
+        np.add(kept.places, pixel_grid(side), out=kept.places)
+
+    def _blended(self, rooms: Sequence["_Room"]) -> NDArray[np.float32]:
+        """(H, W, 3) of 0..255."""
+        kept, side = self._kept, (self.info.size, self.info.size)
+        np.add(rooms[0].field[..., 2], rooms[1].field[..., 2], out=kept.total)
+        for room in rooms[2:]:
+            np.add(kept.total, room.field[..., 2], out=kept.total)
+        for room in rooms:
+            np.divide(room.field[..., 2], kept.total, out=room.share)
+            if room.large is not room.share:
+                cv2.resize(room.share, side, room.large, interpolation=cv2.INTER_LINEAR)
+        blended, spare, so_far = kept.blended, kept.spare, rooms[0].large
+        np.copyto(blended, rooms[0].sampled)
+        for room in rooms[1:]:
+            np.copyto(kept.next, room.sampled)
+            cv2.blendLinear(blended, kept.next, so_far, room.large, spare)
+            blended, spare = spare, blended
+            np.add(so_far, room.large, out=kept.so_far)
+            so_far = kept.so_far
         return blended
+
+    def _fold(self, picture: NDArray[Any]) -> None:
+        """(H, W, 3) of 0..255 -> the kept base picture as `paint` takes it: of 0..1, in planes."""
+        base = self._kept.base[0]
+        fold = self.info.size // base.shape[-1]
+        for n, (row, column) in enumerate(np.ndindex(fold, fold)):
+            for channel, plane in enumerate(base[n :: fold**2]):
+                np.multiply(picture[row::fold, column::fold, channel], np.float32(1 / 255), out=plane)
+
+    def _finished(self, planes: Picture) -> Picture:
+        """What `paint` gives, (3 n^2, H / n, W / n), -> (H, W, 3), which is the caller's."""
+        side, fold = self.info.size, self.info.size // planes.shape[-1]
+        picture = np.empty((side, side, 3), np.uint8)
+        if fold == 1:
+            cv2.merge(list(planes), picture)
+            return picture
+        for n, (row, column) in enumerate(np.ndindex(fold, fold)):
+            cv2.merge(list(planes[n :: fold**2]), self._kept.quarter)
+            picture[row::fold, column::fold] = self._kept.quarter
+        return picture
 
     def _seen_by(self, part: str, picture: Picture) -> Picture:
         """(1, side, side, 3), as large as the graph looks at it."""
         return resized(picture, self._sessions[part].get_inputs()[0].shape[1])[None]
 
-    def _joined(self, sources: Sequence[Source]) -> dict[str, Any]:
-        """The set's features as the graph takes them; kept, because from frame to frame the set seldom changes."""
-        kept = self._kept
-        if len(sources) != len(kept.sources) or any(a is not b for a, b in zip(sources, kept.sources, strict=True)):
-            kept.sources = tuple(sources)
-            kept.joined = {
-                "keypoints": np.stack([s.keypoints for s in sources])[None],
-                "rows": np.stack([s.features for s in sources])[None],
-                "membership": np.stack([s.membership for s in sources])[None],
-                "basis": np.stack([s.basis for s in sources])[None],
-            }
-        return kept.joined
-
 
 class _Kept(threading.local):
-    """What a thread keeps from frame to frame: the last set of sources, and room for the base picture."""
+    """What a thread keeps from frame to frame: the last set of sources, and room for everything a frame needs but the
+    picture that is handed out. With S sources, g cells and (h, h) pixels as the nets see them:
 
-    def __init__(self, base: Sequence[int]) -> None:
+    `driving` (1, K, 3), `fields` (1, S, g, g, 3), `features` (1, trunk, g, g), `base` and `picture` as `paint` has
+    them, `places` (H, W, 2), `total` (h, h), `so_far` (H, W), pictures (H, W, 3)."""
+
+    def __init__(self, sessions: dict[str, Any], info: ModelInfo, seen: int) -> None:
+        base, features = (given.shape for given in sessions["paint"].get_inputs())
         self.sources: tuple[Source, ...] = ()
-        self.joined: dict[str, Any] = {}
-        self.base = np.empty(base, np.float32)
+        self.driving = np.empty((1, info.keypoints, 3), np.float32)
+        self.features, self.base = np.empty(features, np.float32), np.empty(base, np.float32)
+        self.fields = np.empty((1, 0, features[-1], features[-1], 3), np.float32)
+        self.picture = np.empty(base, np.uint8)
+        self.quarter = np.empty((*base[-2:], 3), np.uint8)
+        self.look: Any = None
+        self.paint = bound(sessions["paint"], {"base": self.base, "features": self.features}, {"picture": self.picture})
+        side = info.size
+        self.places, self.shift = np.empty((side, side, 2), np.float32), np.empty((seen, seen, 2), np.float32)
+        self.total, self.so_far = np.empty((seen, seen), np.float32), np.empty((side, side), np.float32)
+        self.blended, self.spare, self.next = (np.empty((side, side, 3), np.float32) for _ in range(3))
+        self.rooms = [_Room(seen, side) for _ in range(MAX_ACTIVE)]
+
+    def take(self, sources: Sequence[Source], look: Any) -> None:
+        """Another set of sources, to look at with this session."""
+        given = {
+            "driving": self.driving,
+            "keypoints": np.stack([s.keypoints for s in sources])[None],
+            "rows": np.stack([s.features for s in sources])[None],
+            "membership": np.stack([s.membership for s in sources])[None],
+            "basis": np.stack([s.basis for s in sources])[None],
+        }
+        self.fields = np.empty((1, len(sources), *self.fields.shape[2:]), np.float32)
+        self.look = bound(look, given, {"fields": self.fields, "features": self.features})
+        self.sources = tuple(sources)
+
+
+class _Room:
+    """For what is made of one source: its field (h, h, 3) of shifts and weights, its share of the pixels (h, h) and
+    (H, W), and the picture sampled, (H, W, 3)."""
+
+    def __init__(self, seen: int, side: int) -> None:
+        self.field = np.empty((seen, seen, 3), np.float32)
+        self.share = np.empty((seen, seen), np.float32)
+        self.large = self.share if seen == side else np.empty((side, side), np.float32)
+        self.sampled = np.empty((side, side, 3), np.uint8)
+
+
+def bound(session: Any, inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> Any:
+    """A binding by which a session reads and writes these arrays, where they are. It keeps the arrays it reads; those
+    it writes must be kept as long."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_cpu_input(name, array)
+    for name, array in outputs.items():
+        binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    return binding
 
 
 def resized(picture: Picture, side: int) -> Picture:
@@ -184,32 +263,6 @@ def resized(picture: Picture, side: int) -> Picture:
     if picture.shape[0] == side:
         return picture
     return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def enlarged(shift: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """How far from themselves the pixels (h, h, 2) of a picture are sampled, in pixels -> where those of one of `side`
-    are, (side, side, 2); as network.enlarge_places."""
-    seen = len(shift)
-    if seen != side:
-        shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR) * np.float32(side / seen)
-    return np.asarray(shift + pixel_grid(side), np.float32)
-
-
-def from_planes(planes: Picture) -> Picture:
-    """What `paint` gives, (3 n^2, H / n, W / n), -> (H, W, 3)."""
-    fold = round((len(planes) // 3) ** 0.5)
-    if fold == 1:
-        return np.asarray(cv2.merge(list(planes)), np.uint8)
-    picture = np.empty((fold * planes.shape[1], fold * planes.shape[2], 3), np.uint8)
-    for n, (row, column) in enumerate(np.ndindex(fold, fold)):
-        picture[row::fold, column::fold] = cv2.merge(list(planes[n :: fold**2]))
-    return picture
-
-
-def resized_shares(share: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    if len(share) == side:
-        return share
-    return np.asarray(cv2.resize(share, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 @cache

@@ -145,13 +145,14 @@ def test_k_is_bounded(k):
         attention_triton.topk_attention(*case, k)
 
 
-def test_it_compiles_ahead_of_time_without_spilling(tmp_path: Path):
-    """In a process of its own: the interpreter, if this one runs it, compiles nothing."""
+def test_it_compiles_ahead_of_time_without_spilling(tmp_path: Path, record_property):
+    """In a process of its own: the interpreter, if this one runs it, compiles nothing. What each needs is in the
+    summary of the run (conftest.py)."""
     code = """
 import json
 from dataclasses import asdict
 from iwcodec.models.attention_triton import resources
-print(json.dumps([asdict(resources(capability, 32)) for capability in (80, 90)]))
+print(json.dumps([asdict(resources(capability, k)) for capability in (80, 90) for k in (8, 16, 32)]))
 """
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     env["TRITON_CACHE_DIR"] = str(tmp_path)
@@ -159,6 +160,12 @@ print(json.dumps([asdict(resources(capability, 32)) for capability in (80, 90)])
         [sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True, check=True
     )
     for used in json.loads(done.stdout):
+        record_property(
+            "kernel",
+            f"sm_{used['capability']} k = {used['k']:2}: {used['registers']} registers, "
+            f"{used['spill_store_bytes'] + used['spill_load_bytes']} bytes spilled, "
+            f"{used['shared_bytes']} bytes of shared memory",
+        )
         assert used["spill_store_bytes"] == used["spill_load_bytes"] == 0
         assert 0 < used["registers"] <= 255
         assert 0 < used["shared_bytes"] <= 48 * 1024

@@ -112,3 +112,11 @@ def test_bundled_result_is_of_this_command():
     assert result["command"].startswith("iwcodec bench attention")
     assert result["kernel"]["agrees"]
     assert Path(bench.RESULT).parent.name == "results"
+
+
+def test_a_result_says_where_it_comes_from():
+    found = bench.machine("cpu", 2)
+    assert {"command", "commit", "machine", "versions"} <= found.keys()
+    assert found["machine"]["processor"]
+    assert (found["machine"]["device"], found["machine"]["threads"]) == ("cpu", 2)
+    assert "torch" in found["versions"]

@@ -185,3 +185,36 @@ def test_frames_between_two_leading_sources_stay_with_the_nearer_one():
     assert [float(between(a, b, share)[0][0, 0]) for share in (0.2, 0.8)] == [0, 4]
     same = TimedFrame(4, 4 * INTERVAL, b.keypoints, 3)
     assert between(a, same, 0.25)[0][0, 0] == 1
+
+
+@pytest.mark.parametrize("rebuild_s", [1.5 * INTERVAL, 1.95 * INTERVAL])
+def test_half_a_processor_shows_fewer_frames_evenly_and_never_lags(rebuild_s: float):
+    """One picture at a time is rebuilt, each in more than a frame's interval; the lead follows, as in a call."""
+    rng = np.random.default_rng(3)
+    playout, now, shown = Playout(), CLOCKS, []
+    arrivals = [(CLOCKS + n * INTERVAL + 0.05, frame(n)) for n in range(1500)]
+    spent: list[float] = []
+    while arrivals:
+        while arrivals and arrivals[0][0] <= now:
+            at, came = arrivals.pop(0)
+            playout.push([came], at)
+        due = playout.pop(now)
+        if due is None:
+            now += 0.001
+            continue
+        spent.append(rebuild_s * rng.uniform(0.98, 1.02))
+        now += spent[-1]
+        playout.lead_s = sorted(spent[-30:])[len(spent[-30:]) * 7 // 10]
+        shown.append((max(now, due.due_s), due.frame))
+    shown = shown[50:]
+    seen = np.array([at for at, _ in shown])
+    delays = seen - CLOCKS - np.array([taken.stamp_s for _, taken in shown])
+    steps = np.diff([taken.number for _, taken in shown])
+    assert set(steps) <= {1, 2, 3}
+    assert steps.mean() == pytest.approx(rebuild_s / INTERVAL, rel=0.1)
+    gaps = np.diff(seen)
+    assert gaps.std() < 0.1 * gaps.mean()
+    assert gaps.max() < 1.5 * gaps.mean()
+    assert delays.max() < 0.05 + rebuild_s + INTERVAL + 0.01
+    half = len(delays) // 2
+    assert delays[half:].mean() < delays[:half].mean() + 0.002
