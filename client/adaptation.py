@@ -15,7 +15,7 @@ FULL_S = 0.4
 """A queue longer than this, in one report, goes down two rungs at once."""
 LOSSY, CLEAN = 0.02, 0.005
 """Smoothed share of lost messages from which on frames are repeated, and below which no longer."""
-HEAVY_LOSS = 0.2
+HEAVY_LOSS = 0.22
 SETTLE_S = 1.0
 """After a step down its effect is waited for; and while the queue shrinks, there is no other."""
 SILENCE_S = 2.5
@@ -50,8 +50,8 @@ LADDER = (
 for its last for 120 ms, then 160, on the last rung 240: fewer frames a second are fewer a message, too."""
 LOSS_RUNG = 1
 LOSSY_FRAMES = 2
-"""In a message of the first rung where frames are repeated: repeated once, a frame is then there no later after it was
-taken than the first one of a message of four, so that loss does not change the delay."""
+"""In a message of the first rung, and one more of the second, where frames are repeated: repeated once, a frame is then
+there no later after it was taken than the first one of a message of four, so that loss does not change the delay."""
 SMALL_RUNG = 2
 """From here on down sources are small, until the first rung is reached again."""
 
@@ -75,7 +75,9 @@ class RateControl:
     @property
     def sending(self) -> Sending:
         rung = LADDER[self._rung]
-        frames = LOSSY_FRAMES if self._repeats and self._rung == 0 else rung.message_frames
+        frames = rung.message_frames
+        if self._repeats and self._rung <= LOSS_RUNG:
+            frames = LOSSY_FRAMES + self._rung
         return replace(rung, message_frames=frames, repeats=self._repeats)
 
     @property

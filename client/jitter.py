@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW_S = 4.0
+WINDOW_S = 6.0
 """How long an arrival counts for the delay."""
 FASTEST_S = 12.0
 """How long one counts as the fastest, against which the others queued."""
 EMPTY_S = 30.0
 """How long one counts as what an empty path takes. Longer than a queue stands: what it is measured by must not be
 forgotten while it does."""
-SHARE = 0.99
+SHARE = 0.995
 """Of frames that come in time."""
 MARGIN_S = 0.005
 MOST_WAIT_S = 0.8

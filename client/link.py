@@ -73,7 +73,7 @@ MOTION_ROOM = 600
 MOST_FLIGHT = 900
 """Bytes on the way, from which on sources wait: what a link of 24 kbps carries in a round trip of 100 ms and the delay
 of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
-START = Sending(2, 6, 0, 24.0)
+START = Sending(2, 3, 0, 24.0)
 """Until the peer has its first picture that comes first: the motion before it is of no use yet."""
 MOST_EARLY = 64
 """Source chunks that may come before the hello."""

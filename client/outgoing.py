@@ -17,7 +17,7 @@ NARROW_KBPS = 5.0
 """Where sources may take no more than this, their chunks are smaller."""
 MOST_BEHIND = 8
 """Units: a receiver that is further behind is better off with a fresh sequence."""
-BURST = 2 * PART
+BURST = 3 * PART
 """Bytes that are sent at once at the beginning of the first sequence: there is no motion yet that could wait."""
 SMALLEST_PART = 64
 """Bytes that the next unit may send at once where none has waited."""

@@ -212,7 +212,27 @@ def test_motion_never_waits_for_a_source(kbps: float, most_s: float):
     without, beside = transits(0), transits(6)
     assert len(beside) == pytest.approx(len(without), abs=2)
     assert np.percentile(beside, 90) - np.percentile(without, 90) < most_s
-    assert np.median(beside) - np.median(without) < 0.005
+    assert np.median(beside) - np.median(without) < 0.02
+
+
+def test_pictures_are_no_later_while_sources_go():
+    """While sources of 2.5 KB go over a narrow link the delay of the frames shown does not grow."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(8)
+        rng = np.random.default_rng(5)
+        before = a.link._sources_out.backlog()
+        for _ in range(6):
+            await a.feed._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
+        assert a.link.backlog() >= before + 6
+        start = asyncio.get_running_loop().time()
+        await until(lambda: a.link.backlog() == 0, 15)
+        during = b.between(start, asyncio.get_running_loop().time())
+        assert len(during) > 20
+        assert max(shown.delay_s for shown in during) < 0.35
+
+    narrow = {"kbps": 24.0, "delay_s": 0.05}
+    call(case, Path(**narrow), Path(**narrow, seed=2))
 
 
 def test_loss_does_not_change_the_delay():
