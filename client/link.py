@@ -70,9 +70,9 @@ UNREACHED_S = 3.0
 """A peer that has not reported for so long holds up nobody's sources."""
 MOTION_ROOM = 600
 """Bytes of the congestion window that sources leave to motion."""
-MOST_FLIGHT = 900
-"""Bytes on the way, from which on sources wait: what a link of 24 kbps carries in a round trip of 100 ms and the delay
-of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
+MOST_FLIGHT = 1500
+"""Bytes on the way, from which on sources wait: what a link of 30 kbps carries in a round trip of 200 ms and the delay
+of an acknowledgement. A narrower one is not filled with more than it empties in a second."""
 START = Sending(2, 3, 0, 24.0)
 """Until the peer has its first picture that comes first: the motion before it is of no use yet."""
 MOST_EARLY = 64
