@@ -73,6 +73,8 @@ MOTION_ROOM = 600
 MOST_FLIGHT = 900
 """Bytes on the way, from which on sources wait: what a link of 24 kbps carries in a round trip of 100 ms and the delay
 of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
+FIRST_FLIGHT = 1500
+"""Likewise until the peer has its first picture, which must not wait."""
 START = Sending(2, 3, 0, 24.0)
 """Until the peer has its first picture that comes first: the motion before it is of no use yet."""
 MOST_EARLY = 64
@@ -347,9 +349,10 @@ class Link:
     def _room(self) -> float:
         """Bytes that sources may send now."""
         transport = self._connection.sctp
+        most = MOST_FLIGHT if self.has_picture else FIRST_FLIGHT
         if not isinstance(transport, BundlingSctpTransport):
-            return MOST_FLIGHT
-        return min(transport.room - MOTION_ROOM, MOST_FLIGHT - transport.flight)
+            return most
+        return min(transport.room - MOTION_ROOM, most - transport.flight)
 
     def _is_bad(self, now: float) -> bool:
         return self._motion_in.reception.lost > 0 or self._motion_in.playout.queued_s(now, BAD_REPORT_S) > QUEUED_S
