@@ -5,8 +5,11 @@ when there is one and otherwise from the layouts that public preprocessing leave
 
 - TalkingHead-1KH: `.../VIDEO_0001_S10_E200_L1_T2_R3_B4.mp4`, identity VIDEO;
 - VoxCeleb2: `.../id00012/VIDEO/00001.mp4`, or FOMM's `id00012#VIDEO#00001.mp4`, identity id00012;
-- TED-talk: `VIDEO#start#end.mp4` (or a folder of pictures of that name), identity VIDEO;
+- TED-talk: `VIDEO#start#end.mp4` (or a folder of pictures of that name), identity VIDEO, at whichever end it stands;
 - anything else: the file's own name.
+
+Splits come from the manifest too, or from folders called train, val, dev or test (SPLITS); where there are none of
+these, a few identities are held out for validation.
 
 `prepare` decodes each clip once into the cache as a memory-mapped array, and pre-codes its anchors (the frames that
 may become sources) as JPEG would harm them; flows are computed when a pair is first drawn and kept beside it.
@@ -41,6 +44,15 @@ ANCHORS = 12
 NEAR = 5
 """Frames, of those kept, within which one may be called near another."""
 
+SPLITS = {"train": "train", "dev": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What the folders of public layouts hold. VoxCeleb2's dev is what one trains on; its test, as TED-talk's, stands in
+for val where a data set has no val (see `from_layout`)."""
+HELD_OUT = 30
+"""Where no folder says so, one identity of so many is kept for validation."""
+CLIPS_OF_TALKING_HEAD = "cropped_clips"
+STEPS_TO_CLIPS = {"raw_videos", "1min_clips"}
+"""What TalkingHead-1KH's script leaves beside its clips: the whole videos, and cuts that show more than one head."""
+
 SHORTEST = 8
 """Frames below which a clip, or a stretch of one between cuts, is left out."""
 
@@ -55,12 +67,12 @@ class Clip:
 
 
 def find_clips(folder: Path, split: str | None = "train", size: int | None = None) -> list[Clip]:
-    """All clips below `folder`; with a manifest.csv, those of `split`, and of `size` pixels where the folder has such.
-    Raises ValueError when there are none."""
+    """All clips of `split` below `folder` (None: of all splits), by its manifest.csv or else by its layout; of `size`
+    pixels where a manifest's folder has such. Raises ValueError when there are none."""
     manifest = folder / "manifest.csv"
-    clips = from_manifest(folder, split, size) if manifest.exists() else from_layout(folder)
+    clips = from_manifest(folder, split, size) if manifest.exists() else from_layout(folder, split)
     if not clips:
-        raise ValueError(f"no clips found in {folder}")
+        raise ValueError(f"no clips found in {folder}" + (f" for {split}" if split else ""))
     return clips
 
 
@@ -85,11 +97,58 @@ def from_manifest(folder: Path, split: str | None, size: int | None = None) -> l
         ]
 
 
-def from_layout(folder: Path) -> list[Clip]:
-    videos = [p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
-    pictures = {p.parent for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES}
-    found = sorted({*videos, *pictures})
-    return [Clip(str(p.relative_to(folder)), p, identity_of(p.relative_to(folder))) for p in found]
+def from_layout(folder: Path, split: str | None = None) -> list[Clip]:
+    """Clips of `split`, or all. Where folders say train and test, but not val, test is what validates; where no folder
+    says anything, or there is train alone, a few identities of what there is are held out of it. No identity is in
+    train if it is in another split."""
+    found = sorted(clip_paths(folder))
+    clips = [Clip(str(p.relative_to(folder)), p, identity_of(p.relative_to(folder))) for p in found]
+    if split is None:
+        return clips
+    splits = splits_of([(clip.identity, named_split(Path(clip.name))) for clip in clips])
+    return [clip for clip, its in zip(clips, splits, strict=True) if its == split]
+
+
+def clip_paths(folder: Path) -> set[Path]:
+    """Videos and folders of pictures below `folder`, without the steps that TalkingHead-1KH's script left."""
+    found: set[Path] = set()
+    with_clips: set[Path] = set()
+    for path in folder.rglob("*"):
+        if path.name == CLIPS_OF_TALKING_HEAD and path.is_dir():
+            with_clips.add(path.parent)
+        elif path.suffix.lower() in PICTURE_SUFFIXES:
+            found.add(path.parent)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            found.add(path)
+    steps = {parent / name for parent in with_clips for name in STEPS_TO_CLIPS}
+    return {path for path in found if path.is_relative_to(folder) and not steps & {path, *path.parents}}
+
+
+def named_split(path: Path) -> str | None:
+    """What the innermost folder named after a split says; `path` is relative to the data folder."""
+    named = (SPLITS.get(part.lower()) for part in reversed(path.parts[:-1]))
+    return next((split for split in named if split), None)
+
+
+def splits_of(clips: list[tuple[str, str | None]]) -> list[str]:
+    """Identities of clips, and the splits that their folders name -> the splits they are in; see `from_layout`."""
+    named = {split for _, split in clips if split}
+    to_val = {"test"} if "test" in named and "val" not in named else set()
+    given = [(identity, "val" if split in to_val else split or "train") for identity, split in clips]
+    if named <= {"train"}:
+        apart = held_out({identity for identity, _ in given})
+        return ["val" if identity in apart else split for identity, split in given]
+    kept = {identity: split for identity, split in given if split != "train"}
+    return [kept.get(identity, "train") if split == "train" else split for identity, split in given]
+
+
+def held_out(identities: set[str]) -> set[str]:
+    """About one of HELD_OUT, the same ones whenever asked, at least one of several and never all."""
+    by_hash = sorted(identities, key=lambda identity: (zlib.crc32(identity.encode()), identity))
+    chosen = {identity for identity in by_hash if zlib.crc32(identity.encode()) < 2**32 // HELD_OUT}
+    if len(identities) < 2:
+        return set()
+    return chosen if chosen and chosen != identities else {by_hash[0]}
 
 
 def identity_of(path: Path) -> str:
@@ -100,7 +159,9 @@ def identity_of(path: Path) -> str:
     talking_head = re.match(r"(.+?)_\d{4}_S\d+_E\d+", path.name)
     if talking_head:
         return talking_head[1]
-    return path.stem.split("#")[0]
+    parts = path.stem.split("#")
+    # Frame numbers are digits alone, which ids of YouTube all but never are.
+    return next((part for part in (parts[0], parts[-1]) if part and not part.isdecimal()), parts[0])
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:

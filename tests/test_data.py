@@ -20,6 +20,7 @@ from training_clips import wandering_square, write_clip
         ("dev/mp4/id00012/21Uxsk56VDQ/00001.mp4", "id00012"),
         ("train/id10280#NXjT3732Ekg#001093#001192.mp4", "id10280"),
         ("train/0LLt3Pz0wBg#00001#00201.mp4", "0LLt3Pz0wBg"),
+        ("train/00001#00201#0LLt3Pz0wBg.mp4", "0LLt3Pz0wBg"),
         ("anything/holiday.mov", "holiday"),
     ],
 )
@@ -33,7 +34,7 @@ def test_clips_are_files_and_folders_of_pictures(tmp_path: Path):
     folder.mkdir()
     for n, picture in enumerate(wandering_square(3, 0)):
         cv2.imwrite(str(folder / f"{n:07d}.png"), picture)
-    clips = find_clips(tmp_path)
+    clips = find_clips(tmp_path, None)
     assert [c.identity for c in clips] == ["TED", "one"]
     assert len(list(data.read_frames(clips[0].path))) == 3
 
@@ -53,6 +54,55 @@ def test_clips_of_a_size_have_a_folder_of_their_own(tmp_path: Path):
     assert [c.path for c in find_clips(tmp_path, "train", 512)] == [tmp_path / "clips512" / "x.mp4"]
     assert [c.path for c in find_clips(tmp_path, "val", 512)] == [tmp_path / "clips512" / "y.mp4"]
     assert [c.path for c in find_clips(tmp_path, "train", 256)] == [tmp_path / "clips" / f"{n}.mp4" for n in "xz"]
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "val"),
+    [
+        (("train/a_0000_S0_E1_L0.mp4", "val/b_0000_S0_E1_L0.mp4"), ["a"], ["b"]),
+        (("dev/mp4/id00012/V/1.mp4", "test/mp4/id00017/V/1.mp4"), ["id00012"], ["id00017"]),
+        (("train/a#1#2.mp4", "test/b#1#2.mp4"), ["a"], ["b"]),
+        (("train/a.mp4", "val/b.mp4", "test/c.mp4"), ["a"], ["b"]),
+        (("train/a#1#2.mp4", "train/b#1#2.mp4", "test/b#3#4.mp4"), ["a"], ["b", "b"]),
+    ],
+)
+def test_folders_name_splits(tmp_path: Path, names: tuple[str, ...], train: list[str], val: list[str]):
+    touch(tmp_path, *names)
+    assert [c.identity for c in find_clips(tmp_path)] == train
+    assert [c.identity for c in find_clips(tmp_path, "val")] == val
+
+
+@pytest.mark.parametrize("folder", ["", "train/"])
+@pytest.mark.parametrize(("count", "most"), [(2, 1), (300, 20)])
+def test_some_identities_are_held_out_where_no_folder_does_it(tmp_path: Path, folder: str, count: int, most: int):
+    touch(tmp_path, *(f"{folder}p{n}#{k}#9.mp4" for n in range(count) for k in range(2)))
+    train, val = ({c.identity for c in find_clips(tmp_path, split)} for split in ("train", "val"))
+    assert len(train | val) == count
+    assert not train & val
+    assert 1 <= len(val) <= most
+    assert val == {c.identity for c in find_clips(tmp_path, "val")}
+
+
+def test_one_identity_is_trained_on(tmp_path: Path):
+    touch(tmp_path, "one.mp4")
+    assert [c.name for c in find_clips(tmp_path)] == ["one.mp4"]
+    with pytest.raises(ValueError, match="for val"):
+        find_clips(tmp_path, "val")
+
+
+def test_steps_to_the_clips_of_talking_head_are_no_clips(tmp_path: Path):
+    clip = "v_0000_S0_E9_L0_T0_R9_B9.mp4"
+    touch(tmp_path, *(f"{split}/{step}/{clip}" for split in ("train", "val") for step in ("raw_videos", "1min_clips")))
+    assert len(find_clips(tmp_path, None)) == 4
+    touch(tmp_path, f"train/cropped_clips/{clip}", f"val/cropped_clips/w{clip}")
+    assert [c.name for c in find_clips(tmp_path)] == [f"train/cropped_clips/{clip}"]
+    assert [c.name for c in find_clips(tmp_path, "val")] == [f"val/cropped_clips/w{clip}"]
 
 
 def test_no_clips_is_an_error(tmp_path: Path):

@@ -198,6 +198,15 @@ def test_train_validates_checkpoints_and_resumes(clips: Path, tmp_path: Path):
     assert (out / "log.txt").read_text() == log
 
 
+def test_clips_without_a_manifest_are_validated_on(tmp_path: Path):
+    for n in range(2):
+        write_clip(tmp_path / f"c{n}.mp4", 12, n)
+    found = training.load_validation(tmp_path, 64)
+    assert [pictures.shape for pictures in found.values()] == [(9, 64, 64, 3)]
+    (tmp_path / "c0.mp4").unlink()
+    assert training.load_validation(tmp_path, 64) == {}
+
+
 def test_two_gloo_processes(clips: Path, tmp_path: Path):
     config = tmp_path / "tiny.toml"
     config.write_text(
