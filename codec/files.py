@@ -21,9 +21,9 @@ from .motion import MOST_FRAMES as MOST_TOGETHER
 from .motion import Quantiser
 from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
-from .plans import PRESETS, Coded, Presets, before, code, fitted, sparse_plan, wanted
+from .plans import CLOSE, PRESETS, Coded, Presets, before, code, fitted, sparse_plan, wanted
 from .quality import psnr
-from .ratecontrol import Choice, Stretch, best_active, choose, rate_for
+from .ratecontrol import USUAL_MOTION, Choice, Stretch, best_active, choose, rate_for
 from .refinement import KeypointFit, live_fit
 from .selection import Survey, thumbnail
 from .transform_tables import load_transform_tables
@@ -70,7 +70,8 @@ class EncodeOptions:
     sources: int | None = None
     """None chooses."""
     kbps: float | None = None
-    """Bound on the video's bitrate, kept by the number and the quality of the sources."""
+    """Bound on the video's bitrate, kept by the number and the quality of the sources, and how finely motion is coded;
+    where the number is given, by the others."""
     quality_db: float | None = None
     """Mean PSNR to be had at the least bitrate."""
     crop: str = "face"
@@ -160,8 +161,8 @@ def encode(
     choice = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
     motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
     if rate_is_given(options):
-        left = budget_for(options, video, survey) - motion_size(motion)
-        if choice.coded.size < ENOUGH * left:  # motion takes less than it was thought to
+        left = max(1.0, budget_for(options, video, survey) - motion_size(motion))
+        if not ENOUGH * left <= choice.coded.size <= left * (1 + CLOSE):  # motion takes less, or more, than was thought
             presets = EFFORT_PRESETS[options.effort]
             choice = replace(choice, coded=fitted(choice.coded.plan, video.pictures, options.size, left, presets))
             motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
@@ -235,8 +236,7 @@ def choose_sources_and_motion(
     video: _Input, survey: Survey, runtime: Runtime, message_frames: int, options: EncodeOptions, tell: Progress
 ) -> Choice:
     """Further passes: choose the frames that become sources, and encode them."""
-    if rate_is_given(options):
-        assert options.kbps is not None
+    if options.kbps is not None and options.sources is None:
         budget = budget_for(options, video, survey)
         return choose(
             survey, video.pictures, runtime, budget, options.kbps, message_frames, tell, EFFORT_PRESETS[options.effort]
@@ -275,11 +275,15 @@ def code_motion(
 
 
 def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Progress) -> Coded:
-    """As many sources as were asked for, or as pay, at the usual quality."""
+    """As many sources as were asked for, or as pay, at the usual quality, or at what the bitrate leaves beside motion
+    until that is known."""
     tell("coding sources", 0.0)
     seconds = len(survey.keypoints) / float(video.info.fps)
     if options.sources is not None:
         plan = sparse_plan(survey, options.sources)
+        if rate_is_given(options):
+            left = max(1.0, budget_for(options, video, survey) * (1 - USUAL_MOTION))
+            return fitted(plan, video.pictures, options.size, left, EFFORT_PRESETS[options.effort])
     else:
         most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
         plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
@@ -295,7 +299,7 @@ def fit_for(effort: int) -> KeypointFit:
 
 
 def rate_is_given(options: EncodeOptions) -> bool:
-    return options.kbps is not None and options.sources is None
+    return options.kbps is not None
 
 
 def budget_for(options: EncodeOptions, video: _Input, survey: Survey) -> float:

@@ -280,6 +280,17 @@ def test_source_count_and_bitrate(face_clip: Path, tmp_path: Path):
     assert few.bytes["sources"] < more.bytes["sources"]
 
 
+def test_a_bitrate_holds_for_a_number_of_sources_too(face_clip: Path, tmp_path: Path):
+    rates = []
+    for kbps in (12.0, 30.0):
+        options = EncodeOptions(sources=2, kbps=kbps, audio=False, overwrite=True)
+        report = encode(face_clip, tmp_path / "a.iwc", options)
+        assert report.sources == 2
+        rates.append(report.kbps["video"])
+        assert 0.8 * kbps < rates[-1] < 1.05 * kbps
+    assert rates[0] < rates[1]
+
+
 def test_a_quality_is_had(face_clip: Path, tmp_path: Path):
     """By sending more real frames: this network has no other way."""
     sizes = []
