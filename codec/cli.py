@@ -165,7 +165,7 @@ def encode_command(
     )
     with progress_bar(as_json) as tell:
         report = encode(source, target, options, progress=tell)
-    if options.sources is None and bitrate is not None and report.kbps["video"] > bitrate * MISSED:
+    if bitrate is not None and report.kbps["video"] > bitrate * MISSED:
         console.print(f"{bitrate:g} kbps were asked for; it took {report.kbps['video']:.2f}.")
     if as_json:
         show_json(report)

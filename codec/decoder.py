@@ -122,6 +122,10 @@ class Decoder:
             self._shown[packet.frame] = picture
             keep_newest(self._shown, MOST_SHOWN)
 
+    def miss_sources(self) -> None:
+        """To be called when a source is known to be missing: those that build on it are refused, until a key unit."""
+        self._sources.reset()
+
     def motion(self, packet: MotionPacket) -> list[Motion]:
         """Keypoints of the frames in a packet, without pictures; of transformed motion only those of frames whose
         leading source is there. Raises FormatError."""

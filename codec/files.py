@@ -21,9 +21,9 @@ from .motion import MOST_FRAMES as MOST_TOGETHER
 from .motion import Quantiser
 from .motion_tables import load_tables
 from .packets import AudioPacket, MotionPacket, SourcePacket
-from .plans import PRESETS, Coded, Presets, before, code, fitted, sparse_plan, wanted
+from .plans import CLOSE, PRESETS, Coded, Presets, before, code, fitted, sparse_plan, wanted
 from .quality import psnr
-from .ratecontrol import Choice, Stretch, best_active, choose, rate_for
+from .ratecontrol import USUAL_MOTION, Choice, Stretch, best_active, choose, rate_for
 from .refinement import KeypointFit, live_fit
 from .selection import Survey, thumbnail
 from .transform_tables import load_transform_tables
@@ -70,7 +70,8 @@ class EncodeOptions:
     sources: int | None = None
     """None chooses."""
     kbps: float | None = None
-    """Bound on the video's bitrate, kept by the number and the quality of the sources."""
+    """Bound on the video's bitrate, kept by the number and the quality of the sources, and how finely motion is coded;
+    where the number is given, by the others."""
     quality_db: float | None = None
     """Mean PSNR to be had at the least bitrate."""
     crop: str = "face"
@@ -160,8 +161,8 @@ def encode(
     choice = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
     motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
     if rate_is_given(options):
-        left = budget_for(options, video, survey) - motion_size(motion)
-        if choice.coded.size < ENOUGH * left:  # motion takes less than it was thought to
+        left = max(1.0, budget_for(options, video, survey) - motion_size(motion))
+        if not ENOUGH * left <= choice.coded.size <= left * (1 + CLOSE):  # motion takes less, or more, than was thought
             presets = EFFORT_PRESETS[options.effort]
             choice = replace(choice, coded=fitted(choice.coded.plan, video.pictures, options.size, left, presets))
             motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
@@ -235,8 +236,7 @@ def choose_sources_and_motion(
     video: _Input, survey: Survey, runtime: Runtime, message_frames: int, options: EncodeOptions, tell: Progress
 ) -> Choice:
     """Further passes: choose the frames that become sources, and encode them."""
-    if rate_is_given(options):
-        assert options.kbps is not None
+    if options.kbps is not None and options.sources is None:
         budget = budget_for(options, video, survey)
         return choose(
             survey, video.pictures, runtime, budget, options.kbps, message_frames, tell, EFFORT_PRESETS[options.effort]
@@ -275,11 +275,15 @@ def code_motion(
 
 
 def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Progress) -> Coded:
-    """As many sources as were asked for, or as pay, at the usual quality."""
+    """As many sources as were asked for, or as pay, at the usual quality, or at what the bitrate leaves beside motion
+    until that is known."""
     tell("coding sources", 0.0)
     seconds = len(survey.keypoints) / float(video.info.fps)
     if options.sources is not None:
         plan = sparse_plan(survey, options.sources)
+        if rate_is_given(options):
+            left = max(1.0, budget_for(options, video, survey) * (1 - USUAL_MOTION))
+            return fitted(plan, video.pictures, options.size, left, EFFORT_PRESETS[options.effort])
     else:
         most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
         plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
@@ -295,7 +299,7 @@ def fit_for(effort: int) -> KeypointFit:
 
 
 def rate_is_given(options: EncodeOptions) -> bool:
-    return options.kbps is not None and options.sources is None
+    return options.kbps is not None
 
 
 def budget_for(options: EncodeOptions, video: _Input, survey: Survey) -> float:
@@ -444,7 +448,7 @@ class IwcFile:
         try:
             self.header = self.reader.header
             self._check_tables()
-            self.runtime = runtime or load_runtime_for(self.header.size)
+            self.runtime = runtime or load_runtime_of(self.header)
             check_model(self.header, self.runtime.info)
         except BaseException:
             self.reader.close()
@@ -472,13 +476,21 @@ class IwcFile:
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Rebuilt frames from number `start` on. Frames whose record is damaged are missing; `damage` names them."""
-        decoder = self.decoder()
+        decoder, due = self.decoder(), 0
+        # Sources of an encoded file are numbered on; those of a recorded call begin anywhere and start over.
+        numbered = self.header.tables == load_transform_tables().id
         for packet in self.reader.seek(start) if start else self.reader.records():
+            if isinstance(packet, SourcePacket):
+                if numbered and packet.slot != due:
+                    decoder.miss_sources()
+                due = packet.slot + 1
             if isinstance(packet, SourcePacket | MotionPacket):
                 try:
                     yield from (frame for frame in decoder.push(packet) if frame.number >= start)
                 except FormatError as error:
-                    self.bad.append(str(error))
+                    self.bad.append(
+                        f"source {packet.slot}: {error}" if isinstance(packet, SourcePacket) else str(error)
+                    )
 
     def samples(self) -> Iterator[media.Samples]:
         """The sound as mono int16 blocks at 48 kHz; what is missing or damaged is silent."""
@@ -518,6 +530,16 @@ def silence(count: int) -> Iterator[media.Samples]:
         yield np.zeros(min(media.AUDIO_RATE, count - begin), np.int16)
 
 
+def load_runtime_of(header: Header) -> Runtime:
+    """The shipped model of the file's size. Raises VersionError, naming the one that is needed, where there is none."""
+    try:
+        return load_runtime_for(header.size)
+    except CodecError as error:
+        raise VersionError(
+            f"This file needs the model {header.model_id} ({header.model_digest.hex()}), which is not installed."
+        ) from error
+
+
 def check_model(header: Header, info: ModelInfo) -> None:
     """Raises VersionError, naming what is needed."""
     if (header.model_id, header.model_digest) != (info.model_id, info.digest):
@@ -550,7 +572,7 @@ def decode(
         with media.VideoWriter(target, (header.size, header.size), header.fps, sound) as writer:
             samples = file.samples() if sound else iter(())
             waiting, heard = np.zeros(0, np.int16), 0
-            for picture in filled(file.frames(), header.frames or MOST_FRAMES):
+            for picture in held_to_the_end(file):
                 writer.write(picture)
                 written += 1
                 due = int(written * media.AUDIO_RATE / header.fps) - heard
@@ -560,7 +582,7 @@ def decode(
                 waiting, heard = waiting[due:], heard + due
                 tell("decoding", min(1.0, written / max(1, header.frames)))
             if not written:
-                raise FormatError(f"{source} holds no frame that can be decoded.")
+                raise FormatError(f"{source} holds no frame that can be decoded{reasons(file)}.")
         return DecodeReport(
             written,
             round(float(header.fps), 3),
@@ -571,6 +593,24 @@ def decode(
             file.damage,
             round(time.monotonic() - started, 2),
         )
+
+
+def reasons(file: IwcFile) -> str:
+    """What goes behind a sentence that says that nothing could be decoded; empty where nothing is known to be wrong."""
+    found = ["it is truncated"] * file.reader.truncated + [line.rstrip(".") for line in file.damage[:1]]
+    return f" ({'; '.join(found)})" if found else ""
+
+
+def held_to_the_end(file: IwcFile) -> Iterator[Picture]:
+    """A file's pictures. Where records are damaged the last picture stands for what they held at the end, at most a
+    message for each: a forged number of frames must not fill the disk."""
+    written, held = 0, None
+    for held in filled(file.frames(), file.header.frames or MOST_FRAMES):
+        written += 1
+        yield held
+    if held is not None and not file.reader.truncated:
+        for _ in range(min(file.header.frames - written, len(file.damage) * MOST_TOGETHER)):
+            yield held
 
 
 def filled(frames: Iterator[Frame], limit: int) -> Iterator[Picture]:

@@ -2,24 +2,40 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
+from .errors import MediaError
 from .motion_rdo import Quadratic
 from .transform_rdo import Fit
 
 
+@contextmanager
+def spooling() -> Iterator[None]:
+    """OSError becomes MediaError."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or "the folder for temporary files"  # none where no folder could be written
+        raise MediaError(f"The motion cannot be kept in {folder}: {error.strerror}; set TMPDIR to another.") from error
+
+
 class Spool:
-    """A context manager; what is in it can be read as often as needed."""
+    """A context manager; what is in it can be read as often as needed. Raises MediaError, naming the folder for
+    temporary files, where that cannot be written."""
 
     def __init__(self, fits: Iterable[Fit]) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
+        with spooling():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         self._unknowns = 0
         for frame, leader in fits:
             self._unknowns = len(frame.target)
             row = np.concatenate([[leader], frame.target, frame.gram.reshape(-1)])
-            self._file.write(row.astype(np.float32).tobytes())
-        self._file.flush()
+            with spooling():
+                self._file.write(row.astype(np.float32).tobytes())
+        with spooling():
+            self._file.flush()
 
     def __enter__(self) -> "Spool":
         return self

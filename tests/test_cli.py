@@ -59,8 +59,9 @@ def test_human_reports(face_clip: Path, tmp_path: Path):
     assert "lite-256" in iwcodec("info", tmp_path / "a.iwc").stderr
 
 
-def test_a_bitrate_that_cannot_be_had_is_said(face_clip: Path, tmp_path: Path):
-    done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--bitrate", "1", "--no-audio")
+@pytest.mark.parametrize("sources", ["auto", "2"])
+def test_a_bitrate_that_cannot_be_had_is_said(sources: str, face_clip: Path, tmp_path: Path):
+    done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--bitrate", "1", "--no-audio", "--sources", sources)
     assert done.returncode == 0
     assert "1 kbps were asked for" in done.stderr
 

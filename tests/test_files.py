@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from iwcodec import media
-from iwcodec.container import ContainerReader
+from iwcodec.container import ContainerReader, ContainerWriter, Header
 from iwcodec.decoder import Decoder, Frame
 from iwcodec.encoder import Encoder, EncoderSettings
 from iwcodec.errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
 from iwcodec.files import EncodeOptions, IwcFile, decode, encode, filled
 from iwcodec.media import AUDIO_RATE, probe, read_samples, read_video
-from iwcodec.packets import MotionPacket, SourcePacket
+from iwcodec.motion_transform import TransformCoder
+from iwcodec.packets import MotionPacket, Run, SourcePacket
 from iwcodec.quality import psnr
+from iwcodec.sources import SourceEncoder
+from iwcodec.transform_tables import load_transform_tables
 from media_fixtures import grey_ramp, plain, tone, write_clip
-from stub_runtime import SIZE, StubRuntime
+from stub_runtime import SIZE, StubRuntime, picture
 
 
 def test_report_adds_up(face_clip: Path, tmp_path: Path):
@@ -186,6 +189,62 @@ def test_damaged_motion_repeats_the_last_picture(iwc_file: Path, tmp_path: Path)
         assert "motion" in report.damage[0]
 
 
+def stub_file(path: Path, lost: tuple[type, int] | None = None) -> Path:
+    """12 frames in messages of 4, all led by the first of three sources; the n-th packet of a kind is damaged."""
+    levels = [np.zeros((4, 60), np.int32)]
+    payload = TransformCoder(load_transform_tables()).encode(levels)
+    coder = SourceEncoder(SIZE)
+    # Frames that are not known keep each in a record of its own.
+    sources = [SourcePacket(n, coder.add(picture(80 + 20 * n))) for n in range(3)]
+    motion = [MotionPacket(4 * n, 4, None, payload, (Run(0, 4),), scale=78) for n in range(3)]
+    info = StubRuntime.info
+    tables = load_transform_tables().id
+    header = Header(info.model_id, info.digest, 20, 1 / 128, 1 / 32, tables, Fraction(25), SIZE, 12)
+    with ContainerWriter(path, header) as writer:
+        for source in sources:
+            writer.write_source(source)
+        for packet in motion:
+            writer.write_motion(packet)
+    if lost is not None:
+        kind, number = lost
+        wanted = (sources if kind is SourcePacket else motion)[number].to_bytes()
+        data = bytearray(path.read_bytes())
+        at = data.find(wanted)
+        data[at + len(wanted) - 1] ^= 1
+        path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_damaged_message_costs_its_own_frames_alone(number: int, tmp_path: Path):
+    report = decode(stub_file(tmp_path / "a.iwc", (MotionPacket, number)), tmp_path / "a.mkv", runtime=StubRuntime())
+    assert report.frames == 12
+    assert len(report.damage) == 1
+    assert "motion" in report.damage[0]
+
+
+def test_sources_behind_a_damaged_one_are_lost_and_named(tmp_path: Path):
+    with IwcFile(stub_file(tmp_path / "a.iwc", (SourcePacket, 1)), StubRuntime()) as file:
+        assert len(list(file.frames())) == 12
+        assert "source record 2" in file.damage[0]
+        assert file.damage[1].startswith("source 2:")
+
+
+def test_what_leaves_nothing_is_named(tmp_path: Path):
+    with pytest.raises(FormatError, match="source record 1"):
+        decode(stub_file(tmp_path / "a.iwc", (SourcePacket, 0)), tmp_path / "a.mkv", runtime=StubRuntime())
+    data = stub_file(tmp_path / "b.iwc").read_bytes()
+    with ContainerReader(tmp_path / "b.iwc") as reader:
+        (tmp_path / "b.iwc").write_bytes(data[: reader._start + 5])
+    with pytest.raises(FormatError, match="truncated"):
+        decode(tmp_path / "b.iwc", tmp_path / "b.mkv", runtime=StubRuntime())
+
+
+def test_the_model_that_is_needed_is_named_where_none_has_the_size(tmp_path: Path):
+    with pytest.raises(VersionError, match="needs the model stub"):
+        IwcFile(stub_file(tmp_path / "a.iwc"))
+
+
 def test_filled_repeats_for_missing_frames():
     a, b = plain((1, 1, 1)), plain((2, 2, 2))
     frames = iter([Frame(1, a), Frame(4, b)])
@@ -278,6 +337,17 @@ def test_source_count_and_bitrate(face_clip: Path, tmp_path: Path):
     more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(sources=4))
     assert (few.sources, more.sources) == (1, 4)
     assert few.bytes["sources"] < more.bytes["sources"]
+
+
+def test_a_bitrate_holds_for_a_number_of_sources_too(face_clip: Path, tmp_path: Path):
+    rates = []
+    for kbps in (12.0, 30.0):
+        options = EncodeOptions(sources=2, kbps=kbps, audio=False, overwrite=True)
+        report = encode(face_clip, tmp_path / "a.iwc", options)
+        assert report.sources == 2
+        rates.append(report.kbps["video"])
+        assert 0.8 * kbps < rates[-1] < 1.05 * kbps
+    assert rates[0] < rates[1]
 
 
 def test_a_quality_is_had(face_clip: Path, tmp_path: Path):

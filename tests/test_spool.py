@@ -1,6 +1,12 @@
 """The spool of fits on disk."""
 
+import errno
+import io
+import tempfile
+
 import numpy as np
+import pytest
+from iwcodec.errors import MediaError
 from iwcodec.motion_rdo import Quadratic
 from iwcodec.spool import Spool
 
@@ -16,3 +22,14 @@ def test_it_gives_back_what_it_took_as_often_as_asked():
                 np.testing.assert_allclose(kept.target, one.target, rtol=1e-6)
                 np.testing.assert_allclose(kept.gram, one.gram, rtol=1e-5)
                 assert lead == led
+
+
+def test_a_full_disk_is_said_with_the_folder(monkeypatch: pytest.MonkeyPatch):
+    class Full(io.BytesIO):
+        def write(self, *_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "tempdir", "/somewhere")
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with pytest.raises(MediaError, match=r"/somewhere: No space left"):
+        Spool([(Quadratic(np.zeros(6), np.zeros((6, 6))), 0)])
