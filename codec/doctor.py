@@ -7,16 +7,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 
 from .models.runtime import DEFAULT_MODEL, Picture, Runtime, cuda_is_there, list_models, load_runtime, read_info
 
 REPEATS = 20
+CHECKOUT = Path(__file__).resolve().parent.parent
+PACKAGE = str(CHECKOUT) if (CHECKOUT / "pyproject.toml").exists() else "iwcodec"
+"""What pip installs the package from: the checkout that it runs from, where it does."""
 OPTIONAL = {
-    "torch": "pip install 'iwcodec[train]' (training, CUDA)",
-    "matplotlib": "pip install 'iwcodec[bench]' (plots of the benchmarks)",
-    "imageio_ffmpeg": "pip install 'iwcodec[bench]' (VMAF)",
+    "torch": f"pip install '{PACKAGE}[train]' (training, CUDA)",
+    "mediapipe": "pip install mediapipe==0.10.14 (the face mesh, for training)",
+    "fastapi": f"pip install '{PACKAGE}[server]' (rooms and signalling for calls)",
+    "aiortc": f"pip install '{PACKAGE}[call]' (calls)",
+    "matplotlib": f"pip install '{PACKAGE}[bench]' (plots of the benchmarks)",
+    "imageio_ffmpeg": f"pip install '{PACKAGE}[bench]' (VMAF)",
 }
 REPORTED = ("iwcodec", "onnxruntime", "av", "opencv-python-headless", "numpy", "constriction", "torch")
 
@@ -43,7 +50,7 @@ def examine() -> Examination:
             rebuilt = rebuild_ms(load_runtime(larger), 3)
             speed |= {f"{larger}: rebuild, 3 sources ms": rebuilt, f"{larger}: frames/s": round(1000 / rebuilt, 1)}
     except (FileNotFoundError, ImportError, RuntimeError) as error:
-        missing.insert(0, f"model {DEFAULT_MODEL}: {error}; reinstall with pip install --force-reinstall iwcodec")
+        missing.insert(0, f"model {DEFAULT_MODEL}: {error}; reinstall with pip install --force-reinstall '{PACKAGE}'")
     for codec, encoder in (("libsvtav1", True), ("libdav1d", False), ("libopus", True)):
         if not has_codec(codec, encoder):
             missing.append(f"{codec} in PyAV: pip install --force-reinstall --only-binary av av")

@@ -208,6 +208,8 @@ def frame_input(path: Path, options: EncodeOptions, tell: Progress) -> _Input:
     for number, picture in enumerate(media.at_constant_rate(media.read_video(path), info.fps)):
         seen = detector.detect(picture) if detector and number % framing.DETECT_EVERY == 0 else None
         faces.append(seen)
+        if seen and fixed is not None:
+            detector = None  # a square picture is taken whole: that there is somebody is all that matters
         if number % 25 == 0:
             tell("looking for the speaker" if look else "reading", min(1.0, number / expected))
     if not faces:

@@ -1,5 +1,7 @@
 """What `iwcodec doctor` measures."""
 
+from pathlib import Path
+
 import pytest
 from iwcodec import doctor
 from iwcodec.models.runtime import DEFAULT_MODEL
@@ -16,3 +18,14 @@ def test_models_for_larger_pictures_are_measured_too(monkeypatch: pytest.MonkeyP
 
 def test_the_default_model_is_not_larger_than_itself() -> None:
     assert DEFAULT_MODEL not in doctor.larger_models()
+
+
+def test_remedies_install_from_the_checkout_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "load_runtime", lambda *_: StubRuntime())
+    monkeypatch.setattr(doctor, "larger_models", list)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    missing = doctor.examine().missing
+    assert (Path(doctor.PACKAGE) / "pyproject.toml").exists()
+    for extra in ("train", "server", "call", "bench"):
+        assert any(f"'{doctor.PACKAGE}[{extra}]'" in line for line in missing)
+    assert any(line.startswith("mediapipe") for line in missing)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from iwcodec import media
+from iwcodec import framing, media
 from iwcodec.container import ContainerReader, ContainerWriter, Header
 from iwcodec.decoder import Decoder, Frame
 from iwcodec.encoder import Encoder, EncoderSettings
 from iwcodec.errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
-from iwcodec.files import EncodeOptions, IwcFile, decode, encode, filled
+from iwcodec.files import EncodeOptions, IwcFile, decode, encode, filled, frame_input
 from iwcodec.media import AUDIO_RATE, probe, read_samples, read_video
 from iwcodec.motion_transform import TransformCoder
 from iwcodec.packets import MotionPacket, Run, SourcePacket
@@ -281,6 +281,26 @@ def test_no_face_names_the_way_out(tmp_path: Path):
         encode(clip, tmp_path / "x.iwc")
     assert not list(tmp_path.glob("x.iwc*"))
     assert encode(clip, tmp_path / "x.iwc", EncodeOptions(crop="none", sources=1)).frames == 12
+
+
+def test_a_square_video_is_taken_whole_after_one_look_that_finds_a_face(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[int] = []
+
+    class Detector:
+        def detect(self, picture: np.ndarray) -> list[framing.Face]:
+            looks.append(len(looks))
+            return [framing.Face(8, 8, 16, 16, 0.9)] if len(looks) == 2 else []
+
+    monkeypatch.setattr(framing, "FaceDetector", Detector)
+    clip = write_clip(tmp_path / "square.mp4", grey_ramp(25, 64, 64))
+    video = frame_input(clip, EncodeOptions(), lambda name, share: None)
+    assert set(video.crops) == {framing.Crop(0, 0, 64)}
+    assert len(looks) == 2
+    looks += [0, 0]
+    with pytest.raises(NoFaceError):
+        frame_input(clip, EncodeOptions(), lambda name, share: None)
 
 
 def test_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
