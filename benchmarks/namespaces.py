@@ -31,6 +31,7 @@ if sys.platform == "linux":
     from fcntl import ioctl
 
 NAMES = ("iwbench-server", "iwbench-ada", "iwbench-bob")
+TRIED = "iwbench-try"
 NETWORK = "10.77.0"
 PORT = 8000
 START_S = 60.0
@@ -46,9 +47,13 @@ def obstacle() -> str | None:
         return "needs root on Linux"
     if shutil.which("ip") is None or not Path("/dev/net/tun").exists():
         return "needs iproute2 and TUN devices"
-    made = subprocess.run(["ip", "netns", "add", "iwbench-try"], capture_output=True).returncode == 0
-    subprocess.run(["ip", "netns", "del", "iwbench-try"], capture_output=True)
-    return None if made else "needs network namespaces"
+    try:
+        os.close(add(0, TRIED))
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"needs network namespaces with TUN devices ({error})"
+    finally:
+        subprocess.run(["ip", "netns", "del", TRIED], capture_output=True)
+    return None
 
 
 @dataclass
