@@ -3,8 +3,8 @@
 A ladder of ways to send: first more frames a message (fewer headers, more delay), then coarser motion and slower and
 smaller sources, then fewer frames a second. What queues on the way, or at our end, is congestion and goes down; loss by
 itself goes no further than cheaper headers, for a bad radio does not get better by that, but frames are repeated: once,
-and where every fifth message is lost, twice. The last rung always fits: there is no stall. Pure: time is passed in, in
-seconds.
+and where more than every fifth message is lost, twice. The last rung always fits: there is no stall. Pure: time is
+passed in, in seconds.
 """
 
 from dataclasses import dataclass, replace

@@ -27,7 +27,7 @@ LEAP_S: Final = 0.4
 MOST_WAIT_S: Final = 1.5
 FOLLOWED_S: Final = 0.4
 """Sound does not wait longer than this for the picture: nobody can talk with such a delay (ITU-T G.114). Up to there
-the two are in step; of pictures that are later, as where three messages in ten are lost, sound goes ahead."""
+the two are in step; of pictures that are later sound goes ahead."""
 MARGIN_S: Final = 0.01
 SPREAD: Final = 98.0
 """Percentile of the packets' lateness that is waited for."""

@@ -52,7 +52,7 @@ CHUNK_S = 2.0
 """Seconds of motion in one record: what seeking starts from, and what a damaged record loses."""
 AUDIO_RECORD_S = 1.0
 ENOUGH = 0.96
-"""Share of what is left for sources: where they take less, they are coded once more."""
+"""Share of what motion leaves to sources: where they take less, or more than there is, they are coded once more."""
 HEADER_BYTES = 110
 """Of the container: header and footer, roughly."""
 LONGEST_SILENCE = 3600 * media.AUDIO_RATE
