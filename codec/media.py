@@ -292,8 +292,10 @@ class _ToRgb:
             src_color_range=(ColorRange.JPEG if full else ColorRange.MPEG) if planar else None,
         ).to_ndarray()
         if frame.rotation != self._rotation:
-            # Not for every frame: asking for side data makes a reference cycle that keeps the frame alive.
-            self._rotation, self._turn = frame.rotation, _display_matrix(frame)
+            # Asking for side data makes a reference cycle, which keeps a frame until the collector comes by, and that
+            # is seldom: a file that is looped in a call would take a megabyte with every turn. A small frame has them
+            # as well.
+            self._rotation, self._turn = frame.rotation, _display_matrix(VideoReformatter().reformat(frame, 16, 16))
         return _turned(np.asarray(rgb, np.uint8), self._turn)
 
 

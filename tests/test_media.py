@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,27 @@ def levels(pictures: Iterator[np.ndarray]) -> list[int]:
 
 
 # ---------------------------------------------------------------------------------------------- reading
+
+
+def test_a_video_that_is_read_again_and_again_keeps_no_frames(tmp_path: Path) -> None:
+    """Not even without the cycle collector, which comes by seldom in a call."""
+    clip = write_clip(tmp_path / "large.mp4", [np.full((720, 1280, 3), 90, np.uint8)] * 4)
+    list(read_video(clip))
+    gc.collect()
+    gc.disable()
+    try:
+        before = resident_mb()
+        for _ in range(40):
+            list(read_video(clip))
+        grown = resident_mb() - before
+    finally:
+        gc.enable()
+    assert grown < 15  # a frame takes 1.4
+
+
+def resident_mb() -> float:
+    psutil = pytest.importorskip("psutil")
+    return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def test_probe_describes_the_sample() -> None:
