@@ -33,7 +33,7 @@ demo: $(VENV)/base ## Encode and decode the bundled clip; writes demo/side_by_si
 
 bench: $(VENV)/base ## Rate against quality on the bundled clip beside other codecs; writes bench/report.html
 	@echo "== Measuring, codec by codec (under two minutes)"
-	$(BIN)/iwcodec bench rd --rates 4,12 --codecs iwcodec,svtav1,svtav1-half,vp9,copy --metrics psnr,vmaf --pictures --out bench
+	$(BIN)/iwcodec bench rd --rates 3,6 --codecs iwcodec,svtav1,svtav1-half,vp9,copy --metrics psnr,vmaf --pictures --out bench
 	$(BIN)/iwcodec bench report bench/rd.json
 
 test: $(VENV)/dev ## Lint, types and the whole test suite
