@@ -4,13 +4,28 @@ import json
 import os
 import subprocess
 import sys
+import wave
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import CLIP_FRAMES
+from iwcodec.container import ContainerReader, ContainerWriter
+from iwcodec.packets import AudioPacket, SourcePacket
 from media_fixtures import grey_ramp, write_clip
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
-def iwcodec(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+
+def iwcodec(
+    *arguments: object, before: Callable[[], None] | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`before` runs in the process to be."""
     return subprocess.run(
         [sys.executable, "-m", "iwcodec", *map(str, arguments)],
         capture_output=True,
@@ -18,11 +33,12 @@ def iwcodec(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "COLUMNS": "200", **env},
         timeout=300,
         check=False,
+        preexec_fn=before,
     )
 
 
-def refused(*arguments: object, saying: str) -> None:
-    done = iwcodec(*arguments)
+def refused(*arguments: object, saying: str, before: Callable[[], None] | None = None, **env: str) -> None:
+    done = iwcodec(*arguments, before=before, **env)
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -80,6 +96,10 @@ def test_a_bitrate_that_cannot_be_had_is_said(sources: str, face_clip: Path, tmp
         (["encode", "FACE", "x.iwc", "--size", "300"], "300"),
         (["encode", "GREY", "x.iwc"], "No face"),
         (["encode", "TEXT", "x.iwc"], "not a video"),
+        (["encode", "EMPTY", "x.iwc"], "is empty"),
+        (["encode", "SOUND", "x.iwc"], "only sound"),
+        (["encode", "FACE", "text.mp4/x.iwc"], "text.mp4"),
+        (["decode", "EMPTY", "x.mp4"], "not an .iwc file"),
         (["decode", "FACE", "x.mp4"], ""),
         (["decode", "nowhere.iwc", "x.mp4"], "does not exist"),
         (["decode", "IWC", "x.gif"], ".mp4"),
@@ -94,9 +114,80 @@ def test_refusals(
     grey = write_clip(tmp_path / "grey.mp4", grey_ramp(6, 96, 64))
     text = tmp_path / "text.mp4"
     text.write_text("hello " * 100)
-    names = {"FACE": face_clip, "GREY": grey, "TEXT": text, "IWC": iwc_file}
+    (tmp_path / "empty.mp4").touch()
+    sound = tmp_path / "sound.wav"
+    with wave.open(str(sound), "wb") as out:
+        out.setparams((1, 2, 8000, 0, "NONE", ""))
+        out.writeframes(bytes(8000))
+    names = {"FACE": face_clip, "GREY": grey, "TEXT": text, "IWC": iwc_file, "SOUND": sound}
+    names["EMPTY"] = tmp_path / "empty.mp4"
     refused(*(names.get(a, a) for a in arguments), saying=saying)
-    assert {p.name for p in tmp_path.iterdir()} == {"grey.mp4", "text.mp4"}
+    assert {p.name for p in tmp_path.iterdir()} == {"grey.mp4", "text.mp4", "empty.mp4", "sound.wav"}
+
+
+def test_what_is_there_of_a_cut_file_is_decoded_and_said(iwc_file: Path, tmp_path: Path):
+    (tmp_path / "cut.iwc").write_bytes(iwc_file.read_bytes()[:-20])
+    done = iwcodec("decode", tmp_path / "cut.iwc", tmp_path / "cut.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "truncated" in done.stderr
+    assert (tmp_path / "cut.mp4").stat().st_size > 1000
+
+
+def test_a_flipped_bit_names_its_record_and_the_rest_is_decoded(iwc_file: Path, tmp_path: Path):
+    with ContainerReader(iwc_file) as reader:
+        sound = [packet for packet in reader.records() if isinstance(packet, AudioPacket)]
+    data = bytearray(iwc_file.read_bytes())
+    data[data.find(sound[0].packets[0]) + 3] ^= 4
+    (tmp_path / "bit.iwc").write_bytes(data)
+    done = iwcodec("decode", tmp_path / "bit.iwc", tmp_path / "bit.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "audio record 1" in done.stderr
+    assert f"{CLIP_FRAMES} frames" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["info"], ["decode"]])
+def test_another_version_says_which_is_needed(command: list[str], iwc_file: Path, tmp_path: Path):
+    data = bytearray(iwc_file.read_bytes())
+    data[4] = 9
+    (tmp_path / "new.iwc").write_bytes(data)
+    target = [tmp_path / "new.mp4"] if command == ["decode"] else []
+    refused(*command, tmp_path / "new.iwc", *target, saying="version 9")
+    assert [p.name for p in tmp_path.iterdir()] == ["new.iwc"]
+
+
+def test_another_model_says_which_is_needed(iwc_file: Path, tmp_path: Path):
+    with ContainerReader(iwc_file) as reader:
+        header, packets = reader.header, list(reader.records())
+    with ContainerWriter(tmp_path / "other.iwc", replace(header, model_id="grand-256")) as writer:
+        for packet in packets:
+            if isinstance(packet, SourcePacket):
+                writer.write_source(packet)
+    refused("decode", tmp_path / "other.iwc", tmp_path / "x.mp4", saying="needs the model grand-256")
+    assert [p.name for p in tmp_path.iterdir()] == ["other.iwc"]
+
+
+def full_disk(bytes_left: int) -> None:
+    """What is written fails once a file is as long as this."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
+
+
+@pytest.mark.skipif(resource is None, reason="there is no such limit here")
+def test_a_full_disk_leaves_nothing_half_written(face_clip: Path, iwc_file: Path, tmp_path: Path):
+    """Where the motion is kept between passes, and where the output goes."""
+    temporary, out = tmp_path / "temporary", tmp_path / "out"
+    temporary.mkdir()
+    out.mkdir()
+    full = partial(full_disk, 1000)
+    refused("encode", face_clip, out / "x.iwc", saying="cannot be kept", before=full, TMPDIR=str(temporary))
+    refused("decode", iwc_file, out / "x.mp4", saying="could not be written", before=full)
+    assert not [*temporary.iterdir(), *out.iterdir()]
+
+
+def test_an_output_that_exists_is_kept(face_clip: Path, tmp_path: Path):
+    target = tmp_path / "there.iwc"
+    target.write_text("precious")
+    refused("encode", face_clip, target, saying="-f")
+    assert target.read_text() == "precious"
 
 
 def test_help_teaches():
