@@ -7,9 +7,14 @@
 Streams, for calls: `iwcodec.Encoder` (pictures in, packets out) and `iwcodec.Decoder` (packets in, pictures out).
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# From 1.29 on ONNX Runtime reports sessions and models to its makers unless this is set before it is imported. Nothing
+# of a call goes anywhere but to those who are in it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from .decoder import Decoder, Frame

@@ -183,6 +183,14 @@ def test_a_full_disk_leaves_nothing_half_written(face_clip: Path, iwc_file: Path
     assert not [*temporary.iterdir(), *out.iterdir()]
 
 
+def test_onnx_runtime_reports_nothing_to_its_makers(iwc_file: Path, tmp_path: Path):
+    """Where it does, it leaves a file of its session in the folder for temporary files."""
+    (tmp_path / "temporary").mkdir()
+    environment = {"TMPDIR": str(tmp_path / "temporary"), "HOME": str(tmp_path)}
+    assert iwcodec("decode", iwc_file, tmp_path / "a.mp4", **environment).returncode == 0
+    assert {p.name for p in tmp_path.rglob("*")} == {"temporary", "a.mp4"}
+
+
 def test_an_output_that_exists_is_kept(face_clip: Path, tmp_path: Path):
     target = tmp_path / "there.iwc"
     target.write_text("precious")
