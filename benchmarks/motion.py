@@ -114,7 +114,7 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
         video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort), partial(tell, "fitting the motion")
     )
     for found in fit:
-        raw.append(Motion(len(raw), as_keypoints(found[0].target), found[1]))
+        raw.append(Motion(len(raw), as_keypoints(found.frame.target), found.leader, found.still))
         fits += from_sources([found], decoder)
     length = max(1, round(CHUNK_S * video.info.fps))
     starts = range(0, len(fits), length)
@@ -123,7 +123,9 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
     shown = {packet.frame for packet in coded.packets}
 
     def rebuilt(sent: Motion) -> Picture:
-        return runtime.reconstruct(sent.keypoints, decoder.nearest(sent.keypoints, sent.leader))
+        found = decoder.rebuilt(sent)
+        assert found is not None
+        return found
 
     quality = [
         [psnr(rebuilt(sent), picture) for sent in frame]

@@ -15,6 +15,7 @@ from .packets import MotionPacket
 from .plans import ATTEMPTS, CLOSE, RECORD_BYTES, Coded, Plan, before
 from .refinement import KeypointFit
 from .spool import Spool
+from .stills import Stills
 from .transform_rdo import Chooser, Fit
 from .transform_tables import load_transform_tables
 
@@ -34,9 +35,10 @@ def fitted_motion(
     fit: KeypointFit,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Iterator[Fit]:
-    """The unknowns (alignment.py) of every frame, fitted to its motion from the sources that will rebuild it. Errors of
-    them cost nothing in frames that are shown as they came. `detected` are the keypoints (n, K, 3) before."""
-    leader, sent, coming = 0, 0, iter(pictures)
+    """The unknowns (alignment.py) of every frame, fitted to its motion from the sources that will rebuild it; or the
+    source that is nearer to it as it lies. Errors of them cost nothing there, nor in frames that are shown as they
+    came. `detected` are the keypoints (n, K, 3) before."""
+    leader, stills, sent, coming = 0, Stills(decoder), 0, iter(pictures)
     shown = {packet.frame for packet in coded.packets}
     # A file that has grown shorter since the first pass ends with the motion that was found then.
     for number, keypoints in enumerate(detected):
@@ -46,26 +48,35 @@ def fitted_motion(
             decoder.add_source(packet)
         sent = due
         if picture is None or number in shown:
-            yield Quadratic(unknowns(keypoints), np.zeros((keypoints.size, keypoints.size))), leader
+            yield Fit(_free(keypoints), leader, stills.still)
         else:
             decoder.prepare()
-            found = fit.frame(picture, keypoints, decoder.library.candidates(keypoints), decoder.rebuild)
-            leader = decoder.library.slot(found.source) or 0
-            assert found.gram is not None
-            decoder.nearest(found.keypoints, leader)
-            yield Quadratic(unknowns(found.keypoints), found.gram()), leader
+            candidates = decoder.library.candidates(keypoints)
+            found = fit.frame(picture, keypoints, candidates, decoder.rebuild)
+            lying = stills.nearer(picture, found, candidates)
+            leader = decoder.library.slot(lying or found.source) or 0
+            decoder.nearest(found.keypoints if lying is None else lying.keypoints, leader)
+            if lying is None:
+                assert found.gram is not None
+                yield Fit(Quadratic(unknowns(found.keypoints), found.gram()), leader)
+            else:
+                yield Fit(_free(keypoints), leader, True)
         tell((number + 1) / len(detected))
+
+
+def _free(keypoints: NDArray[np.float32]) -> Quadratic:
+    return Quadratic(unknowns(keypoints), np.zeros((keypoints.size, keypoints.size)))
 
 
 def from_sources(found: Iterable[Fit], decoder: Decoder) -> Iterator[Fit]:
     """Fits, as the decoder's library is when they are found, in the coordinates of the sources that lead."""
-    for frame, leader in found:
+    for frame, leader, still in found:
         if not frame.gram.any():
-            yield Quadratic(np.zeros_like(frame.target), frame.gram), leader
+            yield Fit(Quadratic(np.zeros_like(frame.target), frame.gram), leader, still)
             continue
         space = decoder.space(leader)
         assert space is not None
-        yield Quadratic(space.coordinates(frame.target), space.metric(frame.gram)), leader
+        yield Fit(Quadratic(space.coordinates(frame.target), space.metric(frame.gram)), leader)
 
 
 def together(plan: Plan, most: int) -> int:

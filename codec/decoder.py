@@ -34,6 +34,8 @@ class Motion:
     keypoints: NDArray[np.float32]
     leader: int | None = None
     """Slot of the source that leads; None: the nearest in pose."""
+    still: bool = False
+    """Nothing moves: the source that leads is shown as it lies."""
 
 
 class MotionDecoder:
@@ -107,7 +109,7 @@ class Decoder:
     def picture(self, motion: Motion) -> Picture | None:
         """A frame: the source that it is, or rebuilt; None while there is no source."""
         shown = self._shown.pop(motion.number, None)
-        return self.reconstruct(motion.keypoints, motion.leader) if shown is None else shown
+        return self.rebuilt(motion) if shown is None else shown
 
     def add_source(self, packet: SourcePacket) -> None:
         """Decode a source. Raises FormatError.
@@ -137,7 +139,7 @@ class Decoder:
         for run, rows in zip(packet.led, levels, strict=True):
             numbers = range(first, first + run.frames)
             found += [
-                Motion(number, keypoints, run.slot)
+                Motion(number, keypoints, run.slot, not rows.any())
                 for number, keypoints in zip(numbers, self._moved(run.slot, numbers, rows, packet.scale), strict=False)
             ]
             first += run.frames
@@ -166,6 +168,14 @@ class Decoder:
         source."""
         nearest = self.nearest(keypoints, leader)
         return self._runtime.reconstruct(keypoints, nearest) if nearest else None
+
+    def rebuilt(self, motion: Motion) -> Picture | None:
+        """A frame that is no source; None while there is no source."""
+        source = self.library.at(motion.leader) if motion.still and motion.leader is not None else None
+        if source is None:
+            return self.reconstruct(motion.keypoints, motion.leader)
+        self.nearest(motion.keypoints, motion.leader)  # what is shown is in use
+        return source.picture
 
     def rebuild(self, keypoints: NDArray[np.float32], leader: Source) -> Picture:
         """A picture from keypoints, a source of the library that leads, and the nearest ones."""

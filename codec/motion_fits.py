@@ -52,7 +52,7 @@ class ClipFits:
         """In the coordinates of the sources, a message's frames together."""
         spaces = [MotionSpace(own, columns(gram, directions)) for own, gram in zip(self.own, self.H, strict=True)]
         fits = [
-            (Quadratic(spaces[lead].coordinates(target), spaces[lead].metric(gram)), int(lead))
+            Fit(Quadratic(spaces[lead].coordinates(target), spaces[lead].metric(gram)), int(lead))
             for target, gram, lead in zip(self.target, self.gram, self.lead, strict=True)
         ]
         length = max(1, round(CHUNK_S * self.fps))
@@ -113,7 +113,7 @@ def fitted_beginning(clip: Path, runtime: Runtime, options: EncodeOptions) -> tu
 def fits_of(clip: Path, runtime: Runtime, options: EncodeOptions) -> dict[str, NDArray[np.float64] | float]:
     """What a file holds of the beginning of a clip. Raises CodecError."""
     found, decoder, fps = fitted_beginning(clip, runtime, options)
-    moving = [(frame, lead) for frame, lead in found if frame.gram.any()]
+    moving = [(frame, lead) for frame, lead, _ in found if frame.gram.any()]
     rest = [at_rest(source) for source in decoder.library.sources()]
     return {
         "target": np.array([frame.target for frame, _ in moving]),

@@ -7,6 +7,7 @@ rounded. Motion is slow, and much of it is of the whole head: few of these level
 the levels beside it that are known already. Integers alone decide what is read, so every machine reads the same.
 
 A payload holds, of each run, how many frequencies it uses (of 0 to all, each as likely as another), and their levels.
+Where a run uses none, the source that leads is shown as it lies.
 """
 
 from collections.abc import Sequence

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, motion_size, packed_motion, together
-from .decoder import Decoder
+from .decoder import Decoder, Motion
 from .library import ACTIVE, CAPACITY
+from .media import Picture
 from .models.runtime import Runtime
 from .packets import MotionPacket, SourcePacket
 from .plans import (
@@ -156,9 +157,15 @@ class Stretch:
             sent = due
             for frame in decoder.motion(message):
                 if frame.number in judges:
-                    near = decoder.nearest(frame.keypoints, frame.leader)
-                    pictures = [self.runtime.reconstruct(frame.keypoints, near[:count]) for count in tried]
-                    yield [psnr(picture, self.pictures[frame.number]) for picture in pictures]
+                    yield [
+                        psnr(picture, self.pictures[frame.number]) for picture in self._rebuilt(decoder, frame, tried)
+                    ]
+
+    def _rebuilt(self, decoder: Decoder, frame: Motion, tried: Sequence[int]) -> list[Picture]:
+        near = decoder.nearest(frame.keypoints, frame.leader)
+        if frame.still:
+            return [near[0].picture] * len(tried)
+        return [self.runtime.reconstruct(frame.keypoints, near[:count]) for count in tried]
 
     def here(self, coded: Coded) -> Coded:
         """The same sources, their frames counted as here."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import MediaError
 from .motion_rdo import Quadratic
@@ -29,9 +30,9 @@ class Spool:
         with spooling():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         self._unknowns = 0
-        for frame, leader in fits:
+        for frame, leader, still in fits:
             self._unknowns = len(frame.target)
-            row = np.concatenate([[leader], frame.target, frame.gram.reshape(-1)])
+            row = np.concatenate([[leader, still], frame.target, frame.gram.reshape(-1)])
             with spooling():
                 self._file.write(row.astype(np.float32).tobytes())
         with spooling():
@@ -47,7 +48,12 @@ class Spool:
         """All of them in order, so many at a time."""
         self._file.seek(0)
         count = self._unknowns
-        width = 4 * (1 + count * (count + 1))
+        width = 4 * (2 + count * (count + 1))
         while block := self._file.read(frames * width):
             rows = np.frombuffer(block, np.float32).reshape(-1, width // 4).astype(np.float64)
-            yield [(Quadratic(row[1 : count + 1], row[count + 1 :].reshape(count, count)), int(row[0])) for row in rows]
+            yield [_fit(row, count) for row in rows]
+
+
+def _fit(row: NDArray[np.float64], count: int) -> Fit:
+    frame = Quadratic(row[2 : count + 2], row[count + 2 :].reshape(count, count))
+    return Fit(frame, int(row[0]), bool(row[1]))

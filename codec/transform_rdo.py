@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +35,17 @@ SILENT = 0.3
 FREE = 1e-3
 """Share of the dearest frame's metric: frames with less, as those that are shown as they came, cost no bits."""
 RAW_BITS = 16
-Fit = tuple[Quadratic, int]
-"""What is wanted of a frame with what errors of it cost, which is nothing where it is shown as it came; and the slot of
-the source that leads."""
+
+
+class Fit(NamedTuple):
+    """What is wanted of a frame."""
+
+    frame: Quadratic
+    """With what errors of it cost, which is nothing where it is shown as it came."""
+    leader: int
+    """The slot of the source that leads."""
+    still: bool = False
+    """Whether that source is shown as it lies: these frames are runs by themselves, in which nothing moves."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,8 @@ class Chooser:
 
     def message(self, frames: Sequence[Fit]) -> Message:
         """Frames in the coordinates of the sources that lead (motion_space.py)."""
-        runs = [
-            (slot, [frame for frame, _ in group]) for slot, group in itertools.groupby(frames, key=lambda fit: fit[1])
-        ]
+        groups = itertools.groupby(frames, key=lambda fit: (fit.leader, fit.still))
+        runs = [(slot, [fit.frame for fit in group]) for (slot, _), group in groups]
         levels = tuple(self._run(group) for _, group in runs)
         led = tuple(Run(slot, len(group)) for slot, group in runs)
         return Message(levels, led, self._coder.encode(levels))

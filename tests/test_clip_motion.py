@@ -25,7 +25,7 @@ MESSAGE = 30
 
 
 def fits(rows: np.ndarray) -> list[Fit]:
-    return [(Quadratic(row, np.eye(60)), 0) for row in rows]
+    return [Fit(Quadratic(row, np.eye(60)), 0) for row in rows]
 
 
 def wild() -> list[Fit]:
@@ -60,8 +60,8 @@ def test_frames_that_are_sources_need_no_motion(upfront: bool):
     decoder = Decoder(StubRuntime())
     found = list(from_sources(fitted_motion(PICTURES, SURVEY.keypoints, coded, decoder, live_fit()), decoder))
     assert len(found) == COUNT
-    assert {n for n, (frame, _) in enumerate(found) if not frame.gram.any()} == set(plan.frames)
-    assert {leader for _, leader in found} <= {packet.slot for packet in coded.packets}
+    assert {n for n, (frame, *_) in enumerate(found) if not frame.gram.any()} == set(plan.frames)
+    assert {fit.leader for fit in found} <= {packet.slot for packet in coded.packets}
 
 
 def test_what_is_packed_is_what_was_fitted():
@@ -76,7 +76,7 @@ def test_what_is_packed_is_what_was_fitted():
         receiver.add_source(packet)
     decoded = [motion for packet in packets for motion in receiver.motion(packet)]
     assert [motion.number for motion in decoded] == list(range(COUNT))
-    for motion, (frame, leader) in zip(decoded, raw, strict=True):
+    for motion, (frame, leader, _) in zip(decoded, raw, strict=True):
         assert motion.leader == leader
         if frame.gram.any():
             assert frame.of(motion.keypoints.T.reshape(-1)) < 1.0

@@ -112,6 +112,18 @@ def test_transformed_motion_moves_the_sources_that_lead():
         np.testing.assert_array_equal([motion.keypoints for motion in found[first : first + run.frames]], wanted)
 
 
+def test_a_source_under_which_nothing_moves_is_shown_as_it_lies():
+    decoder, quiet = with_sources(2), np.zeros((4, 60), np.int32)
+    payload = TransformCoder(load_transform_tables()).encode([quiet, np.ones((3, 60), np.int32)])
+    packet = MotionPacket(10, 7, None, payload, (Run(1, 4), Run(0, 3)), scale=SCALE)
+    decoder.prepare()
+    source = decoder.library.at(1)
+    assert source is not None
+    shown = [(motion.still, decoder.picture(motion)) for motion in decoder.motion(packet)]
+    assert [still for still, _ in shown] == [True] * 4 + [False] * 3
+    assert all((made is source.picture) == still for still, made in shown)
+
+
 def test_frames_whose_source_is_missing_are_left_out():
     packet, _ = transformed((Run(1, 4), Run(0, 3)))
     found = with_sources(1).motion(packet)
