@@ -98,7 +98,7 @@ def test_errors_that_do_not_show_cost_no_bits():
 def test_frames_that_are_shown_as_they_came_cost_nothing():
     assert len(Chooser(CODER, 80).message([Fit(NOTHING, 0)] * 50).payload) <= 2
     frames = swaying(30, shaken=0.0)
-    between = [fit if n % 3 else (NOTHING, 3) for n, fit in enumerate(frames)]
+    between = [fit if n % 3 else Fit(NOTHING, 3) for n, fit in enumerate(frames)]
     sizes = [len(Chooser(CODER, 80).message(each).payload) for each in (frames, between)]
     assert sizes[1] <= sizes[0] * 1.1
 
