@@ -1,4 +1,8 @@
-"""Streaming encoder: pictures in, packets out. Files and calls share it."""
+"""Streaming encoder: pictures in, packets out, each as soon as it can be: what calls send.
+
+Files are made with the whole clip in view (files.py). They share sources, fits and packets with this, and the decoder
+takes both.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
