@@ -310,24 +310,30 @@ class Samples(IterableDataset[dict[str, Tensor]]):
     Yields float pictures `driving` (B, D, 3, H, W), `sources` (B, S, 3, H, W) in 0..1, `shift` (B, D, S, GRID, GRID, 2)
     and `error` (B, D, S, GRID, GRID): grey levels, UNSURE where the flow is not to be trusted; `driving_landmarks`
     (B, D, P, 3) and `source_landmarks` (B, S, P, 3), NaN where unknown.
+
+    Batch n follows from the seed and n alone, however many processes load: a run that goes on with batch `first` sees
+    what it would have seen.
     """
 
-    def __init__(self, clips: list[PreparedClip], plan: SamplePlan, seed: int) -> None:
+    def __init__(self, clips: list[PreparedClip], plan: SamplePlan, seed: int, first: int = 0) -> None:
         by_identity: dict[str, list[PreparedClip]] = {}
         for clip in clips:
             by_identity.setdefault(clip.clip.identity, []).append(clip)
         self.identities = list(by_identity.values())
         self.plan = plan
         self.seed = seed
+        self.first = first
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         cv2.setNumThreads(1)
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         # An identity with many clips counts for more, but only by the square root of their number.
         odds = np.sqrt([len(clips) for clips in self.identities])
         odds /= odds.sum()
-        while True:
+        # DataLoader takes one batch of each process in turn.
+        own, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in itertools.count(self.first + own, every):
+            rng = np.random.default_rng([self.seed, number])
             sources = int(rng.integers(1, self.plan.max_sources + 1))
             samples: list[dict[str, Any]] = []
             while len(samples) < self.plan.groups:

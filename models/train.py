@@ -3,7 +3,8 @@
 A config is a TOML file: `model` (a name in config.CONFIGS), optional `[override]` of its settings, and `[[stage]]`s run
 in order, each with a resolution, a number of steps and loss weights; `start` names shipped weights to begin with. The
 run folder holds the last checkpoint (every few minutes and on Ctrl-C), a log, and a grid of pictures at every
-validation; running the same command again resumes.
+validation; running the same command again resumes. What a step draws, samples and noise, follows from the seed and the
+step's number alone: a resumed run takes the very steps that an uninterrupted one takes.
 """
 
 import copy
@@ -14,6 +15,7 @@ import signal
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +52,7 @@ MOST_ERROR = 40.0
 """Grey levels that count for a cell where the flow leads nowhere."""
 STRENGTH_NOISE = 4.0
 """Strengths are quantised so many times as coarsely as places."""
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -323,6 +326,11 @@ class Run:
         if (folder / "checkpoint.pt").exists():
             self.load(folder / "checkpoint.pt")
 
+    @property
+    def sample_seed(self) -> int:
+        """Of a stage and a process."""
+        return self.config.seed + 1000 * self.stage + 31 * self.rank
+
     def load(self, file: Path) -> None:
         state = torch.load(file, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
@@ -332,7 +340,6 @@ class Run:
             self.discriminator.load_state_dict(state["discriminator"])
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.stage, self.step = state["stage"], state["step"]
-        torch.set_rng_state(state["rng"].cpu())
 
     def begin_with(self, weights: dict[str, Tensor], name: str) -> None:
         """What is new in the network since those weights were made, or of another shape, starts from nothing."""
@@ -351,7 +358,6 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "stage": self.stage,
             "step": self.step,
-            "rng": torch.get_rng_state(),
             "model": self.config.model.to_dict(),
         }
         if self.discriminator is not None and self.critic_optimizer is not None:
@@ -378,6 +384,8 @@ class Run:
     def train_step(self, objective: nn.Module, batch: dict[str, Tensor], stage: Stage) -> dict[str, float]:
         """One optimiser step -> unweighted losses."""
         weights = stage.weights
+        # By the step, on every device and in every process alike: no state of a generator is to be kept.
+        torch.manual_seed(self.sample_seed * 10**7 + self.step)
         rate = learning_rate(stage, self.step)
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = rate * group["scale"], stage.betas
@@ -452,7 +460,7 @@ def learning_rate(stage: Stage, step: int) -> float:
 
 def train(config: TrainConfig, folder: Path, cache: Path, out: Path, device: str = "cpu", workers: int = 1) -> None:
     """Run the stages that are not done yet. Raises ValueError where there is nothing to train on."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a run started in the background ignores Ctrl-C otherwise
+    for number in STOPS:  # a run started in the background ignores Ctrl-C otherwise
         signal.signal(number, signal.default_int_handler)
     distributed = "RANK" in os.environ
     if distributed:
@@ -472,6 +480,20 @@ def train(config: TrainConfig, folder: Path, cache: Path, out: Path, device: str
     finally:
         if distributed:
             dist.destroy_process_group()
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Ctrl-C waits for the end of what is inside: half a step is neither to be saved nor to be gone on from."""
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def prepare_all(clips: list[data.Clip], cache: Path, size: int, run: Run) -> list[PreparedClip]:
@@ -499,8 +521,7 @@ def load_validation(folder: Path, size: int) -> dict[str, Any]:
 
 
 def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dict[str, Any], workers: int) -> None:
-    # The stream of samples differs at every resume: a run is repeated to its losses, not to its random numbers.
-    samples = Samples(clips, stage.plan, seed=run.config.seed + 1000 * run.stage + 7919 * run.step + 31 * run.rank)
+    samples = Samples(clips, stage.plan, run.sample_seed, run.step)
     loader = DataLoader(
         samples,
         batch_size=None,
@@ -519,8 +540,9 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
     means: dict[str, float] = {}
     while run.step < stage.steps:
         batch = {key: value.to(run.device, non_blocking=True) for key, value in next(stream).items()}
-        found = run.train_step(objective, batch, stage)
-        run.step += 1
+        with unbroken():
+            found = run.train_step(objective, batch, stage)
+            run.step += 1
         keep = min(0.98, 1 - 1 / (run.step - first))
         means = {k: keep * means.get(k, v) + (1 - keep) * v for k, v in found.items()}
         if run.step % 50 == 0:

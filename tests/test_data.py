@@ -1,6 +1,8 @@
 """Finding clips, preparing them, and drawing samples whose correspondences fit their pictures."""
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,3 +188,22 @@ def test_near_frames_are_near_a_source(tmp_path: Path):
         drawn = [samples.draw(clip, 1, np.random.default_rng(seed)) for seed in range(8)]
         shifts.append(np.mean([np.abs(d["driving"] - d["sources"]).mean() for d in drawn if d]))
     assert shifts[1] < 0.7 * shifts[0]
+
+
+def test_a_batch_follows_from_its_number_whoever_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 16), "c"), tmp_path / "cache", 64)
+    assert clip is not None
+    plan = SamplePlan(32, 1, 1, max_sources=2)
+
+    def batches(first: int, count: int) -> list[dict[str, torch.Tensor]]:
+        return list(itertools.islice(Samples([clip], plan, 5, first), count))
+
+    def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+        return all(a[key].shape == b[key].shape and torch.equal(a[key], b[key]) for key in ("driving", "sources"))
+
+    alone = batches(0, 6)
+    assert not equal(alone[0], alone[1])
+    assert all(map(equal, batches(2, 4), alone[2:]))
+    for number in (0, 1):
+        monkeypatch.setattr(data, "get_worker_info", lambda number=number: SimpleNamespace(id=number, num_workers=2))
+        assert all(map(equal, batches(0, 3), alone[number::2]))

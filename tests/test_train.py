@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -164,8 +165,23 @@ def test_adversarial_stage_trains_both_networks(tmp_path: Path):
     assert any(not torch.equal(a, b) for a, b in zip(before, run.discriminator.parameters(), strict=True))
 
 
-def test_resumed_run_gives_the_same_loss(tmp_path: Path):
-    plan = stage(50)
+ADVERSARIAL = LossWeights(adversarial=0.1, feature_matching=1.0)
+
+
+def same(a: object, b: object) -> bool:
+    """Equal to the last bit, all the way down."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("weights", [LossWeights(), ADVERSARIAL], ids=["plain", "adversarial"])
+def test_resumed_run_gives_the_same_loss(tmp_path: Path, weights: LossWeights):
+    plan = stage(50, weights=weights, fitted=0.5, noise=0.01)
     config = TrainConfig(TINY, (plan,))
     straight = Run(config, tmp_path / "run", "cpu")
     for straight.step in range(3):
@@ -174,15 +190,42 @@ def test_resumed_run_gives_the_same_loss(tmp_path: Path):
     straight.save()
     resumed = Run(config, tmp_path / "run", "cpu")
     assert (resumed.stage, resumed.step) == (0, 3)
-    losses = [run.train_step(run.objective, one_batch(), plan) for run in restored_rng(straight, resumed)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for step in range(3, 6):
+        straight.step = resumed.step = step
+        losses = [run.train_step(run.objective, one_batch(), plan) for run in (straight, resumed)]
+        assert losses[0] == losses[1]
+    for name in ("network", "average", "optimizer", "discriminator", "critic_optimizer"):
+        kept = [getattr(run, name) and getattr(run, name).state_dict() for run in (straight, resumed)]
+        assert same(*kept), name
+    assert (resumed.discriminator is not None) == bool(weights.adversarial)
 
 
-def restored_rng(*runs: Run):
-    state = torch.get_rng_state()
-    for run in runs:
-        torch.set_rng_state(state)
-        yield run
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-C in the middle of the third step; samples, noise, both optimisers and both networks go on."""
+    config = TrainConfig(TINY, (stage(6, weights=ADVERSARIAL, fitted=0.5, noise=0.01),), cache_size=64)
+    taken: list[dict[str, float]] = []
+    interrupted_at: list[int] = []
+    step = Run.train_step
+
+    def recorded(run: Run, *given):
+        if run.step in interrupted_at:
+            signal.raise_signal(signal.SIGINT)
+        taken.append(step(run, *given))
+        return taken[-1]
+
+    monkeypatch.setattr(Run, "train_step", recorded)
+    train(config, clips, tmp_path / "cache", tmp_path / "straight", workers=0)
+    straight, taken = taken, []
+    interrupted_at.append(2)
+    train(config, clips, tmp_path / "cache", tmp_path / "stopped", workers=0)
+    checkpoint = tmp_path / "stopped" / "checkpoint.pt"
+    assert torch.load(checkpoint, weights_only=True)["step"] == len(taken) == 3
+    interrupted_at.clear()
+    train(config, clips, tmp_path / "cache", tmp_path / "stopped", workers=0)
+    assert taken == straight
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("straight", "stopped")]
+    assert states[0]["stage"] == 1
+    assert same(*states)
 
 
 def test_train_validates_checkpoints_and_resumes(clips: Path, tmp_path: Path):
