@@ -299,8 +299,8 @@ def export_command(
     except ImportError as error:
         raise CodecError(f"Exporting needs {error.name}: pip install 'iwcodec[train]'.") from error
     try:
-        differences = export.export(export.load_checkpoint(checkpoint, size), model, folder, base)
+        report = export.export(export.load_checkpoint(checkpoint, size), model, folder, base)
     except (ValueError, OSError, KeyError) as error:
         raise CodecError(f"{checkpoint} cannot be exported: {error}") from error
-    parts = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+    parts = ", ".join(f"{name} {value:.1e}" for name, value in report.differences.items())
     console.print(f"{model} written to {folder}; largest differences of torch and ONNX: {parts}")
