@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .alignment import align, grey
-from .data import Clip, read_frames, square
+from .data import Clip, count_frames, evenly_spaced, read_frames, square
 from .detector import fit
 from .fitting import Equations, equations, fit_keypoints, missed
 from .flow import FLOW_SIZE, correspond
@@ -42,10 +42,13 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def load_clip(clip: Clip, size: int, frames: int) -> NDArray[np.uint8]:
-    """Up to `frames` evenly spaced frames (n, size, size, 3)."""
-    pictures = [square(p, size) for p in read_frames(clip.path)]
-    keep = np.unique(np.linspace(0, len(pictures) - 1, min(frames, len(pictures))).round().astype(int))
-    return np.stack([pictures[i] for i in keep])
+    """Up to `frames` evenly spaced frames (n, size, size, 3); only these are kept in memory.
+
+    Raises ValueError or OSError for what is no video, or has no frame."""
+    keep = evenly_spaced(count_frames(clip.path), frames)
+    if not keep:
+        raise ValueError(f"{clip.path} has no frame")
+    return np.stack([square(picture, size) for picture in read_frames(clip.path, set(keep))])
 
 
 def source_indices(count: int, sources: int) -> list[int]:
