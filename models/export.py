@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .network import ImplicitWarp, Sources, coarse_fields
 from .runtime import MAX_ACTIVE, PARTS, Keypoints, OnnxRuntime, Picture, Source, read_weights_file
-from .runtime_torch import TorchRuntime, load_weights, to_uint8
+from .runtime_torch import TorchRuntime, load_state, load_weights, to_uint8
 
 OPSET = 17
 TOLERANCE = 1e-3
@@ -105,8 +105,9 @@ def to_float(pictures: Tensor) -> Tensor:
 
 
 def load_checkpoint(file: Path, size: int | None = None) -> ImplicitWarp:
-    """The averaged weights of a training run's checkpoint, for pictures of `size`."""
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    """The averaged weights of a training run's checkpoint, for pictures of `size`. Raises ValueError, OSError, and
+    KeyError where it is no checkpoint."""
+    state = load_state(file)
     config = ModelConfig.from_dict(state["model"])
     network = ImplicitWarp(replace(config, size=size or config.size))
     network.load_state_dict(state["average"])

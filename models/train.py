@@ -12,11 +12,13 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,12 +35,12 @@ from .config import CONFIGS, ModelConfig
 from .data import PreparedClip, SamplePlan, Samples, find_clips, prepare
 from .detector import fit
 from .discriminator import PatchDiscriminator, discriminator_loss, feature_matching_loss
-from .evaluate import evaluate, load_clip, picture_grid, summary
+from .evaluate import Score, evaluate, load_clip, means, picture_grid, summary
 from .losses import LossWeights
 from .network import ImplicitWarp, Sources
 from .perceptual import PerceptualLoss
 from .runtime import WEIGHTS
-from .runtime_torch import load_weights
+from .runtime_torch import load_state, load_weights
 
 EMA = 0.997
 CHECKPOINT_SECONDS = 240
@@ -53,6 +55,8 @@ MOST_ERROR = 40.0
 STRENGTH_NOISE = 4.0
 """Strengths are quantised so many times as coarsely as places."""
 STOPS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = timedelta(hours=2)
+"""What processes wait for each other: one may have more clips to prepare, and the first validates alone."""
 
 
 @dataclass(frozen=True)
@@ -322,6 +326,10 @@ class Run:
             torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999)) if self.discriminator else None
         )
         self.stage, self.step = 0, 0
+        self.losses: dict[str, float] = {}
+        """Running means of the stage, unweighted."""
+        self.scores: list[Score] = []
+        """Of the last validation."""
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
             self.load(folder / "checkpoint.pt")
@@ -332,7 +340,10 @@ class Run:
         return self.config.seed + 1000 * self.stage + 31 * self.rank
 
     def load(self, file: Path) -> None:
-        state = torch.load(file, map_location=self.device, weights_only=True)
+        """Raises ValueError where the checkpoint is damaged, or of another network."""
+        state = load_state(file, self.device)
+        if ModelConfig.from_dict(state["model"]) != self.config.model:
+            raise ValueError(f"{file} is of another network than this config's: use another run folder")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -370,7 +381,7 @@ class Run:
     def log(self, text: str) -> None:
         if self.rank:
             return
-        print(text, flush=True)
+        print(text, file=sys.stderr, flush=True)
         with (self.folder / "log.txt").open("a") as file:
             file.write(text + "\n")
 
@@ -458,28 +469,96 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.learning_rate * warm * (stage.final + (1 - stage.final) * cosine)
 
 
-def train(config: TrainConfig, folder: Path, cache: Path, out: Path, device: str = "cpu", workers: int = 1) -> None:
-    """Run the stages that are not done yet. Raises ValueError where there is nothing to train on."""
+@dataclass(frozen=True)
+class TrainReport:
+    """What a call of `train` did."""
+
+    checkpoint: str
+    finished: bool
+    """Otherwise it was stopped, and the same command goes on."""
+    stage: int
+    """Of those done, and of the one it was stopped in; from 1."""
+    steps: int
+    """Optimiser steps of this call."""
+    seconds: float
+    losses: dict[str, float]
+    """Running means of the last stage that was trained, unweighted; those of this process."""
+    validation: dict[str, dict[str, float | None]]
+    """Of the last validation, by number of sources: means over the clips, dB (see evaluate.Score)."""
+
+
+def train(
+    config: TrainConfig, folder: Path, cache: Path, out: Path, device: str = "cpu", workers: int = 1
+) -> TrainReport:
+    """Run the stages that are not done yet, as one of several processes where torchrun started them: then each has its
+    share of the clips, the first alone writes, and with `device` cuda each has the GPU of its number (LOCAL_RANK).
+
+    Raises ValueError where there is nothing to train on, or no such device."""
     for number in STOPS:  # a run started in the background ignores Ctrl-C otherwise
         signal.signal(number, signal.default_int_handler)
+    began, steps = time.monotonic(), 0
+    device = own_device(device)
     distributed = "RANK" in os.environ
     if distributed:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    run = Run(config, out, device)
-    clips = prepare_all(find_clips(folder, size=config.cache_size), cache, config.cache_size, run)
-    clips = clips[run.rank :: dist.get_world_size()] if distributed else clips
-    validation = load_validation(folder, config.model.size) if run.rank == 0 else {}
+        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        while run.stage < len(config.stages):
-            run_stage(run, config.stages[run.stage], clips, validation, workers)
-            run.stage, run.step = run.stage + 1, 0
+        run = Run(config, out, device)
+        clips = own_share(find_clips(folder, size=config.cache_size))
+        prepared = prepare_all(clips, cache, config.cache_size, run)
+        validation = load_validation(folder, config.model.size) if run.rank == 0 else {}
+        try:
+            while run.stage < len(config.stages):
+                steps -= run.step
+                try:
+                    run_stage(run, config.stages[run.stage], prepared, validation, workers)
+                finally:
+                    steps += run.step
+                run.stage, run.step = run.stage + 1, 0
+                run.save()
+        except KeyboardInterrupt:
             run.save()
-    except KeyboardInterrupt:
-        run.save()
-        run.log(f"stopped at stage {run.stage + 1}, step {run.step}; run the same command to go on")
+            run.log(f"stopped at stage {run.stage + 1}, step {run.step}; run the same command to go on")
     finally:
         if distributed:
             dist.destroy_process_group()
+    return TrainReport(
+        checkpoint=str(out / "checkpoint.pt"),
+        finished=run.stage == len(config.stages),
+        stage=min(run.stage + 1, len(config.stages)),
+        steps=steps,
+        seconds=round(time.monotonic() - began, 1),
+        losses=run.losses,
+        validation=means(run.scores),
+    )
+
+
+def own_device(device: str) -> str:
+    """The device of this process: of several on one machine, each has the GPU of its number. Raises ValueError."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {device!r}: cpu or cuda") from error
+    if kind != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise ValueError("PyTorch finds no CUDA device here: train with --device cpu")
+    if "LOCAL_RANK" not in os.environ:
+        return device
+    own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if own >= there:
+        raise ValueError(f"process {own + 1} of this machine has no GPU of its own, there are {there}")
+    torch.cuda.set_device(own)
+    return f"cuda:{own}"
+
+
+def own_share(clips: list[data.Clip]) -> list[data.Clip]:
+    """Of several processes each prepares, and trains on, its own clips. Raises ValueError where there are too few."""
+    if not dist.is_initialized():
+        return clips
+    count = dist.get_world_size()
+    if len(clips) < count:
+        raise ValueError(f"{len(clips)} clips cannot be shared out among {count} processes")
+    return clips[dist.get_rank() :: count]
 
 
 @contextmanager
@@ -537,18 +616,18 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
         objective = DistributedDataParallel(run.objective, find_unused_parameters=True)
     per_step = stage.plan.groups * stage.plan.driving
     started, first, saved = time.monotonic(), run.step, time.monotonic()
-    means: dict[str, float] = {}
+    run.losses = {}
     while run.step < stage.steps:
         batch = {key: value.to(run.device, non_blocking=True) for key, value in next(stream).items()}
         with unbroken():
             found = run.train_step(objective, batch, stage)
             run.step += 1
         keep = min(0.98, 1 - 1 / (run.step - first))
-        means = {k: keep * means.get(k, v) + (1 - keep) * v for k, v in found.items()}
+        run.losses = {k: keep * run.losses.get(k, v) + (1 - keep) * v for k, v in found.items()}
         if run.step % 50 == 0:
             rate = (run.step - first) / (time.monotonic() - started)
             left = (stage.steps - run.step) / rate
-            parts = " ".join(f"{k} {v:.4f}" for k, v in means.items())
+            parts = " ".join(f"{k} {v:.4f}" for k, v in run.losses.items())
             run.log(
                 f"{stage.name} {run.step}/{stage.steps} {parts} | {rate * per_step:.1f} samples/s, "
                 f"{left / 60:.0f} min left"
@@ -563,7 +642,7 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
 def validate(run: Run, stage: Stage, clips: dict[str, Any]) -> None:
     size = stage.plan.size // stage.shrink
     shrunk = {name: np.stack([data.square(p, stage.plan.size) for p in pictures]) for name, pictures in clips.items()}
-    scores = evaluate(run.average, shrunk, (1, 3), size)
+    scores = run.scores = evaluate(run.average, shrunk, (1, 3), size)
     run.log(f"val {stage.name} {run.step} at {size}: {summary(scores)}")
     record = {"stage": stage.name, "step": run.step, "size": size, "scores": [vars(s) for s in scores]}
     with (run.folder / "val.jsonl").open("a") as file:

@@ -1,5 +1,6 @@
 """Exported graphs give what torch gives."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from conftest import CLIP_FRAMES
+from iwcodec import cli
+from iwcodec.errors import CodecError
 from iwcodec.framing import Crop, crop_resize
 from iwcodec.media import read_video
 from iwcodec.models.config import TINY
@@ -18,6 +21,7 @@ from iwcodec.models.export import TOLERANCE, compare, export, export_graphs, loa
 from iwcodec.models.network import ImplicitWarp
 from iwcodec.models.runtime import MAX_ACTIVE, OnnxRuntime, read_info
 from iwcodec.models.runtime_torch import TorchRuntime, load_network
+from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +186,24 @@ def test_a_broken_network_replaces_nothing(folder: Path):
     with pytest.raises(ValueError, match="disagree"):
         export(network, "tiny-64", folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path):
+    torch.manual_seed(6)
+    weights = ImplicitWarp(TINY).state_dict()
+    torch.save({"model": TINY.to_dict(), "average": weights}, tmp_path / "c.pt")
+    command = ["export", str(tmp_path / "c.pt"), "tiny-64", "--folder", str(tmp_path / "weights")]
+    result = CliRunner().invoke(cli.app, [*command, "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["bytes"] == {file.name: file.stat().st_size for file in (tmp_path / "weights").iterdir()}
+    assert len(report["bytes"]) == 5
+    assert (report["model"], report["digest"]) == ("tiny-64", read_info("tiny-64", tmp_path / "weights").digest.hex())
+    assert report["largest_difference"] == max(report["differences"].values()) <= TOLERANCE
+    again = CliRunner().invoke(cli.app, command)
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "tiny-64 written" in again.stderr
+    (tmp_path / "c.pt").write_bytes(b"no checkpoint")
+    broken = CliRunner().invoke(cli.app, command)
+    assert isinstance(broken.exception, CodecError), broken.exception
+    assert "is damaged" in str(broken.exception)

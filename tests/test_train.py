@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +11,8 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+from iwcodec import cli
+from iwcodec.errors import CodecError
 from iwcodec.models import train as training
 from iwcodec.models.config import TINY, ModelConfig
 from iwcodec.models.data import SamplePlan
@@ -19,6 +20,7 @@ from iwcodec.models.losses import LossWeights
 from iwcodec.models.network import ImplicitWarp
 from iwcodec.models.train import Run, Stage, TrainConfig, learning_rate, load_config, same_square, train
 from training_clips import write_clip
+from typer.testing import CliRunner
 
 
 @pytest.fixture
@@ -217,7 +219,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(clips: Path, tmp_path: Path
     train(config, clips, tmp_path / "cache", tmp_path / "straight", workers=0)
     straight, taken = taken, []
     interrupted_at.append(2)
-    train(config, clips, tmp_path / "cache", tmp_path / "stopped", workers=0)
+    stopped = train(config, clips, tmp_path / "cache", tmp_path / "stopped", workers=0)
+    assert (stopped.finished, stopped.stage, stopped.steps) == (False, 1, 3)
     checkpoint = tmp_path / "stopped" / "checkpoint.pt"
     assert torch.load(checkpoint, weights_only=True)["step"] == len(taken) == 3
     interrupted_at.clear()
@@ -231,14 +234,29 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(clips: Path, tmp_path: Path
 def test_train_validates_checkpoints_and_resumes(clips: Path, tmp_path: Path):
     out = tmp_path / "run"
     short = TrainConfig(replace(TINY, size=64), (replace(stage(3), validate_every=3),), cache_size=64)
-    train(short, clips, tmp_path / "cache", out, workers=0)
+    report = train(short, clips, tmp_path / "cache", out, workers=0)
     assert (out / "checkpoint.pt").exists()
+    assert (report.checkpoint, report.finished, report.stage, report.steps) == (str(out / "checkpoint.pt"), True, 1, 3)
+    assert {"l1", "total"} <= set(report.losses)
+    assert set(report.validation) == {"1", "3"}
     record = json.loads((out / "val.jsonl").read_text().splitlines()[0])
     assert {s["sources"] for s in record["scores"]} == {1, 3}
     assert list(out.glob("grid-*.png"))
     log = (out / "log.txt").read_text()
-    train(short, clips, tmp_path / "cache", out, workers=0)  # nothing is left to do
+    again = train(short, clips, tmp_path / "cache", out, workers=0)  # nothing is left to do
     assert (out / "log.txt").read_text() == log
+    assert (again.finished, again.stage, again.steps, again.losses) == (True, 1, 0, {})
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path):
+    config = TrainConfig(TINY, (stage(1),))
+    Run(config, tmp_path, "cpu").save()
+    with pytest.raises(ValueError, match="another network"):
+        Run(replace(config, model=replace(TINY, dim=4)), tmp_path, "cpu")
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        Run(config, tmp_path, "cpu")
 
 
 def test_clips_without_a_manifest_are_validated_on(tmp_path: Path):
@@ -250,33 +268,104 @@ def test_clips_without_a_manifest_are_validated_on(tmp_path: Path):
     assert training.load_validation(tmp_path, 64) == {}
 
 
+RANK = """
+import os, sys
+from pathlib import Path
+import torch
+from iwcodec import cli
+from iwcodec.models import train as training
+runs, writes, save = [], [], torch.save
+class Kept(training.Run):
+    def __init__(self, *given):
+        super().__init__(*given)
+        runs.append(self)
+training.Run = Kept
+torch.save = lambda state, file: (writes.append(str(file)), save(state, file))
+out = Path(sys.argv.pop(1))
+try:
+    cli.main()
+except SystemExit as end:
+    assert not end.code, end.code
+run = runs[0]
+weights = {name: dict(getattr(run, name).named_parameters()) for name in ("network", "average", "discriminator")}
+save({"weights": weights, "losses": run.losses, "writes": writes}, out / f"rank{run.rank}.pt")
+"""
+
+
 def test_two_gloo_processes(clips: Path, tmp_path: Path):
-    config = tmp_path / "tiny.toml"
+    """The command under torchrun, adversarial losses and all."""
+    config, script = tmp_path / "tiny.toml", tmp_path / "rank.py"
     config.write_text(
-        'model = "tiny"\ncache_size = 64\n[[stage]]\nname = "s"\nsteps = 2\nvalidate_every = 100\n'
+        'model = "tiny"\ncache_size = 64\n[[stage]]\nname = "s"\nsteps = 3\nvalidate_every = 100\n'
         "plan = { size = 64, groups = 1, driving = 2, max_sources = 1 }\n"
+        "weights = { adversarial = 0.1, feature_matching = 1.0 }\n"
     )
-    script = (
-        "import sys; from pathlib import Path; from iwcodec.models.train import load_config, train\n"
-        "train(load_config(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), workers=0)"
+    script.write_text(RANK)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path]
+    command = ["train", config, "--data", clips, "--out", tmp_path / "run", "--workers", "0", "--json"]
+    done = subprocess.run(
+        [sys.executable, *map(str, [*torchrun, *command])],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", script, config, clips, tmp_path / "cache", tmp_path / "run"]
-    # The clips are prepared first, so that the two do not race for the cache in this test.
-    training.prepare_all(
-        training.find_clips(clips), tmp_path / "cache", 64, Run(load_config(config), tmp_path / "x", "cpu")
-    )
-    processes = [
-        subprocess.Popen(arguments, env={**os.environ, **shared, "RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    ends = [process.communicate(timeout=240)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], ends
+    assert done.returncode == 0, done.stderr
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["stage"] == 1
+    report = json.loads(done.stdout)  # of one process
+    assert (report["finished"], report["steps"], report["stage"]) == (True, 3, 1)
+    assert report["checkpoint"] == str(tmp_path / "run" / "checkpoint.pt")
+    assert report["seconds"] > 0
+    assert {"l1", "adversarial", "critic", "total"} <= set(report["losses"])
+    assert report["validation"]["3"].keys() == {"model", "fitted", "base", "copy", "misses"}
+    assert "val s 3 at 64" in done.stderr
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert same(ranks[0]["weights"], ranks[1]["weights"])
+    for name in ("network", "discriminator"):
+        assert all(torch.equal(value, state[name][key]) for key, value in ranks[1]["weights"][name].items())
+    fresh = Run(load_config(config), tmp_path / "fresh", "cpu").network
+    assert not same(dict(fresh.named_parameters()), ranks[0]["weights"]["network"])
+    assert ranks[0]["losses"] != ranks[1]["losses"]  # each has clips of its own
+    assert ranks[0]["writes"] == [str(tmp_path / "run" / "checkpoint.partial")]
+    assert ranks[1]["writes"] == []
+    assert len((tmp_path / "run" / "val.jsonl").read_text().splitlines()) == 1
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert (training.own_device("cuda"), training.own_device("cuda:1"), training.own_device("cpu")) == (
+        "cuda",
+        "cuda:1",
+        "cpu",
+    )
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert (training.own_device("cuda"), training.own_device("cpu"), chosen) == ("cuda:1", "cpu", [1])
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="there are 2"):
+        training.own_device("cuda")
+
+
+def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no CUDA device"):
+        training.own_device("cuda")
+    with pytest.raises(ValueError, match="no device 'gpu'"):
+        training.own_device("gpu")
+
+
+def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path: Path):
+    command = ["train", "lite", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    for more, said in ((["--device", "gpu"], "no device 'gpu'"), ([], "no clips found")):
+        result = CliRunner().invoke(cli.app, command + more)
+        assert isinstance(result.exception, CodecError), result.exception
+        assert said in str(result.exception)
+        assert result.stdout == ""
 
 
 def test_learning_rate_warms_up_and_decays():
