@@ -611,6 +611,8 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
     )
     stream: Iterator[dict[str, Tensor]] = iter(loader)
     run.choose_learners(stage)
+    if run.objective.perceptual is not None and stage.weights.perceptual:
+        run.log(f"{stage.name}: perceptual loss on the features of {run.objective.perceptual.source}")
     objective: nn.Module = run.objective
     if dist.is_initialized():
         objective = DistributedDataParallel(run.objective, find_unused_parameters=True)
