@@ -88,6 +88,11 @@ class Stage:
     """Batch norms use, and keep, what they have seen so far: a few large pictures are a poor sample of all."""
     validate_every: int = 500
 
+    @property
+    def wants_motion(self) -> bool:
+        """Whether keypoints must be fitted to the flow."""
+        return bool(self.fitted or self.weights.prior or self.weights.fit or self.weights.aligned)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -147,9 +152,11 @@ class Objective(nn.Module):
         order, shift, error = leading_first(batch)
         repeated = Sources(*(arranged(part.repeat_interleave(each, 0), order) for part in encoded))
         side = network.side(target)
-        known = Known(repeated.basis, repeated.keypoints, keypoints, shift, error, repeated.pictures[:, 0], target)
-        fitted, losses_of_motion = self.solved(known, stage)
-        found |= losses_of_motion
+        fitted = keypoints
+        if stage.wants_motion:
+            known = Known(repeated.basis, repeated.keypoints, keypoints, shift, error, repeated.pictures[:, 0], target)
+            fitted, losses_of_motion = self.solved(known, stage)
+            found |= losses_of_motion
         out = network.generate(
             self.as_sent(keypoints, fitted, stage),
             repeated,

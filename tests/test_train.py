@@ -1,6 +1,7 @@
 """Training: losses fall, a resumed run goes on where it stopped, two processes work together."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -383,8 +384,42 @@ def test_a_wrong_config_names_the_fault(tmp_path: Path):
         load_config(file)
 
 
-@pytest.mark.parametrize(("name", "size"), [("lite", 256), ("lite512", 512)])
+CONFIG_FILES = sorted((Path(training.__file__).parent / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize(("name", "size"), [("lite", 256), ("lite512", 512), ("paper", 512)])
 def test_shipped_config_is_valid(name: str, size: int):
     config = load_config(Path(training.__file__).parent / "configs" / f"{name}.toml")
     assert config.model.name == name
     assert [s.plan.size for s in config.stages][-1] == config.model.size == config.cache_size == size
+
+
+@pytest.mark.parametrize("file", CONFIG_FILES, ids=lambda file: file.stem)
+def test_every_stage_of_every_shipped_config_takes_a_step(file: Path, tmp_path: Path):
+    """At its full width, on small pictures."""
+    config = load_config(file)
+    if any(plan.weights.perceptual for plan in config.stages):
+        pytest.importorskip("efficientnet_lite_pytorch")
+    run = Run(config, tmp_path / "run", "cpu")
+    for plan in config.stages:
+        run.choose_learners(plan)
+        before = [value.detach().clone() for value in run.network.parameters()]
+        losses = run.train_step(
+            run.objective, one_batch(), replace(plan, perceptual_side=min(32, plan.perceptual_side))
+        )
+        assert all(math.isfinite(value) for value in losses.values()), (plan.name, losses)
+        assert any(not a.equal(b) for a, b in zip(before, run.network.parameters(), strict=True)), plan.name
+        wanted = {name for name in ("perceptual", "adversarial", "feature_matching") if getattr(plan.weights, name)}
+        assert wanted <= set(losses)
+
+
+def test_the_papers_recipe_has_what_the_paper_has_and_no_teacher():
+    config = load_config(next(file for file in CONFIG_FILES if file.stem == "paper"))
+    for plan in config.stages:
+        used = {name for name, weight in vars(plan.weights).items() if weight}
+        assert used == {"l1", "perceptual", "adversarial", "feature_matching", "equivariance"}
+        assert not plan.wants_motion
+        assert not plan.only
+        assert not plan.motion_only
+    sizes = [plan.plan.size for plan in config.stages]
+    assert sizes == sorted(set(sizes))
