@@ -333,6 +333,8 @@ class Run:
             torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999)) if self.discriminator else None
         )
         self.stage, self.step = 0, 0
+        self.asked: list[int] = []
+        """Signals to stop that came in the middle of a step."""
         self.losses: dict[str, float] = {}
         """Running means of the stage, unweighted."""
         self.scores: list[Score] = []
@@ -569,17 +571,25 @@ def own_share(clips: list[data.Clip]) -> list[data.Clip]:
 
 
 @contextmanager
-def unbroken() -> Iterator[None]:
-    """Ctrl-C waits for the end of what is inside: half a step is neither to be saved nor to be gone on from."""
-    asked: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in STOPS}
+def unbroken(run: Run) -> Iterator[None]:
+    """Ctrl-C waits for the end of what is inside: half a step is neither to be saved nor to be gone on from. Of several
+    processes all stop as soon as one was asked to, after the same step: none is left waiting for another."""
+    before = {number: signal.signal(number, lambda number, _: run.asked.append(number)) for number in STOPS}
     try:
         yield
+        stop = torch.tensor(float(bool(run.asked)), device=run.device)
+        if dist.is_initialized():
+            dist.all_reduce(stop, dist.ReduceOp.MAX)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked:
+    if stop:
         raise KeyboardInterrupt
+
+
+def ignore_interrupts(_: int) -> None:
+    """A terminal's Ctrl-C reaches the processes that load, too: the step that is waited for needs them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prepare_all(clips: list[data.Clip], cache: Path, size: int, run: Run) -> list[PreparedClip]:
@@ -615,6 +625,7 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
         prefetch_factor=3 if workers else None,
         # A process forked once OpenMP has run, as it has after the first stage, may hang for ever.
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=ignore_interrupts if workers else None,
     )
     stream: Iterator[dict[str, Tensor]] = iter(loader)
     run.choose_learners(stage)
@@ -627,8 +638,8 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
     started, first, saved = time.monotonic(), run.step, time.monotonic()
     run.losses = {}
     while run.step < stage.steps:
-        batch = {key: value.to(run.device, non_blocking=True) for key, value in next(stream).items()}
-        with unbroken():
+        with unbroken(run):
+            batch = {key: value.to(run.device, non_blocking=True) for key, value in next(stream).items()}
             found = run.train_step(objective, batch, stage)
             run.step += 1
         keep = min(0.98, 1 - 1 / (run.step - first))

@@ -270,7 +270,7 @@ def test_clips_without_a_manifest_are_validated_on(tmp_path: Path):
 
 
 RANK = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 import torch
 from iwcodec import cli
@@ -280,6 +280,10 @@ class Kept(training.Run):
     def __init__(self, *given):
         super().__init__(*given)
         runs.append(self)
+    def train_step(self, *given):
+        if (self.rank, self.step) == STOPPED:
+            signal.raise_signal(signal.SIGINT)
+        return super().train_step(*given)
 training.Run = Kept
 torch.save = lambda state, file: (writes.append(str(file)), save(state, file))
 out = Path(sys.argv.pop(1))
@@ -293,17 +297,18 @@ save({"weights": weights, "losses": run.losses, "writes": writes}, out / f"rank{
 """
 
 
-def test_two_gloo_processes(clips: Path, tmp_path: Path):
-    """The command under torchrun, adversarial losses and all."""
-    config, script = tmp_path / "tiny.toml", tmp_path / "rank.py"
+def under_torchrun(clips: Path, folder: Path, stopped: tuple[int, int] | None) -> tuple[Path, str, str]:
+    """Two processes of the command, adversarial losses and all; one of them, by rank and step, gets a Ctrl-C.
+    -> config, stdout, stderr."""
+    config, script = folder / "tiny.toml", folder / "rank.py"
     config.write_text(
         'model = "tiny"\ncache_size = 64\n[[stage]]\nname = "s"\nsteps = 3\nvalidate_every = 100\n'
         "plan = { size = 64, groups = 1, driving = 2, max_sources = 1 }\n"
         "weights = { adversarial = 0.1, feature_matching = 1.0 }\n"
     )
-    script.write_text(RANK)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path]
-    command = ["train", config, "--data", clips, "--out", tmp_path / "run", "--workers", "0", "--json"]
+    script.write_text(f"STOPPED = {stopped}\n{RANK}")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, folder]
+    command = ["train", config, "--data", clips, "--out", folder / "run", "--workers", "0", "--json"]
     done = subprocess.run(
         [sys.executable, *map(str, [*torchrun, *command])],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -313,15 +318,31 @@ def test_two_gloo_processes(clips: Path, tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return config, done.stdout, done.stderr
+
+
+def test_a_stop_of_one_process_stops_all_after_the_same_step(clips: Path, tmp_path: Path):
+    _, stdout, _ = under_torchrun(clips, tmp_path, (1, 1))
+    report = json.loads(stdout)
+    assert (report["finished"], report["steps"]) == (False, 2)
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert (state["stage"], state["step"]) == (0, 2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert same(ranks[0]["weights"], ranks[1]["weights"])
+    assert [len(rank["writes"]) for rank in ranks] == [1, 0]
+
+
+def test_two_gloo_processes(clips: Path, tmp_path: Path):
+    config, stdout, stderr = under_torchrun(clips, tmp_path, None)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["stage"] == 1
-    report = json.loads(done.stdout)  # of one process
+    report = json.loads(stdout)  # of one process
     assert (report["finished"], report["steps"], report["stage"]) == (True, 3, 1)
     assert report["checkpoint"] == str(tmp_path / "run" / "checkpoint.pt")
     assert report["seconds"] > 0
     assert {"l1", "adversarial", "critic", "total"} <= set(report["losses"])
     assert report["validation"]["3"].keys() == {"model", "fitted", "base", "copy", "misses"}
-    assert "val s 3 at 64" in done.stderr
+    assert "val s 3 at 64" in stderr
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     assert same(ranks[0]["weights"], ranks[1]["weights"])
     for name in ("network", "discriminator"):
