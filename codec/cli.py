@@ -256,13 +256,16 @@ def doctor_command(as_json: JSON = False) -> None:
 
 @app.command("train")
 def train_command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, or a shipped one: lite, lite512.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A TOML file, or a shipped one: lite, lite512, paper.")
+    ],
     data: Annotated[Path, typer.Option(help="Folder of clips; TalkingHead-1KH, VoxCeleb2 and TED-talk layouts work.")],
     out: Annotated[Path, typer.Option(help="Run folder: checkpoint, log, pictures. The same folder again resumes.")],
     cache: Annotated[Path | None, typer.Option(help="Decoded clips and flows; by default OUT/cache.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda. With torchrun, one process a device.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
     workers: Annotated[int, typer.Option(help="Processes that load data.", min=0)] = 1,
+    as_json: JSON = False,
 ) -> None:
     """Train the network on a folder of clips. Ctrl-C saves; the same command goes on where it stopped."""
     try:
@@ -275,9 +278,19 @@ def train_command(
     shipped = Path(train.__file__).parent / "configs" / f"{config}.toml"
     try:
         settings = train.load_config(shipped if shipped.exists() and not config.exists() else config)
-        train.train(settings, data, cache or out / "cache", out, device, workers)
+        report = train.train(settings, data, cache or out / "cache", out, device, workers)
     except (ValueError, OSError, ImportError) as error:
         raise CodecError(str(error)) from error
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
+        show_trained(report, as_json)
+
+
+def show_trained(report: Any, as_json: bool) -> None:
+    if as_json:
+        show_json(report)
+        return
+    done = "trained" if report.finished else f"stopped in stage {report.stage}; the same command goes on"
+    console.print(f"{report.checkpoint}: {done}, {report.steps} steps in {report.seconds:.0f} s")
 
 
 @app.command("export")
@@ -289,6 +302,7 @@ def export_command(
     base: Annotated[
         str | None, typer.Option(help="Model in the same folder that this one only adds up blocks to.")
     ] = None,
+    as_json: JSON = False,
 ) -> None:
     """Write safetensors and ONNX graphs of a trained network, and check that torch and ONNX agree.
 
@@ -299,8 +313,11 @@ def export_command(
     except ImportError as error:
         raise CodecError(f"Exporting needs {error.name}: pip install 'iwcodec[train]'.") from error
     try:
-        differences = export.export(export.load_checkpoint(checkpoint, size), model, folder, base)
+        report = export.export(export.load_checkpoint(checkpoint, size), model, folder, base)
     except (ValueError, OSError, KeyError) as error:
-        raise CodecError(f"{checkpoint} cannot be exported: {error}") from error
-    parts = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+        raise CodecError(f"{checkpoint.name} cannot be exported: {error}") from error
+    if as_json:
+        show_json(report)
+        return
+    parts = ", ".join(f"{name} {value:.1e}" for name, value in report.differences.items())
     console.print(f"{model} written to {folder}; largest differences of torch and ONNX: {parts}")

@@ -17,9 +17,11 @@ may become sources) as JPEG would harm them; flows are computed when a pair is f
 
 import csv
 import itertools
+import os
 import re
+import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,17 +166,48 @@ def identity_of(path: Path) -> str:
     return next((part for part in (parts[0], parts[-1]) if part and not part.isdecimal()), parts[0])
 
 
-def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """RGB frames of a video file or of a folder of pictures."""
+def count_frames(path: Path) -> int:
+    """Of a video file, which is decoded for it (what files say of themselves is not to be relied on), or of a folder of
+    pictures."""
     if path.is_dir():
-        for picture in sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES):
-            yield cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
+        return len(pictures_in(path))
+    import av
+
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def read_frames(path: Path, wanted: Container[int] | None = None) -> Iterator[NDArray[np.uint8]]:
+    """RGB frames of a video file or of a folder of pictures; of these numbers alone, where there are some.
+
+    Raises ValueError or OSError for what is no video or picture."""
+    if path.is_dir():
+        for number, picture in enumerate(pictures_in(path)):
+            if wanted is None or number in wanted:
+                yield read_picture(picture)
         return
     import av
 
     with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        for number, frame in enumerate(container.decode(video=0)):
+            if wanted is None or number in wanted:
+                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise ValueError(f"{path} is not a picture that can be read")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Numbers of up to `most` of `count` frames, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
 
 
 def square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -230,22 +263,22 @@ class PreparedClip:
 
 
 def prepare(clip: Clip, cache: Path, size: int) -> PreparedClip | None:
-    """Decode into the cache unless it is there; None when the clip has too few frames to pair."""
+    """Decode into the cache unless it is there; None when the clip has too few frames to pair. Other processes may be
+    doing the same."""
     cache.mkdir(parents=True, exist_ok=True)
     stem = f"{zlib.crc32(clip.name.encode()):08x}-{size}"
     file, index = cache / f"{stem}.npy", cache / f"{stem}.idx.npy"
     if not (file.exists() and index.exists()):
-        frames = [square(picture, size) for picture in read_frames(clip.path)]
-        keep = np.unique(np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int))
-        partial = cache / f"{stem}.partial.npy"
-        np.save(partial, np.stack([frames[i] for i in keep]))
-        partial.replace(file)
-        np.save(index, keep)
+        keep = evenly_spaced(count_frames(clip.path), FRAMES)
+        if len(keep) < SHORTEST:
+            return None
+        publish(file, lambda partial: save_frames(partial, clip.path, keep, size))
+        publish(index, lambda partial: np.save(partial, np.array(keep)))
     frames_map = np.load(file, mmap_mode="r")
     count = len(frames_map)
     if count < SHORTEST:
         return None
-    anchors = np.unique(np.linspace(0, count - 1, min(ANCHORS, count)).round().astype(int)).tolist()
+    anchors = evenly_spaced(count, ANCHORS)
     shape = (count, len(anchors), GRID, GRID, 5)
     flows = cached_array(cache / f"{stem}.flow.npy", shape)
     known = cached_array(cache / f"{stem}.known.npy", shape[:2])
@@ -258,10 +291,34 @@ def prepare(clip: Clip, cache: Path, size: int) -> PreparedClip | None:
     return PreparedClip(clip, frames_map, small, anchors, flows, known, landmarks, groups)
 
 
+def publish(path: Path, write: Callable[[Path], None]) -> None:
+    """Have a file written that other processes may be writing too: under a name of its own, then put in place whole.
+    The first one stays, because it may be mapped already, and written to."""
+    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial.npy")
+    try:
+        write(partial)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_frames(file: Path, clip: Path, keep: list[int], size: int) -> None:
+    """Frame by frame: whole clips of many seconds do not fit into memory."""
+    frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(len(keep), size, size, 3))
+    for row, picture in zip(frames, read_frames(clip, set(keep)), strict=True):
+        row[:] = square(picture, size)
+    frames.flush()
+
+
 def cached_shrunk(path: Path, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The frames at FLOW_SIZE: flows and small training pictures need no more, and area resizing takes long."""
     if not path.exists():
-        np.save(path, np.stack([square(picture, FLOW_SIZE) for picture in frames]))
+        publish(path, lambda partial: np.save(partial, np.stack([square(picture, FLOW_SIZE) for picture in frames])))
     return np.load(path, mmap_mode="r")
 
 
@@ -272,14 +329,18 @@ def cached_landmarks(path: Path, frames: NDArray[np.uint8]) -> NDArray[np.float3
     found = find_landmarks(frames)
     if found is None:
         return np.full((len(frames), len(LANDMARKS), 3), np.nan, np.float32)
-    np.save(path, found)
+    publish(path, lambda partial: np.save(partial, found))
     return found
 
 
 def cached_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """A writable memory-mapped uint8 array, created as zeros (sparse on disk)."""
+
+    def zeros(partial: Path) -> None:
+        np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape).flush()
+
     if not path.exists():
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+        publish(path, zeros)
     return np.load(path, mmap_mode="r+")
 
 
@@ -310,24 +371,30 @@ class Samples(IterableDataset[dict[str, Tensor]]):
     Yields float pictures `driving` (B, D, 3, H, W), `sources` (B, S, 3, H, W) in 0..1, `shift` (B, D, S, GRID, GRID, 2)
     and `error` (B, D, S, GRID, GRID): grey levels, UNSURE where the flow is not to be trusted; `driving_landmarks`
     (B, D, P, 3) and `source_landmarks` (B, S, P, 3), NaN where unknown.
+
+    Batch n follows from the seed and n alone, however many processes load: a run that goes on with batch `first` sees
+    what it would have seen.
     """
 
-    def __init__(self, clips: list[PreparedClip], plan: SamplePlan, seed: int) -> None:
+    def __init__(self, clips: list[PreparedClip], plan: SamplePlan, seed: int, first: int = 0) -> None:
         by_identity: dict[str, list[PreparedClip]] = {}
         for clip in clips:
             by_identity.setdefault(clip.clip.identity, []).append(clip)
         self.identities = list(by_identity.values())
         self.plan = plan
         self.seed = seed
+        self.first = first
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         cv2.setNumThreads(1)
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         # An identity with many clips counts for more, but only by the square root of their number.
         odds = np.sqrt([len(clips) for clips in self.identities])
         odds /= odds.sum()
-        while True:
+        # DataLoader takes one batch of each process in turn.
+        own, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in itertools.count(self.first + own, every):
+            rng = np.random.default_rng([self.seed, number])
             sources = int(rng.integers(1, self.plan.max_sources + 1))
             samples: list[dict[str, Any]] = []
             while len(samples) < self.plan.groups:

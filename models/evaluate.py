@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .alignment import align, grey
-from .data import Clip, read_frames, square
+from .data import Clip, count_frames, evenly_spaced, read_frames, square
 from .detector import fit
 from .fitting import Equations, equations, fit_keypoints, missed
 from .flow import FLOW_SIZE, correspond
@@ -42,10 +42,13 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def load_clip(clip: Clip, size: int, frames: int) -> NDArray[np.uint8]:
-    """Up to `frames` evenly spaced frames (n, size, size, 3)."""
-    pictures = [square(p, size) for p in read_frames(clip.path)]
-    keep = np.unique(np.linspace(0, len(pictures) - 1, min(frames, len(pictures))).round().astype(int))
-    return np.stack([pictures[i] for i in keep])
+    """Up to `frames` evenly spaced frames (n, size, size, 3); only these are kept in memory.
+
+    Raises ValueError or OSError for what is no video, or has no frame."""
+    keep = evenly_spaced(count_frames(clip.path), frames)
+    if not keep:
+        raise ValueError(f"{clip.path} has no frame")
+    return np.stack([square(picture, size) for picture in read_frames(clip.path, set(keep))])
 
 
 def source_indices(count: int, sources: int) -> list[int]:
@@ -58,7 +61,7 @@ def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 def to_pictures(tensor: Tensor) -> NDArray[np.uint8]:
-    return (tensor.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return (tensor.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 class Rebuilt(NamedTuple):
@@ -78,8 +81,8 @@ def reconstruct(
     fitted: bool = False,
 ) -> Rebuilt:
     """Every picture rebuilt at `size` from its keypoints, as detected or fitted, and the `active` sources nearest in
-    keypoints."""
-    tensors = to_tensor(pictures)
+    keypoints; on the network's device."""
+    tensors = to_tensor(pictures).to(network.extra_keys.device)
     keypoints = torch.cat([network.detect(chunk) for chunk in tensors.split(16)])
     library = network.encode_sources(fit(tensors[sources], size)[None], keypoints[sources][None])
     small = [square(picture, FLOW_SIZE) for picture in pictures]
@@ -107,7 +110,7 @@ def correspondences(basis: Tensor, driving: NDArray[np.uint8], sources: list[NDA
     found = [correspond(driving, source) for source in sources]
     shift = torch.from_numpy(np.stack([f.shift for f in found]).astype(np.float32))
     error = torch.from_numpy(np.stack([f.error for f in found]).astype(np.float32))
-    return equations(basis, shift[None], error[None])
+    return equations(basis, shift[None].to(basis.device), error[None].to(basis.device))
 
 
 def evaluate(
@@ -136,6 +139,18 @@ def evaluate(
                 )
             )
     return scores
+
+
+def means(scores: list[Score]) -> dict[str, dict[str, float | None]]:
+    """By number of sources, over the clips; None where nothing was measured."""
+    found: dict[str, dict[str, float | None]] = {}
+    for count in sorted({s.sources for s in scores}):
+        of = [s for s in scores if s.sources == count]
+        mean = {
+            key: float(np.mean([getattr(s, key) for s in of])) for key in ("model", "fitted", "base", "copy", "misses")
+        }
+        found[str(count)] = {key: round(value, 3) if math.isfinite(value) else None for key, value in mean.items()}
+    return found
 
 
 def summary(scores: list[Score]) -> str:

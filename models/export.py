@@ -16,28 +16,36 @@ blocks to a base has that graph alone, and its weights file only theirs.
 """
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnx.numpy_helper
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import ModelConfig
 from .network import ImplicitWarp, Sources, coarse_fields
-from .runtime import PARTS, OnnxRuntime, read_weights_file
-from .runtime_torch import TorchRuntime, load_weights, to_uint8
+from .runtime import MAX_ACTIVE, PARTS, Keypoints, OnnxRuntime, Picture, Source, read_weights_file
+from .runtime_torch import TorchRuntime, load_state, load_weights, to_uint8
 
 OPSET = 17
 TOLERANCE = 1e-3
 SMALL = {"detector": 50_000}
 SMALLEST = 8_000
 """Weights of fewer values stay as they are: together they are few, and the detector's last layers are touchy."""
+OF_SOURCES = ("keypoints", "rows", "membership", "basis")
+TIES = 0.005
+"""Share of the values behind top-k that may differ: blocks all but equally good may be chosen otherwise."""
 
 
 class DetectorGraph(nn.Module):
@@ -84,9 +92,12 @@ class PaintGraph(nn.Module):
         self.network = network
 
     def forward(self, base: Tensor, features: Tensor) -> Tensor:
+        return to_uint8(self.corrected(base, features))
+
+    def corrected(self, base: Tensor, features: Tensor) -> Tensor:
         decoder = self.network.decoder
         correct = decoder.correct if self.network.config.up_blocks else decoder.correct_folded
-        return to_uint8(correct(features, base))
+        return correct(features, base)
 
 
 def to_float(pictures: Tensor) -> Tensor:
@@ -94,8 +105,9 @@ def to_float(pictures: Tensor) -> Tensor:
 
 
 def load_checkpoint(file: Path, size: int | None = None) -> ImplicitWarp:
-    """The averaged weights of a training run's checkpoint, for pictures of `size`."""
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    """The averaged weights of a training run's checkpoint, for pictures of `size`. Raises ValueError, OSError, and
+    KeyError where it is no checkpoint."""
+    state = load_state(file)
     config = ModelConfig.from_dict(state["model"])
     network = ImplicitWarp(replace(config, size=size or config.size))
     network.load_state_dict(state["average"])
@@ -135,22 +147,53 @@ def without_base(
     return own
 
 
-def export(network: ImplicitWarp, model: str, folder: Path, base: str | None = None) -> dict[str, float]:
-    """Write `model`.safetensors and its graphs into `folder`; returns the largest torch-ONNX differences.
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export` wrote."""
+
+    model: str
+    digest: str
+    """As bitstreams name it: 16 hexadecimal digits (runtime.ModelInfo)."""
+    folder: str
+    bytes: dict[str, int]
+    """Of each file, by its name."""
+    differences: dict[str, float]
+    """Of torch and ONNX Runtime, see `compare`."""
+    largest_difference: float
+
+
+def export(network: ImplicitWarp, model: str, folder: Path, base: str | None = None) -> ExportReport:
+    """Write `model`.safetensors and its graphs into `folder`, once they are found to agree.
 
     With `base`, a model in the same folder that this one adds up blocks to, only what it does not share with that.
-    Raises ValueError when torch and ONNX Runtime disagree by more than TOLERANCE, or the base has other weights.
+    Raises ValueError when torch and ONNX Runtime disagree by more than TOLERANCE, or the base has other weights;
+    nothing is written then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(network, folder / f"{model}.safetensors", base)
-    for old in folder.glob(f"{model}.*.onnx"):
-        old.unlink()
-    reference = TorchRuntime(model, "cpu", folder)
-    export_graphs(reference._network, model, folder, PARTS if base is None else ("paint",))
-    differences = compare(reference, OnnxRuntime(model, 1, folder))
-    if max(differences.values()) > TOLERANCE:
-        raise ValueError(f"torch and ONNX disagree: {differences}")
-    return differences
+    with tempfile.TemporaryDirectory(prefix=f".{model}-", dir=folder) as temporary:
+        beside = Path(temporary)
+        shared = set() if base is None else copied(base, folder, beside)
+        save_weights(network, beside / f"{model}.safetensors", base)
+        reference = TorchRuntime(model, "cpu", beside)
+        export_graphs(reference._network, model, beside, PARTS if base is None else ("paint",))
+        differences = compare(reference, OnnxRuntime(model, 1, beside))
+        if not all(value <= TOLERANCE for value in differences.values()):  # nor is anything not a number
+            raise ValueError(f"torch and ONNX disagree: {differences}")
+        for old in folder.glob(f"{model}.*.onnx"):
+            old.unlink()
+        written = [file for file in sorted(beside.iterdir()) if file.name not in shared]
+        sizes = {file.name: file.replace(folder / file.name).stat().st_size for file in written}
+    digest = reference.info.digest.hex()
+    return ExportReport(model, digest, str(folder), sizes, differences, max(differences.values()))
+
+
+def copied(model: str, folder: Path, into: Path) -> set[str]:
+    """Names of the model's files, now in another folder too. Raises FileNotFoundError where there is no such model."""
+    read_weights_file(model, folder)
+    files = list(folder.glob(f"{model}.*"))
+    for file in files:
+        shutil.copy(file, into)
+    return {file.name for file in files}
 
 
 def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequence[str] = PARTS) -> None:
@@ -174,8 +217,8 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
         {},
     )
     of_sources = {1: "sources"}
-    names = ["driving", "keypoints", "rows", "membership", "basis"]
-    free = dict.fromkeys([*names[1:], "fields"], of_sources)
+    names = ["driving", *OF_SOURCES]
+    free = dict.fromkeys([*OF_SOURCES, "fields"], of_sources)
     write("look", LookGraph(network), (keypoints, *several), names, ["fields", "features"], free)
     side = config.size if config.up_blocks else config.size // 2
     base = torch.zeros(1, 3 if config.up_blocks else 12, side, side)
@@ -227,25 +270,74 @@ def graph_writer(model: str, folder: Path, parts: Sequence[str]) -> Callable[...
     return write
 
 
-def compare(reference: TorchRuntime, exported: OnnxRuntime) -> dict[str, float]:
-    """Largest differences on smooth pictures: keypoints, source features (relative), pictures (of full scale).
+def compare(
+    reference: TorchRuntime, exported: OnnxRuntime, pictures: Sequence[Picture] | None = None
+) -> dict[str, float]:
+    """Largest differences of every output of every graph, each given the same inputs in both, and of rebuilt pictures.
 
-    Pictures are compared before they matter to the eye: one grey level is 0.004 of full scale, so the mean is taken.
+    `pictures` are up to MAX_ACTIVE sources (size, size, 3), smooth noise where there are none; they are looked at one,
+    two and so on together, from the keypoints of the first and from their mean. Differences are in [-1, 1] units of
+    places, of full scale of pictures, and of the largest value of features. `paint` counts from where rounding to grey
+    levels no longer explains it. `picture` goes through everything, where OpenCV samples to a 32nd of a pixel and one
+    grey level is 0.004 of full scale: so the mean is taken.
     """
-    rng = np.random.default_rng(5)
-    size = reference.info.size
-    noise = rng.random((3, 9, 9, 3)).astype(np.float32)
-    import cv2
+    pictures = smooth_noise(reference.info.size) if pictures is None else pictures
+    sources, exports = ([runtime.prepare(p) for p in pictures] for runtime in (reference, exported))
+    found = [of_source(reference, exported, source) for source in sources]
+    for driving in (sources[0].keypoints, np.mean([s.keypoints for s in sources], axis=0).astype(np.float32)):
+        for count in range(1, len(pictures) + 1):
+            found.append(of_frame(reference, exported, driving, sources[:count]))
+            rebuilt = reference.reconstruct(driving, sources[:count]).astype(int)
+            again = exported.reconstruct(driving, exports[:count])
+            found.append({"picture": float(np.abs(rebuilt - again).mean() / 255)})
+    names = dict.fromkeys(name for each in found for name in each)
+    return {name: float(np.max([each[name] for each in found if name in each])) for name in names}
 
-    pictures = [
-        (cv2.resize(n, (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1) * 255).astype(np.uint8) for n in noise
-    ]
-    a, b = ([runtime.prepare(p) for p in pictures] for runtime in (reference, exported))
-    keypoints = max(float(np.abs(x.keypoints - y.keypoints).max()) for x, y in zip(a, b, strict=True))
-    rows = max(float(np.abs(x.features.rows[0, 0].numpy() - y.features).max()) for x, y in zip(a, b, strict=True))
-    driving = np.mean([s.keypoints for s in a], axis=0).astype(np.float32)
-    differences = [
-        np.abs(reference.reconstruct(driving, a[:n]).astype(int) - exported.reconstruct(driving, b[:n])).mean() / 255
-        for n in (1, 2, 3)
-    ]
-    return {"keypoints": keypoints, "rows": rows, "picture": float(max(differences))}
+
+def smooth_noise(size: int) -> list[Picture]:
+    coarse = np.random.default_rng(5).random((MAX_ACTIVE, 9, 9, 3)).astype(np.float32)
+    large = (cv2.resize(n, (size, size), interpolation=cv2.INTER_CUBIC) for n in coarse)
+    return [(n.clip(0, 1) * 255).astype(np.uint8) for n in large]
+
+
+def of_source(reference: TorchRuntime, exported: OnnxRuntime, source: Source) -> dict[str, float]:
+    """Differences of what is made of a source by itself."""
+    run = exported._sessions
+    small, seen = (exported._seen_by(part, source.picture) for part in ("detector", "source"))
+    (keypoints,) = run["detector"].run(["keypoints"], {"picture": small})
+    given = {"picture": seen, "keypoints": source.keypoints[None]}
+    rows, membership, basis = run["source"].run(["rows", "membership", "basis"], given)
+    return {
+        "keypoints": apart(source.keypoints, keypoints[0]),
+        "rows": apart(source.features.rows[0, 0].numpy(), rows[0]),
+        "membership": apart(source.membership, membership[0]),
+        "basis": apart(source.basis, basis[0]),
+    }
+
+
+@torch.inference_mode()
+def of_frame(
+    reference: TorchRuntime, exported: OnnxRuntime, driving: Keypoints, sources: Sequence[Source]
+) -> dict[str, float]:
+    """Differences of what is made of driving keypoints and sources (torch's in both)."""
+    network, run = reference._network, exported._sessions
+    joined = Sources(*(torch.cat(parts, dim=1) for parts in zip(*(s.features for s in sources), strict=True)))
+    given = {"driving": torch.from_numpy(driving)[None], **{name: getattr(joined, name) for name in OF_SOURCES}}
+    fields, features = (out.numpy() for out in LookGraph(network)(*given.values()))
+    again, features_again = run["look"].run(["fields", "features"], {k: v.numpy() for k, v in given.items()})
+    base = torch.from_numpy(sources[0].picture).permute(2, 0, 1)[None].float() / 255
+    base = base if network.config.up_blocks else F.pixel_unshuffle(base, 2)
+    exact = PaintGraph(network).corrected(base, torch.from_numpy(features)).clamp(0, 1).numpy()
+    (painted,) = run["paint"].run(None, {"base": base.numpy(), "features": features})
+    half = network.config.seen / 2
+    return {
+        "shifts": apart(fields[..., :2] / half, again[..., :2] / half, TIES),
+        "weights": apart(fields[..., 2], again[..., 2], TIES),
+        "features": apart(features, features_again, TIES),
+        "paint": float(np.maximum(np.abs(exact * 255 - painted).max() - 0.5, 0)) / 255,
+    }
+
+
+def apart(a: NDArray[np.float32], b: NDArray[np.float32], but: float = 0.0) -> float:
+    """Largest difference, `but` for a share of the values, as a share of the largest value where that is above 1."""
+    return float(np.quantile(np.abs(a - b), 1 - but) / max(1.0, float(np.abs(a).max())))

@@ -1,7 +1,9 @@
 """The network on PyTorch: for CUDA, and for checking ONNX Runtime against."""
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +40,17 @@ def load_network(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> Implicit
     network = ImplicitWarp(config)
     network.load_state_dict(weights)
     return network.eval()
+
+
+def load_state(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `torch.save` made of a dict. Raises OSError, and ValueError where that is not what the file holds."""
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{file} is damaged, or was not written by PyTorch") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{file} holds no weights")
+    return state
 
 
 class TorchRuntime:

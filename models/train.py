@@ -3,7 +3,8 @@
 A config is a TOML file: `model` (a name in config.CONFIGS), optional `[override]` of its settings, and `[[stage]]`s run
 in order, each with a resolution, a number of steps and loss weights; `start` names shipped weights to begin with. The
 run folder holds the last checkpoint (every few minutes and on Ctrl-C), a log, and a grid of pictures at every
-validation; running the same command again resumes.
+validation; running the same command again resumes. What a step draws, samples and noise, follows from the seed and the
+step's number alone: a resumed run takes the very steps that an uninterrupted one takes.
 """
 
 import copy
@@ -11,10 +12,13 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +35,12 @@ from .config import CONFIGS, ModelConfig
 from .data import PreparedClip, SamplePlan, Samples, find_clips, prepare
 from .detector import fit
 from .discriminator import PatchDiscriminator, discriminator_loss, feature_matching_loss
-from .evaluate import evaluate, load_clip, picture_grid, summary
+from .evaluate import Score, evaluate, load_clip, means, picture_grid, summary
 from .losses import LossWeights
 from .network import ImplicitWarp, Sources
 from .perceptual import PerceptualLoss
 from .runtime import WEIGHTS
-from .runtime_torch import load_weights
+from .runtime_torch import load_state, load_weights
 
 EMA = 0.997
 CHECKPOINT_SECONDS = 240
@@ -50,6 +54,9 @@ MOST_ERROR = 40.0
 """Grey levels that count for a cell where the flow leads nowhere."""
 STRENGTH_NOISE = 4.0
 """Strengths are quantised so many times as coarsely as places."""
+STOPS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = timedelta(hours=2)
+"""What processes wait for each other: one may have more clips to prepare, and the first validates alone."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,11 @@ class Stage:
     keep_norms: bool = False
     """Batch norms use, and keep, what they have seen so far: a few large pictures are a poor sample of all."""
     validate_every: int = 500
+
+    @property
+    def wants_motion(self) -> bool:
+        """Whether keypoints must be fitted to the flow."""
+        return bool(self.fitted or self.weights.prior or self.weights.fit or self.weights.aligned)
 
 
 @dataclass(frozen=True)
@@ -140,9 +152,11 @@ class Objective(nn.Module):
         order, shift, error = leading_first(batch)
         repeated = Sources(*(arranged(part.repeat_interleave(each, 0), order) for part in encoded))
         side = network.side(target)
-        known = Known(repeated.basis, repeated.keypoints, keypoints, shift, error, repeated.pictures[:, 0], target)
-        fitted, losses_of_motion = self.solved(known, stage)
-        found |= losses_of_motion
+        fitted = keypoints
+        if stage.wants_motion:
+            known = Known(repeated.basis, repeated.keypoints, keypoints, shift, error, repeated.pictures[:, 0], target)
+            fitted, losses_of_motion = self.solved(known, stage)
+            found |= losses_of_motion
         out = network.generate(
             self.as_sent(keypoints, fitted, stage),
             repeated,
@@ -319,12 +333,26 @@ class Run:
             torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999)) if self.discriminator else None
         )
         self.stage, self.step = 0, 0
+        self.asked: list[int] = []
+        """Signals to stop that came in the middle of a step."""
+        self.losses: dict[str, float] = {}
+        """Running means of the stage, unweighted."""
+        self.scores: list[Score] = []
+        """Of the last validation."""
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
             self.load(folder / "checkpoint.pt")
 
+    @property
+    def sample_seed(self) -> int:
+        """Of a stage and a process."""
+        return self.config.seed + 1000 * self.stage + 31 * self.rank
+
     def load(self, file: Path) -> None:
-        state = torch.load(file, map_location=self.device, weights_only=True)
+        """Raises ValueError where the checkpoint is damaged, or of another network."""
+        state = load_state(file, self.device)
+        if ModelConfig.from_dict(state["model"]) != self.config.model:
+            raise ValueError(f"{file} is of another network than this config's: use another run folder")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -332,7 +360,6 @@ class Run:
             self.discriminator.load_state_dict(state["discriminator"])
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.stage, self.step = state["stage"], state["step"]
-        torch.set_rng_state(state["rng"].cpu())
 
     def begin_with(self, weights: dict[str, Tensor], name: str) -> None:
         """What is new in the network since those weights were made, or of another shape, starts from nothing."""
@@ -351,7 +378,6 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "stage": self.stage,
             "step": self.step,
-            "rng": torch.get_rng_state(),
             "model": self.config.model.to_dict(),
         }
         if self.discriminator is not None and self.critic_optimizer is not None:
@@ -364,7 +390,7 @@ class Run:
     def log(self, text: str) -> None:
         if self.rank:
             return
-        print(text, flush=True)
+        print(text, file=sys.stderr, flush=True)
         with (self.folder / "log.txt").open("a") as file:
             file.write(text + "\n")
 
@@ -378,6 +404,8 @@ class Run:
     def train_step(self, objective: nn.Module, batch: dict[str, Tensor], stage: Stage) -> dict[str, float]:
         """One optimiser step -> unweighted losses."""
         weights = stage.weights
+        # By the step, on every device and in every process alike: no state of a generator is to be kept.
+        torch.manual_seed(self.sample_seed * 10**7 + self.step)
         rate = learning_rate(stage, self.step)
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = rate * group["scale"], stage.betas
@@ -450,28 +478,118 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.learning_rate * warm * (stage.final + (1 - stage.final) * cosine)
 
 
-def train(config: TrainConfig, folder: Path, cache: Path, out: Path, device: str = "cpu", workers: int = 1) -> None:
-    """Run the stages that are not done yet. Raises ValueError where there is nothing to train on."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a run started in the background ignores Ctrl-C otherwise
+@dataclass(frozen=True)
+class TrainReport:
+    """What a call of `train` did."""
+
+    checkpoint: str
+    finished: bool
+    """Otherwise it was stopped, and the same command goes on."""
+    stage: int
+    """Of those done, and of the one it was stopped in; from 1."""
+    steps: int
+    """Optimiser steps of this call."""
+    seconds: float
+    losses: dict[str, float]
+    """Running means of the last stage that was trained, unweighted; those of this process."""
+    validation: dict[str, dict[str, float | None]]
+    """Of the last validation, by number of sources: means over the clips, dB (see evaluate.Score)."""
+
+
+def train(
+    config: TrainConfig, folder: Path, cache: Path, out: Path, device: str = "cpu", workers: int = 1
+) -> TrainReport:
+    """Run the stages that are not done yet, as one of several processes where torchrun started them: then each has its
+    share of the clips, the first alone writes, and with `device` cuda each has the GPU of its number (LOCAL_RANK).
+
+    Raises ValueError where there is nothing to train on, or no such device."""
+    for number in STOPS:  # a run started in the background ignores Ctrl-C otherwise
         signal.signal(number, signal.default_int_handler)
+    began, steps = time.monotonic(), 0
+    device = own_device(device)
     distributed = "RANK" in os.environ
     if distributed:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    run = Run(config, out, device)
-    clips = prepare_all(find_clips(folder, size=config.cache_size), cache, config.cache_size, run)
-    clips = clips[run.rank :: dist.get_world_size()] if distributed else clips
-    validation = load_validation(folder, config.model.size) if run.rank == 0 else {}
+        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        while run.stage < len(config.stages):
-            run_stage(run, config.stages[run.stage], clips, validation, workers)
-            run.stage, run.step = run.stage + 1, 0
+        run = Run(config, out, device)
+        clips = own_share(find_clips(folder, size=config.cache_size))
+        prepared = prepare_all(clips, cache, config.cache_size, run)
+        validation = load_validation(folder, config.model.size) if run.rank == 0 else {}
+        try:
+            while run.stage < len(config.stages):
+                steps -= run.step
+                try:
+                    run_stage(run, config.stages[run.stage], prepared, validation, workers)
+                finally:
+                    steps += run.step
+                run.stage, run.step = run.stage + 1, 0
+                run.save()
+        except KeyboardInterrupt:
             run.save()
-    except KeyboardInterrupt:
-        run.save()
-        run.log(f"stopped at stage {run.stage + 1}, step {run.step}; run the same command to go on")
+            run.log(f"stopped at stage {run.stage + 1}, step {run.step}; run the same command to go on")
     finally:
         if distributed:
             dist.destroy_process_group()
+    return TrainReport(
+        checkpoint=str(out / "checkpoint.pt"),
+        finished=run.stage == len(config.stages),
+        stage=min(run.stage + 1, len(config.stages)),
+        steps=steps,
+        seconds=round(time.monotonic() - began, 1),
+        losses=run.losses,
+        validation=means(run.scores),
+    )
+
+
+def own_device(device: str) -> str:
+    """The device of this process: of several on one machine, each has the GPU of its number. Raises ValueError."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {device!r}: cpu or cuda") from error
+    if kind != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise ValueError("PyTorch finds no CUDA device here: train with --device cpu")
+    if "LOCAL_RANK" not in os.environ:
+        return device
+    own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if own >= there:
+        raise ValueError(f"process {own + 1} of this machine has no GPU of its own, there are {there}")
+    torch.cuda.set_device(own)
+    return f"cuda:{own}"
+
+
+def own_share(clips: list[data.Clip]) -> list[data.Clip]:
+    """Of several processes each prepares, and trains on, its own clips. Raises ValueError where there are too few."""
+    if not dist.is_initialized():
+        return clips
+    count = dist.get_world_size()
+    if len(clips) < count:
+        raise ValueError(f"{len(clips)} clips cannot be shared out among {count} processes")
+    return clips[dist.get_rank() :: count]
+
+
+@contextmanager
+def unbroken(run: Run) -> Iterator[None]:
+    """Ctrl-C waits for the end of what is inside: half a step is neither to be saved nor to be gone on from. Of several
+    processes all stop as soon as one was asked to, after the same step: none is left waiting for another."""
+    before = {number: signal.signal(number, lambda number, _: run.asked.append(number)) for number in STOPS}
+    try:
+        yield
+        stop = torch.tensor(float(bool(run.asked)), device=run.device)
+        if dist.is_initialized():
+            dist.all_reduce(stop, dist.ReduceOp.MAX)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop:
+        raise KeyboardInterrupt
+
+
+def ignore_interrupts(_: int) -> None:
+    """A terminal's Ctrl-C reaches the processes that load, too: the step that is waited for needs them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prepare_all(clips: list[data.Clip], cache: Path, size: int, run: Run) -> list[PreparedClip]:
@@ -499,8 +617,7 @@ def load_validation(folder: Path, size: int) -> dict[str, Any]:
 
 
 def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dict[str, Any], workers: int) -> None:
-    # The stream of samples differs at every resume: a run is repeated to its losses, not to its random numbers.
-    samples = Samples(clips, stage.plan, seed=run.config.seed + 1000 * run.stage + 7919 * run.step + 31 * run.rank)
+    samples = Samples(clips, stage.plan, run.sample_seed, run.step)
     loader = DataLoader(
         samples,
         batch_size=None,
@@ -508,25 +625,29 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
         prefetch_factor=3 if workers else None,
         # A process forked once OpenMP has run, as it has after the first stage, may hang for ever.
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=ignore_interrupts if workers else None,
     )
     stream: Iterator[dict[str, Tensor]] = iter(loader)
     run.choose_learners(stage)
+    if run.objective.perceptual is not None and stage.weights.perceptual:
+        run.log(f"{stage.name}: perceptual loss on the features of {run.objective.perceptual.source}")
     objective: nn.Module = run.objective
     if dist.is_initialized():
         objective = DistributedDataParallel(run.objective, find_unused_parameters=True)
     per_step = stage.plan.groups * stage.plan.driving
     started, first, saved = time.monotonic(), run.step, time.monotonic()
-    means: dict[str, float] = {}
+    run.losses = {}
     while run.step < stage.steps:
-        batch = {key: value.to(run.device, non_blocking=True) for key, value in next(stream).items()}
-        found = run.train_step(objective, batch, stage)
-        run.step += 1
+        with unbroken(run):
+            batch = {key: value.to(run.device, non_blocking=True) for key, value in next(stream).items()}
+            found = run.train_step(objective, batch, stage)
+            run.step += 1
         keep = min(0.98, 1 - 1 / (run.step - first))
-        means = {k: keep * means.get(k, v) + (1 - keep) * v for k, v in found.items()}
+        run.losses = {k: keep * run.losses.get(k, v) + (1 - keep) * v for k, v in found.items()}
         if run.step % 50 == 0:
             rate = (run.step - first) / (time.monotonic() - started)
             left = (stage.steps - run.step) / rate
-            parts = " ".join(f"{k} {v:.4f}" for k, v in means.items())
+            parts = " ".join(f"{k} {v:.4f}" for k, v in run.losses.items())
             run.log(
                 f"{stage.name} {run.step}/{stage.steps} {parts} | {rate * per_step:.1f} samples/s, "
                 f"{left / 60:.0f} min left"
@@ -541,7 +662,7 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
 def validate(run: Run, stage: Stage, clips: dict[str, Any]) -> None:
     size = stage.plan.size // stage.shrink
     shrunk = {name: np.stack([data.square(p, stage.plan.size) for p in pictures]) for name, pictures in clips.items()}
-    scores = evaluate(run.average, shrunk, (1, 3), size)
+    scores = run.scores = evaluate(run.average, shrunk, (1, 3), size)
     run.log(f"val {stage.name} {run.step} at {size}: {summary(scores)}")
     record = {"stage": stage.name, "step": run.step, "size": size, "scores": [vars(s) for s in scores]}
     with (run.folder / "val.jsonl").open("a") as file:

@@ -1,14 +1,21 @@
 """Finding clips, preparing them, and drawing samples whose correspondences fit their pictures."""
 
+import itertools
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 import cv2
+from iwcodec.media import sample_clip
 from iwcodec.models import data
-from iwcodec.models.data import Clip, SamplePlan, Samples, find_clips, identity_of, prepare
+from iwcodec.models.data import Clip, PreparedClip, SamplePlan, Samples, find_clips, identity_of, prepare
+from iwcodec.models.evaluate import load_clip
 from iwcodec.models.flow import UNSURE
 from training_clips import wandering_square, write_clip
 
@@ -186,3 +193,109 @@ def test_near_frames_are_near_a_source(tmp_path: Path):
         drawn = [samples.draw(clip, 1, np.random.default_rng(seed)) for seed in range(8)]
         shifts.append(np.mean([np.abs(d["driving"] - d["sources"]).mean() for d in drawn if d]))
     assert shifts[1] < 0.7 * shifts[0]
+
+
+def test_a_batch_follows_from_its_number_whoever_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 16), "c"), tmp_path / "cache", 64)
+    assert clip is not None
+    plan = SamplePlan(32, 1, 1, max_sources=2)
+
+    def batches(first: int, count: int) -> list[dict[str, torch.Tensor]]:
+        return list(itertools.islice(Samples([clip], plan, 5, first), count))
+
+    def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+        return all(a[key].shape == b[key].shape and torch.equal(a[key], b[key]) for key in ("driving", "sources"))
+
+    alone = batches(0, 6)
+    assert not equal(alone[0], alone[1])
+    assert all(map(equal, batches(2, 4), alone[2:]))
+    for number in (0, 1):
+        monkeypatch.setattr(data, "get_worker_info", lambda number=number: SimpleNamespace(id=number, num_workers=2))
+        assert all(map(equal, batches(0, 3), alone[number::2]))
+
+
+def test_frames_are_chosen_by_counting_as_they_were_from_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clip = Clip("bundled", sample_clip(), "bundled")
+    every = [data.square(picture, 64) for picture in data.read_frames(clip.path)]
+
+    def chosen(most: int) -> np.ndarray:
+        """All frames in memory, then the evenly spaced ones."""
+        keep = np.unique(np.linspace(0, len(every) - 1, min(most, len(every))).round().astype(int))
+        return np.stack([every[i] for i in keep])
+
+    for most in (9, len(every) + 5):
+        np.testing.assert_array_equal(load_clip(clip, 64, most), chosen(most))
+    monkeypatch.setattr(data, "FRAMES", 24)
+    prepared = prepare(clip, tmp_path / "cache", 64)
+    assert prepared is not None
+    np.testing.assert_array_equal(prepared.frames, chosen(24))
+
+
+def test_pictures_of_a_folder_are_chosen_by_number(tmp_path: Path):
+    for n, picture in enumerate(wandering_square(5, 0)):
+        cv2.imwrite(str(tmp_path / f"{n:07d}.png"), picture)
+    every = list(data.read_frames(tmp_path))
+    assert data.count_frames(tmp_path) == 5
+    assert [np.array_equal(a, b) for a, b in zip(data.read_frames(tmp_path, {1, 4}), every[1::3], strict=True)] == [
+        True
+    ] * 2
+    (tmp_path / "0000002.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"0000002\.png is not a picture"):
+        list(data.read_frames(tmp_path))
+
+
+def test_the_first_file_stays_and_none_is_half_written(tmp_path: Path):
+    file = tmp_path / "entry.npy"
+
+    def second(partial: Path) -> None:
+        """While it writes, another process gets done."""
+        data.publish(file, lambda other: np.save(other, np.array([1])))
+        np.save(partial, np.array([2]))
+
+    def broken(partial: Path) -> None:
+        partial.write_bytes(b"half")
+        raise OSError("no space left")
+
+    data.publish(file, second)
+    assert np.load(file) == [1]
+    with pytest.raises(OSError, match="no space"):
+        data.publish(tmp_path / "other.npy", broken)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_several_may_prepare_a_clip_at_once(tmp_path: Path):
+    clip = Clip("c", write_clip(tmp_path / "c.mp4", 16), "c")
+    alone = prepare(clip, tmp_path / "alone", 64)
+    together = threading.Barrier(4)
+
+    def prepared(_: int) -> PreparedClip | None:
+        together.wait(60)
+        return prepare(clip, tmp_path / "shared", 64)
+
+    with ThreadPoolExecutor(4) as executor:
+        found = list(executor.map(prepared, range(4)))
+    assert alone is not None
+    for each in found:
+        assert each is not None
+        np.testing.assert_array_equal(each.frames, alone.frames)
+        np.testing.assert_array_equal(each.small, alone.small)
+    assert found[0] is not None
+    found[0].correspondence(5, 1)
+    assert all(each.known[5, 1] for each in found if each)
+    assert {f.name for f in (tmp_path / "shared").iterdir()} == {f.name for f in (tmp_path / "alone").iterdir()}
+
+
+def test_frames_that_are_not_used_are_not_kept(tmp_path: Path):
+    clip = Clip("c", write_clip(tmp_path / "c.mp4", 200, 0, 128), "c")
+    frame = 128 * 128 * 3
+    tracemalloc.start()
+    try:
+        assert len(load_clip(clip, 128, 4)) == 4
+        loaded = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        data.save_frames(tmp_path / "kept.npy", clip.path, [0, 99, 199], 128)
+        saved = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert loaded < 20 * frame
+    assert saved < 20 * frame

@@ -1,5 +1,7 @@
 """Exported graphs give what torch gives."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +11,17 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+from conftest import CLIP_FRAMES
+from iwcodec import cli
+from iwcodec.errors import CodecError
+from iwcodec.framing import Crop, crop_resize
+from iwcodec.media import read_video
 from iwcodec.models.config import TINY
-from iwcodec.models.export import TOLERANCE, export, load_checkpoint, save_weights
+from iwcodec.models.export import TOLERANCE, compare, export, export_graphs, load_checkpoint, save_weights
 from iwcodec.models.network import ImplicitWarp
 from iwcodec.models.runtime import MAX_ACTIVE, OnnxRuntime, read_info
 from iwcodec.models.runtime_torch import TorchRuntime, load_network
+from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.normal_(network.decoder.out.weight, std=0.3)
     torch.nn.init.normal_(network.decoder.nudge.weight, std=0.3)
     folder = tmp_path_factory.mktemp("weights")
-    differences = export(network, "tiny-64", folder)
+    differences = export(network, "tiny-64", folder).differences
     assert max(differences.values()) <= TOLERANCE
-    differences = export(grown(network), "tiny-128", folder, "tiny-64")
+    differences = export(grown(network), "tiny-128", folder, "tiny-64").differences
     assert max(differences.values()) <= TOLERANCE
     return folder
 
@@ -54,6 +62,43 @@ def test_one_graph_serves_any_number_of_sources(folder: Path, count: int, size: 
         rebuilt.append(runtime.reconstruct(runtime.detect(pictures(count, size)[-1]), sources).astype(int))
     assert rebuilt[0].shape == (size, size, 3)
     assert np.abs(rebuilt[0] - rebuilt[1]).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("part", "parameter", "outputs"),
+    [
+        ("detector", "detector.strengths.bias", {"keypoints"}),
+        ("source", "value_net.2.bias", {"rows"}),
+        ("source", "key_net.parts.bias", {"membership"}),
+        ("source", "basis_net.common", {"basis"}),
+        ("look", "decoder.nudge.bias", {"shifts"}),
+        ("look", "log_focus", {"weights"}),
+        ("look", "decoder.entry.bias", {"features"}),
+        ("paint", "decoder.out.bias", {"paint"}),
+    ],
+)
+def test_a_graph_of_other_weights_is_found_by_its_output(
+    folder: Path, tmp_path: Path, part: str, parameter: str, outputs: set[str]
+):
+    for file in folder.glob("tiny-64.*"):
+        shutil.copy(file, tmp_path)
+    other = load_network("tiny-64", folder)
+    with torch.no_grad():
+        changed = other.get_parameter(parameter)
+        changed += 0.05 * torch.randn(changed.shape, generator=torch.Generator().manual_seed(1))
+    export_graphs(other, "tiny-64", tmp_path, (part,))
+    differences = compare(TorchRuntime("tiny-64", "cpu", tmp_path), OnnxRuntime("tiny-64", 1, tmp_path))
+    beyond = {name for name, value in differences.items() if value > TOLERANCE}
+    assert outputs <= beyond, differences
+    assert beyond - outputs <= {"picture"} | ({"shifts", "features"} if part == "look" else set()), differences
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_shipped_graphs_are_the_shipped_weights(face_clip: Path, size: int):
+    shown = [crop_resize(frame.picture, Crop(140, 0, 360), size) for frame in read_video(face_clip)][:: CLIP_FRAMES - 1]
+    differences = compare(TorchRuntime(f"lite-{size}", "cpu"), OnnxRuntime(f"lite-{size}", 1), shown)
+    assert len(differences) == 9
+    assert max(differences.values()) <= TOLERANCE, differences
 
 
 def test_info_identifies_the_weights(folder: Path):
@@ -132,3 +177,33 @@ def test_a_base_must_have_all_but_the_up_blocks(folder: Path):
     with pytest.raises(FileNotFoundError, match="tiny-9"):
         export(network, "tiny-128", folder, "tiny-9")
     assert (folder / "tiny-128.safetensors").read_bytes() == before
+
+
+def test_a_broken_network_replaces_nothing(folder: Path):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    network = load_network("tiny-64", folder)
+    torch.nn.init.constant_(network.decoder.out.bias, torch.nan)
+    with pytest.raises(ValueError, match="disagree"):
+        export(network, "tiny-64", folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path):
+    torch.manual_seed(6)
+    weights = ImplicitWarp(TINY).state_dict()
+    torch.save({"model": TINY.to_dict(), "average": weights}, tmp_path / "c.pt")
+    command = ["export", str(tmp_path / "c.pt"), "tiny-64", "--folder", str(tmp_path / "weights")]
+    result = CliRunner().invoke(cli.app, [*command, "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["bytes"] == {file.name: file.stat().st_size for file in (tmp_path / "weights").iterdir()}
+    assert len(report["bytes"]) == 5
+    assert (report["model"], report["digest"]) == ("tiny-64", read_info("tiny-64", tmp_path / "weights").digest.hex())
+    assert report["largest_difference"] == max(report["differences"].values()) <= TOLERANCE
+    again = CliRunner().invoke(cli.app, command)
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "tiny-64 written" in again.stderr
+    (tmp_path / "c.pt").write_bytes(b"no checkpoint")
+    broken = CliRunner().invoke(cli.app, command)
+    assert isinstance(broken.exception, CodecError), broken.exception
+    assert "is damaged" in str(broken.exception)

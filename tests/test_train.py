@@ -1,8 +1,9 @@
 """Training: losses fall, a resumed run goes on where it stopped, two processes work together."""
 
 import json
+import math
 import os
-import socket
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+from iwcodec import cli
+from iwcodec.errors import CodecError
 from iwcodec.models import train as training
 from iwcodec.models.config import TINY, ModelConfig
 from iwcodec.models.data import SamplePlan
@@ -18,6 +21,7 @@ from iwcodec.models.losses import LossWeights
 from iwcodec.models.network import ImplicitWarp
 from iwcodec.models.train import Run, Stage, TrainConfig, learning_rate, load_config, same_square, train
 from training_clips import write_clip
+from typer.testing import CliRunner
 
 
 @pytest.fixture
@@ -164,8 +168,23 @@ def test_adversarial_stage_trains_both_networks(tmp_path: Path):
     assert any(not torch.equal(a, b) for a, b in zip(before, run.discriminator.parameters(), strict=True))
 
 
-def test_resumed_run_gives_the_same_loss(tmp_path: Path):
-    plan = stage(50)
+ADVERSARIAL = LossWeights(adversarial=0.1, feature_matching=1.0)
+
+
+def same(a: object, b: object) -> bool:
+    """Equal to the last bit, all the way down."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("weights", [LossWeights(), ADVERSARIAL], ids=["plain", "adversarial"])
+def test_resumed_run_gives_the_same_loss(tmp_path: Path, weights: LossWeights):
+    plan = stage(50, weights=weights, fitted=0.5, noise=0.01)
     config = TrainConfig(TINY, (plan,))
     straight = Run(config, tmp_path / "run", "cpu")
     for straight.step in range(3):
@@ -174,28 +193,71 @@ def test_resumed_run_gives_the_same_loss(tmp_path: Path):
     straight.save()
     resumed = Run(config, tmp_path / "run", "cpu")
     assert (resumed.stage, resumed.step) == (0, 3)
-    losses = [run.train_step(run.objective, one_batch(), plan) for run in restored_rng(straight, resumed)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for step in range(3, 6):
+        straight.step = resumed.step = step
+        losses = [run.train_step(run.objective, one_batch(), plan) for run in (straight, resumed)]
+        assert losses[0] == losses[1]
+    for name in ("network", "average", "optimizer", "discriminator", "critic_optimizer"):
+        kept = [getattr(run, name) and getattr(run, name).state_dict() for run in (straight, resumed)]
+        assert same(*kept), name
+    assert (resumed.discriminator is not None) == bool(weights.adversarial)
 
 
-def restored_rng(*runs: Run):
-    state = torch.get_rng_state()
-    for run in runs:
-        torch.set_rng_state(state)
-        yield run
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-C in the middle of the third step; samples, noise, both optimisers and both networks go on."""
+    config = TrainConfig(TINY, (stage(6, weights=ADVERSARIAL, fitted=0.5, noise=0.01),), cache_size=64)
+    taken: list[dict[str, float]] = []
+    interrupted_at: list[int] = []
+    step = Run.train_step
+
+    def recorded(run: Run, *given):
+        if run.step in interrupted_at:
+            signal.raise_signal(signal.SIGINT)
+        taken.append(step(run, *given))
+        return taken[-1]
+
+    monkeypatch.setattr(Run, "train_step", recorded)
+    train(config, clips, tmp_path / "cache", tmp_path / "straight", workers=0)
+    straight, taken = taken, []
+    interrupted_at.append(2)
+    stopped = train(config, clips, tmp_path / "cache", tmp_path / "stopped", workers=0)
+    assert (stopped.finished, stopped.stage, stopped.steps) == (False, 1, 3)
+    checkpoint = tmp_path / "stopped" / "checkpoint.pt"
+    assert torch.load(checkpoint, weights_only=True)["step"] == len(taken) == 3
+    interrupted_at.clear()
+    train(config, clips, tmp_path / "cache", tmp_path / "stopped", workers=0)
+    assert taken == straight
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("straight", "stopped")]
+    assert states[0]["stage"] == 1
+    assert same(*states)
 
 
 def test_train_validates_checkpoints_and_resumes(clips: Path, tmp_path: Path):
     out = tmp_path / "run"
     short = TrainConfig(replace(TINY, size=64), (replace(stage(3), validate_every=3),), cache_size=64)
-    train(short, clips, tmp_path / "cache", out, workers=0)
+    report = train(short, clips, tmp_path / "cache", out, workers=0)
     assert (out / "checkpoint.pt").exists()
+    assert (report.checkpoint, report.finished, report.stage, report.steps) == (str(out / "checkpoint.pt"), True, 1, 3)
+    assert {"l1", "total"} <= set(report.losses)
+    assert set(report.validation) == {"1", "3"}
     record = json.loads((out / "val.jsonl").read_text().splitlines()[0])
     assert {s["sources"] for s in record["scores"]} == {1, 3}
     assert list(out.glob("grid-*.png"))
     log = (out / "log.txt").read_text()
-    train(short, clips, tmp_path / "cache", out, workers=0)  # nothing is left to do
+    again = train(short, clips, tmp_path / "cache", out, workers=0)  # nothing is left to do
     assert (out / "log.txt").read_text() == log
+    assert (again.finished, again.stage, again.steps, again.losses) == (True, 1, 0, {})
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path):
+    config = TrainConfig(TINY, (stage(1),))
+    Run(config, tmp_path, "cpu").save()
+    with pytest.raises(ValueError, match="another network"):
+        Run(replace(config, model=replace(TINY, dim=4)), tmp_path, "cpu")
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        Run(config, tmp_path, "cpu")
 
 
 def test_clips_without_a_manifest_are_validated_on(tmp_path: Path):
@@ -207,33 +269,125 @@ def test_clips_without_a_manifest_are_validated_on(tmp_path: Path):
     assert training.load_validation(tmp_path, 64) == {}
 
 
-def test_two_gloo_processes(clips: Path, tmp_path: Path):
-    config = tmp_path / "tiny.toml"
+RANK = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from iwcodec import cli
+from iwcodec.models import train as training
+runs, writes, save = [], [], torch.save
+class Kept(training.Run):
+    def __init__(self, *given):
+        super().__init__(*given)
+        runs.append(self)
+    def train_step(self, *given):
+        if (self.rank, self.step) == STOPPED:
+            signal.raise_signal(signal.SIGINT)
+        return super().train_step(*given)
+training.Run = Kept
+torch.save = lambda state, file: (writes.append(str(file)), save(state, file))
+out = Path(sys.argv.pop(1))
+try:
+    cli.main()
+except SystemExit as end:
+    assert not end.code, end.code
+run = runs[0]
+weights = {name: dict(getattr(run, name).named_parameters()) for name in ("network", "average", "discriminator")}
+save({"weights": weights, "losses": run.losses, "writes": writes}, out / f"rank{run.rank}.pt")
+"""
+
+
+def under_torchrun(clips: Path, folder: Path, stopped: tuple[int, int] | None) -> tuple[Path, str, str]:
+    """Two processes of the command, adversarial losses and all; one of them, by rank and step, gets a Ctrl-C.
+    -> config, stdout, stderr."""
+    config, script = folder / "tiny.toml", folder / "rank.py"
     config.write_text(
-        'model = "tiny"\ncache_size = 64\n[[stage]]\nname = "s"\nsteps = 2\nvalidate_every = 100\n'
+        'model = "tiny"\ncache_size = 64\n[[stage]]\nname = "s"\nsteps = 3\nvalidate_every = 100\n'
         "plan = { size = 64, groups = 1, driving = 2, max_sources = 1 }\n"
+        "weights = { adversarial = 0.1, feature_matching = 1.0 }\n"
     )
-    script = (
-        "import sys; from pathlib import Path; from iwcodec.models.train import load_config, train\n"
-        "train(load_config(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), workers=0)"
+    script.write_text(f"STOPPED = {stopped}\n{RANK}")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, folder]
+    command = ["train", config, "--data", clips, "--out", folder / "run", "--workers", "0", "--json"]
+    done = subprocess.run(
+        [sys.executable, *map(str, [*torchrun, *command])],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", script, config, clips, tmp_path / "cache", tmp_path / "run"]
-    # The clips are prepared first, so that the two do not race for the cache in this test.
-    training.prepare_all(
-        training.find_clips(clips), tmp_path / "cache", 64, Run(load_config(config), tmp_path / "x", "cpu")
-    )
-    processes = [
-        subprocess.Popen(arguments, env={**os.environ, **shared, "RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    ends = [process.communicate(timeout=240)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], ends
+    assert done.returncode == 0, done.stderr
+    return config, done.stdout, done.stderr
+
+
+def test_a_stop_of_one_process_stops_all_after_the_same_step(clips: Path, tmp_path: Path):
+    _, stdout, _ = under_torchrun(clips, tmp_path, (1, 1))
+    report = json.loads(stdout)
+    assert (report["finished"], report["steps"]) == (False, 2)
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert (state["stage"], state["step"]) == (0, 2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert same(ranks[0]["weights"], ranks[1]["weights"])
+    assert [len(rank["writes"]) for rank in ranks] == [1, 0]
+
+
+def test_two_gloo_processes(clips: Path, tmp_path: Path):
+    config, stdout, stderr = under_torchrun(clips, tmp_path, None)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["stage"] == 1
+    report = json.loads(stdout)  # of one process
+    assert (report["finished"], report["steps"], report["stage"]) == (True, 3, 1)
+    assert report["checkpoint"] == str(tmp_path / "run" / "checkpoint.pt")
+    assert report["seconds"] > 0
+    assert {"l1", "adversarial", "critic", "total"} <= set(report["losses"])
+    assert report["validation"]["3"].keys() == {"model", "fitted", "base", "copy", "misses"}
+    assert "val s 3 at 64" in stderr
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert same(ranks[0]["weights"], ranks[1]["weights"])
+    for name in ("network", "discriminator"):
+        assert all(torch.equal(value, state[name][key]) for key, value in ranks[1]["weights"][name].items())
+    fresh = Run(load_config(config), tmp_path / "fresh", "cpu").network
+    assert not same(dict(fresh.named_parameters()), ranks[0]["weights"]["network"])
+    assert ranks[0]["losses"] != ranks[1]["losses"]  # each has clips of its own
+    assert ranks[0]["writes"] == [str(tmp_path / "run" / "checkpoint.partial")]
+    assert ranks[1]["writes"] == []
+    assert len((tmp_path / "run" / "val.jsonl").read_text().splitlines()) == 1
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert (training.own_device("cuda"), training.own_device("cuda:1"), training.own_device("cpu")) == (
+        "cuda",
+        "cuda:1",
+        "cpu",
+    )
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert (training.own_device("cuda"), training.own_device("cpu"), chosen) == ("cuda:1", "cpu", [1])
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="there are 2"):
+        training.own_device("cuda")
+
+
+def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no CUDA device"):
+        training.own_device("cuda")
+    with pytest.raises(ValueError, match="no device 'gpu'"):
+        training.own_device("gpu")
+
+
+def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path: Path):
+    command = ["train", "lite", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    for more, said in ((["--device", "gpu"], "no device 'gpu'"), ([], "no clips found")):
+        result = CliRunner().invoke(cli.app, command + more)
+        assert isinstance(result.exception, CodecError), result.exception
+        assert said in str(result.exception)
+        assert result.stdout == ""
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -251,8 +405,42 @@ def test_a_wrong_config_names_the_fault(tmp_path: Path):
         load_config(file)
 
 
-@pytest.mark.parametrize(("name", "size"), [("lite", 256), ("lite512", 512)])
+CONFIG_FILES = sorted((Path(training.__file__).parent / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize(("name", "size"), [("lite", 256), ("lite512", 512), ("paper", 512)])
 def test_shipped_config_is_valid(name: str, size: int):
     config = load_config(Path(training.__file__).parent / "configs" / f"{name}.toml")
     assert config.model.name == name
     assert [s.plan.size for s in config.stages][-1] == config.model.size == config.cache_size == size
+
+
+@pytest.mark.parametrize("file", CONFIG_FILES, ids=lambda file: file.stem)
+def test_every_stage_of_every_shipped_config_takes_a_step(file: Path, tmp_path: Path):
+    """At its full width, on small pictures."""
+    config = load_config(file)
+    if any(plan.weights.perceptual for plan in config.stages):
+        pytest.importorskip("efficientnet_lite_pytorch")
+    run = Run(config, tmp_path / "run", "cpu")
+    for plan in config.stages:
+        run.choose_learners(plan)
+        before = [value.detach().clone() for value in run.network.parameters()]
+        losses = run.train_step(
+            run.objective, one_batch(), replace(plan, perceptual_side=min(32, plan.perceptual_side))
+        )
+        assert all(math.isfinite(value) for value in losses.values()), (plan.name, losses)
+        assert any(not a.equal(b) for a, b in zip(before, run.network.parameters(), strict=True)), plan.name
+        wanted = {name for name in ("perceptual", "adversarial", "feature_matching") if getattr(plan.weights, name)}
+        assert wanted <= set(losses)
+
+
+def test_the_papers_recipe_has_what_the_paper_has_and_no_teacher():
+    config = load_config(next(file for file in CONFIG_FILES if file.stem == "paper"))
+    for plan in config.stages:
+        used = {name for name, weight in vars(plan.weights).items() if weight}
+        assert used == {"l1", "perceptual", "adversarial", "feature_matching", "equivariance"}
+        assert not plan.wants_motion
+        assert not plan.only
+        assert not plan.motion_only
+    sizes = [plan.plan.size for plan in config.stages]
+    assert sizes == sorted(set(sizes))
