@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ..cli import console
 from ..errors import CodecError
+from ..extras import install
 from . import experiment
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def command(
 
         from ..models import train  # noqa: F401
     except ImportError as error:
-        raise CodecError(f"bench ablation needs {error.name}: pip install 'iwcodec[train]'.") from error
+        raise CodecError(f"bench ablation needs {error.name}: {install('train')}.") from error
     torch.set_num_threads(threads)
     try:
         results = run(data, steps, size, config, cache or out / "cache", out / "ablation")

@@ -23,6 +23,7 @@ import typer
 from rich.table import Table
 
 from ..cli import console, progress_bar
+from ..extras import install
 from ..media import Picture, read_video, sample_clip
 from ..models.runtime import DEFAULT_MODEL, read_info
 from ..quality import psnr
@@ -51,7 +52,7 @@ def command(
     if find_spec("torch") is None:
         from ..errors import CodecError
 
-        raise CodecError("`iwcodec bench attention` needs PyTorch: pip install 'iwcodec[train]'.")
+        raise CodecError(f"`iwcodec bench attention` needs PyTorch: {install('train')}.")
     with progress_bar(False) as tell:
         result = run(model, frames, threads, tell)
     experiment.save(result, out)
@@ -352,7 +353,7 @@ def precision(network: Any, pictures: list[Picture], tell: Any) -> list[dict[str
 def kernel(network: Any, pictures: list[Picture], tell: Any) -> dict[str, Any]:
     """The Triton kernel: checked on real queries, its turns of selection counted, its compiled form."""
     if find_spec("triton") is None:
-        return {"missing": "Triton is not installed: pip install 'iwcodec[cuda]' (Linux)"}
+        return {"missing": f"Triton is not installed: {install('cuda')} (Linux)"}
     import torch
 
     from ..models import attention_triton

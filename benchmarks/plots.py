@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CodecError
+from ..extras import install
 from .bdrate import frontier
 
 
@@ -115,7 +116,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise CodecError("Plots need matplotlib: pip install 'iwcodec[bench]'.") from error
+        raise CodecError(f"Plots need matplotlib: {install('bench')}.") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
 from ..errors import CodecError
+from ..extras import install
 from ..files import EncodeOptions, frame_input
 from ..media import Picture, sample_clip
 from ..models.runtime import DEFAULT_MODEL
@@ -83,7 +84,7 @@ def command(
 
         from ..models.runtime_torch import load_network
     except ImportError as error:
-        raise CodecError(f"bench tables needs {error.name}: pip install 'iwcodec[train]'.") from error
+        raise CodecError(f"bench tables needs {error.name}: {install('train')}.") from error
     try:
         network = load_network(model)
     except (FileNotFoundError, OSError) as error:

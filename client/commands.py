@@ -13,6 +13,7 @@ import typer
 
 from ..cli import FORCE, JSON, console
 from ..errors import CodecError
+from ..extras import install
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def extras() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise CodecError(f"Calls need the Python package {error.name}: pip install 'iwcodec[call]'.") from error
+        raise CodecError(f"Calls need the Python package {error.name}: {install('call')}.") from error
 
 
 def call(

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from . import __version__
 from .errors import CodecError
+from .extras import install
 
 app = typer.Typer(
     name="iwcodec",
@@ -273,7 +274,7 @@ def train_command(
 
         from .models import train
     except ImportError as error:
-        raise CodecError(f"Training needs {error.name}: pip install 'iwcodec[train]'.") from error
+        raise CodecError(f"Training needs {error.name}: {install('train')}.") from error
     torch.set_num_threads(threads)
     shipped = Path(train.__file__).parent / "configs" / f"{config}.toml"
     try:
@@ -311,7 +312,7 @@ def export_command(
     try:
         from .models import export
     except ImportError as error:
-        raise CodecError(f"Exporting needs {error.name}: pip install 'iwcodec[train]'.") from error
+        raise CodecError(f"Exporting needs {error.name}: {install('train')}.") from error
     try:
         report = export.export(export.load_checkpoint(checkpoint, size), model, folder, base)
     except (ValueError, OSError, KeyError) as error:

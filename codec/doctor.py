@@ -7,23 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 
+from .extras import PACKAGE, install
 from .models.runtime import DEFAULT_MODEL, Picture, Runtime, cuda_is_there, list_models, load_runtime, read_info
 
 REPEATS = 20
-CHECKOUT = Path(__file__).resolve().parent.parent
-PACKAGE = str(CHECKOUT) if (CHECKOUT / "pyproject.toml").exists() else "iwcodec"
-"""What pip installs the package from: the checkout that it runs from, where it does."""
 OPTIONAL = {
-    "torch": f"pip install '{PACKAGE}[train]' (training, CUDA)",
+    "torch": f"{install('train')} (training, CUDA)",
     "mediapipe": "pip install mediapipe==0.10.14 (the face mesh, for training)",
-    "fastapi": f"pip install '{PACKAGE}[server]' (rooms and signalling for calls)",
-    "aiortc": f"pip install '{PACKAGE}[call]' (calls)",
-    "matplotlib": f"pip install '{PACKAGE}[bench]' (plots of the benchmarks)",
-    "imageio_ffmpeg": f"pip install '{PACKAGE}[bench]' (VMAF)",
+    "fastapi": f"{install('server')} (rooms and signalling for calls)",
+    "aiortc": f"{install('call')} (calls)",
+    "matplotlib": f"{install('bench')} (plots of the benchmarks)",
+    "imageio_ffmpeg": f"{install('bench')} (VMAF)",
 }
 REPORTED = ("iwcodec", "onnxruntime", "av", "opencv-python-headless", "numpy", "constriction", "torch")
 

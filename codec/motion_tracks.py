@@ -29,7 +29,7 @@ def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> list[NDArray[
     CodecError."""
     found, _, _ = fitted_beginning(clip, runtime, options)
     encoder, decoder, tracks = MotionEncoder(), MotionDecoder(runtime.info.keypoints), []
-    for frame, leader in found:
+    for frame, leader, _ in found:
         number = encoder.push(as_keypoints(frame.target), leader, frame.gram if frame.gram.any() else None)
         if number % MESSAGE_FRAMES == MESSAGE_FRAMES - 1:
             packet = encoder.pack(number + 1 - MESSAGE_FRAMES, MESSAGE_FRAMES)

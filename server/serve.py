@@ -15,6 +15,7 @@ import uvicorn
 
 from ..cli import console
 from ..errors import CodecError
+from ..extras import install
 from . import logs, tokens
 from .app import create_app
 from .hub import Hub, Settings
@@ -134,7 +135,7 @@ def make_store(redis: str | None) -> Store:
     try:
         from .store_redis import RedisStore
     except ImportError as error:
-        raise CodecError("--redis needs the Python package redis: pip install 'iwcodec[server]'.") from error
+        raise CodecError(f"--redis needs the Python package redis: {install('server')}.") from error
 
     async def probe(store: RedisStore) -> None:
         try:

@@ -14,6 +14,7 @@ for needed in ("aiortc", "websockets"):
     pytest.importorskip(needed)
 from iwcodec.client import capture, commands, demo
 from iwcodec.errors import CodecError
+from iwcodec.extras import install
 
 URL = "http://127.0.0.1:1/r/blue"
 app = typer.Typer()
@@ -71,7 +72,7 @@ def test_without_sounddevice_cameras_are_listed_all_the_same(monkeypatch: pytest
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "iwcodec.client.session", None)
-    assert "pip install 'iwcodec[call]'" in refused(URL)
+    assert install("call") in refused(URL)
 
 
 def test_the_demo_shows_a_table_or_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

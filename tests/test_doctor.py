@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from iwcodec import doctor
+from iwcodec.extras import PACKAGE
 from iwcodec.models.runtime import DEFAULT_MODEL
 from stub_runtime import StubRuntime
 
@@ -25,7 +26,7 @@ def test_remedies_install_from_the_checkout_that_runs(monkeypatch: pytest.Monkey
     monkeypatch.setattr(doctor, "larger_models", list)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     missing = doctor.examine().missing
-    assert (Path(doctor.PACKAGE) / "pyproject.toml").exists()
+    assert (Path(PACKAGE) / "pyproject.toml").exists()
     for extra in ("train", "server", "call", "bench"):
-        assert any(f"'{doctor.PACKAGE}[{extra}]'" in line for line in missing)
+        assert any(f"'{PACKAGE}[{extra}]'" in line for line in missing)
     assert any(line.startswith("mediapipe") for line in missing)
