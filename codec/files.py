@@ -20,7 +20,7 @@ from .models.runtime import ModelInfo, Runtime, load_runtime
 from .motion import MOST_FRAMES as MOST_TOGETHER
 from .motion import Quantiser
 from .motion_tables import load_tables
-from .packets import AudioPacket, MotionPacket, SourcePacket
+from .packets import LARGEST_SLOT, AudioPacket, MotionPacket, SourcePacket
 from .plans import CLOSE, PRESETS, Coded, Presets, before, code, fitted, sparse_plan, wanted
 from .quality import psnr
 from .ratecontrol import USUAL_MOTION, Choice, Stretch, best_active, choose, rate_for
@@ -479,13 +479,11 @@ class IwcFile:
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Rebuilt frames from number `start` on. Frames whose record is damaged are missing; `damage` names them."""
         decoder, due = self.decoder(), 0
-        # Sources of an encoded file are numbered on; those of a recorded call begin anywhere and start over.
-        numbered = self.header.tables == load_transform_tables().id
         for packet in self.reader.seek(start) if start else self.reader.records():
             if isinstance(packet, SourcePacket):
-                if numbered and packet.slot != due:
+                if packet.slot != due:  # where a recorded call began anew it goes on with a key picture
                     decoder.miss_sources()
-                due = packet.slot + 1
+                due = (packet.slot + 1) % (LARGEST_SLOT + 1)
             if isinstance(packet, SourcePacket | MotionPacket):
                 try:
                     yield from (frame for frame in decoder.push(packet) if frame.number >= start)

@@ -12,6 +12,8 @@ from iwcodec.encoder import Encoder, EncoderSettings
 from iwcodec.errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
 from iwcodec.files import EncodeOptions, IwcFile, decode, encode, filled, frame_input
 from iwcodec.media import AUDIO_RATE, probe, read_samples, read_video
+from iwcodec.motion import MotionCoder
+from iwcodec.motion_tables import load_tables
 from iwcodec.motion_transform import TransformCoder
 from iwcodec.packets import MotionPacket, Run, SourcePacket
 from iwcodec.quality import psnr
@@ -228,6 +230,29 @@ def test_sources_behind_a_damaged_one_are_lost_and_named(tmp_path: Path):
         assert len(list(file.frames())) == 12
         assert "source record 2" in file.damage[0]
         assert file.damage[1].startswith("source 2:")
+
+
+def test_a_recorded_call_goes_on_with_the_sequence_that_begins_anew(tmp_path: Path):
+    """Sources of one sequence, then of another; the second of the first is damaged."""
+    path, info, motion = tmp_path / "call.iwc", StubRuntime.info, MotionCoder(load_tables())
+    sources = [
+        SourcePacket(slot, coder.add(picture(level)))
+        for coder, levels in ((SourceEncoder(SIZE), (80, 90, 100)), (SourceEncoder(SIZE), (180, 190)))
+        for slot, level in enumerate(levels)
+    ]
+    header = Header(info.model_id, info.digest, 20, 1 / 128, 1 / 32, load_tables().id, Fraction(25), SIZE, 0)
+    with ContainerWriter(path, header) as writer:
+        for packet in sources:
+            writer.write_source(packet)
+        writer.write_motion(MotionPacket(0, 4, None, motion.encode(np.zeros((4, 20, 3), np.int32), None)))
+    data, lost = bytearray(path.read_bytes()), sources[1].to_bytes()
+    data[data.find(lost) + len(lost) - 1] ^= 1
+    path.write_bytes(data)
+    with IwcFile(path, StubRuntime()) as file:
+        assert len(list(file.frames())) == 4
+        assert "source record 2" in file.damage[0]
+        assert file.damage[1].startswith("source 2:")
+        assert len(file.damage) == 2
 
 
 def test_what_leaves_nothing_is_named(tmp_path: Path):
