@@ -231,11 +231,15 @@ def info_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_j
 
 
 @app.command("play")
-def play_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")]) -> None:
+def play_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_json: JSON = False) -> None:
     """Play an .iwc file in a window. Space pauses, left and right seek 5 s, q or Esc quits."""
     from .player import play
 
-    play(source)
+    report = play(source)
+    if as_json:
+        show_json(report)
+    elif report.late:
+        console.print(f"{report.late} of {report.late + report.shown} frames came too late to be shown.")
 
 
 @app.command("doctor")

@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from .models.runtime import ModelInfo, Runtime, load_runtime
 from .motion import MOST_FRAMES as MOST_TOGETHER
 from .motion import Quantiser
 from .motion_tables import load_tables
-from .packets import LARGEST_SLOT, AudioPacket, MotionPacket, SourcePacket
+from .packets import LARGEST_SLOT, AudioPacket, MotionPacket, Packet, SourcePacket
 from .plans import CLOSE, PRESETS, Coded, Presets, before, code, fitted, sparse_plan, wanted
 from .quality import psnr
 from .ratecontrol import USUAL_MOTION, Choice, Stretch, best_active, choose, rate_for
@@ -55,6 +55,8 @@ ENOUGH = 0.96
 """Share of what motion leaves to sources: where they take less, or more than there is, they are coded once more."""
 HEADER_BYTES = 110
 """Of the container: header and footer, roughly."""
+OPUS_PREROLL = media.AUDIO_RATE * 80 // 1000
+"""Samples after which a decoder that begins anywhere has settled (RFC 7845, section 4.6)."""
 LONGEST_SILENCE = 3600 * media.AUDIO_RATE
 """Samples of silence that a gap in the sound may be filled with."""
 MOST_FRAMES = 10_000_000
@@ -492,23 +494,27 @@ class IwcFile:
                         f"source {packet.slot}: {error}" if isinstance(packet, SourcePacket) else str(error)
                     )
 
-    def samples(self) -> Iterator[media.Samples]:
-        """The sound as mono int16 blocks at 48 kHz; what is missing or damaged is silent."""
+    def samples(self, start: int = 0) -> Iterator[media.Samples]:
+        """The sound from sample `start` on as mono int16 blocks at 48 kHz; what is missing or damaged is silent."""
         audio = self.header.audio
         if audio is None:
             return
-        skip = audio.pre_skip
-        for block in self._decoded(media.OpusReader(pre_skip=0)):
-            yield block[skip:]
-            skip -= min(skip, len(block))
+        wanted = start + audio.pre_skip
+        for at, block in self._decoded(media.OpusReader(pre_skip=0), max(0, wanted - OPUS_PREROLL)):
+            if at + len(block) > wanted:
+                yield block[max(0, wanted - at) :]
 
-    def _decoded(self, opus: media.OpusReader) -> Iterator[media.Samples]:
-        """From the first sample on, pre-skip included."""
-        at = 0
-        for packet in self.reader.records():
-            if not isinstance(packet, AudioPacket) or packet.first < at:
+    def _decoded(self, opus: media.OpusReader, begin: int) -> Iterator[tuple[int, media.Samples]]:
+        """Blocks, and which sample their first is, from a sample on; both counted with the pre-skip."""
+        at = None
+        for packet in from_sample(self.reader.records(), begin):
+            if at is None:
+                at = min(begin, packet.first)
+            if packet.first < at:
                 continue
-            yield from silence(min(packet.first - at, LONGEST_SILENCE))
+            for block in silence(min(packet.first - at, LONGEST_SILENCE)):
+                yield at, block
+                at += len(block)
             at = packet.first
             for piece in packet.packets:
                 try:
@@ -516,12 +522,25 @@ class IwcFile:
                 except FormatError as error:
                     self.bad.append(str(error))
                     block = opus.decode(None)
+                yield at, block
                 at += len(block)
-                yield block
 
     @property
     def damage(self) -> list[str]:
         return [*self.reader.damage, *self.bad]
+
+
+def from_sample(packets: Iterable[Packet], begin: int) -> Iterator[AudioPacket]:
+    """The sound of a file from the last packet on that begins no later than this sample."""
+    held: AudioPacket | None = None
+    for packet in packets:
+        if not isinstance(packet, AudioPacket):
+            continue
+        if held is not None and packet.first > begin:
+            yield held
+        held = packet
+    if held is not None:
+        yield held
 
 
 def silence(count: int) -> Iterator[media.Samples]:

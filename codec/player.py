@@ -4,18 +4,20 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from .decoder import Frame
 from .errors import CodecError, FormatError
 from .files import IwcFile
-from .media import AUDIO_RATE
+from .media import AUDIO_RATE, Samples
+
+Item = TypeVar("Item")
 
 SEEK_S = 5.0
 AHEAD = 12
@@ -23,7 +25,8 @@ AHEAD = 12
 WINDOW = 512
 LATE_S = 0.25
 """A frame this late is not shown: the picture catches up with the sound."""
-AUDIO_BLOCK_S = 0.5
+AUDIO_BLOCK_S, BLOCKS_AHEAD = 0.5, 3
+"""Of the sound; so many blocks may wait to be played."""
 
 
 @dataclass
@@ -48,59 +51,76 @@ class Playback:
             self.finished = True
 
 
-class FrameFeed:
-    """Decodes on a thread of its own, from a frame on, a few frames ahead."""
+class Ahead(Generic[Item]):
+    """What a file holds of one kind, decoded on a thread of its own, a little ahead."""
 
-    def __init__(self, path: Path, start: int) -> None:
-        self._frames: queue.Queue[Frame | None] = queue.Queue(AHEAD)
+    def __init__(self, path: Path, items: Callable[[IwcFile], Iterator[Item]], most: int) -> None:
+        """`items`: of the opened file, in order. At most so many wait to be taken."""
+        self._waiting: queue.Queue[Item | None] = queue.Queue(most)
         self._stopped = threading.Event()
         self.error: str | None = None
-        self._thread = threading.Thread(target=self._decode, args=(path, start), daemon=True)
+        self._thread = threading.Thread(target=self._decode, args=(path, items), daemon=True)
         self._thread.start()
 
-    def _decode(self, path: Path, start: int) -> None:
+    def _decode(self, path: Path, items: Callable[[IwcFile], Iterator[Item]]) -> None:
         try:
             with IwcFile(path) as file:
-                for frame in file.frames(start):
-                    self._put(frame)
+                for item in items(file):
+                    self._put(item)
                     if self._stopped.is_set():
                         return
         except CodecError as error:
             self.error = str(error)
         self._put(None)
 
-    def _put(self, item: Frame | None) -> None:
+    def _put(self, item: Item | None) -> None:
         while not self._stopped.is_set():
             try:
-                self._frames.put(item, timeout=0.1)
+                self._waiting.put(item, timeout=0.1)
                 return
             except queue.Full:
                 continue
 
-    def next(self) -> Frame | None:
-        """The next frame; None at the end. Waits for it."""
-        return self._frames.get()
+    def next(self) -> Item | None:
+        """Waits for it; None at the end."""
+        return self._waiting.get()
+
+    def empty(self) -> bool:
+        return self._waiting.empty()
 
     def stop(self) -> None:
         self._stopped.set()
-        while not self._frames.empty():
-            self._frames.get_nowait()
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
         self._thread.join()
 
 
-def play(path: Path) -> None:
+@dataclass
+class PlayReport:
+    """What was played."""
+
+    shown: int = 0
+    """Frames."""
+    late: int = 0
+    """Frames that were left out because their time had passed."""
+    seconds: float = 0.0
+    """For how long."""
+
+
+def play(path: Path) -> PlayReport:
     """Show a file until it ends or the window is closed. Raises CodecError where there is no display, or where
     the file cannot be played."""
     with IwcFile(path) as file:
         header = file.header
-        sound = np.concatenate([np.zeros(0, np.int16), *file.samples()]) if header.audio is not None else None
     if header.frames < 1:
         raise FormatError(f"{path} holds no frames.")
-    playback = Playback(header.frames / float(header.fps))
+    playback, report, begun = Playback(header.frames / float(header.fps)), PlayReport(), time.monotonic()
     with window(path.name) as screen:
-        speaker = open_speaker(sound)
+        speaker = open_speaker(path) if header.audio is not None else None
         while not playback.finished:
-            run_from(playback, path, float(header.fps), screen, speaker)
+            run_from(playback, path, float(header.fps), screen, speaker, report)
+    report.seconds = round(time.monotonic() - begun, 3)
+    return report
 
 
 @contextmanager
@@ -126,40 +146,75 @@ def window(title: str) -> Iterator[Any]:
 
 
 class Speaker:
-    """The whole sound of the file, started anywhere."""
+    """The sound of a file, from anywhere on, a few blocks of it at a time."""
 
-    def __init__(self, samples: Any) -> None:
-        self._samples = samples
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._blocks: Ahead[Samples] | None = None
         self._channel: Any = None
 
     def start(self, at_s: float) -> None:
-        import pygame
+        """Waits for the first block."""
+        self.stop()
+        first = round(at_s * AUDIO_RATE)
+        self._blocks = Ahead(self._path, lambda file: blocks(file.samples(first)), BLOCKS_AHEAD)
+        self._play(self._blocks.next())
 
-        rest = self._samples[round(at_s * AUDIO_RATE) :]
-        if len(rest):
-            self._channel = pygame.mixer.Sound(buffer=rest.tobytes()).play()
+    def go_on(self) -> None:
+        """To be called more often than once in a block: what plays next is handed over."""
+        if self._blocks is not None and not self._blocks.empty() and self._channel.get_queue() is None:
+            self._play(self._blocks.next())
 
     def stop(self) -> None:
+        if self._blocks is not None:
+            self._blocks.stop()
+            self._blocks = None
         if self._channel is not None:
             self._channel.stop()
+            self._channel = None
+
+    def _play(self, block: Samples | None) -> None:
+        import pygame
+
+        if block is None:  # the end; what was handed over plays on
+            self._blocks = None
+            return
+        sound = pygame.mixer.Sound(buffer=block.tobytes())
+        if self._channel is None:
+            self._channel = sound.play()
+        else:
+            self._channel.queue(sound)
 
 
-def open_speaker(samples: Any) -> Speaker | None:
-    """None where there is no sound in the file or no device to play it on: the picture plays all the same."""
-    if samples is None or not len(samples):
-        return None
+def blocks(samples: Iterator[Samples]) -> Iterator[Samples]:
+    """The same samples, AUDIO_BLOCK_S at a time."""
+    waiting, length = np.zeros(0, np.int16), round(AUDIO_BLOCK_S * AUDIO_RATE)
+    for piece in samples:
+        waiting = np.concatenate([waiting, piece])
+        while len(waiting) >= length:
+            yield waiting[:length]
+            waiting = waiting[length:]
+    if len(waiting):
+        yield waiting
+
+
+def open_speaker(path: Path) -> Speaker | None:
+    """None where there is no device to play it on: the picture plays all the same."""
     import pygame
 
     try:
         pygame.mixer.init(AUDIO_RATE, -16, 1, allowedchanges=0)
     except pygame.error:
         return None
-    return Speaker(samples)
+    return Speaker(path)
 
 
-def run_from(playback: Playback, path: Path, fps: float, screen: Any, speaker: Speaker | None) -> None:
+def run_from(
+    playback: Playback, path: Path, fps: float, screen: Any, speaker: Speaker | None, report: PlayReport
+) -> None:
     """Play from the current position until a seek, the end or a quit."""
-    feed = FrameFeed(path, round(playback.position_s * fps))
+    first = round(playback.position_s * fps)
+    feed = Ahead(path, lambda file: file.frames(first), AHEAD)
     playback.seeks.clear()
     frame = feed.next()
     if speaker is not None and not playback.paused:
@@ -177,6 +232,8 @@ def run_from(playback: Playback, path: Path, fps: float, screen: Any, speaker: S
                 offset = time.monotonic() - playback.position_s
                 time.sleep(0.02)
                 continue
+            if speaker is not None:
+                speaker.go_on()
             due = frame.number / fps - (time.monotonic() - offset)
             if due > 0:
                 time.sleep(min(due, 0.02))
@@ -184,6 +241,9 @@ def run_from(playback: Playback, path: Path, fps: float, screen: Any, speaker: S
             playback.position_s = frame.number / fps
             if due > -LATE_S:
                 show(screen, frame)
+                report.shown += 1
+            else:
+                report.late += 1
             frame = feed.next()
     finally:
         if speaker is not None:

@@ -1,10 +1,15 @@
 """The player's state and its window, on SDL's dummy drivers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import CLIP_FRAMES
 from iwcodec import player
 from iwcodec.errors import CodecError
+from iwcodec.files import IwcFile
+from iwcodec.media import AUDIO_RATE, Samples
 from iwcodec.player import SEEK_S, Playback
 
 
@@ -43,9 +48,47 @@ def test_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
     shown: list[int] = []
     monkeypatch.setattr(player, "show", lambda screen, frame: shown.append(frame.number))
     monkeypatch.setattr(player, "LATE_S", 1e9)  # a slow machine still shows every frame
-    player.play(iwc_file)
+    report = player.play(iwc_file)
     assert shown == list(range(len(shown)))
     assert len(shown) > 10
+    assert (report.shown, report.late) == (len(shown), 0)
+
+
+def test_frames_that_are_late_are_counted(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(player, "LATE_S", -1e9)
+    report = player.play(iwc_file)
+    assert report.shown == 0
+    assert report.late == CLIP_FRAMES
+
+
+def test_sound_is_read_a_few_blocks_ahead_of_what_plays(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """However long the file is."""
+    read: list[int] = []
+
+    def endless(file: IwcFile, start: int) -> Iterator[Samples]:
+        while True:
+            read.append(start)
+            yield np.zeros(round(player.AUDIO_BLOCK_S * AUDIO_RATE), np.int16)
+
+    monkeypatch.setattr(IwcFile, "samples", endless)
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    with player.window("x"):
+        speaker = player.open_speaker(iwc_file)
+        assert speaker is not None
+        speaker.start(3.0)
+        for _ in range(100):
+            speaker.go_on()
+        speaker.stop()
+    assert read[0] == 3 * AUDIO_RATE
+    assert len(read) <= player.BLOCKS_AHEAD + 4
+
+
+def test_blocks_are_the_same_samples():
+    given = [np.arange(n, dtype=np.int16) for n in (10, 30_000, 0, 5)]
+    made = list(player.blocks(iter(given)))
+    np.testing.assert_array_equal(np.concatenate(made), np.concatenate(given))
+    assert [len(block) for block in made] == [24_000, 6_015]
 
 
 def test_a_seek_starts_from_there(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
