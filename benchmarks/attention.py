@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -187,24 +188,29 @@ def implementations(network: Any, threads: int) -> dict[str, tuple[Attend, tuple
 
             ways[f"top-k, Triton {name}"] = (kernel, KEPT)
     elif find_spec("onnx") is not None:
-        ways["hierarchical, ONNX Runtime"] = (onnx_hierarchical(network, threads), (network.config.top_k or 8,))
+        attend, kept = onnx_attention(network, threads)
+        ways["hierarchical, ONNX Runtime"] = (attend, (kept,))
     return ways
 
 
-def onnx_hierarchical(network: Any, threads: int) -> Attend:
-    """The graph of hierarchical attention alone, for one k, on ONNX Runtime's CPU provider."""
+def onnx_attention(network: Any, threads: int, dense: bool = False) -> tuple[Attend, int]:
+    """The graph of hierarchical or dense attention alone on ONNX Runtime's CPU provider, and the one k it is for, 0
+    where it is dense."""
     import onnxruntime
     import torch
 
-    from ..models.attention import Extras, hierarchical_attention
+    from ..models.attention import Extras, dense_attention, hierarchical_attention
     from ..models.export import OPSET
 
     side = network.config.side
-    kept = network.config.top_k or 8
+    kept = 0 if dense else network.config.top_k or 8
 
     class Graph(torch.nn.Module):
         def forward(self, queries: Any, keys: Any, rows: Any, extra_keys: Any, extra_rows: Any) -> Any:
-            return hierarchical_attention(queries, keys, rows, Extras(extra_keys, extra_rows), side, kept)
+            extras = Extras(extra_keys, extra_rows)
+            if dense:
+                return dense_attention(queries, keys, rows, extras)
+            return hierarchical_attention(queries, keys, rows, extras, side, kept)
 
     def arrays(case: Case) -> tuple[Any, ...]:
         return case.queries, case.keys, case.rows, *case.extras
@@ -213,8 +219,9 @@ def onnx_hierarchical(network: Any, threads: int) -> Attend:
     blank = np.zeros((network.config.size, network.config.size, 3), np.uint8)
     free = {"keys": {1: "cells"}, "rows": {1: "cells", 2: "columns"}, "extra_rows": {1: "columns"}}
     example = arrays(make_case(network, [blank] * 2, blank))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "hierarchical.onnx"
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is constant in the graph, and is meant to be
+        file = Path(folder) / "attention.onnx"
         torch.onnx.export(
             Graph(), example, str(file), input_names=names, dynamic_axes=free, opset_version=OPSET, dynamo=False
         )
@@ -226,11 +233,11 @@ def onnx_hierarchical(network: Any, threads: int) -> Attend:
 
     def attend(case: Case, k: int) -> Any:
         if k != kept:
-            raise ValueError(f"the graph keeps {kept} blocks, not {k}")
+            raise ValueError(f"the graph keeps {kept or 'all'} blocks, not {k}")
         feed = {name: array.contiguous().numpy() for name, array in zip(names, arrays(case), strict=True)}
         return torch.from_numpy(session.run(None, feed)[0])
 
-    return attend
+    return attend, kept
 
 
 # What is measured.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from iwcodec.extras import install
 from iwcodec.media import Picture
 from numpy.typing import NDArray
 
@@ -239,6 +240,6 @@ def _load(name: str, folder: Path | None) -> State:
     try:
         import torch
     except ImportError as error:
-        raise MetricUnavailableError("LPIPS and FID need PyTorch (pip install iwcodec[train]).") from error
+        raise MetricUnavailableError(f"LPIPS and FID need PyTorch ({install('train')}).") from error
     state: Any = torch.load(path, map_location="cpu", weights_only=True)
     return dict(state)

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from iwcodec.errors import CodecError
+from iwcodec.extras import install
 from iwcodec.media import Picture
 from iwcodec.quality import PERFECT_DB, psnr
 from numpy.typing import NDArray
@@ -191,7 +192,7 @@ def find_ffmpeg() -> str:
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise MetricUnavailableError("VMAF needs imageio-ffmpeg (pip install iwcodec[bench]).") from error
+        raise MetricUnavailableError(f"VMAF needs imageio-ffmpeg ({install('bench')}).") from error
     program = str(imageio_ffmpeg.get_ffmpeg_exe())
     done = subprocess.run([program, "-v", "error", "-filters"], capture_output=True, text=True, check=False)
     if " libvmaf " not in done.stdout:

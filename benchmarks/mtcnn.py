@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..extras import install
 from ..media import Picture
 from .metrics import MetricUnavailableError
 
@@ -111,7 +112,7 @@ def load(path: Path) -> State:
     try:
         import torch
     except ImportError as error:
-        raise MetricUnavailableError("AKD needs PyTorch (pip install iwcodec[train]).") from error
+        raise MetricUnavailableError(f"AKD needs PyTorch ({install('train')}).") from error
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

@@ -41,6 +41,8 @@ SMALL: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
 }
 """Results that are tables and nothing else."""
 
+SUMS = ("stages_ms", "watched_ms", "unwatched_ms")
+
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em; color: #111; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.2em; margin-top: 2em; }
@@ -410,6 +412,8 @@ def _figure(file: Path, text: str) -> str:
 def _speed(results: dict[str, Any]) -> Iterable[str]:
     yield f"<h2>Speed: {_count(results['threads'], 'thread')}, {results['size']}x{results['size']}</h2>"
     yield _origin(results)
+    if "pools" in results:
+        yield f"<p class='note'>Threads: {escape(', '.join(f'{k} {n}' for k, n in results['pools'].items()))}.</p>"
     keys = ("p50_ms", "p95_ms", "p99_ms", "per_s")
     rows = [
         [escape(row["stage"]), str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in keys)]
@@ -421,6 +425,9 @@ def _speed(results: dict[str, Any]) -> Iterable[str]:
         for row in results["parts"]
     ]
     yield "<h3>Inside the network, for one frame</h3>" + _table(["part", "sources", "ms", "share"], inside)
+    sums = [[str(row["sources"]), *(f"{row[key]:.2f}" for key in SUMS)] for row in results.get("sums", [])]
+    if sums:
+        yield _table(["sources", "stages together, ms", "their frame, ms", "a frame by itself, ms"], sums)
     yield _table(
         ["ratio of medians", ""], [[escape(name), f"{value:.2f}"] for name, value in results["ratios"].items()]
     )

@@ -20,6 +20,14 @@ class Extras(NamedTuple):
     rows: Tensor  # (E, R)
 
 
+class Blocks(NamedTuple):
+    """Keys and rows of all sources in 2x2 blocks, n of them, as the hierarchical top-k takes them."""
+
+    keys: Tensor  # (B, n, 4, D)
+    pooled: Tensor  # (B, n, D): the means of the blocks
+    rows: Tensor  # (B, n, 4 R)
+
+
 def dense_attention(queries: Tensor, keys: Tensor, rows: Tensor, extras: Extras) -> Tensor:
     """Softmax over every key of every source: the definition the others are held to."""
     logits = torch.cat([queries @ keys.transpose(1, 2), queries @ extras.keys.T], dim=-1)
@@ -89,13 +97,20 @@ def hierarchical_attention(queries: Tensor, keys: Tensor, rows: Tensor, extras: 
 
     `side` is the cells a side of the query grid and of every source's grid (even).
     """
-    query_blocks, key_blocks = to_blocks(queries, side), to_blocks(keys, side)
-    scores = query_blocks.mean(2) @ key_blocks.mean(2).transpose(1, 2)
+    key_blocks = to_blocks(keys, side)
+    known = Blocks(key_blocks, key_blocks.mean(2), to_blocks(rows, side).flatten(2))
+    return block_attention(queries, known, extras, side, k)
+
+
+def block_attention(queries: Tensor, known: Blocks, extras: Extras, side: int, k: int) -> Tensor:
+    """`hierarchical_attention` where the sources are in blocks already."""
+    query_blocks = to_blocks(queries, side)
+    scores = query_blocks.mean(2) @ known.pooled.transpose(1, 2)
     picked = best(scores, k)  # (B, Nc, k)
     batch, coarse, kept = picked.shape
-    near = gather(key_blocks.flatten(2), picked).reshape(batch, coarse, 4 * kept, -1)
+    near = gather(known.keys.flatten(2), picked).reshape(batch, coarse, 4 * kept, -1)
     logits = query_blocks @ near.transpose(2, 3)  # (B, Nc, 4, 4k)
     weights = torch.cat([logits, query_blocks @ extras.keys.T], dim=-1).softmax(-1)
-    near_rows = gather(to_blocks(rows, side).flatten(2), picked).reshape(batch, coarse, 4 * kept, -1)
+    near_rows = gather(known.rows, picked).reshape(batch, coarse, 4 * kept, -1)
     out = weights[..., : 4 * kept] @ near_rows + weights[..., 4 * kept :] @ extras.rows
     return from_blocks(out, side)

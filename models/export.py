@@ -1,11 +1,13 @@
-"""Export: a checkpoint -> safetensors (fp16) and four ONNX graphs, checked against each other.
+"""Export: a checkpoint -> safetensors (fp16) and five ONNX graphs, checked against each other.
 
 The graphs take uint8 pictures (B, H, W, 3), so that no caller repeats the conversion:
 
 - `detector`: picture of the detector's size -> keypoints (1, K, 3);
 - `source`: picture as the nets see it (1, h, w, 3), keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis
   (1, b, 3 K);
-- `look`: driving keypoints, and keypoints, rows, membership, basis of S sources (S is free) -> fields (1, S, g, g, 3),
+- `join`: rows of S sources (1, S, M, R; S is free) -> rows, keys and pooled keys of them all in blocks
+  (attention.Blocks), which stay while the set does;
+- `look`: driving keypoints, and keypoints of S sources, what `join` gave, membership, basis -> fields (1, S, g, g, 3),
   of each source how far from each cell it is sampled (x and y in pixels of w) and what it weighs there, and features;
 - `paint`: the base picture of 0..1, features -> uint8 picture, both in planes (1, 3, H, W), or where there are no up
   blocks in planes of every second pixel of every second row (1, 12, H / 2, W / 2; torch's pixel_unshuffle).
@@ -33,9 +35,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .attention import Blocks
 from .config import ModelConfig
 from .network import ImplicitWarp, Sources, coarse_fields
-from .runtime import MAX_ACTIVE, PARTS, Keypoints, OnnxRuntime, Picture, Source, read_weights_file
+from .runtime import JOINED, MAX_ACTIVE, PARTS, Keypoints, OnnxRuntime, Picture, Source, read_weights_file
 from .runtime_torch import TorchRuntime, load_state, load_weights, to_uint8
 
 OPSET = 17
@@ -43,7 +46,6 @@ TOLERANCE = 1e-3
 SMALL = {"detector": 50_000}
 SMALLEST = 8_000
 """Weights of fewer values stay as they are: together they are few, and the detector's last layers are touchy."""
-OF_SOURCES = ("keypoints", "rows", "membership", "basis")
 TIES = 0.005
 """Share of the values behind top-k that may differ: blocks all but equally good may be chosen otherwise."""
 
@@ -68,22 +70,38 @@ class SourceGraph(nn.Module):
         return encoded.rows[:, 0], encoded.membership[:, 0], encoded.basis[:, 0]
 
 
+class JoinGraph(nn.Module):
+    def __init__(self, network: ImplicitWarp) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        joined = self.network.join(rows, self.network.config.side)
+        return joined.rows, joined.keys, joined.pooled
+
+
 class LookGraph(nn.Module):
     def __init__(self, network: ImplicitWarp) -> None:
         super().__init__()
         self.network = network
 
     def forward(
-        self, driving: Tensor, keypoints: Tensor, rows: Tensor, membership: Tensor, basis: Tensor
+        self,
+        driving: Tensor,
+        keypoints: Tensor,
+        rows: Tensor,
+        keys: Tensor,
+        pooled: Tensor,
+        membership: Tensor,
+        basis: Tensor,
     ) -> tuple[Tensor, Tensor]:
         network, config = self.network, self.network.config
-        side = config.side
-        sources = Sources(rows, keypoints, rows, membership, basis)
-        attended, unit_queries, _ = network.attend(driving, sources, side)
+        side, joined = config.side, Blocks(keys, pooled, rows)
+        attended, unit_queries = network.attend_joined(driving, keypoints, joined, membership, basis, side)
         features, warp = network.look(attended, unit_queries, side)
-        fields = coarse_fields(warp, side, network.log_focus.exp())
-        fields = fields * torch.tensor([config.seen / 2, config.seen / 2, 1.0])
-        return fields.unflatten(2, (side, side)), features
+        fields = coarse_fields(warp, side, network.log_focus.exp()).transpose(2, 3)
+        fields = fields * torch.tensor([[config.seen / 2], [config.seen / 2], [1.0]])
+        return fields.transpose(2, 3).unflatten(2, (side, side)), features
 
 
 class PaintGraph(nn.Module):
@@ -203,9 +221,10 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
     keypoints = torch.rand(1, config.keypoints, 3)
     with torch.no_grad():
         of_source = SourceGraph(network)(seen, keypoints)
-    several: tuple[Tensor, ...] = tuple(x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source))
+    several, rows, membership, basis = (x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source))
     with torch.no_grad():
-        _, features = LookGraph(network)(keypoints, *several)
+        looked_at = (keypoints, several, *JoinGraph(network)(rows), membership, basis)
+        _, features = LookGraph(network)(*looked_at)
     write = graph_writer(model, folder, parts)
     write("detector", DetectorGraph(network), (small,), ["picture"], ["keypoints"], {})
     write(
@@ -217,9 +236,12 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
         {},
     )
     of_sources = {1: "sources"}
-    names = ["driving", *OF_SOURCES]
-    free = dict.fromkeys([*OF_SOURCES, "fields"], of_sources)
-    write("look", LookGraph(network), (keypoints, *several), names, ["fields", "features"], free)
+    joined = {name: {1: "blocks"} for name in JOINED}
+    joined["rows"][2] = "columns"
+    write("join", JoinGraph(network), (rows,), ["features"], list(JOINED), {"features": of_sources, **joined})
+    names = ["driving", "keypoints", *JOINED, "membership", "basis"]
+    free = {**dict.fromkeys(["keypoints", "membership", "basis", "fields"], of_sources), **joined}
+    write("look", LookGraph(network), looked_at, names, ["fields", "features"], free)
     side = config.size if config.up_blocks else config.size // 2
     base = torch.zeros(1, 3 if config.up_blocks else 12, side, side)
     write("paint", PaintGraph(network), (base, features), ["base", "features"], ["picture"], {})
@@ -322,7 +344,10 @@ def of_frame(
     """Differences of what is made of driving keypoints and sources (torch's in both)."""
     network, run = reference._network, exported._sessions
     joined = Sources(*(torch.cat(parts, dim=1) for parts in zip(*(s.features for s in sources), strict=True)))
-    given = {"driving": torch.from_numpy(driving)[None], **{name: getattr(joined, name) for name in OF_SOURCES}}
+    blocks = dict(zip(JOINED, JoinGraph(network)(joined.rows), strict=True))
+    exported_blocks = run["join"].run(JOINED, {"features": joined.rows.numpy()})
+    given = {"driving": torch.from_numpy(driving)[None], "keypoints": joined.keypoints, **blocks}
+    given |= {"membership": joined.membership, "basis": joined.basis}
     fields, features = (out.numpy() for out in LookGraph(network)(*given.values()))
     again, features_again = run["look"].run(["fields", "features"], {k: v.numpy() for k, v in given.items()})
     base = torch.from_numpy(sources[0].picture).permute(2, 0, 1)[None].float() / 255
@@ -331,6 +356,7 @@ def of_frame(
     (painted,) = run["paint"].run(None, {"base": base.numpy(), "features": features})
     half = network.config.seen / 2
     return {
+        **{f"joined {k}": apart(blocks[k].numpy(), made) for k, made in zip(JOINED, exported_blocks, strict=True)},
         "shifts": apart(fields[..., :2] / half, again[..., :2] / half, TIES),
         "weights": apart(fields[..., 2], again[..., 2], TIES),
         "features": apart(features, features_again, TIES),

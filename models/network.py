@@ -22,7 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Extras, coarse_logits, dense_attention, hierarchical_attention
+from .attention import (
+    Blocks,
+    Extras,
+    block_attention,
+    coarse_logits,
+    dense_attention,
+    hierarchical_attention,
+    to_blocks,
+)
 from .config import ModelConfig
 from .detector import KeypointDetector, fit
 from .geometry import PRIOR_DIMS, GeometricPrior, cell_centres, gaussian_maps
@@ -309,6 +317,28 @@ class ImplicitWarp(nn.Module):
             attended = hierarchical_attention(queries, keys, rows, extras, side, self.config.top_k)
         return attended, unit_queries, coarse_logits(queries, keys, side) if want_logits else None
 
+    def join(self, rows: Tensor, side: int) -> Blocks:
+        """Rows (B, S, M, R) of the set's sources -> what of keys and rows no driving frame changes: keys without the
+        prior's dimensions."""
+        keys = to_blocks(self._unit_keys(rows).flatten(1, 2), side)
+        return Blocks(keys, keys.mean(2), to_blocks(place_columns(rows, side), side).flatten(2))
+
+    def attend_joined(
+        self, driving: Tensor, keypoints: Tensor, joined: Blocks, membership: Tensor, basis: Tensor, side: int
+    ) -> tuple[Tensor, Tensor]:
+        """As `attend` of sources that have been joined -> attended rows (B, N, R), unit queries (B, N, d)."""
+        queries, unit_queries = self.queries(driving, side)
+        geometry = self.geometry(driving, keypoints, membership, basis, side).flatten(1, 2)
+        geometry = to_blocks(geometry, side)
+        keys = torch.cat([joined.keys, geometry], dim=-1)
+        pooled = torch.cat([joined.pooled, geometry.mean(2)], dim=-1)
+        extras = self.extras(joined.rows.shape[-1] // 4)
+        if self.config.top_k == 0:
+            rows = joined.rows.unflatten(2, (4, -1)).flatten(1, 2)
+            return dense_attention(queries, keys.flatten(1, 2), rows, extras), unit_queries
+        known = Blocks(keys, pooled, joined.rows)
+        return block_attention(queries, known, extras, side, self.config.top_k), unit_queries
+
     def side(self, pictures: Tensor) -> int:
         """Cells a side of the attention grid for pictures (..., H, W)."""
         return pictures.shape[-1] // (self.config.cell * self.config.scale)
@@ -321,13 +351,17 @@ class ImplicitWarp(nn.Module):
 
     def keys(self, driving: Tensor, sources: Sources, side: int) -> Tensor:
         """-> attention keys (B, S * M, d + PRIOR_DIMS)."""
-        keys = sources.rows[..., self.config.values : self.config.values + self.config.dim]
-        if self.config.prior:
-            terms = self.prior.terms(sources.membership, sources.basis, sources.keypoints, driving[:, None], side)
-            geometry = self.prior.key_dims(terms)
-        else:
-            geometry = torch.zeros_like(keys[..., :PRIOR_DIMS])
-        return torch.cat([keys, geometry], dim=-1).flatten(1, 2)
+        geometry = self.geometry(driving, sources.keypoints, sources.membership, sources.basis, side)
+        return torch.cat([self._unit_keys(sources.rows), geometry], dim=-1).flatten(1, 2)
+
+    def geometry(self, driving: Tensor, keypoints: Tensor, membership: Tensor, basis: Tensor, side: int) -> Tensor:
+        """The prior's dimensions of the keys (B, S, M, PRIOR_DIMS), of sources with these keypoints."""
+        if not self.config.prior:
+            return torch.zeros_like(membership[..., :PRIOR_DIMS])
+        return self.prior.key_dims(self.prior.terms(membership, basis, keypoints, driving[:, None], side))
+
+    def _unit_keys(self, rows: Tensor) -> Tensor:
+        return rows[..., self.config.values : self.config.values + self.config.dim]
 
     def extras(self, width: int) -> Extras:
         """Extra keys and values as attention sees them; they are in no source, so their place columns are 0."""
@@ -382,7 +416,8 @@ def grid(x: Tensor, side: int) -> Tensor:
 def unit_cells(features: Tensor, position: Tensor) -> Tensor:
     """Add the position embedding, normalise: (B, d, g, g) -> (B, M, d)."""
     position = F.interpolate(position, size=features.shape[-2:], mode="bilinear", align_corners=False)
-    return F.normalize(cells(features + position), dim=-1)
+    found = cells(features + position)
+    return found / found.norm(dim=-1, keepdim=True).clamp_min(1e-12)  # F.normalize, exported, copies the lengths
 
 
 def place_columns(rows: Tensor, side: int) -> Tensor:
@@ -402,11 +437,11 @@ def place_columns(rows: Tensor, side: int) -> Tensor:
 
 def read_warp(columns: Tensor, side: int) -> Warp:
     """Attended place columns (B, N, 3 S) -> warp. Where a source got no attention its place is the query's own."""
-    triples = columns.reshape(columns.shape[0], columns.shape[1], -1, 3)
-    mass, sums = triples.transpose(1, 2).split([1, 2], dim=-1)
-    own = cell_centres(side, columns) * (side / 2)
+    planes = columns.transpose(1, 2).unflatten(1, (-1, 3))  # arithmetic on pairs takes ten times as long on a CPU
+    mass, sums = planes.split([1, 2], dim=2)
+    own = cell_centres(side, columns).T * (side / 2)
     small = 1e-3
-    return Warp(mass[..., 0], (sums + small * own) / (mass + small))
+    return Warp(mass[:, :, 0], ((sums + small * own) / (mass + small)).transpose(2, 3))
 
 
 def sampling_fields(
@@ -432,15 +467,15 @@ def sampling_fields(
 def coarse_fields(warp: Warp, side: int, focus: Tensor) -> Tensor:
     """Warp -> (B, S, side * side, 3): how far from the cell's own place each source is sampled, in [-1, 1] units, and
     what that source weighs. Interpolating shifts, not places, keeps the borders straight."""
-    own = cell_centres(side, warp.mass) * (side / 2)
-    shift = (warp.places - own) * (2.0 / side)
-    return torch.cat([shift, (warp.mass[..., None] + 1e-3) ** focus], dim=-1)
+    own = cell_centres(side, warp.mass).T * (side / 2)
+    shift = (warp.places.transpose(2, 3) - own) * (2.0 / side)
+    return torch.cat([shift, (warp.mass[:, :, None] + 1e-3) ** focus], dim=2).transpose(2, 3)
 
 
 def moved(fields: Tensor) -> Tensor:
     """Fields (B, S, N, 3) of `coarse_fields` -> (B, N, 1): how far the sources are moved, by what they weigh."""
-    shift, weight = fields.split([2, 1], dim=-1)
-    return (shift.square().sum(-1, keepdim=True).sqrt() * weight).sum(1) / weight.sum(1)
+    shift, weight = fields.transpose(2, 3).split([2, 1], dim=2)
+    return ((shift.square().sum(2, keepdim=True).sqrt() * weight).sum(1) / weight.sum(1)).transpose(1, 2)
 
 
 def enlarge(x: Tensor, scale: int) -> Tensor:

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "lite-256"
-PARTS = ("detector", "source", "look", "paint")
+PARTS = ("detector", "source", "join", "look", "paint")
 """The graphs of a model; see export.py."""
+JOINED = ("rows", "keys", "pooled")
+"""What `join` makes of a set of sources for `look`."""
 MAX_ACTIVE = 4
 """Most sources that may enter attention for one frame."""
 
@@ -126,7 +128,7 @@ class OnnxRuntime:
         features stay as the graph takes them, because from frame to frame the set seldom changes."""
         kept = self._kept
         if len(sources) != len(kept.sources) or any(a is not b for a, b in zip(sources, kept.sources, strict=True)):
-            kept.take(sources, self._sessions["look"])
+            kept.take(sources, self._sessions)
         kept.driving[0] = keypoints
         self._sessions["look"].run_with_iobinding(kept.look)
 
@@ -222,17 +224,18 @@ class _Kept(threading.local):
         self.blended, self.spare, self.next = (np.empty((side, side, 3), np.float32) for _ in range(3))
         self.rooms = [_Room(seen, side) for _ in range(MAX_ACTIVE)]
 
-    def take(self, sources: Sequence[Source], look: Any) -> None:
-        """Another set of sources, to look at with this session."""
+    def take(self, sources: Sequence[Source], sessions: dict[str, Any]) -> None:
+        """Another set of sources, to look at with these sessions."""
+        joined = sessions["join"].run(JOINED, {"features": np.stack([s.features for s in sources])[None]})
         given = {
             "driving": self.driving,
             "keypoints": np.stack([s.keypoints for s in sources])[None],
-            "rows": np.stack([s.features for s in sources])[None],
+            **dict(zip(JOINED, joined, strict=True)),
             "membership": np.stack([s.membership for s in sources])[None],
             "basis": np.stack([s.basis for s in sources])[None],
         }
         self.fields = np.empty((1, len(sources), *self.fields.shape[2:]), np.float32)
-        self.look = bound(look, given, {"fields": self.fields, "features": self.features})
+        self.look = bound(sessions["look"], given, {"fields": self.fields, "features": self.features})
         self.sources = tuple(sources)
 
 

@@ -62,6 +62,11 @@ def test_implementations_agree_where_they_must(network, pictures):
         case = bench.make_case(network, pictures[:count], pictures[3])
         exported, plain = (ways[name][0](case, kept) for name in ("hierarchical, ONNX Runtime", "hierarchical"))
         assert bench.difference(exported, plain) < 1e-3
+        attend, everything = bench.onnx_attention(network, 1, dense=True)
+        assert everything == 0
+        assert bench.difference(attend(case, 0), ways["dense"][0](case, 0)) < 1e-3
+        with pytest.raises(ValueError, match="keeps all"):
+            attend(case, kept)
 
 
 @torch.inference_mode()

@@ -88,6 +88,23 @@ def test_dropped_cells_get_no_attention(tiny):
     assert out.warp.mass[:, 1].mean() > 0.5
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("switch", [{}, {"top_k": 0}, {"prior": False}])
+@pytest.mark.parametrize("count", [1, 3])
+def test_sources_that_were_joined_before_give_the_same(count, switch):
+    torch.manual_seed(4)
+    network = ImplicitWarp(replace(TINY, **switch)).eval()
+    pictures = smooth_pictures(count + 1)
+    keypoints = network.detect(pictures)
+    sources = network.encode_sources(pictures[None, 1:], keypoints[None, 1:])
+    side = network.side(pictures)
+    expected = network.attend(keypoints[:1], sources, side)[:2]
+    joined = network.join(sources.rows, side)
+    found = network.attend_joined(keypoints[:1], sources.keypoints, joined, sources.membership, sources.basis, side)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_every_parameter_learns():
     torch.manual_seed(2)
     network = ImplicitWarp(TINY)

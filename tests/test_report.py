@@ -193,6 +193,13 @@ def test_speed_has_a_table(tmp_path: Path) -> None:
     assert "<td>detector</td><td></td><td>4.25</td>" in text
     assert "query net" in text
     assert "12.50" in text
+    results |= {
+        "pools": {"OpenCV": 2, "dav1d": 1},
+        "sums": [{"sources": 3, "stages_ms": 24.0, "watched_ms": 25.5, "unwatched_ms": 25.25}],
+    }
+    text = report.run([write(tmp_path, results, "speed.json")], tmp_path).read_text()
+    assert "Threads: OpenCV 2, dav1d 1." in text
+    assert "<td>3</td><td>24.00</td><td>25.50</td><td>25.25</td>" in text
 
 
 def test_sources_tables_and_ablation_are_tables(tmp_path: Path) -> None:

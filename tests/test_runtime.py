@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from iwcodec.framing import Crop, crop_resize
 from iwcodec.media import read_video
-from iwcodec.models.runtime import MAX_ACTIVE, OnnxRuntime, Picture, Source, load_runtime, pixel_grid
+from iwcodec.models.runtime import JOINED, MAX_ACTIVE, OnnxRuntime, Picture, Source, load_runtime, pixel_grid
 from iwcodec.quality import psnr
 
 
@@ -54,9 +54,10 @@ def test_the_larger_model_shows_a_source_as_it_is(face_clip: Path) -> None:
 def plainly(runtime: OnnxRuntime, keypoints: Any, sources: list[Source]) -> Picture:
     """What `reconstruct` means, with new arrays for everything."""
     side, seen = runtime.info.size, runtime._seen
-    parts = {"keypoints": "keypoints", "rows": "features", "membership": "membership", "basis": "basis"}
-    joined = {name: np.stack([getattr(s, part) for s in sources])[None] for name, part in parts.items()}
-    fields, features = runtime._sessions["look"].run(None, {"driving": keypoints[None], **joined})
+    given = {name: np.stack([getattr(s, name) for s in sources])[None] for name in ("keypoints", "membership", "basis")}
+    joined = runtime._sessions["join"].run(JOINED, {"features": np.stack([s.features for s in sources])[None]})
+    given |= {"driving": keypoints[None], **dict(zip(JOINED, joined, strict=True))}
+    fields, features = runtime._sessions["look"].run(None, given)
     wide = [cv2.resize(field, (seen, seen), interpolation=cv2.INTER_LINEAR) for field in fields[0]]
     sampled, total = [], sum((field[..., 2] for field in wide[1:]), wide[0][..., 2])
     for source, field in zip(sources, wide, strict=True):
