@@ -95,7 +95,7 @@ def run(
     tell: Callable[[str, float], None],
     dense: int = 0,
 ) -> dict[str, Any]:
-    """All of it, as `speed.json` holds it."""
+    """All of it, as `speed.json` holds it. Memory is of the codec alone, with the pictures it is given."""
     threads = threads or default_threads()
     with pinned(threads):
         return measured(runtime, frames, threads, soak, tell, dense)
@@ -115,28 +115,26 @@ def measured(
         splits[count] = split(runtime, threads, lambda other: library_of(other, pictures, count).reconstruct, keypoints)
         return split_stages(splits[count], count)
 
-    work: list[Callable[[], Iterable[Stage]]] = [
+    own: list[Callable[[], Iterable[Stage]]] = [
         lambda: capturing(video.pictures, len(pictures)),
         *(partial(sending, runtime, pictures, video.crops[0], count) for count in SOURCES),
         lambda: [motion_decoding(np.stack(keypoints))],
         lambda: source_coding(pictures),
         lambda: [timed("source preparation", runtime.prepare, pictures)],
         *(partial(receiving, runtime, pictures, keypoints, count) for count in SOURCES),
-        *(partial(inside, count) for count in SOURCES),
-        lambda: av1(pictures),
     ]
-    stages: list[Stage] = []
-    for number, task in enumerate(work):
-        tell("measuring", number / len(work))
-        stages += task()
+    stages = measured_in_turn("the codec", own, tell)
     memory["measured"] = resident_mb()
     soaked = soaking(runtime, pictures, soak, tell) if soak else None
-    memory["peak"] = peak_mb()
-    threads_of = pools(runtime, threads)
+    memory["peak"] = peak_mb()  # what follows needs more, and is no part of the codec
     missing = "left out" if not dense else dense_missing()
-    if missing is None:  # after the peak was read: this is no part of the codec
-        tell("dense attention", 0.0)
-        stages += attentions(runtime.info.model_id, threads, pictures, dense)
+    others: list[Callable[[], Iterable[Stage]]] = [
+        *(partial(inside, count) for count in SOURCES),
+        lambda: av1(pictures),
+        lambda: [] if missing else attentions(runtime.info.model_id, threads, pictures, dense),
+    ]
+    threads_of = pools(runtime, threads)
+    stages += measured_in_turn("inside, and beside it", others, tell)
     return {
         **experiment.surroundings(),
         "what": "speed",
@@ -155,6 +153,16 @@ def measured(
         "memory_mb": {name: round(value, 1) for name, value in memory.items()},
         "soak": None if soaked is None else asdict(soaked),
     }
+
+
+def measured_in_turn(
+    what: str, work: Sequence[Callable[[], Iterable[Stage]]], tell: Callable[[str, float], None]
+) -> list[Stage]:
+    stages: list[Stage] = []
+    for number, task in enumerate(work):
+        tell(what, number / len(work))
+        stages += task()
+    return stages
 
 
 def default_threads() -> int:
