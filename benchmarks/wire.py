@@ -6,8 +6,8 @@ Three instruments, each for what it can measure:
   repeatable; for bytes, loss, outages and narrow links. Nothing takes time but the paths.
 - loopback: two real WebRTC connections (ICE, DTLS, UDP) in this process, in real time. For the delay from the camera's
   frame to the picture shown, the network's time included, and to check the simulation's bytes against the datagrams.
-- shaped: the same with every datagram passed through a simulated path, in real time. For the first picture after
-  joining, ICE and DTLS handshakes included.
+- shaped: the same with every datagram passed through a simulated path. For the first picture after joining, ICE and
+  DTLS handshakes included: in real time, and on the simulated clock, where nothing takes time but the paths.
 - namespaces: a server and two clients as they are used, each in a network namespace (namespaces.py), in real time. For
   the first picture, signalling included, and all that goes over the wire, sound included. Needs root.
 """
@@ -25,11 +25,13 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import numpy as np
 import typer
 from aiortc import RTCPeerConnection
 from aiortc.rtcsctptransport import SCTP_COMMON_HEADER_LENGTH
+from OpenSSL import SSL
 from rich.table import Table
 
 from ..cli import console, progress_bar
@@ -40,6 +42,7 @@ from ..files import EncodeOptions, frame_input
 from ..media import Picture, sample_clip
 from ..models.runtime import Keypoints, Runtime, Source, load_runtime
 from ..quality import psnr
+from ..refinement import Fitted, KeypointFit, Rebuild
 from . import namespaces, simulation
 from .endurance import with_sound
 from .experiment import save, surroundings
@@ -110,8 +113,14 @@ class PlannedFeed(Feed):
     """Knows when its pictures became sources. With a plan it does not judge: the frames of those times become
     sources, whatever the link makes of it, so that calls over different paths compare at equal sources."""
 
-    def __init__(self, runtime: Runtime, executor: Executor, plan: Sequence[float] | None = None) -> None:
-        super().__init__(runtime, executor)
+    def __init__(
+        self,
+        runtime: Runtime,
+        executor: Executor,
+        plan: Sequence[float] | None = None,
+        fit: KeypointFit | None = None,
+    ) -> None:
+        super().__init__(runtime, executor, fit=fit)
         self.added_at: list[float] = []
         """Capture times."""
         self._plan = plan
@@ -125,6 +134,24 @@ class PlannedFeed(Feed):
     async def _add_source(self, picture: Picture, captured_s: float) -> None:
         self.added_at.append(captured_s)
         await super()._add_source(picture, captured_s)
+
+
+class Unfitted(KeypointFit):
+    def frame(
+        self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
+    ) -> Fitted:
+        return self.skip(detected)
+
+
+class IdleFeed(PlannedFeed):
+    """Next to no work: the first picture is its only source, and keypoints are sent as they are found."""
+
+    def __init__(self, runtime: Runtime, executor: Executor) -> None:
+        super().__init__(runtime, executor, fit=Unfitted())
+
+    async def _judge(self, picture: Picture, keypoints: Keypoints, sources: list[Source], captured_s: float) -> None:
+        if not self.added_at:
+            await self._add_source(picture, captured_s)
 
 
 @dataclass
@@ -361,42 +388,62 @@ class ShapedSocket:
         return getattr(self._socket, name)
 
 
-async def join_shaped(runtime: Runtime, camera: Camera, kbps: float, delay_s: float) -> dict[str, float]:
+async def join_shaped(
+    runtime: Runtime,
+    camera: Camera,
+    kbps: float,
+    delay_s: float,
+    executor: Executor,
+    make_feed: Callable[[Runtime, Executor], PlannedFeed] = PlannedFeed,
+) -> dict[str, float]:
     """Seconds from making the newcomer's connection to the channels and to the first picture, at the newcomer; the
     other has been filming. Signalling takes the same way."""
     paths = [simulation.Path(kbps=kbps, delay_s=delay_s, seed=seed) for seed in (1, 2)]
-    with ThreadPoolExecutor(4) as executor:
-        there = PlannedFeed(runtime, executor)
-        filming = End(there, None, camera)  # type: ignore[arg-type]
-        task = asyncio.create_task(filming.film())
-        await asyncio.sleep(2.0)
-        started = time.monotonic()
-        connections = [make_connection([]) for _ in range(2)]
-        newcomer = make_end(connections[0], runtime, executor, camera)
-        link = Link(connections[1], there, runtime, executor)
-        tasks = [task, asyncio.create_task(newcomer.film()), asyncio.create_task(newcomer.watch())]
+    now = asyncio.get_running_loop().time
+    there = make_feed(runtime, executor)
+    filming = End(there, None, camera)  # type: ignore[arg-type]
+    task = asyncio.create_task(filming.film())
+    await asyncio.sleep(2.0)
+    started = now()
+    connections = [make_connection([]) for _ in range(2)]
+    feed = make_feed(runtime, executor)
+    newcomer = End(feed, Link(connections[0], feed, runtime, executor), camera)
+    link = Link(connections[1], there, runtime, executor)
+    tasks = [task, asyncio.create_task(newcomer.film()), asyncio.create_task(newcomer.watch())]
 
-        def shape() -> None:
-            for connection, path in zip(connections, paths, strict=True):
-                assert connection.sctp is not None
-                for protocol in connection.sctp.transport.transport._connection._protocols:
-                    shaped: Any = ShapedSocket(protocol.transport, path)
-                    protocol.transport = shaped
+    def shape() -> None:
+        for connection, path in zip(connections, paths, strict=True):
+            assert connection.sctp is not None
+            for protocol in connection.sctp.transport.transport._connection._protocols:
+                shaped: Any = ShapedSocket(protocol.transport, path)
+                protocol.transport = shaped
 
-        await connect(connections[0], connections[1], shape, delay_s)
-        while newcomer.link.state in (LinkState.CONNECTING, LinkState.RECONNECTING):
-            await asyncio.sleep(0.01)
-        opened = time.monotonic()
-        while not newcomer.shown and time.monotonic() - started < 30:
-            await asyncio.sleep(0.01)
-        shown = newcomer.shown[0][0] if newcomer.shown else float("nan")
-        for each in (newcomer.link, link):
-            await each.close()
-        for connection in connections:
-            await connection.close()
-        for task in tasks:
-            task.cancel()
+    await connect(connections[0], connections[1], shape, delay_s)
+    while newcomer.link.state in (LinkState.CONNECTING, LinkState.RECONNECTING):
+        await asyncio.sleep(0.01)
+    opened = now()
+    while not newcomer.shown and now() - started < 30:
+        await asyncio.sleep(0.01)
+    shown = newcomer.shown[0][0] if newcomer.shown else float("nan")
+    for each in (newcomer.link, link):
+        await each.close()
+    for connection in connections:
+        await connection.close()
+    for task in tasks:
+        task.cancel()
     return {"channels_open_s": opened - started, "first_picture_s": shown - started}
+
+
+async def join_in_real_time(runtime: Runtime, camera: Camera, kbps: float, delay_s: float) -> dict[str, float]:
+    with ThreadPoolExecutor(4) as executor:
+        return await join_shaped(runtime, camera, kbps, delay_s, executor)
+
+
+def join_simulated(runtime: Runtime, camera: Camera, kbps: float, delay_s: float) -> dict[str, float]:
+    """Likewise, but for what processors take: real datagrams, that arrive when the simulated clock says so. OpenSSL's
+    clock is another one, and nothing gets lost: it repeats nothing."""
+    with mock.patch.object(SSL.Connection, "DTLSv1_get_timeout", return_value=None):
+        return simulate(join_shaped(Filming(runtime, camera), camera, kbps, delay_s, AtOnce(), IdleFeed))
 
 
 def load_camera(clip: Path, runtime: Runtime) -> Camera:
@@ -447,7 +494,8 @@ def measure(
     parts: dict[str, Callable[[], Any]] = {
         "steady": lambda: steady(runtime, camera, max(seconds, 2 * SETTLED_S)),
         "loopback": lambda: asyncio.run(loopback(runtime, camera, seconds)),
-        "shaped": lambda: asyncio.run(join_shaped(runtime, camera, 30.0, 0.05)),
+        "shaped": lambda: asyncio.run(join_in_real_time(runtime, camera, 30.0, 0.05)),
+        "shaped, simulated": lambda: join_simulated(runtime, camera, 30.0, 0.05),
     }
     for name, path in SCENARIOS.items():
         parts[name] = partial(seeded, runtime, camera, seconds, {"delay_s": 0.02, **path}, seeds, out)
@@ -568,7 +616,7 @@ def show(call: dict[str, Any]) -> None:
                 back,
             )
         console.print(table)
-    for name in ("loopback", "shaped", "namespaces"):
+    for name in ("loopback", "shaped", "shaped, simulated", "namespaces"):
         if name in call:
             console.print(name, json.dumps(call[name]))
 

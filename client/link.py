@@ -1,6 +1,7 @@
 """The video of one peer connection, both ways, on its data channels (messages.py).
 
 Everything runs in one event loop, on its clock, which is that of time.monotonic(); the network runs in the executor.
+The first picture comes before all else, hello apart: it sets out when the channels open, and motion waits for its end.
 Motion leaves when a message is full; acknowledgements and reports go along with it, in the same packet (sctp.py), or by
 themselves where there is no motion. Sources follow it in packets of their own: on a narrow link motion must not wait
 until what shares its packet is through.
@@ -75,8 +76,10 @@ MOST_FLIGHT = 900
 of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
 FIRST_FLIGHT = 1500
 """Likewise until the peer has its first picture, which must not wait."""
-START = Sending(2, 3, 0, 24.0)
-"""Until the peer has its first picture that comes first: the motion before it is of no use yet."""
+FIRST_PACE_S = 0.1
+"""Between two looks for room for the first picture, while there is no motion that sources could follow."""
+START = Sending(2, 2, 0, 24.0)
+"""Until the peer has said that it has its first picture."""
 MOST_EARLY = 64
 """Source chunks that may come before the hello."""
 _ALLOWANCES = {MOTION_CHANNEL: (100, 200), SOURCE_CHANNEL: (200, 400), CONTROL_CHANNEL: (20, 60)}
@@ -166,6 +169,9 @@ class Link:
         self._sources_behind = False
         self._wants_sequence = False
         self._peer_has_picture = False
+        """Of the present sequence."""
+        self._peer_is_blank = True
+        """Whether it cannot show anything: it has not had a picture of any sequence."""
         self._peer_has: tuple[int, int] | None = None
         """Of a sequence, how many units it has."""
         self._finding_sequence = False
@@ -288,7 +294,10 @@ class Link:
         self._motion_out.sending = self._sending()
         slot = None if frame.leader is None else self.slot(frame.leader)
         if self._motion_out.take(replace(frame, leader=slot, gram=None if slot is None else frame.gram)):
-            self._send_motion()
+            if self._picture_first():
+                self._motion_out.skip()
+            else:
+                self._send_motion()
 
     def status_changed(self) -> None:
         if self._is_open():
@@ -311,6 +320,14 @@ class Link:
 
     # Sending
 
+    def _has_begun(self) -> bool:
+        """Whether a sequence has been begun on this connection."""
+        return self._begun_s >= 0 and self._sources_out.sequence is not None
+
+    def _picture_first(self) -> bool:
+        """Whether part of the first picture still waits: motion is of no use before it, and would only hold it up."""
+        return self._peer_is_blank and self._sources_out.sequence is not None and self._sources_out.index == 0
+
     def _sending(self) -> Sending:
         start = not self.has_picture and self._rate.sending == LADDER[0]
         return START if start else self._rate.sending
@@ -327,24 +344,32 @@ class Link:
     def _send_along(self) -> None:
         """Whatever else is due, in the same turn of the loop and therefore the same packet."""
         now = self._along_s = self._loop.time()
-        if not self._sources_behind:
-            self._sources_behind = True
-            self._loop.call_later(BEHIND_S, self._send_sources)
+        self._send_sources_in(BEHIND_S)
         if self._ack_due and self._assembler.sequence is not None:
             self._ack_due = False
             self._send_control(SourceAck(self._assembler.sequence, self._assembler.index))
         if now - self._reported_s >= (BAD_REPORT_S if self._is_bad(now) else REPORT_S):
             self._send(MOTION_CHANNEL, control_to_bytes(self._report(now)))
 
+    def _send_sources_in(self, seconds: float) -> None:
+        if not self._sources_behind:
+            self._sources_behind = True
+            self._loop.call_later(seconds, self._send_sources)
+
     def _send_sources(self) -> None:
         self._sources_behind = False
-        self._sources_out.fill(self._loop.time(), self._sending().source_kbps)
-        if self._closed or self._channels[SOURCE_CHANNEL].bufferedAmount:
+        if self._closed or not self._is_open():
             return
-        room = self._room()
+        first = self._picture_first()
+        self._sources_out.fill(self._loop.time(), self._sending().source_kbps)
+        room = 0.0 if self._channels[SOURCE_CHANNEL].bufferedAmount else self._room()
         while room > 0 and (chunk := self._sources_out.chunk()) is not None:
             self._send(SOURCE_CHANNEL, chunk.to_bytes())
             room -= len(chunk.part)
+        if self._picture_first():
+            self._send_sources_in(FIRST_PACE_S)
+        elif first and self._motion_out.waiting:
+            self._send_motion()
 
     def _room(self) -> float:
         """Bytes that sources may send now."""
@@ -399,7 +424,7 @@ class Link:
                 self._wants_fresh, self._asked_s = False, now
                 self._say_hello()
             if now - self._along_s >= ALONE_S:
-                if self._motion_out.waiting:
+                if self._motion_out.waiting and not self._picture_first():
                     self._send_motion()
                 else:
                     self._send_along()
@@ -427,7 +452,10 @@ class Link:
         if sequence is not None and self._wants_sequence and self._is_open():
             self._wants_sequence, self._begun_s = False, self._loop.time()
             self._sources_out.start(sequence, burst=PART if self.has_picture else BURST)
-            self._send_along()
+            if self._peer is None:
+                self._send_sources()
+            else:
+                self._send_along()
 
     # Channels
 
@@ -459,6 +487,9 @@ class Link:
     def _opened(self, control: RTCDataChannel) -> None:
         if control is self._channels[CONTROL_CHANNEL] and not self._closed:
             self._say_hello()
+            if not self._began:  # nobody can have anything of a stream that has only begun
+                self._wants_sequence = True
+                self._find_sequence()
 
     def _is_open(self) -> bool:
         return all(channel.readyState == "open" for channel in self._channels.values())
@@ -467,6 +498,7 @@ class Link:
         sequence, index = self._assembler.sequence, self._assembler.index
         digest = self._runtime.info.digest
         self._send_control(Hello(PROTOCOL, digest, self._tables, self._feed.stream, sequence, index))
+        self.status_changed()  # in the same packet
 
     def _receive(self, channel: RTCDataChannel, channel_id: int, data: bytes | str) -> None:
         now = self._loop.time()
@@ -522,6 +554,7 @@ class Link:
                 had = self._peer_has[1] if self._peer_has is not None and self._peer_has[0] == sequence.number else 0
                 self._peer_has = sequence.number, max(had, min(message.index, sequence.next))
                 self._peer_has_picture |= message.index > 0
+                self._peer_is_blank &= message.index == 0
 
     # What the peer says
 
@@ -534,11 +567,14 @@ class Link:
         if self._stream is not None and self._stream != hello.stream:
             self._receive_anew()
             self._motion_out.forget_acknowledged()
+            self._peer_is_blank = True
         self._stream = hello.stream
-        self._peer = hello
+        first, self._peer = self._peer is None, hello
         self._began = True
         self._heard_s = self._loop.time()
-        if self._sources_out.can_resume(hello.sequence, hello.index):
+        if first and hello.sequence is None and self._has_begun():
+            pass  # the first picture is on its way
+        elif self._sources_out.can_resume(hello.sequence, hello.index):
             self._sources_out.start(self._sources_out.sequence, hello.index, PART if self.has_picture else BURST)
             self._peer_has = None if hello.sequence is None else (hello.sequence, hello.index)
         else:
@@ -547,7 +583,6 @@ class Link:
             self._peer_has = None
             self._peer_has_picture = False
             self._find_sequence()
-        self.status_changed()
         early, self._early = self._early, []
         for data in early:
             self._receive_source(data)
@@ -617,9 +652,11 @@ class Link:
             if self.recording is not None:
                 self.recording.source(packet)
             if source is not None:
-                if not len(library):  # the motion so far had to share the link with this picture
-                    self._motion_in.playout.relearn()
+                first = not len(library)
                 library.add(packet.slot, source)
+                if first:
+                    self._motion_in.playout.relearn()  # the motion so far had to share the link with this picture
+                    self._send_along()  # the peer sends all of its motion from then on
                 self._wake.set()
             elif self._peer_status.face_lost:
                 now = self._loop.time()

@@ -17,8 +17,9 @@ NARROW_KBPS = 5.0
 """Where sources may take no more than this, their chunks are smaller."""
 MOST_BEHIND = 8
 """Units: a receiver that is further behind is better off with a fresh sequence."""
-BURST = 3 * PART
-"""Bytes that are sent at once at the beginning of the first sequence: there is no motion yet that could wait."""
+BURST = 2 * PART
+"""Bytes that are sent at once at the beginning of the first sequence: there is no motion yet that could wait. With a
+third part the acknowledgements of the other side's first picture would queue behind it on a link of 30 kbps."""
 SMALLEST_PART = 64
 """Bytes that the next unit may send at once where none has waited."""
 MOST_REPEATS = 2

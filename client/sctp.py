@@ -7,7 +7,9 @@ acknowledgement goes along. Any other peer understands both.
 """
 
 import asyncio
+import secrets
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,9 @@ from aiortc.rtcsctptransport import (
     SackChunk,
     tsn_minus_one,
 )
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from google_crc32c import value as crc32c
 
 if TYPE_CHECKING:
@@ -53,6 +58,8 @@ DTLS, NONCE = 13 + 16, 8
 CIPHERS = b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA"
 """aiortc's, the one with the shortest records first."""
 PACKET = IP_UDP + DTLS + SCTP_COMMON_HEADER_LENGTH
+VALID = timedelta(days=30)
+"""Of a certificate, before and after now: clocks may differ. Each connection has one of its own."""
 _NEVER = -(1 << 30)
 _IMMEDIATE = 0x08
 """The flag of a data chunk whose sender waits for the acknowledgement (RFC 9260, section 3.3.1)."""
@@ -255,6 +262,17 @@ def _count(counts: Counter[int | str], chunks: list[Chunk], around: int) -> None
 class _Certificate(RTCCertificate):
     """Prefers CIPHERS in their order, and SRTP whose tag takes 10 bytes of each packet (RFC 5764, section 4.1.2); that
     of AES-GCM takes 16."""
+
+    @classmethod
+    def generateCertificate(cls) -> "_Certificate":
+        """As small as they come: both ends' are on the critical path to the first picture, and only their fingerprint
+        counts (RFC 8827, section 5.6.4.2). aiortc's names are 32 letters, twice."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "-")])
+        now = datetime.now(tz=UTC)
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = builder.not_valid_before(now - VALID).not_valid_after(now + VALID)
+        return cls(key, builder.serial_number(1 + secrets.randbelow(127)).sign(key, hashes.SHA256()))
 
     def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> "Context":
         context = super()._create_ssl_context(sorted(srtp_profiles, key=lambda p: b"SHA1_80" not in p.openssl_profile))

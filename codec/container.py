@@ -64,7 +64,7 @@ _TAIL = b"IWCX"
 _FOOTER = 12
 _RESYNC_BUDGET = 1 << 26
 """Bytes of candidate records that may be checked while looking for the next sound one, over the whole file."""
-_MOST_DAMAGE = 1000
+MOST_DAMAGE = 1000
 """Damaged places named; a file with more is given up."""
 
 
@@ -411,9 +411,12 @@ class ContainerReader:
             at = behind
 
     def _note(self, what: str, why: str) -> None:
-        if len(self.damage) >= _MOST_DAMAGE:
+        line = f"{what}: {why}"
+        if line in self.damage:  # read once more
+            return
+        if len(self.damage) >= MOST_DAMAGE:
             raise FormatError("The file is damaged in too many places.")
-        self.damage.append(f"{what}: {why}")
+        self.damage.append(line)
 
     def _describe(self, at: int, counts: dict[int, int]) -> str:
         kind = self._read(at, 1)[0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import framing, media
 from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, motion_size, quantised_motion, together
-from .container import ContainerReader, ContainerWriter, Header
+from .container import MOST_DAMAGE, ContainerReader, ContainerWriter, Header
 from .decoder import Decoder, Frame
 from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
 from .media import Picture
@@ -458,7 +458,8 @@ class IwcFile:
             self.reader.close()
             raise
         self.bad: list[str] = []
-        """What could not be decoded although its checksum was right."""
+        """What could not be decoded although its checksum was right: each place once, however often it is read, and
+        MOST_DAMAGE of them at most."""
 
     def __enter__(self) -> "IwcFile":
         return self
@@ -490,9 +491,10 @@ class IwcFile:
                 try:
                     yield from (frame for frame in decoder.push(packet) if frame.number >= start)
                 except FormatError as error:
-                    self.bad.append(
-                        f"source {packet.slot}: {error}" if isinstance(packet, SourcePacket) else str(error)
+                    kind, number = (
+                        ("source", packet.slot) if isinstance(packet, SourcePacket) else ("motion", packet.first)
                     )
+                    self._note(kind, number, error)
 
     def samples(self, start: int = 0) -> Iterator[media.Samples]:
         """The sound from sample `start` on as mono int16 blocks at 48 kHz; what is missing or damaged is silent."""
@@ -520,10 +522,15 @@ class IwcFile:
                 try:
                     block = opus.decode(piece)
                 except FormatError as error:
-                    self.bad.append(str(error))
+                    self._note("sound", at, error)
                     block = opus.decode(None)
                 yield at, block
                 at += len(block)
+
+    def _note(self, kind: str, number: int, error: FormatError) -> None:
+        line = f"{kind} {number}: {error}"
+        if line not in self.bad and len(self.bad) < MOST_DAMAGE:
+            self.bad.append(line)
 
     @property
     def damage(self) -> list[str]:

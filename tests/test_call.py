@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,9 +17,10 @@ for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
 import uvicorn
 from call_double import DoubleFeed, DoubleLink, make_connection
 from iwcodec.client import call as c
-from iwcodec.client import peer
+from iwcodec.client import peer, sctp
 from iwcodec.client.audio import Microphone
-from iwcodec.client.link import LinkState
+from iwcodec.client.feed import Feed
+from iwcodec.client.link import Link, LinkState, Shown
 from iwcodec.client.playout import BLOCK, Speaker
 from iwcodec.client.signalling import Signalling, SignallingError
 from iwcodec.server.app import create_app
@@ -27,6 +30,7 @@ from iwcodec.server.rooms import MemoryStore
 from iwcodec.server.turn import IceConfig
 from signalling import SECRET
 from sounds import voice
+from stub_runtime import NearestLeads, StubRuntime, picture
 from test_peer import silence
 
 PATIENCE_S = 60.0
@@ -71,6 +75,9 @@ class Client:
         )
         self.task = asyncio.create_task(self.call.run())
 
+    async def push(self) -> None:
+        await self.feed.push(PICTURE, 0.0)
+
     def names(self) -> list[str]:
         return sorted(participant.name for participant in self.call.participants.values())
 
@@ -82,6 +89,32 @@ class Client:
     async def leave(self) -> None:
         await self.call.leave()
         await self.task
+
+
+class RealClient(Client):
+    """With the real feed and real links, whose network is a stub; films a brightness of its own, that swings."""
+
+    def __init__(self, server: Server, name: str, level: float) -> None:
+        self.level = level
+        self.executor = ThreadPoolExecutor(1)
+        self.feed = Feed(StubRuntime(), self.executor, lambda picture: True, NearestLeads())  # type: ignore[assignment]
+        self.call = c.Call(
+            Signalling(f"http://127.0.0.1:{server.port}/r/blue", name, pauses_s=(0.05,)),
+            self.feed,  # type: ignore[arg-type]
+            lambda connection: Link(connection, self.feed, StubRuntime(), self.executor),  # type: ignore[arg-type]
+            sctp.make_connection,
+        )
+        self.microphone = None
+        self.task = asyncio.create_task(self.call.run())
+
+    async def push(self) -> None:
+        now = time.monotonic()
+        await self.feed.push(picture(self.level + 3 * np.sin(now)), now)
+
+    def shown(self) -> dict[str, Shown]:
+        """The newest picture of everyone that is no still."""
+        seen = {p.name: p.shown for p in self.call.participants.values()}
+        return {name: shown for name, shown in seen.items() if shown is not None and shown.number >= 0}
 
 
 class Seen:
@@ -96,7 +129,7 @@ async def until(clients: list[Client], condition: Callable[[], bool]) -> None:
         for client in clients:
             if client.task.done() and not client.task.cancelled() and (error := client.task.exception()):
                 raise error
-            await client.feed.push(PICTURE, 0.0)
+            await client.push()
             if client.microphone is not None:
                 client.microphone.push(sound[at % 48_000 : at % 48_000 + BLOCK], at / 48_000)
         at += BLOCK
@@ -232,6 +265,36 @@ def test_whoever_vanishes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.gather(bob.task, return_exceptions=True)
             await until([ada], lambda: ada.names() == [])
             await ada.leave()
+
+    asyncio.run(scenario())
+
+
+def test_six_see_each_other_and_a_seventh_is_told_why_not() -> None:
+    """Every one of thirty links shows what its own sender films, and goes on."""
+
+    async def scenario() -> None:
+        async with rooms() as server:
+            levels = {name: 60.0 + 25 * n for n, name in enumerate(("Ada", "Bob", "Cid", "Dan", "Eve", "Fay"))}
+            clients = [RealClient(server, name, level) for name, level in levels.items()]
+            await until(clients, lambda: all(len(client.shown()) == 5 for client in clients))
+            before = [{name: shown.number for name, shown in client.shown().items()} for client in clients]
+            await until(
+                clients,
+                lambda: all(
+                    client.shown()[name].number > number + 10
+                    for client, numbers in zip(clients, before, strict=True)
+                    for name, number in numbers.items()
+                ),
+            )
+            for client in clients:
+                others = {name: level for name, level in levels.items() if level != client.level}
+                seen = {name: float(shown.picture.mean()) for name, shown in client.shown().items()}
+                assert seen == pytest.approx(others, abs=6)
+            seventh = Client(server, "Gus")
+            with pytest.raises(SignallingError, match="The room is full"):
+                await seventh.task
+            assert all(len(client.names()) == 5 for client in clients)
+            await asyncio.gather(*(client.leave() for client in clients))
 
     asyncio.run(scenario())
 

@@ -265,6 +265,20 @@ def test_a_recorded_call_goes_on_with_the_sequence_that_begins_anew(tmp_path: Pa
         assert len(file.damage) == 2
 
 
+def test_what_is_refused_is_named_once_however_often_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks at a damaged place for hours neither runs out of memory nor is told of it again."""
+    with IwcFile(stub_file(tmp_path / "a.iwc", (SourcePacket, 1)), StubRuntime()) as file:
+        for _ in range(3):
+            assert len(list(file.frames())) == 12
+        assert len(file.damage) == 2
+        monkeypatch.setattr("iwcodec.files.MOST_DAMAGE", 4)
+        for number in range(9):
+            file._note("source", number, FormatError("It is damaged."))
+        assert len(file.bad) == 4
+
+
 def test_what_leaves_nothing_is_named(tmp_path: Path):
     with pytest.raises(FormatError, match="source record 1"):
         decode(stub_file(tmp_path / "a.iwc", (SourcePacket, 0)), tmp_path / "a.mkv", runtime=StubRuntime())

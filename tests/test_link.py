@@ -22,6 +22,7 @@ from iwcodec.client.messages import (
     MotionMessage,
     SourceChunk,
     control_to_bytes,
+    is_control,
 )
 from iwcodec.packets import MotionPacket
 from stub_runtime import NearestLeads, StubRuntime, picture
@@ -175,6 +176,64 @@ def test_first_picture_over_a_narrow_link():
 
     narrow = {"kbps": 30.0, "delay_s": 0.05}
     call(case, Path(**narrow), Path(**narrow, seed=2))
+
+
+def test_motion_waits_for_the_first_picture_and_for_no_other():
+    """It leaves right behind the first picture's last part; what a fresh sequence begins with it does not wait for, as
+    there are pictures that it moves."""
+
+    async def work() -> None:
+        narrow = {"kbps": 30.0, "delay_s": 0.05}
+        a, b = (End(connection) for connection in connection_pair(Path(**narrow), Path(**narrow, seed=2)))
+        sent: list[str] = []
+        send = a.link._send
+
+        def note(channel_id: int, data: bytes) -> None:
+            if channel_id == SOURCE_CHANNEL and SourceChunk.from_bytes(data).index == 0:
+                sent.append("first")
+            elif channel_id == MOTION_CHANNEL and not is_control(data):
+                sent.append("motion")
+            send(channel_id, data)
+
+        a.link._send = note  # type: ignore[method-assign]
+        for end in (a, b):
+            end.feed._judge = nothing  # type: ignore[method-assign]
+            noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            await end.feed._add_source(noise, 0.0)
+            end.film()
+            await end.connection.start()
+        await until(lambda: a.link.has_picture, 3)
+        parts = sent.count("first")
+        assert parts > 5
+        assert sent[:parts] == ["first"] * parts
+        assert sent[parts] == "motion"
+        await asyncio.sleep(3)
+        b.link._ask_fresh()
+        await until(lambda: not a.link.has_picture, 3)
+        sent.clear()
+        await until(lambda: a.link.has_picture, 5)
+        assert sent.count("first") == parts
+        assert "motion" in sent[: sent.index("first", parts // 2)]
+        for end in (a, b):
+            await end.close()
+
+    async def nothing(*args: Any) -> None:
+        pass
+
+    simulate(work())
+
+
+def test_sources_set_out_before_the_hello_has_come():
+    """And are not sent twice for it."""
+
+    async def case(a: End, b: End) -> None:
+        await until(lambda: a.link._sources_out.index > 0, 2)
+        assert a.link._peer is None
+        await until(lambda: b.link.state == LinkState.LIVE, 2)
+        assert b.link.stats().dropped == {}
+        assert b.link._assembler.sequence == a.link.sequence.number  # type: ignore[union-attr]
+
+    call(case, Path(delay_s=0.2), Path(delay_s=0.2, seed=2))
 
 
 @pytest.mark.parametrize(("kbps", "most_s"), [(30.0, 0.02), (24.0, 0.05)])

@@ -5,6 +5,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ pytest.importorskip("websockets")
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from call_double import DoubleFeed, DoubleLink, make_connection
 from iwcodec.client import peer as p
-from iwcodec.client.link import LinkState
+from iwcodec.client import sctp
+from iwcodec.client.feed import Feed
+from iwcodec.client.link import Link, LinkState
+from iwcodec.client.messages import SOURCE_CHANNEL
 from iwcodec.client.signalling import Candidate, Description
+from stub_runtime import NearestLeads, StubRuntime, picture
 
 PATIENCE_S = 60.0
 PICTURE = np.full((64, 64, 3), 128, np.uint8)
@@ -58,11 +63,40 @@ class Video:
     def accept(self, connection: RTCPeerConnection) -> None:
         pass
 
+    async def push(self) -> None:
+        await self.feed.push(PICTURE, 0.0)
+
+
+class RealVideo:
+    """Real links over real connections; the brightness of what is filmed swings."""
+
+    def __init__(self) -> None:
+        self.executor = ThreadPoolExecutor(1)
+        self.feed = Feed(StubRuntime(), self.executor, lambda picture: True, NearestLeads())
+
+    def attach(self, connection: RTCPeerConnection, link: Any) -> Any:
+        if link is None:
+            return Link(connection, self.feed, StubRuntime(), self.executor)
+        link.replace_connection(connection)
+        return link
+
+    def accept(self, connection: RTCPeerConnection) -> None:
+        pass
+
+    async def push(self) -> None:
+        now = time.monotonic()
+        await self.feed.push(picture(128 + 40 * np.sin(now)), now)
+
 
 class Pair:
-    def __init__(self, offers: tuple[bool, bool] = (True, False)) -> None:
+    def __init__(
+        self,
+        offers: tuple[bool, bool] = (True, False),
+        media: type[Video] | type[RealVideo] = Video,
+        make_connection: Callable[[list[Any]], RTCPeerConnection] = make_connection,
+    ) -> None:
         self.wires = Wire("ada"), Wire("bob")
-        self.media = Video(), Video()
+        self.media = media(), media()
         # Ada has the smaller id: she gives way.
         self.ada = p.Peer("bob", "Bob", True, offers[0], self.wires[0], lambda: make_connection([]), self.media[0])  # type: ignore[arg-type]
         self.bob = p.Peer("ada", "Ada", False, offers[1], self.wires[1], lambda: make_connection([]), self.media[1])  # type: ignore[arg-type]
@@ -76,7 +110,7 @@ class Pair:
             for task in self.tasks:
                 assert not task.done(), task.exception()
             for media in self.media:
-                await media.feed.push(PICTURE, 0.0)
+                await media.push()
             await asyncio.sleep(0.02)
 
     def seen(self) -> list[int]:
@@ -97,9 +131,9 @@ class Pair:
         await p.all_closed()
 
 
-def run(scenario: Callable[[Pair], Any], offers: tuple[bool, bool] = (True, False)) -> None:
+def run(scenario: Callable[[Pair], Any], offers: tuple[bool, bool] = (True, False), **real: Any) -> None:
     async def whole() -> None:
-        pair = Pair(offers)
+        pair = Pair(offers, **real)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await scenario(pair)
@@ -154,8 +188,49 @@ def silence(peer: p.Peer) -> None:
     peer.connection.sctp.transport.transport._connection.send = lambda data: nothing()
 
 
-async def nothing() -> None:
+async def nothing(*args: Any) -> None:
     return
+
+
+def test_a_library_outlives_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sockets of one side go, as with the network that they were on: over the next connection pictures go on from
+    the sources that are there, and none of them is sent again."""
+    monkeypatch.setattr(p, "SILENCE_S", 1.0)
+    monkeypatch.setattr(p, "YIELD_S", 0.5)
+
+    async def scenario(pair: Pair) -> None:
+        for media in pair.media:
+            media.feed._judge = nothing  # type: ignore[assignment, method-assign, union-attr]
+            for level in (90, 120, 150):
+                await media.feed._add_source(picture(level), 0.0)  # type: ignore[union-attr]
+        await pair.until(lambda: all(peer.connected and peer.state is LinkState.LIVE for peer in pair.peers))
+        links: list[Any] = [peer.link for peer in pair.peers]
+        await pair.until(lambda: all(len(link._library) == 3 and link._peer_has[1] == 3 for link in links))
+        kept = [link._library.sources() for link in links]
+        assert all(sources_received(peer) > 100 for peer in pair.peers)
+        connections = [peer.connection for peer in pair.peers]
+        for protocol in connections[0].sctp.transport.transport._connection._protocols:  # type: ignore[union-attr]
+            protocol.transport.abort()
+        await pair.until(lambda: all(peer.connected and peer.connection not in connections for peer in pair.peers))
+        seen = [link._latest.number for link in links]
+        await pair.until(lambda: all(link._latest.number > n + 20 for link, n in zip(links, seen, strict=True)))
+        assert [peer.link for peer in pair.peers] == links
+        assert all(peer.state is LinkState.LIVE for peer in pair.peers)
+        assert [sources_received(peer) for peer in pair.peers] == [0, 0]
+        assert [link._library.sources() for link in links] == kept
+        for media in pair.media:
+            await media.feed._add_source(picture(180), 0.0)  # type: ignore[union-attr]
+        await pair.until(lambda: all(len(link._library) == 4 for link in links))
+        assert [sum(link._dropped.values()) for link in links] == [0, 0]
+
+    run(scenario, media=RealVideo, make_connection=sctp.make_connection)
+
+
+def sources_received(peer: p.Peer) -> int:
+    """Bytes, over the present connection."""
+    assert peer.connection is not None
+    assert isinstance(peer.connection.sctp, sctp.BundlingSctpTransport)
+    return peer.connection.sctp.received[SOURCE_CHANNEL]
 
 
 def test_a_changed_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

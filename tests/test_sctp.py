@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
 pytest.importorskip("aiortc")
 
-from aiortc import RTCPeerConnection
+from aiortc import RTCCertificate, RTCPeerConnection
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import DataChunk, RTCSctpTransport, SackChunk, parse_packet
+from cryptography.hazmat.primitives import serialization
 from iwcodec.benchmarks import simulation
-from iwcodec.client.sctp import IP_UDP, PACKET, BundlingSctpTransport, make_connection
+from iwcodec.client.sctp import IP_UDP, PACKET, BundlingSctpTransport, _Certificate, make_connection
 
 
 class Wire:
@@ -338,3 +340,14 @@ def test_a_lost_chunk_is_sent_again_early_once_only():
             await end.stop()
 
     run(case)
+
+
+def test_certificates_are_small_and_each_is_another() -> None:
+    """Both cross the link before anything else may."""
+    made = [_Certificate.generateCertificate() for _ in range(2)]
+    sizes = [len(one._cert.public_bytes(serialization.Encoding.DER)) for one in made]
+    usual = RTCCertificate.generateCertificate()._cert.public_bytes(serialization.Encoding.DER)
+    assert max(sizes) < len(usual) - 60
+    assert made[0].getFingerprints() != made[1].getFingerprints()
+    now = datetime.now(tz=UTC)
+    assert all(one._cert.not_valid_before_utc < now < one.expires for one in made)

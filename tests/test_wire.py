@@ -5,8 +5,9 @@ import pytest
 
 pytest.importorskip("aiortc")
 
+import numpy as np
 import typer
-from iwcodec.benchmarks.wire import Camera, averages, scenario, seeded, steady, wire
+from iwcodec.benchmarks.wire import Camera, averages, join_simulated, scenario, seeded, steady, wire
 from stub_runtime import StubRuntime, picture
 from typer.testing import CliRunner
 
@@ -82,3 +83,18 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert written["calls"][0]["30 kbps, 100 ms"]["kbps"] < 30
     assert written["aiortc"]
     assert "paths" in result.output
+
+
+def noise() -> Camera:
+    """Pictures of which a source takes 2.5 KB, as one of a face does."""
+    rng = np.random.default_rng(5)
+    return Camera([rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(3)], StubRuntime())
+
+
+def test_first_picture_after_joining():
+    """ICE and DTLS, as they are, over 30 kbps and 100 ms; what is known at once does not change from run to run."""
+    first, second = (join_simulated(StubRuntime(), noise(), 30.0, 0.05) for _ in range(2))
+    assert first["first_picture_s"] < 2.0
+    assert first["first_picture_s"] == pytest.approx(second["first_picture_s"], abs=0.02)
+    wide = join_simulated(StubRuntime(), noise(), 1000.0, 0.05)
+    assert 0.5 < wide["channels_open_s"] < wide["first_picture_s"] < first["first_picture_s"]
