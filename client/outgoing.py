@@ -74,10 +74,10 @@ class MotionSender:
         self._taken = number + 1
         return self.waiting >= self.sending.message_frames
 
-    def skip(self) -> int:
-        """The way out is blocked: only the newest frames of a message's worth go on waiting. Returns how many were
-        given up."""
-        given_up = max(0, self.waiting - self.sending.message_frames)
+    def skip(self, kept: int | None = None) -> int:
+        """The way out is blocked: only the newest frames, so many or a message's worth, go on waiting. Returns how many
+        were given up."""
+        given_up = max(0, self.waiting - (self.sending.message_frames if kept is None else kept))
         self._next += given_up
         return given_up
 

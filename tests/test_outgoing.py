@@ -86,6 +86,10 @@ def test_a_blocked_way_keeps_the_newest():
     assert sender.skip() == 7
     message = MotionMessage.from_bytes(sender.message(None))
     assert (message.packet.first, message.packet.count) == (7, 3)
+    for number in range(10, 15):
+        sender.take(frame(number))
+    assert sender.skip(kept=1) == 4
+    assert MotionMessage.from_bytes(sender.message(None)).packet.first == 14
 
 
 def test_coarser_steps_begin_with_a_new_message():
