@@ -293,11 +293,11 @@ class Link:
             return
         self._motion_out.sending = self._sending()
         slot = None if frame.leader is None else self.slot(frame.leader)
-        if self._motion_out.take(replace(frame, leader=slot, gram=None if slot is None else frame.gram)):
-            if self._picture_first():
-                self._motion_out.skip()
-            else:
-                self._send_motion()
+        is_full = self._motion_out.take(replace(frame, leader=slot, gram=None if slot is None else frame.gram))
+        if self._picture_first():
+            self._motion_out.skip(kept=1)  # the delay is learnt from what comes first: nothing that has waited
+        elif is_full:
+            self._send_motion()
 
     def status_changed(self) -> None:
         if self._is_open():

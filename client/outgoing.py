@@ -40,7 +40,7 @@ class MotionSender:
         self.captured: dict[int, int] = {}
         """The stamps (ms) of the newest frames, by number."""
         self._encoder = MotionEncoder(quantiser(sending.coarseness))
-        self._coarseness = sending.coarseness
+        self._coarseness, self._stride = sending.coarseness, sending.stride
         self._offered = 0
         self._taken = 0
         self._earliest = 0
@@ -58,7 +58,8 @@ class MotionSender:
         return self._taken - self._next
 
     def take(self, frame: FeedFrame) -> bool:
-        """A frame, unless it is one that is not to be sent now. Returns whether a message is full."""
+        """A frame, unless it is one that is not to be sent now. Returns whether a message is full; one that began when
+        fewer frames were sent is, for its first frame would wait longer than any before or after it."""
         self._offered += 1
         if (self._offered - 1) % self.sending.stride:
             return False
@@ -71,13 +72,14 @@ class MotionSender:
         number = self._encoder.push(frame.keypoints, frame.leader, frame.gram)
         self.captured[number] = frame.stamp_ms
         self.captured.pop(number - _KEPT, None)
-        self._taken = number + 1
-        return self.waiting >= self.sending.message_frames
+        mixed = self.waiting > 0 and self.sending.stride != self._stride
+        self._taken, self._stride = number + 1, self.sending.stride
+        return mixed or self.waiting >= self.sending.message_frames
 
-    def skip(self) -> int:
-        """The way out is blocked: only the newest frames of a message's worth go on waiting. Returns how many were
-        given up."""
-        given_up = max(0, self.waiting - self.sending.message_frames)
+    def skip(self, kept: int | None = None) -> int:
+        """The way out is blocked: only the newest frames, so many or a message's worth, go on waiting. Returns how many
+        were given up."""
+        given_up = max(0, self.waiting - (self.sending.message_frames if kept is None else kept))
         self._next += given_up
         return given_up
 

@@ -53,6 +53,15 @@ def test_every_second_frame():
     assert messages[1].stamps == (1240, 1320, 1400)
 
 
+def test_no_message_spans_a_change_of_stride():
+    sender = MotionSender(Sending(4, 2, 0, 8.0))
+    assert [sender.take(frame(n)) for n in range(3)] == [False] * 3
+    sender.sending = Sending(4, 1, 0, 8.0)
+    assert sender.take(frame(3))
+    assert MotionMessage.from_bytes(sender.message(None)).stamps == (1000, 1080, 1120)
+    assert [sender.take(frame(n)) for n in range(4, 8)] == [False, False, False, True]
+
+
 def test_acknowledged_frames_are_references_and_are_not_repeated():
     sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=1))
     messages = send(sender, range(6))
@@ -86,6 +95,10 @@ def test_a_blocked_way_keeps_the_newest():
     assert sender.skip() == 7
     message = MotionMessage.from_bytes(sender.message(None))
     assert (message.packet.first, message.packet.count) == (7, 3)
+    for number in range(10, 15):
+        sender.take(frame(number))
+    assert sender.skip(kept=1) == 4
+    assert MotionMessage.from_bytes(sender.message(None)).packet.first == 14
 
 
 def test_coarser_steps_begin_with_a_new_message():
