@@ -39,6 +39,8 @@ CLICK_S = 0.06
 DARK, BRIGHT = 60, 190
 START_S = 1000.0
 """Of the simulated clock."""
+LASTS_S = 13.3
+"""A call: its end is not between a click that has come and its flash, which comes later."""
 
 
 class Speaking:
@@ -146,7 +148,7 @@ def apart_ms(path: Path) -> np.ndarray:
     ids=["quick", "jitter", "narrow"],
 )
 def test_clicks_are_where_the_flashes_are(tmp_path: Path, way: dict[str, float]) -> None:
-    recorded(tmp_path / "call.iwc", 13.0, way)
+    recorded(tmp_path / "call.iwc", LASTS_S, way)
     decode(tmp_path / "call.iwc", tmp_path / "call.mkv", runtime=StubRuntime())
     apart = apart_ms(tmp_path / "call.mkv")
     assert len(apart) >= 8
@@ -166,7 +168,7 @@ def test_while_muted_there_is_silence_and_what_follows_is_in_its_place(tmp_path:
     def prepare(feed: Feed, speaking: Speaking) -> None:
         speaking.silent = lambda at_s: 5 < at_s - START_S < 9
 
-    recorded(tmp_path / "call.iwc", 13.0, {"delay_s": 0.03}, prepare)
+    recorded(tmp_path / "call.iwc", LASTS_S, {"delay_s": 0.03}, prepare)
     with IwcFile(tmp_path / "call.iwc", StubRuntime()) as file:
         held = sum(len(p.packets) for p in file.reader.records() if isinstance(p, AudioPacket))
     assert held < 12.0 / 0.06 - 40
