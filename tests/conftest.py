@@ -31,12 +31,17 @@ REALTIME = (
     "turn",
 )
 """Test files whose calls and servers run on real clocks."""
+PATIENT = ("endurance", "nat", "netns")
+"""Those of which some wait for processes most of the time, and may do so beside each other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem.removeprefix("test_") in REALTIME:
+        name = item.path.stem.removeprefix("test_")
+        if name in REALTIME:
             item.add_marker(pytest.mark.realtime)
+        if name in PATIENT and item.get_closest_marker("realtime"):
+            item.add_marker(pytest.mark.patient)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
