@@ -31,7 +31,8 @@ if sys.platform == "linux":
     from fcntl import ioctl
 
 NAMES = ("iwbench-server", "iwbench-ada", "iwbench-bob")
-TRIED = "iwbench-try"
+TRIED = f"iwbench{os.getpid()}"
+"""Of this process alone: others may be trying too."""
 NETWORK = "10.77.0"
 PORT = 8000
 START_S = 60.0

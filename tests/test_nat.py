@@ -42,8 +42,9 @@ table ip nat {
 def is_possible() -> bool:
     if os.name != "posix" or os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nft", "turnserver"))):
         return False
-    made = subprocess.run(["ip", "netns", "add", "iwtest-try"], capture_output=True).returncode == 0
-    subprocess.run(["ip", "netns", "del", "iwtest-try"], capture_output=True)
+    tried = f"iwtest{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", tried], capture_output=True).returncode == 0
+    subprocess.run(["ip", "netns", "del", tried], capture_output=True)
     return made
 
 
