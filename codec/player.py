@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,8 @@ from .files import IwcFile
 from .media import AUDIO_RATE, Samples
 
 Item = TypeVar("Item")
+Opener = Callable[[], IwcFile]
+"""Opens the file that plays, with the network that is loaded already."""
 
 SEEK_S = 5.0
 AHEAD = 12
@@ -54,17 +57,17 @@ class Playback:
 class Ahead(Generic[Item]):
     """What a file holds of one kind, decoded on a thread of its own, a little ahead."""
 
-    def __init__(self, path: Path, items: Callable[[IwcFile], Iterator[Item]], most: int) -> None:
+    def __init__(self, open_file: Opener, items: Callable[[IwcFile], Iterator[Item]], most: int) -> None:
         """`items`: of the opened file, in order. At most so many wait to be taken."""
         self._waiting: queue.Queue[Item | None] = queue.Queue(most)
         self._stopped = threading.Event()
         self.error: str | None = None
-        self._thread = threading.Thread(target=self._decode, args=(path, items), daemon=True)
+        self._thread = threading.Thread(target=self._decode, args=(open_file, items), daemon=True)
         self._thread.start()
 
-    def _decode(self, path: Path, items: Callable[[IwcFile], Iterator[Item]]) -> None:
+    def _decode(self, open_file: Opener, items: Callable[[IwcFile], Iterator[Item]]) -> None:
         try:
-            with IwcFile(path) as file:
+            with open_file() as file:
                 for item in items(file):
                     self._put(item)
                     if self._stopped.is_set():
@@ -111,14 +114,15 @@ def play(path: Path) -> PlayReport:
     """Show a file until it ends or the window is closed. Raises CodecError where there is no display, or where
     the file cannot be played."""
     with IwcFile(path) as file:
-        header = file.header
+        header, runtime = file.header, file.runtime
     if header.frames < 1:
         raise FormatError(f"{path} holds no frames.")
     playback, report, begun = Playback(header.frames / float(header.fps)), PlayReport(), time.monotonic()
     with window(path.name) as screen:
-        speaker = open_speaker(path) if header.audio is not None else None
+        open_file = partial(IwcFile, path, runtime)
+        speaker = open_speaker(open_file) if header.audio is not None else None
         while not playback.finished:
-            run_from(playback, path, float(header.fps), screen, speaker, report)
+            run_from(playback, open_file, float(header.fps), screen, speaker, report)
     report.seconds = round(time.monotonic() - begun, 3)
     return report
 
@@ -148,8 +152,8 @@ def window(title: str) -> Iterator[Any]:
 class Speaker:
     """The sound of a file, from anywhere on, a few blocks of it at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, open_file: Opener) -> None:
+        self._open = open_file
         self._blocks: Ahead[Samples] | None = None
         self._channel: Any = None
 
@@ -157,7 +161,7 @@ class Speaker:
         """Waits for the first block."""
         self.stop()
         first = round(at_s * AUDIO_RATE)
-        self._blocks = Ahead(self._path, lambda file: blocks(file.samples(first)), BLOCKS_AHEAD)
+        self._blocks = Ahead(self._open, lambda file: blocks(file.samples(first)), BLOCKS_AHEAD)
         self._play(self._blocks.next())
 
     def go_on(self) -> None:
@@ -198,7 +202,7 @@ def blocks(samples: Iterator[Samples]) -> Iterator[Samples]:
         yield waiting
 
 
-def open_speaker(path: Path) -> Speaker | None:
+def open_speaker(open_file: Opener) -> Speaker | None:
     """None where there is no device to play it on: the picture plays all the same."""
     import pygame
 
@@ -206,15 +210,15 @@ def open_speaker(path: Path) -> Speaker | None:
         pygame.mixer.init(AUDIO_RATE, -16, 1, allowedchanges=0)
     except pygame.error:
         return None
-    return Speaker(path)
+    return Speaker(open_file)
 
 
 def run_from(
-    playback: Playback, path: Path, fps: float, screen: Any, speaker: Speaker | None, report: PlayReport
+    playback: Playback, open_file: Opener, fps: float, screen: Any, speaker: Speaker | None, report: PlayReport
 ) -> None:
     """Play from the current position until a seek, the end or a quit."""
     first = round(playback.position_s * fps)
-    feed = Ahead(path, lambda file: file.frames(first), AHEAD)
+    feed = Ahead(open_file, lambda file: file.frames(first), AHEAD)
     playback.seeks.clear()
     frame = feed.next()
     if speaker is not None and not playback.paused:

@@ -1,5 +1,6 @@
 """The player's state and its window, on SDL's dummy drivers."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from conftest import CLIP_FRAMES
 from iwcodec import player
 from iwcodec.errors import CodecError
-from iwcodec.files import IwcFile
+from iwcodec.files import IwcFile, load_runtime_for
 from iwcodec.media import AUDIO_RATE, Samples
+from iwcodec.models.runtime import Runtime
 from iwcodec.player import SEEK_S, Playback
 
 
@@ -54,6 +56,27 @@ def test_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
     assert (report.shown, report.late) == (len(shown), 0)
 
 
+def test_the_network_is_loaded_once(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """However often playing begins anew, for picture and sound."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    monkeypatch.setattr(player, "LATE_S", -1e9)
+    loaded: list[int] = []
+
+    def load(size: int, threads: int | None = None) -> Runtime:
+        loaded.append(size)
+        return load_runtime_for(size, threads)
+
+    monkeypatch.setattr("iwcodec.files.load_runtime_for", load)
+    seeks = iter(["right", "left"])
+    monkeypatch.setattr(
+        player, "poll_keys", lambda playback: [playback.press(key) for key in itertools.islice(seeks, 1)]
+    )
+    player.play(iwc_file)
+    assert loaded == [256]
+    assert not list(seeks)
+
+
 def test_frames_that_are_late_are_counted(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(player, "LATE_S", -1e9)
@@ -74,7 +97,7 @@ def test_sound_is_read_a_few_blocks_ahead_of_what_plays(iwc_file: Path, monkeypa
     monkeypatch.setattr(IwcFile, "samples", endless)
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     with player.window("x"):
-        speaker = player.open_speaker(iwc_file)
+        speaker = player.open_speaker(lambda: IwcFile(iwc_file))
         assert speaker is not None
         speaker.start(3.0)
         for _ in range(100):
