@@ -110,13 +110,12 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
     decoder = Decoder(runtime, capacity=MOST_SOURCES)
     raw: list[Motion] = []
     fits: list[Fit] = []
-    fit = fitted_motion(
-        video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort), partial(tell, "fitting the motion")
-    )
+    length = max(1, round(CHUNK_S * video.info.fps))
+    told = partial(tell, "fitting the motion")
+    fit = fitted_motion(video.pictures(), survey.keypoints, coded, length, decoder, fit_for(options.effort), told)
     for found in fit:
         raw.append(Motion(len(raw), as_keypoints(found.frame.target), found.leader, found.still))
         fits += from_sources([found], decoder)
-    length = max(1, round(CHUNK_S * video.info.fps))
     starts = range(0, len(fits), length)
     packed = [list(packed_motion((fits[first : first + length] for first in starts), scale)) for scale in scales]
     tracks = [raw, *([motion for packet in packets for motion in decoder.motion(packet)] for packets in packed)]

@@ -31,22 +31,26 @@ def fitted_motion(
     pictures: Iterable[Picture],
     detected: NDArray[np.float32],
     coded: Coded,
+    message_frames: int,
     decoder: Decoder,
     fit: KeypointFit,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Iterator[Fit]:
     """The unknowns (alignment.py) of every frame, fitted to its motion from the sources that will rebuild it; or the
     source that is nearer to it as it lies. Errors of them cost nothing there, nor in frames that are shown as they
-    came. `detected` are the keypoints (n, K, 3) before."""
+    came. `detected` are the keypoints (n, K, 3) before, `message_frames` how many frames go together: all the sources
+    that precede their message are there, and no others.
+    """
     leader, stills, sent, coming = 0, Stills(decoder), 0, iter(pictures)
     shown = {packet.frame for packet in coded.packets}
     # A file that has grown shorter since the first pass ends with the motion that was found then.
     for number, keypoints in enumerate(detected):
         picture = next(coming, None)
-        due = before(coded.packets, coded.plan, number + 1)
-        for packet in coded.packets[sent:due]:
-            decoder.add_source(packet)
-        sent = due
+        if number % message_frames == 0:
+            due = before(coded.packets, coded.plan, min(number + message_frames, len(detected)))
+            for packet in coded.packets[sent:due]:
+                decoder.add_source(packet)
+            sent = due
         if picture is None or number in shown:
             yield Fit(_free(keypoints), leader, stills.still)
         else:
@@ -55,7 +59,6 @@ def fitted_motion(
             found = fit.frame(picture, keypoints, candidates, decoder.rebuild)
             lying = stills.nearer(picture, found, candidates)
             leader = decoder.library.slot(lying or found.source) or 0
-            decoder.nearest(found.keypoints if lying is None else lying.keypoints, leader)
             if lying is None:
                 assert found.gram is not None
                 yield Fit(Quadratic(unknowns(found.keypoints), found.gram()), leader)

@@ -74,7 +74,11 @@ class MotionDecoder:
 
 class Decoder:
     """One speaker's stream. Everything that arrives is foreign: FormatError is raised for what cannot be used, and
-    the decoder goes on with the next packet as if the bad one had been lost."""
+    the decoder goes on with the next packet as if the bad one had been lost.
+
+    Where the library is full, the source that came first leaves first: what is in it depends on the sources alone, so
+    that a sender knows it, and a file that is entered in the middle has it too.
+    """
 
     def __init__(
         self,
@@ -172,10 +176,7 @@ class Decoder:
     def rebuilt(self, motion: Motion) -> Picture | None:
         """A frame that is no source; None while there is no source."""
         source = self.library.at(motion.leader) if motion.still and motion.leader is not None else None
-        if source is None:
-            return self.reconstruct(motion.keypoints, motion.leader)
-        self.nearest(motion.keypoints, motion.leader)  # what is shown is in use
-        return source.picture
+        return self.reconstruct(motion.keypoints, motion.leader) if source is None else source.picture
 
     def rebuild(self, keypoints: NDArray[np.float32], leader: Source) -> Picture:
         """A picture from keypoints, a source of the library that leads, and the nearest ones."""

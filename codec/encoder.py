@@ -129,7 +129,6 @@ class Encoder:
             keypoints = fitted.keypoints
             gram = None if fitted.gram is None else fitted.gram()
             leader = self.library.slot(fitted.source)
-            self.library.nearest(keypoints, leader=leader)  # as the receiver does: what is used stays
         return self.push_keypoints(keypoints, leader, gram, picture)
 
     def push_keypoints(

@@ -264,17 +264,18 @@ def code_motion(
     """Another pass: fit the motion to the sources as they are coded, and quantise it. Sources that are coded anew need
     it anew: other keypoints are found in them."""
     decoder = Decoder(runtime, capacity=MOST_SOURCES, active=choice.active)
+    length = together(choice.coded.plan, message_frames)
     found = fitted_motion(
         video.pictures(),
         survey.keypoints,
         choice.coded,
+        length,
         decoder,
         fit_for(options.effort),
         partial(tell, "fitting the motion"),
     )
     most = motion_budget(choice.coded, options, video, survey)
     finest = FINEST_SCALE if rate_is_given(options) else USUAL_SCALE
-    length = together(choice.coded.plan, message_frames)
     return quantised_motion(from_sources(found, decoder), length, most, choice.scale, finest)
 
 
@@ -411,8 +412,8 @@ def verify(target: Path, video: _Input, chosen: tuple[int, ...], runtime: Runtim
     ours, copies = [], []
     sources = Copies(video, chosen)
     with IwcFile(target, runtime) as file:
-        for number, (frame, original) in enumerate(zip(file.frames(), video.pictures(), strict=False)):
-            ours.append(psnr(frame.picture, original))
+        for number, (shown, original) in enumerate(zip(held_to_the_end(file), video.pictures(), strict=False)):
+            ours.append(psnr(shown, original))
             copies.append(max(psnr(source, original) for source in sources.near(number)))
             if number % 10 == 0:
                 tell("verifying", number / len(video.crops))

@@ -106,7 +106,7 @@ def fitted_beginning(clip: Path, runtime: Runtime, options: EncodeOptions) -> tu
     survey = Survey(survey.thumbnails[:FRAMES], survey.keypoints[:FRAMES])
     coded = code_sources(video, survey, options, tell)
     decoder = Decoder(runtime, active=len(coded.packets))
-    found = fitted_motion(video.pictures(), survey.keypoints, coded, decoder, fit_for(options.effort))
+    found = fitted_motion(video.pictures(), survey.keypoints, coded, FRAMES, decoder, fit_for(options.effort))
     return found, decoder, float(video.info.fps)
 
 

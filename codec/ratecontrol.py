@@ -54,6 +54,9 @@ LEAST_PIECE = 3 * STRIDES[0]
 """Frames: whatever the frame rate, a piece shows what the sources of a stream cost one after the other."""
 JUDGES = 24
 """Frames rebuilt to compare plans."""
+HOPELESS_DB = 0.3
+"""Plans that are worse by so much, at the steps of motion that suit their neighbours, are tried at no others: those
+bring 0.1 dB."""
 NO_WORSE_DB = 0.02
 """Of fewer sources in attention: they are quicker."""
 USUAL_KBPS = 4.0
@@ -124,7 +127,8 @@ class Stretch:
     def fits(self, coded: Coded) -> list[Fit]:
         """The motion, as it would be fitted to these sources, in their coordinates."""
         decoder = Decoder(self.runtime, capacity=CAPACITY)
-        found = fitted_motion(self.pictures, self.detected, self.here(coded), decoder, live_fit())
+        length = together(coded.plan, self.message_frames)
+        found = fitted_motion(self.pictures, self.detected, self.here(coded), length, decoder, live_fit())
         return list(from_sources(found, decoder))
 
     def motion(self, plan: Plan, fits: Sequence[Fit], scale: int) -> list[MotionPacket]:
@@ -252,7 +256,8 @@ def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
             tell("choosing sources", min(1.0, len(found) / 6))
             near = min(found, key=lambda other: abs(other - option), default=None)
             begin = start if near is None else SCALES.index(found[near].choice.scale)
-            found[option] = trials.best(option, begin, budget)
+            so_far = max((trial.quality for trial in found.values()), default=-math.inf)
+            found[option] = trials.best(option, begin, budget, so_far - HOPELESS_DB)
         return found[option].quality
 
     # Between a few good sources and a stream of them lies a valley.
@@ -291,8 +296,9 @@ class Trials:
                 high = middle - 1
         return low
 
-    def best(self, option: int, start: int, budget: float) -> _Trial:
-        """The best of an option, with motion as coarse as pays; looked for from the start-th of SCALES on."""
+    def best(self, option: int, start: int, budget: float, hopeless: float = -math.inf) -> _Trial:
+        """The best of an option, with motion as coarse as pays; looked for from the start-th of SCALES on, but where
+        what the budget buys there is hopeless."""
         plan = self._affordable(self.options[option], budget * (1 - USUAL_MOTION))
         coded = self._code(plan)
         fits = self._stretch.fits(coded)
@@ -303,7 +309,8 @@ class Trials:
                 found[step] = self._tried(coded, fits, SCALES[step], budget)
             return found[step].quality
 
-        return found[climb(value, len(SCALES), start)]
+        first = value(start)
+        return found[start] if 0 <= first < hopeless else found[climb(value, len(SCALES), start)]
 
     def active(self, trial: _Trial) -> Choice:
         """With the number of sources in attention that suits it best."""
@@ -317,7 +324,7 @@ class Trials:
         left = max(1.0, budget - moving)
         plan = self._affordable(fitted_to.plan, left)
         coded = self._code(plan)
-        choice = Choice(coded, min(ACTIVE, len(coded.packets)), scale, moving)
+        choice = Choice(coded, 1, scale, moving)
         if self._cost(plan) > left * (1 + CLOSE):
             return _Trial(-OVERSPENT * (self._cost(plan) + moving) / budget, choice, motion)
         return _Trial(self._stretch.qualities(coded, motion, [choice.active])[choice.active], choice, motion)

@@ -16,7 +16,7 @@ from iwcodec.clip_motion import (
 from iwcodec.decoder import Decoder
 from iwcodec.library import CAPACITY
 from iwcodec.motion_rdo import Quadratic
-from iwcodec.plans import CLOSE, Plan, code, dense_plan, sparse_plan, wanted
+from iwcodec.plans import CLOSE, Plan, before, code, dense_plan, sparse_plan, wanted
 from iwcodec.refinement import live_fit
 from iwcodec.transform_rdo import Fit
 from stub_runtime import SIZE, StubRuntime
@@ -58,23 +58,31 @@ def test_frames_that_are_sources_need_no_motion(upfront: bool):
     plan = sparse_plan(SURVEY, 3) if upfront else dense_plan(COUNT, 30)
     coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=upfront), SIZE)
     decoder = Decoder(StubRuntime())
-    found = list(from_sources(fitted_motion(PICTURES, SURVEY.keypoints, coded, decoder, live_fit()), decoder))
+    found = list(from_sources(fitted_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit()), decoder))
     assert len(found) == COUNT
     assert {n for n, (frame, *_) in enumerate(found) if not frame.gram.any()} == set(plan.frames)
     assert {fit.leader for fit in found} <= {packet.slot for packet in coded.packets}
 
 
-def test_what_is_packed_is_what_was_fitted():
-    """But for what quantising loses: through packets, and a decoder of its own."""
-    plan = sparse_plan(SURVEY, 2)
-    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=True), SIZE)
+@pytest.mark.parametrize("stride", [None, 2])
+def test_what_is_packed_is_what_was_fitted(stride: int | None):
+    """But for what quantising loses: through packets, and a decoder of its own. Also from a stream of more sources than
+    a library holds, in which poses come back when their first sources have left."""
+    plan = sparse_plan(SURVEY, 2) if stride is None else dense_plan(COUNT, stride)
+    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=plan.upfront), SIZE)
+    assert plan.upfront or len(coded.packets) > CAPACITY
+    raw = list(fitted_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, Decoder(StubRuntime()), live_fit()))
     decoder = Decoder(StubRuntime())
-    raw = list(fitted_motion(PICTURES, SURVEY.keypoints, coded, decoder, live_fit()))
-    packets = quantised_motion(from_sources(iter(raw), decoder), MESSAGE, np.inf, FINEST_SCALE, FINEST_SCALE)
-    receiver = Decoder(StubRuntime())
-    for packet in coded.packets:
-        receiver.add_source(packet)
-    decoded = [motion for packet in packets for motion in receiver.motion(packet)]
+    found = list(from_sources(fitted_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit()), decoder))
+    packets = quantised_motion(found, MESSAGE, np.inf, FINEST_SCALE, FINEST_SCALE)
+    receiver, sent, decoded = Decoder(StubRuntime()), 0, []
+    for message in packets:
+        due = before(coded.packets, plan, message.first + message.count)
+        for packet in coded.packets[sent:due]:
+            receiver.add_source(packet)
+        sent = due
+        decoded += receiver.motion(message)
+        assert {fit.leader for fit in raw[message.first :][: message.count]} <= set(receiver.library.slots())
     assert [motion.number for motion in decoded] == list(range(COUNT))
     for motion, (frame, leader, _) in zip(decoded, raw, strict=True):
         assert motion.leader == leader

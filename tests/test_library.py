@@ -42,9 +42,19 @@ def test_a_full_library_forgets_what_was_not_used():
     library = Library(capacity=2)
     library.add(0, source(0.0))
     library.add(1, source(0.8))
-    library.nearest(source(0.7).keypoints, 1)
+    library.entering(source(0.1).keypoints, leader=0)
     library.add(2, source(-0.8))
-    assert set(library.slots()) == {1, 2}
+    assert set(library.slots()) == {1, 2}  # both were among the nearest: the one added first leaves
+
+
+def test_what_is_only_looked_at_leaves_in_the_order_of_its_coming():
+    library = Library(capacity=4)
+    for slot in range(4):
+        library.add(slot, source(slot / 10))
+    library.nearest(source(0.0).keypoints, 1, leader=0)
+    library.candidates(source(0.0).keypoints)
+    library.add(4, source(0.9))
+    assert set(library.slots()) == {1, 2, 3, 4}
 
 
 def test_a_slot_sent_again_replaces_its_source():
