@@ -309,8 +309,8 @@ class Trials:
                 found[step] = self._tried(coded, fits, SCALES[step], budget)
             return found[step].quality
 
-        first = value(start)
-        return found[start] if 0 <= first < hopeless else found[climb(value, len(SCALES), start)]
+        first, moves = value(start), len(plan.frames) < self._stretch.count
+        return found[climb(value, len(SCALES), start)] if moves and not 0 <= first < hopeless else found[start]
 
     def active(self, trial: _Trial) -> Choice:
         """With the number of sources in attention that suits it best."""
