@@ -48,8 +48,8 @@ test: $(VENV)/dev ## Lint, types and the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not realtime"
 	@echo "== pytest, calls and servers on real clocks"
 	$(BIN)/pytest -m "realtime and not patient"
-	@echo "== pytest, calls between processes, two at once"
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m patient
+	@echo "== pytest, calls between processes"
+	$(BIN)/pytest -m patient
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) build demo bench

@@ -3,10 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +38,7 @@ def main() -> None:
     """Entry point: every expected failure is one sentence and exit status 1."""
     # NumPy's products here are small: shared out among cores they take half as long again.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    for point in entry_points(group="iwcodec.commands"):
+    for point in wanted_by(sys.argv[1:], entry_points(group="iwcodec.commands")):
         register(point.name, point.load)
     try:
         app()
@@ -46,6 +46,14 @@ def main() -> None:
         fail(str(error))
     except KeyboardInterrupt:
         fail("Stopped.", 130)
+
+
+def wanted_by(words: list[str], points: Iterable[EntryPoint]) -> list[EntryPoint]:
+    """The other packages' commands that a command line may need: loading them all takes as long again."""
+    asked = next((word for word in words if not word.startswith("-")), None)
+    if asked in {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}:
+        return []
+    return [point for point in points if point.name == asked] or list(points)
 
 
 def register(name: str, load: Callable[[], Any], into: typer.Typer = app) -> None:

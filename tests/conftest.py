@@ -17,22 +17,19 @@ REALTIME = (
     "capture",
     "commands",
     "demo",
-    "feed",
     "hub",
-    "link",
     "nat",
     "peer",
     "rooms",
     "serve",
     "session",
     "signalling",
-    "soundtrack",
     "store_redis",
     "turn",
 )
 """Test files whose calls and servers run on real clocks."""
 PATIENT = ("endurance", "nat", "netns")
-"""Those of which some wait for processes most of the time, and may do so beside each other."""
+"""Those of which some are calls between processes, which need the machine for themselves."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -203,7 +203,22 @@ def test_help_teaches():
         done = iwcodec(*command, "--help")
         assert done.returncode == 0
         assert "Usage" in done.stdout
-    assert "face follows the speaker" in iwcodec("encode", "--help").stdout
+        if command == ["encode"]:
+            assert "face follows the speaker" in done.stdout
+
+
+def test_a_command_loads_only_what_it_needs():
+    """Nobody who encodes should wait for the servers' and calls' packages."""
+    script = "import sys; sys.argv[1:] = ['info', '--help']; import iwcodec.__main__"
+    asked = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {script}"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=100, check=False)
+    assert "iwcodec.cli" in done.stdout
+    assert not {"aiortc", "fastapi", "iwcodec.benchmarks"} & set(done.stdout.split())
+    listed = iwcodec("--help").stdout
+    assert all(name in listed for name in ("encode", "bench", "call", "serve", "demo"))
+    unknown = iwcodec("encod")
+    assert unknown.returncode != 0
+    assert "encod" in unknown.stderr
 
 
 def test_version():

@@ -52,7 +52,7 @@ def test_two_clients_talk(tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(endurance.command)
     out = tmp_path / "endurance.json"
-    result = CliRunner().invoke(app, ["--minutes", "0.6", "--out", str(out)])
+    result = CliRunner().invoke(app, ["--minutes", "0.5", "--out", str(out)])
     assert result.exit_code == 0, result.output
     written = json.loads(out.read_text())
     for client in written["clients"].values():
