@@ -76,8 +76,9 @@ class Decoder:
     """One speaker's stream. Everything that arrives is foreign: FormatError is raised for what cannot be used, and
     the decoder goes on with the next packet as if the bad one had been lost.
 
-    Where the library is full, the source that came first leaves first: what is in it depends on the sources alone, so
-    that a sender knows it, and a file that is entered in the middle has it too.
+    Where the library is full and motion is transformed, the source that came first leaves first: what is in it depends
+    on the sources alone, so that a sender knows it, and a file that is entered in the middle has it too. Calls keep
+    what is used.
     """
 
     def __init__(
@@ -136,7 +137,11 @@ class Decoder:
         """Keypoints of the frames in a packet, without pictures; of transformed motion only those of frames whose
         leading source is there. Raises FormatError."""
         if packet.scale is None:
-            return self._motion.decode(packet, self._quantiser)
+            self.prepare()
+            called = self._motion.decode(packet, self._quantiser)
+            for motion in called:
+                self.library.use(motion.keypoints, motion.leader)
+            return called
         found, first = [], packet.first
         lengths = [run.frames for run in packet.led]
         levels = self._transform.decode(packet.payload, lengths, 3 * self._runtime.info.keypoints)

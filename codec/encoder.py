@@ -129,6 +129,7 @@ class Encoder:
             keypoints = fitted.keypoints
             gram = None if fitted.gram is None else fitted.gram()
             leader = self.library.slot(fitted.source)
+            self.library.use(keypoints, leader)  # as the receiver does
         return self.push_keypoints(keypoints, leader, gram, picture)
 
     def push_keypoints(

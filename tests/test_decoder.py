@@ -33,6 +33,19 @@ def test_a_frame_that_is_a_source_is_shown_as_it_came():
     assert all(np.ptp(frame.picture) == 0 for frame in frames if frame.number != 2)  # rebuilt ones are flat here
 
 
+def test_a_call_keeps_what_it_uses():
+    encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=1))
+    decoder = Decoder(StubRuntime(), capacity=4)
+    packets = [encoder.add_source(picture(level)) for level in (200, 60, 90, 120)]
+    packets += [*encoder.push(picture(90)), encoder.add_source(picture(150)), *encoder.push(picture(90))]
+    shown = [frame.number for packet in packets for frame in decoder.push(packet)]
+    assert shown == [0, 1]
+    assert set(decoder.library.slots()) == {1, 2, 3, 4}
+    for packet in (encoder.add_source(picture(20)), encoder.add_source(picture(30)), *encoder.push(picture(90))):
+        list(decoder.push(packet))
+    assert {1, 2, 3} - set(decoder.library.slots()) == {1}  # in the order of their coming 1 and 2 had left
+
+
 def test_pictures_that_wait_are_bounded():
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
     payload = encoder.add_source(picture(100)).payload

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from iwcodec import framing, media
+from circling import COUNT, PICTURES
+from iwcodec import framing, media, ratecontrol
 from iwcodec.container import ContainerReader, ContainerWriter, Header
 from iwcodec.decoder import Decoder, Frame
 from iwcodec.encoder import Encoder, EncoderSettings
 from iwcodec.errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
 from iwcodec.files import EncodeOptions, IwcFile, decode, encode, filled, frame_input
+from iwcodec.library import CAPACITY
 from iwcodec.media import AUDIO_RATE, probe, read_samples, read_video
 from iwcodec.motion import MotionCoder
 from iwcodec.motion_tables import load_tables
@@ -135,6 +137,19 @@ def test_seeking_gives_the_same_frames(iwc_file: Path):
         late = list(file.frames(start=20))
     assert [f.number for f in late] == list(range(20, len(frames)))
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[20:], strict=True))
+
+
+def test_a_stream_of_sources_comes_back_whole_and_from_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of more than a library holds, in which poses come back when their first sources have left."""
+    monkeypatch.setattr(ratecontrol, "STRIDES", (2,))
+    clip, coded = write_clip(tmp_path / "circling.mp4", PICTURES, fps=25), tmp_path / "a.iwc"
+    report = encode(clip, coded, EncodeOptions(SIZE, kbps=16.0, crop="none", audio=False), StubRuntime())
+    assert CAPACITY < report.sources < COUNT
+    with IwcFile(coded, StubRuntime()) as file:
+        frames = list(file.frames())
+        late = list(file.frames(start=70))
+    assert [frame.number for frame in frames] == list(range(COUNT))
+    assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[70:], strict=True))
 
 
 @pytest.mark.parametrize("start", [1, 5000, 48_000, 60_001])
