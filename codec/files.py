@@ -24,7 +24,7 @@ from .packets import LARGEST_SLOT, AudioPacket, MotionPacket, Packet, SourcePack
 from .plans import CLOSE, PRESETS, Coded, Presets, before, code, fitted, sparse_plan, wanted
 from .quality import psnr
 from .ratecontrol import USUAL_MOTION, Choice, Stretch, best_active, choose, rate_for
-from .refinement import KeypointFit, live_fit
+from .refinement import KeypointFit, quick_fit
 from .selection import Survey, thumbnail
 from .transform_tables import load_transform_tables
 
@@ -300,7 +300,7 @@ def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Pr
 
 
 def fit_for(effort: int) -> KeypointFit:
-    return KeypointFit(LOOKS[effort]) if effort else live_fit()
+    return KeypointFit(LOOKS[effort]) if effort else quick_fit()
 
 
 def rate_is_given(options: EncodeOptions) -> bool:

@@ -37,7 +37,7 @@ from .plans import (
     worst_crf,
 )
 from .quality import psnr
-from .refinement import live_fit
+from .refinement import quick_fit
 from .selection import Survey, choose_sources
 from .transform_rdo import Fit
 
@@ -128,7 +128,7 @@ class Stretch:
         """The motion, as it would be fitted to these sources, in their coordinates."""
         decoder = Decoder(self.runtime, capacity=CAPACITY)
         length = together(coded.plan, self.message_frames)
-        found = fitted_motion(self.pictures, self.detected, self.here(coded), length, decoder, live_fit())
+        found = fitted_motion(self.pictures, self.detected, self.here(coded), length, decoder, quick_fit())
         return list(from_sources(found, decoder))
 
     def motion(self, plan: Plan, fits: Sequence[Fit], scale: int) -> list[MotionPacket]:

@@ -50,6 +50,9 @@ SWITCH = 0.93
 """Share of the leading source's error that another must be left with to lead instead."""
 TRY_EVERY, GROWN = 5, 1.2
 """Frames in which only the source that leads is tried, unless it is left with so many times the error."""
+NEAR = 1.8
+"""Of the error that the flow left the last time: in a call, what begins with no more needs none. Those are two frames
+of three, and no worse for it (eight val clips)."""
 FLOOR = 1.5**2 * FLOW_SIZE**2
 """Squared grey levels, summed over a picture: less cannot be seen."""
 _ALGEBRA = ThreadpoolController()
@@ -79,20 +82,28 @@ class KeypointFit:
     """Fits the frames of one clip, or call, in order."""
 
     def __init__(
-        self, looks: int = 0, steps: Sequence[float] = STEPS, thorough: bool = True, candidates: int = CANDIDATES
+        self,
+        looks: int = 0,
+        steps: Sequence[float] = STEPS,
+        thorough: bool = True,
+        candidates: int = CANDIDATES,
+        near: float = 0.0,
     ) -> None:
         """`looks`: how often each frame is rebuilt and corrected. `steps`: of the alignment. `thorough`: whether the
         flow is checked by that of the other direction, or only by what it makes of the picture, how often its robust
         fit is made anew, and whether errors are priced where the fit ends, or a step before. `candidates`: the most
-        sources that are tried for a frame, besides the one that leads."""
+        sources that are tried for a frame, besides the one that leads. `near`: a frame that begins with so many times
+        the error that the flow left the last time does without it."""
         self._looks = looks
         self._steps = steps
         self._thorough = thorough
         self._candidates = candidates
+        self._near = near
         self._flow = flow_estimator(0 if thorough else 1)
         self._correction: NDArray[np.float64] | None = None
         self._leader: Source | None = None
         self._untried, self._tried_error = 0, 0.0
+        self._left = 0.0
         self._references: dict[int, tuple[Source, Reference]] = {}
 
     def frame(
@@ -110,6 +121,8 @@ class KeypointFit:
             if self._looks and rebuild is not None:
                 one = self._looked(seen, one, self._reference(leader), lambda keypoints: rebuild(keypoints, leader))
         self._leader, self._correction = leader, one.values - unknowns(detected)
+        if one.by_flow:
+            self._left = one.error
         gram = partial(one.price, self._reference(leader), seen, self._thorough)
         return Fitted(as_keypoints(one.values), leader, one.error, gram)
 
@@ -147,16 +160,22 @@ class KeypointFit:
         ref, start = self._reference(source), unknowns(detected)
         if self._correction is not None and source is self._leader:
             start = start + MEMORY * self._correction
-        # Where things moved too far for the flow, what was known already is nearer.
-        begins = (self._by_flow(ref, seen.grey, start), _clipped(start))
-        found = best = min((_judged(seen, ref, b, b) for b in begins), key=lambda one: one.error)
-        begin = found.start
+        found = best = self._begin(seen, ref, _clipped(start), source)
+        begin, by_flow = found.start, found.by_flow
         for blur in self._steps:
             view = found.view if blur == BLURS[-1] else found.view.blurred(ref, blur)
             step = step_of(ref, view, seen.soft[blur], found.values - begin)
             found = replace(_judged(seen, ref, _after(found.values, step), begin), led_by=step)
             best = min(best, found, key=lambda one: one.error)
-        return best
+        return replace(best, by_flow=by_flow)
+
+    def _begin(self, seen: "_Seen", ref: Reference, start: NDArray[np.float64], source: Source) -> "_Found":
+        """What is nearest: what is known already, or what the flow says."""
+        known = _judged(seen, ref, start, start)
+        if source is self._leader and known.error <= self._near * self._left:
+            return replace(known, by_flow=False)
+        flowed = self._by_flow(ref, seen.grey, start)
+        return min(known, _judged(seen, ref, flowed, flowed), key=lambda one: one.error)
 
     def _looked(
         self, seen: "_Seen", found: "_Found", ref: Reference, rebuild: Callable[[Keypoints], Picture]
@@ -228,6 +247,8 @@ class _Found:
     view: Warped
     led_by: Equations | None = None
     """The step from which this is."""
+    by_flow: bool = True
+    """Whether the flow was asked."""
 
     def step(self, ref: Reference, seen: _Seen) -> Equations:
         """The next one."""
@@ -284,5 +305,10 @@ def _likeness(there: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArr
     return np.asarray(1 / (1 + np.square(cv2.absdiff(found, source).astype(np.float32) / DOUBT)), np.float32)
 
 
+def quick_fit(near: float = 0.0) -> KeypointFit:
+    return KeypointFit(steps=LIVE_STEPS, thorough=False, candidates=LIVE_CANDIDATES, near=near)
+
+
 def live_fit() -> KeypointFit:
-    return KeypointFit(steps=LIVE_STEPS, thorough=False, candidates=LIVE_CANDIDATES)
+    """For calls."""
+    return quick_fit(NEAR)
