@@ -23,6 +23,7 @@ from .plans import (
     CRF,
     PRESETS,
     TOGETHER_BYTES,
+    WORST_CRF,
     Coded,
     Pictures,
     Plan,
@@ -54,6 +55,8 @@ LEAST_PIECE = 3 * STRIDES[0]
 """Frames: whatever the frame rate, a piece shows what the sources of a stream cost one after the other."""
 JUDGES = 24
 """Frames rebuilt to compare plans."""
+TIE_DB = 0.01
+"""What more sources have to bring: a few frames judge, and the next fewer may be better still."""
 HOPELESS_DB = 0.3
 """Plans that are worse by so much, at the steps of motion that suit their neighbours, are tried at no others: those
 bring 0.1 dB."""
@@ -258,7 +261,7 @@ def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
             begin = start if near is None else SCALES.index(found[near].choice.scale)
             so_far = max((trial.quality for trial in found.values()), default=-math.inf)
             found[option] = trials.best(option, begin, budget, so_far - HOPELESS_DB)
-        return found[option].quality
+        return found[option].quality - option * TIE_DB
 
     # Between a few good sources and a stream of them lies a valley.
     starts = [min(START, richest)] + [usual] * (usual > START + 1)
@@ -309,8 +312,11 @@ class Trials:
                 found[step] = self._tried(coded, fits, SCALES[step], budget)
             return found[step].quality
 
-        first, moves = value(start), len(plan.frames) < self._stretch.count
-        return found[climb(value, len(SCALES), start)] if moves and not 0 <= first < hopeless else found[start]
+        first = value(start)
+        # Starved sources, at the end of AV1's scale, may gain much by coarser motion.
+        done = 0 <= first < hopeless and found[start].choice.coded.plan.crf <= WORST_CRF
+        moves = len(plan.frames) < self._stretch.count
+        return found[climb(value, len(SCALES), start)] if moves and not done else found[start]
 
     def active(self, trial: _Trial) -> Choice:
         """With the number of sources in attention that suits it best."""
