@@ -77,10 +77,11 @@ def run(data: Path, steps: int, size: int, config: str, cache: Path, folder: Pat
     found: list[Result] = []
     for name, switches in VARIANTS.items():
         settings = plan(config, steps, size, switches)
-        out = folder / name.replace(" ", "-")
+        out = folder / f"{name.replace(' ', '-')}-{size}-{steps}"
         console.print(f"{name}:")
         # No worker process: one forked after OpenMP has run in this process, as judging makes it, may never start.
-        train(settings, data, cache, out, workers=0)
+        if not train(settings, data, cache, out, workers=0).finished:
+            raise KeyboardInterrupt  # it has saved what there is, and goes on from there
         found += judged(name, data, out, size)
     return {
         **experiment.surroundings(),

@@ -64,16 +64,21 @@ def processor() -> str:
 
 
 @cache
-def _sources_digest() -> bytes:
+def codec_files() -> list[Path]:
+    """The code and tables that decide what is sent and shown."""
     import iwcodec
 
     folder = Path(iwcodec.__file__).parent
     from ..models import runtime
 
     models = Path(runtime.__file__).parent
-    files = [*sorted(folder.glob("*.py")), *sorted(folder.glob("data/*.npz")), *sorted(models.glob("runtime*.py"))]
+    of_models = [*sorted(models.glob("runtime*.py")), models / "fit_settings.py", models / "flow.py"]
+    return [*sorted(folder.glob("*.py")), *sorted(folder.glob("data/*.npz")), *of_models]
+
+
+def _sources_digest() -> bytes:
     digest = hashlib.sha256()
-    for file in files:
+    for file in codec_files():
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.digest()
 

@@ -18,6 +18,7 @@ import numpy as np
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from ..cli import console
 from ..errors import CodecError
@@ -121,7 +122,7 @@ def command(
     plan = Plan(parse_rates(rates), parse_codecs(codecs), size, crop, out, pictures, threads)
     scorer = make_scorer(list(METRICS) if metrics == "all" else metrics.split(","))
     for name, reason in scorer.missing.items():
-        console.print(f"[yellow]without {name}:[/yellow] {reason}")
+        console.print(Text(f"without {name}:", "yellow"), reason)
     results = run(clips or [sample_clip()], plan, scorer, reuse or [])
     console.print(summary_table(results))
     for line in comparison_lines(results):

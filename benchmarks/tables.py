@@ -105,6 +105,8 @@ def run(
     network: "ImplicitWarp", clips: list[Path], frames: int, sparse_frames: int, crop: str, tell: Told
 ) -> dict[str, Any]:
     """Both tables, as tables.json holds them."""
+    if len({clip.stem for clip in clips}) < len(clips):
+        raise CodecError("Two clips have the same name.")
     seen = {clip.stem: evenly(clip, network.config.size, frames, crop) for clip in clips}
     reconstructions: list[Reconstruction] = []
     for number, (name, pictures) in enumerate(seen.items()):

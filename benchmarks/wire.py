@@ -562,7 +562,7 @@ def averages(calls: list[dict[str, Any]]) -> dict[str, Any]:
 
 def wire(
     clips: Annotated[list[Path] | None, typer.Argument(help="Videos of a speaker; the bundled one if none.")] = None,
-    seconds: Annotated[float, typer.Option(help="Length of each measurement.", min=10, max=3600)] = 20.0,
+    seconds: Annotated[int, typer.Option(help="Length of each measurement.", min=10, max=3600)] = 20,
     seeds: Annotated[int, typer.Option(help="Runs of each path with chances.", min=1)] = 1,
     threads: Annotated[int | None, typer.Option(help="Of the network.", min=1)] = None,
     only: Annotated[
@@ -575,7 +575,12 @@ def wire(
     """Bytes of a call on the wire by layer, its delay, and what loss, outages and narrow links do to it."""
     with progress_bar(as_json) as tell:
         calls = [measure(clip, seconds, seeds, threads, only, tell) for clip in clips or [sample_clip()]]
-    result = {**surroundings(), "aiortc": version("aiortc"), "load": os.getloadavg()[0], "calls": calls}
+    result = {
+        **surroundings(),
+        "aiortc": version("aiortc"),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "calls": calls,
+    }
     result["averages"] = averages(calls)
     if out is not None:
         save(result, out)

@@ -90,9 +90,9 @@ def devices(as_json: JSON = False) -> None:
         return
     for kind, some in (("camera", cameras), ("microphone", microphones)):
         for device in some:
-            console.print(f"{kind} {device.number}: {device.name}", markup=False)
+            console.print(f"{kind} {device.number}: {device.name}")
         if not some:
-            console.print(told if told and kind == "microphone" else f"No {kind} was found.", markup=False)
+            console.print(told if told and kind == "microphone" else f"No {kind} was found.")
 
 
 def demo_call(

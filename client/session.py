@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rich.text import Text
+
 from ..cli import console
 from ..errors import CodecError
 from ..files import load_runtime_for
@@ -76,9 +78,9 @@ async def take_part(options: CallOptions) -> None:
 def finish(recorder: Recorder) -> None:
     if recorder.close():
         seconds = float(recorder.frames / FPS)
-        console.print(f"{recorder.path}: {seconds:.1f} s, {recorder.sources} pictures", markup=False, soft_wrap=True)
+        console.print(f"{recorder.path}: {seconds:.1f} s, {recorder.sources} pictures", soft_wrap=True)
     else:
-        console.print(f"{recorder.path} was not written: nothing came.", markup=False, soft_wrap=True)
+        console.print(f"{recorder.path} was not written: nothing came.", soft_wrap=True)
 
 
 def put_together(
@@ -108,7 +110,7 @@ def sound_of(options: CallOptions, stack: ExitStack) -> tuple[Microphone | None,
     speaker, told = open_speaker(options.headless)
     stack.callback(speaker.stop)
     if told:
-        console.print(f"[yellow]no sound:[/yellow] {told}", soft_wrap=True)
+        console.print(Text("no sound:", "yellow"), told, soft_wrap=True)
     return microphone, speaker
 
 
@@ -140,7 +142,7 @@ def listen(options: CallOptions, clip: capture.Clip | None, microphone: Micropho
     except CodecError as error:
         if options.mic is not None:
             raise
-        console.print(f"[yellow]no microphone:[/yellow] {error}", soft_wrap=True)
+        console.print(Text("no microphone:", "yellow"), str(error), soft_wrap=True)
         the_call.mute(True)
         return Nothing()
 
@@ -215,7 +217,7 @@ async def report(the_call: Call, as_json: bool = False) -> None:
         states = ", ".join(f"{p.name}: {p.state}" for p in the_call.participants.values())
         line = f"{the_call.state}{'; ' if states else ''}{states}"
         if line != told:
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
             told = line
         since += 1.0
         if since >= REPORT_S:
@@ -231,7 +233,7 @@ def say_figures(the_call: Call, as_json: bool) -> None:
     for participant in the_call.participants.values():
         if (stats := participant.stats()) is not None:
             told = "; ".join(display.describe(stats, participant))
-            console.print(f"  {participant.name}: {told}", markup=False, soft_wrap=True)
+            console.print(f"  {participant.name}: {told}", soft_wrap=True)
 
 
 def figures(the_call: Call) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from . import __version__
 from .errors import CodecError
@@ -26,7 +27,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+"""Prints words as they are: names of files, and what installs an extra, have brackets."""
 MISSED = 1.1
 """Times the bitrate asked for: more is said."""
 
@@ -73,14 +75,19 @@ def register(name: str, load: Callable[[], Any], into: typer.Typer = app) -> Non
 
 
 def fail(message: str, status: int = 1) -> None:
-    console.print(f"[red]error:[/red] {message}", soft_wrap=True)
+    console.print(Text("error:", "red"), message, soft_wrap=True)
     sys.exit(status)
 
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[str, float], None]]:
     """Yields tell(name of the pass, share done); silent for --json and where stderr is no terminal."""
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<24}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
@@ -214,9 +221,10 @@ def decode_command(
         show_json(report)
         return
     for line in report.damage:
-        console.print(f"[yellow]damaged:[/yellow] {line}")
+        console.print(Text("damaged:", "yellow"), line)
     if report.truncated:
-        console.print(f"[yellow]truncated:[/yellow] {source.name} ends early; {report.duration_s:.1f} s were there.")
+        told = f"{source.name} ends early; {report.duration_s:.1f} s were there."
+        console.print(Text("truncated:", "yellow"), told)
     console.print(
         f"{target.name}: {report.frames} frames, {report.duration_s:.1f} s, {report.size}x{report.size}, "
         f"{'with' if report.audio else 'no'} sound, {report.frames / report.seconds:.1f} frames/s"
@@ -264,7 +272,7 @@ def doctor_command(as_json: JSON = False) -> None:
         table.add_row(name, str(value))
     console.print(table)
     for line in report.missing:
-        console.print(f"[yellow]missing:[/yellow] {line}")
+        console.print(Text("missing:", "yellow"), line)
 
 
 @app.command("train")

@@ -37,7 +37,16 @@ import msgpack
 
 from .errors import FormatError, MediaError, VersionError
 from .models.runtime import MAX_ACTIVE
-from .packets import AudioPacket, MotionPacket, Packet, SourcePacket, pack_sources, source_groups, unpack_sources
+from .packets import (
+    MOST_FRAMES,
+    AudioPacket,
+    MotionPacket,
+    Packet,
+    SourcePacket,
+    pack_sources,
+    source_groups,
+    unpack_sources,
+)
 from .varint import read_varint, write_varint
 
 MAGIC = b"\x89IWC"
@@ -58,6 +67,8 @@ HEADER_FIELDS = (
 )
 LARGEST_HEADER = 65_536
 LARGEST_RECORD = (1 << 18) + 64
+SHORTEST_RECORD = 8
+"""Bytes of the shortest motion there is, with kind, length and checksum, less a few."""
 _SOURCE, _MOTION, _AUDIO, _INDEX, _SOURCES = 0xA1, 0xA2, 0xA3, 0xA4, 0xA5
 _NAMES = {_SOURCE: "source", _MOTION: "motion", _AUDIO: "audio", _INDEX: "index", _SOURCES: "sources"}
 _TAIL = b"IWCX"
@@ -229,7 +240,8 @@ class ContainerWriter:
         """Write the index and give the file its name."""
         try:
             start = self._at
-            self._record(_INDEX, _pack_index(self._index), 0, "container")
+            index = _pack_index(self._index)  # a file of many hours does without: seeking walks through it
+            self._record(_INDEX, index if len(index) <= LARGEST_RECORD else b"", 0, "container")
             self._put(start.to_bytes(8, "little") + _TAIL)
             self.bytes["container"] = self._at - sum(self.bytes[k] for k in ("sources", "motion", "audio"))
             self._file.close()
@@ -346,6 +358,17 @@ class ContainerReader:
             if kind == 1 and offset < target:
                 yield from (packet for packet in self._record_at(offset) if isinstance(packet, SourcePacket))
         yield from self._from_frame(target, frame)
+
+    @property
+    def most_frames(self) -> int:
+        """That a file of this size can hold, were it nothing but the shortest records."""
+        return self._size // SHORTEST_RECORD * MOST_FRAMES
+
+    def frames(self) -> int:
+        """How many there are: where the last motion record ends."""
+        last = [offset for kind, offset, _ in self._index_entries() if kind == 2][-1:]
+        packets = self._record_at(last[0]) if last else self.records()
+        return max((p.first + p.count for p in packets if isinstance(p, MotionPacket)), default=0)
 
     def _from_frame(self, start: int, frame: int) -> Iterator[Packet]:
         for packet in self._walk(start):

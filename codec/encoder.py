@@ -73,6 +73,10 @@ class MotionEncoder:
         self._count += 1
         return self._count - 1
 
+    def sent(self, number: int) -> tuple[NDArray[np.float32], int | None]:
+        """A frame that is kept as receivers get it: its keypoints (K, 3), and the slot of the source that leads."""
+        return self._quantiser.dequantise(self._levels[number]), self._leaders[number]
+
     def requantise(self, quantiser: Quantiser) -> None:
         """Use other steps from the next frame on. Frames pushed before can be packed and referred to no more."""
         self._quantiser = quantiser
@@ -113,8 +117,9 @@ class Encoder:
         self._packed = 0
 
     def add_source(self, picture: Picture, frame: int | None = None) -> SourcePacket:
-        """Send this picture as a source; frames pushed later can use it. `frame`: the number of the frame that it is,
-        which the receiver then shows as it came."""
+        """Send this picture as a source; frames pushed later can use it. Those that still wait for their packet should
+        go first (`flush`): a full library forgets a source, which may be theirs. `frame`: the number of the frame that
+        this is, which the receiver then shows as it came."""
         payload = self._sources.add(picture)
         packet = SourcePacket(self._slot, payload, frame)
         self._live.add(self._slot, self._live.prepare(picture, self._sources.reconstructed), self._time_s)
@@ -129,7 +134,6 @@ class Encoder:
             keypoints = fitted.keypoints
             gram = None if fitted.gram is None else fitted.gram()
             leader = self.library.slot(fitted.source)
-            self.library.use(keypoints, leader)  # as the receiver does
         return self.push_keypoints(keypoints, leader, gram, picture)
 
     def push_keypoints(
@@ -143,7 +147,7 @@ class Encoder:
         without a picture the frame cannot become a source."""
         packets: list[SourcePacket | MotionPacket] = []
         if self.settings.live_sources and picture is not None and self._needs_source(picture, keypoints, leader):
-            packets.append(self.add_source(picture))
+            packets += [*self.flush(), self.add_source(picture)]
         self._frame = self._motion.push(keypoints, leader, gram) + 1
         if self._frame - self._packed >= min(self.settings.message_frames, MOST_FRAMES):
             packets += self.flush()
@@ -154,6 +158,8 @@ class Encoder:
         if self._packed == self._frame:
             return []
         packet = self._motion.pack(self._packed, self._frame - self._packed)
+        for number in range(self._packed, self._frame):  # as the receiver does, when the packet comes
+            self.library.use(*self._motion.sent(number))
         self._packed = self._frame
         return [packet]
 

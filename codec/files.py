@@ -59,6 +59,9 @@ OPUS_PREROLL = media.AUDIO_RATE * 80 // 1000
 """Samples after which a decoder that begins anywhere has settled (RFC 7845, section 4.6)."""
 LONGEST_SILENCE = 3600 * media.AUDIO_RATE
 """Samples of silence that a gap in the sound may be filled with."""
+RECORDED_SOURCES = 128
+"""Kept of a recorded call, which may go on for hours: which of them it kept itself, what was used says, and who begins
+in the middle does not know that. 2 MB each."""
 MOST_FRAMES = 10_000_000
 """Bound where the header does not say how many frames there are."""
 
@@ -314,7 +317,7 @@ def budget_for(options: EncodeOptions, video: _Input, survey: Survey) -> float:
 
 
 def bytes_for(kbps: float, video: _Input, survey: Survey) -> float:
-    return kbps * 125 * len(survey.keypoints) / float(video.info.fps) - HEADER_BYTES
+    return max(1.0, kbps * 125 * len(survey.keypoints) / float(video.info.fps) - HEADER_BYTES)
 
 
 def larger(size: int) -> float:
@@ -478,7 +481,9 @@ class IwcFile:
 
     def decoder(self) -> Decoder:
         quantiser = Quantiser(self.header.step_xy, self.header.step_strength)
-        return Decoder(self.runtime, quantiser, capacity=MOST_SOURCES, active=self.header.active)
+        recorded = self.header.tables == load_tables().id
+        capacity = RECORDED_SOURCES if recorded else MOST_SOURCES
+        return Decoder(self.runtime, quantiser, capacity=capacity, active=self.header.active)
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Rebuilt frames from number `start` on. Frames whose record is damaged are missing; `damage` names them."""
@@ -630,9 +635,10 @@ def reasons(file: IwcFile) -> str:
 
 def held_to_the_end(file: IwcFile) -> Iterator[Picture]:
     """A file's pictures. Where records are damaged the last picture stands for what they held at the end, at most a
-    message for each: a forged number of frames must not fill the disk."""
+    message for each: a forged number of frames must not fill the disk, nor one that is forged alike in the header and
+    in a record."""
     written, held = 0, None
-    for held in filled(file.frames(), file.header.frames or MOST_FRAMES):
+    for held in filled(file.frames(), min(file.header.frames or MOST_FRAMES, file.reader.most_frames)):
         written += 1
         yield held
     if held is not None and not file.reader.truncated:

@@ -321,14 +321,17 @@ def _usual_matrix(height: int) -> Colorspace:
 class _Clock:
     """Timestamps to seconds after ``origin``: missing ones are guessed, leaps of the clock are taken out."""
 
-    def __init__(self, origin: float, free_start: bool = False) -> None:
+    def __init__(self, origin: float, free_start: bool = False, end_s: float = 0.0) -> None:
+        """``end_s``: no leap leads to before it, for the pictures go on until then."""
         self._shift = -origin
         self._expected = None if free_start else 0.0
+        self._end_s = end_s
 
     def __call__(self, stamp: float | None, duration: float) -> float:
         expected = self._expected or 0.0
         time_s = expected if stamp is None else stamp + self._shift
-        if self._expected is not None and abs(time_s - expected) > _LONGEST_GAP_S:
+        pause = expected <= time_s <= self._end_s
+        if self._expected is not None and abs(time_s - expected) > _LONGEST_GAP_S and not pause:
             self._shift += expected - time_s
             time_s = expected
         self._expected = time_s + duration
@@ -352,7 +355,8 @@ def read_samples(path: str | Path, start: float = 0.0, duration_s: float | None 
         if start > 0:
             _seek(container, start + origin)
         limit = None if duration_s is None else round(duration_s * AUDIO_RATE)
-        yield from _limited(_in_place(_resampled(container, stream), origin, start), limit)
+        end_s = 0.0 if duration_s is None else start + duration_s
+        yield from _limited(_in_place(_resampled(container, stream), origin, start, end_s), limit)
 
 
 def _resampled(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
@@ -370,16 +374,17 @@ def _resampled(container: InputContainer, stream: AudioStream) -> Iterator[av.Au
         yield from resampler.resample(None)
 
 
-def _in_place(frames: Iterable[av.AudioFrame], origin: float, start: float) -> Iterator[Samples]:
-    """Blocks of samples without gaps or overlaps, the first sample at ``start`` seconds after ``origin``."""
-    clock = _Clock(origin, free_start=start > 0)
+def _in_place(frames: Iterable[av.AudioFrame], origin: float, start: float, end_s: float = 0.0) -> Iterator[Samples]:
+    """Blocks of samples without gaps or overlaps, the first sample at ``start`` seconds after ``origin``; the pictures
+    are known to last until ``end_s``."""
+    clock = _Clock(origin, start > 0, end_s)
     position = 0
     for frame in frames:
         samples = np.asarray(frame.to_ndarray().reshape(-1), np.int16)
         late = round((clock(frame.time, len(samples) / AUDIO_RATE) - start) * AUDIO_RATE) - position
         if late > (_SYNC_TOLERANCE if position else 0):
             position += late
-            yield np.zeros(late, np.int16)
+            yield from (np.zeros(min(late - at, AUDIO_RATE), np.int16) for at in range(0, late, AUDIO_RATE))
         elif late < (-_SYNC_TOLERANCE if position else 0):
             samples = samples[-late:]
         position += len(samples)

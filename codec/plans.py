@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .media import Picture
-from .packets import SourcePacket, pack_sources, source_groups
+from .packets import LARGEST_SLOT, SourcePacket, pack_sources, source_groups
 from .quality import psnr
 from .selection import Survey, choose_sources, coding_order
 from .sources import SourceEncoder, smaller_side
@@ -80,7 +80,7 @@ def code(plan: Plan, found: Iterable[tuple[int, Picture]], size: int, presets: P
     """Encode the sources of a plan: frames and their pictures in the plan's order (`wanted` finds them)."""
     encoder, packets, shown = source_encoder(size, plan, presets), [], []
     for slot, (frame, picture) in enumerate(found):
-        packets.append(SourcePacket(slot, encoder.add(picture), frame))
+        packets.append(SourcePacket(slot % (LARGEST_SLOT + 1), encoder.add(picture), frame))
         shown.append(psnr(encoder.reconstructed, picture))
     return Coded(plan, tuple(packets), float(np.mean(shown)) if shown else math.nan)
 

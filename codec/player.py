@@ -115,9 +115,10 @@ def play(path: Path) -> PlayReport:
     the file cannot be played."""
     with IwcFile(path) as file:
         header, runtime = file.header, file.runtime
-    if header.frames < 1:
+        frames = header.frames or file.reader.frames()  # a recorded call does not know when it begins
+    if frames < 1:
         raise FormatError(f"{path} holds no frames.")
-    playback, report, begun = Playback(header.frames / float(header.fps)), PlayReport(), time.monotonic()
+    playback, report, begun = Playback(frames / float(header.fps)), PlayReport(), time.monotonic()
     with window(path.name) as screen:
         open_file = partial(IwcFile, path, runtime)
         speaker = open_speaker(open_file) if header.audio is not None else None

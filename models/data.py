@@ -16,6 +16,7 @@ may become sources) as JPEG would harm them; flows are computed when a pair is f
 """
 
 import csv
+import hashlib
 import itertools
 import os
 import re
@@ -262,11 +263,17 @@ class PreparedClip:
         return found
 
 
+def identity(path: Path) -> str:
+    """Of a file as it is now: another folder's clip of the same name is another one, and so is what replaced it."""
+    found = path.stat()
+    return hashlib.sha256(f"{path.resolve()} {found.st_size} {found.st_mtime_ns}".encode()).hexdigest()[:20]
+
+
 def prepare(clip: Clip, cache: Path, size: int) -> PreparedClip | None:
     """Decode into the cache unless it is there; None when the clip has too few frames to pair. Other processes may be
     doing the same."""
     cache.mkdir(parents=True, exist_ok=True)
-    stem = f"{zlib.crc32(clip.name.encode()):08x}-{size}"
+    stem = f"{identity(clip.path)}-{size}"
     file, index = cache / f"{stem}.npy", cache / f"{stem}.idx.npy"
     if not (file.exists() and index.exists()):
         keep = evenly_spaced(count_frames(clip.path), FRAMES)

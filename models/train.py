@@ -10,6 +10,7 @@ step's number alone: a resumed run takes the very steps that an uninterrupted on
 import copy
 import json
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -587,6 +588,11 @@ def unbroken(run: Run) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def starting_processes() -> str:
+    """How: a process forked once OpenMP has run, as it has after the first stage, may hang for ever."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
 def ignore_interrupts(_: int) -> None:
     """A terminal's Ctrl-C reaches the processes that load, too: the step that is waited for needs them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -623,8 +629,7 @@ def run_stage(run: Run, stage: Stage, clips: list[PreparedClip], validation: dic
         batch_size=None,
         num_workers=workers,
         prefetch_factor=3 if workers else None,
-        # A process forked once OpenMP has run, as it has after the first stage, may hang for ever.
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=starting_processes() if workers else None,
         worker_init_fn=ignore_interrupts if workers else None,
     )
     stream: Iterator[dict[str, Tensor]] = iter(loader)

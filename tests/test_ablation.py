@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,3 +45,9 @@ def test_trained_judged_and_resumed(
     assert first["samples"] == 24
     again = run(data, 2, 64, "tiny", tmp_path / "cache", tmp_path / "runs")
     assert again["results"] == first["results"]
+
+
+def test_a_training_that_is_stopped_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iwcodec.models.train.train", lambda *_, **__: SimpleNamespace(finished=False))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 2, 64, "tiny", tmp_path / "cache", tmp_path / "runs")

@@ -105,6 +105,8 @@ def test_a_bitrate_that_cannot_be_had_is_said(sources: str, face_clip: Path, tmp
         (["decode", "IWC", "x.gif"], ".mp4"),
         (["info", "FACE"], ""),
         (["play", "nowhere.iwc"], "does not exist"),
+        (["info", "talk[final].iwc"], "talk[final].iwc does not exist"),
+        (["info", "talk[/final].iwc"], "final].iwc does not exist"),
     ],
 )
 def test_refusals(

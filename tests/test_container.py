@@ -263,3 +263,19 @@ def test_only_codec_errors_come_from_noise(data: bytes):
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     write(GOLDEN / "version4.iwc")
+
+
+def test_frames_are_counted_by_the_index_or_by_walking(data: bytes):
+    for stream in (data, data[:-1]):
+        assert ContainerReader(io.BytesIO(stream)).frames() == HEADER.frames
+
+
+def test_an_index_that_is_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a file of many hours, which plays and is entered in the middle all the same."""
+    with monkeypatch.context() as patch:
+        patch.setattr(container, "LARGEST_RECORD", 8)
+        path = write(tmp_path / "long.iwc")
+    with ContainerReader(path) as reader:
+        assert list(reader.records()) == packets()
+        assert [p.first for p in reader.seek(90) if isinstance(p, MotionPacket)] == [80]
+        assert reader.damage == []

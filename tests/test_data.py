@@ -299,3 +299,14 @@ def test_frames_that_are_not_used_are_not_kept(tmp_path: Path):
         tracemalloc.stop()
     assert loaded < 20 * frame
     assert saved < 20 * frame
+
+
+def test_another_folders_clip_of_the_same_name_is_another_clip(tmp_path: Path):
+    found = []
+    for n, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        path = write_clip(tmp_path / folder / "c.mp4", 16, n)
+        found.append(prepare(Clip("c", path, "c"), tmp_path / "cache", 64))
+    assert found[0] is not None
+    assert found[1] is not None
+    assert not np.array_equal(found[0].frames[0], found[1].frames[0])

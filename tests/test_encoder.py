@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from iwcodec.decoder import MotionDecoder
-from iwcodec.encoder import MotionEncoder
+from iwcodec.decoder import Decoder, MotionDecoder
+from iwcodec.encoder import Encoder, EncoderSettings, MotionEncoder
 from iwcodec.errors import FormatError
 from iwcodec.motion import MOST_FRAMES, Quantiser
+from iwcodec.packets import MotionPacket
 from numpy.typing import NDArray
+from stub_runtime import StubRuntime, picture
 
 USUAL = Quantiser()
 COARSE = Quantiser(2 * USUAL.step_xy, 2 * USUAL.step_strength)
@@ -112,3 +114,26 @@ def test_what_errors_cost_decides_what_is_sent():
     assert not sent(calm).any()
     assert np.count_nonzero(sent(touchy)) > 30
     assert np.count_nonzero(sent(calm, (0, 1))) > 20
+
+
+@pytest.mark.parametrize("message", [1, 5, 50])
+def test_sender_and_receiver_keep_the_same_sources(message: int):
+    """A full library forgets one with every source that comes: the same here and there, and none that is awaited."""
+    rng = np.random.default_rng(0)
+    levels = 128 + 100 * np.sin(np.arange(400) / 40) * rng.uniform(0.5, 1.0, 400)
+    encoder = Encoder(StubRuntime(), EncoderSettings(message_frames=message, capacity=6))
+    decoder, sources, frames = Decoder(StubRuntime(), capacity=6), 0, 0
+    for level in levels:
+        for packet in encoder.push(picture(level)):
+            if isinstance(packet, MotionPacket):
+                led = {run.slot for run in packet.led}
+                frames += len(list(decoder.push(packet)))
+                assert led <= set(decoder.library.slots())
+            else:
+                sources += 1
+                decoder.add_source(packet)
+    assert sources > 12
+    for packet in encoder.flush():
+        frames += len(list(decoder.push(packet)))
+    assert frames == len(levels)
+    assert set(decoder.library.slots()) == set(encoder.library.slots())

@@ -1,6 +1,7 @@
 """benchmarks/experiment.py: results say where they come from, and a file is whole or not there."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -62,3 +63,14 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CodecError, match="cannot be written"):
         experiment.save({}, tmp_path / "file" / "results.json")
+
+
+def test_the_digest_is_of_all_that_the_codec_is_made_of() -> None:
+    """What codec/ takes from models/ as well, but for torch's and the training's."""
+    files = experiment.codec_files()
+    folder = next(file.parent for file in files if file.name == "encoder.py")
+    taken = {
+        found for file in folder.glob("*.py") for found in re.findall(r"from \.models\.(\w+) import", file.read_text())
+    }
+    assert {"runtime", "fit_settings", "flow"} <= taken
+    assert taken <= {file.stem for file in files}

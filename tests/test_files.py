@@ -11,10 +11,10 @@ from iwcodec.container import ContainerReader, ContainerWriter, Header
 from iwcodec.decoder import Decoder, Frame
 from iwcodec.encoder import Encoder, EncoderSettings
 from iwcodec.errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
-from iwcodec.files import EncodeOptions, IwcFile, decode, encode, filled, frame_input
+from iwcodec.files import EncodeOptions, IwcFile, decode, encode, filled, frame_input, held_to_the_end
 from iwcodec.library import CAPACITY
 from iwcodec.media import AUDIO_RATE, probe, read_samples, read_video
-from iwcodec.motion import MotionCoder
+from iwcodec.motion import MotionCoder, Quantiser
 from iwcodec.motion_tables import load_tables
 from iwcodec.motion_transform import TransformCoder
 from iwcodec.packets import MotionPacket, Run, SourcePacket
@@ -313,6 +313,46 @@ def test_filled_repeats_for_missing_frames():
     a, b = plain((1, 1, 1)), plain((2, 2, 2))
     frames = iter([Frame(1, a), Frame(4, b)])
     assert [p[0, 0, 0] for p in filled(frames, 10)] == [1, 1, 1, 1, 2]
+
+
+def test_a_small_file_is_no_long_film_whatever_its_numbers_say(tmp_path: Path):
+    """Alike in the header and in a record, whose checksums are right."""
+    header = Header("stub", b"stubstub", 20, 1 / 128, 1 / 32, load_transform_tables().id, Fraction(25), SIZE, 2**40)
+    payload = TransformCoder(load_transform_tables()).encode([np.zeros((4, 60), np.int32)])
+    with ContainerWriter(tmp_path / "a.iwc", header) as writer:
+        writer.write_source(SourcePacket(0, SourceEncoder(SIZE).add(picture(80))))
+        writer.write_motion(MotionPacket(0, 4, None, payload, (Run(0, 4),), scale=78))
+        writer.write_motion(MotionPacket(2**39, 4, None, payload, (Run(0, 4),), scale=78))
+    with IwcFile(tmp_path / "a.iwc", StubRuntime()) as file:
+        shown = sum(1 for _ in held_to_the_end(file))
+    assert shown < 256 * (tmp_path / "a.iwc").stat().st_size / 8
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@pytest.mark.parametrize("rate", [{"kbps": 4.0}, {"quality_db": 30.0}])
+def test_a_clip_of_a_moment_has_a_rate_too(frames: int, rate: dict[str, float], tmp_path: Path):
+    clip = write_clip(tmp_path / "short.mp4", PICTURES[:frames], fps=25)
+    options = EncodeOptions(SIZE, crop="none", audio=False, **rate)
+    assert encode(clip, tmp_path / "a.iwc", options, StubRuntime()).frames == frames
+
+
+def test_a_recorded_call_of_many_sources_is_entered_anywhere(tmp_path: Path):
+    """What it showed from sources of long ago, it shows again."""
+    header = Header(
+        "stub", b"stubstub", 20, Quantiser.step_xy, Quantiser.step_strength, load_tables().id, Fraction(25), SIZE, 0
+    )
+    encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=5))
+    with ContainerWriter(tmp_path / "call.iwc", header) as writer:
+        for n in range(200):
+            if n % 5 == 0:
+                writer.write_source(encoder.add_source(picture(40 + n)))
+            for packet in encoder.push_keypoints(StubRuntime().detect(picture(60)), leader=4):
+                assert isinstance(packet, MotionPacket)
+                writer.write_motion(packet)
+    with IwcFile(tmp_path / "call.iwc", StubRuntime()) as file:
+        frames, late = list(file.frames()), list(file.frames(start=190))
+    assert [frame.number for frame in frames] == list(range(200))
+    assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[190:], strict=True))
 
 
 def test_filled_is_bounded_whatever_the_numbers_say():

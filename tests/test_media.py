@@ -441,6 +441,18 @@ def test_gaps_are_filled_and_overlaps_dropped() -> None:
     assert len(samples) == round(0.65 * AUDIO_RATE)
 
 
+def test_a_long_pause_of_the_sound_is_silence_while_pictures_go_on() -> None:
+    """Where a participant is muted, or comes late: no fault of the file's clock."""
+
+    def length_s(*starts_s: float, end_s: float) -> float:
+        pieces = [media._audio_frame(np.full(AUDIO_RATE, 9, np.int16), round(at * AUDIO_RATE)) for at in starts_s]
+        return sum(map(len, media._in_place(pieces, 0.0, 0.0, end_s))) / AUDIO_RATE
+
+    assert length_s(0, 71, end_s=80) == 72
+    assert length_s(75, end_s=80) == 76
+    assert length_s(0, 4000, end_s=80) == 2  # the clock leapt: the pictures end before
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("late", [0.0, 0.48])
 def test_flash_and_beep_stay_together(tmp_path: Path, suffix: str, late: float) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from circling import COUNT, PICTURES, SURVEY
+from iwcodec import plans
 from iwcodec.plans import (
     BEST_CRF,
     CRF,
@@ -88,3 +89,10 @@ def test_quality_that_spends_the_budget_is_found_in_few_steps():
     assert all(crf % FINE_CRF == 0 for crf in tried)
     assert finer_crf({40.0: 10_000}, 1e9, 256) == BEST_CRF
     assert finer_crf({40.0: 10_000}, 1.0, 256) == worst_crf(256)
+
+
+def test_slots_begin_anew_where_they_end(monkeypatch: pytest.MonkeyPatch):
+    """After 65,536 sources: twenty minutes of a stream of them."""
+    monkeypatch.setattr(plans, "LARGEST_SLOT", 2)
+    coded = code(dense_plan(5, 1), ((n, PICTURES[n]) for n in range(5)), SIZE)
+    assert [packet.slot for packet in coded.packets] == [0, 1, 2, 0, 1]

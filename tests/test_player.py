@@ -2,16 +2,19 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import CLIP_FRAMES
 from iwcodec import player
+from iwcodec.container import ContainerReader, ContainerWriter
 from iwcodec.errors import CodecError
 from iwcodec.files import IwcFile, load_runtime_for
 from iwcodec.media import AUDIO_RATE, Samples
 from iwcodec.models.runtime import Runtime
+from iwcodec.packets import MotionPacket, SourcePacket
 from iwcodec.player import SEEK_S, Playback
 
 
@@ -134,3 +137,18 @@ def test_a_seek_starts_from_there(iwc_file: Path, monkeypatch: pytest.MonkeyPatc
     after = shown[shown.index(-1) + 1 :]
     assert after[0] > 10  # the clip is shorter than a seek: it goes to the last frames
     assert after == sorted(after)
+
+
+def test_a_recorded_call_plays_although_its_header_names_no_frames(
+    iwc_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(player, "LATE_S", 1e9)
+    recorded = tmp_path / "call.iwc"
+    with ContainerReader(iwc_file) as reader, ContainerWriter(recorded, replace(reader.header, frames=0)) as writer:
+        for packet in reader.records():
+            if isinstance(packet, SourcePacket):
+                writer.write_source(packet)
+            elif isinstance(packet, MotionPacket):
+                writer.write_motion(packet)
+    assert player.play(recorded).shown == CLIP_FRAMES

@@ -47,7 +47,7 @@ def test_a_headless_call_says_what_changes(monkeypatch: pytest.MonkeyPatch, caps
     ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, playout=None)
     call: Any = SimpleNamespace(state=CallState.WAITING, participants={})
     said: list[str] = []
-    monkeypatch.setattr(session.console, "print", lambda text, **_: said.append(text))
+    monkeypatch.setattr(session.console, "print", lambda *texts, **_: said.append(" ".join(map(str, texts))))
     changes = [
         lambda: None,
         lambda: call.__dict__.update(state=CallState.TALKING, participants={"a": ada}),

@@ -60,3 +60,11 @@ def test_a_clip_too_short_is_named(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "short.mp4", grey_ramp(3, 64, 64))
     with pytest.raises(CodecError, match=r"short\.mp4 has 3 frames"):
         evenly(clip, 64, 8, "none")
+
+
+def test_clips_of_the_same_name_are_refused(network: ImplicitWarp, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    clips = [write_clip(tmp_path / folder / "short.mp4", grey_ramp(6, 64, 64)) for folder in ("a", "b")]
+    with pytest.raises(CodecError, match="same name"):
+        run(network, clips, 4, 4, "none", lambda name, share: None)
