@@ -139,7 +139,8 @@ class Call:
         finally:
             tidying.cancel()
             self._left = True
-            await asyncio.gather(*(self._drop(id) for id in list(self.participants)))
+            for id in list(self.participants):
+                self._forget(id)
             await all_closed()
 
     async def leave(self) -> None:
@@ -230,15 +231,16 @@ class Call:
         self._forget(id)
 
     def _forget(self, id: str) -> None:
-        task = asyncio.create_task(self._drop(id))
-        _dropping.add(task)
-        task.add_done_callback(_dropping.discard)
-
-    async def _drop(self, id: str) -> None:
+        """At once: whoever comes under the same id next is somebody new."""
         participant = self.participants.pop(id, None)
         if participant is None:
             return
         self.note(f"{participant.name} left")
+        task = asyncio.create_task(self._dismiss(participant))
+        _dismissing.add(task)
+        task.add_done_callback(_dismissing.discard)
+
+    async def _dismiss(self, participant: Participant) -> None:
         if self._speaker is not None and participant.playout is not None:
             self._speaker.remove(participant.playout)
         for task in participant.tasks:
@@ -299,7 +301,7 @@ class Call:
         del self.notices[:-20]
 
 
-_dropping: set[asyncio.Task[None]] = set()
+_dismissing: set[asyncio.Task[None]] = set()
 
 
 class _Carried:

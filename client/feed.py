@@ -125,6 +125,11 @@ class Subscriber(Protocol):
         """Whether the peer has a source."""
         ...
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether the peer has been heard of late: one that has not says nothing of what it has."""
+        ...
+
     def slot(self, number: int) -> int | None:
         """Where the peer has a source; None while it does not."""
         ...
@@ -255,9 +260,9 @@ class Feed:
                 self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, entering, captured_s))
 
     def _known_to_all(self) -> list[Source]:
-        """The sources that everyone has who has any; all, while there is nobody. Narrow links do without some, and
-        count only where there are no others."""
-        pictured = [link for link in self._links if link.has_picture]
+        """The sources that everyone has who has any and can be reached; all, while there is nobody. Narrow links do
+        without some, and count only where there are no others."""
+        pictured = [link for link in self._links if link.has_picture and link.is_reached]
         links = [link for link in pictured if link.sequence is None or not link.sequence.small] or pictured
         slots = [n for n in self._library.slots() if all(link.slot(n) is not None for link in links)]
         known = dict(zip(self._library.slots(), self._library.sources(), strict=True))

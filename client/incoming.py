@@ -82,12 +82,11 @@ class MotionReceiver:
         try:
             message = MotionMessage.from_bytes(data)
             self._check(message, now_s)
-            sequence = self._unwrap(message.sequence)
+            self._account(self._unwrap(message.sequence, now_s))
             motion = self._decoder.decode(message.packet, quantiser(message.coarseness))
         except FormatError as error:
             self.dropped[error.reason if isinstance(error, _Unwanted) else "malformed"] += 1
             return None
-        self._account(sequence)
         self.arrived_s = now_s
         frames = [
             TimedFrame(frame.number, stamp / 1000, frame.keypoints, frame.leader)
@@ -111,9 +110,11 @@ class MotionReceiver:
         if last - number > MOST_RATE * (max(0.0, ahead_s) + 1):
             raise _Unwanted("implausible")
 
-    def _unwrap(self, low: int) -> int:
+    def _unwrap(self, low: int, now_s: float) -> int:
         if self._highest is None:
             return low
+        if self.arrived_s is None or now_s - self.arrived_s > EXPECTED_S:  # however many were lost: it goes on
+            return self._highest + 1 + ((low - self._highest - 1) & 0xFF)
         sequence = self._highest + ((low - self._highest + 128) & 0xFF) - 128
         if sequence in self._seen or sequence < self._highest - REORDERED:
             raise _Unwanted("replayed")

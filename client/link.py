@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from aiortc import RTCDataChannel, RTCPeerConnection
 
 from ..errors import FormatError
-from ..library import Library
+from ..library import CAPACITY, Library
 from ..media import Picture
 from ..models.runtime import Runtime, Source
 from ..motion_tables import load_tables
@@ -67,6 +67,8 @@ SWITCH_S = 20.0
 FRESH_S = 2.0
 """Between two requests for a fresh sequence."""
 LONGEST_LEAD_S = 0.3
+RECEIVED = 2 * CAPACITY
+"""Sources kept of a peer: all that it keeps itself, although what it has used is known here later, or never."""
 UNREACHED_S = 3.0
 """A peer that has not reported for so long holds up nobody's sources."""
 MOTION_ROOM = 600
@@ -187,6 +189,7 @@ class Link:
         self._wake = asyncio.Event()
         self._leads: deque[float] = deque(maxlen=30)
         self._lateness: deque[float] = deque(maxlen=30)
+        self._playout_delay_s = 0.0
         """By how much pictures were seen later than they should, where the network does not keep up."""
         self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MOST_QUEUED_UNITS)
         self._ack_due = False
@@ -266,7 +269,9 @@ class Link:
         """By how much sound has to be delayed, from its arrival on, to be in step with the picture."""
         playout = self._motion_in.playout
         late_s = sorted(self._lateness)[len(self._lateness) // 2] if self._lateness else 0.0
-        return max(0.0, playout.delay_s - (playout.fastest_s or 0.0) + late_s)
+        if playout.fastest_s is not None:  # None on a new path, where nothing has come yet: as before
+            self._playout_delay_s = max(0.0, playout.delay_s - playout.fastest_s + late_s)
+        return self._playout_delay_s
 
     @property
     def congested(self) -> bool:
@@ -304,8 +309,11 @@ class Link:
             self._send_control(Status(self._feed.paused, self._feed.face_lost))
 
     def backlog(self) -> int:
-        reached = self._is_open() and self._loop.time() - self._heard_s < UNREACHED_S
-        return self._sources_out.backlog() if reached else 0
+        return self._sources_out.backlog() if self.is_reached else 0
+
+    @property
+    def is_reached(self) -> bool:
+        return self._is_open() and self._loop.time() - self._heard_s < UNREACHED_S
 
     @property
     def has_picture(self) -> bool:
@@ -447,8 +455,10 @@ class Link:
             self._spawn(self._start_sequence())
 
     async def _start_sequence(self) -> None:
-        sequence = await self._feed.sequence_for_newcomer(self._rate.small)
-        self._finding_sequence = False
+        try:
+            sequence = await self._feed.sequence_for_newcomer(self._rate.small)
+        finally:
+            self._finding_sequence = False
         if sequence is not None and self._wants_sequence and self._is_open():
             self._wants_sequence, self._begun_s = False, self._loop.time()
             self._sources_out.start(sequence, burst=PART if self.has_picture else BURST)
@@ -623,7 +633,7 @@ class Link:
     def _receive_anew(self) -> None:
         """Nothing is known of the peer's stream."""
         self._stream = None
-        self._library = Library()
+        self._library = Library(RECEIVED)
         self._source_decoder = SourceDecoder(self._runtime.info.size)
         self._assembler = SourceAssembler()
         self._motion_in = MotionReceiver(self._runtime.info.keypoints)

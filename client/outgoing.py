@@ -110,8 +110,10 @@ class MotionSender:
             self._encoder.acknowledge(number)
 
     def acknowledge_low(self, low: int) -> None:
-        """Likewise from the number modulo 256: the newest such frame that was sent."""
-        self.acknowledge(self._next - 1 - ((self._next - 1 - low) & 0xFF))
+        """Likewise from the number modulo 256: the newest such frame that was sent. Where so many may be missing that
+        it could be one of two, reports say which."""
+        if self._next - 1 - self._acknowledged <= 0xFF:
+            self.acknowledge(self._next - 1 - ((self._next - 1 - low) & 0xFF))
 
     def forget_acknowledged(self) -> None:
         """The receiver may have lost everything: the next messages stand alone."""

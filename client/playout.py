@@ -202,7 +202,11 @@ class Playout:
             self.counts["recovered"] += 1
             self._sequence += 1
             self._reached = following
-            return self._decoder.recover(self._packets[following][1], gap)
+            try:
+                return self._decoder.recover(self._packets[following][1], gap)
+            except FormatError:
+                self.counts["malformed"] += 1
+                return self._decoder.conceal(gap)
         count = min(gap, BLOCK) // _STEP * _STEP
         self._missing += count
         if self._missing > CONCEALED_S * AUDIO_RATE:

@@ -98,6 +98,7 @@ class Recorder:
         self.path = path
         self.frames = 0
         self.sources = 0
+        self.given_up = False
         self._info = info
         self._quantiser, self._tables = Quantiser(), load_tables()
         self._coder = MotionCoder(self._tables)
@@ -178,6 +179,12 @@ class Recorder:
         )
         return header if self._soundtrack is None else header.with_audio(PRE_SKIP, PACKET_MS * AUDIO_RATE // 1000)
 
+    def give_up(self) -> None:
+        """Nothing more can be written: no file is left."""
+        if self._writer is not None:
+            self._writer.abort()
+        self._writer, self.given_up = None, True
+
 
 class CallRecorder:
     """Records whoever sends a first picture; a fault of the disk ends the recording, not the call."""
@@ -215,6 +222,7 @@ class CallRecorder:
             work()
         except CodecError as error:
             self._failed = True
+            self._recorder.give_up()
             self._call.note(f"not recording any more: {error}")
 
 

@@ -80,7 +80,8 @@ def finish(recorder: Recorder) -> None:
         seconds = float(recorder.frames / FPS)
         console.print(f"{recorder.path}: {seconds:.1f} s, {recorder.sources} pictures", soft_wrap=True)
     else:
-        console.print(f"{recorder.path} was not written: nothing came.", soft_wrap=True)
+        why = "that failed" if recorder.given_up else "nothing came"
+        console.print(f"{recorder.path} was not written: {why}.", soft_wrap=True)
 
 
 def put_together(
@@ -179,12 +180,18 @@ def interrupts(the_call: Call) -> Iterator[None]:
     """Ctrl-C and a kind kill leave properly."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
-    with suppress(NotImplementedError, ValueError):  # Windows; a thread that is not the main one
+    before = {}
+    with suppress(ValueError):  # a thread that is not the main one
         for number in signals:
-            loop.add_signal_handler(number, leave_soon, the_call)
+            try:
+                loop.add_signal_handler(number, leave_soon, the_call)
+            except NotImplementedError:  # Windows
+                before[number] = signal.signal(number, lambda *_: loop.call_soon_threadsafe(leave_soon, the_call))
     try:
         yield
     finally:
+        for number in before:
+            signal.signal(number, before[number])
         with suppress(NotImplementedError, ValueError):
             for number in signals:
                 loop.remove_signal_handler(number)

@@ -11,6 +11,7 @@ import random
 import re
 import unicodedata
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -171,7 +172,7 @@ class Signalling:
         self._pauses_s = pauses_s
         self._socket: ClientConnection | None = None
         self._resume: str | None = None
-        self._left = False
+        self._leaving = asyncio.Event()
         self._joined: Joined
         self._heard = False
         self._said: str | None = None
@@ -182,7 +183,7 @@ class Signalling:
         when the server cannot be reached."""
         failures = 0
         known = False
-        while not self._left:
+        while not self._leaving.is_set():
             why = None
             try:
                 async for event in self._session():
@@ -190,17 +191,18 @@ class Signalling:
                         failures, known = 0, True
                     yield event
             except _Lost as lost:
-                if not known and not lost.retry:
+                if not known and not lost.retry and not self._leaving.is_set():
                     raise SignallingError(lost.text) from None
                 why = lost
-            if self._left:
+            if self._leaving.is_set():
                 return
             if why is not None:
                 yield Disconnected(why.text)
                 failures = 0 if why.at_once else failures
             pause = self._pauses_s[min(failures, len(self._pauses_s) - 1)]
             failures += 1
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), pause * random.uniform(0.75, 1.25))
 
     async def send_description(self, to: str, kind: str, sdp: str, call: str) -> None:
         await self._send(type="signal", to=to, sdp={"type": kind, "sdp": sdp}, call=call)
@@ -219,25 +221,41 @@ class Signalling:
 
     async def leave(self) -> None:
         """Say goodbye and end `events`."""
-        self._left = True
+        self._leaving.set()
         await self._send(type="leave")
         if self._socket is not None:
             await self._socket.close()
 
+    async def _open(self) -> ClientConnection:
+        """Until `leave`, which raises _Lost."""
+        opening = asyncio.create_task(self._connected())
+        leaving = asyncio.create_task(self._leaving.wait())
+        try:
+            await asyncio.wait((opening, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if self._leaving.is_set():
+                raise _Lost("The call was left.")
+            return await opening
+        finally:
+            leaving.cancel()
+            if not opening.done():
+                opening.cancel()
+
+    async def _connected(self) -> ClientConnection:
+        return await connect(
+            self.address.socket,
+            open_timeout=OPEN_S,
+            max_size=MAX_MESSAGE_BYTES,
+            compression=None,
+            ping_interval=None,
+        )
+
     async def _session(self) -> AsyncIterator[Event]:
         """One WebSocket from joining to its end. Raises _Lost, or SignallingError where trying again is useless."""
         try:
-            opening = connect(
-                self.address.socket,
-                open_timeout=OPEN_S,
-                max_size=MAX_MESSAGE_BYTES,
-                compression=None,
-                ping_interval=None,
-            )
-            async with opening as socket:
+            socket = self._socket = await self._open()
+            try:
                 ping_s = await self._join(socket)
                 pinging = asyncio.create_task(self._ping(socket, min(ping_s, PING_S)))
-                self._socket = socket
                 try:
                     yield self._joined
                     async for text in socket:
@@ -246,9 +264,10 @@ class Signalling:
                         if event is not None:
                             yield event
                 finally:
-                    self._socket = None
                     pinging.cancel()
-                raise _Lost("The server closed the connection.", retry=True)
+            finally:
+                await socket.close()
+            raise _Lost("The server closed the connection.", retry=True)
         except ConnectionClosed as error:
             raise self._closed(error) from None
         except InvalidStatus as error:
@@ -262,6 +281,8 @@ class Signalling:
             raise _Lost("The server does not answer.") from None
         except OSError as error:
             raise _Lost(f"The server cannot be reached: {error.strerror or error}.") from None
+        finally:
+            self._socket = None
 
     async def _join(self, socket: ClientConnection) -> float:
         """Sets `_joined`; returns the ping interval in seconds."""
@@ -305,7 +326,7 @@ class Signalling:
         if code == LOST:
             self._resume = None
         if code in FINAL:
-            return SignallingError(said if said and code == 4001 else FINAL[code])
+            return SignallingError(said if said and code in (4001, 4002) else FINAL[code])
         if code == GOING_AWAY:
             return _Lost("The server is restarting.", retry=True, at_once=True)
         return _Lost(said or "The connection to the server was lost.", retry=True)

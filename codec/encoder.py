@@ -148,6 +148,9 @@ class Encoder:
         packets: list[SourcePacket | MotionPacket] = []
         if self.settings.live_sources and picture is not None and self._needs_source(picture, keypoints, leader):
             packets += [*self.flush(), self.add_source(picture)]
+            if leader is not None and self.library.at(leader) is None:  # it made room for this one
+                leader, gram = self._slot - 1, None
+                keypoints = self.library.sources()[-1].keypoints
         self._frame = self._motion.push(keypoints, leader, gram) + 1
         if self._frame - self._packed >= min(self.settings.message_frames, MOST_FRAMES):
             packets += self.flush()

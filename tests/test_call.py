@@ -22,7 +22,7 @@ from iwcodec.client.audio import Microphone
 from iwcodec.client.feed import Feed
 from iwcodec.client.link import Link, LinkState, Shown
 from iwcodec.client.playout import BLOCK, Speaker
-from iwcodec.client.signalling import Signalling, SignallingError
+from iwcodec.client.signalling import Joined, Signalling, SignallingError
 from iwcodec.server.app import create_app
 from iwcodec.server.hub import Hub, Settings
 from iwcodec.server.limits import Limits
@@ -319,3 +319,32 @@ def test_a_closed_room_says_what_is_missing() -> None:
                 await Client(server, "Ada", room="private-x").task
 
     asyncio.run(scenario())
+
+
+def test_who_is_still_there_after_a_place_has_lapsed_is_called_anew() -> None:
+    """To the others we are somebody else then, and they keep their names to us."""
+    came: list[list[str]] = []
+
+    class Told:
+        """In place of a server: a welcome, and another one under a new name."""
+
+        async def events(self) -> AsyncIterator[Any]:
+            for id in ("ada", "eve"):
+                yield Joined(id, False, {"bob": "Bob"}, [], 3600.0)
+                await asyncio.sleep(0.1)
+                came.append(list(call.participants))
+
+        async def send_description(self, *_: Any) -> None: ...
+        async def send_candidate(self, *_: Any) -> None: ...
+        async def leave(self) -> None: ...
+
+    async def work() -> None:
+        nonlocal call
+        feed = DoubleFeed()
+        call = c.Call(Told(), feed, lambda made: DoubleLink(made, feed), make_connection)  # type: ignore[arg-type]
+        await call.run()
+
+    call: Any = None
+    asyncio.run(work())
+    assert came == [["bob"], ["bob"]]
+    assert call.notices[:3] == ["Bob joined", "Bob left", "Bob joined"]

@@ -26,6 +26,9 @@ class Listener:
         self.told = 0
         self.behind = 0
         self.has_picture = False
+        self.is_reached = True
+        self.known = 1000
+        """How many sources it has."""
 
     def take(self, frame: FeedFrame) -> None:
         self.frames.append(frame)
@@ -37,7 +40,8 @@ class Listener:
         return self.behind
 
     def slot(self, number: int) -> int | None:
-        return None if self.sequence is None else self.sequence.numbers.get(number)
+        found = None if self.sequence is None else self.sequence.numbers.get(number)
+        return None if found is None or found >= self.known else found
 
 
 def run(case: Callable[[Feed], Coroutine[Any, Any, None]], has_face: Callable[[Any], bool] = lambda p: True) -> None:
@@ -290,3 +294,21 @@ def test_without_a_face_stills_of_the_scene():
         assert len(link.frames) > frames
 
     run(case, lambda picture: faces)
+
+
+def test_a_peer_out_of_reach_takes_no_source_from_the_others():
+    async def case(feed: Feed) -> None:
+        near, far = Listener(), Listener()
+        for link in (near, far):
+            feed.join(link)
+        await film(feed, 0.4)
+        near.sequence = far.sequence = await feed.sequence_for_newcomer()
+        near.has_picture = far.has_picture = True
+        far.known = 1
+        await film(feed, 10, swinging)
+        assert {frame.leader for frame in near.frames[-100:]} == {0}  # what both have
+        far.is_reached = False
+        await film(feed, 4, swinging)
+        assert len({frame.leader for frame in near.frames[-100:]}) > 2
+
+    run(case)

@@ -198,3 +198,25 @@ def test_allowance():
     assert sum(allowance.take(5.0) for _ in range(100)) == 20
     assert sum(allowance.take(6.0) for _ in range(100)) == 10
     assert sum(allowance.take(60.0) for _ in range(100)) == 20
+
+
+@pytest.mark.parametrize("lost", [60, 90, 130, 200, 400])
+def test_however_many_messages_are_lost_one_way_the_next_is_understood(lost: int):
+    """Acknowledgements go on all the time, modulo 256; reports, which come now and then, say the number whole."""
+    rng = np.random.default_rng(1)
+    sender, receiver, sent, since = MotionSender(Sending(3, 1, 0, 8.0)), MotionReceiver(20), 0, 0
+    keypoints = np.full((20, 3), 0.3, np.float32)
+    while since < 4:
+        keypoints = (keypoints + rng.normal(0, 0.01, keypoints.shape)).clip(0, 1).astype(np.float32)
+        if not sender.take(FeedFrame(1000 + 40 * (3 * sent + sender.waiting), keypoints)):
+            continue
+        message, sent = sender.message(None), sent + 1
+        if not 20 <= sent < 20 + lost:
+            receiver.take(message, 10.0 + 0.12 * sent)
+            since += sent >= 20 + lost
+        assert receiver.acknowledged is not None
+        sender.acknowledge_low(receiver.acknowledged & 0xFF)
+        if sent % 6 == 0:
+            sender.acknowledge(receiver.acknowledged)
+    assert receiver.acknowledged > 3 * (sent - 3)
+    assert sum(receiver.dropped.values()) <= 1

@@ -469,7 +469,7 @@ def test_another_connection_keeps_the_library():
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(8)
-        sources, sequence = b.link.stats().sources, a.link.sequence
+        sources, sequence, sound_s = b.link.stats().sources, a.link.sequence, b.link.playout_delay_s()
         for end in (a, b):
             await end.connection.close()
         await asyncio.sleep(1)
@@ -477,6 +477,7 @@ def test_another_connection_keeps_the_library():
         for end, connection in zip((a, b), connection_pair(Path(), Path(seed=2)), strict=True):
             end.connection = connection
             end.link.replace_connection(connection)  # type: ignore[arg-type]
+        assert b.link.playout_delay_s() == sound_s  # until something has come that way
         before = len(b.shown)
         for end in (a, b):
             await end.connection.start()

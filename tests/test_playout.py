@@ -177,3 +177,18 @@ def test_without_sounddevice_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -
     speaker, told = playout.open_speaker(headless=True)
     speaker.stop()
     assert told is None
+
+
+def test_a_packet_that_cannot_be_decoded_does_not_recover_another_either():
+    """One that names its length rightly and is none behind it: the sound of everybody goes on."""
+    packets = sent(voice(3.0))
+    length = bytes([packets[10].payload[0] & 0xFC | 3, 0x41])
+    out = Playout()
+    for n, packet in enumerate(packets[:30]):
+        if n > 5 and n % 4 == 2:
+            continue
+        payload = length + b"\xff\xff\xff" if n > 5 and n % 4 == 3 else packet.payload
+        out.push(1, packet.sequence, packet.timestamp, payload, packet.sent_s)
+        out.pull(COUNT, packet.sent_s)
+    assert out.counts["malformed"] > 5
+    assert len(out.pull(960, packets[29].sent_s)) == 960

@@ -1,6 +1,7 @@
 """Recordings of a peer: what came over the link plays as a file, on a regular grid; and the virtual camera."""
 
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from iwcodec.media import read_video
 from iwcodec.models.runtime import load_runtime
 from iwcodec.packets import SourcePacket
 from iwcodec.sources import SourceEncoder
+from stub_runtime import StubRuntime, picture
 
 QUIET = OpusEncoder(12_000, 60).encode(np.zeros(2880, np.int16))
 
@@ -112,6 +114,9 @@ class Kept:
     def sound(self, packet: Received) -> None:
         self.took.append(f"sound {packet.timestamp}")
 
+    def give_up(self) -> None:
+        self.given_up = True
+
 
 def test_whoever_is_seen_first_is_recorded() -> None:
     call, recorder = Told(), Kept()
@@ -140,6 +145,7 @@ def test_a_full_disk_ends_the_recording_alone() -> None:
     link.recording.source(SourcePacket(0, b"x"))
     link.recording.motion([at(0, 0)], 1.0)
     assert recorder.took == []
+    assert recorder.given_up
     assert call.notes[-1] == "not recording any more: The disk is full."
 
 
@@ -177,3 +183,29 @@ def test_without_a_device_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=none, PixelFormat=SimpleNamespace(RGB=1)))
     with pytest.raises(CodecError, match="v4l2loopback"):
         r.VirtualCamera(Told())  # type: ignore[arg-type]
+
+
+def test_what_a_full_disk_leaves_is_no_file(tmp_path: Path) -> None:
+    """And finishing it is no fault."""
+    call, recorder = Told(), r.Recorder(tmp_path / "a.iwc", StubRuntime.info, False)
+    r.CallRecorder(call, recorder)  # type: ignore[arg-type]
+    link = SimpleNamespace(recording=None)
+    call.linked[0](SimpleNamespace(name="Ada", playout=None), link)
+    assert link.recording is not None
+    link.recording.source(SourcePacket(0, SourceEncoder(64).add(picture(100))))
+    full = SimpleNamespace(write=raising(OSError(28, "No space left on device")), close=lambda: None)
+    recorder._writer._file.close()  # type: ignore[union-attr]
+    recorder._writer._file = full  # type: ignore[union-attr]
+    keypoints = np.zeros((20, 3), np.float32)
+    link.recording.motion([TimedFrame(n, n / 25, keypoints, 0) for n in range(2 * r.MESSAGE)], 3.0)
+    assert "No space left" in call.notes[-1]
+    assert recorder.given_up
+    assert not recorder.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def raising(error: OSError) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        raise error
+
+    return write

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from types import SimpleNamespace
@@ -146,3 +147,25 @@ def test_pictures_are_drawn_as_they_come(apart_s: float) -> None:
         assert max(waited) < 0.001
     assert np.diff(drawings).max() < session.DRAW_S + 1e-6
     assert len(drawings) < 1.1 * (drawings[-1] - drawings[0]) / session.LEAST_DRAW_S
+
+
+def test_ctrl_c_leaves_where_loops_take_no_signals_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    left = asyncio.Event()
+
+    async def leave() -> None:
+        left.set()
+
+    def none(*_: Any) -> None:
+        raise NotImplementedError
+
+    async def work() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", none)
+        monkeypatch.setattr(asyncio.get_running_loop(), "remove_signal_handler", none)
+        with session.interrupts(SimpleNamespace(leave=leave)):  # type: ignore[arg-type]
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.wait_for(left.wait(), 10)
+
+    before = signal.getsignal(signal.SIGINT)
+    asyncio.run(work())
+    assert signal.getsignal(signal.SIGINT) is before

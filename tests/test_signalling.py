@@ -89,6 +89,33 @@ def test_join_and_leave() -> None:
     ]
 
 
+def test_leaving_while_joining() -> None:
+    """Before the server has said welcome, and between two attempts."""
+
+    async def silent(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.wait_closed()
+
+    async def leave_soon(signalling: s.Signalling) -> list[Any]:
+        left = asyncio.get_running_loop().create_task(leave(signalling))
+        heard = [type(event) async for event in signalling.events()]
+        await left
+        return heard
+
+    async def leave(signalling: s.Signalling) -> None:
+        await asyncio.sleep(0.2)
+        await signalling.leave()
+
+    async def between(signalling: s.Signalling) -> None:
+        signalling._pauses_s = (1000.0,)
+        assert await leave_soon(signalling) == [s.Joined, s.Disconnected]
+
+    async def before(signalling: s.Signalling) -> None:
+        assert await leave_soon(signalling) == []
+
+    asyncio.run(against([silent], before))
+    asyncio.run(against([say(code=4007)], between))
+
+
 def test_signals_both_ways() -> None:
     relayed: list[Any] = []
 
@@ -161,7 +188,7 @@ def test_a_lapsed_place_is_joined_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(4001, "token is expired"), (4002, "full"), (4003, "version"), (4006, "taken over")]
+    ("code", "words"), [(4001, "token is expired"), (4002, "token is expired"), (4003, "version"), (4006, "taken over")]
 )
 def test_what_cannot_be_mended_ends_with_a_sentence(code: int, words: str) -> None:
     async def take(signalling: s.Signalling) -> None:
