@@ -18,7 +18,7 @@ from .models.runtime import Runtime
 from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
 from .motion_rdo import Quadratic, choose_levels, error_per_bit
 from .motion_tables import Tables, load_tables
-from .packets import MotionPacket, SourcePacket, runs_of
+from .packets import LARGEST_SLOT, MotionPacket, SourcePacket, runs_of
 from .refinement import live_fit
 from .sources import SourceEncoder
 
@@ -123,7 +123,7 @@ class Encoder:
         payload = self._sources.add(picture)
         packet = SourcePacket(self._slot, payload, frame)
         self._live.add(self._slot, self._live.prepare(picture, self._sources.reconstructed), self._time_s)
-        self._slot += 1
+        self._slot = (self._slot + 1) % (LARGEST_SLOT + 1)
         return packet
 
     def push(self, picture: Picture) -> list[SourcePacket | MotionPacket]:
@@ -147,10 +147,10 @@ class Encoder:
         without a picture the frame cannot become a source."""
         packets: list[SourcePacket | MotionPacket] = []
         if self.settings.live_sources and picture is not None and self._needs_source(picture, keypoints, leader):
-            packets += [*self.flush(), self.add_source(picture)]
+            waiting, source = self.flush(), self.add_source(picture)
+            packets += [*waiting, source]
             if leader is not None and self.library.at(leader) is None:  # it made room for this one
-                leader, gram = self._slot - 1, None
-                keypoints = self.library.sources()[-1].keypoints
+                leader, keypoints, gram = source.slot, self.library.sources()[-1].keypoints, None
         self._frame = self._motion.push(keypoints, leader, gram) + 1
         if self._frame - self._packed >= min(self.settings.message_frames, MOST_FRAMES):
             packets += self.flush()
