@@ -30,7 +30,7 @@ from .experiment import save, surroundings
 
 NAMES = ("Ada", "Bob")
 JOIN_S = 60.0
-WINDOWS = 6
+WINDOWS, SHORTEST_WINDOW_S = 6, 10.0
 """Parts of the call that are told separately."""
 TONE_S, TONE_HZ, TONE_LEVEL = 0.5, 220, 6000
 
@@ -127,11 +127,12 @@ def wait(
 def windows(looks: Sequence[dict[str, Any]], began_s: float, lasted_s: float) -> list[dict[str, Any]]:
     """Means over equal parts of the call; of queues the most, of processor time the share of a core."""
     made = []
-    for n in range(WINDOWS):
-        start, end = (began_s + lasted_s * k / WINDOWS for k in (n, n + 1))
+    parts = max(1, min(WINDOWS, int(lasted_s / SHORTEST_WINDOW_S)))
+    for n in range(parts):
+        start, end = (began_s + lasted_s * k / parts for k in (n, n + 1))
         some = [look for look in looks if start <= look["at_s"] < end and "memory_mb" in look]
         if len(some) > 1:
-            made.append({"from_min": lasted_s * n / WINDOWS / 60, **summary(some)})
+            made.append({"from_min": lasted_s * n / parts / 60, **summary(some)})
     return made
 
 
