@@ -227,18 +227,17 @@ class Signalling:
             await self._socket.close()
 
     async def _open(self) -> ClientConnection:
-        """Until `leave`, which raises _Lost."""
+        """Raises _Lost where `leave` comes first."""
         opening = asyncio.create_task(self._connected())
         leaving = asyncio.create_task(self._leaving.wait())
         try:
             await asyncio.wait((opening, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if self._leaving.is_set():
+            if not opening.done():
                 raise _Lost("The call was left.")
             return await opening
         finally:
             leaving.cancel()
-            if not opening.done():
-                opening.cancel()
+            opening.cancel()
 
     async def _connected(self) -> ClientConnection:
         return await connect(
@@ -254,6 +253,8 @@ class Signalling:
         try:
             socket = self._socket = await self._open()
             try:
+                if self._leaving.is_set():  # in the same moment
+                    return
                 ping_s = await self._join(socket)
                 pinging = asyncio.create_task(self._ping(socket, min(ping_s, PING_S)))
                 try:
