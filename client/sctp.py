@@ -26,6 +26,7 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport, SRTPProtectionProfile
 from aiortc.rtcsctptransport import (
     SCTP_COMMON_HEADER_LENGTH,
     SCTP_MAX_PACKET_LENGTH,
+    SCTP_TSN_MODULO,
     Chunk,
     DataChunk,
     ForwardTsnChunk,
@@ -33,6 +34,7 @@ from aiortc.rtcsctptransport import (
     SackChunk,
     tsn_minus_one,
 )
+from aiortc.utils import uint32_gt, uint32_gte
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -51,6 +53,8 @@ ACK_EVERY = 2
 GAP_REPORTS = 3
 """What a sender needs to send a lost chunk again (RFC 9260, section 7.2.4). More of them, for as long as the gap is
 open, would fill a narrow link with nothing but acknowledgements."""
+REORDERING = 0.25
+"""Of a round trip, by which packets may overtake each other."""
 IP_UDP = 20 + 8
 """Bytes around a DTLS record in IPv4; 20 more in IPv6."""
 DTLS, NONCE = 13 + 16, 8
@@ -85,6 +89,10 @@ class BundlingSctpTransport(RTCSctpTransport):
         self._gap_ends: set[int] = set()
         self._gap_reports = 0
         self._ack_handle: asyncio.TimerHandle | None = None
+        self._sent_s: dict[int, float] = {}
+        """When each chunk that waits for its acknowledgement was sent last, by TSN."""
+        self._shortest_s = float("inf")
+        """Round trip."""
 
     @property
     def _around(self) -> int:
@@ -108,6 +116,8 @@ class BundlingSctpTransport(RTCSctpTransport):
         # packet would be sent again while it waits there, and the queue never empty.
         self._rto = min(2 * self._rto, MOST_RTO_S)
         super()._t3_expired()
+        for sent in self._sent_queue:  # what has come behind a gap need not come again
+            sent._retransmit &= not sent._acked
 
     async def _handle_data(self, data: bytes) -> None:
         self._ack_at_once = False
@@ -121,19 +131,51 @@ class BundlingSctpTransport(RTCSctpTransport):
             self._ack_at_once = True
 
     async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
+        if not uint32_gt(self._last_sacked_tsn, chunk.cumulative_tsn):
+            self._learn(self._newly_acknowledged(chunk), chunk.cumulative_tsn)
         # A chunk that was acknowledged behind a gap says nothing of the round trip when the gap closes; aiortc would
         # take the time since it was sent, and wait for tens of seconds before it sends anything again.
         if self._sent_queue and self._sent_queue[0]._acked:
             self._sent_queue[0]._sent_count += 1
-        # A chunk is sent again early once only (RFC 9260, section 7.2.4); aiortc would do it for every third report,
+        # Three reports send a chunk again once only (RFC 9260, section 7.2.4); aiortc would do it for every third,
         # while the first repetition still waits in the queue of a narrow link.
         for sent in self._sent_queue:
             if sent._sent_count > 1:
                 sent._misses = _NEVER
         await super()._receive_sack_chunk(chunk)
+        waiting = {sent.tsn for sent in self._sent_queue}
+        self._sent_s = {tsn: at for tsn, at in self._sent_s.items() if tsn in waiting}
         if not self._sent_queue and not self._outbound_queue:  # the next packet finds no queue of our own
             measured = 0.0 if self._srtt is None or self._rttvar is None else self._srtt + 4 * self._rttvar
             self._rto = min(self._rto, max(FIRST_RTO_S, measured))
+
+    def _newly_acknowledged(self, chunk: SackChunk) -> list[DataChunk]:
+        behind = {
+            (chunk.cumulative_tsn + n) % SCTP_TSN_MODULO for first, last in chunk.gaps for n in range(first, last + 1)
+        }
+        waiting = [sent for sent in self._sent_queue if not sent._acked]
+        return [sent for sent in waiting if uint32_gte(chunk.cumulative_tsn, sent.tsn) or sent.tsn in behind]
+
+    def _learn(self, acknowledged: list[DataChunk], cumulative_tsn: int) -> None:
+        """The round trip, which aiortc measures only where no gap is open: under loss one always is, and the time-out
+        would stay as long as it has ever grown. And which repetitions are lost: what was sent after them has come
+        (RFC 8985, section 6.2). aiortc would wait for the time-out, with all motion behind it."""
+        now = asyncio.get_running_loop().time()
+        took = {sent.tsn: now - self._sent_s[sent.tsn] for sent in acknowledged if sent.tsn in self._sent_s}
+        sure = [sent for sent in acknowledged if sent._sent_count == 1 and sent.tsn in took]
+        if sure:
+            self._shortest_s = min(self._shortest_s, took[sure[-1].tsn])
+            if uint32_gt(sure[-1].tsn, cumulative_tsn):
+                self._update_rto(took[sure[-1].tsn])
+        # Of what was sent twice it is the second that came, unless it came sooner than anything ever has.
+        newest_s = max((now - s for s in took.values() if s >= self._shortest_s), default=0.0)
+        tolerance_s = (self._srtt or 0.0) * REORDERING
+        come = {sent.tsn for sent in acknowledged}
+        for sent in self._sent_queue:
+            is_open = not (sent._acked or sent._retransmit or sent._abandoned or sent.tsn in come)
+            if is_open and sent._sent_count > 1 and self._sent_s[sent.tsn] + tolerance_s < newest_s:
+                sent._retransmit = not self._maybe_abandon(sent)
+                self._flight_size_decrease(sent)
 
     async def _send_sack(self) -> None:
         """Called after every packet that holds data. At once for the GAP_REPORTS packets from a new gap on, else for
@@ -152,6 +194,8 @@ class BundlingSctpTransport(RTCSctpTransport):
             self._ack_handle = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._start_flush)
 
     async def _send_chunk(self, chunk: Chunk) -> None:
+        if isinstance(chunk, DataChunk):
+            self._sent_s[chunk.tsn] = asyncio.get_running_loop().time()
         if isinstance(chunk, DataChunk) and self._association_state == self.State.ESTABLISHED:
             self._bundle.append(chunk)
             self._start_flush()

@@ -357,6 +357,22 @@ def test_loss(loss: float):
     call(case, Path(loss=loss), Path(loss=loss, seed=2))
 
 
+def test_the_picture_does_not_stand_still_where_every_third_packet_is_lost():
+    """Sources of several packets and their repetitions are lost, too: motion must not wait for them."""
+
+    async def case(a: End, b: End) -> None:
+        rng = np.random.default_rng(5)
+        for _ in range(20):
+            await asyncio.sleep(1)
+            await a.feed._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
+
+    for seed in range(6):
+        _, b = call(case, Path(loss=0.3, seed=2 * seed), Path(loss=0.3, seed=2 * seed + 1))
+        at = [at for at, _ in b.shown]
+        assert at[0] < 1010, seed
+        assert max(np.diff([*at, 1020.0])) < FROZEN_S, seed
+
+
 def test_duplicates_and_reordering_are_harmless():
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(15)

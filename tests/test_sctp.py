@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -321,21 +322,106 @@ def test_peer_connections_of_both_kinds_connect():
     run(case)
 
 
-def test_a_lost_chunk_is_sent_again_early_once_only():
+def reliable_pair(ends: list[RTCSctpTransport]) -> list[RTCDataChannel]:
+    return [RTCDataChannel(end, RTCDataChannelParameters(label="y", negotiated=True, id=2)) for end in ends]
+
+
+def test_a_lost_repetition_is_sent_again_as_soon_as_what_was_sent_after_it_has_come():
+    """Without the time-out, behind which everything else would wait (RFC 8985, section 6.2)."""
+
     async def case() -> None:
         ends, wires, _ = await associate(BundlingSctpTransport, BundlingSctpTransport)
-        reliable = RTCDataChannelParameters(label="y", negotiated=True, id=2)
-        channels = [RTCDataChannel(end, reliable) for end in ends]
-        wires[0].lose = lambda data: b"lost" in data
+        channels = reliable_pair(ends)
+        got: list[bytes] = []
+        channels[1].on("message", got.append)
+        tried = 0
+
+        def lose(data: bytes) -> bool:
+            nonlocal tried
+            tried += b"lost" in data
+            return b"lost" in data and tried <= 4
+
+        wires[0].lose = lose
         channels[0].send(b"lost")
         await turns(12)
         for n in range(30):
             channels[0].send(bytes([n]))
             await turns(12)
-        assert sum(b"lost" in packet for packet in wires[0].packets) == 2
+        assert tried == 5
+        assert got[0] == b"lost"
+        assert ends[0]._rto == 1
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+def test_a_repetition_that_waits_in_a_queue_is_not_sent_again():
+    """On a narrow link much is acknowledged, all of it sent before the repetition, while that is on its way."""
+
+    async def work() -> tuple[int, int]:
+        there = simulation.Path(kbps=16.0, queue_s=10.0, outages=((1002.0, 1002.01),))
+        connections = simulation.connection_pair(there, simulation.Path(seed=2))
+        channels = [c.createDataChannel("x", negotiated=True, id=2) for c in connections]
+        got: list[bytes] = []
+        channels[1].on("message", got.append)
+        tried = 0
+        wire: Any = connections[0].sctp.transport
+        send = wire._send_data
+
+        async def counting(data: bytes) -> None:
+            nonlocal tried
+            tried += b"lost" in data
+            await send(data)
+
+        wire._send_data = counting
+        for connection in connections:
+            await connection.start()
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(1002.005 - loop.time())
+        channels[0].send(b"lost")
+        for n in range(40):
+            await asyncio.sleep(0.02)
+            channels[0].send(bytes([n]) * 60)
+        await asyncio.sleep(10)
+        return tried, len(got)
+
+    assert simulation.simulate(work()) == (2, 41)
+
+
+def test_what_has_come_behind_a_gap_is_not_sent_again_after_the_time_out():
+    async def case() -> None:
+        ends, wires, _ = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        channels = reliable_pair(ends)
+        wires[0].lose = lambda data: b"lost" in data
+        channels[0].send(b"lost")
+        await turns(12)
         wires[0].lose = lambda data: False
+        channels[0].send(b"came")
         await asyncio.sleep(1.3)
         assert not ends[0]._sent_queue
+        assert sum(b"lost" in packet for packet in wires[0].packets) == 2
+        assert sum(b"came" in packet for packet in wires[0].packets) == 1
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+def test_the_time_out_shrinks_while_a_gap_is_open():
+    """What is acknowledged behind a gap has measured the round trip: no reason to wait as after an outage."""
+
+    async def case() -> None:
+        ends, wires, _ = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        channels = reliable_pair(ends)
+        ends[0]._rto = 4.0
+        wires[0].lose = lambda data: b"lost" in data
+        channels[0].send(b"lost")
+        await turns(12)
+        channels[0].send(b"came")
+        await turns(12)
+        assert ends[0]._sent_queue[0].user_data == b"lost"
+        assert ends[0]._rto == 1
         for end in ends:
             await end.stop()
 
