@@ -110,7 +110,10 @@ class Peer:
 
     @property
     def connected(self) -> bool:
-        return self.connection is not None and self.connection.connectionState == "connected"
+        """Channels included: without them nothing can be shown."""
+        if self.connection is None or self.connection.connectionState != "connected":
+            return False
+        return self.connection.sctp is None or self.connection.sctp.state == "connected"
 
     @property
     def silent_s(self) -> float:

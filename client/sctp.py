@@ -12,6 +12,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from struct import pack
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from aiortc import (
     RTCBundlePolicy,
@@ -25,11 +26,13 @@ from aiortc import (
 from aiortc.rtcdtlstransport import RTCDtlsTransport, SRTPProtectionProfile
 from aiortc.rtcsctptransport import (
     SCTP_COMMON_HEADER_LENGTH,
+    SCTP_MAX_INIT_RETRANS,
     SCTP_MAX_PACKET_LENGTH,
     SCTP_TSN_MODULO,
     Chunk,
     DataChunk,
     ForwardTsnChunk,
+    InitChunk,
     RTCSctpTransport,
     SackChunk,
     tsn_minus_one,
@@ -40,10 +43,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from google_crc32c import value as crc32c
 
+from .dtls import RepeatingDtlsTransport
+
 if TYPE_CHECKING:
     from OpenSSL.SSL import Context
 
 ACK_DELAY_S = 0.2
+SETUP_RTO_S = 0.5
+"""While the association is set up: what is lost then holds up everything, and the handshake before it has shown that
+the path answers sooner."""
 FIRST_RTO_S = 1.0
 """RFC 9260, section 16; aiortc has the 3 s of RFC 4960."""
 MOST_RTO_S = 4.0
@@ -77,7 +85,7 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     def __init__(self, transport: RTCDtlsTransport, port: int = 5000) -> None:
         super().__init__(transport, port)
-        self._rto = FIRST_RTO_S
+        self._rto = SETUP_RTO_S
         self.sent: Counter[int | str] = Counter()
         self.received: Counter[int | str] = Counter()
         self._bundle: list[Chunk] = []
@@ -111,6 +119,12 @@ class BundlingSctpTransport(RTCSctpTransport):
         """Bytes that have been sent and may still be on the way."""
         return self._flight_size
 
+    def _t1_expired(self) -> None:
+        # aiortc would close the association after 9 times, for good, while the other end may still be at its DTLS
+        # handshake. Whoever waits for it decides.
+        self._t1_failures = min(self._t1_failures, SCTP_MAX_INIT_RETRANS - 1)
+        super()._t1_expired()
+
     def _t3_expired(self) -> None:
         # RFC 9260, section 6.3.3, rule E2, which aiortc leaves out: where a queue of a second stands on the way, every
         # packet would be sent again while it waits there, and the queue never empty.
@@ -120,9 +134,20 @@ class BundlingSctpTransport(RTCSctpTransport):
             sent._retransmit &= not sent._acked
 
     async def _handle_data(self, data: bytes) -> None:
+        if isinstance(self.transport, RepeatingDtlsTransport):
+            self.transport.confirm()
         self._ack_at_once = False
         self._count_received(data)
         await super()._handle_data(data)
+
+    async def _receive_chunk(self, chunk: Chunk) -> None:
+        if isinstance(chunk, InitChunk) and chunk.initiate_tag == self._remote_verification_tag:
+            # Repeated, or delayed: data may have come since the first one (RFC 9260, section 5.2.2).
+            had = self._last_received_tsn, self._reconfig_response_seq, self._ssthresh
+            await super()._receive_chunk(chunk)
+            self._last_received_tsn, self._reconfig_response_seq, self._ssthresh = had
+        else:
+            await super()._receive_chunk(chunk)
 
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
         duplicates = len(self._sack_duplicates)
@@ -203,10 +228,12 @@ class BundlingSctpTransport(RTCSctpTransport):
             self._send_forward(chunk)
         elif isinstance(chunk, SackChunk):  # built by _acknowledge
             self._bundle.insert(0, chunk)
+        elif isinstance(chunk, InitChunk):
+            # Without a tag (RFC 9260, section 8.5.1), and so even where the other end's is known from its own INIT:
+            # aiortc puts it in, its peer drops what has one, and where both answers were lost neither connects.
+            await self._send_packet([chunk], tag=0)
         else:
-            self.sent["packets"] += self._around
-            self.sent["sctp"] += len(bytes(chunk))
-            await super()._send_chunk(chunk)
+            await self._send_packet([chunk])
 
     def _send_forward(self, chunk: ForwardTsnChunk) -> None:
         """What was given up is told along with the next data, or after a while: aiortc repeats it for every
@@ -254,9 +281,11 @@ class BundlingSctpTransport(RTCSctpTransport):
             self._ack_handle = None
         await super()._send_sack()
 
-    async def _send_packet(self, chunks: list[Chunk]) -> None:
+    async def _send_packet(self, chunks: list[Chunk], tag: int | None = None) -> None:
+        """`tag`: the other end's where there is none given."""
         body = b"".join(map(bytes, chunks))
-        header = pack("!HHL", self._local_port, self._remote_port, self._remote_verification_tag)
+        tag = self._remote_verification_tag if tag is None else tag
+        header = pack("!HHL", self._local_port, self._remote_port, tag)
         checksum = pack("<L", crc32c(header + bytes(4) + body))
         _count(self.sent, chunks, self._around)
         await self.transport._send_data(header + checksum + body)
@@ -270,6 +299,8 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     def _set_state(self, state: RTCSctpTransport.State) -> None:
         super()._set_state(state)
+        if state == self.State.ESTABLISHED:
+            self._rto = FIRST_RTO_S
         if state == self.State.CLOSED:
             self._cancel_forward()
             if self._ack_handle is not None:
@@ -325,7 +356,7 @@ class _Certificate(RTCCertificate):
 
 
 class _PeerConnection(RTCPeerConnection):
-    """aiortc makes its SCTP transport in a private method that names the class; the class is put in for that moment,
+    """aiortc makes its transports in private methods that name the classes; those from here are put in for that moment,
     in which nothing else can run."""
 
     def __init__(self, configuration: RTCConfiguration) -> None:
@@ -333,13 +364,13 @@ class _PeerConnection(RTCPeerConnection):
         self._RTCPeerConnection__certificates = [_Certificate.generateCertificate()]
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
-        module: Any = rtcpeerconnection
-        usual = module.RTCSctpTransport
-        module.RTCSctpTransport = BundlingSctpTransport
-        try:
+        with mock.patch.object(rtcpeerconnection, "RTCSctpTransport", BundlingSctpTransport):
             super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
-        finally:
-            module.RTCSctpTransport = usual
+
+    def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:
+        with mock.patch.object(rtcpeerconnection, "RTCDtlsTransport", RepeatingDtlsTransport):
+            made: RTCDtlsTransport = super()._RTCPeerConnection__createDtlsTransport()  # type: ignore[misc]
+        return made
 
 
 def make_connection(ice_servers: list[dict[str, Any]]) -> RTCPeerConnection:

@@ -25,8 +25,10 @@ PROTOCOL: Final = 1
 MAX_MESSAGE_BYTES: Final = 128 * 1024
 """A welcome to a full room, or the largest description, in escaped JSON."""
 MAX_NAME: Final = 40
-OPEN_S: Final = 10.0
+OPEN_S: Final = 12.0
 """Longest wait for the server when connecting."""
+ATTEMPTS_S: Final = (0.0, 1.5, 4.0)
+"""When connections to it are tried, until one stands: what TCP loses at its beginning it repeats after 1, 3 and 7 s."""
 WELCOME_S: Final = 10.0
 PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Between attempts to reconnect; the last one goes on for ever. Each is spread by a quarter."""
@@ -240,12 +242,24 @@ class Signalling:
             opening.cancel()
 
     async def _connected(self) -> ClientConnection:
+        """The first attempt to end decides, whichever way."""
+        attempts = [asyncio.create_task(self._attempt(after_s)) for after_s in ATTEMPTS_S]
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+        ended = [attempt for attempt in attempts if attempt.done()]
+        for attempt in ended[1:]:  # in the same turn
+            if attempt.exception() is None:
+                await attempt.result().close()
+        return ended[0].result()
+
+    async def _attempt(self, after_s: float) -> ClientConnection:
+        await asyncio.sleep(after_s)
         return await connect(
-            self.address.socket,
-            open_timeout=OPEN_S,
-            max_size=MAX_MESSAGE_BYTES,
-            compression=None,
-            ping_interval=None,
+            self.address.socket, open_timeout=None, max_size=MAX_MESSAGE_BYTES, compression=None, ping_interval=None
         )
 
     async def _session(self) -> AsyncIterator[Event]:

@@ -180,6 +180,20 @@ def test_a_broken_connection_is_replaced_and_the_link_goes_on(monkeypatch: pytes
     run(scenario)
 
 
+def test_a_connection_whose_channels_are_gone_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although ICE and DTLS still stand, and sound may still come."""
+    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
+
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        before = [peer.connection for peer in pair.peers]
+        before[0].sctp._set_state(before[0].sctp.State.CLOSED)  # type: ignore[union-attr]
+        assert not pair.peers[0].connected
+        await pair.until(lambda: all(peer.connected and peer.connection not in before for peer in pair.peers))
+
+    run(scenario)
+
+
 def silence(peer: p.Peer) -> None:
     """Nothing that is sent from now on arrives."""
     assert peer.connection is not None

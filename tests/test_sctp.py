@@ -11,7 +11,7 @@ pytest.importorskip("aiortc")
 
 from aiortc import RTCCertificate, RTCPeerConnection
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
-from aiortc.rtcsctptransport import DataChunk, RTCSctpTransport, SackChunk, parse_packet
+from aiortc.rtcsctptransport import DataChunk, InitAckChunk, InitChunk, RTCSctpTransport, SackChunk, parse_packet
 from cryptography.hazmat.primitives import serialization
 from iwcodec.benchmarks import simulation
 from iwcodec.client.sctp import IP_UDP, PACKET, BundlingSctpTransport, _Certificate, make_connection
@@ -78,6 +78,71 @@ async def turns(count: int) -> None:
 
 def run(case: Callable[[], object]) -> None:
     asyncio.run(asyncio.wait_for(case(), 20))  # type: ignore[arg-type]
+
+
+def test_both_answers_to_the_first_packets_are_lost():
+    """By then each end knows the other's tag; what it repeats has none all the same (RFC 9260, section 8.5.1)."""
+
+    async def work() -> None:
+        connections = simulation.connection_pair(simulation.Path(), simulation.Path(seed=2))
+        channels = [c.createDataChannel("x", negotiated=True, id=1) for c in connections]
+        for connection in connections:
+            wire: Any = connection.sctp.transport
+            wire._send_data = losing_the_first_answer(wire._send_data)
+        for connection in connections:
+            await connection.start()
+        await asyncio.sleep(3)
+        assert [channel.readyState for channel in channels] == ["open", "open"]
+
+    def losing_the_first_answer(send: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        lost: list[bytes] = []
+
+        async def sending(data: bytes) -> None:
+            if not lost and isinstance(parse_packet(data)[3][0], InitAckChunk):
+                lost.append(data)
+            else:
+                await send(data)
+
+        return sending
+
+    simulation.simulate(work())
+
+
+def test_setting_up_does_not_end_before_the_other_end_is_there():
+    async def work() -> None:
+        back = simulation.Path(seed=2, outages=((1000.0, 1015.0),))
+        connections = simulation.connection_pair(simulation.Path(), back)
+        channels = [c.createDataChannel("x", negotiated=True, id=1) for c in connections]
+        for connection in connections:
+            await connection.start()
+        await asyncio.sleep(17)
+        assert [channel.readyState for channel in channels] == ["open", "open"]
+
+    simulation.simulate(work())
+
+
+def test_a_first_packet_that_comes_again_changes_nothing():
+    async def case() -> None:
+        ends, _, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        got: list[bytes] = []
+        channels[1].on("message", got.append)
+        for n in range(3):
+            channels[0].send(bytes([n]))
+            await turns(12)
+        again = InitChunk()
+        again.initiate_tag, again.initial_tsn = ends[0]._local_verification_tag, ends[0]._local_tsn - 50
+        again.outbound_streams = again.inbound_streams = 65535
+        await ends[1]._receive_chunk(again)
+        for n in range(3, 6):
+            channels[0].send(bytes([n]))
+            await turns(12)
+        await asyncio.sleep(0.3)
+        assert got == [bytes([n]) for n in range(6)]
+        assert not ends[0]._sent_queue
+        for end in ends:
+            await end.stop()
+
+    run(case)
 
 
 def test_every_second_packet_is_acknowledged_and_the_last_after_a_delay():

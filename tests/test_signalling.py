@@ -89,6 +89,48 @@ def test_join_and_leave() -> None:
     ]
 
 
+def test_a_connection_that_does_not_come_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one is tried meanwhile; where none comes up joining ends with a sentence."""
+    monkeypatch.setattr(s, "ATTEMPTS_S", (0.0, 0.1))
+    monkeypatch.setattr(s, "OPEN_S", 0.5)
+
+    async def behind(silent: int) -> list[Any]:
+        """What is heard of a server whose first connections lead nowhere."""
+        came = 0
+
+        async def handle(socket: ServerConnection) -> None:
+            await socket.recv()
+            await say()(socket, {})
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal came
+            came += 1
+            if came > silent:
+                there, back = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+                await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+        heard = []
+        async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0) as server:
+            front = await asyncio.start_server(relay, "127.0.0.1", 0)
+            signalling = s.Signalling(f"http://127.0.0.1:{front.sockets[0].getsockname()[1]}/r/blue", "Ada")
+            try:
+                async for event in signalling.events():
+                    heard.append(event)
+                    await signalling.leave()
+            finally:
+                front.close()
+        return heard
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(4096):
+            writer.write(data)
+        writer.close()
+
+    assert [type(event) for event in asyncio.run(behind(1))] == [s.Joined]
+    with pytest.raises(s.SignallingError, match="does not answer"):
+        asyncio.run(behind(2))
+
+
 def test_leaving_while_joining() -> None:
     """Before the server has said welcome, and between two attempts."""
 
