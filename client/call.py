@@ -37,6 +37,8 @@ ABANDON_S: Final = 12.0
 ICE_MARGIN_S: Final = 60.0
 """TURN credentials are renewed so long before they expire."""
 TIDY_S: Final = 1.0
+OFFER_S: Final = 1.0
+"""How long the offer of somebody who came while the server was out of reach is waited for."""
 HURRIES: Final = 5
 """Ticks after a change of the network for which connections that have fallen silent are replaced."""
 
@@ -197,7 +199,11 @@ class Call:
             participant.peer.gone = id not in joined.peers
             participant.peer.hurry()
         for id, name in joined.peers.items():
+            is_new = id not in self.participants
             self._enter(id, name, offers=not joined.resumed)
+            if joined.resumed and is_new and id in self.participants:
+                # Who came meanwhile has made an offer: it comes next, or was lost with the connection to the server.
+                self.participants[id].peer.hurry(OFFER_S)
 
     def _enter(self, id: str, name: str, offers: bool) -> None:
         if id == self._id:

@@ -2,7 +2,8 @@
 
 Negotiation is the server protocol's: every offer starts a fresh connection under a name of its own (`call`), so that
 late answers and candidates of an earlier one are told apart; where two offers cross, the participant with the smaller
-id gives way (perfect negotiation; aiortc has no rollback, so giving way means dropping the offering connection).
+id gives way (perfect negotiation; aiortc has no rollback, so giving way means dropping the offering connection),
+unless the other's offer is so old that it must have been lost.
 aiortc gathers all candidates before it has a description, so ours go out inside it; candidates that trickle in from
 others are taken (RFC 8838).
 """
@@ -125,12 +126,12 @@ class Peer:
         if self._inbox.qsize() < 256:
             self._inbox.put_nowait(signal)
 
-    def hurry(self) -> None:
-        """The network has changed, or signalling is back: what does not work by now is tried again at once, unless that
-        has only just been done."""
+    def hurry(self, after_s: float = 0.0) -> None:
+        """The network has changed, or signalling is back: what does not work by now is tried again at once, or after
+        so many seconds, unless that has only just been done."""
         self._failures = 0
         if not self.connected or self.silent_s > 1.0:
-            self._hurry_s = max(time.monotonic(), self._renewed_s + HURRY_S)
+            self._hurry_s = max(time.monotonic() + after_s, self._renewed_s + HURRY_S)
 
     async def run(self) -> None:
         """Connect, and keep connected, until cancelled."""
@@ -201,7 +202,7 @@ class Peer:
                 await self._candidate(signal)
             elif signal.kind == "answer":
                 await self._answered(signal)
-            elif self._offering and not self._polite:
+            elif self._offering and not self._polite and time.monotonic() - self._renewed_s < HURRY_S:
                 logger.debug("crossing offer of %s ignored", self.id)
             else:
                 await self._offered(signal)

@@ -9,10 +9,13 @@ import asyncio
 import json
 import random
 import re
+import sys
 import unicodedata
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from socket import IPPROTO_TCP
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,11 +32,19 @@ OPEN_S: Final = 12.0
 """Longest wait for the server when connecting."""
 ATTEMPTS_S: Final = (0.0, 1.5, 4.0)
 """When connections to it are tried, until one stands: what TCP loses at its beginning it repeats after 1, 3 and 7 s."""
-WELCOME_S: Final = 10.0
+WELCOME_S: Final = 5.0
 PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Between attempts to reconnect; the last one goes on for ever. Each is spread by a quarter."""
+WELCOMES: Final = 3
+"""Tries to join at a server that takes connections and then says nothing: it may have, and all of it was lost."""
 PING_S: Final = 5.0
-"""Between pings, at most; an answer must come before the next one."""
+"""Between pings, at most."""
+PONG_S: Final = 3.0
+"""Longest wait for the answer: by then TCP waits for seconds after every loss, and a new connection is faster."""
+MOST_UNCONFIRMED: Final = 64
+THIN_LINEAR_TIMEOUTS: Final = 16
+"""Linux's TCP_THIN_LINEAR_TIMEOUTS: what little there is to send is repeated at an even pace, not after ever longer
+pauses. Where every third packet is lost those would be what joining takes."""
 GOING_AWAY: Final = 1012
 """Close code: this server process ends, another one is there."""
 
@@ -162,8 +173,8 @@ def clean_name(name: str) -> str:
 
 
 class Signalling:
-    """One participant's way to the server. Iterate over `events` once. What is sent while the server is away is lost:
-    offers are made anew."""
+    """One participant's way to the server. Iterate over `events` once. What is sent while the server is away is lost,
+    as offers are made anew; what was on its way as the connection broke is sent again."""
 
     def __init__(self, address: str, name: str, pauses_s: tuple[float, ...] = PAUSES_S) -> None:
         """Raises SignallingError for what is no room's address."""
@@ -177,6 +188,12 @@ class Signalling:
         self._leaving = asyncio.Event()
         self._joined: Joined
         self._heard = False
+        self._signals = 0
+        """Sent so far."""
+        self._unconfirmed: deque[tuple[int, str]] = deque(maxlen=MOST_UNCONFIRMED)
+        """Signals that the server may not have, numbered: it has not answered a ping that was sent after them."""
+        self._pings: deque[int] = deque()
+        """Of those without an answer yet, how many signals had been sent before."""
         self._said: str | None = None
         """The server's last words before it closed."""
 
@@ -184,6 +201,7 @@ class Signalling:
         """What happens, until `leave`. Raises SignallingError where joining cannot succeed: at the first attempt also
         when the server cannot be reached."""
         failures = 0
+        mute = 0
         known = False
         while not self._leaving.is_set():
             why = None
@@ -193,7 +211,8 @@ class Signalling:
                         failures, known = 0, True
                     yield event
             except _Lost as lost:
-                if not known and not lost.retry and not self._leaving.is_set():
+                mute += lost.mute
+                if not known and not lost.retry and (mute >= WELCOMES or not lost.mute) and not self._leaving.is_set():
                     raise SignallingError(lost.text) from None
                 why = lost
             if self._leaving.is_set():
@@ -258,9 +277,12 @@ class Signalling:
 
     async def _attempt(self, after_s: float) -> ClientConnection:
         await asyncio.sleep(after_s)
-        return await connect(
+        socket = await connect(
             self.address.socket, open_timeout=None, max_size=MAX_MESSAGE_BYTES, compression=None, ping_interval=None
         )
+        if sys.platform == "linux":
+            socket.transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, THIN_LINEAR_TIMEOUTS, 1)
+        return socket
 
     async def _session(self) -> AsyncIterator[Event]:
         """One WebSocket from joining to its end. Raises _Lost, or SignallingError where trying again is useless."""
@@ -270,6 +292,7 @@ class Signalling:
                 if self._leaving.is_set():  # in the same moment
                     return
                 ping_s = await self._join(socket)
+                await self._repeat(socket)
                 pinging = asyncio.create_task(self._ping(socket, min(ping_s, PING_S)))
                 try:
                     yield self._joined
@@ -322,6 +345,9 @@ class Signalling:
             )
             self._resume = _text(message, "resume", 128)
             return max(1.0, _seconds(message, "ping_s"))
+        except TimeoutError:
+            socket.transport.abort()
+            raise _Lost("The server does not answer.", mute=True) from None
         except Dropped as error:
             raise _Lost(f"The server's welcome cannot be understood: {error}.") from None
 
@@ -331,9 +357,16 @@ class Signalling:
         except Dropped as error:
             self.dropped[str(error)] = self.dropped.get(str(error), 0) + 1
             return None
+        if event is None:  # a pong
+            self._confirm()
         if isinstance(event, Refused):
             self._said = event.text
         return event
+
+    def _confirm(self) -> None:
+        before = self._pings.popleft() if self._pings else 0
+        while self._unconfirmed and self._unconfirmed[0][0] <= before:
+            self._unconfirmed.popleft()
 
     def _closed(self, error: ConnectionClosed) -> Exception:
         code = error.rcvd.code if error.rcvd else 1006
@@ -346,33 +379,46 @@ class Signalling:
             return _Lost("The server is restarting.", retry=True, at_once=True)
         return _Lost(said or "The connection to the server was lost.", retry=True)
 
+    async def _repeat(self, socket: ClientConnection) -> None:
+        """What the server may not have had, in its order: others drop what comes twice."""
+        if not self._joined.resumed:
+            self._unconfirmed.clear()
+        self._pings.clear()
+        for _, text in list(self._unconfirmed):
+            await socket.send(text)
+
     async def _ping(self, socket: ClientConnection, every_s: float) -> None:
         """Keeps the place, and notices a server that is out of reach: TCP alone would take minutes."""
         while True:
             self._heard = False
+            self._pings.append(self._signals)
             try:
                 await socket.send('{"type":"ping"}')
             except ConnectionClosed:
                 return
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(min(PONG_S, every_s))
             if not self._heard:
                 socket.transport.abort()
                 return
+            await asyncio.sleep(every_s - min(PONG_S, every_s))
 
     async def _send(self, **message: Any) -> None:
-        socket = self._socket
+        socket, text = self._socket, json.dumps(message)
         if socket is None:
             return
+        if message["type"] == "signal":
+            self._signals += 1
+            self._unconfirmed.append((self._signals, text))
         try:
-            await socket.send(json.dumps(message))
+            await socket.send(text)
         except ConnectionClosed:
             return
 
 
 class _Lost(Exception):
-    def __init__(self, text: str, retry: bool = False, at_once: bool = False) -> None:
+    def __init__(self, text: str, retry: bool = False, at_once: bool = False, mute: bool = False) -> None:
         super().__init__(text)
-        self.text, self.retry, self.at_once = text, retry, at_once
+        self.text, self.retry, self.at_once, self.mute = text, retry, at_once, mute
 
 
 # ---------------------------------------------------------------------------------------------- foreign bytes

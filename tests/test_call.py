@@ -22,7 +22,7 @@ from iwcodec.client.audio import Microphone
 from iwcodec.client.feed import Feed
 from iwcodec.client.link import Link, LinkState, Shown
 from iwcodec.client.playout import BLOCK, Speaker
-from iwcodec.client.signalling import Joined, Signalling, SignallingError
+from iwcodec.client.signalling import Description, Joined, Signalling, SignallingError
 from iwcodec.server.app import create_app
 from iwcodec.server.hub import Hub, Settings
 from iwcodec.server.limits import Limits
@@ -166,6 +166,29 @@ def test_people_come_and_go() -> None:
             await until([ada], lambda: ada.call.state is c.CallState.WAITING)
             await ada.leave()
             assert ada.call.state is c.CallState.LEFT
+
+    asyncio.run(scenario())
+
+
+def test_who_came_while_the_server_was_out_of_reach_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newcomer's offer was lost with the connection to the server: it is not waited for."""
+    monkeypatch.setattr(peer, "CONNECT_S", 1000.0)
+    monkeypatch.setattr(peer, "HURRY_S", 0.5)
+    monkeypatch.setattr(c, "OFFER_S", 0.1)
+
+    async def scenario() -> None:
+        async with rooms() as server:
+            ada = Client(server, "Ada")
+            await until([ada], lambda: ada.call.state is c.CallState.WAITING)
+            handle, lost = ada.call._handle, []
+            ada.call._handle = lost.append  # type: ignore[method-assign, assignment]
+            bob = Client(server, "Bob")
+            await until([ada, bob], lambda: any(isinstance(event, Description) for event in lost))
+            await asyncio.sleep(0.6)
+            ada.call._handle = handle  # type: ignore[method-assign]
+            ada.call.signalling.renew()
+            await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
+            await asyncio.gather(ada.leave(), bob.leave())
 
     asyncio.run(scenario())
 

@@ -217,6 +217,73 @@ def test_a_lost_connection_is_resumed(code: int) -> None:
     assert events[-1].resumed
 
 
+def test_what_was_on_its_way_as_the_connection_broke_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server has answered a ping after is not."""
+    monkeypatch.setattr(s, "PING_S", 0.3)
+    monkeypatch.setattr(s, "PONG_S", 0.1)
+    had: list[list[str]] = [[], []]
+
+    async def cut(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.send(json.dumps(WELCOME | {"ping_s": 1}))
+        async for text in socket:
+            message = json.loads(text)
+            if message["type"] == "signal":
+                had[0].append(message["call"])
+            else:
+                await socket.send('{"type": "pong"}')
+            if len(had[0]) == 3:
+                socket.transport.abort()
+                return
+
+    async def go_on(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.send(json.dumps(WELCOME | {"resumed": True}))
+        async for text in socket:
+            message = json.loads(text)
+            if message["type"] == "signal":
+                had[1].append(message["call"])
+            else:
+                await socket.send('{"type": "pong"}')
+
+    async def speak(signalling: s.Signalling) -> None:
+        await signalling.send_candidate("bob", None, "one")
+        while signalling._unconfirmed:
+            await asyncio.sleep(0.01)
+        await signalling.send_candidate("bob", None, "two")
+        await signalling.send_candidate("bob", None, "three")
+        while len(had[1]) < 2:
+            await asyncio.sleep(0.01)
+        await signalling.leave()
+
+    async def take(signalling: s.Signalling) -> None:
+        speaking = None
+        async for event in signalling.events():
+            if isinstance(event, s.Joined) and speaking is None:
+                speaking = asyncio.create_task(speak(signalling))
+
+    asyncio.run(against([cut, go_on], take))
+    assert had == [["one", "two", "three"], ["two", "three"]]
+
+
+def test_a_server_that_says_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have, and all of it was lost. But not for ever."""
+    monkeypatch.setattr(s, "WELCOME_S", 0.1)
+
+    async def silent(socket: ServerConnection, join: dict[str, Any]) -> None:
+        await socket.wait_closed()
+
+    async def joined(signalling: s.Signalling) -> None:
+        async for event in signalling.events():
+            if isinstance(event, s.Joined):
+                await signalling.leave()
+
+    async def in_vain(signalling: s.Signalling) -> None:
+        with pytest.raises(s.SignallingError, match="does not answer"):
+            await joined(signalling)
+
+    assert len(asyncio.run(against([silent, silent, say()], joined))) == 3
+    assert len(asyncio.run(against([silent], in_vain))) == s.WELCOMES
+
+
 def test_a_lapsed_place_is_joined_anew() -> None:
     async def take(signalling: s.Signalling) -> None:
         count = 0
