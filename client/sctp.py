@@ -156,6 +156,7 @@ class BundlingSctpTransport(RTCSctpTransport):
             self._ack_at_once = True
 
     async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
+        chunk.gaps = self._bounded(chunk)
         if not uint32_gt(self._last_sacked_tsn, chunk.cumulative_tsn):
             self._learn(self._newly_acknowledged(chunk), chunk.cumulative_tsn)
         # A chunk that was acknowledged behind a gap says nothing of the round trip when the gap closes; aiortc would
@@ -174,12 +175,26 @@ class BundlingSctpTransport(RTCSctpTransport):
             measured = 0.0 if self._srtt is None or self._rttvar is None else self._srtt + 4 * self._rttvar
             self._rto = min(self._rto, max(FIRST_RTO_S, measured))
 
+    def _bounded(self, chunk: SackChunk) -> list[tuple[int, int]]:
+        """What a report says of chunks that have been sent. aiortc counts through all of it: a packet of forged reports
+        would keep it busy for seconds."""
+        if not self._sent_queue or uint32_gte(chunk.cumulative_tsn, self._sent_queue[-1].tsn):
+            return []
+        most = (self._sent_queue[-1].tsn - chunk.cumulative_tsn) % SCTP_TSN_MODULO
+        gaps: list[tuple[int, int]] = []
+        for first, last in chunk.gaps:
+            if (
+                (gaps[-1][1] if gaps else 0) < first <= min(last, most)
+            ):  # in order, as RFC 9260, section 3.3.4, has them
+                gaps.append((first, min(last, most)))
+        return gaps
+
     def _newly_acknowledged(self, chunk: SackChunk) -> list[DataChunk]:
-        behind = {
-            (chunk.cumulative_tsn + n) % SCTP_TSN_MODULO for first, last in chunk.gaps for n in range(first, last + 1)
-        }
-        waiting = [sent for sent in self._sent_queue if not sent._acked]
-        return [sent for sent in waiting if uint32_gte(chunk.cumulative_tsn, sent.tsn) or sent.tsn in behind]
+        def has_come(tsn: int) -> bool:
+            ahead = (tsn - chunk.cumulative_tsn) % SCTP_TSN_MODULO
+            return uint32_gte(chunk.cumulative_tsn, tsn) or any(first <= ahead <= last for first, last in chunk.gaps)
+
+        return [sent for sent in self._sent_queue if not sent._acked and has_come(sent.tsn)]
 
     def _learn(self, acknowledged: list[DataChunk], cumulative_tsn: int) -> None:
         """The round trip, which aiortc measures only where no gap is open: under loss one always is, and the time-out

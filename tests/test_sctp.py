@@ -493,6 +493,32 @@ def test_the_time_out_shrinks_while_a_gap_is_open():
     run(case)
 
 
+def test_reports_of_what_was_never_sent_are_cut():
+    """Counting through 280 gaps of 65,535 chunks each would take seconds a packet."""
+
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        wires[0].lose = lambda data: True
+        for n in range(5):
+            channels[0].send(bytes([n]))
+            await turns(3)
+        report = SackChunk()
+        report.cumulative_tsn = ends[0]._last_sacked_tsn
+        report.gaps = [(2, 3), *[(1, 65535)] * 200, (5, 65535), *[(6, 65535)] * 80]
+        await ends[0]._receive_sack_chunk(report)
+        assert report.gaps == [(2, 3), (5, 5)]
+        assert [sent._acked for sent in ends[0]._sent_queue] == [False, True, True, False, True]
+        report.gaps = [(2, 65535)]
+        report.cumulative_tsn = ends[0]._sent_queue[-1].tsn
+        await ends[0]._receive_sack_chunk(report)
+        assert report.gaps == []
+        assert not ends[0]._sent_queue
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
 def test_certificates_are_small_and_each_is_another() -> None:
     """Both cross the link before anything else may."""
     made = [_Certificate.generateCertificate() for _ in range(2)]
