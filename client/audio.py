@@ -42,6 +42,9 @@ RATE_S: Final = 2.0
 """What rates are taken over."""
 SLACK_S: Final = 0.04
 """How far the capture clock may run away from the number of samples before timestamps are set anew."""
+HOLD_S: Final = 2.0
+"""Longest, from the connection on, that sound is held back for the first picture: over a link of 30 kbps it would take
+half of what there is, and the picture twice as long."""
 WAITING: Final = 2
 """Packets that may wait for a connection that is not up or slow; the oldest are dropped, for they would be late."""
 
@@ -127,10 +130,17 @@ class Track(MediaStreamTrack):
 
     def __init__(self, microphone: Microphone) -> None:
         super().__init__()
+        self.waits: Callable[[], bool] = lambda: False
+        """Whether something else has to go first."""
+        self.connected_s: float | None = None
+        """When the connection came up."""
         self._microphone = microphone
         self._queue: asyncio.Queue[av.Packet] = asyncio.Queue()
 
     def put(self, payload: bytes, stamp: int) -> None:
+        is_early = self.connected_s is None or time.monotonic() - self.connected_s < HOLD_S
+        if is_early and self.waits():
+            return
         packet = av.Packet(payload)
         packet.pts, packet.time_base = stamp, Fraction(1, AUDIO_RATE)
         while self._queue.qsize() >= WAITING:
@@ -226,15 +236,21 @@ def carry_sound(
     microphone: Microphone | None,
     playout: Playout | None,
     count: SoundCount | None = None,
+    waits: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Before the offer or answer: both ways, or one, or, with neither, a place kept for what the other side has."""
+    """Before the offer or answer: both ways, or one, or, with neither, a place kept for what the other side has.
+    `waits`: whether the first picture is still to go, so that sound has to wait a moment."""
     track = microphone.track() if microphone is not None else None
+    if track is not None:
+        track.waits = waits
     direction = DIRECTIONS[(microphone is not None) + 2 * (playout is not None)]
     setattr(connection, _CNAME, secrets.token_urlsafe(12))  # 96 bits (RFC 7022, section 5)
     transceiver = connection.addTransceiver(track or "audio", direction)
     transceiver.__class__ = _Plain  # aiortc makes it, and sets its extensions with every description
 
     def follow() -> None:
+        if connection.connectionState == "connected" and track is not None:
+            track.connected_s = time.monotonic()
         if connection.connectionState == "connected" and count is not None:
             count.watch(transceiver.sender.transport.transport)
         # aiortc stops the tracks of those connections alone that came up.

@@ -320,7 +320,14 @@ class _Carried:
 
     def attach(self, connection: RTCPeerConnection, link: Link | None) -> Link:
         # Sound first: where data channels came before, aiortc stops the transport that both share.
-        carry_sound(connection, self._call.microphone, self._playout, self.participant.sound)
+        carried: list[Link] = []
+        carry_sound(
+            connection,
+            self._call.microphone,
+            self._playout,
+            self.participant.sound,
+            lambda: any(link.first_picture_waits for link in carried),
+        )
         if link is None:
             link = self._call.make_link(connection)
             for tell in self._call.linked:
@@ -328,6 +335,7 @@ class _Carried:
             self.participant.tasks.append(asyncio.create_task(self._call.watch(self.participant, link)))
         else:
             link.replace_connection(connection)
+        carried.append(link)
         return link
 
     def accept(self, connection: RTCPeerConnection) -> None:

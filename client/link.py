@@ -278,6 +278,12 @@ class Link:
         """Whether what is sent queues on the way."""
         return self._rate.congested
 
+    @property
+    def first_picture_waits(self) -> bool:
+        """Whether the peer, that has none, is still to be sent a picture, and there is one or will be soon."""
+        is_near = self._sources_out.sequence is None and not (self._feed.paused or self._feed.face_lost)
+        return self._picture_first() or (self._peer_is_blank and is_near)
+
     async def close(self) -> None:
         """Stops sending and showing. The connection is left to its owner."""
         self._closed = True

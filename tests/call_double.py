@@ -34,6 +34,7 @@ class DoubleFeed:
 
 class DoubleLink:
     congested = False
+    first_picture_waits = False
 
     def __init__(
         self, connection: RTCPeerConnection, feed: DoubleFeed, runtime: Any = None, executor: Executor | None = None

@@ -186,6 +186,27 @@ def test_we_hear_a_standard_peer() -> None:
     run(scenario())
 
 
+def test_sound_waits_a_moment_for_the_first_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No longer than HOLD_S from the connection on, and not for a picture that has gone."""
+    now = 100.0
+    monkeypatch.setattr(audio.time, "monotonic", lambda: now)
+    track = audio.Microphone().track()
+    waits = True
+    track.waits = lambda: waits
+    track.put(b"before the connection", 0)
+    track.connected_s = now
+    track.put(b"with it", 1)
+    now += audio.HOLD_S - 0.1
+    track.put(b"still early", 2)
+    assert track._queue.empty()
+    now += 0.2
+    track.put(b"long enough", 3)
+    assert bytes(track._queue.get_nowait()) == b"long enough"
+    now, waits = 100.0, False
+    track.put(b"nothing to wait for", 4)
+    assert bytes(track._queue.get_nowait()) == b"nothing to wait for"
+
+
 def test_a_connection_that_never_came_up_is_not_spoken_to() -> None:
     async def scenario() -> None:
         microphone = audio.Microphone()

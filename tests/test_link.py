@@ -178,6 +178,32 @@ def test_first_picture_over_a_narrow_link():
     call(case, Path(**narrow), Path(**narrow, seed=2))
 
 
+def test_the_first_picture_waits_until_it_has_been_sent():
+    """Others that share the way are told so: sound gives it up for a moment. Not where there will be no picture."""
+
+    async def work() -> None:
+        narrow = {"kbps": 30.0, "delay_s": 0.05}
+        a, b = (End(connection) for connection in connection_pair(Path(**narrow), Path(**narrow, seed=2)))
+        b.feed.pause(True)
+        assert (a.link.first_picture_waits, b.link.first_picture_waits) == (True, False)
+        noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        await a.feed._add_source(noise, 0.0)
+        for end in (a, b):
+            end.film()
+            await end.connection.start()
+        await until(lambda: a.link._sources_out.sequence is not None, 2)
+        await asyncio.sleep(0.2)
+        assert a.link.first_picture_waits
+        await until(lambda: not a.link.first_picture_waits, 3)
+        assert a.link._sources_out.index > 0
+        await until(lambda: a.link.has_picture, 3)
+        assert not a.link.first_picture_waits
+        for end in (a, b):
+            await end.close()
+
+    simulate(work())
+
+
 def test_motion_waits_for_the_first_picture_and_for_no_other():
     """It leaves right behind the first picture's last part; what a fresh sequence begins with it does not wait for, as
     there are pictures that it moves."""
