@@ -526,5 +526,6 @@ def test_certificates_are_small_and_each_is_another() -> None:
     usual = RTCCertificate.generateCertificate()._cert.public_bytes(serialization.Encoding.DER)
     assert max(sizes) < len(usual) - 60
     assert made[0].getFingerprints() != made[1].getFingerprints()
+    assert [fingerprint.algorithm for fingerprint in made[0].getFingerprints()] == ["sha-256"]
     now = datetime.now(tz=UTC)
     assert all(one._cert.not_valid_before_utc < now < one.expires for one in made)
