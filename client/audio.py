@@ -44,7 +44,7 @@ SLACK_S: Final = 0.04
 """How far the capture clock may run away from the number of samples before timestamps are set anew."""
 HOLD_S: Final = 2.0
 """Longest, from the connection on, that sound is held back for the first picture: over a link of 30 kbps it would take
-half of what there is, and the picture twice as long."""
+half of what there is, and the picture a third longer."""
 WAITING: Final = 2
 """Packets that may wait for a connection that is not up or slow; the oldest are dropped, for they would be late."""
 
@@ -249,10 +249,11 @@ def carry_sound(
     transceiver.__class__ = _Plain  # aiortc makes it, and sets its extensions with every description
 
     def follow() -> None:
-        if connection.connectionState == "connected" and track is not None:
-            track.connected_s = time.monotonic()
-        if connection.connectionState == "connected" and count is not None:
-            count.watch(transceiver.sender.transport.transport)
+        if connection.connectionState == "connected":
+            if track is not None:
+                track.connected_s = time.monotonic()
+            if count is not None:
+                count.watch(transceiver.sender.transport.transport)
         # aiortc stops the tracks of those connections alone that came up.
         if track is not None and connection.connectionState == "closed":
             track.stop()

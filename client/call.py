@@ -198,11 +198,12 @@ class Call:
         for id, participant in self.participants.items():
             participant.peer.gone = id not in joined.peers
             participant.peer.hurry()
+        known = set(self.participants)
         for id, name in joined.peers.items():
-            is_new = id not in self.participants
             self._enter(id, name, offers=not joined.resumed)
-            if joined.resumed and is_new and id in self.participants:
-                # Who came meanwhile has made an offer: it comes next, or was lost with the connection to the server.
+        if joined.resumed:
+            # Who came meanwhile has made an offer: it comes next, or was lost with the connection to the server.
+            for id in self.participants.keys() - known:
                 self.participants[id].peer.hurry(OFFER_S)
 
     def _enter(self, id: str, name: str, offers: bool) -> None:
@@ -320,14 +321,7 @@ class _Carried:
 
     def attach(self, connection: RTCPeerConnection, link: Link | None) -> Link:
         # Sound first: where data channels came before, aiortc stops the transport that both share.
-        carried: list[Link] = []
-        carry_sound(
-            connection,
-            self._call.microphone,
-            self._playout,
-            self.participant.sound,
-            lambda: any(link.first_picture_waits for link in carried),
-        )
+        carry_sound(connection, self._call.microphone, self._playout, self.participant.sound, self._sound_waits)
         if link is None:
             link = self._call.make_link(connection)
             for tell in self._call.linked:
@@ -335,8 +329,11 @@ class _Carried:
             self.participant.tasks.append(asyncio.create_task(self._call.watch(self.participant, link)))
         else:
             link.replace_connection(connection)
-        carried.append(link)
         return link
+
+    def _sound_waits(self) -> bool:
+        link = self.participant.peer.link
+        return link is not None and link.first_picture_waits
 
     def accept(self, connection: RTCPeerConnection) -> None:
         decline_video(connection)

@@ -9,10 +9,11 @@ acknowledgement goes along. Any other peer understands both.
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from struct import pack
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from aiortc import (
     RTCBundlePolicy,
@@ -375,6 +376,17 @@ class _Certificate(RTCCertificate):
         return context
 
 
+@contextmanager
+def _in_place(name: str, kind: type) -> Iterator[None]:
+    """aiortc's peer connections take `kind` for its class of that name meanwhile."""
+    usual = getattr(rtcpeerconnection, name)
+    setattr(rtcpeerconnection, name, kind)
+    try:
+        yield
+    finally:
+        setattr(rtcpeerconnection, name, usual)
+
+
 class _PeerConnection(RTCPeerConnection):
     """aiortc makes its transports in private methods that name the classes; those from here are put in for that moment,
     in which nothing else can run."""
@@ -384,11 +396,11 @@ class _PeerConnection(RTCPeerConnection):
         self._RTCPeerConnection__certificates = [_Certificate.generateCertificate()]
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
-        with mock.patch.object(rtcpeerconnection, "RTCSctpTransport", BundlingSctpTransport):
+        with _in_place("RTCSctpTransport", BundlingSctpTransport):
             super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
 
     def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:
-        with mock.patch.object(rtcpeerconnection, "RTCDtlsTransport", RepeatingDtlsTransport):
+        with _in_place("RTCDtlsTransport", RepeatingDtlsTransport):
             made: RTCDtlsTransport = super()._RTCPeerConnection__createDtlsTransport()  # type: ignore[misc]
         return made
 

@@ -188,6 +188,8 @@ class Signalling:
         self._leaving = asyncio.Event()
         self._joined: Joined
         self._heard = False
+        self._mute = 0
+        """Connections on which the server did not answer."""
         self._signals = 0
         """Sent so far."""
         self._unconfirmed: deque[tuple[int, str]] = deque(maxlen=MOST_UNCONFIRMED)
@@ -201,7 +203,6 @@ class Signalling:
         """What happens, until `leave`. Raises SignallingError where joining cannot succeed: at the first attempt also
         when the server cannot be reached."""
         failures = 0
-        mute = 0
         known = False
         while not self._leaving.is_set():
             why = None
@@ -211,8 +212,7 @@ class Signalling:
                         failures, known = 0, True
                     yield event
             except _Lost as lost:
-                mute += lost.mute
-                if not known and not lost.retry and (mute >= WELCOMES or not lost.mute) and not self._leaving.is_set():
+                if not known and not lost.retry and not self._leaving.is_set():
                     raise SignallingError(lost.text) from None
                 why = lost
             if self._leaving.is_set():
@@ -347,7 +347,8 @@ class Signalling:
             return max(1.0, _seconds(message, "ping_s"))
         except TimeoutError:
             socket.transport.abort()
-            raise _Lost("The server does not answer.", mute=True) from None
+            self._mute += 1
+            raise _Lost("The server does not answer.", retry=self._mute < WELCOMES) from None
         except Dropped as error:
             raise _Lost(f"The server's welcome cannot be understood: {error}.") from None
 
@@ -416,9 +417,9 @@ class Signalling:
 
 
 class _Lost(Exception):
-    def __init__(self, text: str, retry: bool = False, at_once: bool = False, mute: bool = False) -> None:
+    def __init__(self, text: str, retry: bool = False, at_once: bool = False) -> None:
         super().__init__(text)
-        self.text, self.retry, self.at_once, self.mute = text, retry, at_once, mute
+        self.text, self.retry, self.at_once = text, retry, at_once
 
 
 # ---------------------------------------------------------------------------------------------- foreign bytes

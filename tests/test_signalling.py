@@ -223,26 +223,20 @@ def test_what_was_on_its_way_as_the_connection_broke_is_sent_again(monkeypatch: 
     monkeypatch.setattr(s, "PONG_S", 0.1)
     had: list[list[str]] = [[], []]
 
-    async def cut(socket: ServerConnection, join: dict[str, Any]) -> None:
-        await socket.send(json.dumps(WELCOME | {"ping_s": 1}))
-        async for text in socket:
-            message = json.loads(text)
-            if message["type"] == "signal":
-                had[0].append(message["call"])
-            else:
-                await socket.send('{"type": "pong"}')
-            if len(had[0]) == 3:
-                socket.transport.abort()
-                return
+    def serving(into: list[str], most: int) -> Script:
+        """Cuts the connection at the last of so many signals."""
 
-    async def go_on(socket: ServerConnection, join: dict[str, Any]) -> None:
-        await socket.send(json.dumps(WELCOME | {"resumed": True}))
-        async for text in socket:
-            message = json.loads(text)
-            if message["type"] == "signal":
-                had[1].append(message["call"])
-            else:
-                await socket.send('{"type": "pong"}')
+        async def script(socket: ServerConnection, join: dict[str, Any]) -> None:
+            await socket.send(json.dumps(WELCOME | {"resumed": "resume" in join}))
+            while len(into) < most:
+                message = json.loads(await socket.recv())
+                if message["type"] == "signal":
+                    into.append(message["call"])
+                else:
+                    await socket.send('{"type": "pong"}')
+            socket.transport.abort()
+
+        return script
 
     async def speak(signalling: s.Signalling) -> None:
         await signalling.send_candidate("bob", None, "one")
@@ -260,7 +254,7 @@ def test_what_was_on_its_way_as_the_connection_broke_is_sent_again(monkeypatch: 
             if isinstance(event, s.Joined) and speaking is None:
                 speaking = asyncio.create_task(speak(signalling))
 
-    asyncio.run(against([cut, go_on], take))
+    asyncio.run(against([serving(had[0], 3), serving(had[1], 2)], take))
     assert had == [["one", "two", "three"], ["two", "three"]]
 
 
