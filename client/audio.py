@@ -246,6 +246,8 @@ def carry_sound(
     direction = DIRECTIONS[(microphone is not None) + 2 * (playout is not None)]
     setattr(connection, _CNAME, secrets.token_urlsafe(12))  # 96 bits (RFC 7022, section 5)
     transceiver = connection.addTransceiver(track or "audio", direction)
+    # Of no stream, and the only track (RFC 8830): nobody looks, and names at random are what a description cannot pack.
+    transceiver.sender._stream_id, transceiver.sender._track_id = "-", "0"
     transceiver.__class__ = _Plain  # aiortc makes it, and sets its extensions with every description
 
     def follow() -> None:

@@ -46,7 +46,7 @@ from .messages import (
     control_to_bytes,
     is_control,
 )
-from .outgoing import BURST, PART, MotionSender, SourceSender
+from .outgoing import MotionSender, SourceSender
 from .sctp import BundlingSctpTransport
 
 T = TypeVar("T")
@@ -78,9 +78,9 @@ MOST_FLIGHT = 900
 of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
 FIRST_FLIGHT = 1500
 """Likewise until the peer has its first picture, which must not wait."""
-FIRST_PACE_S = 0.1
+FIRST_PACE_S = 0.05
 """Between two looks for room for the first picture, while there is no motion that sources could follow."""
-START = Sending(2, 2, 0, 24.0)
+START = Sending(2, 2, 0, 26.0)
 """Until the peer has said that it has its first picture."""
 MOST_EARLY = 64
 """Source chunks that may come before the hello."""
@@ -467,7 +467,7 @@ class Link:
             self._finding_sequence = False
         if sequence is not None and self._wants_sequence and self._is_open():
             self._wants_sequence, self._begun_s = False, self._loop.time()
-            self._sources_out.start(sequence, burst=PART if self.has_picture else BURST)
+            self._sources_out.start(sequence, first=not self.has_picture)
             if self._peer is None:
                 self._send_sources()
             else:
@@ -591,7 +591,7 @@ class Link:
         if first and hello.sequence is None and self._has_begun():
             pass  # the first picture is on its way
         elif self._sources_out.can_resume(hello.sequence, hello.index):
-            self._sources_out.start(self._sources_out.sequence, hello.index, PART if self.has_picture else BURST)
+            self._sources_out.start(self._sources_out.sequence, hello.index, not self.has_picture)
             self._peer_has = None if hello.sequence is None else (hello.sequence, hello.index)
         else:
             self._sources_out.start(None)

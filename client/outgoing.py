@@ -17,9 +17,9 @@ NARROW_KBPS = 5.0
 """Where sources may take no more than this, their chunks are smaller."""
 MOST_BEHIND = 8
 """Units: a receiver that is further behind is better off with a fresh sequence."""
-BURST = 2 * PART
-"""Bytes that are sent at once at the beginning of the first sequence: there is no motion yet that could wait. With a
-third part the acknowledgements of the other side's first picture would queue behind it on a link of 30 kbps."""
+FIRST_PART = 700
+"""Of the first picture, which nothing else has to get past yet: fewer packets. What a link of 12 kbps carries well
+before it counts as lost (sctp.FIRST_RTO_S)."""
 SMALLEST_PART = 64
 """Bytes that the next unit may send at once where none has waited."""
 MOST_REPEATS = 2
@@ -135,16 +135,18 @@ class SourceSender:
         self.index = 0
         """The unit that is being sent, or the next one."""
         self._offset = 0
-        self._part = PART
-        self._burst = 0
+        self._first: int | None = None
+        self._part = self._burst = PART
+        """Bytes of a chunk, and of what may be sent at once, now and after a hold-up."""
         self._budget = 0.0
         self._filled_s: float | None = None
 
-    def start(self, sequence: SourceSequence | None, index: int = 0, burst: int = BURST) -> None:
-        """`burst`: bytes that may be sent at once, now and after a hold-up."""
+    def start(self, sequence: SourceSequence | None, index: int = 0, first: bool = False) -> None:
+        """`first`: the receiver has no picture, and wants the one at `index` before anything else."""
         self.sequence, self.index, self._offset = sequence, index, 0
-        self._burst = burst
-        self._budget, self._filled_s = float(burst), None
+        self._first = index if first else None
+        self._part = self._burst = FIRST_PART if first else PART
+        self._budget, self._filled_s = float(self._burst), None
 
     def backlog(self) -> int:
         """Units not sent yet."""
@@ -165,7 +167,8 @@ class SourceSender:
 
     def fill(self, now_s: float, kbps: float) -> None:
         """Let time pass: this much more may be sent. What is not used, because nothing waits, is lost."""
-        self._part = PART if kbps > NARROW_KBPS else NARROW_PART
+        if self.index != self._first:
+            self._part, self._burst = PART if kbps > NARROW_KBPS else NARROW_PART, PART
         if self._filled_s is not None:
             self._budget += (now_s - self._filled_s) * kbps * 125
             self._budget = min(self._budget, self._burst if self.backlog() else SMALLEST_PART)

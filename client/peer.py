@@ -4,8 +4,8 @@ Negotiation is the server protocol's: every offer starts a fresh connection unde
 late answers and candidates of an earlier one are told apart; where two offers cross, the participant with the smaller
 id gives way (perfect negotiation; aiortc has no rollback, so giving way means dropping the offering connection),
 unless the other's offer is so old that it must have been lost.
-aiortc gathers all candidates before it has a description, so ours go out inside it; candidates that trickle in from
-others are taken (RFC 8838).
+aiortc gathers all candidates before it has a description, so ours go out inside it, and it says that they are all;
+candidates that trickle in from others are taken (RFC 8838).
 """
 
 import asyncio
@@ -137,8 +137,10 @@ class Peer:
         """Connect, and keep connected, until cancelled."""
         while True:
             signal = None
+            due_s = min(self._due_s, self._hurry_s) - time.monotonic()
             with suppress(TimeoutError):
-                signal = await asyncio.wait_for(self._inbox.get(), LOOK_S)
+                async with asyncio.timeout(min(LOOK_S, due_s)):  # what is there already comes first all the same
+                    signal = await self._inbox.get()
             if signal is not None:
                 await self._take(signal)
             self._look()
@@ -259,7 +261,6 @@ class Peer:
     async def _send(self, connection: RTCPeerConnection) -> None:
         description = connection.localDescription
         await self._signalling.send_description(self.id, description.type, description.sdp, self._call)
-        await self._signalling.send_candidate(self.id, None, self._call)
 
     def _renew(self, call: str) -> RTCPeerConnection:
         """A new connection in place of the present one; the link and what it knows go over to it."""

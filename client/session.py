@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,6 +32,7 @@ DRAW_S, LEAST_DRAW_S = 1 / 30, 1 / 60
 """Longest between two drawings, for keys and states; and shortest after one of a new picture, for screens show no more
 and drawing takes time."""
 REPORT_S: Final = 5.0
+NOTICE_S: Final = 0.1
 THREADS: Final = 2
 """Of the network: one's own pictures must not wait behind everybody else's."""
 
@@ -219,18 +221,17 @@ async def show(the_call: Call, feed: Feed, window: display.Window) -> None:
 async def report(the_call: Call, as_json: bool = False) -> None:
     """Without a window: a line whenever something has changed, and the figures now and then."""
     told = ""
-    since = 0.0
+    due_s = time.monotonic() + REPORT_S
     while True:
         states = ", ".join(f"{p.name}: {p.state}" for p in the_call.participants.values())
         line = f"{the_call.state}{'; ' if states else ''}{states}"
         if line != told:
             console.print(line, soft_wrap=True)
             told = line
-        since += 1.0
-        if since >= REPORT_S:
-            since = 0.0
+        if time.monotonic() >= due_s:
+            due_s += REPORT_S
             say_figures(the_call, as_json)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(NOTICE_S)
 
 
 def say_figures(the_call: Call, as_json: bool) -> None:

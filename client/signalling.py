@@ -23,8 +23,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from ..errors import CodecError
+from .descriptions import MOST, MOST_PACKED, packed, unpacked
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 MAX_MESSAGE_BYTES: Final = 128 * 1024
 """A welcome to a full room, or the largest description, in escaped JSON."""
 MAX_NAME: Final = 40
@@ -226,10 +227,7 @@ class Signalling:
                 await asyncio.wait_for(self._leaving.wait(), pause * random.uniform(0.75, 1.25))
 
     async def send_description(self, to: str, kind: str, sdp: str, call: str) -> None:
-        await self._send(type="signal", to=to, sdp={"type": kind, "sdp": sdp}, call=call)
-
-    async def send_candidate(self, to: str, candidate: dict[str, Any] | None, call: str) -> None:
-        await self._send(type="signal", to=to, candidate=candidate, call=call)
+        await self._send(type="signal", to=to, sdp={"type": kind, **_carried(sdp)}, call=call)
 
     async def ask_ice(self) -> None:
         """Ask for fresh ICE servers; they come as an event."""
@@ -404,7 +402,7 @@ class Signalling:
             await asyncio.sleep(every_s - min(PONG_S, every_s))
 
     async def _send(self, **message: Any) -> None:
-        socket, text = self._socket, json.dumps(message)
+        socket, text = self._socket, json.dumps(message, separators=(",", ":"))
         if socket is None:
             return
         if message["type"] == "signal":
@@ -504,7 +502,7 @@ def _signal(message: dict[str, Any]) -> Description | Candidate:
         description = message["sdp"]
         if not isinstance(description, dict) or description.get("type") not in ("offer", "answer"):
             raise Dropped("sdp")
-        return Description(sender, description["type"], _text(description, "sdp", 32_000), call)
+        return Description(sender, description["type"], _sdp(description), call)
     if "candidate" not in message:
         raise Dropped("signal")
     candidate = message["candidate"]
@@ -521,6 +519,20 @@ def _signal(message: dict[str, Any]) -> Description | Candidate:
             raise Dropped("sdpMLineIndex")
         fields["sdpMLineIndex"] = line
     return Candidate(sender, fields, call)
+
+
+def _carried(sdp: str) -> dict[str, str]:
+    deflated = packed(sdp)
+    return {"sdp": sdp} if deflated is None else {"deflated": deflated}
+
+
+def _sdp(description: dict[str, Any]) -> str:
+    if "deflated" not in description:
+        return _text(description, "sdp", MOST)
+    try:
+        return unpacked(_text(description, "deflated", MOST_PACKED))
+    except ValueError:
+        raise Dropped("deflated") from None
 
 
 def _left(message: dict[str, Any]) -> PeerLeft:

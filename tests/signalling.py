@@ -15,6 +15,7 @@ import pytest
 for needed in ("fastapi", "prometheus_client"):
     pytest.importorskip(needed)
 from iwcodec.server.hub import Disconnected, Hub, Settings
+from iwcodec.server.messages import PROTOCOL
 from iwcodec.server.rooms import Member, Store
 
 SECRET = b"a secret of the tests, long enough"
@@ -77,7 +78,7 @@ class Caller:
 
     async def join(self, name: str = "Ada", **fields: Any) -> dict[str, Any]:
         """The answer, whatever it is."""
-        self.say(type="join", protocol=1, name=name, **fields)
+        self.say(type="join", protocol=PROTOCOL, name=name, **fields)
         return await self.hear()
 
     async def vanish(self) -> None:
@@ -183,7 +184,7 @@ class Remote:
         return message
 
     async def join(self, name: str = "Ada", **fields: Any) -> dict[str, Any]:
-        await self.say(type="join", protocol=1, name=name, **fields)
+        await self.say(type="join", protocol=PROTOCOL, name=name, **fields)
         return await self.hear()
 
     async def closed(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 from iwcodec.server import tokens
 from iwcodec.server.hub import Hub
 from iwcodec.server.limits import Limits
-from iwcodec.server.messages import MAX_MESSAGE_BYTES
+from iwcodec.server.messages import MAX_MESSAGE_BYTES, PROTOCOL
 from iwcodec.server.rooms import MemoryStore
 from iwcodec.server.turn import TTL_S, IceConfig
 from signalling import NOW, SECRET, Caller, Clock, make_hub, sdp
@@ -110,7 +110,7 @@ async def test_malformed_messages_are_dropped_and_the_connection_goes_on(hub: Hu
     for raw in ("nonsense", b"\x00\x01", "x" * (MAX_MESSAGE_BYTES + 1), '{"type":"reboot"}'):
         ada.socket.incoming.put_nowait(raw)
         assert (await ada.hear("error"))["code"] == "bad-message"
-    ada.say(type="join", protocol=1, name="Ada")
+    ada.say(type="join", protocol=PROTOCOL, name="Ada")
     assert (await ada.hear("error"))["code"] == "bad-message"
     await ada.silent()
     assert count(hub, "dropped_total", reason="bad-message") == 5
@@ -126,7 +126,7 @@ async def test_join_comes_first(hub: Hub) -> None:
 
 async def test_another_version_is_told(hub: Hub) -> None:
     ada = Caller(hub)
-    ada.say(type="join", protocol=2, name="Ada")
+    ada.say(type="join", protocol=PROTOCOL + 1, name="Ada")
     assert (await ada.hear("error"))["code"] == "version"
     assert await ada.ended() == 4003
 

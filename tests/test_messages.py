@@ -18,10 +18,11 @@ CANDIDATE = {
     "usernameFragment": "abcd",
 }
 GOOD: list[dict[str, Any]] = [
-    {"type": "join", "protocol": 1, "name": "Ada"},
-    {"type": "join", "protocol": 1, "name": "  Zoë  ", "token": "iw1.x.y", "resume": "iwr.a.b"},
+    {"type": "join", "protocol": 2, "name": "Ada"},
+    {"type": "join", "protocol": 2, "name": "  Zoë  ", "token": "iw1.x.y", "resume": "iwr.a.b"},
     {"type": "signal", "to": "peer-1", "sdp": OFFER, "call": "c1"},
     {"type": "signal", "to": "peer-1", "sdp": {**OFFER, "type": "answer"}},
+    {"type": "signal", "to": "peer-1", "sdp": {"type": "offer", "deflated": "q83v+/0="}, "call": "c1"},
     {"type": "signal", "to": "peer-1", "candidate": CANDIDATE},
     {"type": "signal", "to": "peer-1", "candidate": {"candidate": ""}},
     {"type": "signal", "to": "peer-1", "candidate": None},
@@ -48,13 +49,13 @@ BAD: list[tuple[str, str]] = [
     ('{"type":"join","protocol":1e999,"name":"Ada"}', "join.protocol"),
     ('{"type":"join","protocol":NaN,"name":"Ada"}', "message|protocol"),
     ('{"type":"join","protocol":-1,"name":"Ada"}', "join.protocol"),
-    ('{"type":"join","protocol":1,"name":""}', "join.name"),
-    ('{"type":"join","protocol":1,"name":"   "}', "join.name"),
-    ('{"type":"join","protocol":1,"name":"a\\u0000b"}', "join.name"),
-    ('{"type":"join","protocol":1,"name":"a\\u202eb"}', "join.name"),
-    ('{"type":"join","protocol":1,"name":"\\ud800"}', "JSON|name"),
-    (json.dumps({"type": "join", "protocol": 1, "name": "n" * 41}), "join.name"),
-    (json.dumps({"type": "join", "protocol": 1, "name": "Ada", "token": "t" * 513}), "join.token: is too long"),
+    ('{"type":"join","protocol":2,"name":""}', "join.name"),
+    ('{"type":"join","protocol":2,"name":"   "}', "join.name"),
+    ('{"type":"join","protocol":2,"name":"a\\u0000b"}', "join.name"),
+    ('{"type":"join","protocol":2,"name":"a\\u202eb"}', "join.name"),
+    ('{"type":"join","protocol":2,"name":"\\ud800"}', "JSON|name"),
+    (json.dumps({"type": "join", "protocol": 2, "name": "n" * 41}), "join.name"),
+    (json.dumps({"type": "join", "protocol": 2, "name": "Ada", "token": "t" * 513}), "join.token: is too long"),
     (json.dumps({"type": "signal", "to": "p"}), "either sdp or candidate"),
     (json.dumps({"type": "signal", "to": "p", "sdp": None}), "either sdp or candidate"),
     (json.dumps({"type": "signal", "to": "p", "sdp": OFFER, "candidate": None}), "either sdp or candidate"),
@@ -64,6 +65,11 @@ BAD: list[tuple[str, str]] = [
     (json.dumps({"type": "signal", "to": "p", "sdp": {"type": "offer", "sdp": "hello"}}), "signal.sdp.sdp"),
     (json.dumps({"type": "signal", "to": "p", "sdp": {"type": "offer", "sdp": "v=0\x00"}}), "signal.sdp.sdp"),
     (json.dumps({"type": "signal", "to": "p", "sdp": {"type": "offer", "sdp": "v=0" + "a" * 32_000}}), "too long"),
+    (json.dumps({"type": "signal", "to": "p", "sdp": {"type": "offer"}}), "either sdp or deflated"),
+    (json.dumps({"type": "signal", "to": "p", "sdp": {**OFFER, "deflated": "abcd"}}), "either sdp or deflated"),
+    (json.dumps({"type": "signal", "to": "p", "sdp": {"type": "offer", "deflated": ""}}), "signal.sdp.deflated"),
+    (json.dumps({"type": "signal", "to": "p", "sdp": {"type": "offer", "deflated": "a\nb"}}), "signal.sdp.deflated"),
+    (json.dumps({"type": "signal", "to": "p", "sdp": {"type": "offer", "deflated": "a" * 8_001}}), "too long"),
     (json.dumps({"type": "signal", "to": "p", "candidate": {"candidate": "c" * 513}}), "too long"),
     (json.dumps({"type": "signal", "to": "p", "candidate": {"candidate": "a\nb"}}), "signal.candidate"),
     (json.dumps({"type": "signal", "to": "p", "candidate": {"candidate": "", "sdpMLineIndex": -1}}), "sdpMLineIndex"),
@@ -100,7 +106,7 @@ def test_a_refusal_never_quotes_the_message() -> None:
 
 
 def test_names_are_trimmed_and_composed() -> None:
-    joined = parse(json.dumps({"type": "join", "protocol": 1, "name": " Zoe\u0308 "}))
+    joined = parse(json.dumps({"type": "join", "protocol": 2, "name": " Zoe\u0308 "}))
     assert isinstance(joined, Join)
     assert joined.name == "Zo\u00eb"
 
@@ -215,6 +221,8 @@ def test_fuzz_nothing_but_known_messages_or_a_refusal() -> None:
 
 def check_bounds(signal: Signal) -> None:
     match signal.sdp or signal.candidate:
+        case Description(sdp=None, deflated=deflated):
+            assert 0 < len(deflated or "") <= messages.MAX_DEFLATED
         case Description(sdp=sdp):
             assert sdp.startswith("v=0")
             assert len(sdp) <= messages.MAX_SDP

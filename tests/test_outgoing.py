@@ -4,7 +4,16 @@ from iwcodec.alignment import as_keypoints, unknowns
 from iwcodec.client.adaptation import Sending
 from iwcodec.client.feed import FeedFrame, SourceSequence
 from iwcodec.client.messages import MOST_FRAMES, MotionMessage, SourceChunk
-from iwcodec.client.outgoing import MOST_BEHIND, NARROW_KBPS, NARROW_PART, PART, MotionSender, SourceSender, quantiser
+from iwcodec.client.outgoing import (
+    FIRST_PART,
+    MOST_BEHIND,
+    NARROW_KBPS,
+    NARROW_PART,
+    PART,
+    MotionSender,
+    SourceSender,
+    quantiser,
+)
 from iwcodec.decoder import MotionDecoder
 from iwcodec.motion_rdo import Quadratic
 from stub_runtime import SIZE, picture
@@ -172,14 +181,33 @@ def test_chunks_are_worth_their_packet_and_small_where_the_link_is_narrow():
         sequence.add(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
     for kbps, part in ((8.0, PART), (NARROW_KBPS, NARROW_PART)):
         sender = SourceSender()
-        sender.start(sequence, burst=PART)
+        sender.start(sequence)
         chunks = drain(sender, kbps, 0, 30)
         ends = {(c.index, c.offset + len(c.part)) for c in chunks if c.offset + len(c.part) == c.length}
         whole = [len(c.part) for c in chunks if (c.index, c.offset + len(c.part)) not in ends]
         assert set(whole) == {part}
         assert len(ends) == 4
-        sender.start(sequence, burst=PART)
+        sender.start(sequence)
         assert sum(len(c.part) for c in drain(sender, kbps, 0, 0.1)) <= PART
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_the_first_picture_goes_in_larger_parts(index):
+    """At once, and faster than motion would leave room for; the next ones wait their turn."""
+    sequence, rng = SourceSequence(SIZE), np.random.default_rng(4)
+    for _ in range(4):
+        sequence.add(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
+    sender = SourceSender()
+    sender.start(sequence, index, first=True)
+    chunks = drain(sender, 24.0, 0, 30)
+    assert len(chunks[0].part) == FIRST_PART
+    assert {c.index for c in chunks} == set(range(index, 4))
+    for unit in range(index, 4):
+        parts = [len(c.part) for c in chunks if c.index == unit]
+        assert sum(parts) == len(sequence.units[unit].packet)
+        assert set(parts[:-1]) == {FIRST_PART if unit == index else PART}
+    sender.start(sequence, index, first=True)
+    assert sum(len(c.part) for c in drain(sender, 24.0, 0, 0.1)) <= FIRST_PART + 0.1 * 24.0 * 125
 
 
 def drain_again(sequence: SourceSequence, kbps: float) -> list[SourceChunk]:

@@ -39,9 +39,6 @@ class Wire:
     async def send_description(self, to: str, kind: str, sdp: str, call: str) -> None:
         self.relay(Description(self.name, kind, sdp, call))
 
-    async def send_candidate(self, to: str, candidate: dict[str, Any] | None, call: str) -> None:
-        self.relay(Candidate(self.name, candidate, call))
-
     def relay(self, signal: Any) -> None:
         self.sent.append(signal)
         if not self.cut and self.other is not None:
@@ -149,6 +146,22 @@ def test_one_offers() -> None:
         await pair.live()
         assert pair.ada.state is LinkState.LIVE
         assert (pair.ada.connections, pair.bob.connections) == (1, 1)
+
+    run(scenario)
+
+
+def test_whoever_offers_does_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the next look; and in one message, which says that its candidates are all."""
+    monkeypatch.setattr(p, "LOOK_S", 1000.0)
+
+    async def scenario(pair: Pair) -> None:
+        await pair.until(lambda: pair.bob.connection is not None and bool(pair.wires[1].sent))
+        await pair.until(lambda: pair.bob.connection is not None and pair.bob.connection.connectionState == "connected")
+        for wire, kind in zip(pair.wires, ("offer", "answer"), strict=True):
+            (signal,) = wire.sent
+            assert signal.kind == kind
+            assert "a=candidate" in signal.sdp
+            assert "a=end-of-candidates" in signal.sdp
 
     run(scenario)
 

@@ -12,13 +12,14 @@ import pytest
 
 pytest.importorskip("websockets")
 from iwcodec.client import signalling as s
+from iwcodec.client.descriptions import packed
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedOK
 
 PATIENCE_S = 60.0
 WELCOME = {
     "type": "welcome",
-    "protocol": 1,
+    "protocol": s.PROTOCOL,
     "room": "blue",
     "id": "ada",
     "resume": "secret",
@@ -82,7 +83,7 @@ def test_join_and_leave() -> None:
     joins = asyncio.run(
         against([say({"type": "peer-joined", "peer": {"id": "cyd", "name": "C\u0007yd"}})], take, "#token=tk")
     )
-    assert joins == [{"type": "join", "protocol": 1, "name": "Ada", "token": "tk"}]
+    assert joins == [{"type": "join", "protocol": s.PROTOCOL, "name": "Ada", "token": "tk"}]
     assert heard == [
         s.Joined("ada", False, {"bob": "Bob"}, WELCOME["ice_servers"], 3600.0),
         s.PeerJoined("cyd", "Cyd"),
@@ -174,24 +175,21 @@ def test_signals_both_ways() -> None:
         async for event in signalling.events():
             if isinstance(event, s.Joined):
                 await signalling.send_description("bob", "offer", "v=0\r\n", "call1")
-                await signalling.send_candidate("bob", {"candidate": "candidate:1", "sdpMid": "0"}, "call1")
-                await signalling.send_candidate("bob", None, "call1")
+                await signalling.send_description("bob", "answer", unusual, "call1")
                 continue
             heard.append(event)
-            if len(heard) == 3:
+            if len(heard) == 2:
                 await signalling.leave()
         assert heard == [
             s.Description("bob", "offer", "v=0\r\n", "call1"),
-            s.Candidate("bob", {"candidate": "candidate:1", "sdpMid": "0"}, "call1"),
-            s.Candidate("bob", None, "call1"),
+            s.Description("bob", "answer", unusual, "call1"),
         ]
 
+    unusual = "v=0\r\n" + "".join(chr(random.Random(n).randrange(33, 127)) for n in range(16_000))
     asyncio.run(against([echo], take))
-    assert [sorted(message) for message in relayed] == [
-        ["call", "sdp", "to", "type"],
-        ["call", "candidate", "to", "type"],
-        ["call", "candidate", "to", "type"],
-    ]
+    assert [sorted(message) for message in relayed] == [["call", "sdp", "to", "type"]] * 2
+    assert relayed[0]["sdp"] == {"type": "offer", "deflated": packed("v=0\r\n")}
+    assert relayed[1]["sdp"] == {"type": "answer", "sdp": unusual}
 
 
 @pytest.mark.parametrize("code", [1006, 1011, 1012, 4005])
@@ -239,11 +237,11 @@ def test_what_was_on_its_way_as_the_connection_broke_is_sent_again(monkeypatch: 
         return script
 
     async def speak(signalling: s.Signalling) -> None:
-        await signalling.send_candidate("bob", None, "one")
+        await signalling.send_description("bob", "offer", "v=0\r\n", "one")
         while signalling._unconfirmed:
             await asyncio.sleep(0.01)
-        await signalling.send_candidate("bob", None, "two")
-        await signalling.send_candidate("bob", None, "three")
+        await signalling.send_description("bob", "offer", "v=0\r\n", "two")
+        await signalling.send_description("bob", "offer", "v=0\r\n", "three")
         while len(had[1]) < 2:
             await asyncio.sleep(0.01)
         await signalling.leave()
@@ -329,6 +327,7 @@ def test_malformed_messages_are_dropped_and_counted() -> None:
         '{"type": "no"}',
         b"\xff\xfe",
         {"type": "signal", "from": "bob"},
+        {"type": "signal", "from": "bob", "sdp": {"type": "offer", "deflated": "AAAA"}},
         {"type": "peer-left", "id": "!"},
     ]
 
@@ -490,6 +489,7 @@ def test_no_bytes_get_through_the_parser() -> None:
     rng = random.Random(5)
     seeds = [
         json.dumps({"type": "signal", "from": "bob", "sdp": {"type": "offer", "sdp": "v=0\r\n"}, "call": "c"}),
+        json.dumps({"type": "signal", "from": "bob", "sdp": {"type": "offer", "deflated": packed("v=0\r\n")}}),
         json.dumps(
             {"type": "signal", "from": "bob", "candidate": {"candidate": "candidate:1 1 udp", "sdpMLineIndex": 0}}
         ),

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("pydantic")
 from iwcodec.server.hub import _resume
-from iwcodec.server.messages import BadMessage, parse
+from iwcodec.server.messages import PROTOCOL, BadMessage, parse
 from iwcodec.server.tokens import Token, TokenError, needs_token, sign, verify
 
 SECRET = b"0123456789abcdef"
@@ -61,7 +61,7 @@ def test_noise_is_no_place_to_resume() -> None:
     for number in range(5000):
         text = ("iwr." if number % 2 else "") + "".join(rng.choices(letters, k=rng.randrange(124)))
         try:
-            message = parse(json.dumps({"type": "join", "protocol": 1, "name": "Ada", "resume": text}))
+            message = parse(json.dumps({"type": "join", "protocol": PROTOCOL, "name": "Ada", "resume": text}))
         except BadMessage:
             continue
         found = _resume(message.resume)  # type: ignore[union-attr]

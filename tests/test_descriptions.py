@@ -1,0 +1,96 @@
+"""Descriptions made small: how small, that all comes back, and that no foreign text inflates without bounds."""
+
+import asyncio
+import random
+import zlib
+from base64 import b64encode
+
+import pytest
+
+pytest.importorskip("aiortc")
+from aiortc import RTCSessionDescription
+from iwcodec.client.audio import Microphone, Playout, carry_sound
+from iwcodec.client.descriptions import DICTIONARY, MOST, MOST_PACKED, packed, unpacked
+from iwcodec.client.sctp import make_connection
+
+GOLDEN = "AydgAA=="
+"""Of "v=0" and a line's end with the dictionary of this version of the protocol; another zlib may choose other bits."""
+CRC = 0xAABA57CB
+
+
+async def offer_and_answer() -> list[str]:
+    ada, bob = make_connection([]), make_connection([])
+    try:
+        for connection in (ada, bob):
+            carry_sound(connection, Microphone(), Playout())
+        ada.createDataChannel("motion")
+        await ada.setLocalDescription(await ada.createOffer())
+        await bob.setRemoteDescription(RTCSessionDescription(ada.localDescription.sdp, "offer"))
+        await bob.setLocalDescription(await bob.createAnswer())
+        return [ada.localDescription.sdp, bob.localDescription.sdp]
+    finally:
+        await ada.close()
+        await bob.close()
+
+
+def deflated(data: bytes) -> str:
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
+    return b64encode(deflate.compress(data) + deflate.flush()).decode()
+
+
+def test_ours_come_back_and_are_a_third() -> None:
+    for sdp in asyncio.run(offer_and_answer()):
+        small = packed(sdp)
+        assert small is not None
+        assert unpacked(small) == sdp
+        assert len(small) < len(sdp) / 2.5  # networks with more addresses have more that nobody can foresee
+
+
+def test_the_dictionary_is_that_of_the_protocol() -> None:
+    assert unpacked(GOLDEN) == "v=0\r\n"
+    assert zlib.crc32(DICTIONARY) == CRC
+
+
+@pytest.mark.parametrize("sdp", ["", "v=0\r\n", "v=0\r\ns=Zoë\r\n", DICTIONARY.decode() * 3, "a" * MOST])
+def test_any_text_comes_back(sdp: str) -> None:
+    small = packed(sdp)
+    assert small is not None
+    assert unpacked(small) == sdp
+
+
+@pytest.mark.parametrize(
+    "sdp", ["a" * (MOST + 1), "".join(map(chr, random.Random(1).choices(range(33, 127), k=9_000)))]
+)
+def test_what_does_not_fit_goes_as_it_is(sdp: str) -> None:
+    assert packed(sdp) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "A", "!!!!", "Aydg AA==", "é" * 4, "AAAA", "AydgAA==" * 2, "A" * (MOST_PACKED + 4)),
+        deflated(b"a" * (MOST + 1)),  # one too many
+        deflated(bytes(3_000_000)),  # a bomb, of 4 kB
+        deflated(b"\xff\xfe"),
+        deflated(b"v=0\r\n" * 50)[:-4],  # cut off
+    ],
+)
+def test_all_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"too long|not deflated|does not end|decode|ASCII"):
+        unpacked(text)
+
+
+def test_damaged_texts_are_refused_or_bounded() -> None:
+    whole = packed(asyncio.run(offer_and_answer())[0])
+    assert whole is not None
+    rng = random.Random(2)
+    refused = 0
+    for _ in range(2000):
+        text = list(whole)
+        for _ in range(rng.randrange(1, 4)):
+            text[rng.randrange(len(text))] = rng.choice("ABCDabcd0123+/=")
+        try:
+            assert len(unpacked("".join(text))) <= MOST
+        except ValueError:
+            refused += 1
+    assert 0 < refused < 2000
