@@ -34,6 +34,9 @@ SILENCE_S: Final = 6.0
 """Without a single packet, after which a connection counts as broken. Shorter outages heal by themselves."""
 HURRY_S: Final = 4.0
 """What an attempt is left alone for, whatever happens."""
+HEAL_S: Final = 0.6
+"""What a path that has been silent may take to be heard again, once signalling is back: a question of sctp.PROBE_S and
+its answer. A new connection takes longer."""
 YIELD_S: Final = 2.0
 """The polite side waits this much longer before it reconnects: usually the other one has done it by then."""
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -87,7 +90,7 @@ class Peer:
         """Connections made since one came up, the present one included."""
         self._polite, self._signalling, self._connect, self._media = polite, signalling, connect, media
         self._call = ""
-        self._offering = False
+        self._offering = self._insisted = False
         self._offers: deque[str] = deque(maxlen=2 * MOST_OFFERS)
         """Names and digests of those made and taken."""
         self._inbox: asyncio.Queue[Description | Candidate] = asyncio.Queue()
@@ -131,6 +134,7 @@ class Peer:
         so many seconds, unless that has only just been done."""
         self._failures = 0
         if not self.connected or self.silent_s > 1.0:
+            after_s = max(after_s, HEAL_S if self.connected else 0.0)
             self._hurry_s = max(time.monotonic() + after_s, self._renewed_s + HURRY_S)
 
     async def run(self) -> None:
@@ -158,6 +162,7 @@ class Peer:
         packets = _packets_received(self.connection)
         if packets != self._packets:
             self._packets, self._heard_s = packets, now
+            self._hurry_s = math.inf if self.connected else self._hurry_s
         if self.connected:
             if not self._connected:
                 self._connected, self._failures, self._heard_s = True, 0, now
@@ -193,7 +198,7 @@ class Peer:
         self._hurry_s = math.inf
         connection = self._renew(secrets.token_urlsafe(9))
         self._offers.append(self._call)
-        self._offering = True
+        self._offering, self._insisted = True, False
         await connection.setLocalDescription(await connection.createOffer())
         await self._send(connection)
 
@@ -206,6 +211,7 @@ class Peer:
                 await self._answered(signal)
             elif self._offering and not self._polite and time.monotonic() - self._renewed_s < HURRY_S:
                 logger.debug("crossing offer of %s ignored", self.id)
+                await self._insist()
             else:
                 await self._offered(signal)
         except asyncio.CancelledError:
@@ -213,6 +219,13 @@ class Peer:
         except Exception as error:  # aiortc's parsers raise whatever comes up
             self._refuse(type(error).__name__)
             logger.debug("signal of %s refused: %r", self.id, error)
+
+    async def _insist(self) -> None:
+        """The other side gives way to our offer, unless it was lost: with a WebSocket to it that had died unnoticed.
+        So it goes out once more, as the other side drops what it has had."""
+        if self.connection is not None and not self._insisted:
+            self._insisted = True
+            await self._send(self.connection)
 
     def _refuse(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1

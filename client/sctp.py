@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from struct import pack
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ from aiortc.rtcsctptransport import (
     Chunk,
     DataChunk,
     ForwardTsnChunk,
+    HeartbeatAckChunk,
+    HeartbeatChunk,
     InitChunk,
     RTCSctpTransport,
     SackChunk,
@@ -57,6 +59,8 @@ FIRST_RTO_S = 1.0
 """RFC 9260, section 16; aiortc has the 3 s of RFC 4960."""
 MOST_RTO_S = 4.0
 """Longer than the queue of any link that can carry a call; RFC 9260 has 60 s, after which nobody waits any more."""
+PROBE_S = 0.4
+"""Between two questions whether the path is back, once a time-out has come: the next takes up to MOST_RTO_S."""
 ACK_EVERY = 2
 """Packets."""
 GAP_REPORTS = 3
@@ -74,6 +78,8 @@ PACKET = IP_UDP + DTLS + SCTP_COMMON_HEADER_LENGTH
 VALID = timedelta(days=30)
 """Of a certificate, before and after now: clocks may differ. Each connection has one of its own."""
 _NEVER = -(1 << 30)
+_HEARTBEAT_INFO = 1
+"""The type of a heartbeat's parameter (RFC 9260, section 3.3.5)."""
 _IMMEDIATE = 0x08
 """The flag of a data chunk whose sender waits for the acknowledgement (RFC 9260, section 3.3.1)."""
 
@@ -102,6 +108,9 @@ class BundlingSctpTransport(RTCSctpTransport):
         """When each chunk that waits for its acknowledgement was sent last, by TSN."""
         self._shortest_s = float("inf")
         """Round trip."""
+        self._probing: asyncio.Task[None] | None = None
+        self._probe = b""
+        """The newest question, until it is answered."""
 
     @property
     def _around(self) -> int:
@@ -130,9 +139,40 @@ class BundlingSctpTransport(RTCSctpTransport):
         # RFC 9260, section 6.3.3, rule E2, which aiortc leaves out: where a queue of a second stands on the way, every
         # packet would be sent again while it waits there, and the queue never empty.
         self._rto = min(2 * self._rto, MOST_RTO_S)
+        self._send_again()
+
+    def _send_again(self) -> None:
         super()._t3_expired()
         for sent in self._sent_queue:  # what has come behind a gap need not come again
             sent._retransmit &= not sent._acked
+        self._stop_asking()
+        self._probing = asyncio.ensure_future(self._ask_the_path())
+
+    async def _ask_the_path(self) -> None:
+        """After an outage of seconds the time-out has grown to seconds. So a heartbeat (RFC 9260, section 8.3) follows
+        what was sent again, later than an acknowledgement may be delayed: where the one is answered and the other is
+        not, that was lost, and goes out at once."""
+        while True:
+            await asyncio.sleep(PROBE_S)
+            if not self._sent_queue:  # all of it was given up
+                self._probing = None
+                return
+            self._probe = secrets.token_bytes(4)
+            heartbeat = HeartbeatChunk()
+            heartbeat.params = [(_HEARTBEAT_INFO, self._probe)]
+            with suppress(ConnectionError):  # as for a lost packet
+                await self._send_packet([heartbeat])
+
+    def _answered(self, answer: HeartbeatAckChunk) -> None:
+        if self._probe and (_HEARTBEAT_INFO, self._probe) in answer.params:
+            self._t3_cancel()
+            self._send_again()
+
+    def _stop_asking(self) -> None:
+        self._probe = b""
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
 
     async def _handle_data(self, data: bytes) -> None:
         if isinstance(self.transport, RepeatingDtlsTransport):
@@ -142,7 +182,9 @@ class BundlingSctpTransport(RTCSctpTransport):
         await super()._handle_data(data)
 
     async def _receive_chunk(self, chunk: Chunk) -> None:
-        if isinstance(chunk, InitChunk) and chunk.initiate_tag == self._remote_verification_tag:
+        if isinstance(chunk, HeartbeatAckChunk):
+            self._answered(chunk)
+        elif isinstance(chunk, InitChunk) and chunk.initiate_tag == self._remote_verification_tag:
             # Repeated, or delayed: data may have come since the first one (RFC 9260, section 5.2.2).
             had = self._last_received_tsn, self._reconfig_response_seq, self._ssthresh
             await super()._receive_chunk(chunk)
@@ -159,7 +201,10 @@ class BundlingSctpTransport(RTCSctpTransport):
     async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
         chunk.gaps = self._bounded(chunk)
         if not uint32_gt(self._last_sacked_tsn, chunk.cumulative_tsn):
-            self._learn(self._newly_acknowledged(chunk), chunk.cumulative_tsn)
+            acknowledged = self._newly_acknowledged(chunk)
+            if acknowledged:
+                self._stop_asking()
+            self._learn(acknowledged, chunk.cumulative_tsn)
         # A chunk that was acknowledged behind a gap says nothing of the round trip when the gap closes; aiortc would
         # take the time since it was sent, and wait for tens of seconds before it sends anything again.
         if self._sent_queue and self._sent_queue[0]._acked:
@@ -318,6 +363,7 @@ class BundlingSctpTransport(RTCSctpTransport):
         if state == self.State.ESTABLISHED:
             self._rto = FIRST_RTO_S
         if state == self.State.CLOSED:
+            self._stop_asking()
             self._cancel_forward()
             if self._ack_handle is not None:
                 self._ack_handle.cancel()

@@ -169,7 +169,8 @@ def test_whoever_offers_does_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 def test_where_offers_cross_one_gives_way() -> None:
     async def scenario(pair: Pair) -> None:
         await pair.live()
-        assert [peer.refused for peer in pair.peers] == [{}, {}]
+        # Bob could not know whether Ada had his offer, and sent it again.
+        assert [peer.refused for peer in pair.peers] == [{"repeated offer": 1}, {}]
         # Ada dropped her own offer for Bob's; Bob kept his.
         assert (pair.ada.connections, pair.bob.connections) == (2, 1)
 
@@ -276,6 +277,46 @@ def test_a_changed_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
         await pair.live()
 
     run(scenario)
+
+
+def test_a_path_that_is_heard_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signalling is back first, after an outage of everything."""
+    monkeypatch.setattr(p, "HURRY_S", 0.0)
+
+    async def scenario(pair: Pair) -> None:
+        await pair.live()
+        pair.ada._heard_s -= 5.0
+        pair.ada.hurry()
+        for _ in range(3):
+            before = pair.seen()[0]
+            await pair.until(lambda: pair.seen()[0] > before)  # noqa: B023
+        await asyncio.sleep(2 * p.HEAL_S)
+        await pair.live()
+        assert [peer.connections for peer in pair.peers] == [1, 1]
+
+    run(scenario)
+
+
+def test_an_offer_that_was_lost_before_another_one_crossed_it_is_sent_again() -> None:
+    """Whoever need not give way would wait for an answer, and the other side for its offer to be answered."""
+
+    async def scenario(pair: Pair) -> None:
+        pair.wires[1].cut = True
+        await pair.until(lambda: bool(pair.wires[1].sent))
+        pair.wires[1].cut = False
+        started = time.monotonic()
+        pair.ada._due_s = 0.0
+        await pair.live()
+        assert time.monotonic() - started < p.HURRY_S
+        assert [type(signal) for signal in pair.wires[1].sent] == [Description] * 2
+        assert pair.wires[1].sent[0] == pair.wires[1].sent[1]
+        for n in range(5):  # once is enough
+            pair.bob._offering, pair.bob._renewed_s = True, time.monotonic()
+            pair.bob.signalled(Description("ada", "offer", pair.wires[0].sent[0].sdp, f"late{n}"))
+        await asyncio.sleep(0.2)
+        assert len(pair.wires[1].sent) == 2
+
+    run(scenario, (False, True))
 
 
 def test_lost_signals_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,15 +238,59 @@ def test_the_time_out_grows_while_nothing_is_acknowledged():
         channels[0].send(b"lost")
         sent: list[float] = []
         while loop.time() < 1025:
-            before = there.packets
+            before = connections[0].sctp.sent[2]
             await asyncio.sleep(0.05)
-            if there.packets > before:
+            if connections[0].sctp.sent[2] > before:
                 sent.append(loop.time() - 1002.5)
         return sent, connections[0].sctp._rto
 
     sent, last_s = simulation.simulate(work())
     assert sent[:6] == pytest.approx([0.05, 1, 3, 7, 11, 15], abs=0.11)
     assert last_s == 1
+
+
+@pytest.mark.parametrize("lasts_s", [1.7, 3.0, 5.0, 9.0])
+def test_after_an_outage_what_waits_goes_on_at_once(lasts_s: float):
+    """Not when the time-out comes, which has grown to seconds; and nobody is asked anything after that."""
+
+    async def work() -> tuple[float, list[int]]:
+        ends = [simulation.Path(delay_s=0.05, outages=((1002.0, 1002.0 + lasts_s),), seed=n) for n in (1, 2)]
+        connections = simulation.connection_pair(*ends)
+        channels = [c.createDataChannel("x", negotiated=True, id=2) for c in connections]
+        got: list[float] = []
+        loop = asyncio.get_running_loop()
+        channels[1].on("message", lambda message: got.append(loop.time()))
+        for connection in connections:
+            await connection.start()
+        await asyncio.sleep(1002.1 - loop.time())
+        channels[0].send(b"lost")
+        await asyncio.sleep(1003 + lasts_s - loop.time())
+        quiet = [path.packets for path in ends]
+        await asyncio.sleep(3)
+        return got[0] - 1002.0 - lasts_s, [path.packets - before for path, before in zip(ends, quiet, strict=True)]
+
+    after_s, asked = simulation.simulate(work())
+    assert after_s < 0.4 + 3 * 0.05 + 0.05  # a question, its answer, and the way there
+    assert asked == [0, 0]
+
+
+def test_a_late_acknowledgement_is_no_outage():
+    """A queue of seconds on the way: the answer comes behind it, and nothing is sent again for it."""
+
+    async def work() -> int:
+        there = simulation.Path(kbps=4.0)
+        connections = simulation.connection_pair(there, simulation.Path(seed=2))
+        channels = [c.createDataChannel("x", negotiated=True, id=2) for c in connections]
+        for connection in connections:
+            await connection.start()
+        await asyncio.sleep(2)
+        before = connections[0].sctp.sent[2]
+        channels[0].send(bytes(800))  # 1.8 s, longer than the first time-out
+        await asyncio.sleep(10)
+        assert not connections[0].sctp._sent_queue
+        return connections[0].sctp.sent[2] - before
+
+    assert simulation.simulate(work()) == 2 * 800  # by the time-out alone
 
 
 def test_a_gap_does_not_prolong_the_time_out():
