@@ -78,7 +78,7 @@ MOST_FLIGHT = 900
 of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
 FIRST_FLIGHT = 1500
 """Likewise until the peer has its first picture, which must not wait."""
-FIRST_PACE_S = 0.05
+FIRST_PACE_S = 0.02
 """Between two looks for room for the first picture, while there is no motion that sources could follow."""
 START = Sending(2, 2, 0, 26.0)
 """Until the peer has said that it has its first picture."""
@@ -362,6 +362,8 @@ class Link:
         if self._ack_due and self._assembler.sequence is not None:
             self._ack_due = False
             self._send_control(SourceAck(self._assembler.sequence, self._assembler.index))
+        if self._picture_first():
+            return
         if now - self._reported_s >= (BAD_REPORT_S if self._is_bad(now) else REPORT_S):
             self._send(MOTION_CHANNEL, control_to_bytes(self._report(now)))
 

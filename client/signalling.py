@@ -40,6 +40,7 @@ WELCOMES: Final = 3
 """Tries to join at a server that takes connections and then says nothing: it may have, and all of it was lost."""
 PING_S: Final = 5.0
 """Between pings, at most."""
+FIRST_PING_S: Final = 1.0
 PONG_S: Final = 3.0
 """Longest wait for the answer: by then TCP waits for seconds after every loss, and a new connection is faster."""
 MOST_UNCONFIRMED: Final = 64
@@ -388,6 +389,7 @@ class Signalling:
 
     async def _ping(self, socket: ClientConnection, every_s: float) -> None:
         """Keeps the place, and notices a server that is out of reach: TCP alone would take minutes."""
+        await asyncio.sleep(min(FIRST_PING_S, every_s))  # offers first
         while True:
             self._heard = False
             self._pings.append(self._signals)

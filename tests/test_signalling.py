@@ -17,6 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedOK
 
 PATIENCE_S = 60.0
+SDP = "v=0\r\na=fingerprint:sha-256 " + bytes(32).hex(":") + "\r\n"
 WELCOME = {
     "type": "welcome",
     "protocol": s.PROTOCOL,
@@ -174,21 +175,21 @@ def test_signals_both_ways() -> None:
         heard = []
         async for event in signalling.events():
             if isinstance(event, s.Joined):
-                await signalling.send_description("bob", "offer", "v=0\r\n", "call1")
+                await signalling.send_description("bob", "offer", SDP, "call1")
                 await signalling.send_description("bob", "answer", unusual, "call1")
                 continue
             heard.append(event)
             if len(heard) == 2:
                 await signalling.leave()
         assert heard == [
-            s.Description("bob", "offer", "v=0\r\n", "call1"),
+            s.Description("bob", "offer", SDP, "call1"),
             s.Description("bob", "answer", unusual, "call1"),
         ]
 
     unusual = "v=0\r\n" + "".join(chr(random.Random(n).randrange(33, 127)) for n in range(16_000))
     asyncio.run(against([echo], take))
     assert [sorted(message) for message in relayed] == [["call", "sdp", "to", "type"]] * 2
-    assert relayed[0]["sdp"] == {"type": "offer", "deflated": packed("v=0\r\n")}
+    assert relayed[0]["sdp"] == {"type": "offer", "deflated": packed(SDP)}
     assert relayed[1]["sdp"] == {"type": "answer", "sdp": unusual}
 
 
@@ -489,7 +490,7 @@ def test_no_bytes_get_through_the_parser() -> None:
     rng = random.Random(5)
     seeds = [
         json.dumps({"type": "signal", "from": "bob", "sdp": {"type": "offer", "sdp": "v=0\r\n"}, "call": "c"}),
-        json.dumps({"type": "signal", "from": "bob", "sdp": {"type": "offer", "deflated": packed("v=0\r\n")}}),
+        json.dumps({"type": "signal", "from": "bob", "sdp": {"type": "offer", "deflated": packed(SDP)}}),
         json.dumps(
             {"type": "signal", "from": "bob", "candidate": {"candidate": "candidate:1 1 udp", "sdpMLineIndex": 0}}
         ),
