@@ -76,7 +76,7 @@ MOTION_ROOM = 600
 MOST_FLIGHT = 900
 """Bytes on the way, from which on sources wait: what a link of 24 kbps carries in a round trip of 100 ms and the delay
 of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
-FIRST_FLIGHT = 1500
+FIRST_FLIGHT = 1750
 """Likewise until the peer has its first picture, which must not wait."""
 FIRST_PACE_S = 0.02
 """Between two looks for room for the first picture, while there is no motion that sources could follow."""

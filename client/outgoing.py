@@ -17,7 +17,7 @@ NARROW_KBPS = 5.0
 """Where sources may take no more than this, their chunks are smaller."""
 MOST_BEHIND = 8
 """Units: a receiver that is further behind is better off with a fresh sequence."""
-FIRST_PART = 700
+FIRST_PART = 840
 """Of the first picture, which nothing else has to get past yet: fewer packets. What a link of 12 kbps carries well
 before it counts as lost (sctp.FIRST_RTO_S)."""
 SMALLEST_PART = 64
