@@ -142,7 +142,8 @@ class SourceSender:
         self._filled_s: float | None = None
 
     def start(self, sequence: SourceSequence | None, index: int = 0, first: bool = False) -> None:
-        """`first`: the receiver has no picture, and wants the one at `index` before anything else."""
+        """`first`: the receiver has no picture, and wants the one at `index` before anything else. What follows in the
+        sequence may still make up for a hold-up: sources that come late make the feed add others."""
         self.sequence, self.index, self._offset = sequence, index, 0
         self._first = index if first else None
         self._part = self._burst = FIRST_PART if first else PART
@@ -168,7 +169,7 @@ class SourceSender:
     def fill(self, now_s: float, kbps: float) -> None:
         """Let time pass: this much more may be sent. What is not used, because nothing waits, is lost."""
         if self.index != self._first:
-            self._part, self._burst = PART if kbps > NARROW_KBPS else NARROW_PART, PART
+            self._part = PART if kbps > NARROW_KBPS else NARROW_PART
         if self._filled_s is not None:
             self._budget += (now_s - self._filled_s) * kbps * 125
             self._budget = min(self._budget, self._burst if self.backlog() else SMALLEST_PART)

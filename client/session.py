@@ -32,7 +32,7 @@ DRAW_S, LEAST_DRAW_S = 1 / 30, 1 / 60
 """Longest between two drawings, for keys and states; and shortest after one of a new picture, for screens show no more
 and drawing takes time."""
 REPORT_S: Final = 5.0
-NOTICE_S: Final = 0.1
+NOTICE_S: Final = 0.05
 THREADS: Final = 2
 """Of the network: one's own pictures must not wait behind everybody else's."""
 
