@@ -2,7 +2,7 @@
 certificate's SHA-256 fingerprint, then the description without it in raw DEFLATE (RFC 1951) with a preset dictionary.
 
 A description crosses the links of two participants, an offer and an answer each, one after the other: at 30 kbps the
-plain text, 1.3 kB of which are known beforehand but for the keys and addresses, would take half of the time that
+plain text, 1.3 kB of which little but keys and addresses is not known beforehand, would take a third of the time that
 joining takes.
 """
 
