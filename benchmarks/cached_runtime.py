@@ -37,8 +37,8 @@ class CachedRuntime:
     def prepare(self, picture: Picture) -> Source:
         return _kept(self._sources, SOURCES_KEPT, picture, self._runtime.prepare)
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
-        return self._runtime.reconstruct(keypoints, sources)
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+        return self._runtime.reconstruct(keypoints, sources, dead_zone)
 
 
 def _kept(known: "OrderedDict[bytes, Kept]", most: int, picture: Picture, function: Callable[[Picture], Kept]) -> Kept:

@@ -83,8 +83,8 @@ class Filming:
     def prepare(self, picture: Picture) -> Source:
         return self._runtime.prepare(picture)
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
-        return self._runtime.reconstruct(keypoints, sources)
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+        return self._runtime.reconstruct(keypoints, sources, dead_zone)
 
 
 class Deferred:
@@ -95,18 +95,17 @@ class Deferred:
         self.info, self.device = runtime.info, runtime.device
         self.detect, self.prepare = runtime.detect, runtime.prepare
         self._runtime = runtime
-        self._notes: list[tuple[Keypoints, list[Source]]] = []
+        self._notes: list[tuple[Keypoints, list[Source], float]] = []
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
-        self._notes.append((keypoints, list(sources)))
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+        self._notes.append((keypoints, list(sources), dead_zone))
         return np.array([len(self._notes) - 1], np.int64).view(np.uint8)
 
     def rebuild(self, noted: Picture) -> Picture:
         """What was noted; a still of the scene is no note."""
         if noted.ndim == 3:
             return noted
-        keypoints, sources = self._notes[int(noted.view(np.int64)[0])]
-        return self._runtime.reconstruct(keypoints, sources)
+        return self._runtime.reconstruct(*self._notes[int(noted.view(np.int64)[0])])
 
 
 class PlannedFeed(Feed):

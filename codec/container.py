@@ -2,8 +2,8 @@
 
     offset       bytes   what
     0            4       magic 89 49 57 43 ("\\x89IWC")
-    4            2       version, little-endian; this is 4; 3 had no transformed motion and each
-                         source by itself, 2 a map for a header
+    4            2       version, little-endian; this is 5; 4 had no dead zone, 3 no transformed motion
+                         and each source by itself, 2 a map for a header
     6            4       length H of the header, little-endian, at most 65,536
     10           H       header: a msgpack array, see `Header`
     10 + H       4       CRC-32 of everything before, little-endian
@@ -50,7 +50,7 @@ from .packets import (
 from .varint import read_varint, write_varint
 
 MAGIC = b"\x89IWC"
-VERSION, OLDEST = 4, 2
+VERSION, OLDEST = 5, 2
 HEADER_FIELDS = (
     "model_id",
     "model_digest",
@@ -64,7 +64,11 @@ HEADER_FIELDS = (
     "active",
     "audio",
     "pictures",
+    "dead_zone",
 )
+FIELDS_OF_OLD = 12
+"""Those of HEADER_FIELDS that versions 3 and 4 had."""
+MOST_DEAD_ZONE = 100
 LARGEST_HEADER = 65_536
 LARGEST_RECORD = (1 << 18) + 64
 SHORTEST_RECORD = 8
@@ -108,6 +112,8 @@ class Header:
     active: int = 3
     """Sources that enter attention for one frame, at most: those nearest in pose."""
     audio: AudioHeader | None = None
+    dead_zone: int = 0
+    """Of the shifts that frames are rebuilt with, tenths of a pixel (models.runtime.Runtime.reconstruct)."""
     version: int = VERSION
 
     def with_audio(self, pre_skip: int, packet_samples: int) -> "Header":
@@ -152,6 +158,7 @@ class Header:
             frames=_whole(raw, "frames", 0, 2**40),
             active=_whole(raw, "active", 1, MAX_ACTIVE),
             audio=None if audio is None else _audio_header(audio),
+            dead_zone=_in_range(raw.get("dead_zone", 0), "dead_zone", 0, MOST_DEAD_ZONE),
         )._checked()
 
     def _checked(self) -> "Header":
@@ -164,9 +171,9 @@ def _named(values: Any) -> dict[Any, Any]:
     """A header's values by their names, which version 2 wrote out."""
     if isinstance(values, dict):
         return values
-    if not isinstance(values, list) or len(values) != len(HEADER_FIELDS):
+    if not isinstance(values, list) or len(values) not in (FIELDS_OF_OLD, len(HEADER_FIELDS)):
         raise FormatError(f"The file's header is not an array of {len(HEADER_FIELDS)} values.")
-    return dict(zip(HEADER_FIELDS, values, strict=True))
+    return dict(zip(HEADER_FIELDS, values, strict=False))
 
 
 def _audio_header(values: Any) -> AudioHeader:

@@ -88,7 +88,9 @@ class Decoder:
         tables: Tables | None = None,
         capacity: int = CAPACITY,
         active: int = ACTIVE,
+        dead_zone: float = 0.0,
     ) -> None:
+        """`dead_zone`: of the shifts that frames are rebuilt with (Runtime.reconstruct)."""
         self._runtime = runtime
         self._quantiser = quantiser or Quantiser()
         self._motion = MotionDecoder(runtime.info.keypoints, tables)
@@ -98,6 +100,7 @@ class Decoder:
         self.library = Library(capacity)
         self._capacity = capacity
         self._active = active
+        self._dead_zone = dead_zone
         self._waiting: dict[int, Picture] = {}
         self._shown: dict[int, Picture] = {}
 
@@ -176,7 +179,7 @@ class Decoder:
         """A picture from keypoints, the source in the slot that leads and the nearest ones; None while there is no
         source."""
         nearest = self.nearest(keypoints, leader)
-        return self._runtime.reconstruct(keypoints, nearest) if nearest else None
+        return self._runtime.reconstruct(keypoints, nearest, self._dead_zone) if nearest else None
 
     def rebuilt(self, motion: Motion) -> Picture | None:
         """A frame that is no source; None while there is no source."""

@@ -13,6 +13,7 @@ import numpy as np
 from . import framing, media
 from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, motion_size, quantised_motion, together
 from .container import MOST_DAMAGE, ContainerReader, ContainerWriter, Header
+from .dead_zone import choose_dead_zone
 from .decoder import Decoder, Frame
 from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
 from .media import Picture
@@ -172,14 +173,16 @@ def encode(
             choice = replace(choice, coded=fitted(choice.coded.plan, video.pictures, options.size, left, presets))
             motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
     coded = choice.coded
-    header = make_header(runtime.info, video, len(survey.keypoints), choice.active)
-    track = open_audio(video, options, len(survey.keypoints))
+    frames, receiver = len(survey.keypoints), Decoder(runtime, capacity=MOST_SOURCES, active=choice.active)
+    zone = choose_dead_zone(coded, motion, frames, video.pictures, runtime, receiver)
+    header = make_header(runtime.info, video, frames, choice.active, zone)
+    track = open_audio(video, options, frames)
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
     with ContainerWriter(target, header) as writer:
         write_streams(writer, motion, coded, track)
     spent = writer.bytes
-    report = summarise(spent, len(survey.keypoints), float(video.info.fps), options.size, len(coded.packets))
+    report = summarise(spent, frames, float(video.info.fps), options.size, len(coded.packets))
     quality: dict[str, Any] = verify(target, video, coded.plan.frames, runtime, tell) if options.verify else {}
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality)
 
@@ -334,7 +337,7 @@ def motion_budget(coded: Coded, options: EncodeOptions, video: _Input, survey: S
     return min(max(left, LEAST_MOTION_KBPS * kbps), MOTION_KBPS * kbps)
 
 
-def make_header(info: ModelInfo, video: _Input, frames: int, active: int) -> Header:
+def make_header(info: ModelInfo, video: _Input, frames: int, active: int, dead_zone: int) -> Header:
     return Header(
         model_id=info.model_id,
         model_digest=info.digest,
@@ -346,6 +349,7 @@ def make_header(info: ModelInfo, video: _Input, frames: int, active: int) -> Hea
         size=info.size,
         frames=frames,
         active=active,
+        dead_zone=dead_zone,
     )
 
 
@@ -483,7 +487,8 @@ class IwcFile:
         quantiser = Quantiser(self.header.step_xy, self.header.step_strength)
         recorded = self.header.tables == load_tables().id
         capacity = RECORDED_SOURCES if recorded else MOST_SOURCES
-        return Decoder(self.runtime, quantiser, capacity=capacity, active=self.header.active)
+        zone = self.header.dead_zone / 10
+        return Decoder(self.runtime, quantiser, capacity=capacity, active=self.header.active, dead_zone=zone)
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Rebuilt frames from number `start` on. Frames whose record is damaged are missing; `damage` names them."""

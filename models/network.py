@@ -283,14 +283,16 @@ class ImplicitWarp(nn.Module):
         dense: bool = False,
         dropped: Tensor | None = None,
         want_logits: bool = False,
+        dead_zone: Tensor | None = None,
     ) -> Generated:
         """Driving keypoints (B, K, 3) and the set of sources -> picture.
 
-        `dropped` (B, S, M), bool: source cells hidden from attention (semantic dropout in training).
+        `dropped` (B, S, M), bool: source cells hidden from attention (semantic dropout in training). `dead_zone` (B,):
+        see `without_small`.
         """
         side = self.side(sources.pictures)
         attended, unit_queries, logits = self.attend(driving, sources, side, dense, dropped, want_logits)
-        picture, base, warp = self.decode(attended, unit_queries, sources.pictures)
+        picture, base, warp = self.decode(attended, unit_queries, sources.pictures, dead_zone=dead_zone)
         return Generated(picture, base, warp, logits)
 
     def attend(
@@ -375,12 +377,19 @@ class ImplicitWarp(nn.Module):
         return Extras(keys, F.pad(rows, (0, width - rows.shape[-1])))
 
     def decode(
-        self, attended: Tensor, unit_queries: Tensor, pictures: Tensor, present: Tensor | None = None
+        self,
+        attended: Tensor,
+        unit_queries: Tensor,
+        pictures: Tensor,
+        present: Tensor | None = None,
+        dead_zone: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Warp]:
-        """Attended rows (B, N, R) -> picture, base picture, warp. `present` (B, S), bool: sources that are there."""
+        """Attended rows (B, N, R) -> picture, base picture, warp. `present` (B, S), bool: sources that are there;
+        `dead_zone` (B,): see `without_small`."""
         side = self.side(pictures)
         features, warp = self.look(attended, unit_queries, side)
-        places, shares = sampling_fields(warp, side, side * self.config.cell, self.log_focus.exp(), present)
+        size, focus = side * self.config.cell, self.log_focus.exp()
+        places, shares = sampling_fields(warp, side, size, focus, present, dead_zone)
         places, shares = enlarge_places(places, self.config.scale), enlarge(shares, self.config.scale)
         base = blend(sample_sources(pictures, places), shares)
         return self.decoder.correct(features, base), base, warp
@@ -445,7 +454,12 @@ def read_warp(columns: Tensor, side: int) -> Warp:
 
 
 def sampling_fields(
-    warp: Warp, side: int, size: int, focus: Tensor, present: Tensor | None = None
+    warp: Warp,
+    side: int,
+    size: int,
+    focus: Tensor,
+    present: Tensor | None = None,
+    dead_zone: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Warp -> for every pixel the place in each source (B, S, size, size, 2) in [-1, 1] units, and the sources' shares
     (B, S, size, size), which sum to 1.
@@ -454,7 +468,10 @@ def sampling_fields(
     that are not quite in the same place blend into none.
     """
     batch, count = warp.mass.shape[:2]
-    fields = grid(coarse_fields(warp, side, focus).flatten(0, 1), side)
+    coarse = coarse_fields(warp, side, focus)
+    if dead_zone is not None:
+        coarse = torch.cat([without_small(coarse[..., :2], dead_zone * (2 / size)), coarse[..., 2:]], dim=-1)
+    fields = grid(coarse.flatten(0, 1), side)
     fields = F.interpolate(fields, size=(size, size), mode="bilinear", align_corners=False)
     fields = fields.unflatten(0, (batch, count))
     places = cell_centres(size, fields).unflatten(0, (size, size)) + fields[:, :, :2].permute(0, 1, 3, 4, 2)
@@ -470,6 +487,16 @@ def coarse_fields(warp: Warp, side: int, focus: Tensor) -> Tensor:
     own = cell_centres(side, warp.mass).T * (side / 2)
     shift = (warp.places.transpose(2, 3) - own) * (2.0 / side)
     return torch.cat([shift, (warp.mass[:, :, None] + 1e-3) ** focus], dim=2).transpose(2, 3)
+
+
+def without_small(shift: Tensor, dead_zone: Tensor) -> Tensor:
+    """Shifts (B, S, N, 2) without those shorter than half the dead zone (B,), in the same units; from it on they are
+    as they were, and between the two they grow.
+
+    Where nearly everything rests, what small shifts follow is the motion's noise, and sampling between pixels blurs.
+    """
+    length = shift.square().sum(-1, keepdim=True).sqrt()
+    return shift * (2 * length / dead_zone[:, None, None, None].clamp_min(1e-9) - 1).clamp(0, 1)
 
 
 def moved(fields: Tensor) -> Tensor:

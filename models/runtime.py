@@ -73,8 +73,10 @@ class Runtime(Protocol):
         """Source picture of `info.size` -> what attention needs of it."""
         ...
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
-        """Keypoints (K, 3) and 1 to MAX_ACTIVE sources -> picture of `info.size`."""
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+        """Keypoints (K, 3) and 1 to MAX_ACTIVE sources -> picture of `info.size`. `dead_zone`: shifts shorter than
+        half of it, in pixels as the nets see them, are left out, and those from it on are made as they are found
+        (network.without_small)."""
         ...
 
 
@@ -114,11 +116,13 @@ class OnnxRuntime:
         features = self._sessions["source"].run(None, feed)
         return Source(picture, keypoints, *(feature[0] for feature in features))
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
             raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
         kept = self._kept
         self._look(keypoints, sources)
+        if dead_zone > 0:
+            leave_out_small(kept.fields[..., :2], dead_zone)
         self._sample(sources)
         self._sessions["paint"].run_with_iobinding(kept.paint)
         return self._finished(kept.picture[0])
@@ -248,6 +252,12 @@ class _Room:
         self.share = np.empty((seen, seen), np.float32)
         self.large = self.share if seen == side else np.empty((side, side), np.float32)
         self.sampled = np.empty((side, side, 3), np.uint8)
+
+
+def leave_out_small(shifts: NDArray[np.float32], dead_zone: float) -> None:
+    """Shifts (..., 2), in pixels, without those shorter than half the dead zone, in place; as network.without_small."""
+    length = np.sqrt(np.square(shifts).sum(-1, keepdims=True))
+    shifts *= np.clip(length * np.float32(2 / dead_zone) - 1, 0, 1)
 
 
 def bound(session: Any, inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> Any:

@@ -38,6 +38,7 @@ class Job:
 
     keypoints: Keypoints  # (K, 3)
     sources: Sequence[Source]  # 1 to MAX_ACTIVE, prepared by the same runtime
+    dead_zone: float = 0.0
 
 
 class Batch(NamedTuple):
@@ -46,6 +47,7 @@ class Batch(NamedTuple):
     driving: Tensor  # (B, K, 3)
     table: Tensor  # (B, S) int32: pages
     counts: Tensor  # (B,) int32: pages used, the first ones of each line
+    dead_zones: Tensor  # (B,)
 
 
 class Page:
@@ -165,7 +167,7 @@ class FramePath:
         attended = self.attend(self._seen(batch, pool, unit, side), pool)
         present = torch.arange(batch.table.shape[1], device=pictures.device) < batch.counts[:, None]
         with self._half(batch.driving):
-            picture, _, _ = network.decode(attended, unit, pictures, present)
+            picture, _, _ = network.decode(attended, unit, pictures, present, batch.dead_zones)
         return to_uint8(picture.permute(0, 2, 3, 1)).contiguous()
 
     def _seen(self, batch: Batch, pool: Pool, unit: Tensor, side: int) -> Seen:
@@ -190,8 +192,8 @@ class FramePath:
 
 def pack(
     jobs: Sequence[Job], callers: int, active: int
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
-    """Keypoints (callers, K, 3), pages (callers, active) and counts (callers,) of a batch.
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+    """Keypoints (callers, K, 3), pages (callers, active), counts (callers,) and dead zones (callers,) of a batch.
 
     Callers beyond the last repeat the first, pages beyond a caller's last repeat its first: a padded place is always
     a valid one, and never enters a softmax.
@@ -200,7 +202,8 @@ def pack(
     pages = [[source.features.number for source in job.sources] for job in lines]
     table = np.array([line + line[:1] * (active - len(line)) for line in pages], np.int32)
     counts = np.array([len(line) for line in pages], np.int32)
-    return np.stack([job.keypoints for job in lines]).astype(np.float32), table, counts
+    zones = np.array([job.dead_zone for job in lines], np.float32)
+    return np.stack([job.keypoints for job in lines]).astype(np.float32), table, counts, zones
 
 
 def padded(count: int) -> int:
@@ -228,6 +231,7 @@ class FrameGraph:
             torch.zeros(callers, points, 3, device=device),
             torch.zeros(callers, MAX_ACTIVE, dtype=torch.int32, device=device),
             torch.ones(callers, dtype=torch.int32, device=device),
+            torch.zeros(callers, device=device),
         )
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
@@ -333,8 +337,8 @@ class CudaRuntime:
             self._graphs[callers] = FrameGraph(self._path, self._pool, callers, self._compute)
         return self._graphs[callers].submit(jobs, self._compute, self._copies)
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
-        return self.submit([Job(keypoints, sources)]).pictures()[0]
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+        return self.submit([Job(keypoints, sources, dead_zone)]).pictures()[0]
 
     def _encode(self, picture: Picture) -> tuple[Keypoints, tuple[Tensor, ...]]:
         """-> keypoints, features in the order of Pool.tensors."""

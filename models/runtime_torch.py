@@ -76,12 +76,13 @@ class TorchRuntime:
         return Source(picture, keypoints, encoded, *known_to_all)
 
     @torch.inference_mode()
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
             raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
         joined = Sources(*(torch.cat(parts, dim=1) for parts in zip(*(s.features for s in sources), strict=True)))
         driving = torch.from_numpy(np.ascontiguousarray(keypoints))[None].to(self.device)
-        out = self._network.generate(driving, joined).picture[0]
+        zone = torch.full((1,), dead_zone, device=self.device)
+        out = self._network.generate(driving, joined, dead_zone=zone).picture[0]
         return to_uint8(out.permute(1, 2, 0)).cpu().numpy()
 
     def _tensor(self, picture: Picture) -> Tensor:

@@ -31,7 +31,7 @@ class StubRuntime:
         membership = np.full((256, 21), 1 / 21, np.float32)
         return Source(picture, self.detect(picture), None, membership, np.zeros((256, 60), np.float32))
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
         assert len(sources) >= 1
         level = round(float(keypoints[:, 0].mean() + 1) * 127.5)
         away = abs(float(keypoints[:, 0].mean() - sources[0].keypoints[:, 0].mean()))

@@ -21,7 +21,7 @@ class Copying(StubRuntime):
         self.rebuilt = 0
         self.active = 0
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source]) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
         self.rebuilt += 1
         self.active = max(self.active, len(sources))
         return sources[0].picture

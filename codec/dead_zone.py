@@ -1,0 +1,66 @@
+"""How small shifts are left out when a file's frames are rebuilt (models.runtime.Runtime.reconstruct).
+
+Where a speaker sits still, the small shifts of what rests are noise of the motion, and sampling between pixels blurs:
+a source shown as it lies is nearer to the truth. Where everything sways a little, the same shifts are the motion. Which
+it is the sender finds out, by rebuilding some frames from the stream as it is coded.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from .decoder import Decoder
+from .media import Picture
+from .models.runtime import Runtime
+from .packets import MotionPacket
+from .plans import Coded, Pictures, before, wanted
+from .quality import psnr
+
+ZONES = (0, 5, 8, 12)
+"""Tenths of a pixel."""
+JUDGES = 24
+"""Frames that are rebuilt to find out."""
+LEAST_GAIN_DB = 0.01
+"""For less, nothing is left out."""
+
+
+def choose_dead_zone(
+    coded: Coded, motion: Sequence[MotionPacket], count: int, pictures: Pictures, runtime: Runtime, decoder: Decoder
+) -> int:
+    """Tenths of a pixel: the one of ZONES with which the frames of a clip of so many are rebuilt best, from these
+    sources and this motion, as they come to this decoder."""
+    judges = dict(wanted(judged_frames(coded, count), pictures, hold=False))
+    rebuilt = list(qualities(coded, motion, judges, runtime, decoder))
+    if not rebuilt:
+        return ZONES[0]
+    means = np.mean(rebuilt, axis=0)
+    best = int(np.argmax(means))
+    return ZONES[best] if means[best] > means[0] + LEAST_GAIN_DB else ZONES[0]
+
+
+def judged_frames(coded: Coded, count: int) -> list[int]:
+    """Numbers of some frames that are no sources, ascending: as if at random, but always the same."""
+    shown = set(coded.plan.frames)
+    order = np.random.default_rng(1).permutation(count)
+    return sorted([int(number) for number in order if number not in shown][:JUDGES])
+
+
+def qualities(
+    coded: Coded,
+    motion: Sequence[MotionPacket],
+    judges: Mapping[int, Picture],
+    runtime: Runtime,
+    decoder: Decoder,
+) -> Iterator[list[float]]:
+    """PSNR of each frame that is judged and moves, with each of ZONES."""
+    sent = 0
+    for message in motion:
+        due = before(coded.packets, coded.plan, message.first + message.count)
+        for packet in coded.packets[sent:due]:
+            decoder.add_source(packet)
+        sent = due
+        for frame in decoder.motion(message):
+            if frame.number in judges and not frame.still:
+                near = decoder.nearest(frame.keypoints, frame.leader)
+                rebuilt = (runtime.reconstruct(frame.keypoints, near, zone / 10) for zone in ZONES)
+                yield [psnr(picture, judges[frame.number]) for picture in rebuilt]
