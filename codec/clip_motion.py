@@ -35,13 +35,15 @@ def fitted_motion(
     decoder: Decoder,
     fit: KeypointFit,
     tell: Callable[[float], None] = lambda share: None,
+    looks_every: int = 1,
 ) -> Iterator[Fit]:
     """The unknowns (alignment.py) of every frame, fitted to its motion from the sources that will rebuild it; or the
     source that is nearer to it as it lies. Errors of them cost nothing there, nor in frames that are shown as they
     came. `detected` are the keypoints (n, K, 3) before, `message_frames` how many frames go together: all the sources
-    that precede their message are there, and no others.
+    that precede their message are there, and no others. Whether a source is nearer is found out once in `looks_every`
+    frames.
     """
-    leader, stills, sent, coming = 0, Stills(decoder), 0, iter(pictures)
+    leader, stills, sent, coming = 0, Stills(decoder, looks_every), 0, iter(pictures)
     shown = {packet.frame for packet in coded.packets}
     # A file that has grown shorter since the first pass ends with the motion that was found then.
     for number, keypoints in enumerate(detected):

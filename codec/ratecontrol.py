@@ -7,18 +7,18 @@ the error of pictures, not of a model of them.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, motion_size, packed_motion, together
-from .decoder import Decoder, Motion
+from .decoder import Decoder
 from .library import ACTIVE, CAPACITY
-from .media import Picture
-from .models.runtime import Runtime
+from .models.runtime import Keypoints, Runtime, Source
 from .packets import MotionPacket, SourcePacket
 from .plans import (
+    BEST_CRF,
     CLOSE,
     CRF,
     PRESETS,
@@ -53,8 +53,12 @@ PIECES = 4
 """Of the clip, that plans are tried on."""
 LEAST_PIECE = 3 * STRIDES[0]
 """Frames: whatever the frame rate, a piece shows what the sources of a stream cost one after the other."""
-JUDGES = 24
+JUDGES = 48
 """Frames rebuilt to compare plans."""
+GLANCES = {12: 0.8, 24: 0.5}
+"""A plan that is worse by so much over the first so many of them is not judged by the rest."""
+LOOKS_EVERY = 4
+"""Frames, to find out whether a source is nearer as it lies: that asks for a rebuilt picture."""
 TIE_DB = 0.01
 """What more sources have to bring: a few frames judge, and the next fewer may be better still."""
 HOPELESS_DB = 0.3
@@ -76,8 +80,8 @@ DOUBLED_DB = 2.5
 """What twice the rate brings, until two have been tried."""
 START = 2
 """Index of the option that is tried first."""
-STEPS = 5
-"""Qualities of a plan that are tried for one that spends what there is."""
+CRF_A_DOUBLING = 5
+"""By so much coarser twice as many sources are coded for the same bytes, roughly."""
 SCALES = tuple(range(FINEST_SCALE, 111, 8))
 """Of the motion's levels, that are tried."""
 
@@ -104,6 +108,37 @@ class _Trial:
     choice: Choice
     motion: list[MotionPacket]
     """Of the stretch."""
+    judged: "Judged"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Frames of a stretch as a plan rebuilds them."""
+
+    shown: float
+    """Share of the clip's frames that are sources."""
+    shown_db: float
+    """PSNR of those, on average."""
+    rebuilt_db: Mapping[int, float] = field(default_factory=dict)
+    """PSNR of some that are not, by their number, in the order in which all plans are judged."""
+
+    def mean(self, frames: Iterable[int]) -> float:
+        """PSNR that these frames let expect of the clip."""
+        rebuilt = [self.rebuilt_db[frame] for frame in frames]
+        return float(self.shown * self.shown_db + (1 - self.shown) * np.mean(rebuilt)) if rebuilt else self.shown_db
+
+    @property
+    def quality(self) -> float:
+        return self.mean(self.rebuilt_db)
+
+    def lead(self, best: "Judged") -> float:
+        """How many dB better than another this is, by the frames that both have rebuilt; 0 where those are few."""
+        both = self.rebuilt_db.keys() & best.rebuilt_db.keys()
+        return self.mean(both) - best.mean(both) if 2 * len(both) >= len(self.rebuilt_db) else 0.0
+
+    def is_hopeless(self, best: "Judged | None") -> bool:
+        """Whether the frames so far leave no hope to be better than another."""
+        return best is not None and self.lead(best) < -GLANCES.get(len(self.rebuilt_db), math.inf)
 
 
 class Stretch:
@@ -131,7 +166,9 @@ class Stretch:
         """The motion, as it would be fitted to these sources, in their coordinates."""
         decoder = Decoder(self.runtime, capacity=CAPACITY)
         length = together(coded.plan, self.message_frames)
-        found = fitted_motion(self.pictures, self.detected, self.here(coded), length, decoder, quick_fit())
+        found = fitted_motion(
+            self.pictures, self.detected, self.here(coded), length, decoder, quick_fit(), looks_every=LOOKS_EVERY
+        )
         return list(from_sources(found, decoder))
 
     def motion(self, plan: Plan, fits: Sequence[Fit], scale: int) -> list[MotionPacket]:
@@ -145,34 +182,39 @@ class Stretch:
 
     def qualities(self, coded: Coded, motion: Sequence[MotionPacket], tried: Sequence[int]) -> dict[int, float]:
         """Mean PSNR expected of the clip, by the number of sources in attention."""
-        shown = len(coded.plan.frames) / self.count
-        rebuilt = list(self._judged(self.here(coded), motion, tried))
-        means = np.mean(rebuilt, axis=0) if rebuilt else [coded.shown_db] * len(tried)
-        return {
-            count: float(shown * coded.shown_db + (1 - shown) * mean) for count, mean in zip(tried, means, strict=True)
-        }
+        asked = self._asked(coded, motion, max(tried))
+        return {count: self._judged(coded, asked, count).quality for count in tried}
 
-    def _judged(self, coded: Coded, motion: Sequence[MotionPacket], tried: Sequence[int]) -> Iterator[list[float]]:
-        """Of some frames that are not sources: PSNR with so many sources in attention."""
-        shown = {packet.frame for packet in coded.packets}
-        judges = set([int(number) for number in self._judges if number not in shown][:JUDGES])
-        decoder, sent = Decoder(self.runtime, capacity=CAPACITY, active=max(tried)), 0
+    def judged(self, coded: Coded, motion: Sequence[MotionPacket], best: Judged | None = None) -> Judged:
+        """With one source in attention; by few frames where those leave no hope to be better than the best."""
+        return self._judged(coded, self._asked(coded, motion, 1), 1, best)
+
+    def _judged(self, coded: Coded, asked: Iterable["_Asked"], count: int, best: Judged | None = None) -> Judged:
+        rebuilt_db: dict[int, float] = {}
+        found = Judged(len(coded.plan.frames) / self.count, coded.shown_db, rebuilt_db)
+        for one in asked:
+            if found.is_hopeless(best):
+                break
+            picture = one.near[0].picture if one.still else self.runtime.reconstruct(one.keypoints, one.near[:count])
+            rebuilt_db[one.number] = psnr(picture, self.pictures[one.number])
+        return found
+
+    def _asked(self, coded: Coded, motion: Sequence[MotionPacket], most: int) -> list["_Asked"]:
+        """Some frames that are not sources, as a decoder has them, in the order of the judges."""
+        here = self.here(coded)
+        shown = {packet.frame for packet in here.packets}
+        judges = [int(number) for number in self._judges if number not in shown][:JUDGES]
+        decoder, sent, found = Decoder(self.runtime, capacity=CAPACITY, active=most), 0, {}
         for message in motion:
-            due = before(coded.packets, coded.plan, message.first + message.count)
-            for packet in coded.packets[sent:due]:
+            due = before(here.packets, here.plan, message.first + message.count)
+            for packet in here.packets[sent:due]:
                 decoder.add_source(packet)
             sent = due
             for frame in decoder.motion(message):
                 if frame.number in judges:
-                    yield [
-                        psnr(picture, self.pictures[frame.number]) for picture in self._rebuilt(decoder, frame, tried)
-                    ]
-
-    def _rebuilt(self, decoder: Decoder, frame: Motion, tried: Sequence[int]) -> list[Picture]:
-        near = decoder.nearest(frame.keypoints, frame.leader)
-        if frame.still:
-            return [near[0].picture] * len(tried)
-        return [self.runtime.reconstruct(frame.keypoints, near[:count]) for count in tried]
+                    near = decoder.nearest(frame.keypoints, frame.leader)
+                    found[frame.number] = _Asked(frame.number, frame.keypoints, near, frame.still)
+        return [found[number] for number in judges if number in found]
 
     def here(self, coded: Coded) -> Coded:
         """The same sources, their frames counted as here."""
@@ -181,6 +223,16 @@ class Stretch:
             for packet in coded.packets
         ]
         return replace(coded, packets=tuple(packets))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A frame that is to be rebuilt."""
+
+    number: int
+    keypoints: Keypoints
+    near: Sequence[Source]
+    still: bool
 
 
 def spread(count: int, length: int) -> list[int]:
@@ -257,10 +309,10 @@ def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
     def value(option: int) -> float:
         if option not in found:
             tell("choosing sources", min(1.0, len(found) / 6))
-            near = min(found, key=lambda other: abs(other - option), default=None)
-            begin = start if near is None else SCALES.index(found[near].choice.scale)
-            so_far = max((trial.quality for trial in found.values()), default=-math.inf)
-            found[option] = trials.best(option, begin, budget, so_far - HOPELESS_DB)
+            near = found.get(min(found, key=lambda other: abs(other - option), default=-1))
+            begin = start if near is None else SCALES.index(near.choice.scale)
+            best = max(found.values(), key=lambda trial: trial.quality, default=None)
+            found[option] = trials.best(option, begin, budget, near, best)
         return found[option].quality - option * TIE_DB
 
     # Between a few good sources and a stream of them lies a valley.
@@ -299,21 +351,29 @@ class Trials:
                 high = middle - 1
         return low
 
-    def best(self, option: int, start: int, budget: float, hopeless: float = -math.inf) -> _Trial:
+    def best(
+        self, option: int, start: int, budget: float, near: _Trial | None = None, so_far: _Trial | None = None
+    ) -> _Trial:
         """The best of an option, with motion as coarse as pays; looked for from the start-th of SCALES on, but where
-        what the budget buys there is hopeless."""
-        plan = self._affordable(self.options[option], budget * (1 - USUAL_MOTION))
-        coded = self._code(plan)
+        what the budget buys there is hopeless beside the best so far. `near`: the best of an option that is like it."""
+        plan = self.options[option]
+        left = budget * (1 - USUAL_MOTION)
+        if near is not None:
+            left = max(left, budget - near.choice.moving)
+            plan = replace(plan, crf=self._likely_crf(plan, near.choice.coded.plan))
+        coded = self._code(self._affordable(plan, left))
         fits = self._stretch.fits(coded)
         found: dict[int, _Trial] = {}
 
         def value(step: int) -> float:
             if step not in found:
-                found[step] = self._tried(coded, fits, SCALES[step], budget)
+                best = max([*found.values(), *([so_far] if so_far else [])], key=lambda one: one.quality, default=None)
+                found[step] = self._tried(coded, fits, SCALES[step], budget, best)
             return found[step].quality
 
         first = value(start)
         # Starved sources, at the end of AV1's scale, may gain much by coarser motion.
+        hopeless = -math.inf if so_far is None else so_far.quality - HOPELESS_DB
         done = 0 <= first < hopeless and found[start].choice.coded.plan.crf <= WORST_CRF
         moves = len(plan.frames) < self._stretch.count
         return found[climb(value, len(SCALES), start)] if moves and not done else found[start]
@@ -322,7 +382,7 @@ class Trials:
         """With the number of sources in attention that suits it best."""
         return replace(trial.choice, active=self._stretch.best_active(trial.choice.coded, trial.motion))
 
-    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], scale: int, budget: float) -> _Trial:
+    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], scale: int, budget: float, best: _Trial | None) -> _Trial:
         """Motion is coded in the coordinates of the sources (motion_space.py): those of the same sources, coded at
         another quality, differ little."""
         motion = self._stretch.motion(fitted_to.plan, fits, scale)
@@ -332,24 +392,32 @@ class Trials:
         coded = self._code(plan)
         choice = Choice(coded, 1, scale, moving)
         if self._cost(plan) > left * (1 + CLOSE):
-            return _Trial(-OVERSPENT * (self._cost(plan) + moving) / budget, choice, motion)
-        return _Trial(self._stretch.qualities(coded, motion, [choice.active])[choice.active], choice, motion)
+            nothing = Judged(0.0, -OVERSPENT * (self._cost(plan) + moving) / budget)
+            return _Trial(nothing.quality, choice, motion, nothing)
+        judged = self._stretch.judged(coded, motion, best and best.judged)
+        if best is not None and judged.is_hopeless(best.judged):
+            # What few frames say of the clip is worth less than what they say of the difference.
+            return _Trial(best.quality + judged.lead(best.judged), choice, motion, judged)
+        return _Trial(judged.quality, choice, motion, judged)
 
     def _affordable(self, plan: Plan, left: float) -> Plan:
         """The plan at about the quality that spends what is left, and no more where that can be had."""
-        costs: dict[float, float] = {}
-        crf = plan.crf
-        while len(costs) < STEPS and crf not in costs:
+        costs = {known.crf: self._cost(known) for known in self._coded if known.frames == plan.frames}
+        crf = round(finer_crf(costs, left, self._size)) if len(costs) > 1 else plan.crf
+        while True:
             costs[crf] = self._cost(replace(plan, crf=crf))
             if abs(costs[crf] / left - 1) <= CLOSE:
                 return replace(plan, crf=crf)
-            crf = round(finer_crf(costs, left, self._size))
-        too_dear = [crf for crf, cost in costs.items() if cost > left]
-        crf = max(too_dear) + 1 if too_dear else min(costs)
-        crf = min(crf, self.worst_crf)
-        while self._cost(replace(plan, crf=crf)) > left * (1 + CLOSE) and crf < self.worst_crf:
-            crf += 1
-        return replace(plan, crf=crf)
+            low = max((crf for crf, cost in costs.items() if cost > left), default=BEST_CRF - 1)
+            high = min((crf for crf, cost in costs.items() if cost <= left), default=self.worst_crf + 1)
+            if high - low <= 1:
+                return replace(plan, crf=min(high, self.worst_crf))
+            crf = min(max(round(finer_crf(costs, left, self._size)), low + 1), high - 1)
+
+    def _likely_crf(self, plan: Plan, near: Plan) -> float:
+        """About what buys as much as another plan takes."""
+        likely = near.crf + CRF_A_DOUBLING * math.log2(len(plan.frames) / len(near.frames))
+        return round(min(max(likely, BEST_CRF), self.worst_crf))
 
     def _cost(self, plan: Plan) -> float:
         """Bytes of the sources over the whole clip."""

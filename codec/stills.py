@@ -29,11 +29,12 @@ rebuilt, at most: a mouth that moves is little of the whole."""
 class Stills:
     """Tells them among the frames of a clip, which come in order."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, every: int = 1) -> None:
+        """`every`: how many frames share what was found in the first of them, where a source is calm enough."""
         self.still = False
         """Whether the last frame was one."""
         self._decoder = decoder
-        self._rebuilt_db, self._unseen = 0.0, 0
+        self._rebuilt_db, self._unseen, self._every = 0.0, LOOK_EVERY, every
 
     def nearer(self, picture: Picture, found: Fitted, candidates: Sequence[Source]) -> Source | None:
         """The source that is nearer to a picture as it lies than what is rebuilt from the keypoints found; None where
@@ -41,13 +42,15 @@ class Stills:
         source, quality = max(
             ((source, psnr(source.picture, picture)) for source in candidates), key=lambda known: known[1]
         )
-        self.still = self._worth_a_look(quality) and self._is_nearer(source, quality, picture, found)
+        if quality < CALM_DB:
+            self.still = False
+            return None
+        self._unseen += 1
+        if self._unseen >= self._every:
+            self.still = self._worth_a_look(quality) and self._is_nearer(source, quality, picture, found)
         return source if self.still else None
 
     def _worth_a_look(self, quality: float) -> bool:
-        if quality < CALM_DB:
-            return False
-        self._unseen += 1
         return self.still or quality > self._rebuilt_db - CLEARLY_DB or self._unseen >= LOOK_EVERY
 
     def _is_nearer(self, source: Source, quality: float, picture: Picture, found: Fitted) -> bool:

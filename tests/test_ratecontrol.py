@@ -153,7 +153,7 @@ def test_trials_leave_what_they_are_given_alone():
 def test_a_plan_is_tried_at_the_quality_that_spends_what_is_left(monkeypatch: pytest.MonkeyPatch, left: float):
     """Bytes fall by 11 % for each step of crf at high rates, and more slowly at low ones."""
     trials = object.__new__(Trials)
-    trials._size, trials.worst_crf = 256, worst_crf(256)
+    trials._size, trials.worst_crf, trials._coded = 256, worst_crf(256), {}
     costs = {crf: 60_000 * np.exp(-0.11 * min(crf, 30) - 0.05 * max(crf - 30, 0)) for crf in range(80)}
     monkeypatch.setattr(Trials, "_cost", lambda self, plan: costs[round(plan.crf)])
     for start in (20, 32, 45, 57):
