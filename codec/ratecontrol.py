@@ -80,6 +80,8 @@ DOUBLED_DB = 2.5
 """What twice the rate brings, until two have been tried."""
 START = 2
 """Index of the option that is tried first."""
+KNOWN = 0.7
+"""Share of the budget: what takes no less, and no more than that too much, tells which quality it buys."""
 CRF_A_DOUBLING = 5
 """By so much coarser twice as many sources are coded for the same bytes, roughly."""
 SCALES = tuple(range(FINEST_SCALE, 111, 8))
@@ -403,7 +405,8 @@ class Trials:
     def _affordable(self, plan: Plan, left: float) -> Plan:
         """The plan at about the quality that spends what is left, and no more where that can be had."""
         costs = {known.crf: self._cost(known) for known in self._coded if known.frames == plan.frames}
-        crf = round(finer_crf(costs, left, self._size)) if len(costs) > 1 else plan.crf
+        known = any(KNOWN < cost / left < 1 / KNOWN for cost in costs.values())
+        crf = round(finer_crf(costs, left, self._size)) if known else plan.crf
         while True:
             costs[crf] = self._cost(replace(plan, crf=crf))
             if abs(costs[crf] / left - 1) <= CLOSE:
