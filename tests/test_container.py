@@ -25,6 +25,7 @@ HEADER = Header(
     size=256,
     frames=120,
 ).with_audio(312, 2880)
+TODAYS = replace(HEADER, dead_zone=8)
 
 
 def packets(version: int = container.VERSION) -> list[Packet]:
@@ -65,16 +66,16 @@ def test_round_trip(tmp_path: Path):
         assert reader.damage == []
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
 def test_golden_files(version: int):
     """Written once by `python tests/test_container.py` of their time; later versions must go on reading them."""
     with ContainerReader(GOLDEN / f"version{version}.iwc") as reader:
-        assert reader.header == replace(HEADER, version=version)
+        assert reader.header == replace(HEADER if version < 5 else TODAYS, version=version)
         assert list(reader.records()) == packets(version)
 
 
 def test_writer_gives_the_golden_bytes(tmp_path: Path):
-    assert write(tmp_path / "a.iwc").read_bytes() == (GOLDEN / "version4.iwc").read_bytes()
+    assert write(tmp_path / "a.iwc", TODAYS).read_bytes() == (GOLDEN / "version5.iwc").read_bytes()
 
 
 @pytest.mark.parametrize(("frame", "first"), [(0, 0), (39, 0), (40, 40), (119, 80)])
@@ -167,6 +168,9 @@ def test_a_file_of_markers_ends_soon(data: bytes):
         {"keypoints": 0},
         {"keypoints": "20"},
         {"keypoints": True},
+        {"dead_zone": 101},
+        {"dead_zone": -1},
+        {"dead_zone": 0.5},
         {"step_xy": 5},
         {"step_xy": float("nan")},
         {"fps": [0, 1]},
@@ -257,12 +261,12 @@ def test_sources_that_come_together_cost_little_more_than_themselves(tmp_path: P
 
 def test_only_codec_errors_come_from_noise(data: bytes):
     assert issubclass(FormatError, CodecError)
-    assert container.VERSION == 4
+    assert container.VERSION == 5
 
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
-    write(GOLDEN / "version4.iwc")
+    write(GOLDEN / "version5.iwc", TODAYS)
 
 
 def test_frames_are_counted_by_the_index_or_by_walking(data: bytes):

@@ -292,3 +292,10 @@ def test_a_motion_basis_starts_as_cosines_of_both_axes():
     gram = fields @ fields.T
     torch.testing.assert_close(gram, gram.diag().diag(), atol=1e-4, rtol=0)
     torch.testing.assert_close(down[10:], fields)
+
+
+def test_small_shifts_are_left_out_of_the_one_who_asks():
+    shift = torch.tensor([[0.1, 0.0], [0.0, 0.3], [0.3, 0.4]]).expand(2, 1, 3, 2)
+    found = net.without_small(shift, torch.tensor([0.0, 0.4]))
+    assert torch.equal(found[0], shift[0])
+    torch.testing.assert_close(found[1, 0], shift[1, 0] * torch.tensor([0.0, 0.5, 1.0])[:, None])

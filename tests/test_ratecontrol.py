@@ -10,7 +10,18 @@ from iwcodec import ratecontrol
 from iwcodec.clip_motion import USUAL_SCALE
 from iwcodec.plans import BEST_CRF, CLOSE, code, dense_plan, sparse_plan, wanted, worst_crf
 from iwcodec.quality import psnr
-from iwcodec.ratecontrol import SCALES, Choice, Stretch, Trials, choose, climb, least_rate, nearest_scale, spread
+from iwcodec.ratecontrol import (
+    SCALES,
+    Choice,
+    Judged,
+    Stretch,
+    Trials,
+    choose,
+    climb,
+    least_rate,
+    nearest_scale,
+    spread,
+)
 from iwcodec.selection import Survey
 from iwcodec.sources import SourceDecoder
 from stub_runtime import SIZE, StubRuntime
@@ -161,3 +172,31 @@ def test_a_plan_is_tried_at_the_quality_that_spends_what_is_left(monkeypatch: py
         assert costs[round(found.crf)] <= left * (1 + CLOSE) or found.crf == trials.worst_crf
         finer = round(found.crf) - 2
         assert finer < BEST_CRF or costs[finer] > left
+
+
+def test_a_hopeless_plan_is_left_after_a_glance():
+    best = Judged(0.1, 30.0, {frame: 30.0 for frame in range(48)})
+    for away, hopeless in ((-1.5, True), (-0.6, False), (1.0, False)):
+        found = Judged(0.1, 30.0, {frame: 30.0 + away for frame in range(12)})
+        assert found.lead(best) == pytest.approx(0.9 * away)
+        assert found.is_hopeless(best) is hopeless
+    assert not Judged(0.1, 30.0, {frame: 20.0 for frame in range(11)}).is_hopeless(best)
+    assert not Judged(0.1, 30.0, {frame: 20.0 for frame in range(100, 112)}).is_hopeless(
+        best
+    )  # other frames say nothing
+    assert not Judged(0.1, 30.0, {frame: 20.0 for frame in range(12)}).is_hopeless(None)
+
+
+def test_a_plan_that_is_left_is_worse_by_what_the_frames_say():
+    """However easy those frames are."""
+    trials = Trials(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE)
+    plan = trials.options[2]
+    coded = trials._code(plan)
+    fits = trials._stretch.fits(coded)
+    whole = trials._tried(coded, fits, USUAL_SCALE, 1e6, None)
+    assert len(whole.judged.rebuilt_db) == min(ratecontrol.JUDGES, len(trials._stretch.frames) - len(plan.frames))
+    better = {frame: quality + 3 for frame, quality in whole.judged.rebuilt_db.items()}
+    best = replace(whole, quality=whole.quality + 3, judged=replace(whole.judged, rebuilt_db=better))
+    left = trials._tried(coded, fits, USUAL_SCALE, 1e6, best)
+    assert len(left.judged.rebuilt_db) == min(ratecontrol.GLANCES)
+    assert left.quality == pytest.approx(best.quality - 3 * (1 - whole.judged.shown))

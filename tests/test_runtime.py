@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from iwcodec.framing import Crop, crop_resize
 from iwcodec.media import read_video
-from iwcodec.models.runtime import JOINED, MAX_ACTIVE, OnnxRuntime, Picture, Source, load_runtime, pixel_grid
+from iwcodec.models.runtime import (
+    JOINED,
+    MAX_ACTIVE,
+    OnnxRuntime,
+    Picture,
+    Source,
+    leave_out_small,
+    load_runtime,
+    pixel_grid,
+)
 from iwcodec.quality import psnr
 
 
@@ -51,13 +60,16 @@ def test_the_larger_model_shows_a_source_as_it_is(face_clip: Path) -> None:
     assert psnr(rebuilt, picture) > 30
 
 
-def plainly(runtime: OnnxRuntime, keypoints: Any, sources: list[Source]) -> Picture:
+def plainly(runtime: OnnxRuntime, keypoints: Any, sources: list[Source], dead_zone: float) -> Picture:
     """What `reconstruct` means, with new arrays for everything."""
     side, seen = runtime.info.size, runtime._seen
     given = {name: np.stack([getattr(s, name) for s in sources])[None] for name in ("keypoints", "membership", "basis")}
     joined = runtime._sessions["join"].run(JOINED, {"features": np.stack([s.features for s in sources])[None]})
     given |= {"driving": keypoints[None], **dict(zip(JOINED, joined, strict=True))}
     fields, features = runtime._sessions["look"].run(None, given)
+    if dead_zone:
+        length = np.linalg.norm(fields[..., :2], axis=-1, keepdims=True)
+        fields[..., :2] *= np.clip(2 * length / np.float32(dead_zone) - 1, 0, 1)
     wide = [cv2.resize(field, (seen, seen), interpolation=cv2.INTER_LINEAR) for field in fields[0]]
     sampled, total = [], sum((field[..., 2] for field in wide[1:]), wide[0][..., 2])
     for source, field in zip(sources, wide, strict=True):
@@ -88,10 +100,28 @@ def test_what_is_kept_from_frame_to_frame_changes_no_picture(face_clip: Path, si
     shown = [crop_resize(frame.picture, Crop(140, 0, 360), size) for frame in read_video(face_clip)][::9]
     sources = [runtime.prepare(picture) for picture in shown[:MAX_ACTIVE]]
     driving = [runtime.detect(picture[:, ::-1].copy()) for picture in shown[:2]]
-    for count in (3, 1, 4, 2, 3):
+    for count, zone in ((3, 0.0), (1, 0.0), (4, 0.8), (2, 1.2), (3, 0.0)):
         for keypoints in driving:
-            found = runtime.reconstruct(keypoints, sources[:count])
-            assert np.array_equal(found, plainly(runtime, keypoints, sources[:count]))
+            found = runtime.reconstruct(keypoints, sources[:count], zone)
+            off = np.abs(found.astype(int) - plainly(runtime, keypoints, sources[:count], zone))
+            assert off.max() <= (1 if zone else 0)
+
+
+def test_small_shifts_are_left_out_and_large_ones_made() -> None:
+    shifts = np.array([[0.3, 0.0], [0.0, -0.39], [0.6, 0.0], [0.0, 0.8], [-3.0, 4.0]], np.float32)
+    found = shifts.copy()
+    leave_out_small(found, 0.8)
+    np.testing.assert_allclose(found, shifts * np.array([0, 0, 0.5, 1, 1])[:, None], atol=1e-6)
+
+
+def test_a_source_whose_shifts_are_left_out_is_shown_sharp(face_clip: Path) -> None:
+    """From its own keypoints, moved by less than a pixel."""
+    runtime = load_runtime(kind="onnx", threads=1)
+    picture = crop_resize(next(iter(read_video(face_clip))).picture, Crop(140, 0, 360), 256)
+    source = runtime.prepare(picture)
+    nearly = source.keypoints + np.float32([0.3 / 128, 0.2 / 128, 0])
+    with_shifts, without = (psnr(runtime.reconstruct(nearly, [source], zone), picture) for zone in (0.0, 1.2))
+    assert without > with_shifts + 1
 
 
 def test_a_frame_allocates_its_picture_and_little_else(face_clip: Path) -> None:

@@ -28,9 +28,9 @@ class Rebuilding:
         return self.made
 
 
-def stills(made: Picture) -> tuple[Stills, Rebuilding]:
+def stills(made: Picture, every: int = 1) -> tuple[Stills, Rebuilding]:
     decoder: Any = Rebuilding(made)
-    return Stills(decoder), decoder
+    return Stills(decoder, every), decoder
 
 
 SOURCE: Any = SimpleNamespace(picture=noisy(picture(100), 3))
@@ -84,3 +84,11 @@ def test_the_part_that_is_furthest_off():
     shown[: SIZE // 16, : SIZE // 16] += 10
     assert furthest(shown, picture(100)) == pytest.approx(300)
     assert furthest(picture(100), picture(100)) == 0
+
+
+def test_frames_may_share_what_was_found():
+    found, decoder = stills(noisy(picture(100), 6), every=4)
+    shown = [found.nearer(picture(100), FOUND, [SOURCE]) for _ in range(9)]
+    assert shown == [SOURCE] * 9
+    assert decoder.count == 3
+    assert found.nearer(picture(100), FOUND, [OTHER]) is None  # what is far off is none at any time
