@@ -42,8 +42,8 @@ from .refinement import quick_fit
 from .selection import Survey, choose_sources
 from .transform_rdo import Fit
 
-NUMBERS = (1, 2, 4, 8, 16, 32)
-"""Sources that are sent before everything else."""
+NUMBERS, BETWEEN = (1, 2, 4, 8, 16, 32), (3, 6, 12, 23)
+"""Sources that are sent before everything else; the latter are tried beside the best of the others."""
 STRIDES = (16, 8, 4, 3, 2, 1)
 """Or every so many frames one, each before the motion that uses it."""
 QUICK_PRESETS, QUICK_MORE, QUICK_DENSE_MORE = (4, 8), 1.09, 1.2
@@ -59,7 +59,7 @@ GLANCES = {12: 0.8, 24: 0.5}
 """A plan that is worse by so much over the first so many of them is not judged by the rest."""
 LOOKS_EVERY = 4
 """Frames, to find out whether a source is nearer as it lies: that asks for a rebuilt picture."""
-TIE_DB = 0.01
+TIE_DB = 0.005
 """What more sources have to bring: a few frames judge, and the next fewer may be better still."""
 HOPELESS_DB = 0.3
 """Plans that are worse by so much, at the steps of motion that suit their neighbours, are tried at no others: those
@@ -79,7 +79,7 @@ RATES_TRIED, ENOUGH_DB = 6, 0.15
 DOUBLED_DB = 2.5
 """What twice the rate brings, until two have been tried."""
 START = 2
-"""Index of the option that is tried first."""
+"""Index in NUMBERS of what is tried first."""
 KNOWN = 0.7
 """Share of the budget: what takes no less, and no more than that too much, tells which quality it buys."""
 CRF_A_DOUBLING = 5
@@ -317,9 +317,12 @@ def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
             found[option] = trials.best(option, begin, budget, near, best)
         return found[option].quality - option * TIE_DB
 
+    first = [option for option in trials.first if option <= richest]
     # Between a few good sources and a stream of them lies a valley.
-    starts = [min(START, richest)] + [usual] * (usual > START + 1)
-    return found[max((climb(value, richest + 1, begin, reach=2) for begin in starts), key=value)]
+    usually = sum(option <= usual for option in first) - 1
+    starts = [min(START, len(first) - 1)] + [usually] * (usually > START + 1)
+    tops = (first[climb(lambda n: value(first[n]), len(first), begin, reach=2)] for begin in starts)
+    return found[climb(value, richest + 1, max(tops, key=value))]
 
 
 def nearest_scale(scale: float) -> int:
@@ -338,8 +341,11 @@ class Trials:
         most = min(NUMBERS[-1], max(1, count // 2))
         self._sources = dict(wanted(choose_sources(survey, most), pictures, hold=True))
         # From the cheapest to the dearest at equal quality. The choice is greedy: fewer sources are some of the more.
-        self.options = [sparse_plan(survey, number) for number in NUMBERS if number == 1 or number <= count // 2]
+        numbers = [number for number in sorted(NUMBERS + BETWEEN) if number == 1 or number <= count // 2]
+        self.options = [sparse_plan(survey, number) for number in numbers]
         self.options += [dense_plan(count, stride) for stride in STRIDES if count // stride > NUMBERS[-1]]
+        self.first = [option for option, plan in enumerate(self.options) if len(plan.frames) not in BETWEEN]
+        """Those that are tried first."""
         self._coded: dict[Plan, Coded] = {}
 
     def richest(self, crf: int, budget: float) -> int:
