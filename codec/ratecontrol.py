@@ -310,7 +310,7 @@ def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
 
     def value(option: int) -> float:
         if option not in found:
-            tell("choosing sources", min(1.0, len(found) / 6))
+            tell("choosing sources", min(1.0, len(found) / 9))
             near = found.get(min(found, key=lambda other: abs(other - option), default=-1))
             begin = start if near is None else SCALES.index(near.choice.scale)
             best = max(found.values(), key=lambda trial: trial.quality, default=None)
@@ -402,7 +402,7 @@ class Trials:
         if self._cost(plan) > left * (1 + CLOSE):
             nothing = Judged(0.0, -OVERSPENT * (self._cost(plan) + moving) / budget)
             return _Trial(nothing.quality, choice, motion, nothing)
-        judged = self._stretch.judged(coded, motion, best and best.judged)
+        judged = self._stretch.judged(coded, motion, None if best is None else best.judged)
         if best is not None and judged.is_hopeless(best.judged):
             # What few frames say of the clip is worth less than what they say of the difference.
             return _Trial(best.quality + judged.lead(best.judged), choice, motion, judged)
