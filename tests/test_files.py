@@ -1,6 +1,8 @@
 """Whole files, there and back."""
 
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +70,21 @@ def test_streaming_equals_the_file(iwc_file: Path):
     """Packets pushed one by one into a Decoder of one's own give the file's pictures, bit for bit."""
     with IwcFile(iwc_file) as file:
         expected = [frame.picture for frame in file.frames()]
-        decoder = Decoder(file.runtime, active=file.header.active)
+        decoder = Decoder(file.runtime, active=file.header.active, dead_zone=file.header.dead_zone / 10)
         with_reader = [p for p in ContainerReader(iwc_file).records() if isinstance(p, SourcePacket | MotionPacket)]
         streamed = [frame.picture for packet in with_reader for frame in decoder.push(packet)]
     assert len(streamed) == len(expected)
     assert all(np.array_equal(a, b) for a, b in zip(streamed, expected, strict=True))
+
+
+def test_small_shifts_are_left_out_as_the_file_says(iwc_file: Path):
+    shown = []
+    for zone in (0, 50):
+        with IwcFile(iwc_file) as file:
+            file.header = replace(file.header, dead_zone=zone)
+            pictures = [frame.picture for frame, _ in zip(file.frames(), range(12), strict=False)]
+            shown.append(np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairwise(pictures)]))
+    assert 0 < shown[1] < shown[0]  # less moves
 
 
 def test_live_encoder_makes_its_own_sources(face_clip: Path, iwc_file: Path):
