@@ -292,7 +292,7 @@ class ImplicitWarp(nn.Module):
         """
         side = self.side(sources.pictures)
         attended, unit_queries, logits = self.attend(driving, sources, side, dense, dropped, want_logits)
-        picture, base, warp = self.decode(attended, unit_queries, sources.pictures, dead_zone=dead_zone)
+        picture, base, warp = self.decode(attended, unit_queries, sources.pictures, None, dead_zone)
         return Generated(picture, base, warp, logits)
 
     def attend(
