@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import unknowns
-from .decoder import Decoder
+from .decoder import Decoder, Motion
 from .media import Picture
 from .motion_rdo import Quadratic
 from .motion_transform import SCALES, TransformCoder
@@ -82,6 +82,17 @@ def from_sources(found: Iterable[Fit], decoder: Decoder) -> Iterator[Fit]:
         space = decoder.space(leader)
         assert space is not None
         yield Fit(Quadratic(space.coordinates(frame.target), space.metric(frame.gram)), leader)
+
+
+def received(coded: Coded, packets: Iterable[MotionPacket], decoder: Decoder) -> Iterator[Motion]:
+    """Frames as they come to a decoder that gets sources and motion as a file has them."""
+    sent = 0
+    for packet in packets:
+        due = before(coded.packets, coded.plan, packet.first + packet.count)
+        for source in coded.packets[sent:due]:
+            decoder.add_source(source)
+        sent = due
+        yield from decoder.motion(packet)
 
 
 def together(plan: Plan, most: int) -> int:

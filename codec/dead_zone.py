@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from .clip_motion import received
 from .decoder import Decoder
 from .media import Picture
 from .models.runtime import Runtime
 from .packets import MotionPacket
-from .plans import Coded, Pictures, before, wanted
+from .plans import Coded, Pictures, wanted
 from .quality import psnr
 
 ZONES = (0, 5, 8, 12)
@@ -53,14 +54,8 @@ def qualities(
     decoder: Decoder,
 ) -> Iterator[list[float]]:
     """PSNR of each frame that is judged and moves, with each of ZONES."""
-    sent = 0
-    for message in motion:
-        due = before(coded.packets, coded.plan, message.first + message.count)
-        for packet in coded.packets[sent:due]:
-            decoder.add_source(packet)
-        sent = due
-        for frame in decoder.motion(message):
-            if frame.number in judges and not frame.still:
-                near = decoder.nearest(frame.keypoints, frame.leader)
-                rebuilt = (runtime.reconstruct(frame.keypoints, near, zone / 10) for zone in ZONES)
-                yield [psnr(picture, judges[frame.number]) for picture in rebuilt]
+    for frame in received(coded, motion, decoder):
+        if frame.number in judges and not frame.still:
+            near = decoder.nearest(frame.keypoints, frame.leader)
+            rebuilt = (runtime.reconstruct(frame.keypoints, near, zone / 10) for zone in ZONES)
+            yield [psnr(picture, judges[frame.number]) for picture in rebuilt]

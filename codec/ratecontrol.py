@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, motion_size, packed_motion, together
+from .clip_motion import (
+    FINEST_SCALE,
+    USUAL_SCALE,
+    fitted_motion,
+    from_sources,
+    motion_size,
+    packed_motion,
+    received,
+    together,
+)
 from .decoder import Decoder
 from .library import ACTIVE, CAPACITY
 from .models.runtime import Keypoints, Runtime, Source
@@ -28,7 +37,6 @@ from .plans import (
     Pictures,
     Plan,
     Presets,
-    before,
     code,
     dense_plan,
     finer_crf,
@@ -206,16 +214,11 @@ class Stretch:
         here = self.here(coded)
         shown = {packet.frame for packet in here.packets}
         judges = [int(number) for number in self._judges if number not in shown][:JUDGES]
-        decoder, sent, found = Decoder(self.runtime, capacity=CAPACITY, active=most), 0, {}
-        for message in motion:
-            due = before(here.packets, here.plan, message.first + message.count)
-            for packet in here.packets[sent:due]:
-                decoder.add_source(packet)
-            sent = due
-            for frame in decoder.motion(message):
-                if frame.number in judges:
-                    near = decoder.nearest(frame.keypoints, frame.leader)
-                    found[frame.number] = _Asked(frame.number, frame.keypoints, near, frame.still)
+        decoder, found = Decoder(self.runtime, capacity=CAPACITY, active=most), {}
+        for frame in received(here, motion, decoder):
+            if frame.number in judges:
+                near = decoder.nearest(frame.keypoints, frame.leader)
+                found[frame.number] = _Asked(frame.number, frame.keypoints, near, frame.still)
         return [found[number] for number in judges if number in found]
 
     def here(self, coded: Coded) -> Coded:
