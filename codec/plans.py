@@ -30,7 +30,7 @@ CLOSE = 0.04
 """Share of the budget that may be missed."""
 SPENT = 0.985
 """Share of their budget that sources take at least, where they can."""
-ATTEMPTS = 5
+ATTEMPTS = 8
 RECORD_BYTES = 12
 """What the container adds to a packet."""
 TOGETHER_BYTES = 5
@@ -117,10 +117,10 @@ def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, presets: Pr
         tried[crf] = coded = code(replace(plan, crf=crf), found, size, presets)
         if SPENT * budget <= coded.size <= budget:
             return coded
-        crf = finer_crf({crf: coded.size for crf, coded in tried.items()}, budget, size)
+        crf = closer_crf({crf: coded.size for crf, coded in tried.items()}, budget, size)
     affordable = [coded for coded in tried.values() if coded.size <= budget]
     if affordable:
-        return max(affordable, key=lambda coded: coded.size)
+        return max(affordable, key=lambda coded: coded.shown_db)
     return min(tried.values(), key=lambda coded: coded.size)
 
 
@@ -134,6 +134,20 @@ def finer_crf(sizes: Mapping[float, float], budget: float, size: int) -> float:
         step = math.log(sizes[near[1]] / sizes[near[0]]) / (near[1] - near[0])
     crf = near[0] + (aim - math.log(sizes[near[0]])) / min(step, -CRF_STEP / 4)
     return min(max(round(crf / FINE_CRF) * FINE_CRF, BEST_CRF), worst_crf(size))
+
+
+def closer_crf(sizes: Mapping[float, float], budget: float, size: int) -> float:
+    """As `finer_crf`, but between what took too much and the next coarser that did not: where pictures get smaller,
+    bytes rise with crf for a step, and what the two nearest sizes promise lies anywhere."""
+    crf = finer_crf(sizes, budget, size)
+    low = max((crf for crf in sizes if sizes[crf] > budget), default=-math.inf)
+    high = min((crf for crf in sizes if low < crf and sizes[crf] <= budget), default=math.inf)
+    if low < crf < high or low < 0:
+        return crf
+    excess = math.log(sizes[low] / budget)
+    step = CRF_STEP if high == math.inf else math.log(sizes[low] / sizes[high]) / (high - low)
+    crf = low + max(FINE_CRF, round(excess / step / FINE_CRF) * FINE_CRF)
+    return min(crf, high - FINE_CRF if high - low > FINE_CRF else high, worst_crf(size))
 
 
 def before(packets: Sequence[SourcePacket], plan: Plan, end: int) -> int:

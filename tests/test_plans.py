@@ -5,6 +5,7 @@ import pytest
 from circling import COUNT, PICTURES, SURVEY
 from iwcodec import plans
 from iwcodec.plans import (
+    ATTEMPTS,
     BEST_CRF,
     CRF,
     FINE_CRF,
@@ -13,6 +14,7 @@ from iwcodec.plans import (
     WORST_CRF,
     Plan,
     before,
+    closer_crf,
     code,
     dense_plan,
     finer_crf,
@@ -89,6 +91,22 @@ def test_quality_that_spends_the_budget_is_found_in_few_steps():
     assert all(crf % FINE_CRF == 0 for crf in tried)
     assert finer_crf({40.0: 10_000}, 1e9, 256) == BEST_CRF
     assert finer_crf({40.0: 10_000}, 1.0, 256) == worst_crf(256)
+
+
+@pytest.mark.parametrize("budget", [4200, 5000, 5340, 5666, 6100, 6300, 7000])
+@pytest.mark.parametrize("begin", [58.0, 62.0, 63.0, 64.0, 69.0])
+def test_quality_is_found_where_pictures_get_smaller(begin: float, budget: int):
+    """A clip's 32 sources take 5569 bytes at crf 63, and smaller ones 6711 at the next step."""
+    crfs = [58, 60, 61, 62, 62.5, 63, 63.25, 64, 65, 66, 67, 68, 69]
+    takes = [8471, 7479, 6947, 6252, 6139, 5569, 6711, 6355, 6096, 5585, 5278, 4827, 4082]
+    tried: dict[float, float] = {}
+    crf = begin
+    while len(tried) < ATTEMPTS and crf not in tried:
+        tried[crf] = float(np.interp(crf, crfs, takes))
+        if SPENT * budget <= tried[crf] <= budget:
+            break
+        crf = closer_crf(tried, budget, 256)
+    assert max(size for size in tried.values() if size <= budget) >= 0.95 * budget
 
 
 def test_slots_begin_anew_where_they_end(monkeypatch: pytest.MonkeyPatch):
