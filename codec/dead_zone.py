@@ -5,7 +5,7 @@ a source shown as it lies is nearer to the truth. Where everything sways a littl
 it is the sender finds out, by rebuilding some frames from the stream as it is coded.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -26,12 +26,21 @@ LEAST_GAIN_DB = 0.01
 
 
 def choose_dead_zone(
-    coded: Coded, motion: Sequence[MotionPacket], count: int, pictures: Pictures, runtime: Runtime, decoder: Decoder
+    coded: Coded,
+    motion: Sequence[MotionPacket],
+    count: int,
+    pictures: Pictures,
+    runtime: Runtime,
+    decoder: Decoder,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> int:
     """Tenths of a pixel: the one of ZONES with which the frames of a clip of so many are rebuilt best, from these
     sources and this motion, as they come to this decoder."""
     judges = dict(wanted(judged_frames(coded, count), pictures, hold=False))
-    rebuilt = list(qualities(coded, motion, judges, runtime, decoder))
+    rebuilt = []
+    for found in qualities(coded, motion, judges, runtime, decoder):
+        rebuilt.append(found)
+        tell(len(rebuilt) / len(judges))
     if not rebuilt:
         return ZONES[0]
     means = np.mean(rebuilt, axis=0)

@@ -16,6 +16,7 @@ from .container import MOST_DAMAGE, ContainerReader, ContainerWriter, Header
 from .dead_zone import choose_dead_zone
 from .decoder import Decoder, Frame
 from .errors import CodecError, FormatError, MediaError, NoFaceError, VersionError
+from .finals import Stream, best_stream, receiver_of
 from .media import Picture
 from .models.runtime import ModelInfo, Runtime, load_runtime
 from .motion import MOST_FRAMES as MOST_TOGETHER
@@ -164,18 +165,17 @@ def encode(
         budget = partial(bytes_for, video=video, survey=survey)
         rate = rate_for(options.quality_db, survey, video.pictures, runtime, budget, message_frames, tell)
         options = replace(options, kbps=rate)
-    choice = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
-    motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
-    if rate_is_given(options):
-        left = max(1.0, budget_for(options, video, survey) - motion_size(motion))
-        if not ENOUGH * left <= choice.coded.size <= left * (1 + CLOSE):  # motion takes less, or more, than was thought
-            presets = EFFORT_PRESETS[options.effort]
-            choice = replace(choice, coded=fitted(choice.coded.plan, video.pictures, options.size, left, presets))
-            motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
-    coded = choice.coded
-    frames, receiver = len(survey.keypoints), Decoder(runtime, capacity=MOST_SOURCES, active=choice.active)
-    zone = choose_dead_zone(coded, motion, frames, video.pictures, runtime, receiver)
-    header = make_header(runtime.info, video, frames, choice.active, zone)
+    choices = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
+    streams = [
+        code_stream(choice, video, survey, runtime, message_frames, options, part_of(tell, number, len(choices)))
+        for number, choice in enumerate(choices)
+    ]
+    frames = len(survey.keypoints)
+    stream = best_stream(streams, frames, video.pictures, runtime, partial(tell, "comparing"))
+    coded, motion, receiver = stream.coded, stream.motion, receiver_of(stream, runtime)
+    leaving_out = partial(tell, "leaving small shifts out")
+    zone = choose_dead_zone(coded, motion, frames, video.pictures, runtime, receiver, leaving_out)
+    header = make_header(runtime.info, video, frames, stream.active, zone)
     track = open_audio(video, options, frames)
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
@@ -244,8 +244,9 @@ def survey_clip(video: _Input, runtime: Runtime, tell: Progress) -> Survey:
 
 def choose_sources_and_motion(
     video: _Input, survey: Survey, runtime: Runtime, message_frames: int, options: EncodeOptions, tell: Progress
-) -> Choice:
-    """Further passes: choose the frames that become sources, and encode them."""
+) -> list[Choice]:
+    """Further passes: choose the frames that become sources, and encode them. Several where only the whole clip can
+    tell which is best."""
     if options.kbps is not None and options.sources is None:
         budget = budget_for(options, video, survey)
         return choose(
@@ -253,9 +254,34 @@ def choose_sources_and_motion(
         )
     coded = code_sources(video, survey, options, tell)
     if len(coded.packets) == 1:
-        return Choice(coded, 1)
+        return [Choice(coded, 1)]
     tell("choosing sources", 1.0)
-    return Choice(coded, best_active(coded, Stretch(survey, video.pictures, runtime, message_frames)))
+    return [Choice(coded, best_active(coded, Stretch(survey, video.pictures, runtime, message_frames)))]
+
+
+def part_of(tell: Progress, number: int, count: int) -> Progress:
+    """Tells of one of so many passes of the same name."""
+    return lambda name, share: tell(name, (number + share) / count)
+
+
+def code_stream(
+    choice: Choice,
+    video: _Input,
+    survey: Survey,
+    runtime: Runtime,
+    message_frames: int,
+    options: EncodeOptions,
+    tell: Progress,
+) -> Stream:
+    """The motion that goes with the sources; they are coded anew where it takes less, or more, than was thought."""
+    motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
+    if rate_is_given(options):
+        left = max(1.0, budget_for(options, video, survey) - motion_size(motion))
+        if not ENOUGH * left <= choice.coded.size <= left * (1 + CLOSE):
+            presets = EFFORT_PRESETS[options.effort]
+            choice = replace(choice, coded=fitted(choice.coded.plan, video.pictures, options.size, left, presets))
+            motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
+    return Stream(choice.coded, motion, choice.active)
 
 
 def code_motion(

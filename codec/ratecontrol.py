@@ -72,6 +72,8 @@ TIE_DB = 0.005
 HOPELESS_DB = 0.3
 """Plans that are worse by so much, at the steps of motion that suit their neighbours, are tried at no others: those
 bring 0.1 dB."""
+FINALISTS, DOUBT_DB = 3, 0.5
+"""The most plans that are coded to the end, and how much less than of the best may be expected of them."""
 NO_WORSE_DB = 0.02
 """Of fewer sources in attention: they are quicker."""
 USUAL_KBPS = 4.0
@@ -110,7 +112,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """A plan at the quality that spends what the motion leaves."""
 
     quality: float
@@ -264,13 +266,16 @@ def choose(
     message_frames: int,
     tell: Tell,
     presets: Presets = PRESETS,
-) -> Choice:
-    """What rebuilds the clip best within the budget of bytes for sources and motion, which is so many kbps; the
-    cheapest there is where the budget is too small."""
+) -> list[Choice]:
+    """What should rebuild the clip best within the budget of bytes for sources and motion, which is so many kbps; the
+    cheapest there is where the budget is too small. The best first, and after it what may yet turn out to be better."""
     trials = Trials(survey, pictures, runtime, message_frames)
-    choice = trials.active(search(trials, budget, kbps, tell))
-    left = max(1.0, budget - choice.moving)  # motion has what sources leave, and no more
-    return replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, presets))
+    choices = [trials.active(trial) for trial in search(trials, budget, kbps, tell)]
+    lefts = [max(1.0, budget - choice.moving) for choice in choices]  # motion has what sources leave, and no more
+    return [
+        replace(choice, coded=fitted(choice.coded.plan, pictures, runtime.info.size, left, presets))
+        for choice, left in zip(choices, lefts, strict=True)
+    ]
 
 
 def rate_for(
@@ -284,7 +289,7 @@ def rate_for(
 ) -> float:
     """The kbps at which the clip should have that mean PSNR. `budget` makes bytes for sources and motion of kbps."""
     trials = Trials(survey, pictures, runtime, message_frames)
-    return least_rate(quality_db, lambda kbps: search(trials, budget(kbps), kbps, tell).quality)
+    return least_rate(quality_db, lambda kbps: search(trials, budget(kbps), kbps, tell)[0].quality)
 
 
 def least_rate(quality_db: float, expected: Callable[[float], float]) -> float:
@@ -305,15 +310,16 @@ def least_rate(quality_db: float, expected: Callable[[float], float]) -> float:
     return min((rate for rate in tried if tried[rate] >= quality_db), default=max(tried))
 
 
-def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
-    """The best that was found within a budget of bytes, which is so many kbps."""
+def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> list[Trial]:
+    """The best that were found within a budget of bytes, which is so many kbps: no more than FINALISTS, and the best
+    first."""
     start = nearest_scale(USUAL_SCALE - 8 * math.log2(max(1.0, kbps / USUAL_KBPS)))
     richest, usual = trials.richest(trials.worst_crf, budget), trials.richest(CRF, budget)
-    found: dict[int, _Trial] = {}
+    found: dict[int, Trial] = {}
 
     def value(option: int) -> float:
         if option not in found:
-            tell("choosing sources", min(1.0, len(found) / 9))
+            tell("choosing sources", min(1.0, len(found) / 12))
             near = found.get(min(found, key=lambda other: abs(other - option), default=-1))
             begin = start if near is None else SCALES.index(near.choice.scale)
             best = max(found.values(), key=lambda trial: trial.quality, default=None)
@@ -325,7 +331,9 @@ def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> _Trial:
     usually = sum(option <= usual for option in first) - 1
     starts = [min(START, len(first) - 1)] + [usually] * (usually > START + 1)
     tops = (first[climb(lambda n: value(first[n]), len(first), begin, reach=2)] for begin in starts)
-    return found[climb(value, richest + 1, max(tops, key=value))]
+    top = climb(value, richest + 1, max(tops, key=value))
+    near = [option for option in found if found[option].quality >= found[top].quality - DOUBT_DB and option != top]
+    return [found[option] for option in (top, *sorted(near, key=value, reverse=True)[: FINALISTS - 1])]
 
 
 def nearest_scale(scale: float) -> int:
@@ -363,8 +371,8 @@ class Trials:
         return low
 
     def best(
-        self, option: int, start: int, budget: float, near: _Trial | None = None, so_far: _Trial | None = None
-    ) -> _Trial:
+        self, option: int, start: int, budget: float, near: Trial | None = None, so_far: Trial | None = None
+    ) -> Trial:
         """The best of an option, with motion as coarse as pays; looked for from the start-th of SCALES on, but where
         what the budget buys there is hopeless beside the best so far. `near`: the best of an option that is like it."""
         plan = self.options[option]
@@ -374,7 +382,7 @@ class Trials:
             plan = replace(plan, crf=self._likely_crf(plan, near.choice.coded.plan))
         coded = self._code(self._affordable(plan, left))
         fits = self._stretch.fits(coded)
-        found: dict[int, _Trial] = {}
+        found: dict[int, Trial] = {}
 
         def value(step: int) -> float:
             if step not in found:
@@ -389,11 +397,11 @@ class Trials:
         moves = len(plan.frames) < self._stretch.count
         return found[climb(value, len(SCALES), start)] if moves and not done else found[start]
 
-    def active(self, trial: _Trial) -> Choice:
+    def active(self, trial: Trial) -> Choice:
         """With the number of sources in attention that suits it best."""
         return replace(trial.choice, active=self._stretch.best_active(trial.choice.coded, trial.motion))
 
-    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], scale: int, budget: float, best: _Trial | None) -> _Trial:
+    def _tried(self, fitted_to: Coded, fits: Sequence[Fit], scale: int, budget: float, best: Trial | None) -> Trial:
         """Motion is coded in the coordinates of the sources (motion_space.py): those of the same sources, coded at
         another quality, differ little."""
         motion = self._stretch.motion(fitted_to.plan, fits, scale)
@@ -404,12 +412,12 @@ class Trials:
         choice = Choice(coded, 1, scale, moving)
         if self._cost(plan) > left * (1 + CLOSE):
             nothing = Judged(0.0, -OVERSPENT * (self._cost(plan) + moving) / budget)
-            return _Trial(nothing.quality, choice, motion, nothing)
+            return Trial(nothing.quality, choice, motion, nothing)
         judged = self._stretch.judged(coded, motion, None if best is None else best.judged)
         if best is not None and judged.is_hopeless(best.judged):
             # What few frames say of the clip is worth less than what they say of the difference.
-            return _Trial(best.quality + judged.lead(best.judged), choice, motion, judged)
-        return _Trial(judged.quality, choice, motion, judged)
+            return Trial(best.quality + judged.lead(best.judged), choice, motion, judged)
+        return Trial(judged.quality, choice, motion, judged)
 
     def _affordable(self, plan: Plan, left: float) -> Plan:
         """The plan at about the quality that spends what is left, and no more where that can be had."""

@@ -8,18 +8,20 @@ import pytest
 from circling import COUNT, PICTURES, SURVEY
 from iwcodec import ratecontrol
 from iwcodec.clip_motion import USUAL_SCALE
-from iwcodec.plans import BEST_CRF, CLOSE, code, dense_plan, sparse_plan, wanted, worst_crf
+from iwcodec.plans import BEST_CRF, CLOSE, Coded, code, dense_plan, sparse_plan, wanted, worst_crf
 from iwcodec.quality import psnr
 from iwcodec.ratecontrol import (
     SCALES,
     Choice,
     Judged,
     Stretch,
+    Trial,
     Trials,
     choose,
     climb,
     least_rate,
     nearest_scale,
+    search,
     spread,
 )
 from iwcodec.selection import Survey
@@ -33,7 +35,7 @@ def silent(name: str, share: float) -> None:
     pass
 
 
-def chosen(budget: float, kbps: float = 4.0) -> Choice:
+def chosen(budget: float, kbps: float = 4.0) -> list[Choice]:
     return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, silent, presets=(8, 8))
 
 
@@ -111,7 +113,7 @@ def test_the_quality_expected_is_that_of_the_frames():
 
 
 def test_more_bits_buy_more_sources():
-    poor, rich = chosen(900), chosen(20_000, 40.0)
+    poor, rich = chosen(900)[0], chosen(20_000, 40.0)[0]
     assert poor.coded.size + poor.moving <= 900 * (1 + CLOSE)
     assert rich.coded.size + rich.moving <= 20_000 * (1 + CLOSE)
     # This network rebuilds nothing but brightness: whatever is no source looks bad, so sources are what pays.
@@ -138,9 +140,48 @@ def test_a_quality_is_had_at_about_the_least_rate(wanted_db: float, doubled_db: 
 
 
 def test_a_hopeless_budget_gives_the_least_there_is():
-    choice = chosen(10)
+    (choice,) = chosen(10)
     assert len(choice.coded.packets) == 1
     assert choice.coded.plan.crf == 63
+
+
+class Known(Trials):
+    """What is expected of each option is known."""
+
+    def __init__(self, expected: list[float]) -> None:
+        self.first = list(range(len(expected)))
+        self.worst_crf = worst_crf(SIZE)
+        self._expected = expected
+        self._choice = Choice(Coded(sparse_plan(SURVEY, 1), ()), 1)
+
+    def richest(self, crf: int, budget: float) -> int:
+        return len(self._expected) - 1
+
+    def best(
+        self, option: int, start: int, budget: float, near: Trial | None = None, so_far: Trial | None = None
+    ) -> Trial:
+        judged = Judged(1.0, self._expected[option])
+        return Trial(judged.quality, self._choice, [], judged)
+
+
+@pytest.mark.parametrize(
+    ("expected", "kept"),
+    [
+        ([28.0, 29.0, 29.8, 30.0, 29.7, 29.6, 28.0], [30.0, 29.8, 29.7]),  # no more than three
+        ([28.0, 29.0, 29.4, 30.0, 29.4, 29.0, 28.0], [30.0]),  # none that is hopeless
+        ([28.0, 29.0, 30.0, 29.4, 29.2, 28.0, 27.0], [30.0]),
+        ([30.0], [30.0]),
+    ],
+)
+def test_what_may_turn_out_to_be_the_best_is_kept(expected: list[float], kept: list[float]):
+    assert [trial.quality for trial in search(Known(expected), 1000.0, 4.0, silent)] == kept
+
+
+def test_plans_that_are_coded_to_the_end_have_sources_within_the_budget():
+    choices = chosen(3000)
+    assert 1 <= len(choices) <= ratecontrol.FINALISTS
+    assert len({choice.coded.plan.frames for choice in choices}) == len(choices)
+    assert all(choice.coded.size + choice.moving <= 3000 * (1 + CLOSE) for choice in choices)
 
 
 def test_fewer_sources_enter_attention_where_more_are_no_better():

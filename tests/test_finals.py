@@ -1,0 +1,65 @@
+"""Of several streams of a clip the one that is shown best is kept."""
+
+import pytest
+from circling import COUNT, PICTURES, SURVEY
+from iwcodec.clip_motion import USUAL_SCALE, fitted_motion, from_sources, packed_motion
+from iwcodec.decoder import Decoder
+from iwcodec.finals import JUDGES, Stream, best_stream, judged_frames, quality, receiver_of
+from iwcodec.plans import Plan, code, dense_plan, sparse_plan, wanted
+from iwcodec.quality import psnr
+from iwcodec.refinement import quick_fit
+from stub_runtime import SIZE, StubRuntime
+
+MESSAGE = 10
+
+
+def stream(plan: Plan) -> Stream:
+    runtime = StubRuntime()
+    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=True), SIZE)
+    decoder = Decoder(runtime)
+    found = fitted_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, quick_fit())
+    fits = list(from_sources(found, decoder))
+    messages = (fits[first : first + MESSAGE] for first in range(0, len(fits), MESSAGE))
+    return Stream(coded, list(packed_motion(messages, USUAL_SCALE)), 1)
+
+
+@pytest.fixture(scope="module")
+def streams() -> list[Stream]:
+    """This network rebuilds nothing but brightness, so that sources decide, and how well they are coded."""
+    return [
+        stream(plan) for plan in (sparse_plan(SURVEY, 2, crf=60), dense_plan(COUNT, 4, crf=20), sparse_plan(SURVEY, 4))
+    ]
+
+
+def test_quality_is_that_of_the_frames_as_they_are_shown(streams: list[Stream]):
+    for one in streams:
+        decoder = receiver_of(one, StubRuntime())
+        for packet in one.coded.packets:
+            decoder.add_source(packet)
+        shown = {frame.number: frame.picture for packet in one.motion for frame in decoder.push(packet)}
+        assert len(shown) == COUNT
+        judges = {number: PICTURES[number] for number in (0, 7, 20, COUNT - 1)}
+        expected = sum(psnr(shown[number], judges[number]) for number in judges) / len(judges)
+        assert quality(one, judges, receiver_of(one, StubRuntime())) == pytest.approx(expected)
+
+
+def test_the_best_stream_is_found_wherever_it_stands(streams: list[Stream]):
+    whole = dict(enumerate(PICTURES))
+    best = max(streams, key=lambda one: quality(one, whole, receiver_of(one, StubRuntime())))
+    assert best is streams[1]
+    for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        assert best_stream([streams[n] for n in order], COUNT, lambda: PICTURES, StubRuntime()) is best
+
+
+def test_a_stream_alone_is_not_looked_at(streams: list[Stream]):
+    def never() -> list:
+        raise AssertionError
+
+    assert best_stream(streams[:1], COUNT, never, StubRuntime()) is streams[0]
+
+
+def test_frames_that_judge_are_all_different():
+    frames = judged_frames(500)
+    assert frames == sorted(set(frames))
+    assert len(frames) == JUDGES
+    assert judged_frames(3) == [0, 1, 2]
