@@ -15,7 +15,7 @@ from .media import Picture
 from .models.runtime import Runtime
 from .packets import MotionPacket
 from .plans import Coded, Pictures, wanted
-from .quality import psnr
+from .quality import judging_order, psnr
 
 ZONES = (0, 5, 8, 12)
 """Tenths of a pixel."""
@@ -49,10 +49,9 @@ def choose_dead_zone(
 
 
 def judged_frames(coded: Coded, count: int) -> list[int]:
-    """Numbers of some frames that are no sources, ascending: as if at random, but always the same."""
+    """Numbers of some frames that are no sources, ascending."""
     shown = set(coded.plan.frames)
-    order = np.random.default_rng(1).permutation(count)
-    return sorted([int(number) for number in order if number not in shown][:JUDGES])
+    return sorted([number for number in judging_order(count) if number not in shown][:JUDGES])
 
 
 def qualities(

@@ -16,9 +16,9 @@ from .media import Picture
 from .models.runtime import Runtime
 from .packets import MotionPacket
 from .plans import Coded, Pictures, wanted
-from .quality import psnr
+from .quality import judging_order, psnr
 
-JUDGES = 64
+JUDGES = 128
 """Frames that are rebuilt to find out."""
 
 
@@ -42,7 +42,7 @@ def best_stream(
     """The one with the highest mean PSNR over some frames of a clip of so many; the first of equals."""
     if len(streams) == 1:
         return streams[0]
-    judges = dict(wanted(judged_frames(count), pictures, hold=False))
+    judges = dict(wanted(sorted(judging_order(count)[:JUDGES]), pictures, hold=False))
     found = []
     for stream in streams:
         found.append(quality(stream, judges, receiver_of(stream, runtime)))
@@ -53,11 +53,6 @@ def best_stream(
 def receiver_of(stream: Stream, runtime: Runtime) -> Decoder:
     """As files are decoded."""
     return Decoder(runtime, capacity=CAPACITY, active=stream.active)
-
-
-def judged_frames(count: int) -> list[int]:
-    """Numbers of some frames, ascending: as if at random, but always the same."""
-    return sorted(int(number) for number in np.random.default_rng(2).permutation(count)[:JUDGES])
 
 
 def quality(stream: Stream, judges: Mapping[int, Picture], decoder: Decoder) -> float:

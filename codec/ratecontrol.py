@@ -45,7 +45,7 @@ from .plans import (
     wanted,
     worst_crf,
 )
-from .quality import psnr
+from .quality import judging_order, psnr
 from .refinement import quick_fit
 from .selection import Survey, choose_sources
 from .transform_rdo import Fit
@@ -166,8 +166,7 @@ class Stretch:
         self.message_frames = message_frames
         self.runtime = runtime
         self._here = {frame: number for number, frame in enumerate(self.frames)}
-        # As they would be at random, but the same for every plan. Evenly spaced ones would meet every source or none.
-        self._judges = np.random.default_rng(1).permutation(len(self.pictures))
+        self._judges = judging_order(len(self.pictures))
 
     @property
     def share(self) -> float:
@@ -215,7 +214,7 @@ class Stretch:
         """Some frames that are not sources, as a decoder has them, in the order of the judges."""
         here = self.here(coded)
         shown = {packet.frame for packet in here.packets}
-        judges = [int(number) for number in self._judges if number not in shown][:JUDGES]
+        judges = [number for number in self._judges if number not in shown][:JUDGES]
         decoder, found = Decoder(self.runtime, capacity=CAPACITY, active=most), {}
         for frame in received(here, motion, decoder):
             if frame.number in judges:

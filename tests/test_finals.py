@@ -4,7 +4,7 @@ import pytest
 from circling import COUNT, PICTURES, SURVEY
 from iwcodec.clip_motion import USUAL_SCALE, fitted_motion, from_sources, packed_motion
 from iwcodec.decoder import Decoder
-from iwcodec.finals import JUDGES, Stream, best_stream, judged_frames, quality, receiver_of
+from iwcodec.finals import Stream, best_stream, quality, receiver_of
 from iwcodec.plans import Plan, code, dense_plan, sparse_plan, wanted
 from iwcodec.quality import psnr
 from iwcodec.refinement import quick_fit
@@ -56,10 +56,3 @@ def test_a_stream_alone_is_not_looked_at(streams: list[Stream]):
         raise AssertionError
 
     assert best_stream(streams[:1], COUNT, never, StubRuntime()) is streams[0]
-
-
-def test_frames_that_judge_are_all_different():
-    frames = judged_frames(500)
-    assert frames == sorted(set(frames))
-    assert len(frames) == JUDGES
-    assert judged_frames(3) == [0, 1, 2]
