@@ -20,15 +20,13 @@ from ..clip_motion import fitted_motion, from_sources, motion_size, packed_motio
 from ..decoder import Decoder, Motion
 from ..errors import CodecError
 from ..files import (
-    CHUNK_S,
     MOST_SOURCES,
     EncodeOptions,
     Progress,
     code_sources,
     fit_for,
-    frame_input,
     load_runtime_for,
-    survey_clip,
+    read_clip,
 )
 from ..media import Picture, sample_clip
 from ..models.runtime import Runtime
@@ -104,13 +102,12 @@ def _part(tell: Progress, done: float, share: float, name: str, of_it: float) ->
 
 
 def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[int], tell: Progress) -> Curve:
-    video = frame_input(clip, options, tell)
-    survey = survey_clip(video, runtime, tell)
-    coded = code_sources(video, survey, options, tell)
+    whole = read_clip(clip, runtime, options, tell)
+    video, survey, coded = whole.video, whole.survey, code_sources(whole, tell)
     decoder = Decoder(runtime, capacity=MOST_SOURCES)
     raw: list[Motion] = []
     fits: list[Fit] = []
-    length = max(1, round(CHUNK_S * video.info.fps))
+    length = whole.message_frames
     told = partial(tell, "fitting the motion")
     fit = fitted_motion(video.pictures(), survey.keypoints, coded, length, decoder, fit_for(options.effort), told)
     for found in fit:

@@ -120,7 +120,7 @@ class DecodeReport:
 
 
 @dataclass(frozen=True)
-class _Input:
+class Footage:
     """A video on a regular grid, with the crop of every frame."""
 
     path: Path
@@ -133,6 +133,38 @@ class _Input:
         # The first pass counted the frames, and a file may have changed since: the shorter wins.
         for picture, crop in zip(frames, self.crops, strict=False):
             yield framing.crop_resize(picture, crop, self.size)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the passes over a video have in common: what it shows, and what is to become of it."""
+
+    video: Footage
+    survey: Survey
+    runtime: Runtime
+    options: EncodeOptions
+
+    @property
+    def message_frames(self) -> int:
+        """Frames whose motion is one record."""
+        return min(MOST_TOGETHER, max(1, round(CHUNK_S * self.video.info.fps)))
+
+    @property
+    def seconds(self) -> float:
+        return len(self.survey.keypoints) / float(self.video.info.fps)
+
+    @property
+    def presets(self) -> Presets:
+        return EFFORT_PRESETS[self.options.effort]
+
+    @property
+    def budget(self) -> float | None:
+        """Bytes that sources and motion may take; None where no bitrate is given."""
+        return None if self.options.kbps is None else self.bytes_at(self.options.kbps)
+
+    def bytes_at(self, kbps: float) -> float:
+        """Bytes of sources and motion at a bitrate."""
+        return max(1.0, kbps * 125 * len(self.survey.keypoints) / float(self.video.info.fps) - HEADER_BYTES)
 
 
 def encode(
@@ -158,18 +190,14 @@ def encode(
         raise CodecError(
             f"The model {runtime.info.model_id} makes pictures of {runtime.info.size}, not {options.size}."
         )
-    video = frame_input(source, options, tell)
-    survey = survey_clip(video, runtime, tell)
-    message_frames = min(MOST_TOGETHER, max(1, round(CHUNK_S * video.info.fps)))
+    clip = read_clip(source, runtime, options, tell)
+    video, survey = clip.video, clip.survey
     if options.quality_db is not None:
-        budget = partial(bytes_for, video=video, survey=survey)
-        rate = rate_for(options.quality_db, survey, video.pictures, runtime, budget, message_frames, tell)
-        options = replace(options, kbps=rate)
-    choices = choose_sources_and_motion(video, survey, runtime, message_frames, options, tell)
-    streams = [
-        code_stream(choice, video, survey, runtime, message_frames, options, part_of(tell, number, len(choices)))
-        for number, choice in enumerate(choices)
-    ]
+        length, budget = clip.message_frames, clip.bytes_at
+        rate = rate_for(options.quality_db, survey, video.pictures, runtime, budget, length, tell)
+        clip = replace(clip, options=replace(options, kbps=rate))
+    choices = choose_sources_and_motion(clip, tell)
+    streams = [code_stream(choice, clip, part_of(tell, number, len(choices))) for number, choice in enumerate(choices)]
     frames = len(survey.keypoints)
     stream = best_stream(streams, frames, video.pictures, runtime, partial(tell, "comparing"))
     coded, motion, receiver = stream.coded, stream.motion, receiver_of(stream, runtime)
@@ -205,7 +233,13 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise MediaError(f"The folder {target.absolute().parent} does not exist.")
 
 
-def frame_input(path: Path, options: EncodeOptions, tell: Progress) -> _Input:
+def read_clip(path: Path, runtime: Runtime, options: EncodeOptions, tell: Progress) -> Clip:
+    """The first two passes. Raises MediaError, NoFaceError, CodecError."""
+    video = frame_input(path, options, tell)
+    return Clip(video, survey_clip(video, runtime, tell), runtime, options)
+
+
+def frame_input(path: Path, options: EncodeOptions, tell: Progress) -> Footage:
     """First pass: how long the video is and where the face is."""
     info = media.probe(path)
     fixed = framing.parse_crop(options.crop, info.width, info.height)
@@ -228,10 +262,10 @@ def frame_input(path: Path, options: EncodeOptions, tell: Progress) -> _Input:
         crops = [fixed] * len(faces)
     else:
         crops = framing.plan_crops(faces, info.width, info.height, float(info.fps))
-    return _Input(path, info, crops, options.size)
+    return Footage(path, info, crops, options.size)
 
 
-def survey_clip(video: _Input, runtime: Runtime, tell: Progress) -> Survey:
+def survey_clip(video: Footage, runtime: Runtime, tell: Progress) -> Survey:
     """Second pass: keypoints and thumbnails of every frame."""
     thumbnails, keypoints = [], []
     for number, picture in enumerate(video.pictures()):
@@ -242,21 +276,18 @@ def survey_clip(video: _Input, runtime: Runtime, tell: Progress) -> Survey:
     return Survey(np.stack(thumbnails), np.stack(keypoints))
 
 
-def choose_sources_and_motion(
-    video: _Input, survey: Survey, runtime: Runtime, message_frames: int, options: EncodeOptions, tell: Progress
-) -> list[Choice]:
+def choose_sources_and_motion(clip: Clip, tell: Progress) -> list[Choice]:
     """Further passes: choose the frames that become sources, and encode them. Several where only the whole clip can
     tell which is best."""
-    if options.kbps is not None and options.sources is None:
-        budget = budget_for(options, video, survey)
-        return choose(
-            survey, video.pictures, runtime, budget, options.kbps, message_frames, tell, EFFORT_PRESETS[options.effort]
-        )
-    coded = code_sources(video, survey, options, tell)
+    survey, pictures, runtime, length = clip.survey, clip.video.pictures, clip.runtime, clip.message_frames
+    kbps = clip.options.kbps
+    if kbps is not None and clip.options.sources is None:
+        return choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, tell, clip.presets)
+    coded = code_sources(clip, tell)
     if len(coded.packets) == 1:
         return [Choice(coded, 1)]
     tell("choosing sources", 1.0)
-    return [Choice(coded, best_active(coded, Stretch(survey, video.pictures, runtime, message_frames)))]
+    return [Choice(coded, best_active(coded, Stretch(survey, pictures, runtime, length)))]
 
 
 def part_of(tell: Progress, number: int, count: int) -> Progress:
@@ -264,89 +295,59 @@ def part_of(tell: Progress, number: int, count: int) -> Progress:
     return lambda name, share: tell(name, (number + share) / count)
 
 
-def code_stream(
-    choice: Choice,
-    video: _Input,
-    survey: Survey,
-    runtime: Runtime,
-    message_frames: int,
-    options: EncodeOptions,
-    tell: Progress,
-) -> Stream:
+def code_stream(choice: Choice, clip: Clip, tell: Progress) -> Stream:
     """The motion that goes with the sources; they are coded anew where it takes less, or more, than was thought."""
-    motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
-    if rate_is_given(options):
-        left = max(1.0, budget_for(options, video, survey) - motion_size(motion))
+    motion = code_motion(choice, clip, tell)
+    if clip.budget is not None:
+        left = max(1.0, clip.budget - motion_size(motion))
         if not ENOUGH * left <= choice.coded.size <= left * (1 + CLOSE):
-            presets = EFFORT_PRESETS[options.effort]
-            choice = replace(choice, coded=fitted(choice.coded.plan, video.pictures, options.size, left, presets))
-            motion = code_motion(choice, video, survey, runtime, message_frames, options, tell)
+            anew = fitted(choice.coded.plan, clip.video.pictures, clip.options.size, left, clip.presets)
+            choice = replace(choice, coded=anew)
+            motion = code_motion(choice, clip, tell)
     return Stream(choice.coded, motion, choice.active)
 
 
-def code_motion(
-    choice: Choice,
-    video: _Input,
-    survey: Survey,
-    runtime: Runtime,
-    message_frames: int,
-    options: EncodeOptions,
-    tell: Progress,
-) -> list[MotionPacket]:
+def code_motion(choice: Choice, clip: Clip, tell: Progress) -> list[MotionPacket]:
     """Another pass: fit the motion to the sources as they are coded, and quantise it. Sources that are coded anew need
     it anew: other keypoints are found in them."""
-    decoder = Decoder(runtime, capacity=MOST_SOURCES, active=choice.active)
-    length = together(choice.coded.plan, message_frames)
+    decoder = Decoder(clip.runtime, capacity=MOST_SOURCES, active=choice.active)
+    length = together(choice.coded.plan, clip.message_frames)
     found = fitted_motion(
-        video.pictures(),
-        survey.keypoints,
+        clip.video.pictures(),
+        clip.survey.keypoints,
         choice.coded,
         length,
         decoder,
-        fit_for(options.effort),
+        fit_for(clip.options.effort),
         partial(tell, "fitting the motion"),
     )
-    most = motion_budget(choice.coded, options, video, survey)
-    finest = FINEST_SCALE if rate_is_given(options) else USUAL_SCALE
+    most = motion_budget(choice.coded, clip)
+    finest = USUAL_SCALE if clip.budget is None else FINEST_SCALE
     return quantised_motion(from_sources(found, decoder), length, most, choice.scale, finest)
 
 
-def code_sources(video: _Input, survey: Survey, options: EncodeOptions, tell: Progress) -> Coded:
+def code_sources(clip: Clip, tell: Progress) -> Coded:
     """As many sources as were asked for, or as pay, at the usual quality, or at what the bitrate leaves beside motion
     until that is known."""
     tell("coding sources", 0.0)
-    seconds = len(survey.keypoints) / float(video.info.fps)
+    options, pictures, presets = clip.options, clip.video.pictures, clip.presets
     if options.sources is not None:
-        plan = sparse_plan(survey, options.sources)
-        if rate_is_given(options):
-            left = max(1.0, budget_for(options, video, survey) * (1 - USUAL_MOTION))
-            return fitted(plan, video.pictures, options.size, left, EFFORT_PRESETS[options.effort])
+        plan = sparse_plan(clip.survey, options.sources)
+        if clip.budget is not None:
+            left = max(1.0, clip.budget * (1 - USUAL_MOTION))
+            return fitted(plan, pictures, options.size, left, presets)
     else:
-        most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
-        plan = sparse_plan(survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
-    coded = code(plan, wanted(plan.frames, video.pictures, hold=True), options.size, EFFORT_PRESETS[options.effort])
+        most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * clip.seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
+        plan = sparse_plan(clip.survey, min(MOST_SOURCES, most), least_gain_db=AUTO_GAIN_DB)
+    coded = code(plan, wanted(plan.frames, pictures, hold=True), options.size, presets)
     held = MOST_SOURCE_BYTES * larger(options.size) * len(coded.packets)
     if coded.size <= held:
         return coded
-    return fitted(plan, video.pictures, options.size, held, EFFORT_PRESETS[options.effort])
+    return fitted(plan, pictures, options.size, held, presets)
 
 
 def fit_for(effort: int) -> KeypointFit:
     return KeypointFit(LOOKS[effort]) if effort else quick_fit()
-
-
-def rate_is_given(options: EncodeOptions) -> bool:
-    return options.kbps is not None
-
-
-def budget_for(options: EncodeOptions, video: _Input, survey: Survey) -> float:
-    """Bytes that sources and motion may take."""
-    assert options.kbps is not None
-    return bytes_for(options.kbps, video, survey)
-
-
-def bytes_for(kbps: float, video: _Input, survey: Survey) -> float:
-    return max(1.0, kbps * 125 * len(survey.keypoints) / float(video.info.fps) - HEADER_BYTES)
 
 
 def larger(size: int) -> float:
@@ -354,16 +355,16 @@ def larger(size: int) -> float:
     return max(1.0, size / 256)
 
 
-def motion_budget(coded: Coded, options: EncodeOptions, video: _Input, survey: Survey) -> float:
+def motion_budget(coded: Coded, clip: Clip) -> float:
     """Bytes that motion may take."""
-    if rate_is_given(options):
-        return max(1.0, budget_for(options, video, survey) - coded.size)
-    kbps = 125 * len(survey.keypoints) / float(video.info.fps)
-    left = VIDEO_KBPS * larger(options.size) * kbps - coded.size - HEADER_BYTES
+    if clip.budget is not None:
+        return max(1.0, clip.budget - coded.size)
+    kbps = 125 * len(clip.survey.keypoints) / float(clip.video.info.fps)
+    left = VIDEO_KBPS * larger(clip.options.size) * kbps - coded.size - HEADER_BYTES
     return min(max(left, LEAST_MOTION_KBPS * kbps), MOTION_KBPS * kbps)
 
 
-def make_header(info: ModelInfo, video: _Input, frames: int, active: int, dead_zone: int) -> Header:
+def make_header(info: ModelInfo, video: Footage, frames: int, active: int, dead_zone: int) -> Header:
     return Header(
         model_id=info.model_id,
         model_digest=info.digest,
@@ -379,7 +380,7 @@ def make_header(info: ModelInfo, video: _Input, frames: int, active: int, dead_z
     )
 
 
-def open_audio(video: _Input, options: EncodeOptions, frames: int) -> media.OpusTrack | None:
+def open_audio(video: Footage, options: EncodeOptions, frames: int) -> media.OpusTrack | None:
     if not options.audio:
         return None
     return media.read_audio_opus(video.path, options.audio_bitrate, duration_s=float(frames / video.info.fps))
@@ -439,7 +440,7 @@ def summarise(spent: dict[str, int], frames: int, fps: float, size: int, sources
     }
 
 
-def verify(target: Path, video: _Input, chosen: tuple[int, ...], runtime: Runtime, tell: Progress) -> dict[str, float]:
+def verify(target: Path, video: Footage, chosen: tuple[int, ...], runtime: Runtime, tell: Progress) -> dict[str, float]:
     """Decode the file and compare with the original. The copy is for each frame the best of the uncoded sources near
     it: all of them unless they are many."""
     ours, copies = [], []
@@ -456,7 +457,7 @@ def verify(target: Path, video: _Input, chosen: tuple[int, ...], runtime: Runtim
 class Copies:
     """The uncoded sources: all where they are few, else those within two of a frame, found as frames ascend."""
 
-    def __init__(self, video: _Input, frames: tuple[int, ...]) -> None:
+    def __init__(self, video: Footage, frames: tuple[int, ...]) -> None:
         self._ascending = sorted(frames)
         self._many = len(frames) > MOST_SOURCES
         self._coming = wanted(self._ascending, video.pictures, hold=False)

@@ -11,7 +11,7 @@ errors of them cost at rest, and `fps`.
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .clip_motion import fitted_motion
 from .decoder import Decoder
-from .files import CHUNK_S, EncodeOptions, code_sources, fit_for, frame_input, survey_clip
+from .files import CHUNK_S, EncodeOptions, code_sources, fit_for, read_clip
 from .models.runtime import Runtime, load_runtime
 from .motion_rdo import Quadratic
 from .motion_space import MotionSpace, at_rest, columns
@@ -101,13 +101,13 @@ def fitted_beginning(clip: Path, runtime: Runtime, options: EncodeOptions) -> tu
     def tell(name: str, share: float) -> None:
         pass
 
-    video = frame_input(clip, options, tell)
-    survey = survey_clip(video, runtime, tell)
-    survey = Survey(survey.thumbnails[:FRAMES], survey.keypoints[:FRAMES])
-    coded = code_sources(video, survey, options, tell)
+    whole = read_clip(clip, runtime, options, tell)
+    survey = Survey(whole.survey.thumbnails[:FRAMES], whole.survey.keypoints[:FRAMES])
+    coded = code_sources(replace(whole, survey=survey), tell)
     decoder = Decoder(runtime, active=len(coded.packets))
-    found = fitted_motion(video.pictures(), survey.keypoints, coded, FRAMES, decoder, fit_for(options.effort))
-    return found, decoder, float(video.info.fps)
+    pictures, fit = whole.video.pictures(), fit_for(options.effort)
+    found = fitted_motion(pictures, survey.keypoints, coded, FRAMES, decoder, fit)
+    return found, decoder, float(whole.video.info.fps)
 
 
 def fits_of(clip: Path, runtime: Runtime, options: EncodeOptions) -> dict[str, NDArray[np.float64] | float]:
