@@ -12,7 +12,9 @@ import typer
 from rich.table import Table
 
 from ..cli import console, progress_bar
-from ..files import EncodeOptions, IwcFile, encode, frame_input
+from ..clip import EncodeOptions, frame_input
+from ..encoding import encode
+from ..iwc_file import IwcFile
 from ..media import Picture, VideoWriter, sample_clip
 from ..packets import SourcePacket
 from ..quality import psnr

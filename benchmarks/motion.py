@@ -16,22 +16,16 @@ from rich.table import Table
 
 from ..alignment import as_keypoints
 from ..cli import JSON, console, progress_bar
+from ..clip import EncodeOptions, Progress, read_clip
+from ..clip_coding import code_sources, fit_for
 from ..clip_motion import fitted_motion, from_sources, motion_size, packed_motion
 from ..decoder import Decoder, Motion
 from ..errors import CodecError
-from ..files import (
-    MOST_SOURCES,
-    EncodeOptions,
-    Progress,
-    code_sources,
-    fit_for,
-    load_runtime_for,
-    read_clip,
-)
 from ..media import Picture, sample_clip
 from ..models.runtime import Runtime
 from ..motion_transform import SCALES, step_of
 from ..quality import psnr
+from ..shipped_model import load_runtime_for
 from ..transform_rdo import Fit
 from . import experiment
 
@@ -104,7 +98,7 @@ def _part(tell: Progress, done: float, share: float, name: str, of_it: float) ->
 def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[int], tell: Progress) -> Curve:
     whole = read_clip(clip, runtime, options, tell)
     video, survey, coded = whole.video, whole.survey, code_sources(whole, tell)
-    decoder = Decoder(runtime, capacity=MOST_SOURCES)
+    decoder = Decoder(runtime)
     raw: list[Motion] = []
     fits: list[Fit] = []
     length = whole.message_frames

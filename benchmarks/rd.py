@@ -21,10 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cli import console
+from ..clip import EncodeOptions, frame_input
+from ..encoding import EncodeReport, encode
 from ..errors import CodecError
-from ..files import EncodeOptions, EncodeReport, IwcFile, encode, filled, frame_input, load_runtime_for
+from ..iwc_file import IwcFile, filled
 from ..media import Picture, sample_clip
 from ..models.runtime import Runtime
+from ..shipped_model import load_runtime_for
 from . import baselines, experiment
 from .bdrate import Comparison, compare, frontier
 from .cached_runtime import CachedRuntime

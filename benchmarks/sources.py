@@ -17,11 +17,14 @@ import typer
 from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
+from ..clip import EncodeOptions, frame_input
+from ..encoding import encode
 from ..errors import CodecError
-from ..files import EncodeOptions, IwcFile, encode, frame_input, load_runtime_for
+from ..iwc_file import IwcFile
 from ..media import Picture, sample_clip
 from ..models.runtime import Runtime
 from ..quality import psnr
+from ..shipped_model import load_runtime_for
 from . import experiment
 from .baselines import flow_oracle, nearest_copy
 from .demo import coded_sources, labelled

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
+from ..clip import EncodeOptions, frame_input
 from ..decoder import Decoder
 from ..encoder import Encoder, EncoderSettings, MotionEncoder
 from ..errors import CodecError
 from ..extras import install
-from ..files import EncodeOptions, frame_input
 from ..framing import DETECT_EVERY, Crop, FaceDetector, crop_resize
 from ..library import ACTIVE, CAPACITY
 from ..media import Picture, read_video, sample_clip

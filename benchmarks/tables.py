@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
+from ..clip import EncodeOptions, frame_input
 from ..errors import CodecError
 from ..extras import install
-from ..files import EncodeOptions, frame_input
 from ..media import Picture, sample_clip
 from ..models.runtime import DEFAULT_MODEL
 from ..quality import psnr

@@ -38,7 +38,7 @@ from ..cli import console, progress_bar
 from ..client.feed import Feed
 from ..client.link import Link, LinkState, Shown
 from ..client.sctp import IP_UDP, BundlingSctpTransport, make_connection
-from ..files import EncodeOptions, frame_input
+from ..clip import EncodeOptions, frame_input
 from ..media import Picture, sample_clip
 from ..models.runtime import Keypoints, Runtime, Source, load_runtime
 from ..quality import psnr

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from ..cli import console
 from ..errors import CodecError
-from ..files import load_runtime_for
 from ..models.runtime import Runtime
+from ..shipped_model import load_runtime_for
 from . import capture, display
 from .audio import Microphone
 from .call import Call

@@ -17,27 +17,30 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
+    from .clip import EncodeOptions
     from .decoder import Decoder, Frame
+    from .decoding import DecodeReport, decode
     from .encoder import Encoder, EncoderSettings
+    from .encoding import EncodeReport, encode
     from .errors import CodecError
-    from .files import DecodeReport, EncodeOptions, EncodeReport, IwcFile, decode, encode
+    from .iwc_file import IwcFile
     from .models.runtime import load_runtime
     from .packets import MotionPacket, SourcePacket
 
 _HOMES = {
     "CodecError": "errors",
-    "DecodeReport": "files",
+    "DecodeReport": "decoding",
     "Decoder": "decoder",
-    "EncodeOptions": "files",
-    "EncodeReport": "files",
+    "EncodeOptions": "clip",
+    "EncodeReport": "encoding",
     "Encoder": "encoder",
     "EncoderSettings": "encoder",
     "Frame": "decoder",
-    "IwcFile": "files",
+    "IwcFile": "iwc_file",
     "MotionPacket": "packets",
     "SourcePacket": "packets",
-    "decode": "files",
-    "encode": "files",
+    "decode": "decoding",
+    "encode": "encoding",
     "load_runtime": "models.runtime",
 }
 

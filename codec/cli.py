@@ -164,7 +164,8 @@ def encode_command(
 
     The speaker's face is found and followed by a square crop; a square video is coded whole.
     """
-    from .files import EncodeOptions, encode
+    from .clip import EncodeOptions
+    from .encoding import encode
 
     if target.suffix.lower() != ".iwc":
         raise CodecError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
@@ -213,7 +214,7 @@ def decode_command(
     as_json: JSON = False,
 ) -> None:
     """Decode an .iwc file; the suffix of OUT decides how it is stored."""
-    from .files import decode
+    from .decoding import decode
 
     with progress_bar(as_json) as tell:
         report = decode(source, target, force, progress=tell)

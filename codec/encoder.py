@@ -1,7 +1,7 @@
 """Streaming encoder: pictures in, packets out, each as soon as it can be: what calls send.
 
-Files are made with the whole clip in view (files.py). They share sources, fits and packets with this, and the decoder
-takes both.
+Files are made with the whole clip in view (encoding.py). They share sources, fits and packets with this, and the
+decoder takes both.
 """
 
 from collections.abc import Iterable

@@ -626,6 +626,16 @@ def check_writable(path: str | Path) -> str:
     return suffix
 
 
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises MediaError, naming the flag that helps."""
+    if target.is_dir():
+        raise MediaError(f"{target} is a folder; give a file name.")
+    if target.exists() and not overwrite:
+        raise MediaError(f"{target} exists; use -f to overwrite it.")
+    if not target.absolute().parent.is_dir():
+        raise MediaError(f"The folder {target.absolute().parent} does not exist.")
+
+
 def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 

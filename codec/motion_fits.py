@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .clip import CHUNK_S, EncodeOptions, read_clip
+from .clip_coding import code_sources, fit_for
 from .clip_motion import fitted_motion
 from .decoder import Decoder
-from .files import CHUNK_S, EncodeOptions, code_sources, fit_for, read_clip
 from .models.runtime import Runtime, load_runtime
 from .motion_rdo import Quadratic
 from .motion_space import MotionSpace, at_rest, columns

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import as_keypoints
+from .clip import EncodeOptions
 from .decoder import MotionDecoder
 from .encoder import MotionEncoder
-from .files import EncodeOptions
 from .models.runtime import Runtime, load_runtime
 from .motion import Quantiser
 from .motion_fits import fitted_beginning

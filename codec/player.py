@@ -15,7 +15,7 @@ import numpy as np
 
 from .decoder import Frame
 from .errors import CodecError, FormatError
-from .files import IwcFile
+from .iwc_file import IwcFile
 from .media import AUDIO_RATE, Samples
 
 Item = TypeVar("Item")

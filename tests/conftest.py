@@ -64,7 +64,8 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def iwc_file(face_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`face_clip`, encoded."""
-    from iwcodec.files import EncodeOptions, encode
+    from iwcodec.clip import EncodeOptions
+    from iwcodec.encoding import encode
 
     path = tmp_path_factory.mktemp("coded") / "face.iwc"
     encode(face_clip, path, EncodeOptions(sources=2))

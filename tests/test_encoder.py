@@ -1,12 +1,17 @@
-"""Motion packets against acknowledged frames; the encoder as a whole is tested by test_files.py."""
+"""Motion packets against acknowledged frames; the encoder as a whole."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from iwcodec.decoder import Decoder, MotionDecoder
 from iwcodec.encoder import Encoder, EncoderSettings, MotionEncoder
 from iwcodec.errors import FormatError
+from iwcodec.media import read_video
+from iwcodec.models.runtime import load_runtime
 from iwcodec.motion import MOST_FRAMES, Quantiser
-from iwcodec.packets import MotionPacket
+from iwcodec.packets import MotionPacket, SourcePacket
+from iwcodec.quality import psnr
 from numpy.typing import NDArray
 from stub_runtime import StubRuntime, picture
 
@@ -137,3 +142,16 @@ def test_sender_and_receiver_keep_the_same_sources(message: int):
         frames += len(list(decoder.push(packet)))
     assert frames == len(levels)
     assert set(decoder.library.slots()) == set(encoder.library.slots())
+
+
+def test_live_encoder_makes_its_own_sources(face_clip: Path):
+    runtime = load_runtime()
+    encoder = Encoder(runtime, EncoderSettings(message_frames=4))
+    decoder = Decoder(runtime)
+    pictures = [np.ascontiguousarray(f.picture[:256, 180:436]) for f in read_video(face_clip)][:10]
+    packets = [p for picture in pictures for p in encoder.push(picture)] + encoder.flush()
+    assert isinstance(packets[0], SourcePacket)
+    assert [p.count for p in packets if isinstance(p, MotionPacket)] == [4, 4, 2]
+    frames = [frame for packet in packets for frame in decoder.push(packet)]
+    assert [frame.number for frame in frames] == list(range(10))
+    assert psnr(frames[0].picture, pictures[0]) > 20

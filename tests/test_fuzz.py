@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from iwcodec.container import ContainerWriter, Header
 from iwcodec.errors import CodecError
-from iwcodec.files import IwcFile
+from iwcodec.iwc_file import IwcFile
 from iwcodec.media import OpusWriter
 from iwcodec.motion import MotionCoder
 from iwcodec.motion_tables import load_tables

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from iwcodec.clip import EncodeOptions
 from iwcodec.clip_motion import packed_motion
-from iwcodec.files import EncodeOptions
 from iwcodec.models.runtime import load_runtime
 from iwcodec.motion_fits import ClipFits, fits_of, read_fits, train_directions, train_tables
 from iwcodec.motion_transform import TransformCoder

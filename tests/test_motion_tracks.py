@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from iwcodec import motion_tracks
-from iwcodec.files import EncodeOptions
+from iwcodec.clip import EncodeOptions
 from iwcodec.models.runtime import load_runtime
 from iwcodec.motion import Quantiser
 

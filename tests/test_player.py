@@ -11,11 +11,12 @@ from conftest import CLIP_FRAMES
 from iwcodec import player
 from iwcodec.container import ContainerReader, ContainerWriter
 from iwcodec.errors import CodecError
-from iwcodec.files import IwcFile, load_runtime_for
+from iwcodec.iwc_file import IwcFile
 from iwcodec.media import AUDIO_RATE, Samples
 from iwcodec.models.runtime import Runtime
 from iwcodec.packets import MotionPacket, SourcePacket
 from iwcodec.player import SEEK_S, Playback
+from iwcodec.shipped_model import load_runtime_for
 
 
 def test_keys():
@@ -70,7 +71,7 @@ def test_the_network_is_loaded_once(iwc_file: Path, monkeypatch: pytest.MonkeyPa
         loaded.append(size)
         return load_runtime_for(size, threads)
 
-    monkeypatch.setattr("iwcodec.files.load_runtime_for", load)
+    monkeypatch.setattr("iwcodec.shipped_model.load_runtime_for", load)
     seeks = iter(["right", "left"])
     monkeypatch.setattr(
         player, "poll_keys", lambda playback: [playback.press(key) for key in itertools.islice(seeks, 1)]

@@ -16,8 +16,8 @@ from iwcodec.client.jitter import TimedFrame
 from iwcodec.client.opus import OpusEncoder
 from iwcodec.client.playout import Playout, Received
 from iwcodec.errors import CodecError, MediaError
-from iwcodec.files import IwcFile
 from iwcodec.framing import Crop, crop_resize
+from iwcodec.iwc_file import IwcFile
 from iwcodec.media import read_video
 from iwcodec.models.runtime import load_runtime
 from iwcodec.packets import SourcePacket

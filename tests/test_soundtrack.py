@@ -21,7 +21,8 @@ from iwcodec.client.opus import OpusEncoder
 from iwcodec.client.playout import Playout, Received
 from iwcodec.client.record import CallRecorder, Recorder
 from iwcodec.client.soundtrack import HOLD_S, PRE_SKIP, SLACK, Quickest, Soundtrack
-from iwcodec.files import IwcFile, decode
+from iwcodec.decoding import decode
+from iwcodec.iwc_file import IwcFile
 from iwcodec.media import probe, read_samples, read_video
 from iwcodec.packets import AudioPacket, SourcePacket
 from iwcodec.sources import SourceEncoder

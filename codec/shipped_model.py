@@ -1,0 +1,32 @@
+"""The models that come with the package: which one pictures of a size need, or a file."""
+
+from .container import Header
+from .errors import CodecError, VersionError
+from .models.runtime import ModelInfo, Runtime, load_runtime
+
+
+def load_runtime_for(size: int, threads: int | None = None) -> Runtime:
+    """The shipped model of that size. Raises CodecError where there is none."""
+    try:
+        return load_runtime(f"lite-{size}", threads=threads)
+    except FileNotFoundError as error:
+        raise CodecError(f"There is no model for pictures of {size} pixels: {error}.") from error
+
+
+def load_runtime_of(header: Header) -> Runtime:
+    """The shipped model of the file's size. Raises VersionError, naming the one that is needed, where there is none."""
+    try:
+        return load_runtime_for(header.size)
+    except CodecError as error:
+        raise VersionError(
+            f"This file needs the model {header.model_id} ({header.model_digest.hex()}), which is not installed."
+        ) from error
+
+
+def check_model(header: Header, info: ModelInfo) -> None:
+    """Raises VersionError, naming what is needed."""
+    if (header.model_id, header.model_digest) != (info.model_id, info.digest):
+        raise VersionError(
+            f"This file needs the model {header.model_id} ({header.model_digest.hex()}); "
+            f"this installation has {info.model_id} ({info.digest.hex()})."
+        )
