@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
-from iwcodec.benchmarks.motion import command, parse_scales, table
+from iwcodec.benchmarks.motion import at_price, command, parse_scales, price_table, table
 from iwcodec.errors import CodecError
 from rich.console import Console
 from typer.testing import CliRunner
@@ -28,7 +29,24 @@ def test_a_short_clip(face_clip: Path, tmp_path: Path):
     console = Console(width=120)
     with console.capture() as drawn:
         console.print(table(results))
-    assert f"{losses[2]:.2f}" in drawn.get()
+        console.print(price_table(results))
+    assert f"{losses[2]:.3f}" in drawn.get()
+    for point in clip["points"]:
+        assert np.mean(point["halves_db"]) == pytest.approx(point["psnr_db"], abs=0.01)  # halves may differ by a frame
+    assert at_price(clip, 100.0)[0] == pytest.approx(rates[2] * 25 / clip["fps"])
+    assert at_price(clip, 0.04)[0] > at_price(clip, 100.0)[0]
+
+
+def test_who_chooses_is_not_counted():
+    """What is good by chance in one half is not believed."""
+    points = [
+        {"kbps": 2.4, "psnr_db": 29.95, "halves_db": [29.9, 30.0]},
+        {"kbps": 1.2, "psnr_db": 29.85, "halves_db": [30.0, 29.7]},
+    ]
+    clip = {"fps": 30.0, "fitted_db": 30.0, "fitted_halves_db": [30.0, 30.0], "points": points}
+    rate, loss = at_price(clip, 0.1)
+    assert rate == pytest.approx((1.0 + 2.0) / 2)  # the first half has the coarse one, the second the fine one
+    assert loss == pytest.approx((0.3 + 0.1) / 2)
 
 
 @pytest.mark.parametrize("text", ["", "a", "60,,80", "-1", "256"])
