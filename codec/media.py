@@ -619,21 +619,22 @@ def check_writable(path: str | Path) -> str:
     if suffix not in WRITABLE:
         known = ", ".join(WRITABLE[:-1]) + " and " + WRITABLE[-1]
         raise MediaError(f"{path} cannot be written: {suffix or 'no suffix'} is not one of {known}.")
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder.")
-    if not path.absolute().parent.is_dir():
-        raise MediaError(f"{path} cannot be written: there is no folder {path.parent}.")
+    _check_place(path)
     return suffix
 
 
 def check_target(target: Path, overwrite: bool) -> None:
     """Raises MediaError, naming the flag that helps."""
-    if target.is_dir():
-        raise MediaError(f"{target} is a folder; give a file name.")
+    _check_place(target)
     if target.exists() and not overwrite:
         raise MediaError(f"{target} exists; use -f to overwrite it.")
-    if not target.absolute().parent.is_dir():
-        raise MediaError(f"The folder {target.absolute().parent} does not exist.")
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise MediaError(f"{path} is a folder; give a file name.")
+    if not path.absolute().parent.is_dir():
+        raise MediaError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist.")
 
 
 def _sibling(path: Path) -> Path:
