@@ -90,7 +90,7 @@ class Clip:
 
     def bytes_at(self, kbps: float) -> float:
         """Bytes of sources and motion at a bitrate."""
-        return max(1.0, kbps * 125 * len(self.survey.keypoints) / float(self.video.info.fps) - HEADER_BYTES)
+        return max(1.0, kbps * 125 * self.seconds - HEADER_BYTES)
 
 
 def read_clip(path: Path, runtime: Runtime, options: EncodeOptions, tell: Progress) -> Clip:

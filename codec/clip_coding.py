@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from .clip import HEADER_BYTES, Clip, Progress
+from .clip import Clip, Progress
 from .clip_motion import FINEST_SCALE, USUAL_SCALE, fitted_motion, from_sources, motion_size, quantised_motion, together
 from .decoder import Decoder
 from .finals import Stream
@@ -116,6 +116,6 @@ def motion_budget(coded: Coded, clip: Clip) -> float:
     """Bytes that motion may take."""
     if clip.budget is not None:
         return max(1.0, clip.budget - coded.size)
-    kbps = 125 * len(clip.survey.keypoints) / float(clip.video.info.fps)
-    left = VIDEO_KBPS * larger(clip.options.size) * kbps - coded.size - HEADER_BYTES
-    return min(max(left, LEAST_MOTION_KBPS * kbps), MOTION_KBPS * kbps)
+    left = clip.bytes_at(VIDEO_KBPS * larger(clip.options.size)) - coded.size
+    least, most = (kbps * 125 * clip.seconds for kbps in (LEAST_MOTION_KBPS, MOTION_KBPS))
+    return min(max(left, least), most)
