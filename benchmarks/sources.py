@@ -6,7 +6,7 @@ sources as the receiver has them, and warping them by true flow (the oracle, on 
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
-from ..clip import EncodeOptions, frame_input
+from ..clip import EncodeOptions, Progress, frame_input
 from ..encoding import encode
 from ..errors import CodecError
 from ..iwc_file import IwcFile
@@ -103,7 +103,7 @@ def command(
 
 
 def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> tuple[Coded, Worst]:
-    silent: Callable[[str, float], None] = lambda name, share: None  # noqa: E731
+    silent: Progress = lambda name, share: None  # noqa: E731
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "clip.iwc"
         report = encode(clip, target, options, runtime)

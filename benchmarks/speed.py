@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
-from ..clip import EncodeOptions, frame_input
+from ..clip import EncodeOptions, Progress, frame_input
 from ..decoder import Decoder
 from ..encoder import Encoder, EncoderSettings, MotionEncoder
 from ..errors import CodecError
@@ -92,7 +92,7 @@ def run(
     frames: int,
     threads: int | None,
     soak: int,
-    tell: Callable[[str, float], None],
+    tell: Progress,
     dense: int = 0,
 ) -> dict[str, Any]:
     """All of it, as `speed.json` holds it. Memory is of the codec alone, with the pictures it is given."""
@@ -101,9 +101,7 @@ def run(
         return measured(runtime, frames, threads, soak, tell, dense)
 
 
-def measured(
-    runtime: Runtime, frames: int, threads: int, soak: int, tell: Callable[[str, float], None], dense: int
-) -> dict[str, Any]:
+def measured(runtime: Runtime, frames: int, threads: int, soak: int, tell: Progress, dense: int) -> dict[str, Any]:
     memory = {"loaded": resident_mb()}
     video = frame_input(sample_clip(), EncodeOptions(runtime.info.size), lambda name, share: None)
     once = list(video.pictures())
@@ -155,9 +153,7 @@ def measured(
     }
 
 
-def measured_in_turn(
-    what: str, work: Sequence[Callable[[], Iterable[Stage]]], tell: Callable[[str, float], None]
-) -> list[Stage]:
+def measured_in_turn(what: str, work: Sequence[Callable[[], Iterable[Stage]]], tell: Progress) -> list[Stage]:
     stages: list[Stage] = []
     for number, task in enumerate(work):
         tell(what, number / len(work))
@@ -374,7 +370,7 @@ def ratios(stages: Sequence[Stage]) -> dict[str, float]:
 # Memory.
 
 
-def soaking(runtime: Runtime, pictures: Sequence[Picture], frames: int, tell: Callable[[str, float], None]) -> Soak:
+def soaking(runtime: Runtime, pictures: Sequence[Picture], frames: int, tell: Progress) -> Soak:
     """A sender and a receiver side by side; the library fills up and evicts."""
     encoder = Encoder(runtime, EncoderSettings(message_frames=MESSAGE, capacity=CAPACITY))
     decoder = Decoder(runtime)

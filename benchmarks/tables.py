@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ..cli import JSON, console, progress_bar
-from ..clip import EncodeOptions, frame_input
+from ..clip import EncodeOptions, Progress, frame_input
 from ..errors import CodecError
 from ..extras import install
 from ..media import Picture, sample_clip
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 SOURCES = (1, 2, 3)
 KEPT = (1, 2, 4, 8, 16, 32)
 """k: keys a query attends to (exact), or 2x2 blocks of keys a 2x2 block of queries attends to (hierarchical)."""
-
-Told = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def command(
 
 
 def run(
-    network: "ImplicitWarp", clips: list[Path], frames: int, sparse_frames: int, crop: str, tell: Told
+    network: "ImplicitWarp", clips: list[Path], frames: int, sparse_frames: int, crop: str, tell: Progress
 ) -> dict[str, Any]:
     """Both tables, as tables.json holds them."""
     if len({clip.stem for clip in clips}) < len(clips):
@@ -164,7 +162,7 @@ def attentions(network: "ImplicitWarp") -> Iterator[tuple[str, int | None, "Atte
         yield "hierarchical top-k", k, partial(hierarchical_attention, side=side, k=k)
 
 
-def sparsity(network: "ImplicitWarp", clips: list[NDArray[np.uint8]], frames: int, tell: Told) -> list[Sparsity]:
+def sparsity(network: "ImplicitWarp", clips: list[NDArray[np.uint8]], frames: int, tell: Progress) -> list[Sparsity]:
     """Every kind of attention on the same queries, with 3 sources; frames that lie between them."""
     import torch
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .clip import Progress
 from .clip_motion import (
     FINEST_SCALE,
     USUAL_SCALE,
@@ -96,8 +97,6 @@ CRF_A_DOUBLING = 5
 """By so much coarser twice as many sources are coded for the same bytes, roughly."""
 SCALES = tuple(range(FINEST_SCALE, 111, 8))
 """Of the motion's levels, that are tried."""
-
-Tell = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -263,7 +262,7 @@ def choose(
     budget: float,
     kbps: float,
     message_frames: int,
-    tell: Tell,
+    tell: Progress,
     presets: Presets = PRESETS,
 ) -> list[Choice]:
     """What should rebuild the clip best within the budget of bytes for sources and motion, which is so many kbps; the
@@ -284,7 +283,7 @@ def rate_for(
     runtime: Runtime,
     budget: Callable[[float], float],
     message_frames: int,
-    tell: Tell,
+    tell: Progress,
 ) -> float:
     """The kbps at which the clip should have that mean PSNR. `budget` makes bytes for sources and motion of kbps."""
     trials = Trials(survey, pictures, runtime, message_frames)
@@ -309,7 +308,7 @@ def least_rate(quality_db: float, expected: Callable[[float], float]) -> float:
     return min((rate for rate in tried if tried[rate] >= quality_db), default=max(tried))
 
 
-def search(trials: "Trials", budget: float, kbps: float, tell: Tell) -> list[Trial]:
+def search(trials: "Trials", budget: float, kbps: float, tell: Progress) -> list[Trial]:
     """The best that were found within a budget of bytes, which is so many kbps: no more than FINALISTS, and the best
     first."""
     start = nearest_scale(USUAL_SCALE - 8 * math.log2(max(1.0, kbps / USUAL_KBPS)))
