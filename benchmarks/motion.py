@@ -37,7 +37,7 @@ from . import experiment
 JUDGED_STRIDE = 5
 """Every so many frames one is rebuilt."""
 MEANS = ("kbps", "most kbps", "loss, dB", "most loss, dB")
-PRICES = (0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
+PRICES = (0.04, 0.06, 0.08, 0.09, 0.1, 0.15, 0.2)
 """dB that a kbps has to bring, at 25 frames/s."""
 
 
@@ -134,6 +134,8 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
         for number, (frame, picture) in enumerate(zip(zip(*tracks, strict=True), video.pictures(), strict=False))
         if number % JUDGED_STRIDE == 0 and number not in shown
     ]
+    if len(quality) < 2:
+        raise CodecError(f"{clip} is too short: of every {JUDGED_STRIDE} frames one is looked at, and two are needed.")
     means = np.mean(quality, axis=0).round(3).tolist()
     halves = np.stack([np.mean(quality[first::2], axis=0) for first in (0, 1)], axis=1).round(3).tolist()
     seconds = len(fits) / float(video.info.fps)

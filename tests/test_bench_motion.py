@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from iwcodec.benchmarks.motion import at_price, command, parse_scales, price_table, table
+from iwcodec.benchmarks.motion import at_price, command, measure, parse_scales, price_table, table
+from iwcodec.clip import EncodeOptions
 from iwcodec.errors import CodecError
+from media_fixtures import grey_ramp, write_clip
 from rich.console import Console
+from stub_runtime import SIZE, StubRuntime
 from typer.testing import CliRunner
 
 
@@ -35,6 +38,12 @@ def test_a_short_clip(face_clip: Path, tmp_path: Path):
         assert np.mean(point["halves_db"]) == pytest.approx(point["psnr_db"], abs=0.01)  # halves may differ by a frame
     assert at_price(clip, 100.0)[0] == pytest.approx(rates[2] * 25 / clip["fps"])
     assert at_price(clip, 0.04)[0] > at_price(clip, 100.0)[0]
+
+
+def test_a_clip_of_which_no_two_frames_are_looked_at(tmp_path: Path):
+    clip = write_clip(tmp_path / "short.mp4", grey_ramp(4, 64, 64))
+    with pytest.raises(CodecError, match="too short"):
+        measure(clip, EncodeOptions(SIZE, sources=1, crop="none"), StubRuntime(), [80], lambda name, share: None)
 
 
 def test_who_chooses_is_not_counted():
