@@ -6,28 +6,28 @@ from typing import Any
 
 import typer
 
-from ..cli import register
+from iwcodec.codec.cli import register
 
-COMMANDS = (
-    "rd",
-    "report",
-    "speed",
-    "sources",
-    "motion",
-    "tables",
-    "ablation",
-    "attention",
-    "wire",
-    "endurance",
-)
-"""Modules of this package whose `command` becomes `iwcodec bench NAME`."""
+COMMANDS = {
+    "rd": "quality.rd",
+    "report": "report",
+    "speed": "performance.speed",
+    "sources": "quality.sources",
+    "motion": "quality.motion",
+    "tables": "quality.tables",
+    "ablation": "quality.ablation",
+    "attention": "performance.attention",
+    "wire": "call.wire",
+    "endurance": "call.endurance",
+}
+"""Names of sub-commands, and the modules of this package whose `command` each one is."""
 
 app = typer.Typer(help="Measure rate, quality and speed beside other codecs.", no_args_is_help=True)
 
 
-def _load(name: str) -> Any:
-    return import_module(f".{name}", __package__).command
+def _load(module: str) -> Any:
+    return import_module(f"{__package__}.{module}").command
 
 
-for _name in COMMANDS:
-    register(_name, partial(_load, _name), app)
+for _name, _module in COMMANDS.items():
+    register(_name, partial(_load, _module), app)

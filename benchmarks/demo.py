@@ -11,16 +11,16 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ..cli import console, progress_bar
-from ..clip import EncodeOptions, frame_input
-from ..encoding import encode
-from ..iwc_file import IwcFile
-from ..media import Picture, VideoWriter, sample_clip
-from ..packets import SourcePacket
-from ..quality import psnr
-from ..sources import SourceDecoder
-from .experiment import save, surroundings
-from .rivals import encode_rival
+from iwcodec.benchmarks.experiment import save, surroundings
+from iwcodec.benchmarks.quality.rivals import encode_rival
+from iwcodec.codec.bitstream.packets import SourcePacket
+from iwcodec.codec.cli import console, progress_bar
+from iwcodec.codec.file.clip import EncodeOptions, frame_input
+from iwcodec.codec.file.encode import encode
+from iwcodec.codec.file.iwc_file import IwcFile
+from iwcodec.codec.media.media import Picture, VideoWriter, sample_clip
+from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.sources.av1 import SourceDecoder
 
 LABEL = 28
 """Height of the strip above each picture that says what it is."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import av
 
-from ..doctor import versions
-from ..errors import CodecError
-from ..models.runtime import Runtime
+from iwcodec.codec.doctor import versions
+from iwcodec.codec.errors import CodecError
+from iwcodec.models.runtime.runtime import Runtime
 
 LINE = 480
 """Longest line of a results file that could be broken."""
@@ -66,14 +66,11 @@ def processor() -> str:
 @cache
 def codec_files() -> list[Path]:
     """The code and tables that decide what is sent and shown."""
-    import iwcodec
+    from iwcodec import codec, models
 
-    folder = Path(iwcodec.__file__).parent
-    from ..models import runtime
-
-    models = Path(runtime.__file__).parent
-    of_models = [*sorted(models.glob("runtime*.py")), models / "fit_settings.py", models / "flow.py"]
-    return [*sorted(folder.glob("*.py")), *sorted(folder.glob("data/*.npz")), *of_models]
+    code, network = Path(codec.__path__[0]), Path(models.__path__[0])
+    of_models = [*sorted((network / "runtime").glob("*.py")), network / "fit_settings.py", network / "flow.py"]
+    return [*sorted(code.rglob("*.py")), *sorted(code.glob("data/*.npz")), *of_models]
 
 
 def _sources_digest() -> bytes:
@@ -91,7 +88,7 @@ def codec_digest(runtime: Runtime) -> str:
 
 def model_files(runtime: Runtime) -> list[Path]:
     """Weights and graphs, its base's among them."""
-    from ..models.runtime import WEIGHTS, read_weights_file
+    from iwcodec.models.runtime.runtime import WEIGHTS, read_weights_file
 
     names = [runtime.info.model_id]
     if (WEIGHTS / f"{names[0]}.safetensors").exists() and (base := read_weights_file(names[0]).base) is not None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CodecError
-from ..extras import install
-from .bdrate import frontier
+from iwcodec.benchmarks.metrics.bdrate import frontier
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.extras import install
 
 
 @dataclass(frozen=True)

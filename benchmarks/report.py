@@ -11,13 +11,12 @@ import cv2
 import typer
 from rich.table import Table
 
-from ..cli import console
-from ..errors import CodecError
-from . import ablation, experiment, motion, plots, sources, tables
-from .bdrate import frontier
-from .margins import Margin
-from .plots import AXES, LOOKS, LOWER_IS_BETTER, plain_name
-from .rd import (
+from iwcodec.benchmarks import experiment, plots
+from iwcodec.benchmarks.metrics.bdrate import frontier
+from iwcodec.benchmarks.metrics.margins import Margin
+from iwcodec.benchmarks.plots import AXES, LOOKS, LOWER_IS_BETTER, plain_name
+from iwcodec.benchmarks.quality import ablation, motion, sources, tables
+from iwcodec.benchmarks.quality.rd import (
     ANCHORS,
     OURS,
     PICTURES,
@@ -29,6 +28,8 @@ from .rd import (
     picture_name,
     rates_of,
 )
+from iwcodec.codec.cli import console
+from iwcodec.codec.errors import CodecError
 
 SHOWN_KBPS = (4.0, 8.0, 20.0)
 """Rates at which the page shows pictures: every codec's point whose spent rate is nearest (by ratio)."""

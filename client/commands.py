@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from ..cli import FORCE, JSON, console
-from ..errors import CodecError
-from ..extras import install
+from iwcodec.codec.cli import FORCE, JSON, console
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.extras import install
 
 
 @contextmanager
@@ -55,9 +55,9 @@ def call(
     if as_json and not headless:
         raise CodecError("--json goes with --headless: a window shows the figures itself (i).")
     with extras():
-        from .session import CallOptions, take_part
+        from iwcodec.client.session import CallOptions, take_part
     if record is not None:
-        from ..media import check_target
+        from iwcodec.codec.media.media import check_target
 
         if record.suffix.lower() != ".iwc":
             raise CodecError(f"The recording must end in .iwc, not {record.suffix or record.name!r}.")
@@ -78,7 +78,7 @@ def user_name() -> str:
 def devices(as_json: JSON = False) -> None:
     """List cameras and microphones, as `iwcodec call` takes them."""
     with extras():
-        from . import capture
+        from iwcodec.client.video import capture
     cameras, told = capture.list_cameras(), None
     try:
         microphones = capture.list_microphones()
@@ -108,7 +108,7 @@ def demo_call(
     contact_sheet.png and statistics.json.
     """
     with extras():
-        from . import demo
+        from iwcodec.client import demo
     statistics = demo.run(out, clip, seconds, not no_audio, as_json)
     if as_json:
         print(json.dumps(statistics, indent=2))

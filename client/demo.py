@@ -23,18 +23,18 @@ import cv2
 import numpy as np
 from rich.table import Table
 
-from .. import __version__
-from ..cli import progress_bar
-from ..errors import CodecError
-from ..media import AUDIO_RATE, Picture, Samples, VideoWriter, sample_clip
-from ..models.runtime import Runtime, load_runtime
-from .audio import Microphone
-from .call import Call, Participant
-from .capture import BLOCK, Clip, ClipSound, LiveCrop, Pictures, Taken
-from .link import LinkStats, Shown
-from .playout import Speaker
-from .session import put_together
-from .signalling import Signalling
+from iwcodec import __version__
+from iwcodec.client.audio.jitter_buffer import Speaker
+from iwcodec.client.audio.track import Microphone
+from iwcodec.client.room.call import Call, Participant
+from iwcodec.client.room.signalling import Signalling
+from iwcodec.client.session import put_together
+from iwcodec.client.video.capture import BLOCK, Clip, ClipSound, LiveCrop, Pictures, Taken
+from iwcodec.client.video.link import LinkStats, Shown
+from iwcodec.codec.cli import progress_bar
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.media.media import AUDIO_RATE, Picture, Samples, VideoWriter, sample_clip
+from iwcodec.models.runtime.runtime import Runtime, load_runtime
 
 NAMES: Final = ("Ada", "Bob")
 FPS: Final = Fraction(25)

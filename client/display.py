@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..errors import CodecError
-from ..media import Picture
-from .call import Call, Participant
-from .link import LinkState, LinkStats
+from iwcodec.client.room.call import Call, Participant
+from iwcodec.client.video.link import LinkState, LinkStats
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.media.media import Picture
 
 SIZE: Final = (960, 640)
 GAP: Final = 8

@@ -14,19 +14,20 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from ..cli import console
-from ..errors import CodecError
-from ..models.runtime import Runtime
-from ..shipped_model import load_runtime_for
-from . import capture, display
-from .audio import Microphone
-from .call import Call
-from .feed import Feed
-from .link import Link
-from .playout import Speaker, load_sounddevice, open_speaker
-from .record import FPS, CallRecorder, Recorder, VirtualCamera
-from .sctp import make_connection
-from .signalling import Signalling
+from iwcodec.client import display
+from iwcodec.client.audio.jitter_buffer import Speaker, load_sounddevice, open_speaker
+from iwcodec.client.audio.track import Microphone
+from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder, VirtualCamera
+from iwcodec.client.room.call import Call
+from iwcodec.client.room.signalling import Signalling
+from iwcodec.client.transport.sctp import make_connection
+from iwcodec.client.video import capture
+from iwcodec.client.video.link import Link
+from iwcodec.client.video.video_sender import Feed
+from iwcodec.codec.cli import console
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.models.runtime.runtime import Runtime
 
 DRAW_S, LEAST_DRAW_S = 1 / 30, 1 / 60
 """Longest between two drawings, for keys and states; and shortest after one of a new picture, for screens show no more

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from . import __version__
-from .errors import CodecError
-from .extras import install
+from iwcodec import __version__
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.extras import install
 
 app = typer.Typer(
     name="iwcodec",
@@ -64,6 +64,8 @@ def register(name: str, load: Callable[[], Any], into: typer.Typer = app) -> Non
         command = load()
     except ImportError as error:
         missing = error.name or str(error)
+        if missing.partition(".")[0] == __package__.partition(".")[0]:
+            raise  # a mistake of ours, not a missing extra
 
         def command() -> None:
             raise CodecError(f"`iwcodec {name}` needs the Python package {missing}, which is not installed.")
@@ -164,8 +166,8 @@ def encode_command(
 
     The speaker's face is found and followed by a square crop; a square video is coded whole.
     """
-    from .clip import EncodeOptions
-    from .encoding import encode
+    from iwcodec.codec.file.clip import EncodeOptions
+    from iwcodec.codec.file.encode import encode
 
     if target.suffix.lower() != ".iwc":
         raise CodecError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
@@ -214,7 +216,7 @@ def decode_command(
     as_json: JSON = False,
 ) -> None:
     """Decode an .iwc file; the suffix of OUT decides how it is stored."""
-    from .decoding import decode
+    from iwcodec.codec.file.decode import decode
 
     with progress_bar(as_json) as tell:
         report = decode(source, target, force, progress=tell)
@@ -235,7 +237,7 @@ def decode_command(
 @app.command("info")
 def info_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_json: JSON = False) -> None:
     """Say what an .iwc file holds, without decoding it."""
-    from .inspection import inspect
+    from iwcodec.codec.bitstream.info import inspect
 
     report = inspect(source)
     if as_json:
@@ -250,7 +252,7 @@ def info_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_j
 @app.command("play")
 def play_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_json: JSON = False) -> None:
     """Play an .iwc file in a window. Space pauses, left and right seek 5 s, q or Esc quits."""
-    from .player import play
+    from iwcodec.codec.player import play
 
     report = play(source)
     if as_json:
@@ -262,7 +264,7 @@ def play_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_j
 @app.command("doctor")
 def doctor_command(as_json: JSON = False) -> None:
     """Report device, runtime, measured speed, versions, and the command that mends what is missing."""
-    from .doctor import examine
+    from iwcodec.codec.doctor import examine
 
     report = examine()
     if as_json:
@@ -293,11 +295,11 @@ def train_command(
     try:
         import torch
 
-        from .models import train
+        from iwcodec.models.training import train
     except ImportError as error:
         raise CodecError(f"Training needs {error.name}: {install('train')}.") from error
     torch.set_num_threads(threads)
-    shipped = Path(train.__file__).parent / "configs" / f"{config}.toml"
+    shipped = Path(train.__file__).parents[1] / "configs" / f"{config}.toml"
     try:
         settings = train.load_config(shipped if shipped.exists() and not config.exists() else config)
         report = train.train(settings, data, cache or out / "cache", out, device, workers)
@@ -331,7 +333,7 @@ def export_command(
     With --base only the up blocks are written; the base's files serve for the rest.
     """
     try:
-        from .models import export
+        from iwcodec.models.training import export
     except ImportError as error:
         raise CodecError(f"Exporting needs {error.name}: {install('train')}.") from error
     try:

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FormatError
-from .library import ACTIVE, CAPACITY, Library
-from .media import Picture
-from .models.runtime import Runtime, Source
-from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser, coded_frames, filled_in
-from .motion_space import MotionSpace, motion_space
-from .motion_tables import Tables, load_tables
-from .motion_transform import TransformCoder, over_time
-from .packets import MotionPacket, SourcePacket
-from .sources import SourceDecoder
-from .transform_tables import load_transform_tables
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.errors import FormatError
+from iwcodec.codec.media.media import Picture
+from iwcodec.codec.motion.predictive_coder import MOST_FRAMES, Levels, MotionCoder, Quantiser, coded_frames, filled_in
+from iwcodec.codec.motion.predictive_tables import Tables, load_tables
+from iwcodec.codec.motion.space import MotionSpace, motion_space
+from iwcodec.codec.motion.transform_coder import TransformCoder, over_time
+from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.sources.av1 import SourceDecoder
+from iwcodec.codec.sources.library import ACTIVE, CAPACITY, Library
+from iwcodec.models.runtime.runtime import Runtime, Source
 
 MOST_SHOWN = 512
 """Sources that are frames yet to be shown; a motion packet holds at most MOST_FRAMES, and its sources precede it."""

@@ -10,8 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from .extras import PACKAGE, install
-from .models.runtime import DEFAULT_MODEL, Picture, Runtime, cuda_is_there, list_models, load_runtime, read_info
+from iwcodec.codec.extras import PACKAGE, install
+from iwcodec.models.runtime.runtime import (
+    DEFAULT_MODEL,
+    Picture,
+    Runtime,
+    cuda_is_there,
+    list_models,
+    load_runtime,
+    read_info,
+)
 
 REPEATS = 20
 OPTIONAL = {

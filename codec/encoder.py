@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .alignment import unknowns
-from .library import CAPACITY
-from .live import LiveSources, as_sent
-from .media import Picture
-from .models.runtime import Runtime
-from .motion import MOST_FRAMES, Levels, MotionCoder, Quantiser
-from .motion_rdo import Quadratic, choose_levels, error_per_bit
-from .motion_tables import Tables, load_tables
-from .packets import LARGEST_SLOT, MotionPacket, SourcePacket, runs_of
-from .refinement import live_fit
-from .sources import SourceEncoder
+from iwcodec.codec.bitstream.packets import LARGEST_SLOT, MotionPacket, SourcePacket, runs_of
+from iwcodec.codec.fit.alignment import unknowns
+from iwcodec.codec.fit.keypoint_fit import live_fit
+from iwcodec.codec.media.media import Picture
+from iwcodec.codec.motion.predictive_coder import MOST_FRAMES, Levels, MotionCoder, Quantiser
+from iwcodec.codec.motion.predictive_rdo import Quadratic, choose_levels, error_per_bit
+from iwcodec.codec.motion.predictive_tables import Tables, load_tables
+from iwcodec.codec.sources.av1 import SourceEncoder
+from iwcodec.codec.sources.library import CAPACITY
+from iwcodec.codec.sources.source_policy import LiveSources, as_sent
+from iwcodec.models.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = str(CHECKOUT) if (CHECKOUT / "pyproject.toml").exists() else "iwcodec"
 """What pip installs the package from: the checkout that it runs from, where it does."""
 

@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from .decoder import Frame
-from .errors import CodecError, FormatError
-from .iwc_file import IwcFile
-from .media import AUDIO_RATE, Samples
+from iwcodec.codec.decoder import Frame
+from iwcodec.codec.errors import CodecError, FormatError
+from iwcodec.codec.file.iwc_file import IwcFile
+from iwcodec.codec.media.media import AUDIO_RATE, Samples
 
 Item = TypeVar("Item")
 Opener = Callable[[], IwcFile]

@@ -1,8 +1,8 @@
 """The models that come with the package: which one pictures of a size need, or a file."""
 
-from .container import Header
-from .errors import CodecError, VersionError
-from .models.runtime import ModelInfo, Runtime, load_runtime
+from iwcodec.codec.bitstream.container import Header
+from iwcodec.codec.errors import CodecError, VersionError
+from iwcodec.models.runtime.runtime import ModelInfo, Runtime, load_runtime
 
 
 def load_runtime_for(size: int, threads: int | None = None) -> Runtime:

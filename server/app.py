@@ -15,12 +15,12 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from .. import __version__
-from . import messages, tokens
-from .hub import Disconnected, Hub
-from .limits import Addresses
-from .logs import emit
-from .rooms import StoreError
+from iwcodec import __version__
+from iwcodec.server import messages, tokens
+from iwcodec.server.hub import Disconnected, Hub
+from iwcodec.server.limits import Addresses
+from iwcodec.server.logs import emit
+from iwcodec.server.rooms import StoreError
 
 ROOM_BYTES: Final = 9
 """Of a made-up room name: 12 characters, which nobody guesses."""

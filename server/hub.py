@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from . import tokens
-from .limits import Allowance, Limits
-from .logs import emit, logger, room_tag
-from .messages import (
+from iwcodec.server import tokens
+from iwcodec.server.limits import Allowance, Limits
+from iwcodec.server.logs import emit, logger, room_tag
+from iwcodec.server.messages import (
     CLOSE_CODES,
     PROTOCOL,
     BadMessage,
@@ -38,9 +38,9 @@ from .messages import (
     parse,
     relayed,
 )
-from .prometheus import Metrics
-from .rooms import KEY_BYTES, Joined, Member, Posted, Refusal, Renewed, Store, StoreError
-from .turn import TTL_S, IceConfig
+from iwcodec.server.prometheus import Metrics
+from iwcodec.server.rooms import KEY_BYTES, Joined, Member, Posted, Refusal, Renewed, Store, StoreError
+from iwcodec.server.turn import TTL_S, IceConfig
 
 TICK_S: Final = 1.0
 FAREWELL_S: Final = 2.0

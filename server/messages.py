@@ -30,7 +30,7 @@ From the server:
 relays `pc.localDescription` and `event.candidate` as they are and an aiortc client needs no more than
 `candidate_from_sdp`; `candidate: null` is the end of candidates (trickle ICE, RFC 8838), unless the description has
 said so (`a=end-of-candidates`). In place of its text a description may have `deflated`: the same, packed as
-`iwcodec.client.descriptions` has it, which leaves a quarter; everyone takes both.
+`iwcodec.client.transport.sdp_compression` has it, which leaves a quarter; everyone takes both.
 `call` is opaque to the server: an offer may name the peer connection it belongs to, and its answer and candidates
 carry the same name, so that late messages of an earlier connection are told apart from those of the present one.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
-from .messages import MAILBOX, Peer, PeerJoined, PeerLeft, encode
+from iwcodec.server.messages import MAILBOX, Peer, PeerJoined, PeerLeft, encode
 
 KEY_BYTES: Final = 18
 """Of a resume token: more than can be guessed."""

@@ -14,16 +14,16 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from ..cli import console
-from ..errors import CodecError
-from ..extras import install
-from . import logs, tokens
-from .app import create_app
-from .hub import Hub, Settings
-from .limits import MAX_ROOM_SIZE, Limits
-from .messages import MAX_MESSAGE_BYTES, is_room_name
-from .rooms import MemoryStore, Store, StoreError
-from .turn import IceConfig
+from iwcodec.codec.cli import console
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.extras import install
+from iwcodec.server import logs, tokens
+from iwcodec.server.app import create_app
+from iwcodec.server.hub import Hub, Settings
+from iwcodec.server.limits import MAX_ROOM_SIZE, Limits
+from iwcodec.server.messages import MAX_MESSAGE_BYTES, is_room_name
+from iwcodec.server.rooms import MemoryStore, Store, StoreError
+from iwcodec.server.turn import IceConfig
 
 THIN_LINEAR_TIMEOUTS = 16
 """Linux's TCP_THIN_LINEAR_TIMEOUTS: a lost message is repeated at an even pace, not after ever longer pauses."""
@@ -136,7 +136,7 @@ def make_store(redis: str | None) -> Store:
     if redis is None:
         return MemoryStore()
     try:
-        from .store_redis import RedisStore
+        from iwcodec.server.store_redis import RedisStore
     except ImportError as error:
         raise CodecError(f"--redis needs the Python package redis: {install('server')}.") from error
 

@@ -28,9 +28,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from .logs import emit
-from .messages import MAILBOX
-from .rooms import Joined, Member, Posted, Refusal, Renewed, StoreError, Wake
+from iwcodec.server.logs import emit
+from iwcodec.server.messages import MAILBOX
+from iwcodec.server.rooms import Joined, Member, Posted, Refusal, Renewed, StoreError, Wake
 
 TIMEOUT_S: Final = 3.0
 """For one command. Redis answers within a millisecond, or is not there."""

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from .messages import is_room_name
+from iwcodec.server.messages import is_room_name
 
 Role = Literal["host", "guest"]
 """A guest may join; a host may also invite."""

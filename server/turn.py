@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from .messages import IceServer
+from iwcodec.server.messages import IceServer
 
 MIN_SECRET: Final = 8
 """Characters."""

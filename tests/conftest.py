@@ -6,39 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from media_fixtures import CLIP_FRAMES
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # must be there before Triton is imported for the first time
-
-CLIP_FRAMES = 36
-REALTIME = (
-    "app",
-    "call",
-    "capture",
-    "commands",
-    "demo",
-    "hub",
-    "nat",
-    "peer",
-    "rooms",
-    "serve",
-    "session",
-    "signalling",
-    "store_redis",
-    "turn",
-)
-"""Test files whose calls and servers run on real clocks."""
-PATIENT = ("endurance", "nat", "netns")
-"""Those of which some are calls between processes, which need the machine for themselves."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        name = item.path.stem.removeprefix("test_")
-        if name in REALTIME:
-            item.add_marker(pytest.mark.realtime)
-        if name in PATIENT and item.get_closest_marker("realtime"):
-            item.add_marker(pytest.mark.patient)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -53,7 +25,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first frames of the bundled sample at 24 frames/s, with a tone as sound."""
-    from iwcodec.media import read_video, sample_clip
+    from iwcodec.codec.media.media import read_video, sample_clip
     from media_fixtures import tone, write_clip
 
     pictures = [frame.picture for frame in itertools.islice(read_video(sample_clip()), CLIP_FRAMES)]
@@ -64,8 +36,8 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def iwc_file(face_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`face_clip`, encoded."""
-    from iwcodec.clip import EncodeOptions
-    from iwcodec.encoding import encode
+    from iwcodec.codec.file.clip import EncodeOptions
+    from iwcodec.codec.file.encode import encode
 
     path = tmp_path_factory.mktemp("coded") / "face.iwc"
     encode(face_clip, path, EncodeOptions(sources=2))

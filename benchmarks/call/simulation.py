@@ -1,0 +1,164 @@
+"""A call without a network and without waiting: real SCTP associations over simulated paths, on a simulated clock.
+
+Seeded, so that every run is the same: the event loop jumps to its next timer instead of sleeping, and the executor
+works at once. Packets have the size that they have on the wire, DTLS, UDP and IP included.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, TypeVar
+from unittest import mock
+
+import numpy as np
+from aiortc import rtcsctptransport
+from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
+from aiortc.rtcsctptransport import RTCSctpTransport
+
+from iwcodec.client.transport.sctp import DTLS, IP_UDP, BundlingSctpTransport
+
+T = TypeVar("T")
+
+
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """Time passes only where nothing is left to do."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Selector(selectors.SelectSelector):
+    def __init__(self, loop: SimulatedLoop) -> None:
+        super().__init__()
+        self._simulated = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise RuntimeError("everything waits for something that will never happen")
+            self._simulated.now += max(0.0, timeout)
+        return ready
+
+
+def simulate(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop of its own, as asyncio.run does. SCTP sees the simulated time, too: it estimates the
+    round trip."""
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        loop = runner.get_loop()
+        with mock.patch.object(rtcsctptransport, "time", SimpleNamespace(time=loop.time)):
+            return runner.run(work)
+
+
+class AtOnce(Executor):
+    """Works where it is asked to: in no time of the simulation."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass
+class Path:
+    """One direction. A queue of at most `queue_s` in front of a link of `kbps`, then a delay; chances by packet."""
+
+    kbps: float = 10_000.0
+    delay_s: float = 0.01
+    jitter_s: float = 0.0
+    """At most; packets do not overtake each other by it alone."""
+    loss: float = 0.0
+    duplicates: float = 0.0
+    reordered: float = 0.0
+    """By 50 ms."""
+    queue_s: float = 1.0
+    outages: tuple[tuple[float, float], ...] = ()
+    """From and to, on the simulated clock."""
+    seed: int = 1
+    packets: int = 0
+    bytes: int = 0
+    _free_s: float = 0.0
+    _last_s: float = 0.0
+    _rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.seed)
+
+    def send(self, size: int, deliver: Callable[[], object]) -> None:
+        """A packet of `size` bytes, all layers included; `deliver` is called when it has come through."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self.packets += 1
+        self.bytes += size
+        lost, double, late, jitter = self._rng.random(4).tolist()
+        out = any(start <= now < end for start, end in self.outages)
+        if out or lost < self.loss or self._free_s - now > self.queue_s:
+            return
+        self._free_s = max(now, self._free_s) + size * 8 / 1000 / self.kbps
+        arrives = max(self._last_s + 1e-6, self._free_s + self.delay_s + jitter * self.jitter_s)
+        self._last_s = arrives
+        loop.call_at(arrives + 0.05 * (late < self.reordered), deliver)
+        if double < self.duplicates:
+            loop.call_at(arrives + 0.03, deliver)
+
+
+class _Wire:
+    """What stands in for a DTLS transport."""
+
+    state = "connected"
+
+    def __init__(self, role: str, path: Path) -> None:
+        self._role = role
+        self.path = path
+        self.other: _Wire
+        self._receiver: RTCSctpTransport | None = None
+
+    async def _send_data(self, data: bytes) -> None:
+        self.path.send(len(data) + DTLS + IP_UDP, lambda: asyncio.ensure_future(self.other._deliver(data)))
+
+    async def _deliver(self, data: bytes) -> None:
+        if self._receiver is not None:
+            await self._receiver._handle_data(data)
+
+    def _register_data_receiver(self, receiver: RTCSctpTransport) -> None:
+        self._receiver = receiver
+
+    def _unregister_data_receiver(self, receiver: RTCSctpTransport) -> None:
+        self._receiver = None
+
+
+class SimulatedConnection:
+    """As much of an RTCPeerConnection as a Link uses."""
+
+    def __init__(self, wire: _Wire, bundling: bool) -> None:
+        self.connectionState = "connected"
+        kind = BundlingSctpTransport if bundling else RTCSctpTransport
+        self.sctp = kind(wire)  # type: ignore[arg-type]
+
+    def createDataChannel(self, label: str, **options: Any) -> RTCDataChannel:
+        return RTCDataChannel(self.sctp, RTCDataChannelParameters(label=label, **options))
+
+    async def start(self) -> None:
+        """Set up the association; the channels open when it stands."""
+        await self.sctp.start(RTCSctpTransport.getCapabilities(), 5000)
+
+    async def close(self) -> None:
+        self.connectionState = "closed"
+        await self.sctp.stop()
+
+
+def connection_pair(there: Path, back: Path, bundling: tuple[bool, bool] = (True, True)) -> list[SimulatedConnection]:
+    """Two ends; the first one sends over `there`. Not started yet: channels come first."""
+    wires = [_Wire("client", there), _Wire("server", back)]
+    wires[0].other, wires[1].other = wires[1], wires[0]
+    return [SimulatedConnection(wire, kind) for wire, kind in zip(wires, bundling, strict=True)]

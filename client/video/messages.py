@@ -1,0 +1,295 @@
+"""What goes over a call's data channels, byte by byte.
+
+Numbers are unsigned LEB128 varints (varint.py) unless a size is given. Times are whole milliseconds on the sender's
+own clock, whose zero means nothing to the other side. Three channels, negotiated, with the same ids on both sides:
+
+    id 1  motion   unordered, sent once    MotionMessage, Report
+    id 2  sources  ordered, reliable       SourceChunk
+    id 3  control  ordered, reliable       Hello, Status, SourceAck
+
+Motion (first byte below 0x80). The frames may start before those of the message before it: a repetition, for where
+messages get lost.
+
+    flags          1 byte   bits 0-1: the steps of the quantiser are 1, 2, 4 or 8 times the usual ones
+                            bit 2: not evenly spaced; bit 3: an acknowledgement follows; others 0
+    sequence       1 byte   counts messages, modulo 256
+    stamp                   when the first frame was taken
+    times                   without bit 2: from the first frame to the last, the others lie evenly between them;
+                            with bit 2: how many follow, 1..15, then the time from each frame to the next
+    acknowledged   1 byte   only with bit 3: number of the newest frame decoded of the other direction, modulo 256
+    packet                  MotionPacket (packets.py): first, count - 1, flags, reference, payload
+
+Source chunk. Units are sent one after the other, each from its first byte to its last.
+
+    sequence                number of the AV1 sequence, new after every start
+    index                   number of the unit in its sequence
+    flags          1 byte   bit 0: a still of the scene, shown as it is and not kept; others 0
+    length                  of the whole packet
+    offset                  of this part of it
+    part                    bytes of the SourcePacket (packets.py): slot, AV1 unit
+
+Report and control: a byte 0x80 + kind, then a msgpack array of the fields of the class below, in that order and all of
+them; absent ones are nil.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, ClassVar
+
+import msgpack
+
+from iwcodec.codec.bitstream.packets import LARGEST_FRAME, MotionPacket
+from iwcodec.codec.bitstream.varint import read_varint, write_varint
+from iwcodec.codec.errors import FormatError
+
+PROTOCOL = 1
+MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL = 1, 2, 3
+LARGEST_MESSAGE = 1200
+"""Bytes on any of the channels: what fits into one packet."""
+MOST_FRAMES = 16
+"""In one motion message, repeated ones included."""
+COARSEST = 3
+LONGEST_SPAN_MS = 60_000
+LARGEST_STAMP = (1 << 40) - 1
+LARGEST_SEQUENCE = (1 << 32) - 1
+MOST_UNITS = 1 << 20
+LARGEST_UNIT = 1 << 16
+_IRREGULAR, _ACKNOWLEDGES = 4, 8
+_STILL = 1
+_UNEVEN_MS = 10
+"""How far a frame's time may be from an even spacing and still be sent as even."""
+
+
+@dataclass(frozen=True)
+class MotionMessage:
+    sequence: int
+    """0..255"""
+    stamps: tuple[int, ...]
+    """When each frame was taken, ms, not falling."""
+    coarseness: int
+    """The quantiser's steps are 2 ** coarseness times the usual ones."""
+    acknowledged: int | None
+    """Number of the newest frame decoded of the other direction, modulo 256."""
+    packet: MotionPacket
+
+    def to_bytes(self) -> bytes:
+        span = self.stamps[-1] - self.stamps[0]
+        flags, times = self.coarseness, write_varint(span)
+        even = _evenly(self.stamps[0], span, len(self.stamps))
+        if any(abs(a - b) > _UNEVEN_MS for a, b in zip(self.stamps, even, strict=True)):
+            gaps = [b - a for a, b in pairwise(self.stamps)]
+            flags, times = flags | _IRREGULAR, b"".join(map(write_varint, [len(gaps), *gaps]))
+        if self.acknowledged is not None:
+            flags, times = flags | _ACKNOWLEDGES, times + bytes([self.acknowledged])
+        return bytes([flags, self.sequence]) + write_varint(self.stamps[0]) + times + self.packet.to_bytes()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "MotionMessage":
+        """Raises FormatError."""
+        _check_size(data)
+        flags, at = _read_byte(data, 0)
+        if flags & ~(COARSEST | _IRREGULAR | _ACKNOWLEDGES):
+            raise FormatError(f"A motion message has unknown flags {flags:#04x}.")
+        sequence, at = _read_byte(data, at)
+        stamp, at = read_varint(data, at, LARGEST_STAMP)
+        gaps, span = [], 0
+        if flags & _IRREGULAR:
+            count, at = read_varint(data, at, MOST_FRAMES - 1)
+            for _ in range(count):
+                gap, at = read_varint(data, at, LONGEST_SPAN_MS)
+                gaps.append(gap)
+        else:
+            span, at = read_varint(data, at, LONGEST_SPAN_MS)
+        acknowledged = None
+        if flags & _ACKNOWLEDGES:
+            acknowledged, at = _read_byte(data, at)
+        packet = MotionPacket.from_bytes(data[at:])
+        if packet.count > MOST_FRAMES:
+            raise FormatError(f"A motion message holds {packet.count} frames; at most {MOST_FRAMES} are allowed.")
+        stamps = tuple(accumulate(gaps, initial=stamp)) if flags & _IRREGULAR else _evenly(stamp, span, packet.count)
+        if len(stamps) != packet.count or (packet.count == 1 and span):
+            raise FormatError("The times of a motion message do not fit its frames.")
+        return MotionMessage(sequence, stamps, flags & COARSEST, acknowledged, packet)
+
+
+@dataclass(frozen=True)
+class SourceChunk:
+    sequence: int
+    index: int
+    still: bool
+    length: int
+    offset: int
+    part: bytes
+
+    def to_bytes(self) -> bytes:
+        head = (self.sequence, self.index, _STILL * self.still, self.length, self.offset)
+        return b"".join(map(write_varint, head)) + self.part
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "SourceChunk":
+        """Raises FormatError."""
+        _check_size(data)
+        sequence, at = read_varint(data, 0, LARGEST_SEQUENCE)
+        index, at = read_varint(data, at, MOST_UNITS - 1)
+        flags, at = read_varint(data, at, _STILL)
+        length, at = read_varint(data, at, LARGEST_UNIT)
+        offset, at = read_varint(data, at, LARGEST_UNIT)
+        part = data[at:]
+        if not part or offset + len(part) > length:
+            raise FormatError("The part of a source does not fit into it.")
+        return SourceChunk(sequence, index, bool(flags), length, offset, part)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a receiver saw. Once or twice a second, on the motion channel; a lost one does not matter."""
+
+    KIND: ClassVar[int] = 0
+
+    sent_ms: int
+    """On the reporter's clock."""
+    echo_ms: int | None
+    """`sent_ms` of the last report that came from the other side..."""
+    held_ms: int
+    """... and how long ago it came. With these two the other side knows the round trip and the clocks' offset."""
+    messages: int
+    """Motion messages that came since the last report..."""
+    lost: int
+    """... and those that did not."""
+    queued_ms: int
+    """How much longer messages took lately than the fastest of the last seconds: what waits on the way."""
+    acknowledged: int | None
+    """Number of the newest frame decoded."""
+    shown: int
+    """Frames shown since the last report."""
+
+    @staticmethod
+    def from_fields(fields: list[Any]) -> "Report":
+        return Report(
+            _integer(fields[0], LARGEST_STAMP),
+            _optional(fields[1], LARGEST_STAMP),
+            _integer(fields[2], LARGEST_STAMP),
+            _integer(fields[3], LARGEST_STAMP),
+            _integer(fields[4], LARGEST_STAMP),
+            _integer(fields[5], LARGEST_STAMP),
+            _optional(fields[6], LARGEST_FRAME),
+            _integer(fields[7], LARGEST_STAMP),
+        )
+
+
+@dataclass(frozen=True)
+class Hello:
+    """First on the control channel of every connection, and again to ask for a fresh sequence."""
+
+    KIND: ClassVar[int] = 1
+
+    protocol: int
+    model: bytes
+    """8 bytes: digest of the network's weights; others would give other pictures."""
+    tables: int
+    """Id of the motion coder's tables."""
+    stream: int
+    """Random number of the sender's stream. Another one than before: all that was kept of the sender is void."""
+    sequence: int | None
+    """Of the other side's sources: the sequence that was being received..."""
+    index: int
+    """... and its first unit that has not come. None asks for a fresh sequence."""
+
+    @staticmethod
+    def from_fields(fields: list[Any]) -> "Hello":
+        if not isinstance(fields[1], bytes) or len(fields[1]) != 8:
+            raise FormatError("A model's digest has 8 bytes.")
+        return Hello(
+            _integer(fields[0], LARGEST_SEQUENCE),
+            fields[1],
+            _integer(fields[2], LARGEST_SEQUENCE),
+            _integer(fields[3], LARGEST_SEQUENCE),
+            _optional(fields[4], LARGEST_SEQUENCE),
+            _integer(fields[5], MOST_UNITS),
+        )
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether to expect motion. Sent after every hello and whenever it changes."""
+
+    KIND: ClassVar[int] = 2
+
+    camera_off: bool
+    face_lost: bool
+
+    @staticmethod
+    def from_fields(fields: list[Any]) -> "Status":
+        if not all(isinstance(field, bool) for field in fields):
+            raise FormatError("A status is true or false.")
+        return Status(*fields)
+
+
+@dataclass(frozen=True)
+class SourceAck:
+    """All units of the sequence before `index` are decoded."""
+
+    KIND: ClassVar[int] = 3
+
+    sequence: int
+    index: int
+
+    @staticmethod
+    def from_fields(fields: list[Any]) -> "SourceAck":
+        return SourceAck(_integer(fields[0], LARGEST_SEQUENCE), _integer(fields[1], MOST_UNITS))
+
+
+Control = Report | Hello | Status | SourceAck
+_CONTROLS: dict[int, type[Control]] = {kind.KIND: kind for kind in (Report, Hello, Status, SourceAck)}
+_CONTROL = 0x80
+
+
+def is_control(data: bytes) -> bool:
+    return bool(data) and data[0] >= _CONTROL
+
+
+def control_to_bytes(control: Control) -> bytes:
+    packed: bytes = msgpack.packb([getattr(control, field.name) for field in dataclasses.fields(control)])
+    return bytes([_CONTROL + control.KIND]) + packed
+
+
+def control_from_bytes(data: bytes) -> Control:
+    """Raises FormatError."""
+    _check_size(data)
+    head, at = _read_byte(data, 0)
+    kind = _CONTROLS.get(head - _CONTROL)
+    if kind is None:
+        raise FormatError(f"There is no control message {head:#04x}.")
+    try:
+        fields = msgpack.unpackb(data[at:], raw=False, max_array_len=16, max_bin_len=64, max_str_len=0, max_map_len=0)
+    except (ValueError, msgpack.UnpackException) as error:  # msgpack raises many kinds, all of them one of these
+        raise FormatError("A control message is not msgpack.") from error
+    if not isinstance(fields, list) or len(fields) != len(dataclasses.fields(kind)):
+        raise FormatError("A control message has other fields than its kind.")
+    return kind.from_fields(fields)
+
+
+def _evenly(first: int, span: int, count: int) -> tuple[int, ...]:
+    return tuple(first + span * n // max(1, count - 1) for n in range(count))
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > LARGEST_MESSAGE:
+        raise FormatError(f"A message of {len(data)} bytes is too large.")
+
+
+def _read_byte(data: bytes, at: int) -> tuple[int, int]:
+    if at >= len(data):
+        raise FormatError("A message is cut off.")
+    return data[at], at + 1
+
+
+def _integer(value: Any, largest: int) -> int:
+    if type(value) is not int or not 0 <= value <= largest:  # True is an int, too
+        raise FormatError("A control message holds a number out of range.")
+    return value
+
+
+def _optional(value: Any, largest: int) -> int | None:
+    return None if value is None else _integer(value, largest)

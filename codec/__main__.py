@@ -1,5 +1,0 @@
-"""`python -m iwcodec`."""
-
-from .cli import main
-
-main()

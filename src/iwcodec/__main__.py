@@ -1,0 +1,5 @@
+"""`python -m iwcodec`."""
+
+from iwcodec.codec.cli import main
+
+main()

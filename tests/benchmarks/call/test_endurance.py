@@ -1,0 +1,79 @@
+"""The long call: what its samples become, and a short one for real."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+for needed in ("aiortc", "websockets", "fastapi", "psutil"):
+    pytest.importorskip(needed)
+
+import typer
+from typer.testing import CliRunner
+
+from iwcodec.benchmarks.call import endurance
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.media.media import probe, sample_clip
+
+
+def look(at_s: float, memory_mb: float, waiting: int) -> dict[str, object]:
+    return {
+        "at_s": at_s,
+        "memory_mb": memory_mb,
+        "handles": 14,
+        "threads": 30,
+        "cpu_s": at_s / 2,
+        "delay_ms": 100.0 + waiting,
+        "frames_per_s": 25.0,
+        "sources": 3,
+        "sent_kbps": {"total": 10.0},
+        "queued": {"frames_to_show": waiting},
+        "dropped": {},
+    }
+
+
+def test_a_leak_and_a_queue_show_in_the_windows() -> None:
+    looks = [look(100 + 5 * n, 400 + n, n) for n in range(36)]
+    parts = endurance.windows(looks, 100, 180)
+    assert [part["from_min"] for part in parts] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+    assert [part["memory_mb"] for part in parts] == sorted(part["memory_mb"] for part in parts)
+    assert parts[-1]["queued_most"] == {"frames_to_show": 35}
+    assert parts[0]["cores"] == 0.5
+    assert endurance.table("Ada", parts).row_count == 10
+
+
+def test_the_film_has_sound(tmp_path: Path) -> None:
+    film = endurance.with_sound(sample_clip(), tmp_path / "film.mp4")
+    assert probe(film).audio is not None
+    assert endurance.with_sound(film, tmp_path / "again.mp4") == film
+
+
+@pytest.mark.realtime
+@pytest.mark.patient
+def test_two_clients_talk(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(endurance.command)
+    out = tmp_path / "endurance.json"
+    result = CliRunner().invoke(app, ["--minutes", "0.5", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    written = json.loads(out.read_text())
+    for client in written["clients"].values():
+        assert client["exit_status"] == 0
+        last = client["windows"][-1]
+        assert last["frames_per_s"] > 1
+        assert last["sources"] >= 1
+        assert last["sent_kbps"] < 60
+        assert last["memory_mb"] > 50
+    assert written["server"]["last"]["handles"] >= 3
+
+
+def test_a_client_that_leaves_is_said() -> None:
+    class Gone:
+        returncode = 3
+
+        def poll(self) -> int:
+            return 3
+
+    client = endurance.Client(Gone())  # type: ignore[arg-type]
+    with pytest.raises(CodecError, match="Ada left the call with exit status 3"):
+        endurance.wait([client, client], 1.0, None, lambda share: None)

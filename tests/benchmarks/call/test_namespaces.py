@@ -1,0 +1,28 @@
+"""The real thing: `iwcodec serve` and two `iwcodec call` in network namespaces, over shaped links.
+
+Bounds are what a busy machine still keeps; the figures themselves are those of `iwcodec bench wire --only namespaces`.
+"""
+
+import pytest
+
+pytest.importorskip("aiortc")
+
+from iwcodec.benchmarks.call import namespaces
+from iwcodec.codec.media.media import sample_clip
+
+WHY = namespaces.obstacle()
+pytestmark = [pytest.mark.realtime, pytest.mark.patient, pytest.mark.skipif(WHY is not None, reason=WHY or "")]
+
+
+@pytest.mark.parametrize("name", namespaces.CASES)
+def test_a_call_over_a_shaped_link(name: str):
+    """First pictures, from the first packet to the server on; then still live, and new frames are shown."""
+    result = namespaces.measure(sample_clip(), 9.0 if "loss" in name else 12.0, name)
+    first = result["first_picture_s"]
+    assert max(first.values()) < (45.0 if name == "30 % loss" else 20.0), result
+    assert set(result["state"].values()) == {"live"}, result
+    assert min(result["frames_per_s"].values()) > 0, result
+    if name == "30 kbps, 100 ms":
+        assert max(result["sent_kbps"].values()) < 30, result
+    if name == "5 s outage":
+        assert max(result["live_again_s"].values()) < 5, result

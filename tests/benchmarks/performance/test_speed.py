@@ -1,0 +1,86 @@
+"""benchmarks/speed.py runs, and its arithmetic is right; how fast anything is, no test can say."""
+
+from itertools import islice
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("psutil")
+
+from iwcodec.benchmarks.performance.speed import attentions, messages, peak_mb, ratios, run
+from iwcodec.benchmarks.performance.stages import INSIDE, Stage
+from iwcodec.codec.media.media import read_video, sample_clip
+from iwcodec.models.runtime.runtime import DEFAULT_MODEL, load_runtime
+
+
+def test_every_stage_is_measured() -> None:
+    runtime = load_runtime(kind="onnx", threads=1)
+    told: list[str] = []
+    results = run(runtime, 10, 1, 12, lambda name, share: told.append(name))
+    stages = {(stage["stage"], stage["sources"]) for stage in results["stages"]}
+    sent = ("capture", "capture: colour conversion", "capture: crop", "detector", "keypoint fit", "motion coding")
+    assert stages == {
+        *((name, n) for name in (*sent, "a frame, sent") for n in (1, 3, 8, 16)),
+        *((name, n) for name in ("rebuilding a frame", "a frame, received", *INSIDE) for n in (1, 3, 8, 16)),
+        *((name, None) for name in ("capture from a file", "face search, one frame in 5", "motion decoding")),
+        *((name, None) for name in ("source coding", "source decoding", "source preparation")),
+        *((name, None) for name in ("SVT-AV1 encoding", "AV1 decoding (dav1d)")),
+    }
+    for stage in results["stages"]:
+        assert 0 < stage["p50_ms"] <= stage["p95_ms"] <= stage["p99_ms"]
+        assert stage["repeats"] >= 7
+    for count in (1, 3, 8, 16):
+        parts = {part["part"]: part["share"] for part in results["parts"] if part["sources"] == count}
+        assert {"query net", "attention", "decoder"} <= parts.keys()
+        assert sum(parts.values()) == pytest.approx(1, abs=0.01)
+        assert 0 <= parts["rest"] < 0.5
+    for total in results["sums"]:
+        assert 0 < total["stages_ms"] <= total["watched_ms"]
+        assert total["unwatched_ms"] > 0
+    assert results["threads"] == 1
+    assert {results["pools"][name] for name in ("ONNX Runtime", "OpenCV", "libscipy_openblas", "dav1d")} == {1}
+    assert all(ratio > 0 for ratio in results["ratios"].values())
+    assert results["dense_missing"] == "left out"
+    assert results["memory_mb"]["peak"] >= results["memory_mb"]["loaded"] > 0
+    assert results["soak"]["frames"] == 12
+    assert "soaking" in told
+
+
+def test_dense_attention_is_measured_beside_ours() -> None:
+    pytest.importorskip("onnx")
+    size = load_runtime(kind="onnx", threads=1).info.size
+    pictures = [cv2.resize(frame.picture, (size, size)) for frame in islice(read_video(sample_clip()), 3)]
+    found = {stage.stage: stage for stage in attentions(DEFAULT_MODEL, 1, pictures, 2, counts=(1,))}
+    assert found.keys() == {"dense attention alone", "sparse attention alone"}
+    assert all(stage.repeats == 2 and stage.sources == 1 for stage in found.values())
+
+
+def test_ratios_are_of_medians() -> None:
+    def stage(name: str, sources: int | None, ms: float) -> Stage:
+        return Stage(name, sources, ms, 9 * ms, 9 * ms, 1.0, 10)
+
+    alone = [stage("motion decoding", None, 1), stage("AV1 decoding (dav1d)", None, 2)]
+    alone += [stage("SVT-AV1 encoding", None, 4), stage("source coding", None, 12)]
+    some = [stage("rebuilding a frame", n, 4 + n) for n in (1, 3, 8, 16)]
+    some += [stage("a frame, sent", n, 2 * n) for n in (1, 3, 8, 16)]
+    found = ratios([*alone, *some])
+    assert found["receiver (3 sources) / AV1 decoding"] == 4
+    assert found["sender (1 source) / SVT-AV1 encoding"] == 0.5
+    assert found["source coding / SVT-AV1 encoding"] == 3
+    assert not any("dense" in name for name in found)
+    dense = [stage("dense attention alone", n, 100 * n) for n in (1, 3, 8)]
+    dense += [stage("sparse attention alone", n, n) for n in (1, 3, 8)]
+    found = ratios([*alone, *some, *dense])
+    assert found["dense attention / ours (all of 8)"] == 100
+    assert found["dense attention / ours (all of 8 / the 3 in use)"] == pytest.approx(800 / 3, abs=0.001)
+
+
+def test_motion_is_in_messages_as_in_a_call() -> None:
+    packets = list(messages([np.zeros((20, 3), np.float32)] * 10))
+    assert [(packet.first, packet.count) for packet in packets] == [(0, 4), (4, 4), (8, 2)]
+
+
+def test_peak_is_at_least_what_was_needed() -> None:
+    kept = np.ones(30_000_000, np.uint8)
+    assert peak_mb() > kept.nbytes / 2**20

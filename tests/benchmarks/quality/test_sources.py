@@ -1,0 +1,47 @@
+"""`iwcodec bench sources`: a short clip, all columns, their order."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import typer
+from typer.testing import CliRunner
+
+from iwcodec.benchmarks.demo import LABEL
+from iwcodec.benchmarks.quality.sources import PAGE, SHOWN, Coded, Worst, command, draw, means
+
+
+def test_a_short_clip_gets_every_column(face_clip: Path, tmp_path: Path):
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, [str(face_clip), "--sources", "1,2", "--out", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "sources.json").read_text())["clips"]
+    assert [row["sources"] for row in rows] == [1, 2]
+    for row in rows:
+        assert 10 < row["copy_db"] < row["oracle_db"] < 60
+        assert 10 < row["psnr_db"] < 60
+        assert row["kbps"]["video"] > row["kbps"]["sources"] > 0
+    assert rows[1]["kbps"]["sources"] > rows[0]["kbps"]["sources"]
+    for count in (1, 2):
+        assert cv2.imread(str(tmp_path / f"worst-{count}.jpg")).shape == (256 + LABEL, 4 * 256, 3)
+
+
+def test_the_worst_frames_come_first(tmp_path: Path):
+    worst = [
+        Worst(f"clip {n}", n, 30.0 - n, tuple(np.full((64, 64, 3), 10 * n, np.uint8) for _ in SHOWN)) for n in range(12)
+    ]
+    draw(tmp_path / "worst.jpg", worst)
+    drawn = cv2.imread(str(tmp_path / "worst.jpg"))
+    assert len(drawn) == PAGE * (64 + LABEL)
+    levels = drawn.reshape(PAGE, 64 + LABEL, -1)[:, LABEL + 32, 0]
+    assert np.abs(levels - 10.0 * np.arange(11, 11 - PAGE, -1)).max() < 4
+
+
+def test_means_are_by_number_of_sources():
+    rows = [
+        Coded(name, n, 10, {"video": 2.0 * n}, db, db, db) for name, n, db in [("a", 1, 20), ("b", 1, 30), ("a", 3, 40)]
+    ]
+    found = means(rows)
+    assert [(row.sources, row.psnr_db, row.kbps["video"]) for row in found] == [(1, 25, 2), (3, 40, 6)]

@@ -1,0 +1,242 @@
+"""benchmarks/report.py from a small results file: nothing is coded, and the page needs nothing beside it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from iwcodec.benchmarks import report
+from iwcodec.benchmarks.quality.rd import comparisons, picture_name
+from iwcodec.codec.errors import CodecError
+
+CURVES = {
+    "iwcodec": [(3.0, 26.0, 40.0), (9.0, 29.0, 55.0)],
+    "svtav1": [(5.0, 23.0, 20.0), (12.5, 29.5, 60.0)],
+    "x264": [(4.0, 18.0, 2.0), (11.0, 23.0, 20.0)],
+}
+SURROUNDINGS: dict[str, Any] = {
+    "command": "iwcodec bench rd a.mp4 <b>.mp4",
+    "commit": "abc1234",
+    "machine": {"processor": "A & B", "cores": 2, "system": "Linux x86_64", "python": "3.11.0"},
+    "versions": {"av": "18.0.0"},
+}
+
+
+def spent(kbps: float) -> dict[str, int]:
+    """Of 0.8 s: a half, four tenths and a tenth."""
+    return {"sources": int(kbps * 50), "motion": int(kbps * 40), "container": int(kbps * 10)}
+
+
+def rd_results(clips: int = 2) -> dict[str, Any]:
+    points = [
+        {
+            "codec": codec,
+            "asked_kbps": asked,
+            "kbps": kbps,
+            **({"bytes": spent(kbps), "sources": 3} if codec == "iwcodec" else {"bytes": {"video": int(kbps * 100)}}),
+            "scores": {"psnr_rgb": psnr, "vmaf": vmaf},
+        }
+        for codec, curve in CURVES.items()
+        for asked, (kbps, psnr, vmaf) in zip((4.0, 12.0), curve, strict=True)
+    ]
+    one = {"frames": 20, "fps": "25", "seconds": 0.8, "frames_digest": "0", "points": points}
+    results = {
+        **SURROUNDINGS,
+        "what": "rd",
+        "model": {"id": "lite-256", "digest": "00ff"},
+        "size": 256,
+        "metrics": ["psnr_rgb", "vmaf"],
+        "missing_metrics": {"fid": "no weights"},
+        "clips": {f"clip{n}": {**one, "may_be_shown": n == 0} for n in range(clips)},
+    }
+    return {**results, "comparisons": comparisons(results)}
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is said beside the plots, which take most of a second each."""
+
+    def touch(curves: Any, column: str, title: str, files: list[Path]) -> None:
+        for file in files:
+            file.write_text("")
+
+    for name in ("draw", "draw_grid"):
+        monkeypatch.setattr(report.plots, name, touch)
+
+
+def write(folder: Path, results: dict[str, Any], name: str = "rd.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps(results))
+    return path
+
+
+def keep_pictures(folder: Path, results: dict[str, Any]) -> None:
+    for clip, record in results["clips"].items():
+        (folder / "pictures" / clip).mkdir(parents=True)
+        for name in ("original", *(picture_name(point) for point in record["points"])):
+            for n in range(3):
+                cv2.imwrite(str(folder / "pictures" / clip / f"{name}-{n}.png"), np.full((16, 16, 3), 90, np.uint8))
+
+
+def test_page_and_plots(tmp_path: Path) -> None:
+    results = rd_results()
+    keep_pictures(tmp_path, results)
+    page = report.run([write(tmp_path, results)], tmp_path / "out")
+    text = page.read_text()
+    made = {file.name for file in page.parent.iterdir()}
+    plots = {f"rd{name}.{suffix}" for name in ("", "-vmaf", "-clips") for suffix in ("png", "svg")}
+    assert made == {"report.html", *plots}
+    assert "abc1234" in text
+    assert "A &amp; B" in text
+    assert "&lt;b&gt;.mp4" in text
+    assert "without fid: no weights" in text
+    assert "29.50<br><small>12.5</small>" in text
+    assert re.search(r"Against svtav1</h3>.*iwcodec", text, re.DOTALL)
+    assert re.search(r"Over SVT-AV1 at the rate that was spent</h2>.*below on \d of 2</small>", text, re.DOTALL)
+    assert not re.findall(r'(?:src|href)="(?!data:)', text), "the page must need nothing beside it"
+
+
+def test_plots_are_named_after_the_results(tmp_path: Path, undrawn: None) -> None:
+    files = [write(tmp_path, rd_results(clips), f"{name}.json") for name, clips in (("val", 2), ("one", 1))]
+    report.run(files, tmp_path / "out")
+    assert {"val.png", "val.svg", "val-clips.png", "one.png", "one-vmaf.svg"} <= {
+        file.name for file in (tmp_path / "out").iterdir()
+    }
+
+
+def test_each_clip_s_deltas_and_bytes(tmp_path: Path, undrawn: None) -> None:
+    results = rd_results()
+    text = report.run([write(tmp_path, results)], tmp_path).read_text()
+    own = next(row for row in results["comparisons"] if row["codec"] == "iwcodec" and row["metric"] == "psnr_rgb")
+    rate, quality = own["clips"]["clip1"]
+    assert rate < -10
+    assert quality > 1
+    assert f"<td>clip1</td><td>{rate:+.1f} %; {quality:+.2f}</td>" in text
+    assert "<td>4 kbps</td><td>1.50</td><td>1.20</td><td>0.30</td><td>3.00</td><td>3.0</td>" in text
+
+
+def test_low_rates_that_are_all_there_is_are_not_said_twice(tmp_path: Path, undrawn: None) -> None:
+    results = rd_results()
+    text = report.run([write(tmp_path, results)], tmp_path).read_text()
+    assert "3 to 12 kbps" not in text
+    for clip in results["clips"].values():
+        clip["points"] = [
+            *clip["points"],
+            *(
+                {**p, "asked_kbps": 40, "kbps": 40.0 + n, "scores": {"psnr_rgb": 35 + n / 4, "vmaf": 90 + n}}
+                for n, p in enumerate(clip["points"][::2])
+            ),
+        ]
+    results["comparisons"] = comparisons(results)
+    assert "3 to 12 kbps" in report.run([write(tmp_path, results)], tmp_path).read_text()
+
+
+def test_an_interrupted_run_has_its_deltas_too(tmp_path: Path, undrawn: None) -> None:
+    results = rd_results()
+    whole = report.run([write(tmp_path, results)], tmp_path).read_text()
+    del results["comparisons"]
+    assert report.run([write(tmp_path, results)], tmp_path).read_text() == whole
+
+
+def test_who_is_not_in_the_means_is_said(tmp_path: Path, undrawn: None) -> None:
+    results = rd_results()
+    points = results["clips"]["clip1"]["points"]
+    results["clips"]["clip1"]["points"] = [point for point in points if point["codec"] != "x264"]
+    text = report.run([write(tmp_path, results)], tmp_path).read_text()
+    assert "Not in the means, for want of clips: x264 (1 of 2)." in text
+
+
+def test_settings_are_shown(tmp_path: Path, undrawn: None) -> None:
+    half = {"shrink": 2, "skip": 2, "options": {"4": {"preset": "6", "tune": "<zero>"}, "12": {"preset": "6"}}}
+    text = report.run([write(tmp_path, {**rd_results(), "settings": {"svtav1-half": half}})], tmp_path).read_text()
+    assert "<td>1/2</td><td>1/2</td><td>4 kbps: preset=6 tune=&lt;zero&gt;</td>" in text
+
+
+def test_only_pictures_that_may_be_shown(tmp_path: Path, undrawn: None) -> None:
+    results = rd_results()
+    keep_pictures(tmp_path, results)
+    text = report.run([write(tmp_path, results)], tmp_path).read_text()
+    assert "Pictures: clip0" in text
+    assert "Pictures: clip1" not in text
+    # 3 rates, 3 frames, the original and three codecs.
+    assert text.count("data:image/jpeg") == 36
+
+
+def test_the_nearest_rate_is_by_ratio() -> None:
+    curve = ((4.0, 20.0), (11.0, 30.0), (6.5, 10.0))
+    points = [{"codec": "x264", "kbps": kbps, "scores": {"psnr_rgb": quality}} for kbps, quality in curve]
+    assert [point["kbps"] for point in report.nearest(points, 7.0)] == [11.0]
+    assert [point["kbps"] for point in report.nearest(points, 6.0)] == [4.0]
+
+
+def test_speed_has_a_table(tmp_path: Path) -> None:
+    stage = {"stage": "detector", "sources": None, "p50_ms": 4.25, "p95_ms": 5, "p99_ms": 6, "per_s": 200, "repeats": 9}
+    part = {"part": "query net", "sources": 3, "ms": 2.5, "share": 0.25}
+    results = {
+        **SURROUNDINGS,
+        "what": "speed",
+        "threads": 2,
+        "size": 256,
+        "stages": [stage, {**stage, "stage": "rebuilding a frame", "sources": 3}],
+        "parts": [part],
+        "ratios": {"receiver / AV1": 12.5},
+        "memory_mb": {"peak": 512.0},
+        "soak": None,
+    }
+    text = report.run([write(tmp_path, results, "speed.json")], tmp_path).read_text()
+    assert "<td>detector</td><td></td><td>4.25</td>" in text
+    assert "query net" in text
+    assert "12.50" in text
+    results |= {
+        "pools": {"OpenCV": 2, "dav1d": 1},
+        "sums": [{"sources": 3, "stages_ms": 24.0, "watched_ms": 25.5, "unwatched_ms": 25.25}],
+    }
+    text = report.run([write(tmp_path, results, "speed.json")], tmp_path).read_text()
+    assert "Threads: OpenCV 2, dav1d 1." in text
+    assert "<td>3</td><td>24.00</td><td>25.50</td><td>25.25</td>" in text
+
+
+def test_sources_tables_and_ablation_are_tables(tmp_path: Path) -> None:
+    coded = {"clip": "a", "sources": 3, "seconds": 2.0, "psnr_db": 26.5, "copy_db": 24.25, "oracle_db": 31.0}
+    coded["kbps"] = {"total": 4.0, "video": 3.75, "sources": 2.0, "motion": 1.5}
+    rebuilt = {"clip": "a", "psnr_db": 25.5, "copy_db": 23.0, "oracle_db": 30.0}
+    sparse = {"k": 8, "psnr_db": 25.25, "same_db": 40.0, "attention_ms": 20.5, "faster": 41.0}
+    trained = {"variant": "no <residual>", "sources": 1, "psnr_db": 21.5, "base_db": 21.0, "copy_db": 19.75}
+    files = [
+        write(tmp_path, {**SURROUNDINGS, **results}, f"{results['what']}.json")
+        for results in (
+            {"what": "sources", "clips": [coded]},
+            {
+                "what": "tables",
+                "reconstruction": [{**rebuilt, "sources": count} for count in (1, 2, 3)],
+                "sparsity": [{**sparse, "kind": "exact top-k"}],
+            },
+            {"what": "ablation", "steps": 10, "size": 64, "results": [trained]},
+        )
+    ]
+    text = report.run(files, tmp_path).read_text()
+    assert "<td>a</td><td>3</td><td>3.75</td><td>26.50</td><td>24.25</td><td>31.00</td>" in text
+    assert "<td>2</td><td>25.50</td><td>23.00</td><td>30.00</td>" in text
+    assert "<td>exact top-k</td><td>8</td><td>25.25</td>" in text
+    assert "<td>no &lt;residual&gt;</td><td>1</td><td>21.50</td>" in text
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        {"what": "soup"},
+        {"what": "rd", "clips": {}},
+        {"what": "rd", "clips": {"a": {"points": [1]}}},
+        {"what": "speed"},
+        {"what": "ablation"},
+    ],
+)
+def test_foreign_files_are_named(tmp_path: Path, results: dict[str, Any]) -> None:
+    with pytest.raises(CodecError, match=r"rd\.json"):
+        report.run([write(tmp_path, results)], tmp_path)

@@ -1,0 +1,87 @@
+"""`iwcodec call`, `iwcodec devices` and `iwcodec demo-call`: options, and what users get wrong."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+for needed in ("aiortc", "websockets"):
+    pytest.importorskip(needed)
+from iwcodec.client import commands, demo
+from iwcodec.client.video import capture
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.extras import install
+
+pytestmark = pytest.mark.realtime
+
+URL = "http://127.0.0.1:1/r/blue"
+app = typer.Typer()
+app.command("call")(commands.call)
+app.command("devices")(commands.devices)
+app.command("demo-call")(commands.demo_call)
+
+
+def refused(*arguments: str) -> str:
+    """The sentence."""
+    result = CliRunner().invoke(app, ["call", *arguments])
+    assert isinstance(result.exception, CodecError), (result.output, result.exception)
+    return str(result.exception)
+
+
+def test_what_cannot_work_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tmp_path / "there.iwc"
+    there.write_bytes(b"x")
+    headless = ("--headless", "--no-audio")
+    assert "not the address of a room" in refused("blue", *headless)
+    assert "must end in .iwc" in refused(URL, "--record", "a.mp4", *headless)
+    assert "exists" in refused(URL, "--record", str(there), *headless)
+    assert there.read_bytes() == b"x"
+    assert "does not exist" in refused(URL, "--video", "nothing.mp4", *headless)
+    assert "--json goes with --headless" in refused(URL, "--json")
+    monkeypatch.setattr(capture, "list_cameras", lambda: [])
+    assert "no camera on this machine. A video file can take its place" in refused(URL, *headless)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "nothing-of-that-name")
+    assert "no display" in refused(URL, "--no-audio")
+
+
+def test_a_server_that_is_not_there(face_clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.iwc"
+    told = refused(URL, "--video", str(face_clip), "--headless", "--record", str(out))
+    assert "cannot be reached" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "list_cameras", lambda: [capture.Device(0, "Front", "/dev/video0")])
+    inputs = [{"name": "Mic", "max_input_channels": 1, "index": 3}]
+    monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(query_devices=lambda: inputs))
+    found = json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)
+    assert found["cameras"] == [{"number": 0, "name": "Front", "handle": "/dev/video0"}]
+    assert found["microphones"][0]["name"] == "Mic"
+
+
+def test_without_sounddevice_cameras_are_listed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "list_cameras", lambda: [capture.Device(0, "Front", "/dev/video0")])
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    result = CliRunner().invoke(app, ["devices"])
+    assert result.exit_code == 0
+    assert json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)["microphones"] == []
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "iwcodec.client.session", None)
+    assert install("call") in refused(URL)
+
+
+def test_the_demo_shows_a_table_or_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    figures: dict[str, Any] = {"seconds": 12.0, "sides": {name: dict.fromkeys(demo.SHOWN, 7) for name in demo.NAMES}}
+    monkeypatch.setattr(demo, "run", lambda *_: figures)
+    shown = CliRunner().invoke(app, ["demo-call", "--json"])
+    assert json.loads(shown.stdout) == figures
+    assert CliRunner().invoke(app, ["demo-call"]).exit_code == 0
+    assert demo.table(figures).row_count == len(demo.SHOWN)

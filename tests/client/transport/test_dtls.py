@@ -1,0 +1,72 @@
+"""Handshakes over real ICE and OpenSSL, whose datagrams take a simulated path on a simulated clock."""
+
+import asyncio
+from typing import Any
+from unittest import mock
+
+import pytest
+
+pytest.importorskip("aiortc")
+
+from aiortc import RTCPeerConnection
+from OpenSSL import SSL
+
+from iwcodec.benchmarks.call import simulation
+from iwcodec.benchmarks.call.wire import ShapedSocket
+from iwcodec.client.transport.dtls import REPEAT_S, RepeatingDtlsTransport
+from iwcodec.client.transport.sctp import make_connection
+
+
+async def connect(paths: list[simulation.Path], wait_s: float) -> list[RTCPeerConnection]:
+    """Two ends, each behind its path, `wait_s` after they have heard of each other."""
+    ends = [make_connection([]) for _ in paths]
+    for end in ends:
+        end.createDataChannel("x", negotiated=True, id=1)
+    a, b = ends
+    await a.setLocalDescription(await a.createOffer())
+    await b.setRemoteDescription(a.localDescription)
+    await b.setLocalDescription(await b.createAnswer())
+    for end, path in zip(ends, paths, strict=True):
+        ice: Any = end.sctp.transport.transport._connection
+        for protocol in ice._protocols:
+            protocol.transport = ShapedSocket(protocol.transport, path)
+    await a.setRemoteDescription(b.localDescription)
+    await asyncio.sleep(wait_s)
+    return ends
+
+
+async def close(ends: list[RTCPeerConnection]) -> None:
+    for end in ends:
+        await end.close()
+
+
+def test_lost_flights_are_repeated():
+    """OpenSSL's own clock is not simulated: it repeats nothing here."""
+
+    async def case(seed: int) -> None:
+        ends = await connect([simulation.Path(loss=0.3, seed=2 * seed + way) for way in (0, 1)], 20.0)
+        assert [end.sctp.transport.state for end in ends] == ["connected"] * 2
+        assert [end.sctp.state for end in ends] == ["connected"] * 2
+        await close(ends)
+
+    with mock.patch.object(SSL.Connection, "DTLSv1_get_timeout", return_value=None):
+        for seed in range(12):
+            simulation.simulate(case(seed))
+
+
+def test_nothing_is_repeated_where_nothing_is_lost():
+    async def case(repeats: bool) -> list[int]:
+        paths = [simulation.Path(seed=3), simulation.Path(seed=4)]
+        with mock.patch.object(
+            RepeatingDtlsTransport, "_repeat", RepeatingDtlsTransport._repeat if repeats else nothing
+        ):
+            ends = await connect(paths, 3 * REPEAT_S)
+        counts = [path.packets for path in paths]
+        await close(ends)
+        return counts
+
+    def nothing(transport: RepeatingDtlsTransport) -> None:
+        pass
+
+    with mock.patch.object(SSL.Connection, "DTLSv1_get_timeout", return_value=None):
+        assert simulation.simulate(case(True)) == simulation.simulate(case(False))

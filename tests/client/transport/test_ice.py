@@ -1,0 +1,82 @@
+"""What is made of the ICE servers that a server names."""
+
+import asyncio
+import random
+
+import pytest
+
+pytest.importorskip("aiortc")
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
+from aiortc.rtcicetransport import connection_kwargs
+
+from iwcodec.client.transport import ice
+
+SECRETS = {"username": "u", "credential": "c"}
+
+
+@pytest.mark.parametrize(
+    ("url", "is_usable"),
+    [
+        ("stun:s.example", True),
+        ("stun:192.0.2.1:3478", True),
+        ("turn:t.example?transport=udp", True),
+        ("turn:t.example:3478?transport=tcp", True),
+        ("turns:t.example:5349", True),
+        ("stun:[2001:db8::1]:3478", False),
+        ("turn:[2001:db8::1]", False),
+        ("stuns:s.example", False),
+        ("stun:s.example?transport=udp", False),
+        ("turns:t.example?transport=udp", False),
+        ("turn:t.example?transport=sctp", False),
+        ("stun:s.example:", False),
+        ("stun:s.example:99999", False),
+        ("stun:s.example:0", False),
+        ("stun:a:b:c", False),
+        ("turn:??", False),
+    ],
+)
+def test_what_can_be_used(url: str, is_usable: bool) -> None:
+    kept, dropped = ice.usable([{"urls": [url], **SECRETS}])
+    assert (kept, dropped) == (([{"urls": [url], **SECRETS}], []) if is_usable else ([], [url]))
+    if is_usable:
+        assert connection_kwargs([RTCIceServer(**server) for server in kept])
+
+
+def test_every_attempt_has_the_next_ones() -> None:
+    servers, _ = ice.usable(
+        [
+            {"urls": ["stun:a.example", "stun:b.example"]},
+            {"urls": ["turn:c.example", "turns:d.example", "turn:[::1]"], **SECRETS},
+            {"urls": ["stun:e.example"]},
+        ]
+    )
+    tried = [[server["urls"] for server in ice.chosen(servers, attempt)] for attempt in range(4)]
+    assert tried == [
+        [["stun:a.example"], ["turn:c.example"]],
+        [["stun:b.example"], ["turns:d.example"]],
+        [["stun:e.example"], ["turn:c.example"]],
+        [["stun:a.example"], ["turns:d.example"]],
+    ]
+    assert ice.chosen(servers, 0)[1]["credential"] == "c"
+    assert ice.chosen([], 3) == []
+
+
+def test_noise_makes_no_connection_fail() -> None:
+    """Whatever the signalling lets through: at the end aiortc takes what is left."""
+    rng = random.Random(8)
+
+    async def scenario() -> None:
+        for _ in range(300):
+            urls = [
+                rng.choice(["stun:", "turn:", "stuns:", "turns:"])
+                + "".join(rng.choice("ab1:.?[]=-transport=udptcp%") for _ in range(rng.randrange(1, 30)))
+                for _ in range(4)
+            ]
+            servers, dropped = ice.usable([{"urls": urls, **SECRETS}])
+            assert len(servers) + len(dropped) == 4
+            picked = [RTCIceServer(**server) for server in ice.chosen(servers, rng.randrange(9))]
+            connection = RTCPeerConnection(RTCConfiguration(iceServers=picked))
+            connection.createDataChannel("x")
+            await connection.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,47 @@
+import pytest
+
+from iwcodec.client.video.clocks import KEPT_S, Clocks
+
+AHEAD_S = 77.0
+"""The peer's clock before ours."""
+
+
+def exchange(clocks: Clocks, now_s: float, there_s: float, back_s: float, held_s: float = 0.1) -> None:
+    """A report of ours, sent at such a time that the peer's answer comes now."""
+    sent_s = now_s - there_s - held_s - back_s
+    answered_ms = round(1000 * (now_s - back_s + AHEAD_S))
+    clocks.take(round(1000 * now_s), answered_ms, round(1000 * sent_s), round(1000 * held_s), now_s)
+
+
+def test_round_trip_and_offset():
+    clocks = Clocks()
+    assert clocks.round_trip_s is None
+    assert clocks.local_s(1.0) is None
+    exchange(clocks, 100.0, 0.03, 0.03)
+    assert clocks.round_trip_s == pytest.approx(0.06)
+    assert clocks.local_s(200.0) == pytest.approx(200.0 - AHEAD_S, abs=0.002)
+
+
+def test_the_shortest_trip_counts():
+    """A queue in one direction would shift the clocks by half of it."""
+    clocks = Clocks()
+    exchange(clocks, 100.0, 0.02, 0.02)
+    exchange(clocks, 101.0, 1.5, 0.02)
+    assert clocks.local_s(200.0) == pytest.approx(200.0 - AHEAD_S, abs=0.002)
+    exchange(clocks, 101.0 + KEPT_S, 0.2, 0.2)
+    assert clocks.round_trip_s == pytest.approx(0.4)
+
+
+def test_nonsense_is_not_taken():
+    clocks = Clocks()
+    clocks.take(1000, 5, 4000, 0, 1.0)  # an echo of what we have not sent yet
+    clocks.take(100_000, 5, 0, 0, 100.0)  # of long ago
+    clocks.take(1000, 5, None, 0, 1.0)
+    assert clocks.round_trip_s is None
+
+
+def test_echo():
+    clocks = Clocks()
+    assert clocks.echo(5.0) == (None, 0.0)
+    clocks.take(1000, 4321, None, 0, 1.0)
+    assert clocks.echo(1.25) == (4321, 0.25)

@@ -1,0 +1,150 @@
+"""Video -> .iwc."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circling import PICTURES
+from iwcodec.codec.errors import CodecError, MediaError, NoFaceError, VersionError
+from iwcodec.codec.file.clip import EncodeOptions
+from iwcodec.codec.file.decode import decode
+from iwcodec.codec.file.encode import encode
+from iwcodec.codec.file.iwc_file import IwcFile
+from iwcodec.codec.media import media
+from iwcodec.codec.media.media import probe, read_video
+from media_fixtures import grey_ramp, plain, write_clip
+from stub_runtime import SIZE, StubRuntime
+
+
+def test_report_adds_up(face_clip: Path, tmp_path: Path):
+    target = tmp_path / "a.iwc"
+    report = encode(face_clip, target, EncodeOptions(sources=2, verify=True))
+    assert report.frames == probe(face_clip).frames
+    assert report.sources == 2
+    parts = [report.bytes[k] for k in ("sources", "motion", "audio", "container")]
+    assert sum(parts) == report.bytes["total"] == target.stat().st_size
+    assert all(part > 0 for part in parts)
+    assert report.kbps["video"] == pytest.approx(
+        (report.bytes["total"] - report.bytes["audio"]) * 8 / 1000 / report.duration_s, rel=1e-2
+    )
+    assert report.psnr_db is not None
+    assert report.psnr_db > 15
+    assert report.copy_psnr_db is not None
+
+
+def test_larger_pictures_through_a_file(face_clip: Path, tmp_path: Path):
+    """A model with an up block: sources, file and rebuilt pictures of 512, on the attention grid of one for 256."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+
+    from iwcodec.codec.bitstream.info import inspect
+    from iwcodec.models.network.config import TINY
+    from iwcodec.models.network.network import ImplicitWarp
+    from iwcodec.models.runtime.runtime import OnnxRuntime
+    from iwcodec.models.training.export import export
+
+    small, large = ImplicitWarp(replace(TINY, size=256)), ImplicitWarp(replace(TINY, size=512, up_blocks=1))
+    large.load_state_dict(small.state_dict(), strict=False)
+    export(small.eval(), "tiny-256", tmp_path)
+    export(large.eval(), "tiny-512", tmp_path, "tiny-256")
+    runtime, target = OnnxRuntime("tiny-512", 1, tmp_path), tmp_path / "a.iwc"
+    report = encode(face_clip, target, EncodeOptions(size=512, sources=2, verify=True), runtime)
+    assert report.size == inspect(target).size == 512
+    assert inspect(target).model == "tiny-512"
+    assert report.psnr_db is not None
+    assert report.psnr_db > 15
+    decode(target, tmp_path / "a.mkv", runtime=runtime)
+    assert (probe(tmp_path / "a.mkv").width, probe(tmp_path / "a.mkv").height) == (512, 512)
+    other = OnnxRuntime("tiny-256", 1, tmp_path)
+    with pytest.raises(VersionError, match="tiny-512"):
+        IwcFile(target, other)
+    with pytest.raises(CodecError, match="not 512"):
+        encode(face_clip, tmp_path / "b.iwc", EncodeOptions(size=512), other)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@pytest.mark.parametrize("rate", [{"kbps": 4.0}, {"quality_db": 30.0}])
+def test_a_clip_of_a_moment_has_a_rate_too(frames: int, rate: dict[str, float], tmp_path: Path):
+    clip = write_clip(tmp_path / "short.mp4", PICTURES[:frames], fps=25)
+    options = EncodeOptions(SIZE, crop="none", audio=False, **rate)
+    assert encode(clip, tmp_path / "a.iwc", options, StubRuntime()).frames == frames
+
+
+def test_no_face_names_the_way_out(tmp_path: Path):
+    clip = write_clip(tmp_path / "grey.mp4", grey_ramp(12, 96, 64))
+    with pytest.raises(NoFaceError, match="--crop none"):
+        encode(clip, tmp_path / "x.iwc")
+    assert not list(tmp_path.glob("x.iwc*"))
+    assert encode(clip, tmp_path / "x.iwc", EncodeOptions(crop="none", sources=1)).frames == 12
+
+
+def test_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
+    faces = [frame.picture for frame in read_video(face_clip)][:12]
+    grey = [plain((120, 120, 120), faces[0].shape[1], faces[0].shape[0])] * 12
+    clip = write_clip(tmp_path / "gone.mp4", [*faces, *grey, *faces], fps=24)
+    report = encode(clip, tmp_path / "gone.iwc", EncodeOptions(verify=True))
+    assert report.frames == 36
+    assert report.psnr_db is not None
+    assert report.psnr_db > 18
+
+
+def test_impossible_targets(face_clip: Path, tmp_path: Path):
+    with pytest.raises(MediaError, match="folder"):
+        encode(face_clip, tmp_path)
+    with pytest.raises(MediaError, match="does not exist"):
+        encode(face_clip, tmp_path / "nowhere" / "x.iwc")
+    with pytest.raises(CodecError, match="640"):
+        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(size=640))
+
+
+def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iwcodec.codec.file.encode.write_streams", broken)
+    with pytest.raises(KeyboardInterrupt):
+        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(sources=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_variable_frame_rate_keeps_its_length(face_clip: Path, tmp_path: Path):
+    pictures = [frame.picture for frame in read_video(face_clip)][:12]
+    times = np.cumsum([0.0] + [0.04, 0.12] * 6)[:12]
+    clip = write_clip(tmp_path / "vfr.mp4", pictures, list(times))
+    report = encode(clip, tmp_path / "v.iwc", EncodeOptions(sources=1))
+    assert report.duration_s == pytest.approx(times[-1] + 0.08, abs=0.15)
+
+
+def test_a_quality_is_had(face_clip: Path, tmp_path: Path):
+    """By sending more real frames: this network has no other way."""
+    sizes = []
+    for wanted_db in (18.0, 30.0):
+        options = EncodeOptions(SIZE, quality_db=wanted_db, verify=True, audio=False, overwrite=True)
+        report = encode(face_clip, tmp_path / "a.iwc", options, StubRuntime())
+        assert report.psnr_db is not None
+        assert report.psnr_db > wanted_db - 1
+        sizes.append(report.bytes["total"])
+    assert sizes[0] < sizes[1]
+
+
+def test_odd_rates_survive(face_clip: Path, tmp_path: Path):
+    pictures = [frame.picture for frame in read_video(face_clip)][:6]
+    clip = write_clip(tmp_path / "ntsc.mp4", pictures, fps=Fraction(30_000, 1001))
+    encode(clip, tmp_path / "n.iwc", EncodeOptions(sources=1))
+    with IwcFile(tmp_path / "n.iwc") as file:
+        assert file.header.fps == Fraction(30_000, 1001)
+
+
+def test_media_errors_pass_through(tmp_path: Path):
+    for name, content in (("empty.mp4", b""), ("noise.mp4", b"not a video" * 50)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(MediaError):
+            encode(tmp_path / name, tmp_path / "x.iwc")
+    with pytest.raises(MediaError):
+        encode(tmp_path / "missing.mp4", tmp_path / "x.iwc")
+    with pytest.raises(MediaError):
+        IwcFile(tmp_path / "missing.iwc")
+    assert media.WRITABLE

@@ -1,0 +1,27 @@
+"""Opening SVT-AV1 must not turn the calling thread into a real-time one."""
+
+import os
+
+import numpy as np
+import pytest
+
+from iwcodec.codec.sources.av1 import SourceEncoder
+from iwcodec.codec.sources.priority import kept_priority
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux's scheduling policies")
+
+
+def test_an_encoder_leaves_the_policy_alone():
+    SourceEncoder(64).add(np.zeros((64, 64, 3), np.uint8))
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_the_policy_comes_back_after_an_error():
+    def fails() -> None:
+        with kept_priority():
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        fails()
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER

@@ -1,0 +1,239 @@
+"""The command line as a user meets it: reports, one-sentence errors, exit status, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from iwcodec.codec.bitstream.container import ContainerReader, ContainerWriter
+from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
+from media_fixtures import CLIP_FRAMES, grey_ramp, write_clip
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+
+def iwcodec(
+    *arguments: object, before: Callable[[], None] | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`before` runs in the process to be."""
+    return subprocess.run(
+        [sys.executable, "-m", "iwcodec", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **env},
+        timeout=300,
+        check=False,
+        preexec_fn=before,
+    )
+
+
+def refused(*arguments: object, saying: str, before: Callable[[], None] | None = None, **env: str) -> None:
+    done = iwcodec(*arguments, before=before, **env)
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert saying in done.stderr, done.stderr
+
+
+def test_encode_info_decode(face_clip: Path, tmp_path: Path):
+    coded, out = tmp_path / "a.iwc", tmp_path / "a.mp4"
+    done = iwcodec("encode", face_clip, coded, "--sources", "2", "--verify", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {"frames", "fps", "duration_s", "sources", "bytes", "kbps", "psnr_db", "copy_psnr_db"} <= set(report)
+    assert set(report["bytes"]) == {"total", "sources", "motion", "audio", "container"}
+    assert {"total", "video"} <= set(report["kbps"])
+
+    info = json.loads(iwcodec("info", coded, "--json").stdout)
+    assert (info["frames"], info["sources"]) == (report["frames"], 2)
+    assert info["bytes"] == report["bytes"]
+
+    decoded = json.loads(iwcodec("decode", coded, out, "--json").stdout)
+    assert decoded["frames"] == report["frames"]
+    assert decoded["audio"] is True
+    assert out.exists()
+
+    refused("decode", coded, out, saying="-f")
+    assert iwcodec("decode", coded, out, "-f").returncode == 0
+
+
+def test_human_reports(face_clip: Path, tmp_path: Path):
+    done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--sources", "1", "--no-audio")
+    assert done.returncode == 0
+    assert "kbps" in done.stderr
+    assert done.stdout == ""
+    assert "lite-256" in iwcodec("info", tmp_path / "a.iwc").stderr
+
+
+@pytest.mark.parametrize("sources", ["auto", "2"])
+def test_a_bitrate_that_cannot_be_had_is_said(sources: str, face_clip: Path, tmp_path: Path):
+    done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--bitrate", "1", "--no-audio", "--sources", sources)
+    assert done.returncode == 0
+    assert "1 kbps were asked for" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        (["encode", "FACE", "x.iwc", "--quality", "30", "--bitrate", "4"], "together"),
+        (["encode", "FACE", "x.iwc", "--quality", "30", "--sources", "2"], "together"),
+        (["encode", "nowhere.mp4", "x.iwc"], "does not exist"),
+        (["encode", ".", "x.iwc"], "folder"),
+        (["encode", "FACE", "x.mp4"], ".iwc"),
+        (["encode", "FACE", "x.iwc", "--sources", "many"], "--sources"),
+        (["encode", "FACE", "x.iwc", "--crop", "left"], "crop"),
+        (["encode", "FACE", "x.iwc", "--crop", "600,300,256"], "inside"),
+        (["encode", "FACE", "x.iwc", "--size", "300"], "300"),
+        (["encode", "GREY", "x.iwc"], "No face"),
+        (["encode", "TEXT", "x.iwc"], "not a video"),
+        (["encode", "EMPTY", "x.iwc"], "is empty"),
+        (["encode", "SOUND", "x.iwc"], "only sound"),
+        (["encode", "FACE", "text.mp4/x.iwc"], "text.mp4"),
+        (["decode", "EMPTY", "x.mp4"], "not an .iwc file"),
+        (["decode", "FACE", "x.mp4"], ""),
+        (["decode", "nowhere.iwc", "x.mp4"], "does not exist"),
+        (["decode", "IWC", "x.gif"], ".mp4"),
+        (["info", "FACE"], ""),
+        (["play", "nowhere.iwc"], "does not exist"),
+        (["info", "talk[final].iwc"], "talk[final].iwc does not exist"),
+        (["info", "talk[/final].iwc"], "final].iwc does not exist"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], saying: str, face_clip: Path, iwc_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    grey = write_clip(tmp_path / "grey.mp4", grey_ramp(6, 96, 64))
+    text = tmp_path / "text.mp4"
+    text.write_text("hello " * 100)
+    (tmp_path / "empty.mp4").touch()
+    sound = tmp_path / "sound.wav"
+    with wave.open(str(sound), "wb") as out:
+        out.setparams((1, 2, 8000, 0, "NONE", ""))
+        out.writeframes(bytes(8000))
+    names = {"FACE": face_clip, "GREY": grey, "TEXT": text, "IWC": iwc_file, "SOUND": sound}
+    names["EMPTY"] = tmp_path / "empty.mp4"
+    refused(*(names.get(a, a) for a in arguments), saying=saying)
+    assert {p.name for p in tmp_path.iterdir()} == {"grey.mp4", "text.mp4", "empty.mp4", "sound.wav"}
+
+
+def test_what_is_there_of_a_cut_file_is_decoded_and_said(iwc_file: Path, tmp_path: Path):
+    (tmp_path / "cut.iwc").write_bytes(iwc_file.read_bytes()[:-20])
+    done = iwcodec("decode", tmp_path / "cut.iwc", tmp_path / "cut.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "truncated" in done.stderr
+    assert (tmp_path / "cut.mp4").stat().st_size > 1000
+
+
+def test_a_flipped_bit_names_its_record_and_the_rest_is_decoded(iwc_file: Path, tmp_path: Path):
+    with ContainerReader(iwc_file) as reader:
+        sound = [packet for packet in reader.records() if isinstance(packet, AudioPacket)]
+    data = bytearray(iwc_file.read_bytes())
+    data[data.find(sound[0].packets[0]) + 3] ^= 4
+    (tmp_path / "bit.iwc").write_bytes(data)
+    done = iwcodec("decode", tmp_path / "bit.iwc", tmp_path / "bit.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "audio record 1" in done.stderr
+    assert f"{CLIP_FRAMES} frames" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["info"], ["decode"]])
+def test_another_version_says_which_is_needed(command: list[str], iwc_file: Path, tmp_path: Path):
+    data = bytearray(iwc_file.read_bytes())
+    data[4] = 9
+    (tmp_path / "new.iwc").write_bytes(data)
+    target = [tmp_path / "new.mp4"] if command == ["decode"] else []
+    refused(*command, tmp_path / "new.iwc", *target, saying="version 9")
+    assert [p.name for p in tmp_path.iterdir()] == ["new.iwc"]
+
+
+def test_another_model_says_which_is_needed(iwc_file: Path, tmp_path: Path):
+    with ContainerReader(iwc_file) as reader:
+        header, packets = reader.header, list(reader.records())
+    with ContainerWriter(tmp_path / "other.iwc", replace(header, model_id="grand-256")) as writer:
+        for packet in packets:
+            if isinstance(packet, SourcePacket):
+                writer.write_source(packet)
+    refused("decode", tmp_path / "other.iwc", tmp_path / "x.mp4", saying="needs the model grand-256")
+    assert [p.name for p in tmp_path.iterdir()] == ["other.iwc"]
+
+
+def full_disk(bytes_left: int) -> None:
+    """What is written fails once a file is as long as this."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
+
+
+@pytest.mark.skipif(resource is None, reason="there is no such limit here")
+def test_a_full_disk_leaves_nothing_half_written(face_clip: Path, iwc_file: Path, tmp_path: Path):
+    """Where the motion is kept between passes, and where the output goes."""
+    temporary, out = tmp_path / "temporary", tmp_path / "out"
+    temporary.mkdir()
+    out.mkdir()
+    full = partial(full_disk, 1000)
+    refused("encode", face_clip, out / "x.iwc", saying="cannot be kept", before=full, TMPDIR=str(temporary))
+    refused("decode", iwc_file, out / "x.mp4", saying="could not be written", before=full)
+    assert not [*temporary.iterdir(), *out.iterdir()]
+
+
+def test_onnx_runtime_reports_nothing_to_its_makers(iwc_file: Path, tmp_path: Path):
+    """Where it does, it leaves a file of its session in the folder for temporary files."""
+    (tmp_path / "temporary").mkdir()
+    environment = {"TMPDIR": str(tmp_path / "temporary"), "HOME": str(tmp_path)}
+    assert iwcodec("decode", iwc_file, tmp_path / "a.mp4", **environment).returncode == 0
+    assert {p.name for p in tmp_path.rglob("*")} == {"temporary", "a.mp4"}
+
+
+def test_an_output_that_exists_is_kept(face_clip: Path, tmp_path: Path):
+    target = tmp_path / "there.iwc"
+    target.write_text("precious")
+    refused("encode", face_clip, target, saying="-f")
+    assert target.read_text() == "precious"
+
+
+def test_help_teaches():
+    for command in ([], ["encode"], ["decode"], ["info"], ["play"], ["train"], ["export"], ["doctor"]):
+        done = iwcodec(*command, "--help")
+        assert done.returncode == 0
+        assert "Usage" in done.stdout
+        if command == ["encode"]:
+            assert "face follows the speaker" in done.stdout
+
+
+def test_a_command_loads_only_what_it_needs():
+    """Nobody who encodes should wait for the servers' and calls' packages."""
+    script = "import sys; sys.argv[1:] = ['info', '--help']; import iwcodec.__main__"
+    asked = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {script}"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=100, check=False)
+    assert "iwcodec.codec.cli" in done.stdout
+    assert not {"aiortc", "fastapi", "iwcodec.benchmarks"} & set(done.stdout.split())
+    listed = iwcodec("--help").stdout
+    assert all(name in listed for name in ("encode", "bench", "call", "serve", "demo"))
+    unknown = iwcodec("encod")
+    assert unknown.returncode != 0
+    assert "encod" in unknown.stderr
+
+
+def test_version():
+    assert iwcodec("--version").stdout.startswith("iwcodec 0.")
+
+
+def test_doctor():
+    report = json.loads(iwcodec("doctor", "--json").stdout)
+    assert report["speed"]["receiver frames/s"] > 0
+    assert "onnxruntime" in report["versions"]
+
+
+def test_play_without_a_display(iwc_file: Path):
+    done = iwcodec("play", iwc_file, SDL_VIDEODRIVER="none-such")
+    assert done.returncode == 1
+    assert "no display" in done.stderr

@@ -1,0 +1,33 @@
+"""What `iwcodec doctor` measures."""
+
+from pathlib import Path
+
+import pytest
+
+from iwcodec.codec import doctor
+from iwcodec.codec.extras import PACKAGE
+from iwcodec.models.runtime.runtime import DEFAULT_MODEL
+from stub_runtime import StubRuntime
+
+
+def test_models_for_larger_pictures_are_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "load_runtime", lambda *_: StubRuntime())
+    monkeypatch.setattr(doctor, "larger_models", lambda: ["grown-128"])
+    speed = doctor.examine().speed
+    assert speed["receiver frames/s"] > 0
+    assert speed["grown-128: frames/s"] > 0
+
+
+def test_the_default_model_is_not_larger_than_itself() -> None:
+    assert DEFAULT_MODEL not in doctor.larger_models()
+
+
+def test_remedies_install_from_the_checkout_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "load_runtime", lambda *_: StubRuntime())
+    monkeypatch.setattr(doctor, "larger_models", list)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    missing = doctor.examine().missing
+    assert (Path(PACKAGE) / "pyproject.toml").exists()
+    for extra in ("train", "server", "call", "bench"):
+        assert any(f"'{PACKAGE}[{extra}]'" in line for line in missing)
+    assert any(line.startswith("mediapipe") for line in missing)

@@ -1,0 +1,156 @@
+"""The player's state and its window, on SDL's dummy drivers."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iwcodec.codec import player
+from iwcodec.codec.bitstream.container import ContainerReader, ContainerWriter
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.file.iwc_file import IwcFile
+from iwcodec.codec.media.media import AUDIO_RATE, Samples
+from iwcodec.codec.player import SEEK_S, Playback
+from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.models.runtime.runtime import Runtime
+from media_fixtures import CLIP_FRAMES
+
+
+def test_keys():
+    playback = Playback(20.0)
+    playback.press("space")
+    assert playback.paused
+    playback.press("right")
+    playback.press("right")
+    assert playback.position_s == 2 * SEEK_S
+    playback.press("left")
+    assert playback.position_s == SEEK_S
+    assert len(playback.seeks) == 3
+    playback.press("q")
+    assert playback.finished
+
+
+def test_seeking_stays_inside():
+    playback = Playback(6.0)
+    playback.press("left")
+    assert playback.position_s == 0
+    playback.press("right")
+    playback.press("right")
+    assert 0 < playback.position_s < 6.0
+
+
+def test_no_display_is_said_plainly(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "none-such")
+    with pytest.raises(CodecError, match="iwcodec decode"), player.window("x"):
+        pass
+
+
+def test_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    shown: list[int] = []
+    monkeypatch.setattr(player, "show", lambda screen, frame: shown.append(frame.number))
+    monkeypatch.setattr(player, "LATE_S", 1e9)  # a slow machine still shows every frame
+    report = player.play(iwc_file)
+    assert shown == list(range(len(shown)))
+    assert len(shown) > 10
+    assert (report.shown, report.late) == (len(shown), 0)
+
+
+def test_the_network_is_loaded_once(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """However often playing begins anew, for picture and sound."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    monkeypatch.setattr(player, "LATE_S", -1e9)
+    loaded: list[int] = []
+
+    def load(size: int, threads: int | None = None) -> Runtime:
+        loaded.append(size)
+        return load_runtime_for(size, threads)
+
+    monkeypatch.setattr("iwcodec.codec.shipped_model.load_runtime_for", load)
+    seeks = iter(["right", "left"])
+    monkeypatch.setattr(
+        player, "poll_keys", lambda playback: [playback.press(key) for key in itertools.islice(seeks, 1)]
+    )
+    player.play(iwc_file)
+    assert loaded == [256]
+    assert not list(seeks)
+
+
+def test_frames_that_are_late_are_counted(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(player, "LATE_S", -1e9)
+    report = player.play(iwc_file)
+    assert report.shown == 0
+    assert report.late == CLIP_FRAMES
+
+
+def test_sound_is_read_a_few_blocks_ahead_of_what_plays(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """However long the file is."""
+    read: list[int] = []
+
+    def endless(file: IwcFile, start: int) -> Iterator[Samples]:
+        while True:
+            read.append(start)
+            yield np.zeros(round(player.AUDIO_BLOCK_S * AUDIO_RATE), np.int16)
+
+    monkeypatch.setattr(IwcFile, "samples", endless)
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    with player.window("x"):
+        speaker = player.open_speaker(lambda: IwcFile(iwc_file))
+        assert speaker is not None
+        speaker.start(3.0)
+        for _ in range(100):
+            speaker.go_on()
+        speaker.stop()
+    assert read[0] == 3 * AUDIO_RATE
+    assert len(read) <= player.BLOCKS_AHEAD + 4
+
+
+def test_blocks_are_the_same_samples():
+    given = [np.arange(n, dtype=np.int16) for n in (10, 30_000, 0, 5)]
+    made = list(player.blocks(iter(given)))
+    np.testing.assert_array_equal(np.concatenate(made), np.concatenate(given))
+    assert [len(block) for block in made] == [24_000, 6_015]
+
+
+def test_a_seek_starts_from_there(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(player, "LATE_S", 1e9)
+    shown: list[int] = []
+
+    def show(screen: object, frame: player.Frame) -> None:
+        shown.append(frame.number)
+
+    monkeypatch.setattr(player, "show", show)
+
+    def keys(playback: Playback) -> None:
+        if len(shown) == 3:
+            shown.append(-1)
+            playback.press("right")
+
+    monkeypatch.setattr(player, "poll_keys", keys)
+    player.play(iwc_file)
+    after = shown[shown.index(-1) + 1 :]
+    assert after[0] > 10  # the clip is shorter than a seek: it goes to the last frames
+    assert after == sorted(after)
+
+
+def test_a_recorded_call_plays_although_its_header_names_no_frames(
+    iwc_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(player, "LATE_S", 1e9)
+    recorded = tmp_path / "call.iwc"
+    with ContainerReader(iwc_file) as reader, ContainerWriter(recorded, replace(reader.header, frames=0)) as writer:
+        for packet in reader.records():
+            if isinstance(packet, SourcePacket):
+                writer.write_source(packet)
+            elif isinstance(packet, MotionPacket):
+                writer.write_motion(packet)
+    assert player.play(recorded).shown == CLIP_FRAMES

@@ -1,0 +1,39 @@
+"""Which model a size needs, or a file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iwcodec.codec.errors import CodecError, FormatError, VersionError
+from iwcodec.codec.file.decode import decode
+from iwcodec.codec.file.iwc_file import IwcFile
+from iwcodec.codec.shipped_model import check_model, load_runtime_for
+from stub_file import stub_file
+
+
+def test_the_size_chooses_the_model(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("iwcodec.codec.shipped_model.load_runtime", lambda name, threads: (name, threads))
+    assert load_runtime_for(512, 1) == ("lite-512", 1)
+    monkeypatch.undo()
+    with pytest.raises(CodecError, match="no model for pictures of 640 pixels"):
+        load_runtime_for(640)
+
+
+def test_the_model_that_is_needed_is_named_where_none_has_the_size(tmp_path: Path):
+    with pytest.raises(VersionError, match="needs the model stub"):
+        IwcFile(stub_file(tmp_path / "a.iwc"))
+
+
+def test_other_models_files_are_refused(iwc_file: Path, tmp_path: Path):
+    data = iwc_file.read_bytes()
+    with IwcFile(iwc_file) as file:
+        digest = file.header.model_digest
+    assert digest in data
+    # The header is protected by a checksum, so that a changed digest shows as damage, not as another model:
+    forged = tmp_path / "forged.iwc"
+    forged.write_bytes(data.replace(digest, bytes(8), 1))
+    with pytest.raises(FormatError):
+        decode(forged, tmp_path / "x.mkv")
+    with IwcFile(iwc_file) as file, pytest.raises(VersionError, match="lite-256"):
+        check_model(replace(file.header, model_digest=bytes(8)), file.runtime.info)

@@ -1,0 +1,346 @@
+"""Connections: joining, relaying, what is refused, what is lost, and resuming; clocks are moved by hand."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from iwcodec.server import tokens
+from iwcodec.server.hub import Hub
+from iwcodec.server.limits import Limits
+from iwcodec.server.messages import MAX_MESSAGE_BYTES, PROTOCOL
+from iwcodec.server.rooms import MemoryStore
+from iwcodec.server.turn import TTL_S, IceConfig
+from signalling import NOW, SECRET, Caller, Clock, make_hub, sdp
+
+pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def hub(clock: Clock) -> AsyncIterator[Hub]:
+    hub = make_hub(MemoryStore(), clock)
+    await hub.store.open(hub.wake)
+    yield hub
+    for link in list(hub.links):
+        link.socket.incoming.put_nowait(None)  # type: ignore[attr-defined]
+
+
+async def started(clock: Clock | None = None, **settings: Any) -> Hub:
+    hub = make_hub(MemoryStore(), clock, **settings)
+    await hub.store.open(hub.wake)
+    return hub
+
+
+def guest(room: str, secret: bytes = SECRET, expires: float = NOW + 60) -> str:
+    return tokens.sign(tokens.Token(room, "guest", int(expires)), secret)
+
+
+def count(hub: Hub, name: str, **labels: str) -> float:
+    return hub.metrics.registry.get_sample_value(f"iwcodec_{name}", labels) or 0.0
+
+
+async def test_two_meet_and_exchange_signals(hub: Hub) -> None:
+    ada, bob = Caller(hub), Caller(hub)
+    first = await ada.join("Ada")
+    second = await bob.join("Bob")
+    assert (first["type"], first["room"], first["peers"], first["resumed"]) == ("welcome", "blue", [], False)
+    assert second["peers"] == [{"id": first["id"], "name": "Ada"}]
+    assert (await ada.hear("peer-joined"))["peer"] == {"id": second["id"], "name": "Bob"}
+
+    bob.say(type="signal", to=first["id"], sdp=sdp("v=0\r\noffer"), call="c1")
+    bob.say(type="signal", to=first["id"], candidate={"candidate": "candidate:1", "sdpMid": "0", "sdpMLineIndex": 0})
+    bob.say(type="signal", to=first["id"], candidate=None)
+    assert await ada.hear() == {"type": "signal", "from": second["id"], "sdp": sdp("v=0\r\noffer"), "call": "c1"}
+    assert (await ada.hear())["candidate"] == {"candidate": "candidate:1", "sdpMid": "0", "sdpMLineIndex": 0}
+    assert await ada.hear() == {"type": "signal", "from": second["id"], "candidate": None}
+    ada.say(type="signal", to=second["id"], sdp=sdp("v=0\r\nanswer", "answer"))
+    assert (await bob.hear("signal"))["from"] == first["id"]
+
+    bob.say(type="leave")
+    assert await bob.ended() == 1000
+    assert await ada.hear() == {"type": "peer-left", "id": second["id"], "reason": "left"}
+    assert count(hub, "joins_total", outcome="joined") == 2
+    assert count(hub, "messages_total", type="signal") == 4
+
+
+async def test_a_signal_reaches_its_addressee_alone(hub: Hub) -> None:
+    callers = [Caller(hub) for _ in range(3)]
+    ids = [(await caller.join())["id"] for caller in callers]
+    for caller, comers in zip(callers, (2, 1, 0), strict=True):
+        for _ in range(comers):
+            await caller.hear("peer-joined")
+    callers[0].say(type="signal", to=ids[1], sdp=sdp())
+    await callers[1].hear("signal")
+    await callers[2].silent()
+    await callers[0].silent()
+
+
+async def test_nothing_leaves_a_room(hub: Hub) -> None:
+    ada, eve = Caller(hub, "blue"), Caller(hub, "red")
+    target = (await ada.join())["id"]
+    own = (await eve.join())["id"]
+    for to in (target, "nobody", own):
+        eve.say(type="signal", to=to, sdp=sdp())
+        assert (await eve.hear("error"))["code"] == "no-peer"
+    await ada.silent()
+
+
+async def test_a_sender_cannot_be_forged(hub: Hub) -> None:
+    ada, eve = Caller(hub), Caller(hub)
+    target = (await ada.join())["id"]
+    await eve.join()
+    await ada.hear("peer-joined")
+    eve.say(**{"type": "signal", "to": target, "from": "somebody", "sdp": sdp()})
+    assert (await eve.hear("error"))["code"] == "bad-message"
+    await ada.silent()
+
+
+async def test_malformed_messages_are_dropped_and_the_connection_goes_on(hub: Hub) -> None:
+    ada = Caller(hub)
+    await ada.join()
+    for raw in ("nonsense", b"\x00\x01", "x" * (MAX_MESSAGE_BYTES + 1), '{"type":"reboot"}'):
+        ada.socket.incoming.put_nowait(raw)
+        assert (await ada.hear("error"))["code"] == "bad-message"
+    ada.say(type="join", protocol=PROTOCOL, name="Ada")
+    assert (await ada.hear("error"))["code"] == "bad-message"
+    await ada.silent()
+    assert count(hub, "dropped_total", reason="bad-message") == 5
+
+
+async def test_join_comes_first(hub: Hub) -> None:
+    ada = Caller(hub)
+    for kind in ("ping", "ice", "leave"):
+        ada.say(type=kind)
+        assert (await ada.hear("error"))["code"] == "bad-message"
+    assert (await ada.join())["type"] == "welcome"
+
+
+async def test_another_version_is_told(hub: Hub) -> None:
+    ada = Caller(hub)
+    ada.say(type="join", protocol=PROTOCOL + 1, name="Ada")
+    assert (await ada.hear("error"))["code"] == "version"
+    assert await ada.ended() == 4003
+
+
+async def test_rooms_by_invitation(clock: Clock) -> None:
+    hub = await started(clock)
+    room = "private-x"
+    attempts = {
+        "by invitation": None,
+        "not a token": "nonsense",
+        "another room": guest("private-y"),
+        "not signed": guest(room, b"somebody else's secret"),
+        "expired": guest(room, expires=NOW),
+    }
+    for reason, token in attempts.items():
+        caller = Caller(hub, room)
+        answer = await caller.join(**({"token": token} if token else {}))
+        assert answer["code"] == "refused"
+        assert reason in answer["text"]
+        assert await caller.ended() == 4001
+    ada = Caller(hub, room)
+    welcome = await ada.join(token=guest(room))
+    assert welcome["type"] == "welcome"
+    # A token that has expired since does not end the call, nor keep from resuming it.
+    clock.now += 61
+    await ada.silent()
+    again = Caller(hub, room)
+    assert (await again.join(resume=welcome["resume"]))["id"] == welcome["id"]
+    stranger = Caller(hub, room)
+    assert (await stranger.join(resume="iwr.nobody.nothing"))["code"] == "refused"
+    assert count(hub, "joins_total", outcome="refused") == 6
+
+
+async def test_a_server_may_have_only_rooms_by_invitation() -> None:
+    hub = await started(invitation_only=True)
+    assert (await Caller(hub).join())["code"] == "refused"
+    assert (await Caller(hub).join(token=guest("blue")))["type"] == "welcome"
+
+
+async def test_a_full_room_and_a_full_server_refuse() -> None:
+    hub = await started(limits=Limits(room_size=2, rooms=1))
+    for _ in range(2):
+        await Caller(hub).join()
+    third = Caller(hub)
+    assert await third.join() == {"type": "error", "code": "full", "text": "The room is full."}
+    assert await third.ended() == 4002
+    assert (await Caller(hub, "red").join())["code"] == "full"
+
+
+async def test_ice_servers_are_fresh_whenever_asked(clock: Clock) -> None:
+    hub = await started(clock, ice=IceConfig(("stun:s:1",), ("turn:t:2",), "north wind"))
+    ada = Caller(hub)
+    welcome = await ada.join()
+    stun, turn = welcome["ice_servers"]
+    assert stun == {"urls": ["stun:s:1"]}
+    assert turn["username"] == f"{int(NOW) + TTL_S}:{welcome['id']}"
+    clock.now += 59
+    ada.say(type="ice")
+    answer = await ada.hear("ice")
+    assert answer["ice_ttl_s"] == TTL_S
+    assert answer["ice_servers"][1]["username"] == f"{int(NOW) + 59 + TTL_S}:{welcome['id']}"
+
+
+async def test_a_lost_connection_keeps_its_place_for_the_grace_period(hub: Hub, clock: Clock) -> None:
+    ada, bob = Caller(hub), Caller(hub)
+    first = await ada.join("Ada")
+    second = await bob.join("Bob")
+    await ada.hear("peer-joined")
+    await bob.vanish()
+    clock.now += 29
+    ada.say(type="signal", to=second["id"], sdp=sdp("v=0 waits"))
+    await ada.silent()
+    await hub.tick()
+
+    back = Caller(hub)
+    welcome = await back.join("Bob", resume=second["resume"])
+    assert welcome["resumed"]
+    assert (welcome["id"], welcome["resume"]) == (second["id"], second["resume"])
+    assert welcome["peers"] == [{"id": first["id"], "name": "Ada"}]
+    assert (await back.hear("signal"))["sdp"]["sdp"] == "v=0 waits"
+    await ada.silent()
+    assert count(hub, "joins_total", outcome="resumed") == 1
+
+
+async def test_whoever_stays_away_is_lost(hub: Hub, clock: Clock) -> None:
+    ada, bob = Caller(hub), Caller(hub)
+    await ada.join("Ada")
+    second = await bob.join("Bob")
+    await ada.hear("peer-joined")
+    await bob.vanish()
+    for _ in range(3):
+        clock.now += 10
+        await ada.silent()
+        await hub.tick()
+    assert await ada.hear() == {"type": "peer-left", "id": second["id"], "reason": "lost"}
+    late = Caller(hub)
+    welcome = await late.join("Bob", resume=second["resume"])
+    assert not welcome["resumed"]
+    assert welcome["id"] != second["id"]
+    assert count(hub, "lost_total") == 1
+
+
+async def test_a_second_connection_replaces_the_first(hub: Hub) -> None:
+    ada, bob = Caller(hub), Caller(hub)
+    first = await ada.join("Ada")
+    await bob.join("Bob")
+    await ada.hear("peer-joined")
+    again = Caller(hub)
+    assert (await again.join("Ada", resume=first["resume"]))["resumed"]
+    assert (await ada.hear("error"))["code"] == "replaced"
+    assert await ada.ended() == 4006
+    bob.say(type="signal", to=first["id"], sdp=sdp())
+    await again.hear("signal")
+    await bob.silent()
+
+
+async def test_pings_keep_a_connection_and_its_lease(hub: Hub, clock: Clock) -> None:
+    ada = Caller(hub)
+    welcome = await ada.join()
+    for _ in range(20):
+        clock.now += welcome["ping_s"]
+        await hub.tick()
+        await ada.silent()
+    assert (await hub.store.totals()) == (1, 1)
+
+
+async def test_silence_ends_a_connection(hub: Hub, clock: Clock) -> None:
+    ada, mute = Caller(hub), Caller(hub)
+    await ada.join()
+    clock.now += 9
+    mute.say(type="ping")
+    assert (await mute.hear("error"))["code"] == "bad-message"
+    await hub.tick()
+    clock.now += 2
+    await hub.tick()
+    # Ten seconds to join; sixty to say something.
+    assert (await mute.hear("error"))["code"] == "idle"
+    assert await mute.ended() == 4005
+    await ada.silent()
+    clock.now += 61
+    await hub.tick()
+    assert (await ada.hear("error"))["code"] == "idle"
+    assert await ada.ended() == 4005
+
+
+async def test_a_flood_is_dropped_then_ended_and_the_others_go_on(hub: Hub) -> None:
+    ada, bob = Caller(hub), Caller(hub)
+    await ada.join("Ada")
+    target = (await bob.join("Bob"))["id"]
+    await ada.hear("peer-joined")
+    for _ in range(1000):
+        ada.say(type="signal", to=target, candidate=None)
+    errors = []
+    while not errors or errors[-1]["code"] != "flood":
+        errors.append(await ada.hear("error"))
+    assert await ada.ended() == 4004
+    limits = hub.settings.limits
+    assert len(errors) == limits.dropped_burst + 1
+    assert count(hub, "messages_total", type="signal") < limits.message_burst
+    assert count(hub, "dropped_total", reason="rate") == limits.dropped_burst + 1
+    await bob_hears_signals_then_pong(bob)
+
+
+async def bob_hears_signals_then_pong(bob: Caller) -> None:
+    bob.say(type="ping")
+    while (await bob.hear())["type"] != "pong":
+        pass
+
+
+async def test_large_messages_have_their_own_allowance() -> None:
+    hub = await started(limits=Limits(byte_burst=50_000, bytes_per_s=0))
+    ada = Caller(hub)
+    own = (await ada.join())["id"]
+    for _ in range(2):
+        ada.say(type="signal", to=own, sdp=sdp("v=0" + "a" * 20_000))
+        assert (await ada.hear("error"))["code"] == "no-peer"
+    ada.say(type="signal", to=own, sdp=sdp("v=0" + "a" * 20_000))
+    assert (await ada.hear("error"))["code"] == "rate"
+    await ada.silent()
+
+
+async def test_a_member_that_does_not_read_fills_its_mailbox_and_no_more(hub: Hub) -> None:
+    ada, bob = Caller(hub), Caller(hub)
+    await ada.join("Ada")
+    target = (await bob.join("Bob"))["id"]
+    await ada.hear("peer-joined")
+    await bob.vanish()
+    from iwcodec.server.messages import MAILBOX
+
+    for _ in range(MAILBOX):
+        await hub.store.post("blue", target, "{}")
+    ada.say(type="signal", to=target, sdp=sdp())
+    assert (await ada.hear("error"))["code"] == "peer-busy"
+
+
+async def test_a_fault_of_ours_ends_one_connection_only(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    ada, bob = Caller(hub), Caller(hub)
+    await ada.join("Ada")
+    await bob.join("Bob")
+    await ada.hear("peer-joined")
+    hub.metrics.relayed_bytes = None  # type: ignore[assignment]
+    bob.say(type="signal", to=(await hub.store.members("blue", NOW))[0].id, sdp=sdp())
+    await bob.ended()
+    assert "connection" in caplog.text
+    await ada.hear("signal")
+    await ada.silent()
+    assert count(hub, "closed_total", reason="disconnected") == 1
+
+
+async def test_the_gauges_tell_who_is_there(hub: Hub) -> None:
+    ada = Caller(hub)
+    await ada.join()
+    await hub.refresh_totals()
+    assert [count(hub, name) for name in ("connections", "rooms", "participants")] == [1, 1, 1]
+    await ada.vanish()
+    assert count(hub, "connections") == 0

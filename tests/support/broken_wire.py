@@ -1,0 +1,17 @@
+"""Connections whose packets no longer arrive."""
+
+from typing import Any
+
+from iwcodec.client.room import peer as p
+
+
+def silence(peer: p.Peer) -> None:
+    """Nothing that is sent from now on arrives."""
+    assert peer.connection is not None
+    assert peer.connection.sctp is not None
+    peer.connection.sctp.transport.transport._connection.sendto = lambda data, component: nothing()
+    peer.connection.sctp.transport.transport._connection.send = lambda data: nothing()
+
+
+async def nothing(*args: Any) -> None:
+    return

@@ -1,0 +1,142 @@
+"""Damaged packets and files."""
+
+import resource
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iwcodec.codec.bitstream.container import ContainerWriter, Header
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, SourcePacket
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.file.iwc_file import IwcFile
+from iwcodec.codec.media.media import OpusWriter
+from iwcodec.codec.motion.transform_coder import TransformCoder
+from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.sources.av1 import SourceEncoder
+from stub_runtime import SIZE, StubRuntime, picture
+
+FILES, REBUILT = 10_000, 5
+"""Files, and of how many one is shown too: what a picture takes is most of the time, whatever it is made of."""
+
+
+ROOM = 400 << 20
+"""Bytes of address space that the reading of damaged files may take beyond what one sound file took."""
+
+
+HEADER = Header(
+    "stub", b"stubstub", 20, 1 / 128, 1 / 32, load_transform_tables().id, Fraction(25), SIZE, 24
+).with_audio(312, 2880)
+
+
+MOTION = TransformCoder(load_transform_tables())
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    out = bytearray(data)
+    for _ in range(int(rng.integers(1, 6))):
+        at = int(rng.integers(0, len(out))) if out else 0
+        match int(rng.integers(5)):
+            case 0 if out:
+                out[at] ^= 1 << int(rng.integers(8))
+            case 1:
+                del out[at:]
+            case 2:
+                out[at:at] = rng.bytes(int(rng.integers(1, 20)))
+            case 3:
+                out[at : at + 4] = b"\xff" * 4
+            case _:
+                out[at:at] = out[int(rng.integers(0, len(out) + 1)) :][:40]
+    return bytes(out)
+
+
+def sound_file(path: Path) -> list[Any]:
+    """Two sources, six frames in three messages, a quarter of a second of sound; returns its packets."""
+    rng = np.random.default_rng(5)
+    coder = SourceEncoder(SIZE)
+    packets: list[Any] = [SourcePacket(n, coder.add(picture(80 + 20 * n)), 3 * n) for n in range(2)]
+    for n in range(3):
+        levels = [rng.integers(-2, 3, (2, 60)).astype(np.int32)]
+        packets.append(MotionPacket(2 * n, 2, None, MOTION.encode(levels), (Run(n % 2, 2),), scale=78))
+    opus = OpusWriter()
+    sound = [*opus.encode(rng.integers(-3000, 3000, 12_000).astype(np.int16)), *opus.flush()]
+    packets.append(AudioPacket(0, tuple(sound)))
+    write(path, HEADER, packets)
+    return packets
+
+
+def write(path: Path, header: Header, packets: list[Any]) -> None:
+    """Every record with the checksum that is right for it."""
+    with ContainerWriter(path, header) as writer:
+        for packet in packets:
+            match packet:
+                case SourcePacket():
+                    writer.write_source(packet)
+                case MotionPacket():
+                    writer.write_motion(packet)
+                case _:
+                    writer.write_audio(packet)
+
+
+def lying(packet: Any, rng: np.random.Generator) -> Any:
+    """A packet that says something else, or whose payload is damaged, and whose checksum will be right all the same."""
+    number = int(rng.choice([0, 1, 255, 65_535, 2**31, 2**40 - 1]))
+    match packet:
+        case SourcePacket():
+            changes = [{"slot": number}, {"frame": number}, {"payload": mutated(packet.payload, rng)}]
+        case MotionPacket():
+            runs = (Run(int(rng.integers(32)), int(rng.integers(1, 300))),)
+            changes = [{"first": number}, {"led": runs}, {"scale": int(rng.integers(256))}]
+            changes += [{"count": int(rng.integers(1, 300))}, {"payload": mutated(packet.payload, rng)}]
+        case _:
+            pieces = tuple(mutated(piece, rng) for piece in packet.packets)
+            changes = [{"first": number}, {"packets": pieces}, {"packets": packet.packets * 3}]
+    return replace(packet, **changes[int(rng.integers(len(changes)))])
+
+
+def damaged_file(path: Path, whole: bytes, packets: list[Any], rng: np.random.Generator) -> None:
+    """Half of them with bytes changed anywhere, half with packets that lie, are missing or twice there."""
+    if rng.integers(2):
+        path.write_bytes(mutated(whole, rng))
+        return
+    there = [lying(packet, rng) if rng.random() < 0.2 else packet for packet in packets]
+    order = rng.choice(len(there), len(there)) if rng.integers(4) == 0 else range(len(there))
+    frames = int(rng.choice([0, 1, 6, 2**40]))
+    try:
+        write(path, replace(HEADER, frames=frames), [there[n] for n in order])
+    except (CodecError, ValueError):  # what no writer would write
+        path.write_bytes(whole)
+
+
+def read_all(path: Path, rebuilt: bool) -> None:
+    """Everything that playing a file reads: packets and their motion, sound, and from the middle on; and all frames."""
+    with IwcFile(path, StubRuntime()) as file:
+        if rebuilt:
+            assert sum(frame.picture.shape == (SIZE, SIZE, 3) for frame in file.frames()) <= 6 * 300
+        heard = 0
+        for block in file.samples():
+            heard += len(block)
+            if heard > 100 * 48_000:
+                break
+        for packet in file.reader.seek(3):
+            if isinstance(packet, MotionPacket) and packet.scale is not None:
+                MOTION.decode(packet.payload, [run.frames for run in packet.led], 60)
+
+
+def read_damaged_files(folder: Path) -> None:
+    """In a process of its own, which cannot have more memory than it should need."""
+    rng = np.random.default_rng(1)
+    path = folder / "a.iwc"
+    packets = sound_file(path)
+    whole = path.read_bytes()
+    read_all(path, rebuilt=True)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, taken + ROOM))
+    for number in range(FILES):
+        damaged_file(path, whole, packets, rng)
+        try:
+            read_all(path, rebuilt=number % REBUILT == 0)
+        except CodecError:
+            continue

@@ -1,0 +1,87 @@
+"""Two links that call each other over a simulated network, on a simulated clock."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+
+from iwcodec.benchmarks.call.simulation import AtOnce, Path, SimulatedConnection, connection_pair, simulate
+from iwcodec.client.video.link import Link, Shown
+from iwcodec.client.video.video_sender import Feed
+from stub_runtime import NearestLeads, StubRuntime, picture
+
+FPS = 25
+
+
+def level(at_s: float) -> float:
+    """The brightness of the camera's picture: swings slowly."""
+    return 128 + 60 * float(np.sin(at_s))
+
+
+class End:
+    """One participant."""
+
+    def __init__(self, connection: SimulatedConnection) -> None:
+        self.faces = True
+        self.feed = Feed(StubRuntime(), AtOnce(), lambda picture: self.faces, NearestLeads())
+        self.connection = connection
+        self.link = Link(connection, self.feed, StubRuntime(), AtOnce())  # type: ignore[arg-type]
+        self.shown: list[tuple[float, Shown]] = []
+        self.watching = asyncio.create_task(self.watch())
+        self.filming: asyncio.Task[None] | None = None
+
+    async def watch(self) -> None:
+        async for shown in self.link.frames():
+            self.shown.append((asyncio.get_running_loop().time(), shown))
+
+    def film(self) -> None:
+        async def frames() -> None:
+            loop = asyncio.get_running_loop()
+            start = loop.time()
+            for n in range(1_000_000):
+                await asyncio.sleep(start + n / FPS - loop.time())
+                await self.feed.push(picture(level(loop.time())), loop.time())
+
+        self.filming = asyncio.create_task(frames())
+
+    def between(self, start: float, end: float) -> list[Shown]:
+        return [shown for at, shown in self.shown if start <= at < end]
+
+    async def close(self) -> None:
+        if self.filming is not None:
+            self.filming.cancel()
+        await self.link.close()
+        await self.watching
+        await self.connection.close()
+
+
+def call(
+    case: Callable[[End, End], Coroutine[Any, Any, None]],
+    there: Path | None = None,
+    back: Path | None = None,
+    bundling: tuple[bool, bool] = (True, True),
+) -> list[End]:
+    """Both film from the start; the first one sends over `there`."""
+
+    async def work() -> list[End]:
+        ends = [End(c) for c in connection_pair(there or Path(), back or Path(seed=2), bundling)]
+        for end in ends:
+            end.film()
+            await end.connection.start()
+        await case(*ends)
+        for end in ends:
+            await end.close()
+        return ends
+
+    return simulate(work())
+
+
+async def until(condition: Callable[[], bool], longest_s: float) -> float:
+    """Wait for something; returns how long it took."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    while not condition():
+        assert loop.time() - start < longest_s, "did not happen in time"
+        await asyncio.sleep(0.005)
+    return loop.time() - start

@@ -1,0 +1,77 @@
+"""Small media files made on the spot, for tests of anything that reads or writes video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+CLIP_FRAMES = 36
+"""Of the clip that the fixture `face_clip` writes."""
+
+
+def plain(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> Picture:
+    """A picture of one RGB colour."""
+    return np.broadcast_to(np.array(colour, np.uint8), (height, width, 3)).copy()
+
+
+def grey_ramp(count: int, width: int = 64, height: int = 48) -> list[Picture]:
+    """Pictures that tell their number: all pixels have the value 20 + 8 n."""
+    return [plain((20 + 8 * n,) * 3, width, height) for n in range(count)]
+
+
+def write_clip(
+    path: Path,
+    pictures: Sequence[Picture],
+    times_s: Iterable[float] | None = None,
+    fps: int | Fraction = 25,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    sound: NDArray[np.float32] | None = None,
+    sound_start_s: float = 0.0,
+    rate: int = 44_100,
+    prepare: Callable[[Any], None] | None = None,
+) -> Path:
+    """Writes pictures at the given times (default: regular), and mono sound (-1..1), to a file whose suffix
+    names the container. ``prepare`` may change the video stream before the first frame."""
+    height, width = pictures[0].shape[:2]
+    tick = Fraction(1, 1000) if times_s is not None else 1 / Fraction(fps)
+    with av.open(str(path), "w") as out:
+        video: Any = out.add_stream(codec, rate=fps)
+        video.width, video.height, video.pix_fmt = width, height, pixels
+        video.codec_context.time_base = tick
+        video.options = {"crf": "4"} if codec == "libx264" else {}
+        if prepare is not None:
+            prepare(video)
+        audio: Any = None
+        if sound is not None:
+            audio = out.add_stream("aac" if path.suffix in (".mp4", ".mov") else "flac", rate=rate)
+            audio.layout = "mono"
+        stamps = range(len(pictures)) if times_s is None else [round(t * 1000) for t in times_s]
+        for stamp, picture in zip(stamps, pictures, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if pixels not in ("rgb24", "bgr0", "gbrp", "pal8"):
+                frame = frame.reformat(format=pixels)
+            frame.pts, frame.time_base = stamp, tick
+            out.mux(video.encode(frame))
+        if audio is not None and sound is not None:
+            for begin in range(0, len(sound), 1024):
+                block = sound[None, begin : begin + 1024]
+                piece = av.AudioFrame.from_ndarray(block, format="flt", layout="mono")
+                piece.sample_rate, piece.time_base = rate, Fraction(1, rate)
+                piece.pts = begin + round(sound_start_s * rate)
+                out.mux(audio.encode(piece))
+            out.mux(audio.encode(None))
+        out.mux(video.encode(None))
+    return path
+
+
+def tone(seconds: float, rate: int = 44_100, hertz: float = 1000.0) -> NDArray[np.float32]:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
