@@ -274,8 +274,8 @@ RANK = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from iwcodec import cli
-from iwcodec.models import train as training
+from iwcodec.codec import cli
+from iwcodec.models.training import train as training
 runs, writes, save = [], [], torch.save
 class Kept(training.Run):
     def __init__(self, *given):
