@@ -18,8 +18,10 @@ from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.file.clip import EncodeOptions, frame_input
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.media import Picture, VideoWriter, sample_clip
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import sample_clip
+from iwcodec.codec.media.writer import VideoWriter
 from iwcodec.codec.sources.av1 import SourceDecoder
 
 LABEL = 28

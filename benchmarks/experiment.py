@@ -15,7 +15,7 @@ import av
 
 from iwcodec.codec.doctor import versions
 from iwcodec.codec.errors import CodecError
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.models.runtime.types import Runtime
 
 LINE = 480
 """Longest line of a results file that could be broken."""
@@ -88,7 +88,7 @@ def codec_digest(runtime: Runtime) -> str:
 
 def model_files(runtime: Runtime) -> list[Path]:
     """Weights and graphs, its base's among them."""
-    from iwcodec.models.runtime.runtime import WEIGHTS, read_weights_file
+    from iwcodec.models.runtime.weights import WEIGHTS, read_weights_file
 
     names = [runtime.info.model_id]
     if (WEIGHTS / f"{names[0]}.safetensors").exists() and (base := read_weights_file(names[0]).base) is not None:

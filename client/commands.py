@@ -57,7 +57,7 @@ def call(
     with extras():
         from iwcodec.client.session import CallOptions, take_part
     if record is not None:
-        from iwcodec.codec.media.media import check_target
+        from iwcodec.codec.media.writer import check_target
 
         if record.suffix.lower() != ".iwc":
             raise CodecError(f"The recording must end in .iwc, not {record.suffix or record.name!r}.")

@@ -33,8 +33,11 @@ from iwcodec.client.video.capture import BLOCK, Clip, ClipSound, LiveCrop, Pictu
 from iwcodec.client.video.link import LinkStats, Shown
 from iwcodec.codec.cli import progress_bar
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import AUDIO_RATE, Picture, Samples, VideoWriter, sample_clip
-from iwcodec.models.runtime.runtime import Runtime, load_runtime
+from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
+from iwcodec.codec.media.video import sample_clip
+from iwcodec.codec.media.writer import VideoWriter
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import Runtime
 
 NAMES: Final = ("Ada", "Bob")
 FPS: Final = Fraction(25)

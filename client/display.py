@@ -13,7 +13,7 @@ import numpy as np
 from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.video.link import LinkState, LinkStats
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 SIZE: Final = (960, 640)
 GAP: Final = 8

@@ -23,13 +23,13 @@ from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.transport.sctp import make_connection
 from iwcodec.client.video import capture
 from iwcodec.client.video.link import Link
-from iwcodec.client.video.video_sender import Feed
+from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.shipped_model import load_runtime_for
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.models.runtime.types import Runtime
 
-DRAW_S, LEAST_DRAW_S = 1 / 30, 1 / 60
+DRAW_S, MIN_DRAW_S = 1 / 30, 1 / 60
 """Longest between two drawings, for keys and states; and shortest after one of a new picture, for screens show no more
 and drawing takes time."""
 REPORT_S: Final = 5.0
@@ -93,8 +93,8 @@ def put_together(
     executor: ThreadPoolExecutor,
     microphone: Microphone | None,
     speaker: Speaker | None,
-) -> tuple[Call, Feed]:
-    feed = Feed(runtime, executor)
+) -> tuple[Call, VideoSender]:
+    feed = VideoSender(runtime, executor)
     made = Call(
         signalling,
         feed,
@@ -127,7 +127,7 @@ def pictures_of(options: CallOptions, size: int) -> tuple[capture.Pictures, capt
         camera = capture.choose(capture.list_cameras(), options.camera, "camera")
     except CodecError as error:
         raise CodecError(f"{error} A video file can take its place: --video FILE.") from None
-    return capture.Pictures(capture.camera_frames(camera), capture.LiveCrop(size, capture.MOST_FPS)), None
+    return capture.Pictures(capture.camera_frames(camera), capture.LiveCrop(size, capture.MAX_FPS)), None
 
 
 class Nothing:
@@ -200,7 +200,7 @@ def interrupts(the_call: Call) -> Iterator[None]:
                 loop.remove_signal_handler(number)
 
 
-async def show(the_call: Call, feed: Feed, window: display.Window) -> None:
+async def show(the_call: Call, feed: VideoSender, window: display.Window) -> None:
     """A picture is drawn as soon as it is there."""
     details = False
     fresh = asyncio.Event()
@@ -211,7 +211,7 @@ async def show(the_call: Call, feed: Feed, window: display.Window) -> None:
                 return
             details ^= key == "i"
             display.press(the_call, key)
-        pause_s = LEAST_DRAW_S if fresh.is_set() else 0.0
+        pause_s = MIN_DRAW_S if fresh.is_set() else 0.0
         fresh.clear()
         window.show(display.scene(the_call, the_call.signalling.name, feed.preview, details))
         await asyncio.sleep(pause_s)

@@ -7,69 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
-from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media.media import Picture
-from iwcodec.codec.motion.predictive_coder import MOST_FRAMES, Levels, MotionCoder, Quantiser, coded_frames, filled_in
-from iwcodec.codec.motion.predictive_tables import Tables, load_tables
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.decoder import Motion, MotionDecoder
+from iwcodec.codec.motion.predictive_tables import Tables
 from iwcodec.codec.motion.space import MotionSpace, motion_space
 from iwcodec.codec.motion.transform_coder import TransformCoder, over_time
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import Levels, Quantiser
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import ACTIVE, CAPACITY, Library
-from iwcodec.models.runtime.runtime import Runtime, Source
+from iwcodec.models.runtime.types import Runtime, Source
 
-MOST_SHOWN = 512
-"""Sources that are frames yet to be shown; a motion packet holds at most MOST_FRAMES, and its sources precede it."""
+MAX_SHOWN = 512
+"""Sources that are frames yet to be shown; a motion packet holds at most MAX_FRAMES, and its sources precede it."""
 
 
 @dataclass(frozen=True)
 class Frame:
     number: int
     picture: Picture
-
-
-@dataclass(frozen=True)
-class Motion:
-    number: int
-    keypoints: NDArray[np.float32]
-    leader: int | None = None
-    """Slot of the source that leads; None: the nearest in pose."""
-    still: bool = False
-    """Nothing moves: the source that leads is shown as it lies."""
-
-
-class MotionDecoder:
-    """Motion packets that are not transformed to keypoints, in whatever order they come. The MOST_FRAMES newest frames
-    are kept to predict others from."""
-
-    def __init__(self, keypoints: int, tables: Tables | None = None) -> None:
-        self._keypoints = keypoints
-        self._coder = MotionCoder(tables or load_tables())
-        self._levels: dict[int, tuple[Quantiser, Levels]] = {}
-
-    @property
-    def newest(self) -> int | None:
-        """The highest frame number that has come; what an acknowledgement names."""
-        return max(self._levels, default=None)
-
-    def decode(self, packet: MotionPacket, quantiser: Quantiser) -> list[Motion]:
-        """The frames of a packet. Raises FormatError, also where the reference is not there or has other steps."""
-        if packet.scale is not None:
-            raise FormatError("A call's motion packet is transformed over time.")
-        reference = None
-        if packet.reference is not None:
-            kept = self._levels.get(packet.reference)
-            if kept is None or kept[0] != quantiser:
-                raise FormatError(f"A motion packet refers to frame {packet.reference}, which is not there.")
-            reference = kept[1]
-        coded, leaders = coded_frames(packet.count, packet.stride), packet.leaders()
-        levels = self._coder.decode(packet.payload, len(coded), self._keypoints, reference)
-        for number, row in zip(coded, levels, strict=True):
-            self._levels[packet.first + number] = quantiser, row
-        for number in sorted(self._levels)[:-MOST_FRAMES]:
-            del self._levels[number]
-        rows = zip(filled_in(quantiser.dequantise(levels), coded, leaders), leaders, strict=True)
-        return [Motion(number, row, leader) for number, (row, leader) in enumerate(rows, packet.first)]
 
 
 class Decoder:
@@ -88,9 +44,9 @@ class Decoder:
         tables: Tables | None = None,
         capacity: int = CAPACITY,
         active: int = ACTIVE,
-        dead_zone: float = 0.0,
+        suppression: float = 0.0,
     ) -> None:
-        """`dead_zone`: of the shifts that frames are rebuilt with (Runtime.reconstruct)."""
+        """`suppression`: of the shifts that frames are rebuilt with (Runtime.reconstruct)."""
         self._runtime = runtime
         self._quantiser = quantiser or Quantiser()
         self._motion = MotionDecoder(runtime.info.keypoints, tables)
@@ -100,7 +56,7 @@ class Decoder:
         self.library = Library(capacity)
         self._capacity = capacity
         self._active = active
-        self._dead_zone = dead_zone
+        self._suppression = suppression
         self._waiting: dict[int, Picture] = {}
         self._shown: dict[int, Picture] = {}
 
@@ -130,7 +86,7 @@ class Decoder:
         keep_newest(self._waiting, self._capacity)
         if packet.frame is not None:
             self._shown[packet.frame] = picture
-            keep_newest(self._shown, MOST_SHOWN)
+            keep_newest(self._shown, MAX_SHOWN)
 
     def miss_sources(self) -> None:
         """To be called when a source is known to be missing: those that build on it are refused, until a key unit."""
@@ -143,12 +99,12 @@ class Decoder:
             self.prepare()
             called = self._motion.decode(packet, self._quantiser)
             for motion in called:
-                self.library.use(motion.keypoints, motion.leader)
+                self.library.use(motion.keypoints, motion.reference_source)
             return called
         found, first = [], packet.first
-        lengths = [run.frames for run in packet.led]
+        lengths = [run.frames for run in packet.runs]
         levels = self._transform.decode(packet.payload, lengths, 3 * self._runtime.info.keypoints)
-        for run, rows in zip(packet.led, levels, strict=True):
+        for run, rows in zip(packet.runs, levels, strict=True):
             numbers = range(first, first + run.frames)
             found += [
                 Motion(number, keypoints, run.slot, not rows.any())
@@ -175,27 +131,29 @@ class Decoder:
             self._spaces[slot] = source, motion_space(source, self._transform.tables.directions)
         return self._spaces[slot][1]
 
-    def reconstruct(self, keypoints: NDArray[np.float32], leader: int | None = None) -> Picture | None:
+    def reconstruct(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> Picture | None:
         """A picture from keypoints, the source in the slot that leads and the nearest ones; None while there is no
         source."""
-        nearest = self.nearest(keypoints, leader)
-        return self._runtime.reconstruct(keypoints, nearest, self._dead_zone) if nearest else None
+        nearest = self.nearest(keypoints, reference_source)
+        return self._runtime.reconstruct(keypoints, nearest, self._suppression) if nearest else None
 
     def rebuilt(self, motion: Motion) -> Picture | None:
         """A frame that is no source; None while there is no source."""
-        source = self.library.at(motion.leader) if motion.still and motion.leader is not None else None
-        return self.reconstruct(motion.keypoints, motion.leader) if source is None else source.picture
+        source = (
+            self.library.at(motion.reference_source) if motion.still and motion.reference_source is not None else None
+        )
+        return self.reconstruct(motion.keypoints, motion.reference_source) if source is None else source.picture
 
-    def rebuild(self, keypoints: NDArray[np.float32], leader: Source) -> Picture:
+    def rebuild(self, keypoints: NDArray[np.float32], reference_source: Source) -> Picture:
         """A picture from keypoints, a source of the library that leads, and the nearest ones."""
-        picture = self.reconstruct(keypoints, self.library.slot(leader))
+        picture = self.reconstruct(keypoints, self.library.slot(reference_source))
         assert picture is not None
         return picture
 
-    def nearest(self, keypoints: NDArray[np.float32], leader: int | None = None) -> list[Source]:
+    def nearest(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[Source]:
         """The sources that a frame with these keypoints is rebuilt from."""
         self.prepare()
-        return self.library.nearest(keypoints, self._active, leader)
+        return self.library.nearest(keypoints, self._active, reference_source)
 
     def prepare(self) -> None:
         """Put the sources that have come into the library."""

@@ -11,15 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from iwcodec.codec.extras import PACKAGE, install
-from iwcodec.models.runtime.runtime import (
-    DEFAULT_MODEL,
-    Picture,
-    Runtime,
-    cuda_is_there,
-    list_models,
-    load_runtime,
-    read_info,
-)
+from iwcodec.models.runtime.load import cuda_is_there, load_runtime
+from iwcodec.models.runtime.types import Picture, Runtime
+from iwcodec.models.runtime.weights import DEFAULT_MODEL, list_models, read_info
 
 REPEATS = 20
 OPTIONAL = {

@@ -16,7 +16,7 @@ import numpy as np
 from iwcodec.codec.decoder import Frame
 from iwcodec.codec.errors import CodecError, FormatError
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.media import AUDIO_RATE, Samples
+from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 Item = TypeVar("Item")
 Opener = Callable[[], IwcFile]

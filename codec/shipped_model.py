@@ -1,8 +1,9 @@
 """The models that come with the package: which one pictures of a size need, or a file."""
 
-from iwcodec.codec.bitstream.container import Header
+from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.errors import CodecError, VersionError
-from iwcodec.models.runtime.runtime import ModelInfo, Runtime, load_runtime
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import ModelInfo, Runtime
 
 
 def load_runtime_for(size: int, threads: int | None = None) -> Runtime:

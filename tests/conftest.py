@@ -25,7 +25,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first frames of the bundled sample at 24 frames/s, with a tone as sound."""
-    from iwcodec.codec.media.media import read_video, sample_clip
+    from iwcodec.codec.media.video import read_video, sample_clip
     from media_fixtures import tone, write_clip
 
     pictures = [frame.picture for frame in itertools.islice(read_video(sample_clip()), CLIP_FRAMES)]

@@ -70,7 +70,9 @@ def test_every_module_has_a_layer() -> None:
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_point_down(module: str) -> None:
     allowed = ABOVE.get(module, set())
-    assert [name for name in GRAPH[module] if layer(name) > layer(module) and name.rpartition(".")[0] not in allowed] == []
+    assert [
+        name for name in GRAPH[module] if layer(name) > layer(module) and name.rpartition(".")[0] not in allowed
+    ] == []
 
 
 def test_no_circles() -> None:

@@ -26,11 +26,13 @@ from iwcodec.benchmarks.experiment import save, surroundings
 from iwcodec.client.demo import server
 from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import AUDIO_RATE, VideoWriter, at_constant_rate, probe, read_video, sample_clip
+from iwcodec.codec.media.types import AUDIO_RATE
+from iwcodec.codec.media.video import at_constant_rate, probe, read_video, sample_clip
+from iwcodec.codec.media.writer import VideoWriter
 
 NAMES = ("Ada", "Bob")
 JOIN_S = 60.0
-WINDOWS, SHORTEST_WINDOW_S = 6, 10.0
+WINDOWS, MIN_WINDOW_S = 6, 10.0
 """Parts of the call that are told separately."""
 TONE_S, TONE_HZ, TONE_LEVEL = 0.5, 220, 6000
 
@@ -127,7 +129,7 @@ def wait(
 def windows(looks: Sequence[dict[str, Any]], began_s: float, lasted_s: float) -> list[dict[str, Any]]:
     """Means over equal parts of the call; of queues the most, of processor time the share of a core."""
     made = []
-    parts = max(1, min(WINDOWS, int(lasted_s / SHORTEST_WINDOW_S)))
+    parts = max(1, min(WINDOWS, int(lasted_s / MIN_WINDOW_S)))
     for n in range(parts):
         start, end = (began_s + lasted_s * k / parts for k in (n, n + 1))
         some = [look for look in looks if start <= look["at_s"] < end and "memory_mb" in look]

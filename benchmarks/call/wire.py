@@ -40,16 +40,18 @@ from iwcodec.benchmarks.call.simulation import AtOnce, SimulatedConnection, conn
 from iwcodec.benchmarks.experiment import save, surroundings
 from iwcodec.client.transport.sctp import IP_UDP, BundlingSctpTransport, make_connection
 from iwcodec.client.video.link import Link, LinkState, Shown
-from iwcodec.client.video.video_sender import Feed
+from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.file.clip import EncodeOptions, frame_input
 from iwcodec.codec.fit.keypoint_fit import Fitted, KeypointFit, Rebuild
-from iwcodec.codec.media.media import Picture, sample_clip
 from iwcodec.codec.media.quality import psnr
-from iwcodec.models.runtime.runtime import Keypoints, Runtime, Source, load_runtime
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import sample_clip
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import Keypoints, Runtime, Source
 
 FPS = 25
-MOST_FRAMES = 250
+MAX_FRAMES = 250
 """Of a clip; it is played forwards and backwards, so that there is no cut."""
 SETTLED_S = 5.0
 """The steady state is measured from here on."""
@@ -83,8 +85,8 @@ class Filming:
     def prepare(self, picture: Picture) -> Source:
         return self._runtime.prepare(picture)
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
-        return self._runtime.reconstruct(keypoints, sources, dead_zone)
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
+        return self._runtime.reconstruct(keypoints, sources, suppression)
 
 
 class Deferred:
@@ -97,8 +99,8 @@ class Deferred:
         self._runtime = runtime
         self._notes: list[tuple[Keypoints, list[Source], float]] = []
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
-        self._notes.append((keypoints, list(sources), dead_zone))
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
+        self._notes.append((keypoints, list(sources), suppression))
         return np.array([len(self._notes) - 1], np.int64).view(np.uint8)
 
     def rebuild(self, noted: Picture) -> Picture:
@@ -108,7 +110,7 @@ class Deferred:
         return self._runtime.reconstruct(*self._notes[int(noted.view(np.int64)[0])])
 
 
-class PlannedFeed(Feed):
+class PlannedFeed(VideoSender):
     """Knows when its pictures became sources. With a plan it does not judge: the frames of those times become
     sources, whatever the link makes of it, so that calls over different paths compare at equal sources."""
 
@@ -450,7 +452,7 @@ def load_camera(clip: Path, runtime: Runtime) -> Camera:
     pictures = []
     for picture in video.pictures():
         pictures.append(picture)
-        if len(pictures) == MOST_FRAMES:
+        if len(pictures) == MAX_FRAMES:
             break
     return Camera(pictures, runtime)
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
 
 
 def nearest_copy(pictures: Iterable[Picture], sources: Sequence[Picture]) -> Iterator[Picture]:

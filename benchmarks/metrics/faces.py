@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.benchmarks.metrics.mtcnn import Mtcnn
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 EVERY = 5
 """Frames from one that is looked at to the next: finding a face takes many times as long as any other metric."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from iwcodec.benchmarks.metrics.metrics import MetricUnavailableError
 from iwcodec.codec.extras import install
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import PERFECT_DB, psnr
+from iwcodec.codec.media.types import Picture
 
 Plane = NDArray[np.float64]
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from iwcodec.benchmarks.metrics.metrics import MetricUnavailableError
 from iwcodec.codec.extras import install
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     State = dict[str, Tensor]
 
-SMALLEST_FACE = 20
+MIN_FACE = 20
 """Pixels."""
 CELL, STRIDE = 12, 2
 """Of the first network: what it sees, and how far it is moved, in pixels."""
@@ -121,9 +121,9 @@ def load(path: Path) -> State:
 
 
 def pyramid(side: int) -> Sequence[float]:
-    """Scales at which a face of SMALLEST_FACE or more fills the first network's CELL."""
+    """Scales at which a face of MIN_FACE or more fills the first network's CELL."""
     scales = []
-    scale = CELL / SMALLEST_FACE
+    scale = CELL / MIN_FACE
     while side * scale >= CELL:
         scales.append(scale)
         scale *= SHRINK

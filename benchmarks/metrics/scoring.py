@@ -8,7 +8,7 @@ import numpy as np
 from iwcodec.benchmarks.metrics import faces, learned, metrics
 from iwcodec.benchmarks.metrics.metrics import COLUMNS, SIMPLE, MetricUnavailableError
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 Pictures = Sequence[Picture]
 Scores = dict[str, float | None]

@@ -26,9 +26,10 @@ from rich.table import Table
 from iwcodec.benchmarks import experiment
 from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.extras import install
-from iwcodec.codec.media.media import Picture, read_video, sample_clip
 from iwcodec.codec.media.quality import psnr
-from iwcodec.models.runtime.runtime import DEFAULT_MODEL, read_info
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import read_video, sample_clip
+from iwcodec.models.runtime.weights import DEFAULT_MODEL, read_info
 
 RESULT = Path(__file__).parents[1] / "results" / "attention.json"
 KEPT = (1, 2, 4, 8, 16, 32)
@@ -68,7 +69,7 @@ def run(model: str, frames: int, threads: int, tell: Callable[[str, float], None
         os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is first imported
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    from iwcodec.models.runtime.torch_runtime import load_network
+    from iwcodec.models.runtime.torch import load_network
 
     network = load_network(model).to(device).requires_grad_(False)
     pictures = clip_pictures(network.config.size, frames)
@@ -125,7 +126,7 @@ class Case:
 
     def finish(self, network: Any, attended: Any) -> Picture:
         """Attended rows -> picture."""
-        from iwcodec.models.runtime.torch_runtime import to_uint8
+        from iwcodec.models.runtime.torch import to_uint8
 
         picture = network.decode(attended.float(), self.unit, self.sources)[0][0]
         return to_uint8(picture.permute(1, 2, 0)).cpu().numpy()

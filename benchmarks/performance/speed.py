@@ -29,18 +29,24 @@ from iwcodec.benchmarks.quality.rivals import encode_rival
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.cli import JSON, console, progress_bar
 from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.encoder import Encoder, EncoderSettings, MotionEncoder
+from iwcodec.codec.encoder import Encoder, EncoderSettings
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 from iwcodec.codec.file.clip import EncodeOptions, Progress, frame_input
 from iwcodec.codec.fit.keypoint_fit import live_fit
-from iwcodec.codec.media.crop_tracking import DETECT_EVERY, Crop, FaceDetector, crop_resize
-from iwcodec.codec.media.media import Picture, read_video, sample_clip
-from iwcodec.codec.motion.predictive_coder import MotionCoder, Quantiser
+from iwcodec.codec.media.crop_tracking import Crop, crop_resize
+from iwcodec.codec.media.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import read_video, sample_clip
+from iwcodec.codec.motion.encoder import MotionEncoder
+from iwcodec.codec.motion.predictive_coder import MotionCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
+from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
 from iwcodec.codec.sources.library import ACTIVE, CAPACITY
-from iwcodec.models.runtime.runtime import DEFAULT_MODEL, Keypoints, Runtime, load_runtime
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import Keypoints, Runtime
+from iwcodec.models.runtime.weights import DEFAULT_MODEL
 
 SOURCES = (1, 3, 8, 16)
 """In the library; up to ACTIVE of them enter attention."""
@@ -330,7 +336,7 @@ def attentions(
     import torch
 
     from iwcodec.benchmarks.performance.attention import make_case, onnx_attention
-    from iwcodec.models.runtime.torch_runtime import load_network
+    from iwcodec.models.runtime.torch import load_network
 
     network = load_network(model).requires_grad_(False)
     ways = {name: onnx_attention(network, threads, dense) for name, dense in (("dense", True), ("sparse", False))}

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from iwcodec.models.runtime.runtime import Keypoints, OnnxRuntime, Runtime
+from iwcodec.models.runtime.onnx import OnnxRuntime
+from iwcodec.models.runtime.types import Keypoints, Runtime
 
 WARM = 10
 """Calls that are not counted."""
@@ -134,7 +135,7 @@ def _of_graphs(model: str, threads: int, prepare: Prepare, keypoints: Sequence[K
             _clock(runtime, name, spent, lambda: None)
         frames = _rebuilt(prepare(runtime), keypoints)
         logs = {part: json.loads(Path(session.end_profiling()).read_text()) for part, session in sessions.items()}
-    look, paint = (runs(part, logs[part]) for part in ("look", "paint"))
+    look, paint = (runs(part, logs[part]) for part in ("attend", "refine"))
     clock = {name: np.array(seconds) for name, seconds in spent.items()}
     return _split(
         {
@@ -149,7 +150,7 @@ def _of_graphs(model: str, threads: int, prepare: Prepare, keypoints: Sequence[K
 
 
 def _of_torch(runtime: Any, prepare: Prepare, keypoints: Sequence[Keypoints]) -> Split:
-    from iwcodec.models.runtime import torch_runtime as runtime_torch
+    from iwcodec.models.runtime import torch as runtime_torch
 
     spent: dict[str, list[float]] = defaultdict(list)
     network, plain = runtime._network, runtime_torch.to_uint8
@@ -242,9 +243,9 @@ def runs(part: str, events: Sequence[Mapping[str, Any]]) -> list[Counter[str]]:
 
 
 def stage_of(part: str, name: str, operator: str) -> str:
-    """The stage that a node of `look` or `paint` belongs to. The decoder begins in `look`, where it has all the
+    """The stage that a node of `attend` or `refine` belongs to. The decoder begins in `attend`, where it has all the
     convolutions that are not the query net's, and what turns their layout."""
-    if part == "paint":
+    if part == "refine":
         return "decoder"
     if "query_net" in name:
         return "query net"

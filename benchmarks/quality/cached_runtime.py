@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import TypeVar
 
-from iwcodec.codec.media.media import Picture
-from iwcodec.models.runtime.runtime import Keypoints, ModelInfo, Runtime, Source
+from iwcodec.codec.media.types import Picture
+from iwcodec.models.runtime.types import Keypoints, ModelInfo, Runtime, Source
 
 KEYPOINTS_KEPT = 20_000
 SOURCES_KEPT = 400
@@ -37,8 +37,8 @@ class CachedRuntime:
     def prepare(self, picture: Picture) -> Source:
         return _kept(self._sources, SOURCES_KEPT, picture, self._runtime.prepare)
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
-        return self._runtime.reconstruct(keypoints, sources, dead_zone)
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
+        return self._runtime.reconstruct(keypoints, sources, suppression)
 
 
 def _kept(known: "OrderedDict[bytes, Kept]", most: int, picture: Picture, function: Callable[[Picture], Kept]) -> Kept:

@@ -21,18 +21,20 @@ from rich.table import Table
 
 from iwcodec.benchmarks import experiment
 from iwcodec.codec.cli import JSON, console, progress_bar
-from iwcodec.codec.decoder import Decoder, Motion
+from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import EncodeOptions, Progress, read_clip
 from iwcodec.codec.file.motion_pass import fitted_motion, from_sources, motion_size, packed_motion
 from iwcodec.codec.file.passes import code_sources, fit_for
 from iwcodec.codec.fit.alignment import as_keypoints
-from iwcodec.codec.media.media import Picture, sample_clip
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import sample_clip
+from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.motion.transform_coder import SCALES, step_of
-from iwcodec.codec.motion.transform_rdo import Fit
+from iwcodec.codec.motion.types import Fit
 from iwcodec.codec.shipped_model import load_runtime_for
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.models.runtime.types import Runtime
 
 JUDGED_STRIDE = 5
 """Every so many frames one is rebuilt."""
@@ -117,7 +119,7 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
     told = partial(tell, "fitting the motion")
     fit = fitted_motion(video.pictures(), survey.keypoints, coded, length, decoder, fit_for(options.effort), told)
     for found in fit:
-        raw.append(Motion(len(raw), as_keypoints(found.frame.target), found.leader, found.still))
+        raw.append(Motion(len(raw), as_keypoints(found.frame.target), found.reference_source, found.still))
         fits += from_sources([found], decoder)
     starts = range(0, len(fits), length)
     packed = [list(packed_motion((fits[first : first + length] for first in starts), scale)) for scale in scales]

@@ -33,9 +33,10 @@ from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import EncodeOptions, frame_input
 from iwcodec.codec.file.encode import EncodeReport, encode
 from iwcodec.codec.file.iwc_file import IwcFile, filled
-from iwcodec.codec.media.media import Picture, sample_clip
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.shipped_model import load_runtime_for
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.models.runtime.types import Runtime
 
 RATES = "2,3,4,6,8,12,20,40"
 RIVALS = {

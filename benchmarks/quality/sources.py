@@ -24,10 +24,11 @@ from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import EncodeOptions, Progress, frame_input
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.media import Picture, sample_clip
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.shipped_model import load_runtime_for
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.models.runtime.types import Runtime
 
 ORACLE_STRIDE = 5
 SHOWN = ("original", "iwcodec", "copy of a source", "oracle")

@@ -24,9 +24,10 @@ from iwcodec.codec.cli import JSON, console, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 from iwcodec.codec.file.clip import EncodeOptions, Progress, frame_input
-from iwcodec.codec.media.media import Picture, sample_clip
 from iwcodec.codec.media.quality import psnr
-from iwcodec.models.runtime.runtime import DEFAULT_MODEL
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import sample_clip
+from iwcodec.models.runtime.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +81,7 @@ def command(
     try:
         import torch
 
-        from iwcodec.models.runtime.torch_runtime import load_network
+        from iwcodec.models.runtime.torch import load_network
     except ImportError as error:
         raise CodecError(f"bench tables needs {error.name}: {install('train')}.") from error
     try:

@@ -18,13 +18,13 @@ import numpy as np
 
 from iwcodec.client.audio.opus import LARGEST, OpusDecoder, packet_samples
 from iwcodec.codec.errors import CodecError, FormatError
-from iwcodec.codec.media.media import AUDIO_RATE, Samples
+from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 AHEAD_S, BEHIND_S = 0.004, 0.015
 """Playing may be off its time by so much before it is corrected; ahead of it, packets would come too late."""
 LEAP_S: Final = 0.4
 """Off by more, it leaps."""
-MOST_WAIT_S: Final = 1.5
+MAX_WAIT_S: Final = 1.5
 FOLLOWED_S: Final = 0.4
 """Sound does not wait longer than this for the picture: nobody can talk with such a delay (ITU-T G.114). Up to there
 the two are in step; of pictures that are later sound goes ahead."""
@@ -33,7 +33,7 @@ SPREAD: Final = 98.0
 """Percentile of the packets' lateness that is waited for."""
 RECENT: Final = 100
 """Packets that the shortest transit and the lateness are taken from."""
-MOST_PACKETS: Final = 64
+MAX_PACKETS: Final = 64
 WILD_S: Final = 10.0
 """A timestamp further from the others than this begins a new stream."""
 CONCEALED_S: Final = 1.0
@@ -97,7 +97,7 @@ class Playout:
         if not self._transits:
             return self._picture_s
         late = float(np.percentile(self._transits, SPREAD)) - min(self._transits)
-        return max(self._picture_s - self._length / AUDIO_RATE, min(late + MARGIN_S, MOST_WAIT_S))
+        return max(self._picture_s - self._length / AUDIO_RATE, min(late + MARGIN_S, MAX_WAIT_S))
 
     def push(self, ssrc: int, sequence: int, timestamp: int, payload: bytes, arrived_s: float) -> None:
         """An RTP packet's fields, as they are on the wire, and when it came (monotonic). Malformed ones are counted."""
@@ -118,7 +118,7 @@ class Playout:
             self.counts["malformed"] += 1
             return None
         sequence, timestamp = self._unwrap(sequence, timestamp)
-        if len(self._packets) >= MOST_PACKETS:
+        if len(self._packets) >= MAX_PACKETS:
             del self._packets[min(self._packets)]
         self._packets[timestamp] = (sequence, payload)
         self._transits.append(arrived_s - timestamp / AUDIO_RATE)

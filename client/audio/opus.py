@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from iwcodec.codec.errors import CodecError, FormatError
-from iwcodec.codec.media.media import AUDIO_RATE, Samples
+from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 LONGEST: Final = AUDIO_RATE * 120 // 1000
 """Samples in the longest packet."""

@@ -24,7 +24,7 @@ from aiortc.rtp import RtcpRrPacket, RtcpSrPacket
 from iwcodec.client.audio.jitter_buffer import Playout
 from iwcodec.client.audio.opus import SILENT, OpusEncoder
 from iwcodec.client.transport.sctp import IP_UDP
-from iwcodec.codec.media.media import AUDIO_RATE, Samples
+from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 PACKET_MS: Final = 60
 BITRATE: Final = 8_500

@@ -20,20 +20,22 @@ from iwcodec.client.recording.soundtrack import PRE_SKIP, Soundtrack
 from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.video.jitter_buffer import TimedFrame, between
 from iwcodec.client.video.link import Link, Shown
-from iwcodec.codec.bitstream.container import ContainerWriter, Header
+from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, SourcePacket, runs_of
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import AUDIO_RATE
-from iwcodec.codec.motion.predictive_coder import Levels, MotionCoder, Quantiser
+from iwcodec.codec.media.types import AUDIO_RATE
+from iwcodec.codec.motion.predictive_coder import MotionCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
-from iwcodec.models.runtime.runtime import ModelInfo
+from iwcodec.codec.motion.types import Levels, Quantiser
+from iwcodec.models.runtime.types import ModelInfo
 
 FPS: Final = Fraction(25)
 MESSAGE: Final = 50
 """Frames in one record."""
-LONGEST_BRIDGE_S: Final = 0.5
+MAX_BRIDGE_S: Final = 0.5
 """A longer hole is not interpolated: the last frame stays."""
-LONGEST_HOLE_S: Final = 600.0
+MAX_HOLE_S: Final = 600.0
 """What the sender's clock may leap by; more is another clock."""
 CAMERA: Final = (640, 480)
 """Every program takes a camera of that size."""
@@ -60,25 +62,25 @@ class Grid:
         """The last frame again, until the grid has lasted so long."""
         if self._last is None:
             return []
-        held = self._last.keypoints, self._last.leader
-        return self._up_to(self._start_s + min(end_s, self._count * self._period + LONGEST_HOLE_S), lambda at: held)
+        held = self._last.keypoints, self._last.reference_source
+        return self._up_to(self._start_s + min(end_s, self._count * self._period + MAX_HOLE_S), lambda at: held)
 
     def add(self, frame: TimedFrame) -> list[Placed]:
         """What the grid holds up to this frame. One that comes late is passed over."""
         last, self._last = self._last, frame
         if last is None:
             self._start_s, self._count = frame.stamp_s, 1
-            return [(frame.keypoints, frame.leader)]
+            return [(frame.keypoints, frame.reference_source)]
         passed = frame.stamp_s - last.stamp_s
-        if not -LONGEST_HOLE_S < passed < LONGEST_HOLE_S:
+        if not -MAX_HOLE_S < passed < MAX_HOLE_S:
             # The peer began anew: what follows joins on.
             self._start_s = frame.stamp_s - self._count * self._period
-            return self._up_to(frame.stamp_s, lambda at: (frame.keypoints, frame.leader))
+            return self._up_to(frame.stamp_s, lambda at: (frame.keypoints, frame.reference_source))
         if passed <= 0:
             self._last = last
             return []
-        if passed > LONGEST_BRIDGE_S:
-            return self._up_to(frame.stamp_s, lambda at: (last.keypoints, last.leader))
+        if passed > MAX_BRIDGE_S:
+            return self._up_to(frame.stamp_s, lambda at: (last.keypoints, last.reference_source))
         return self._up_to(frame.stamp_s, lambda at: between(last, frame, (at - last.stamp_s) / passed))
 
     def _up_to(self, end_s: float, at: Callable[[float], Placed]) -> list[Placed]:
@@ -146,9 +148,9 @@ class Recorder:
         return True
 
     def _put(self, grid: list[Placed]) -> None:
-        for keypoints, leader in grid:
+        for keypoints, reference_source in grid:
             self._held = self._quantiser.quantise(keypoints, self._held)
-            self._waiting.append((self._held, leader))
+            self._waiting.append((self._held, reference_source))
             self.frames += 1
             if len(self._waiting) == MESSAGE:
                 self._flush()
@@ -160,10 +162,12 @@ class Recorder:
 
     def _flush(self) -> None:
         if self._waiting and self._writer is not None:
-            levels, leaders = zip(*self._waiting, strict=True)
+            levels, reference_sources = zip(*self._waiting, strict=True)
             self._waiting.clear()
             payload, count = self._coder.encode(np.stack(levels), None), len(levels)
-            self._writer.write_motion(MotionPacket(self.frames - count, count, None, payload, runs_of(leaders)))
+            self._writer.write_motion(
+                MotionPacket(self.frames - count, count, None, payload, runs_of(reference_sources))
+            )
 
     def _header(self) -> Header:
         header = Header(

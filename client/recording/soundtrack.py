@@ -12,7 +12,7 @@ from collections import deque
 from iwcodec.client.audio.jitter_buffer import Received
 from iwcodec.client.video.jitter_buffer import TimedFrame
 from iwcodec.codec.bitstream.packets import AudioPacket
-from iwcodec.codec.media.media import AUDIO_RATE
+from iwcodec.codec.media.types import AUDIO_RATE
 
 PRE_SKIP = 312
 """Samples: the delay of Opus at 48 kHz, by which what is decoded lies behind its timestamp."""
@@ -25,7 +25,7 @@ SLACK = AUDIO_RATE * 15 // 1000
 """Samples by which sound may be off its place before it is moved there."""
 ANOTHER_S = 10.0
 """No message takes so much longer than others: the peer has another clock."""
-MOST_HELD = 256
+MAX_HELD = 256
 LONGEST = 100_000 * AUDIO_RATE
 """Samples of a recording."""
 
@@ -84,7 +84,7 @@ class Soundtrack:
         self._held[packet.timestamp] = packet
         for timestamp in sorted(self._held):
             held = self._held[timestamp]
-            if held.arrived_s > packet.arrived_s - HOLD_S and len(self._held) <= MOST_HELD:
+            if held.arrived_s > packet.arrived_s - HOLD_S and len(self._held) <= MAX_HELD:
                 break
             del self._held[timestamp]
             records += self._place(held, start_s)

@@ -27,7 +27,7 @@ from iwcodec.client.room.signalling import (
 from iwcodec.client.transport.ice import chosen, usable
 from iwcodec.client.video.capture import Pictures
 from iwcodec.client.video.link import Link, LinkState, LinkStats, Shown
-from iwcodec.client.video.video_sender import Feed
+from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.errors import CodecError
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Call:
     def __init__(
         self,
         signalling: Signalling,
-        feed: Feed,
+        feed: VideoSender,
         make_link: Callable[[RTCPeerConnection], Link],
         connect: Callable[[list[dict[str, Any]]], RTCPeerConnection],
         microphone: Microphone | None = None,

@@ -46,7 +46,7 @@ LOOK_S: Final = 0.25
 GATHER_S: Final = (1.0, 2.0, 5.0)
 """Longest that STUN and TURN servers are waited for before a description goes out: an attempt is not held up by one
 that does not answer, and the next ones give a slow one (TURN over TLS takes five round trips) more time."""
-MOST_OFFERS: Final = 256
+MAX_OFFERS: Final = 256
 """Offers that are remembered, lest one that is repeated replace the connection."""
 CLOSE_S: Final = 20.0
 """Longest that closing a connection may take: over a dead path goodbyes are repeated for a while."""
@@ -92,7 +92,7 @@ class Peer:
         self._polite, self._signalling, self._connect, self._media = polite, signalling, connect, media
         self._call = ""
         self._offering = self._insisted = False
-        self._offers: deque[str] = deque(maxlen=2 * MOST_OFFERS)
+        self._offers: deque[str] = deque(maxlen=2 * MAX_OFFERS)
         """Names and digests of those made and taken."""
         self._inbox: asyncio.Queue[Description | Candidate] = asyncio.Queue()
         self._failures = 0

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from iwcodec.client.transport.sdp_compression import MOST, MOST_PACKED, packed, unpacked
+from iwcodec.client.transport.sdp_compression import MAX_PACKED, MOST, packed, unpacked
 from iwcodec.codec.errors import CodecError
 
 PROTOCOL: Final = 2
@@ -43,7 +43,7 @@ PING_S: Final = 5.0
 FIRST_PING_S: Final = 1.0
 PONG_S: Final = 3.0
 """Longest wait for the answer: by then TCP waits for seconds after every loss, and a new connection is faster."""
-MOST_UNCONFIRMED: Final = 64
+MAX_UNCONFIRMED: Final = 64
 THIN_LINEAR_TIMEOUTS: Final = 16
 """Linux's TCP_THIN_LINEAR_TIMEOUTS: what little there is to send is repeated at an even pace, not after ever longer
 pauses. Where every third packet is lost those would be what joining takes."""
@@ -194,7 +194,7 @@ class Signalling:
         """Connections on which the server did not answer."""
         self._signals = 0
         """Sent so far."""
-        self._unconfirmed: deque[tuple[int, str]] = deque(maxlen=MOST_UNCONFIRMED)
+        self._unconfirmed: deque[tuple[int, str]] = deque(maxlen=MAX_UNCONFIRMED)
         """Signals that the server may not have, numbered: it has not answered a ping that was sent after them."""
         self._pings: deque[int] = deque()
         """Of those without an answer yet, how many signals had been sent before."""
@@ -532,7 +532,7 @@ def _sdp(description: dict[str, Any]) -> str:
     if "deflated" not in description:
         return _text(description, "sdp", MOST)
     try:
-        return unpacked(_text(description, "deflated", MOST_PACKED))
+        return unpacked(_text(description, "deflated", MAX_PACKED))
     except ValueError:
         raise Dropped("deflated") from None
 

@@ -57,10 +57,10 @@ SETUP_RTO_S = 0.5
 the path answers sooner."""
 FIRST_RTO_S = 1.0
 """RFC 9260, section 16; aiortc has the 3 s of RFC 4960."""
-MOST_RTO_S = 4.0
+MAX_RTO_S = 4.0
 """Longer than the queue of any link that can carry a call; RFC 9260 has 60 s, after which nobody waits any more."""
 PROBE_S = 0.4
-"""Between two questions whether the path is back, once a time-out has come: the next takes up to MOST_RTO_S."""
+"""Between two questions whether the path is back, once a time-out has come: the next takes up to MAX_RTO_S."""
 ACK_EVERY = 2
 """Packets."""
 GAP_REPORTS = 3
@@ -138,7 +138,7 @@ class BundlingSctpTransport(RTCSctpTransport):
     def _t3_expired(self) -> None:
         # RFC 9260, section 6.3.3, rule E2, which aiortc leaves out: where a queue of a second stands on the way, every
         # packet would be sent again while it waits there, and the queue never empty.
-        self._rto = min(2 * self._rto, MOST_RTO_S)
+        self._rto = min(2 * self._rto, MAX_RTO_S)
         self._send_again()
 
     def _send_again(self) -> None:

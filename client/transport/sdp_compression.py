@@ -14,7 +14,7 @@ from typing import Final
 
 MOST: Final = 32_000
 """Characters of a description."""
-MOST_PACKED: Final = 8_000
+MAX_PACKED: Final = 8_000
 """Characters of a packed one; what does not fit goes as it is."""
 _RAW: Final = -15
 _COMMON: Final = """\
@@ -68,12 +68,12 @@ def packed(sdp: str) -> str | None:
     deflate = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zlib.DEFLATED, _RAW, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
     data = deflate.compress(_DIGEST.sub("", sdp).encode()) + deflate.flush()
     text = b64encode(digest + data).decode()
-    return text if len(digest) == _DIGEST_BYTES and len(text) <= MOST_PACKED else None
+    return text if len(digest) == _DIGEST_BYTES and len(text) <= MAX_PACKED else None
 
 
 def unpacked(text: str) -> str:
     """The description of what `packed` gave. Raises ValueError for all else; never inflates to more than MOST."""
-    if len(text) > MOST_PACKED:
+    if len(text) > MAX_PACKED:
         raise ValueError("too long")
     inflate = zlib.decompressobj(_RAW, DICTIONARY)
     try:

@@ -21,14 +21,17 @@ import numpy as np
 
 from iwcodec.client.audio.jitter_buffer import load_sounddevice
 from iwcodec.codec.errors import CodecError, MediaError
-from iwcodec.codec.media.crop_tracking import DETECT_EVERY, Crop, CropTracker, FaceDetector, crop_resize, parse_crop
-from iwcodec.codec.media.media import AUDIO_RATE, Picture, Samples, probe, read_samples, read_video
+from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.crop_tracking import Crop, CropTracker, crop_resize, parse_crop
+from iwcodec.codec.media.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
+from iwcodec.codec.media.video import probe, read_video
 
-MOST_FPS: Final = 30.0
+MAX_FPS: Final = 30.0
 BLOCK: Final = AUDIO_RATE * 20 // 1000
 CLOSE_S: Final = 1.0
 """Longest wait for a source's thread to end."""
-MOST_LATE_S: Final = 0.2
+MAX_LATE_S: Final = 0.2
 """A frame of a file that could not be delivered for so long is left out, as a camera would."""
 
 _FORMATS: Final = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
@@ -146,7 +149,7 @@ class Clip:
             for frame in read_video(self.path):
                 due = start_s + frame.time_s
                 now = time.monotonic()
-                if now > due + MOST_LATE_S:
+                if now > due + MAX_LATE_S:
                     continue
                 time.sleep(max(0.0, due - now))
                 yield Taken(frame.picture, due)
@@ -250,7 +253,7 @@ class Pictures:
             for taken in frames:
                 if self._closed.is_set():
                     break
-                if taken.captured_s - last < 0.9 / MOST_FPS:
+                if taken.captured_s - last < 0.9 / MAX_FPS:
                     continue
                 last = taken.captured_s
                 self._tell(self._put, Taken(crop(taken.picture), taken.captured_s))

@@ -4,7 +4,7 @@ seconds, times in messages in milliseconds."""
 from collections import deque
 
 KEPT_S = 30.0
-LONGEST_TRIP_MS = 10_000
+MAX_TRIP_MS = 10_000
 
 
 class Clocks:
@@ -22,7 +22,7 @@ class Clocks:
         if echo_ms is None:
             return
         trip_ms = now_ms - echo_ms - held_ms
-        if 0 <= trip_ms <= LONGEST_TRIP_MS:
+        if 0 <= trip_ms <= MAX_TRIP_MS:
             self._samples.append((now_s, trip_ms, sent_ms + trip_ms / 2 - now_ms))
         while self._samples and self._samples[0][0] < now_s - KEPT_S:
             self._samples.popleft()

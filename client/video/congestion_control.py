@@ -20,7 +20,7 @@ SETTLE_S = 1.0
 """After a step down its effect is waited for; and while the queue shrinks, there is no other."""
 SILENCE_S = 2.5
 """Without a report for so long nothing gets through, or nothing comes back."""
-FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 4.0, 60.0
+FIRST_PATIENCE_S, MAX_PATIENCE_S = 4.0, 60.0
 """How long all has to be well before the next rung up is tried; doubled whenever that fails."""
 FAILED_S = 6.0
 """A step up that has to be taken back this soon has failed."""
@@ -126,7 +126,7 @@ class RateControl:
 
     def _step_down(self, now_s: float, rungs: int) -> None:
         if self._raised_s is not None and now_s - self._raised_s < FAILED_S:
-            self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
+            self._patience_s = min(2 * self._patience_s, MAX_PATIENCE_S)
         self._raised_s = self._well_since = None
         self._lowered_s = now_s
         self._rung = min(self._rung + rungs, len(LADDER) - 1)

@@ -25,15 +25,15 @@ forgotten while it does."""
 SHARE = 0.995
 """Of frames that come in time."""
 MARGIN_S = 0.005
-MOST_WAIT_S = 0.8
+MAX_WAIT_S = 0.8
 """Frames that come this much later than the fastest are never waited for."""
 SHRINK = 0.08
 """Seconds a second: the picture runs 8 % fast."""
-LONGEST_BRIDGE_S = 0.5
+MAX_BRIDGE_S = 0.5
 """A longer hole is not interpolated: the head would glide."""
 LATEST_BRIDGE_S = 0.02
 """Interpolated frames are not worth showing later than this."""
-MOST_WAITING = 256
+MAX_WAITING = 256
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TimedFrame:
     stamp_s: float
     """When it was taken, on the sender's clock."""
     keypoints: NDArray[np.float32]
-    leader: int | None = None
+    reference_source: int | None = None
     """Slot of the source that leads; None: the nearest in pose."""
 
 
@@ -58,8 +58,8 @@ class Playout:
     def __init__(self) -> None:
         self.lead_s = 0.0
         """How long before it is seen a frame has to be taken from here: the time that its reconstruction needs."""
-        self._transits: deque[tuple[float, float]] = deque(maxlen=2 * MOST_WAITING)
-        self._minima: deque[tuple[float, float]] = deque(maxlen=2 * MOST_WAITING)
+        self._transits: deque[tuple[float, float]] = deque(maxlen=2 * MAX_WAITING)
+        self._minima: deque[tuple[float, float]] = deque(maxlen=2 * MAX_WAITING)
         self._empty: deque[tuple[float, float]] = deque()
         """Arrivals that were faster than all after them."""
         self._needed: float | None = None
@@ -106,9 +106,9 @@ class Playout:
                 late += 1
             else:
                 self._waiting[frame.number] = frame
-        while len(self._seen) > 4 * MOST_WAITING:
+        while len(self._seen) > 4 * MAX_WAITING:
             del self._seen[next(iter(self._seen))]
-        while len(self._waiting) > MOST_WAITING:
+        while len(self._waiting) > MAX_WAITING:
             del self._waiting[min(self._waiting)]
         if new:
             self._learn(new, arrived_s)
@@ -149,8 +149,8 @@ class Playout:
         before = self._last
         for number in sorted(self._waiting):
             frame = self._waiting[number]
-            if before is not None and frame.stamp_s - before.stamp_s <= LONGEST_BRIDGE_S:
-                for missing in range(before.number + 1, number)[:MOST_WAITING]:
+            if before is not None and frame.stamp_s - before.stamp_s <= MAX_BRIDGE_S:
+                for missing in range(before.number + 1, number)[:MAX_WAITING]:
                     between = _between(before, frame, missing)
                     if self._due(between) - self.lead_s >= now_s - LATEST_BRIDGE_S:
                         yield between, True
@@ -171,7 +171,7 @@ class Playout:
         _forget(self._transits, arrived_s - WINDOW_S)
         _forget(self._minima, arrived_s - FASTEST_S)
         fastest = min(transit for _, transit in self._minima)
-        worth = [transit for _, transit in self._transits if transit <= fastest + MOST_WAIT_S]
+        worth = [transit for _, transit in self._transits if transit <= fastest + MAX_WAIT_S]
         if worth:
             self._needed = float(np.quantile(worth, SHARE)) + MARGIN_S
         self._adapt(arrived_s)
@@ -187,17 +187,17 @@ class Playout:
 def _between(a: TimedFrame, b: TimedFrame, number: int) -> TimedFrame:
     share = (number - a.number) / (b.number - a.number)
     stamp_s = a.stamp_s + share * (b.stamp_s - a.stamp_s)
-    keypoints, leader = between(a, b, share)
-    return TimedFrame(number, stamp_s, keypoints, leader)
+    keypoints, reference_source = between(a, b, share)
+    return TimedFrame(number, stamp_s, keypoints, reference_source)
 
 
 def between(a: TimedFrame, b: TimedFrame, share: float) -> tuple[NDArray[np.float32], int | None]:
     """Keypoints and leading source, this share of the way from one frame to another. Keypoints carry the source that
     leads: where that changes, those of the nearer frame stay."""
-    if a.leader != b.leader:
+    if a.reference_source != b.reference_source:
         nearer = a if share < 0.5 else b
-        return nearer.keypoints, nearer.leader
-    return a.keypoints + np.float32(share) * (b.keypoints - a.keypoints), a.leader
+        return nearer.keypoints, nearer.reference_source
+    return a.keypoints + np.float32(share) * (b.keypoints - a.keypoints), a.reference_source
 
 
 def _forget(arrivals: deque[tuple[float, float]], before_s: float) -> None:

@@ -25,7 +25,7 @@ from iwcodec.client.video.congestion_control import LADDER, RateControl, Sending
 from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
 from iwcodec.client.video.messages import (
     CONTROL_CHANNEL,
-    LARGEST_MESSAGE,
+    MAX_MESSAGE,
     MOTION_CHANNEL,
     PROTOCOL,
     SOURCE_CHANNEL,
@@ -38,16 +38,16 @@ from iwcodec.client.video.messages import (
     control_to_bytes,
     is_control,
 )
-from iwcodec.client.video.receive import MOST_QUEUED_UNITS, Allowance, MotionReceiver, Reception, SourceAssembler
+from iwcodec.client.video.receive import MAX_QUEUED_UNITS, Allowance, MotionReceiver, Reception, SourceAssembler
 from iwcodec.client.video.send import MotionSender, SourceSender
-from iwcodec.client.video.video_sender import Feed, FeedFrame, SourceSequence, slot_of
+from iwcodec.client.video.video_sender import OutgoingFrame, SourceSequence, VideoSender, slot_of
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import CAPACITY, Library
-from iwcodec.models.runtime.runtime import Runtime, Source
+from iwcodec.models.runtime.types import Runtime, Source
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -66,14 +66,14 @@ SWITCH_S = 20.0
 """Between two changes from usual to small sources or back: each costs a key picture."""
 FRESH_S = 2.0
 """Between two requests for a fresh sequence."""
-LONGEST_LEAD_S = 0.3
+MAX_LEAD_S = 0.3
 RECEIVED = 2 * CAPACITY
 """Sources kept of a peer: all that it keeps itself, although what it has used is known here later, or never."""
 UNREACHED_S = 3.0
 """A peer that has not reported for so long holds up nobody's sources."""
 MOTION_ROOM = 600
 """Bytes of the congestion window that sources leave to motion."""
-MOST_FLIGHT = 900
+MAX_FLIGHT = 900
 """Bytes on the way, from which on sources wait: what a link of 24 kbps carries in a round trip of 100 ms and the delay
 of an acknowledgement. One of 12 kbps empties it before it counts as lost (sctp.FIRST_RTO_S)."""
 FIRST_FLIGHT = 1750
@@ -82,7 +82,7 @@ FIRST_PACE_S = 0.02
 """Between two looks for room for the first picture, while there is no motion that sources could follow."""
 START = Sending(2, 2, 0, 26.0)
 """Until the peer has said that it has its first picture."""
-MOST_EARLY = 64
+MAX_EARLY = 64
 """Source chunks that may come before the hello."""
 _ALLOWANCES = {MOTION_CHANNEL: (100, 200), SOURCE_CHANNEL: (200, 400), CONTROL_CHANNEL: (20, 60)}
 """Messages a second, and at once."""
@@ -147,7 +147,7 @@ class Recording(Protocol):
 class Link:
     """Sends what the feed gives and shows what the peer sends."""
 
-    def __init__(self, connection: RTCPeerConnection, feed: Feed, runtime: Runtime, executor: Executor) -> None:
+    def __init__(self, connection: RTCPeerConnection, feed: VideoSender, runtime: Runtime, executor: Executor) -> None:
         """Creates its channels (negotiated, fixed ids: both sides alike), so it must be made before the offer or the
         answer, in a running event loop."""
         self._loop = asyncio.get_running_loop()
@@ -191,7 +191,7 @@ class Link:
         self._lateness: deque[float] = deque(maxlen=30)
         self._playout_delay_s = 0.0
         """By how much pictures were seen later than they should, where the network does not keep up."""
-        self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MOST_QUEUED_UNITS)
+        self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MAX_QUEUED_UNITS)
         self._ack_due = False
         self._latest: Shown | None = None
         self._fresh_picture = asyncio.Event()
@@ -299,12 +299,14 @@ class Link:
     def sequence(self) -> SourceSequence | None:
         return self._sources_out.sequence
 
-    def take(self, frame: FeedFrame) -> None:
+    def take(self, frame: OutgoingFrame) -> None:
         if not self._is_open() or self._peer is None:
             return
         self._motion_out.sending = self._sending()
-        slot = None if frame.leader is None else self.slot(frame.leader)
-        is_full = self._motion_out.take(replace(frame, leader=slot, gram=None if slot is None else frame.gram))
+        slot = None if frame.reference_source is None else self.slot(frame.reference_source)
+        is_full = self._motion_out.take(
+            replace(frame, reference_source=slot, gram=None if slot is None else frame.gram)
+        )
         if self._picture_first():
             self._motion_out.skip(kept=1)  # the delay is learnt from what comes first: nothing that has waited
         elif is_full:
@@ -390,7 +392,7 @@ class Link:
     def _room(self) -> float:
         """Bytes that sources may send now."""
         transport = self._connection.sctp
-        most = MOST_FLIGHT if self.has_picture else FIRST_FLIGHT
+        most = MAX_FLIGHT if self.has_picture else FIRST_FLIGHT
         if not isinstance(transport, BundlingSctpTransport):
             return most
         return min(transport.room - MOTION_ROOM, most - transport.flight)
@@ -525,7 +527,7 @@ class Link:
         self._received[channel_id] += len(data)
         if isinstance(data, str):
             self._dropped["malformed"] += 1
-        elif len(data) > LARGEST_MESSAGE:
+        elif len(data) > MAX_MESSAGE:
             self._dropped["too large"] += 1
         elif not self._allowances[channel_id].take(now):
             self._dropped["flood"] += 1
@@ -545,7 +547,7 @@ class Link:
 
     def _receive_early(self, channel_id: int, data: bytes) -> None:
         """The hello was overtaken. Sources wait for it, as they come once only."""
-        if channel_id == SOURCE_CHANNEL and len(self._early) < MOST_EARLY:
+        if channel_id == SOURCE_CHANNEL and len(self._early) < MAX_EARLY:
             self._early.append(data)
         else:
             self._dropped["before hello"] += 1
@@ -703,11 +705,11 @@ class Link:
                 await self._reconstruct(due, now)
 
     async def _reconstruct(self, due: DueFrame, began_s: float) -> None:
-        sources = self._library.entering(due.frame.keypoints, due.frame.leader)
+        sources = self._library.entering(due.frame.keypoints, due.frame.reference_source)
         picture = await self._run(partial(self._runtime.reconstruct, due.frame.keypoints, sources))
         now = self._loop.time()
         self._leads.append(now - began_s)
-        self._motion_in.playout.lead_s = min(LONGEST_LEAD_S, sorted(self._leads)[len(self._leads) * 7 // 10])
+        self._motion_in.playout.lead_s = min(MAX_LEAD_S, sorted(self._leads)[len(self._leads) * 7 // 10])
         seen_s = max(now, due.due_s)
         self._lateness.append(seen_s - due.due_s)
         taken_s = self._clocks.local_s(due.frame.stamp_s)

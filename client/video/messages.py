@@ -39,22 +39,22 @@ from typing import Any, ClassVar
 
 import msgpack
 
-from iwcodec.codec.bitstream.packets import LARGEST_FRAME, MotionPacket
+from iwcodec.codec.bitstream.packets import MAX_FRAME, MotionPacket
 from iwcodec.codec.bitstream.varint import read_varint, write_varint
 from iwcodec.codec.errors import FormatError
 
 PROTOCOL = 1
 MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL = 1, 2, 3
-LARGEST_MESSAGE = 1200
+MAX_MESSAGE = 1200
 """Bytes on any of the channels: what fits into one packet."""
-MOST_FRAMES = 16
+MAX_FRAMES = 16
 """In one motion message, repeated ones included."""
 COARSEST = 3
-LONGEST_SPAN_MS = 60_000
-LARGEST_STAMP = (1 << 40) - 1
-LARGEST_SEQUENCE = (1 << 32) - 1
-MOST_UNITS = 1 << 20
-LARGEST_UNIT = 1 << 16
+MAX_SPAN_MS = 60_000
+MAX_STAMP = (1 << 40) - 1
+MAX_SEQUENCE = (1 << 32) - 1
+MAX_UNITS = 1 << 20
+MAX_UNIT = 1 << 16
 _IRREGULAR, _ACKNOWLEDGES = 4, 8
 _STILL = 1
 _UNEVEN_MS = 10
@@ -92,21 +92,21 @@ class MotionMessage:
         if flags & ~(COARSEST | _IRREGULAR | _ACKNOWLEDGES):
             raise FormatError(f"A motion message has unknown flags {flags:#04x}.")
         sequence, at = _read_byte(data, at)
-        stamp, at = read_varint(data, at, LARGEST_STAMP)
+        stamp, at = read_varint(data, at, MAX_STAMP)
         gaps, span = [], 0
         if flags & _IRREGULAR:
-            count, at = read_varint(data, at, MOST_FRAMES - 1)
+            count, at = read_varint(data, at, MAX_FRAMES - 1)
             for _ in range(count):
-                gap, at = read_varint(data, at, LONGEST_SPAN_MS)
+                gap, at = read_varint(data, at, MAX_SPAN_MS)
                 gaps.append(gap)
         else:
-            span, at = read_varint(data, at, LONGEST_SPAN_MS)
+            span, at = read_varint(data, at, MAX_SPAN_MS)
         acknowledged = None
         if flags & _ACKNOWLEDGES:
             acknowledged, at = _read_byte(data, at)
         packet = MotionPacket.from_bytes(data[at:])
-        if packet.count > MOST_FRAMES:
-            raise FormatError(f"A motion message holds {packet.count} frames; at most {MOST_FRAMES} are allowed.")
+        if packet.count > MAX_FRAMES:
+            raise FormatError(f"A motion message holds {packet.count} frames; at most {MAX_FRAMES} are allowed.")
         stamps = tuple(accumulate(gaps, initial=stamp)) if flags & _IRREGULAR else _evenly(stamp, span, packet.count)
         if len(stamps) != packet.count or (packet.count == 1 and span):
             raise FormatError("The times of a motion message do not fit its frames.")
@@ -130,11 +130,11 @@ class SourceChunk:
     def from_bytes(data: bytes) -> "SourceChunk":
         """Raises FormatError."""
         _check_size(data)
-        sequence, at = read_varint(data, 0, LARGEST_SEQUENCE)
-        index, at = read_varint(data, at, MOST_UNITS - 1)
+        sequence, at = read_varint(data, 0, MAX_SEQUENCE)
+        index, at = read_varint(data, at, MAX_UNITS - 1)
         flags, at = read_varint(data, at, _STILL)
-        length, at = read_varint(data, at, LARGEST_UNIT)
-        offset, at = read_varint(data, at, LARGEST_UNIT)
+        length, at = read_varint(data, at, MAX_UNIT)
+        offset, at = read_varint(data, at, MAX_UNIT)
         part = data[at:]
         if not part or offset + len(part) > length:
             raise FormatError("The part of a source does not fit into it.")
@@ -167,14 +167,14 @@ class Report:
     @staticmethod
     def from_fields(fields: list[Any]) -> "Report":
         return Report(
-            _integer(fields[0], LARGEST_STAMP),
-            _optional(fields[1], LARGEST_STAMP),
-            _integer(fields[2], LARGEST_STAMP),
-            _integer(fields[3], LARGEST_STAMP),
-            _integer(fields[4], LARGEST_STAMP),
-            _integer(fields[5], LARGEST_STAMP),
-            _optional(fields[6], LARGEST_FRAME),
-            _integer(fields[7], LARGEST_STAMP),
+            _integer(fields[0], MAX_STAMP),
+            _optional(fields[1], MAX_STAMP),
+            _integer(fields[2], MAX_STAMP),
+            _integer(fields[3], MAX_STAMP),
+            _integer(fields[4], MAX_STAMP),
+            _integer(fields[5], MAX_STAMP),
+            _optional(fields[6], MAX_FRAME),
+            _integer(fields[7], MAX_STAMP),
         )
 
 
@@ -201,12 +201,12 @@ class Hello:
         if not isinstance(fields[1], bytes) or len(fields[1]) != 8:
             raise FormatError("A model's digest has 8 bytes.")
         return Hello(
-            _integer(fields[0], LARGEST_SEQUENCE),
+            _integer(fields[0], MAX_SEQUENCE),
             fields[1],
-            _integer(fields[2], LARGEST_SEQUENCE),
-            _integer(fields[3], LARGEST_SEQUENCE),
-            _optional(fields[4], LARGEST_SEQUENCE),
-            _integer(fields[5], MOST_UNITS),
+            _integer(fields[2], MAX_SEQUENCE),
+            _integer(fields[3], MAX_SEQUENCE),
+            _optional(fields[4], MAX_SEQUENCE),
+            _integer(fields[5], MAX_UNITS),
         )
 
 
@@ -237,7 +237,7 @@ class SourceAck:
 
     @staticmethod
     def from_fields(fields: list[Any]) -> "SourceAck":
-        return SourceAck(_integer(fields[0], LARGEST_SEQUENCE), _integer(fields[1], MOST_UNITS))
+        return SourceAck(_integer(fields[0], MAX_SEQUENCE), _integer(fields[1], MAX_UNITS))
 
 
 Control = Report | Hello | Status | SourceAck
@@ -275,7 +275,7 @@ def _evenly(first: int, span: int, count: int) -> tuple[int, ...]:
 
 
 def _check_size(data: bytes) -> None:
-    if len(data) > LARGEST_MESSAGE:
+    if len(data) > MAX_MESSAGE:
         raise FormatError(f"A message of {len(data)} bytes is too large.")
 
 

@@ -11,19 +11,19 @@ from iwcodec.client.video.jitter_buffer import Playout, TimedFrame
 from iwcodec.client.video.messages import MotionMessage, SourceChunk
 from iwcodec.client.video.send import quantiser
 from iwcodec.codec.bitstream.packets import SourcePacket
-from iwcodec.codec.decoder import MotionDecoder
 from iwcodec.codec.errors import FormatError
+from iwcodec.codec.motion.decoder import MotionDecoder
 
-MOST_OFF_S = 10.0
+MAX_OFF_S = 10.0
 """By how much a message's times may differ from what those before it led to expect."""
 EXPECTED_S = 15.0
 """After so long without a message any time is taken."""
-MOST_RATE = 250
+MAX_RATE = 250
 """Frames a second, by the sender's own stamps."""
 REORDERED = 64
 """Messages that one may be behind others."""
-MOST_QUEUED_UNITS = 64
-MOST_ENDED = 64
+MAX_QUEUED_UNITS = 64
+MAX_ENDED = 64
 """Sequences whose numbers are kept, so that what is left of them is not taken for the start of another one."""
 
 
@@ -89,7 +89,7 @@ class MotionReceiver:
             return None
         self.arrived_s = now_s
         frames = [
-            TimedFrame(frame.number, stamp / 1000, frame.keypoints, frame.leader)
+            TimedFrame(frame.number, stamp / 1000, frame.keypoints, frame.reference_source)
             for frame, stamp in zip(motion, message.stamps, strict=True)
         ]
         self.taken = frames
@@ -104,10 +104,10 @@ class MotionReceiver:
             return
         number, stamp_s = self._newest
         ahead_s = message.stamps[-1] / 1000 - stamp_s
-        if abs(ahead_s - (now_s - self.arrived_s)) > MOST_OFF_S:
+        if abs(ahead_s - (now_s - self.arrived_s)) > MAX_OFF_S:
             raise _Unwanted("implausible")
         last = message.packet.first + message.packet.count - 1
-        if last - number > MOST_RATE * (max(0.0, ahead_s) + 1):
+        if last - number > MAX_RATE * (max(0.0, ahead_s) + 1):
             raise _Unwanted("implausible")
 
     def _unwrap(self, low: int, now_s: float) -> int:
@@ -140,7 +140,7 @@ class SourceAssembler:
         self.index = 0
         """The unit that comes next."""
         self._part = bytearray()
-        self._ended: deque[int] = deque(maxlen=MOST_ENDED)
+        self._ended: deque[int] = deque(maxlen=MAX_ENDED)
         """Sequences that another one has replaced."""
 
     def take(self, data: bytes) -> tuple[SourcePacket, bool] | None:

@@ -3,10 +3,10 @@
 from collections import deque
 
 from iwcodec.client.video.congestion_control import Sending
-from iwcodec.client.video.messages import LONGEST_SPAN_MS, MOST_FRAMES, MotionMessage, SourceChunk
-from iwcodec.client.video.video_sender import FeedFrame, SourceSequence
-from iwcodec.codec.encoder import MotionEncoder
-from iwcodec.codec.motion.predictive_coder import Quantiser
+from iwcodec.client.video.messages import MAX_FRAMES, MAX_SPAN_MS, MotionMessage, SourceChunk
+from iwcodec.client.video.video_sender import OutgoingFrame, SourceSequence
+from iwcodec.codec.motion.encoder import MotionEncoder
+from iwcodec.codec.motion.types import Quantiser
 
 PART = 300
 """Bytes of a source in one chunk: with its headers 105 ms of a link of 30 kbps, less than from one motion message to
@@ -15,14 +15,14 @@ NARROW_PART = 150
 """On links that carry less."""
 NARROW_KBPS = 5.0
 """Where sources may take no more than this, their chunks are smaller."""
-MOST_BEHIND = 8
+MAX_BEHIND = 8
 """Units: a receiver that is further behind is better off with a fresh sequence."""
 FIRST_PART = 840
 """Of the first picture, which nothing else has to get past yet: fewer packets. What a link of 12 kbps carries well
 before it counts as lost (sctp.FIRST_RTO_S)."""
-SMALLEST_PART = 64
+MIN_PART = 64
 """Bytes that the next unit may send at once where none has waited."""
-MOST_REPEATS = 2
+MAX_REPEATS = 2
 _KEPT = 256
 
 
@@ -47,7 +47,7 @@ class MotionSender:
         """The first frame with the present steps."""
         self._next = 0
         """The first frame that waits."""
-        self._repeatable: deque[int] = deque(maxlen=MOST_REPEATS)
+        self._repeatable: deque[int] = deque(maxlen=MAX_REPEATS)
         """The first frames of the last messages, the newest last."""
         self._acknowledged = -1
         self._sequence = 0
@@ -57,7 +57,7 @@ class MotionSender:
         """Frames that wait for their message to fill."""
         return self._taken - self._next
 
-    def take(self, frame: FeedFrame) -> bool:
+    def take(self, frame: OutgoingFrame) -> bool:
         """A frame, unless it is one that is not to be sent now. Returns whether a message is full; one that began when
         fewer frames were sent is, for its first frame would wait longer than any before or after it."""
         self._offered += 1
@@ -67,9 +67,9 @@ class MotionSender:
             self._coarseness = self.sending.coarseness
             self._encoder.requantise(quantiser(self._coarseness))
             self._earliest = self._taken
-        if self.captured and not 0 <= frame.stamp_ms - self.captured[self._taken - 1] <= LONGEST_SPAN_MS // MOST_FRAMES:
+        if self.captured and not 0 <= frame.stamp_ms - self.captured[self._taken - 1] <= MAX_SPAN_MS // MAX_FRAMES:
             self._start_anew()  # a pause, or a clock that was set: no message spans it
-        number = self._encoder.push(frame.keypoints, frame.leader, frame.gram)
+        number = self._encoder.push(frame.keypoints, frame.reference_source, frame.gram)
         self.captured[number] = frame.stamp_ms
         self.captured.pop(number - _KEPT, None)
         mixed = self.waiting > 0 and self.sending.stride != self._stride
@@ -93,7 +93,7 @@ class MotionSender:
         if self.sending.repeats and self._repeatable:
             repeated = self._repeatable[-min(self.sending.repeats, len(self._repeatable))]
             first = max(repeated, self._acknowledged + 1, self._earliest)
-        first = max(min(first, self._next), self._taken - MOST_FRAMES)
+        first = max(min(first, self._next), self._taken - MAX_FRAMES)
         packet = self._encoder.pack(first, self._taken - first)
         stamps = tuple(self.captured[number] for number in range(first, self._taken))
         low = None if acknowledged is None else acknowledged & 0xFF
@@ -158,12 +158,12 @@ class SourceSender:
         sequence = self.sequence
         if sequence is None or number != sequence.number or index > sequence.next:
             return False
-        return sequence.next - index <= MOST_BEHIND and all(n in sequence.units for n in range(index, sequence.next))
+        return sequence.next - index <= MAX_BEHIND and all(n in sequence.units for n in range(index, sequence.next))
 
     def is_lost(self) -> bool:
         """Whether the receiver is so far behind that the unit it needs is not kept any more, or not worth sending."""
         return self.sequence is not None and (
-            self.backlog() > MOST_BEHIND or self.index < self.sequence.next - len(self.sequence.units)
+            self.backlog() > MAX_BEHIND or self.index < self.sequence.next - len(self.sequence.units)
         )
 
     def fill(self, now_s: float, kbps: float) -> None:
@@ -172,7 +172,7 @@ class SourceSender:
             self._part = PART if kbps > NARROW_KBPS else NARROW_PART
         if self._filled_s is not None:
             self._budget += (now_s - self._filled_s) * kbps * 125
-            self._budget = min(self._budget, self._burst if self.backlog() else SMALLEST_PART)
+            self._budget = min(self._budget, self._burst if self.backlog() else MIN_PART)
         self._filled_s = now_s
 
     def chunk(self) -> SourceChunk | None:

@@ -21,15 +21,15 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import LARGEST_SLOT, SourcePacket
+from iwcodec.codec.bitstream.packets import MAX_SLOT, SourcePacket
 from iwcodec.codec.fit.keypoint_fit import Fitted, KeypointFit, live_fit
-from iwcodec.codec.media.crop_tracking import FaceDetector
-from iwcodec.codec.media.media import Picture
-from iwcodec.codec.motion.predictive_coder import Quantiser
+from iwcodec.codec.media.face_detector import FaceDetector
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceEncoder, smaller_side
 from iwcodec.codec.sources.library import by_pose
-from iwcodec.codec.sources.source_policy import LiveSources, as_sent
-from iwcodec.models.runtime.runtime import Runtime, Source
+from iwcodec.codec.sources.source_policy import SourcePolicy, as_sent
+from iwcodec.models.runtime.types import Runtime, Source
 
 SOURCE_CRF, SOURCE_PRESET = 55, 6
 """A first picture of 1.7 KB: 0.6 s at 24 kbps. At 50, 35 % more bytes."""
@@ -39,7 +39,7 @@ SHORT = 4
 """Units: a sequence that is no longer is short enough for a newcomer, and a fresh one has as many."""
 KEPT_UNITS = 64
 """Of a sequence, for links that are behind."""
-MOST_BACKLOG = 2
+MAX_BACKLOG = 2
 """Units that may wait to be sent on a link that keeps up. While none does no picture becomes a source."""
 LATE_S = 0.05
 """A frame whose keypoints are found so long after it was taken is not fitted."""
@@ -57,10 +57,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FeedFrame:
+class OutgoingFrame:
     stamp_ms: int
     keypoints: NDArray[np.float32]
-    leader: int | None = None
+    reference_source: int | None = None
     """Number of the source that leads, as the feed counts them; a link knows its slot."""
     gram: NDArray[np.float64] | None = None
     """What errors of the keypoints cost, where they are carried from that source (refinement.Fitted)."""
@@ -101,7 +101,7 @@ class SourceSequence:
 
 def slot_of(index: int) -> int:
     """Where a unit goes in the receiver's library."""
-    return index % (LARGEST_SLOT + 1)
+    return index % (MAX_SLOT + 1)
 
 
 class Subscriber(Protocol):
@@ -112,7 +112,7 @@ class Subscriber(Protocol):
         """The sequence that it sends."""
         ...
 
-    def take(self, frame: FeedFrame) -> None: ...
+    def take(self, frame: OutgoingFrame) -> None: ...
 
     def status_changed(self) -> None: ...
 
@@ -135,7 +135,7 @@ class Subscriber(Protocol):
         ...
 
 
-class Feed:
+class VideoSender:
     """Camera frames in; every link takes from it what it needs. Belongs to one event loop."""
 
     def __init__(
@@ -162,7 +162,7 @@ class Feed:
         self._links: list[Subscriber] = []
         self._sequence: SourceSequence | None = None
         self._small: SourceSequence | None = None
-        self._live = LiveSources(runtime)
+        self._live = SourcePolicy(runtime)
         self._library = self._live.library
         self._fit = fit or live_fit()
         self._added = 0
@@ -249,13 +249,13 @@ class Feed:
             found, gram = await self._run(partial(self._fitted, picture, captured_s, self._known_to_all()))
             if self.paused:
                 return
-            keypoints, leader = found.keypoints, self._library.slot(found.source)
+            keypoints, reference_source = found.keypoints, self._library.slot(found.source)
             self._keypoints = keypoints
-            frame = FeedFrame(self.stamp_ms(captured_s), keypoints, leader, gram)
+            frame = OutgoingFrame(self.stamp_ms(captured_s), keypoints, reference_source, gram)
             for link in list(self._links):
                 link.take(frame)
             # For every frame, as the receiver does: what is used stays.
-            entering = self._library.entering(keypoints, leader)
+            entering = self._library.entering(keypoints, reference_source)
             if not self._is_busy("judge") and self._live.due(captured_s):
                 self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, entering, captured_s))
 
@@ -356,7 +356,7 @@ class Feed:
 
 
 def _is_behind(link: Subscriber) -> bool:
-    return link.backlog() > MOST_BACKLOG
+    return link.backlog() > MAX_BACKLOG
 
 
 async def _logged(job: Callable[[], Awaitable[None]]) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iwcodec.codec.bitstream.container import ContainerReader
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import MediaError
 
 

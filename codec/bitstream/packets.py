@@ -40,19 +40,19 @@ from dataclasses import dataclass
 from iwcodec.codec.bitstream.varint import read_varint, write_varint
 from iwcodec.codec.errors import FormatError
 
-LARGEST_SLOT = 65_535
-LARGEST_FRAME = (1 << 40) - 1
-MOST_FRAMES = 256
-MOST_BACK = 4096
-LARGEST_PAYLOAD = 1 << 18
+MAX_SLOT = 65_535
+MAX_FRAME = (1 << 40) - 1
+MAX_FRAMES = 256
+MAX_BACK = 4096
+MAX_PAYLOAD = 1 << 18
 """Bytes: a source of 512x512 in the best quality has less."""
-LARGEST_SAMPLE = (1 << 48) - 1
+MAX_SAMPLE = (1 << 48) - 1
 MOST_OPUS = 256
 LARGEST_OPUS = 1275 * 3 + 7
 """Bytes of an Opus packet of up to 60 ms (RFC 6716, section 3.2)."""
 _REFERENCE, _LED, _STRIDED, _TRANSFORMED = 1, 2, 4, 8
-LARGEST_SCALE = 255
-MOST_STRIDE = 32
+MAX_SCALE = 255
+MAX_STRIDE = 32
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class SourcePacket:
     @staticmethod
     def from_bytes(data: bytes) -> "SourcePacket":
         """Raises FormatError."""
-        slot, at = read_varint(data, 0, LARGEST_SLOT)
-        frame, at = read_varint(data, at, LARGEST_FRAME)
-        return SourcePacket(slot, _rest(data, at, LARGEST_PAYLOAD), frame - 1 if frame else None)
+        slot, at = read_varint(data, 0, MAX_SLOT)
+        frame, at = read_varint(data, at, MAX_FRAME)
+        return SourcePacket(slot, _rest(data, at, MAX_PAYLOAD), frame - 1 if frame else None)
 
 
-MOST_TOGETHER = 8
+MAX_TOGETHER = 8
 """Sources in one packet of several: as many are lost together."""
 
 
@@ -89,10 +89,10 @@ def source_groups(packets: Sequence[SourcePacket]) -> Iterator[list[SourcePacket
 
 
 def _joins(group: list[SourcePacket], packet: SourcePacket) -> bool:
-    follows = group[0].slot > 0 and packet.slot == group[-1].slot + 1 < LARGEST_SLOT - MOST_TOGETHER
+    follows = group[0].slot > 0 and packet.slot == group[-1].slot + 1 < MAX_SLOT - MAX_TOGETHER
     known = packet.frame is not None and group[-1].frame is not None
     size = sum(len(one.payload) for one in group) + len(packet.payload)
-    return follows and known and len(group) < MOST_TOGETHER and size <= LARGEST_PAYLOAD
+    return follows and known and len(group) < MAX_TOGETHER and size <= MAX_PAYLOAD
 
 
 def pack_sources(group: Sequence[SourcePacket]) -> bytes:
@@ -106,18 +106,18 @@ def pack_sources(group: Sequence[SourcePacket]) -> bytes:
 
 def unpack_sources(data: bytes) -> list[SourcePacket]:
     """Inverse of `pack_sources`. Raises FormatError."""
-    slot, at = read_varint(data, 0, LARGEST_SLOT - MOST_TOGETHER)
-    more, at = read_varint(data, at, MOST_TOGETHER - 2)
-    frame, at = read_varint(data, at, LARGEST_FRAME)
+    slot, at = read_varint(data, 0, MAX_SLOT - MAX_TOGETHER)
+    more, at = read_varint(data, at, MAX_TOGETHER - 2)
+    frame, at = read_varint(data, at, MAX_FRAME)
     frames = [frame]
     for _ in range(more + 1):
-        twice, at = read_varint(data, at, 2 * LARGEST_FRAME)
+        twice, at = read_varint(data, at, 2 * MAX_FRAME)
         frames.append(frames[-1] + (-(twice + 1) // 2 if twice % 2 else twice // 2))
-    if not 0 <= min(frames) <= max(frames) <= LARGEST_FRAME:
+    if not 0 <= min(frames) <= max(frames) <= MAX_FRAME:
         raise FormatError("A source is a frame of an impossible number.")
     return [
         SourcePacket(slot + n, payload, number)
-        for n, (number, payload) in enumerate(zip(frames, _payloads(data, at, more + 1, LARGEST_PAYLOAD), strict=True))
+        for n, (number, payload) in enumerate(zip(frames, _payloads(data, at, more + 1, MAX_PAYLOAD), strict=True))
     ]
 
 
@@ -149,7 +149,7 @@ class MotionPacket:
     reference: int | None
     """Number of the frame the first one is predicted from; None if the packet stands alone."""
     payload: bytes
-    led: tuple[Run, ...] = ()
+    runs: tuple[Run, ...] = ()
     """Which sources lead, one run behind the other; together as many frames as there are. Empty: they are not named."""
 
     stride: int = 1
@@ -159,14 +159,14 @@ class MotionPacket:
     """Of transformed motion, which stands alone, names the sources that lead, and codes every frame."""
 
     def to_bytes(self) -> bytes:
-        flags = (0 if self.reference is None else _REFERENCE) | (_LED if self.led else 0)
+        flags = (0 if self.reference is None else _REFERENCE) | (_LED if self.runs else 0)
         flags |= (_STRIDED if self.stride > 1 else 0) | (0 if self.scale is None else _TRANSFORMED)
         head = write_varint(self.first) + write_varint(self.count - 1) + write_varint(flags)
         if self.reference is not None:
             head += write_varint(self.first - self.reference)
-        if self.led:
-            head += write_varint(len(self.led) - 1) + write_varint(self.led[0].slot)
-            for run, following in itertools.pairwise(self.led):
+        if self.runs:
+            head += write_varint(len(self.runs) - 1) + write_varint(self.runs[0].slot)
+            for run, following in itertools.pairwise(self.runs):
                 head += write_varint(run.frames) + write_varint(following.slot)
         if self.stride > 1:
             head += write_varint(self.stride - 2)
@@ -174,35 +174,35 @@ class MotionPacket:
             head += write_varint(self.scale)
         return head + self.payload
 
-    def leaders(self) -> list[int | None]:
+    def reference_sources(self) -> list[int | None]:
         """The slot of the source that leads in each frame; None: the nearest."""
-        return [run.slot for run in self.led for _ in range(run.frames)] if self.led else [None] * self.count
+        return [run.slot for run in self.runs for _ in range(run.frames)] if self.runs else [None] * self.count
 
     @staticmethod
     def from_bytes(data: bytes) -> "MotionPacket":
         """Raises FormatError."""
-        first, at = read_varint(data, 0, LARGEST_FRAME)
-        count, at = read_varint(data, at, MOST_FRAMES - 1)
+        first, at = read_varint(data, 0, MAX_FRAME)
+        count, at = read_varint(data, at, MAX_FRAMES - 1)
         flags, at = read_varint(data, at, _REFERENCE | _LED | _STRIDED | _TRANSFORMED)
         if flags & _TRANSFORMED and flags != _TRANSFORMED | _LED:
             raise FormatError("A motion packet is transformed and coded otherwise at once.")
         reference = None
         if flags & _REFERENCE:
-            back, at = read_varint(data, at, MOST_BACK)
+            back, at = read_varint(data, at, MAX_BACK)
             if not 1 <= back <= first:
                 raise FormatError(f"A motion packet refers to {back} frames before frame {first}.")
             reference = first - back
-        led: tuple[Run, ...] = ()
+        runs: tuple[Run, ...] = ()
         if flags & _LED:
-            led, at = _read_runs(data, at, count + 1)
+            runs, at = _read_runs(data, at, count + 1)
         stride = 1
         if flags & _STRIDED:
-            more, at = read_varint(data, at, MOST_STRIDE - 2)
+            more, at = read_varint(data, at, MAX_STRIDE - 2)
             stride = more + 2
         scale = None
         if flags & _TRANSFORMED:
-            scale, at = read_varint(data, at, LARGEST_SCALE)
-        return MotionPacket(first, count + 1, reference, _rest(data, at, LARGEST_PAYLOAD), led, stride, scale)
+            scale, at = read_varint(data, at, MAX_SCALE)
+        return MotionPacket(first, count + 1, reference, _rest(data, at, MAX_PAYLOAD), runs, stride, scale)
 
 
 def runs_of(slots: Sequence[int | None]) -> tuple[Run, ...]:
@@ -214,7 +214,7 @@ def runs_of(slots: Sequence[int | None]) -> tuple[Run, ...]:
 
 def _read_runs(data: bytes, at: int, count: int) -> tuple[tuple[Run, ...], int]:
     more, at = read_varint(data, at, count - 1)
-    slot, at = read_varint(data, at, LARGEST_SLOT)
+    slot, at = read_varint(data, at, MAX_SLOT)
     runs, left = [], count
     for _ in range(more):
         frames, at = read_varint(data, at, left - 1)
@@ -222,7 +222,7 @@ def _read_runs(data: bytes, at: int, count: int) -> tuple[tuple[Run, ...], int]:
             raise FormatError("A motion packet names a source that leads for no frame.")
         runs.append(Run(slot, frames))
         left -= frames
-        slot, at = read_varint(data, at, LARGEST_SLOT)
+        slot, at = read_varint(data, at, MAX_SLOT)
     return (*runs, Run(slot, left)), at
 
 
@@ -238,7 +238,7 @@ class AudioPacket:
     @staticmethod
     def from_bytes(data: bytes) -> "AudioPacket":
         """Raises FormatError."""
-        first, at = read_varint(data, 0, LARGEST_SAMPLE)
+        first, at = read_varint(data, 0, MAX_SAMPLE)
         count, at = read_varint(data, at, MOST_OPUS - 1)
         return AudioPacket(first, tuple(_payloads(data, at, count, LARGEST_OPUS)))
 

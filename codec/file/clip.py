@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from iwcodec.codec.bitstream.packets import MAX_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
 from iwcodec.codec.file.source_plan import PRESETS, Presets
 from iwcodec.codec.file.source_selection import Survey, thumbnail
 from iwcodec.codec.media import crop_tracking as framing
-from iwcodec.codec.media import media
-from iwcodec.codec.media.media import Picture
-from iwcodec.codec.motion.predictive_coder import MOST_FRAMES
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.codec.media import video as media
+from iwcodec.codec.media.face_detector import FaceDetector
+from iwcodec.codec.media.types import Picture
+from iwcodec.models.runtime.types import Runtime
 
 EFFORT_PRESETS: tuple[Presets, ...] = ((4, 8), PRESETS, PRESETS, (0, 2))
 """For each effort, SVT-AV1's: where sources are few 0.1 s each, 0.5 s for 8 % fewer bytes, and 1.4 s for 11 %; where
@@ -74,7 +75,7 @@ class Clip:
     @property
     def message_frames(self) -> int:
         """Frames whose motion is one record."""
-        return min(MOST_FRAMES, max(1, round(CHUNK_S * self.video.info.fps)))
+        return min(MAX_FRAMES, max(1, round(CHUNK_S * self.video.info.fps)))
 
     @property
     def seconds(self) -> float:
@@ -105,7 +106,7 @@ def frame_input(path: Path, options: EncodeOptions, tell: Progress) -> Footage:
     info = media.probe(path)
     fixed = framing.parse_crop(options.crop, info.width, info.height)
     look = options.crop == "face"
-    detector = framing.FaceDetector() if look else None
+    detector = FaceDetector() if look else None
     faces: list[list[framing.Face] | None] = []
     expected = info.frames or 1
     for number, picture in enumerate(media.at_constant_rate(media.read_video(path), info.fps)):

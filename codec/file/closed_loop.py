@@ -13,10 +13,10 @@ from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import received
 from iwcodec.codec.file.source_plan import Coded, Pictures, wanted
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import judging_order, psnr
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import CAPACITY
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.models.runtime.types import Runtime
 
 JUDGES = 128
 """Frames that are rebuilt to find out."""

@@ -9,9 +9,9 @@ import numpy as np
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.file.clip import Progress
 from iwcodec.codec.file.iwc_file import IwcFile, held_to_the_end
-from iwcodec.codec.media import media
-from iwcodec.codec.media.media import check_target
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.codec.media.types import AUDIO_RATE
+from iwcodec.codec.media.writer import VideoWriter, check_target, check_writable
+from iwcodec.models.runtime.types import Runtime
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ def decode(
     """
     source, target = Path(source), Path(target)
     check_target(target, overwrite)
-    media.check_writable(target)
+    check_writable(target)
     tell, started = progress or (lambda name, share: None), time.monotonic()
     with IwcFile(source, runtime) as file:
         header = file.header
         sound = header.audio is not None and target.suffix.lower() != ".y4m"
         written = 0
-        with media.VideoWriter(target, (header.size, header.size), header.fps, sound) as writer:
+        with VideoWriter(target, (header.size, header.size), header.fps, sound) as writer:
             samples = file.samples() if sound else iter(())
             waiting, heard = np.zeros(0, np.int16), 0
             for picture in held_to_the_end(file):
                 writer.write(picture)
                 written += 1
-                due = int(written * media.AUDIO_RATE / header.fps) - heard
+                due = int(written * AUDIO_RATE / header.fps) - heard
                 while sound and len(waiting) < due:
                     waiting = np.concatenate([waiting, next(samples, np.zeros(due, np.int16))])
                 writer.write_audio(waiting[:due])

@@ -10,24 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.codec.bitstream.container import ContainerWriter, Header
+from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import EncodeOptions, Footage, Progress, read_clip
 from iwcodec.codec.file.closed_loop import best_stream, receiver_of
 from iwcodec.codec.file.iwc_file import IwcFile, held_to_the_end
 from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of
 from iwcodec.codec.file.rate_control import rate_for
-from iwcodec.codec.file.shift_suppression import choose_dead_zone
+from iwcodec.codec.file.shift_suppression import choose_suppression
 from iwcodec.codec.file.source_plan import Coded, before, wanted
-from iwcodec.codec.media import media
-from iwcodec.codec.media.media import Picture, check_target
+from iwcodec.codec.media.opus import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
-from iwcodec.codec.motion.predictive_coder import Quantiser
+from iwcodec.codec.media.types import AUDIO_RATE, Picture
+from iwcodec.codec.media.writer import check_target
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.codec.sources.library import CAPACITY
-from iwcodec.models.runtime.runtime import ModelInfo, Runtime
+from iwcodec.models.runtime.types import ModelInfo, Runtime
 
 AUDIO_RECORD_S = 1.0
 
@@ -83,7 +85,7 @@ def encode(
     stream = best_stream(streams, frames, video.pictures, runtime, partial(tell, "comparing"))
     coded, motion, receiver = stream.coded, stream.motion, receiver_of(stream, runtime)
     leaving_out = partial(tell, "leaving small shifts out")
-    zone = choose_dead_zone(coded, motion, frames, video.pictures, runtime, receiver, leaving_out)
+    zone = choose_suppression(coded, motion, frames, video.pictures, runtime, receiver, leaving_out)
     header = make_header(runtime.info, video, frames, stream.active, zone)
     track = open_audio(video, options, frames)
     if track is not None:
@@ -96,7 +98,7 @@ def encode(
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality)
 
 
-def make_header(info: ModelInfo, video: Footage, frames: int, active: int, dead_zone: int) -> Header:
+def make_header(info: ModelInfo, video: Footage, frames: int, active: int, suppression: int) -> Header:
     return Header(
         model_id=info.model_id,
         model_digest=info.digest,
@@ -108,18 +110,18 @@ def make_header(info: ModelInfo, video: Footage, frames: int, active: int, dead_
         size=info.size,
         frames=frames,
         active=active,
-        dead_zone=dead_zone,
+        suppression=suppression,
     )
 
 
-def open_audio(video: Footage, options: EncodeOptions, frames: int) -> media.OpusTrack | None:
+def open_audio(video: Footage, options: EncodeOptions, frames: int) -> OpusTrack | None:
     if not options.audio:
         return None
-    return media.read_audio_opus(video.path, options.audio_bitrate, duration_s=float(frames / video.info.fps))
+    return read_audio_opus(video.path, options.audio_bitrate, duration_s=float(frames / video.info.fps))
 
 
 def write_streams(
-    writer: ContainerWriter, motion: Sequence[MotionPacket], coded: Coded, track: media.OpusTrack | None
+    writer: ContainerWriter, motion: Sequence[MotionPacket], coded: Coded, track: OpusTrack | None
 ) -> None:
     """Sources, motion and sound, interleaved by time: sources that are not sent upfront precede the motion that needs
     them."""
@@ -133,15 +135,15 @@ def write_streams(
         sent = due
         while track is not None and heard <= packet.first / fps and (record := next(sound, None)):
             writer.write_audio(record)
-            heard = (record.first + len(record.packets) * track.packet_samples) / media.AUDIO_RATE
+            heard = (record.first + len(record.packets) * track.packet_samples) / AUDIO_RATE
         writer.write_motion(packet)
     for record in sound:
         writer.write_audio(record)
 
 
-def audio_records(track: media.OpusTrack) -> Iterator[AudioPacket]:
+def audio_records(track: OpusTrack) -> Iterator[AudioPacket]:
     """The sound in records of about AUDIO_RECORD_S."""
-    each = max(1, round(AUDIO_RECORD_S * media.AUDIO_RATE / track.packet_samples))
+    each = max(1, round(AUDIO_RECORD_S * AUDIO_RATE / track.packet_samples))
     first, waiting = 0, []
     for packet in track:
         waiting.append(packet)

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.errors import MediaError
-from iwcodec.codec.motion.predictive_rdo import Quadratic
-from iwcodec.codec.motion.transform_rdo import Fit
+from iwcodec.codec.motion.types import Fit, Quadratic
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def spooling() -> Iterator[None]:
         raise MediaError(f"The motion cannot be kept in {folder}: {error.strerror}; set TMPDIR to another.") from error
 
 
-class Spool:
+class FitCache:
     """A context manager; what is in it can be read as often as needed. Raises MediaError, naming the folder for
     temporary files, where that cannot be written."""
 
@@ -30,15 +29,15 @@ class Spool:
         with spooling():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         self._unknowns = 0
-        for frame, leader, still in fits:
+        for frame, reference_source, still in fits:
             self._unknowns = len(frame.target)
-            row = np.concatenate([[leader, still], frame.target, frame.gram.reshape(-1)])
+            row = np.concatenate([[reference_source, still], frame.target, frame.gram.reshape(-1)])
             with spooling():
                 self._file.write(row.astype(np.float32).tobytes())
         with spooling():
             self._file.flush()
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> "FitCache":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,28 +5,28 @@ from pathlib import Path
 
 import numpy as np
 
-from iwcodec.codec.bitstream.container import MOST_DAMAGE, ContainerReader
-from iwcodec.codec.bitstream.packets import LARGEST_SLOT, AudioPacket, MotionPacket, Packet, SourcePacket
+from iwcodec.codec.bitstream.packets import MAX_FRAMES as MAX_TOGETHER
+from iwcodec.codec.bitstream.packets import MAX_SLOT, AudioPacket, MotionPacket, Packet, SourcePacket
+from iwcodec.codec.bitstream.reader import MAX_DAMAGE, ContainerReader
 from iwcodec.codec.decoder import Decoder, Frame
 from iwcodec.codec.errors import FormatError, MediaError, VersionError
-from iwcodec.codec.media import media
-from iwcodec.codec.media.media import Picture
-from iwcodec.codec.motion.predictive_coder import MOST_FRAMES as MOST_TOGETHER
-from iwcodec.codec.motion.predictive_coder import Quantiser
+from iwcodec.codec.media.opus import OpusReader
+from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.shipped_model import check_model, load_runtime_of
 from iwcodec.codec.sources.library import CAPACITY
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.models.runtime.types import Runtime
 
-OPUS_PREROLL = media.AUDIO_RATE * 80 // 1000
+OPUS_PREROLL = AUDIO_RATE * 80 // 1000
 """Samples after which a decoder that begins anywhere has settled (RFC 7845, section 4.6)."""
-LONGEST_SILENCE = 3600 * media.AUDIO_RATE
+MAX_SILENCE = 3600 * AUDIO_RATE
 """Samples of silence that a gap in the sound may be filled with."""
 RECORDED_SOURCES = 128
 """Kept of a recorded call, which may go on for hours: which of them it kept itself, what was used says, and who begins
 in the middle does not know that. 2 MB each."""
-MOST_FRAMES = 10_000_000
+MAX_FRAMES = 10_000_000
 """Bound where the header does not say how many frames there are."""
 
 
@@ -51,7 +51,7 @@ class IwcFile:
             raise
         self.bad: list[str] = []
         """What could not be decoded although its checksum was right: each place once, however often it is read, and
-        MOST_DAMAGE of them at most."""
+        MAX_DAMAGE of them at most."""
 
     def __enter__(self) -> "IwcFile":
         return self
@@ -71,8 +71,8 @@ class IwcFile:
         quantiser = Quantiser(self.header.step_xy, self.header.step_strength)
         recorded = self.header.tables == load_tables().id
         capacity = RECORDED_SOURCES if recorded else CAPACITY
-        zone = self.header.dead_zone / 10
-        return Decoder(self.runtime, quantiser, capacity=capacity, active=self.header.active, dead_zone=zone)
+        zone = self.header.suppression / 10
+        return Decoder(self.runtime, quantiser, capacity=capacity, active=self.header.active, suppression=zone)
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Rebuilt frames from number `start` on. Frames whose record is damaged are missing; `damage` names them."""
@@ -81,7 +81,7 @@ class IwcFile:
             if isinstance(packet, SourcePacket):
                 if packet.slot != due:  # where a recorded call began anew it goes on with a key picture
                     decoder.miss_sources()
-                due = (packet.slot + 1) % (LARGEST_SLOT + 1)
+                due = (packet.slot + 1) % (MAX_SLOT + 1)
             if isinstance(packet, SourcePacket | MotionPacket):
                 try:
                     yield from (frame for frame in decoder.push(packet) if frame.number >= start)
@@ -91,17 +91,17 @@ class IwcFile:
                     )
                     self._note(kind, number, error)
 
-    def samples(self, start: int = 0) -> Iterator[media.Samples]:
+    def samples(self, start: int = 0) -> Iterator[Samples]:
         """The sound from sample `start` on as mono int16 blocks at 48 kHz; what is missing or damaged is silent."""
         audio = self.header.audio
         if audio is None:
             return
         wanted = start + audio.pre_skip
-        for at, block in self._decoded(media.OpusReader(pre_skip=0), max(0, wanted - OPUS_PREROLL)):
+        for at, block in self._decoded(OpusReader(pre_skip=0), max(0, wanted - OPUS_PREROLL)):
             if at + len(block) > wanted:
                 yield block[max(0, wanted - at) :]
 
-    def _decoded(self, opus: media.OpusReader, begin: int) -> Iterator[tuple[int, media.Samples]]:
+    def _decoded(self, opus: OpusReader, begin: int) -> Iterator[tuple[int, Samples]]:
         """Blocks, and which sample their first is, from a sample on; both counted with the pre-skip."""
         at = None
         for packet in from_sample(self.reader.records(), begin):
@@ -109,7 +109,7 @@ class IwcFile:
                 at = min(begin, packet.first)
             if packet.first < at:
                 continue
-            for block in silence(min(packet.first - at, LONGEST_SILENCE)):
+            for block in silence(min(packet.first - at, MAX_SILENCE)):
                 yield at, block
                 at += len(block)
             at = packet.first
@@ -124,7 +124,7 @@ class IwcFile:
 
     def _note(self, kind: str, number: int, error: FormatError) -> None:
         line = f"{kind} {number}: {error}"
-        if line not in self.bad and len(self.bad) < MOST_DAMAGE:
+        if line not in self.bad and len(self.bad) < MAX_DAMAGE:
             self.bad.append(line)
 
     @property
@@ -145,10 +145,10 @@ def from_sample(packets: Iterable[Packet], begin: int) -> Iterator[AudioPacket]:
         yield held
 
 
-def silence(count: int) -> Iterator[media.Samples]:
+def silence(count: int) -> Iterator[Samples]:
     """So many samples, a second at a time."""
-    for begin in range(0, count, media.AUDIO_RATE):
-        yield np.zeros(min(media.AUDIO_RATE, count - begin), np.int16)
+    for begin in range(0, count, AUDIO_RATE):
+        yield np.zeros(min(AUDIO_RATE, count - begin), np.int16)
 
 
 def held_to_the_end(file: IwcFile) -> Iterator[Picture]:
@@ -156,11 +156,11 @@ def held_to_the_end(file: IwcFile) -> Iterator[Picture]:
     message for each: a forged number of frames must not fill the disk, nor one that is forged alike in the header and
     in a record."""
     written, held = 0, None
-    for held in filled(file.frames(), min(file.header.frames or MOST_FRAMES, file.reader.most_frames)):
+    for held in filled(file.frames(), min(file.header.frames or MAX_FRAMES, file.reader.most_frames)):
         written += 1
         yield held
     if held is not None and not file.reader.truncated:
-        for _ in range(min(file.header.frames - written, len(file.damage) * MOST_TOGETHER)):
+        for _ in range(min(file.header.frames - written, len(file.damage) * MAX_TOGETHER)):
             yield held
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.decoder import MotionDecoder
-from iwcodec.codec.encoder import MotionEncoder
 from iwcodec.codec.file.clip import EncodeOptions
 from iwcodec.codec.file.train_tables import fitted_beginning
 from iwcodec.codec.fit.alignment import as_keypoints
-from iwcodec.codec.motion.predictive_coder import Quantiser
-from iwcodec.models.runtime.runtime import Runtime, load_runtime
+from iwcodec.codec.motion.decoder import MotionDecoder
+from iwcodec.codec.motion.encoder import MotionEncoder
+from iwcodec.codec.motion.types import Quantiser
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import Runtime
 
 MESSAGE_FRAMES = 50
 
@@ -29,8 +30,8 @@ def track(clip: Path, runtime: Runtime, options: EncodeOptions) -> list[NDArray[
     CodecError."""
     found, _, _ = fitted_beginning(clip, runtime, options)
     encoder, decoder, tracks = MotionEncoder(), MotionDecoder(runtime.info.keypoints), []
-    for frame, leader, _ in found:
-        number = encoder.push(as_keypoints(frame.target), leader, frame.gram if frame.gram.any() else None)
+    for frame, reference_source, _ in found:
+        number = encoder.push(as_keypoints(frame.target), reference_source, frame.gram if frame.gram.any() else None)
         if number % MESSAGE_FRAMES == MESSAGE_FRAMES - 1:
             packet = encoder.pack(number + 1 - MESSAGE_FRAMES, MESSAGE_FRAMES)
             tracks.append(np.stack([motion.keypoints for motion in decoder.decode(packet, Quantiser())]))

@@ -7,17 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MotionPacket
-from iwcodec.codec.decoder import Decoder, Motion
-from iwcodec.codec.file.fit_cache import Spool
-from iwcodec.codec.file.skip import Stills
+from iwcodec.codec.decoder import Decoder
+from iwcodec.codec.file.fit_cache import FitCache
+from iwcodec.codec.file.skip import SkipMode
 from iwcodec.codec.file.source_plan import ATTEMPTS, CLOSE, RECORD_BYTES, Coded, Plan, before
 from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.fit.keypoint_fit import KeypointFit
-from iwcodec.codec.media.media import Picture
-from iwcodec.codec.motion.predictive_rdo import Quadratic
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.motion.transform_coder import SCALES, TransformCoder
-from iwcodec.codec.motion.transform_rdo import Chooser, Fit
+from iwcodec.codec.motion.transform_rdo import Chooser
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import Fit, Quadratic
 
 USUAL_SCALE, FINEST_SCALE = 78, 46
 """Steps (motion_transform.py) that lose little that can be seen, and those that lose nothing."""
@@ -43,7 +44,7 @@ def fitted_motion(
     that precede their message are there, and no others. Whether a source is nearer is found out once in `looks_every`
     frames.
     """
-    leader, stills, sent, coming = 0, Stills(decoder, looks_every), 0, iter(pictures)
+    reference_source, stills, sent, coming = 0, SkipMode(decoder, looks_every), 0, iter(pictures)
     shown = {packet.frame for packet in coded.packets}
     # A file that has grown shorter since the first pass ends with the motion that was found then.
     for number, keypoints in enumerate(detected):
@@ -54,18 +55,18 @@ def fitted_motion(
                 decoder.add_source(packet)
             sent = due
         if picture is None or number in shown:
-            yield Fit(_free(keypoints), leader, stills.still)
+            yield Fit(_free(keypoints), reference_source, stills.still)
         else:
             decoder.prepare()
             candidates = decoder.library.candidates(keypoints)
             found = fit.frame(picture, keypoints, candidates, decoder.rebuild)
             lying = stills.nearer(picture, found, candidates)
-            leader = decoder.library.slot(lying or found.source) or 0
+            reference_source = decoder.library.slot(lying or found.source) or 0
             if lying is None:
                 assert found.gram is not None
-                yield Fit(Quadratic(unknowns(found.keypoints), found.gram()), leader)
+                yield Fit(Quadratic(unknowns(found.keypoints), found.gram()), reference_source)
             else:
-                yield Fit(_free(keypoints), leader, True)
+                yield Fit(_free(keypoints), reference_source, True)
         tell((number + 1) / len(detected))
 
 
@@ -75,13 +76,13 @@ def _free(keypoints: NDArray[np.float32]) -> Quadratic:
 
 def from_sources(found: Iterable[Fit], decoder: Decoder) -> Iterator[Fit]:
     """Fits, as the decoder's library is when they are found, in the coordinates of the sources that lead."""
-    for frame, leader, still in found:
+    for frame, reference_source, still in found:
         if not frame.gram.any():
-            yield Fit(Quadratic(np.zeros_like(frame.target), frame.gram), leader, still)
+            yield Fit(Quadratic(np.zeros_like(frame.target), frame.gram), reference_source, still)
             continue
-        space = decoder.space(leader)
+        space = decoder.space(reference_source)
         assert space is not None
-        yield Fit(Quadratic(space.coordinates(frame.target), space.metric(frame.gram)), leader)
+        yield Fit(Quadratic(space.coordinates(frame.target), space.metric(frame.gram)), reference_source)
 
 
 def received(coded: Coded, packets: Iterable[MotionPacket], decoder: Decoder) -> Iterator[Motion]:
@@ -107,7 +108,7 @@ def packed_motion(messages: Iterable[Sequence[Fit]], scale: int) -> Iterator[Mot
     chooser, first = Chooser(TransformCoder(load_transform_tables()), scale), 0
     for frames in messages:
         found = chooser.message(frames)
-        yield MotionPacket(first, len(frames), None, found.payload, found.led, scale=scale)
+        yield MotionPacket(first, len(frames), None, found.payload, found.runs, scale=scale)
         first += len(frames)
 
 
@@ -118,7 +119,7 @@ def quantised_motion(
     for a few per cent; at the coarsest tried where none does. `start` is tried first, `finest` the finest wanted."""
     tried: dict[int, list[MotionPacket]] = {}
     scale = start
-    with Spool(found) as spool:
+    with FitCache(found) as spool:
         for _ in range(ATTEMPTS):
             tried[scale] = list(packed_motion(spool.messages(message_frames), scale))
             excess = motion_size(tried[scale]) / most

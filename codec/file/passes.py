@@ -27,7 +27,7 @@ AUTO_SOURCES_KBPS = 1.5
 """`--sources auto` stops where the sources would cost more than this over the clip."""
 SOURCE_BYTES = 450
 """What a further source costs, roughly; measured in benchmarks."""
-MOST_SOURCE_BYTES = 1550
+MAX_SOURCE_BYTES = 1550
 """On average, at 256x256; sources that would take more, full of detail and unlike each other, are coded more coarsely.
 Three then leave room for motion in 5 kbps from ten seconds on."""
 LOOKS = (0, 0, 1, 3)
@@ -35,7 +35,7 @@ LOOKS = (0, 0, 1, 3)
 MOTION_KBPS, VIDEO_KBPS = 2.0, 4.9
 """Lively motion is quantised more coarsely where it would take more, or all would take more with the sources (of
 256x256), unless a bitrate is asked for."""
-LEAST_MOTION_KBPS = 1.0
+MIN_MOTION_KBPS = 1.0
 """Where the sources take nearly all of it by themselves."""
 ENOUGH = 0.96
 """Share of what motion leaves to sources: where they take less, or more than there is, they are coded once more."""
@@ -105,7 +105,7 @@ def code_sources(clip: Clip, tell: Progress) -> Coded:
         most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * clip.seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
         plan = sparse_plan(clip.survey, min(CAPACITY, most), least_gain_db=AUTO_GAIN_DB)
     coded = code(plan, wanted(plan.frames, pictures, hold=True), options.size, presets)
-    held = MOST_SOURCE_BYTES * larger(options.size) * len(coded.packets)
+    held = MAX_SOURCE_BYTES * larger(options.size) * len(coded.packets)
     if coded.size <= held:
         return coded
     return fitted(plan, pictures, options.size, held, presets)
@@ -125,5 +125,5 @@ def motion_budget(coded: Coded, clip: Clip) -> float:
     if clip.budget is not None:
         return max(1.0, clip.budget - coded.size)
     left = clip.bytes_at(VIDEO_KBPS * larger(clip.options.size)) - coded.size
-    least, most = (kbps * 125 * clip.seconds for kbps in (LEAST_MOTION_KBPS, MOTION_KBPS))
+    least, most = (kbps * 125 * clip.seconds for kbps in (MIN_MOTION_KBPS, MOTION_KBPS))
     return min(max(left, least), most)

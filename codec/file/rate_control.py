@@ -47,9 +47,9 @@ from iwcodec.codec.file.source_plan import (
 from iwcodec.codec.file.source_selection import Survey, choose_sources
 from iwcodec.codec.fit.keypoint_fit import quick_fit
 from iwcodec.codec.media.quality import judging_order, psnr
-from iwcodec.codec.motion.transform_rdo import Fit
+from iwcodec.codec.motion.types import Fit
 from iwcodec.codec.sources.library import ACTIVE, CAPACITY
-from iwcodec.models.runtime.runtime import Keypoints, Runtime, Source
+from iwcodec.models.runtime.types import Keypoints, Runtime, Source
 
 NUMBERS, BETWEEN = (1, 2, 4, 8, 16, 32), (3, 6, 12, 23)
 """Sources that are sent before everything else; the latter are tried beside the best of the others."""
@@ -60,7 +60,7 @@ QUICK_PRESETS, QUICK_MORE, QUICK_DENSE_MORE = (4, 8), 1.09, 1.2
 where they are few, and where they are many."""
 PIECES = 4
 """Of the clip, that plans are tried on."""
-LEAST_PIECE = 3 * STRIDES[0]
+MIN_PIECE = 3 * STRIDES[0]
 """Frames: whatever the frame rate, a piece shows what the sources of a stream cost one after the other."""
 JUDGES = 48
 """Frames rebuilt to compare plans."""
@@ -81,9 +81,9 @@ USUAL_KBPS = 4.0
 """Motion is tried first at the usual scale here, and more finely where more may be spent."""
 OVERSPENT = 1000.0
 """Counted against what cannot be had, for each time of the budget that it takes."""
-USUAL_MOTION, LEAST_MOTION = 0.35, 0.1
+USUAL_MOTION, MIN_MOTION = 0.35, 0.1
 """Share of a budget that motion takes, until it is known; and at least, where not every frame is a source."""
-LEAST_KBPS, MOST_KBPS = 1.5, 120.0
+MIN_KBPS, MAX_KBPS = 1.5, 120.0
 """Tried where a quality is asked for."""
 RATES_TRIED, ENOUGH_DB = 6, 0.15
 """The most rates that are tried, and how much too good the quality may be."""
@@ -217,7 +217,7 @@ class Stretch:
         decoder, found = Decoder(self.runtime, capacity=CAPACITY, active=most), {}
         for frame in received(here, motion, decoder):
             if frame.number in judges:
-                near = decoder.nearest(frame.keypoints, frame.leader)
+                near = decoder.nearest(frame.keypoints, frame.reference_source)
                 found[frame.number] = _Asked(frame.number, frame.keypoints, near, frame.still)
         return [found[number] for number in judges if number in found]
 
@@ -242,8 +242,8 @@ class _Asked:
 
 def spread(count: int, length: int) -> list[int]:
     """Numbers of the frames of PIECES pieces, spread evenly over so many frames; all where they are no more. A piece is
-    as many messages of such a length as hold LEAST_PIECE frames."""
-    length *= math.ceil(LEAST_PIECE / length)
+    as many messages of such a length as hold MIN_PIECE frames."""
+    length *= math.ceil(MIN_PIECE / length)
     if count <= PIECES * length:
         return list(range(count))
     starts = [round((piece + 0.5) / PIECES * count - length / 2) for piece in range(PIECES)]
@@ -299,8 +299,8 @@ def least_rate(quality_db: float, expected: Callable[[float], float]) -> float:
         if last is not None:
             doubled_db = max(0.5, (tried[kbps] - tried[last]) / math.log2(kbps / last))
         more = quality_db - tried[kbps]
-        least = max((rate * 1.05 for rate in tried if tried[rate] < quality_db), default=LEAST_KBPS)
-        most = min((rate / 1.05 for rate in tried if tried[rate] >= quality_db), default=MOST_KBPS)
+        least = max((rate * 1.05 for rate in tried if tried[rate] < quality_db), default=MIN_KBPS)
+        most = min((rate / 1.05 for rate in tried if tried[rate] >= quality_db), default=MAX_KBPS)
         doublings = min(max(more / doubled_db, -2.0), 2.0)
         kbps = min(max(kbps * 2**doublings, least), most)
         if -ENOUGH_DB <= more <= 0 or least > most or kbps in tried:
@@ -362,7 +362,7 @@ class Trials:
         low, high = 0, len(self.options) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if self._cost(replace(self.options[middle], crf=crf)) <= budget * (1 - LEAST_MOTION):
+            if self._cost(replace(self.options[middle], crf=crf)) <= budget * (1 - MIN_MOTION):
                 low = middle
             else:
                 high = middle - 1

@@ -13,19 +13,19 @@ from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import received
 from iwcodec.codec.file.source_plan import Coded, Pictures, wanted
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import judging_order, psnr
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.codec.media.types import Picture
+from iwcodec.models.runtime.types import Runtime
 
 ZONES = (0, 5, 8, 12)
 """Tenths of a pixel."""
 JUDGES = 24
 """Frames that are rebuilt to find out."""
-LEAST_GAIN_DB = 0.01
+MIN_GAIN_DB = 0.01
 """For less, nothing is left out."""
 
 
-def choose_dead_zone(
+def choose_suppression(
     coded: Coded,
     motion: Sequence[MotionPacket],
     count: int,
@@ -45,7 +45,7 @@ def choose_dead_zone(
         return ZONES[0]
     means = np.mean(rebuilt, axis=0)
     best = int(np.argmax(means))
-    return ZONES[best] if means[best] > means[0] + LEAST_GAIN_DB else ZONES[0]
+    return ZONES[best] if means[best] > means[0] + MIN_GAIN_DB else ZONES[0]
 
 
 def judged_frames(coded: Coded, count: int) -> list[int]:
@@ -64,6 +64,6 @@ def qualities(
     """PSNR of each frame that is judged and moves, with each of ZONES."""
     for frame in received(coded, motion, decoder):
         if frame.number in judges and not frame.still:
-            near = decoder.nearest(frame.keypoints, frame.leader)
+            near = decoder.nearest(frame.keypoints, frame.reference_source)
             rebuilt = (runtime.reconstruct(frame.keypoints, near, zone / 10) for zone in ZONES)
             yield [psnr(picture, judges[frame.number]) for picture in rebuilt]

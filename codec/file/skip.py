@@ -11,9 +11,9 @@ import numpy as np
 
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.fit.keypoint_fit import Fitted
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import psnr
-from iwcodec.models.runtime.runtime import Source
+from iwcodec.codec.media.types import Picture
+from iwcodec.models.runtime.types import Source
 
 CALM_DB = 28
 """PSNR that a source has to have as it lies."""
@@ -26,7 +26,7 @@ PARTS, WORSE = 16, 1.25
 rebuilt, at most: a mouth that moves is little of the whole."""
 
 
-class Stills:
+class SkipMode:
     """Tells them among the frames of a clip, which come in order."""
 
     def __init__(self, decoder: Decoder, every: int = 1) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from iwcodec.codec.bitstream.packets import LARGEST_SLOT, SourcePacket, pack_sources, source_groups
+from iwcodec.codec.bitstream.packets import MAX_SLOT, SourcePacket, pack_sources, source_groups
 from iwcodec.codec.file.source_selection import Survey, choose_sources, coding_order
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceEncoder, smaller_side
 
 CRF = 57
@@ -80,7 +80,7 @@ def code(plan: Plan, found: Iterable[tuple[int, Picture]], size: int, presets: P
     """Encode the sources of a plan: frames and their pictures in the plan's order (`wanted` finds them)."""
     encoder, packets, shown = source_encoder(size, plan, presets), [], []
     for slot, (frame, picture) in enumerate(found):
-        packets.append(SourcePacket(slot % (LARGEST_SLOT + 1), encoder.add(picture), frame))
+        packets.append(SourcePacket(slot % (MAX_SLOT + 1), encoder.add(picture), frame))
         shown.append(psnr(encoder.reconstructed, picture))
     return Coded(plan, tuple(packets), float(np.mean(shown)) if shown else math.nan)
 

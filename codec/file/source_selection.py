@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import pose_distance
 
 THUMBNAIL = 32

@@ -22,12 +22,13 @@ from iwcodec.codec.file.clip import CHUNK_S, EncodeOptions, read_clip
 from iwcodec.codec.file.motion_pass import fitted_motion
 from iwcodec.codec.file.passes import code_sources, fit_for
 from iwcodec.codec.file.source_selection import Survey
-from iwcodec.codec.motion.predictive_rdo import Quadratic
 from iwcodec.codec.motion.space import MotionSpace, at_rest, columns
 from iwcodec.codec.motion.transform_coder import TransformCoder, scale_of, used_frequencies
-from iwcodec.codec.motion.transform_rdo import Chooser, Fit
+from iwcodec.codec.motion.transform_rdo import Chooser
 from iwcodec.codec.motion.transform_tables import ROWS, SYMBOLS, make_tables, rows_of, smoothed, symbols_of
-from iwcodec.models.runtime.runtime import Runtime, load_runtime
+from iwcodec.codec.motion.types import Fit, Quadratic
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import Runtime
 
 FRAMES = 100
 """Frames taken of a clip."""

@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 from iwcodec.models.fit_settings import BLURS, HOLD_PLACE, HOLD_STRENGTH, INVERSIONS, ODD, STILL
 from iwcodec.models.flow import FLOW_SIZE, GRID
-from iwcodec.models.runtime.runtime import Keypoints, Source, pixel_grid
+from iwcodec.models.runtime.onnx import pixel_grid
+from iwcodec.models.runtime.types import Keypoints, Source
 
 Field = NDArray[np.float32]
 """(GRID, GRID, 2): where each cell of a frame is in the source, less where it is itself."""

@@ -31,11 +31,12 @@ from iwcodec.codec.fit.alignment import (
     unknowns,
     warped,
 )
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
 from iwcodec.models.fit_settings import BLURS, DOUBT, SOFTNESS
 from iwcodec.models.flow import AGREEMENT, FLOW_SIZE, GRID, flow_estimator
-from iwcodec.models.runtime.runtime import Keypoints, Source, pixel_grid
+from iwcodec.models.runtime.onnx import pixel_grid
+from iwcodec.models.runtime.types import Keypoints, Source
 
 MEMORY = 0.8
 """Share of the last frame's correction that this frame's starts from: jitter does not pay."""
@@ -117,14 +118,16 @@ class KeypointFit:
         self._forget_all_but(sources)
         seen = _Seen(picture, self._steps)
         with _ALGEBRA.limit(limits=1, user_api="blas"):
-            leader, one = self._best(seen, detected, sources)
+            reference_source, one = self._best(seen, detected, sources)
             if self._looks and rebuild is not None:
-                one = self._looked(seen, one, self._reference(leader), lambda keypoints: rebuild(keypoints, leader))
-        self._leader, self._correction = leader, one.values - unknowns(detected)
+                one = self._looked(
+                    seen, one, self._reference(reference_source), lambda keypoints: rebuild(keypoints, reference_source)
+                )
+        self._leader, self._correction = reference_source, one.values - unknowns(detected)
         if one.by_flow:
             self._left = one.error
-        gram = partial(one.price, self._reference(leader), seen, self._thorough)
-        return Fitted(as_keypoints(one.values), leader, one.error, gram)
+        gram = partial(one.price, self._reference(reference_source), seen, self._thorough)
+        return Fitted(as_keypoints(one.values), reference_source, one.error, gram)
 
     def _best(self, seen: "_Seen", detected: Keypoints, sources: Sequence[Source]) -> tuple[Source, "_Found"]:
         """The source that is left with the least error. The others are tried now and then, and where the one that leads

@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 PERFECT_DB = 60.0
 """What identical pictures count as in a mean."""

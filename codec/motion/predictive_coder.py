@@ -15,6 +15,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.codec.bitstream.packets import MAX_FRAMES
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.prediction import Predictor, predict
 from iwcodec.codec.motion.predictive_tables import (
@@ -26,47 +27,9 @@ from iwcodec.codec.motion.predictive_tables import (
     so_far_class,
     symbols_of,
 )
+from iwcodec.codec.motion.types import ESCAPE_RANGE, MAX_LEVEL, Levels
 
-Levels = NDArray[np.int32]
-DEAD_ZONE = 0.7
-"""Steps: a value this near to its last level keeps it, so that a still face costs nothing."""
 _ESCAPE = SYMBOLS - 1
-_RAW = 1 << 16
-LARGEST_LEVEL = _RAW // 2 - 1
-MOST_FRAMES = 256
-
-
-@dataclass(frozen=True)
-class Quantiser:
-    """Keypoints (..., K, 3) <-> integer levels. Steps in [-1, 1] units for places, in 0..1 for strengths."""
-
-    step_xy: float = 1 / 60
-    step_strength: float = 1 / 15
-
-    @property
-    def steps(self) -> NDArray[np.float32]:
-        return np.array([self.step_xy, self.step_xy, self.step_strength], np.float32)
-
-    def quantise(self, keypoints: NDArray[np.float32], last: Levels | None = None) -> Levels:
-        """Nearest levels; with the `last` frame's levels, a dead zone around them."""
-        exact = keypoints / self.steps
-        levels = np.clip(np.rint(exact), -LARGEST_LEVEL, LARGEST_LEVEL).astype(np.int32)
-        if last is None:
-            return levels
-        return np.where(np.abs(exact - last) < DEAD_ZONE, last, levels).astype(np.int32)
-
-    def quantise_track(self, keypoints: NDArray[np.float32]) -> Levels:
-        """Consecutive frames (n, K, 3), each with the dead zone of the one before."""
-        out: list[Levels] = []
-        for frame in keypoints:
-            out.append(self.quantise(frame, out[-1] if out else None))
-        return np.stack(out)
-
-    def dequantise(self, levels: Levels) -> NDArray[np.float32]:
-        """Places clipped to [-1, 1], strengths to [0, 1]."""
-        values = levels.astype(np.float32) * self.steps
-        low, high = np.array([-1, -1, 0], np.float32), np.ones(3, np.float32)
-        return np.asarray(np.clip(values, low, high), np.float32)
 
 
 def coded_frames(count: int, stride: int) -> list[int]:
@@ -74,18 +37,20 @@ def coded_frames(count: int, stride: int) -> list[int]:
     return [*range(0, count - 1, stride), count - 1]
 
 
-def filled_in(rows: NDArray[np.float32], coded: Sequence[int], leaders: Sequence[int | None]) -> NDArray[np.float32]:
+def filled_in(
+    rows: NDArray[np.float32], coded: Sequence[int], reference_sources: Sequence[int | None]
+) -> NDArray[np.float32]:
     """Keypoints (m, K, 3) of the coded frames -> of all of them, in order: between those from which they are carried by
     the same source, they change evenly; else they stay what they are in the nearer one of their own source."""
-    out = np.empty((len(leaders), *rows.shape[1:]), np.float32)
+    out = np.empty((len(reference_sources), *rows.shape[1:]), np.float32)
     out[coded[0]] = rows[0]
     for (a, b), before, after in zip(itertools.pairwise(coded), rows, rows[1:], strict=False):
         for number in range(a + 1, b + 1):
             share = np.float32((number - a) / (b - a))
-            if leaders[a] == leaders[b]:
+            if reference_sources[a] == reference_sources[b]:
                 out[number] = before + share * (after - before)
             else:
-                out[number] = before if leaders[number] == leaders[a] and number < b else after
+                out[number] = before if reference_sources[number] == reference_sources[a] and number < b else after
     return out
 
 
@@ -95,7 +60,7 @@ class MotionCoder:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self._model = constriction.stream.model.Categorical(perfect=False)
-        self._raw = constriction.stream.model.Uniform(_RAW)
+        self._raw = constriction.stream.model.Uniform(ESCAPE_RANGE)
 
     def encode(self, levels: Levels, reference: Levels | None) -> bytes:
         """Levels (n, K, 3) of 1 to 256 frames, reference (K, 3) -> payload."""
@@ -110,14 +75,14 @@ class MotionCoder:
                 encoder.encode(symbols[k], self._model, self.tables.probabilities[rows[k]])
                 escaped = misses[k][symbols[k] == _ESCAPE]
                 if len(escaped):
-                    encoder.encode((escaped & (_RAW - 1)).astype(np.int32), self._raw)
+                    encoder.encode((escaped & (ESCAPE_RANGE - 1)).astype(np.int32), self._raw)
             state = self._next(state, moved, misses)
         words = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
         return words or b"\0"
 
     def decode(self, payload: bytes, count: int, keypoints: int, reference: Levels | None) -> Levels:
         """Payload -> levels (count, K, 3). Raises FormatError for what cannot be a payload."""
-        if not 1 <= count <= MOST_FRAMES or not 1 <= keypoints <= 64:
+        if not 1 <= count <= MAX_FRAMES or not 1 <= keypoints <= 64:
             raise FormatError(f"A motion message of {count} frames and {keypoints} keypoints is impossible.")
         if len(payload) > 64 + count * keypoints * 3 * 8:
             raise FormatError("A motion message is longer than any can be.")
@@ -128,7 +93,7 @@ class MotionCoder:
         for n in range(count):
             moved, misses = self._decode_frame(decoder, state)
             out[n] = state.before + moved
-            if np.abs(out[n]).max() > LARGEST_LEVEL:
+            if np.abs(out[n]).max() > MAX_LEVEL:
                 raise FormatError("A motion message holds a level out of range.")
             state = self._next(state, moved, misses)
         return out
@@ -153,7 +118,7 @@ class MotionCoder:
             escapes = symbols == _ESCAPE
             if escapes.any():
                 raw = decoder.decode(self._raw, int(escapes.sum())).astype(np.int32)
-                misses[escapes] = (raw ^ (_RAW // 2)) - _RAW // 2
+                misses[escapes] = (raw ^ (ESCAPE_RANGE // 2)) - ESCAPE_RANGE // 2
         except (AssertionError, ValueError) as error:
             raise FormatError("A motion message cannot be decoded.") from error
         return np.asarray(misses, np.int32)
@@ -179,7 +144,7 @@ class MotionCoder:
 
 def wrapped(values: Levels) -> Levels:
     """To 16 bits, signed: a level is known once its miss is known to that, however wild the prediction was."""
-    return np.asarray((values + _RAW // 2 & _RAW - 1) - _RAW // 2, np.int32)
+    return np.asarray((values + ESCAPE_RANGE // 2 & ESCAPE_RANGE - 1) - ESCAPE_RANGE // 2, np.int32)
 
 
 @dataclass(frozen=True)

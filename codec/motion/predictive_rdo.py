@@ -7,13 +7,12 @@ can, for their targets move with it (Babai's nearest plane, with a price on ever
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.motion.prediction import predictions, rounded
-from iwcodec.codec.motion.predictive_coder import Levels, Quantiser
+from iwcodec.codec.motion.types import Levels, Quadratic, Quantiser
 
 ERROR_PER_BIT = 1.2e-3
 """Share of a frame's squared error that one bit is worth at the usual steps. It grows with them: dearer bits alone
@@ -22,20 +21,6 @@ SURE = 1e-5
 """Of the mean error of an unknown, what each has at least: that of some may be nothing but rounding."""
 FIRST_BITS, FURTHER_BITS = 2.5, 1.3
 """What a level takes more than the predicted one, roughly, and for each doubling of the miss."""
-
-
-@dataclass(frozen=True)
-class Quadratic:
-    """Error (x - target) gram (x - target) of unknowns x: all x of the keypoints, all y, all strengths. It counts as a
-    share of what error there is."""
-
-    target: NDArray[np.float64]  # (3 K,)
-    gram: NDArray[np.float64]  # (3 K, 3 K), positive definite
-
-    def of(self, unknowns: NDArray[np.float64]) -> float:
-        """Of unknowns (3 K,)."""
-        off = unknowns - self.target
-        return float(off @ self.gram @ off)
 
 
 def error_per_bit(quantiser: Quantiser) -> float:

@@ -120,7 +120,8 @@ def load_tables(file: Path = FILE) -> Tables:
 
 
 def main(arguments: list[str]) -> None:
-    from iwcodec.codec.motion.predictive_coder import MotionCoder, Quantiser
+    from iwcodec.codec.motion.predictive_coder import MotionCoder
+    from iwcodec.codec.motion.types import Quantiser
 
     quantiser = Quantiser()
     target = Path(arguments[arguments.index("-o") + 1])

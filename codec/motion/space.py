@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from iwcodec.codec.fit.alignment import as_keypoints, reference, step_of, warped
 from iwcodec.models.fit_settings import BLURS
 from iwcodec.models.flow import FLOW_SIZE
-from iwcodec.models.runtime.runtime import Keypoints, Source
+from iwcodec.models.runtime.types import Keypoints, Source
 
 SEEN = 1.5**2 * FLOW_SIZE**2
 """Squared grey levels, summed over a picture, that an error of 1 makes."""

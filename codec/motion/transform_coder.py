@@ -17,17 +17,14 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.codec.bitstream.packets import MAX_FRAMES
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.transform_tables import REACH, SYMBOLS, TransformTables, activity_class, base_rows, rows_of
+from iwcodec.codec.motion.types import ESCAPE_RANGE, Levels
 
-Levels = NDArray[np.int32]
-"""(n, 3 K): of n frequencies and all coordinates."""
 _ESCAPE = SYMBOLS - 1
-_RAW = 1 << 16
-LARGEST_LEVEL = _RAW // 2 - 1
 SCALES = 256
 """Of the step: it doubles with every sixteenth."""
-MOST_FRAMES = 256
 
 
 def step_of(scale: int) -> float:
@@ -45,7 +42,7 @@ def over_time(levels: Levels, scale: int) -> NDArray[np.float64]:
     return np.asarray(cosines(len(levels)).T @ (levels * step_of(scale)))
 
 
-@lru_cache(MOST_FRAMES)
+@lru_cache(MAX_FRAMES)
 def cosines(count: int) -> NDArray[np.float64]:
     """(count, count): rows are the frequencies of an orthonormal DCT-II over so many frames."""
     frequency, time = np.arange(count)[:, None], np.arange(count) + 0.5
@@ -63,10 +60,10 @@ class TransformCoder:
             constriction.stream.model.Categorical(np.ascontiguousarray(row), perfect=False)
             for row in tables.probabilities
         ]
-        self._raw = constriction.stream.model.Uniform(_RAW)
+        self._raw = constriction.stream.model.Uniform(ESCAPE_RANGE)
 
     def encode(self, runs: Sequence[Levels]) -> bytes:
-        """Levels (n, 3 K) of each run, at most LARGEST_LEVEL -> payload."""
+        """Levels (n, 3 K) of each run, at most MAX_LEVEL -> payload."""
         encoder = constriction.stream.queue.RangeEncoder()
         for levels in runs:
             used = used_frequencies(levels)
@@ -77,13 +74,13 @@ class TransformCoder:
                     encoder.encode(level + REACH, self._models[row])
                 else:
                     encoder.encode(_ESCAPE, self._models[row])
-                    encoder.encode(level & (_RAW - 1), self._raw)
+                    encoder.encode(level & (ESCAPE_RANGE - 1), self._raw)
         words = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
         return words or b"\0"
 
     def decode(self, payload: bytes, lengths: Sequence[int], coordinates: int) -> list[Levels]:
         """Payload -> levels of runs of so many frames. Raises FormatError for what cannot be a payload."""
-        if not 1 <= sum(lengths) <= MOST_FRAMES or min(lengths) < 1:
+        if not 1 <= sum(lengths) <= MAX_FRAMES or min(lengths) < 1:
             raise FormatError(f"A motion message of runs of {lengths} frames is impossible.")
         if len(payload) > 64 + sum(lengths) * coordinates * 8:
             raise FormatError("A motion message is longer than any can be.")
@@ -108,7 +105,7 @@ class TransformCoder:
                 level = symbol - REACH
                 if symbol == _ESCAPE:
                     raw = int(decoder.decode(self._raw))
-                    level = (raw ^ (_RAW // 2)) - _RAW // 2
+                    level = (raw ^ (ESCAPE_RANGE // 2)) - ESCAPE_RANGE // 2
                 levels[frequency, i] = level
                 own[i + 2] = abs(level)
             beside = [own, last]

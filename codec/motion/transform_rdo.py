@@ -11,22 +11,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import Run
-from iwcodec.codec.motion.predictive_rdo import SURE, Quadratic
-from iwcodec.codec.motion.transform_coder import (
-    LARGEST_LEVEL,
-    Levels,
-    TransformCoder,
-    cosines,
-    step_of,
-    used_frequencies,
-)
+from iwcodec.codec.motion.predictive_rdo import SURE
+from iwcodec.codec.motion.transform_coder import TransformCoder, cosines, step_of, used_frequencies
 from iwcodec.codec.motion.transform_tables import REACH, activity_class, base_rows
+from iwcodec.codec.motion.types import MAX_LEVEL, Fit, Levels, Quadratic
 
 ERROR_PER_BIT = 0.01
 """What a bit is worth, in squared steps. At finer steps and dearer bits as many of them lose more; at coarser steps and
@@ -44,23 +37,12 @@ FREE = 1e-3
 RAW_BITS = 16
 
 
-class Fit(NamedTuple):
-    """What is wanted of a frame."""
-
-    frame: Quadratic
-    """With what errors of it cost, which is nothing where it is shown as it came."""
-    leader: int
-    """The slot of the source that leads."""
-    still: bool = False
-    """Whether that source is shown as it lies: these frames are runs by themselves, in which nothing moves."""
-
-
 @dataclass(frozen=True)
 class Message:
     """The motion of a few frames, ready to be packed."""
 
     levels: tuple[Levels, ...]
-    led: tuple[Run, ...]
+    runs: tuple[Run, ...]
     payload: bytes
 
 
@@ -74,11 +56,11 @@ class Chooser:
 
     def message(self, frames: Sequence[Fit]) -> Message:
         """Frames in the coordinates of the sources that lead (motion_space.py)."""
-        groups = itertools.groupby(frames, key=lambda fit: (fit.leader, fit.still))
-        runs = [(slot, [fit.frame for fit in group]) for (slot, _), group in groups]
-        levels = tuple(self._run(group) for _, group in runs)
-        led = tuple(Run(slot, len(group)) for slot, group in runs)
-        return Message(levels, led, self._coder.encode(levels))
+        groups = itertools.groupby(frames, key=lambda fit: (fit.reference_source, fit.still))
+        frames_of = [(slot, [fit.frame for fit in group]) for (slot, _), group in groups]
+        levels = tuple(self._run(group) for _, group in frames_of)
+        runs = tuple(Run(slot, len(group)) for slot, group in frames_of)
+        return Message(levels, runs, self._coder.encode(levels))
 
     def _run(self, frames: Sequence[Quadratic]) -> Levels:
         """Levels of consecutive frames that one source leads."""
@@ -113,7 +95,7 @@ class Chooser:
                     costs = {
                         tried: left.change(frequency, i, tried - level) + price * _bits_of(bits, tried)
                         for tried in (level, level - 1, level + 1, 0)
-                        if abs(tried) <= LARGEST_LEVEL
+                        if abs(tried) <= MAX_LEVEL
                     }
                     best = min(costs, key=lambda tried: costs[tried])
                     if best != level:
@@ -138,7 +120,7 @@ class Chooser:
         for i, (base, sharp) in enumerate(zip(bases, sharpness, strict=True)):
             bits = self._bits[base + activity_class(own, last, before, i)]
             wanted = float(target[i])
-            near = max(-LARGEST_LEVEL, min(LARGEST_LEVEL, round(wanted / step)))
+            near = max(-MAX_LEVEL, min(MAX_LEVEL, round(wanted / step)))
             level, missed, least = 0, wanted / sharp, math.inf
             for tried in {0, near, near - (near > 0) + (near < 0)}:
                 miss = (wanted - tried * step) / sharp

@@ -36,7 +36,7 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.priority import kept_priority
 
 # SVT-AV1 prints to standard error by itself; 0 leaves fatal errors only. It reads this once, at its first message.
@@ -46,7 +46,7 @@ _SEQUENCE_HEADER = 0x0A
 _FRAME = 0x30
 _FRAME_WITH_SIZE = 0x32
 _TEMPORAL_DELIMITER = b"\x12\x00"
-_LONGEST_SEQUENCE_HEADER = 64
+_MAX_SEQUENCE_HEADER = 64
 _FULL_RANGE = 2
 SMALLEST = 64
 """Pixels a side: SVT-AV1 takes no less."""
@@ -208,7 +208,7 @@ def _restore(unit: bytes, longest: int) -> bytes:
     position = 0
     if is_key_unit(unit):
         length, payload = _read_size(unit, 1)
-        if length > _LONGEST_SEQUENCE_HEADER:
+        if length > _MAX_SEQUENCE_HEADER:
             raise FormatError("A source unit's sequence header is too long.")
         position = payload + length
     if len(unit) < position + 2 or unit[position] != _FRAME:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.models.fit_settings import STRENGTH_WEIGHT
-from iwcodec.models.runtime.runtime import Source
+from iwcodec.models.runtime.types import Source
 
 ACTIVE = 3
 """Sources that enter attention for one frame: the one that leads, and the nearest in pose."""
@@ -56,34 +56,36 @@ class Library:
         self._sources[slot] = source
         self._used[slot] = self._clock
 
-    def nearest(self, keypoints: NDArray[np.float32], count: int = ACTIVE, leader: int | None = None) -> list[Source]:
+    def nearest(
+        self, keypoints: NDArray[np.float32], count: int = ACTIVE, reference_source: int | None = None
+    ) -> list[Source]:
         """The source in the slot that leads, if it is there, and those nearest in pose, nearest first; fewer when there
         are fewer. Looking at them is no use of them."""
-        return [self._sources[slot] for slot in self._order(keypoints, leader)[:count]]
+        return [self._sources[slot] for slot in self._order(keypoints, reference_source)[:count]]
 
-    def entering(self, keypoints: NDArray[np.float32], leader: int | None = None) -> list[Source]:
+    def entering(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[Source]:
         """Those of the nearest that enter attention in a call. Keypoints are fitted to the source that leads: where it
         is there, the others change the picture by 0.003 dB (mean over the val clips) and take a quarter of the time.
         The nearest have been used."""
-        order = self.use(keypoints, leader)
-        return [self._sources[slot] for slot in order[: 1 if leader in self._sources else ACTIVE]]
+        order = self.use(keypoints, reference_source)
+        return [self._sources[slot] for slot in order[: 1 if reference_source in self._sources else ACTIVE]]
 
-    def use(self, keypoints: NDArray[np.float32], leader: int | None = None) -> list[int]:
+    def use(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[int]:
         """The nearest stay longer than those that are not: in calls, where poses that come back need no source anew.
         Returns their slots, the one that leads first."""
         self._clock += 1
-        used = self._order(keypoints, leader)[:ACTIVE]
+        used = self._order(keypoints, reference_source)[:ACTIVE]
         for slot in used:
             self._used[slot] = self._clock
         return used
 
-    def _order(self, keypoints: NDArray[np.float32], leader: int | None) -> list[int]:
+    def _order(self, keypoints: NDArray[np.float32], reference_source: int | None) -> list[int]:
         """All slots, the one that leads first, then the nearest in pose."""
         slots = list(self._sources)
         order = [slots[rank] for rank in by_pose(self.sources(), keypoints)]
-        if leader in self._sources:
-            order.remove(leader)
-            order.insert(0, leader)
+        if reference_source in self._sources:
+            order.remove(reference_source)
+            order.insert(0, reference_source)
         return order
 
     def candidates(self, keypoints: NDArray[np.float32]) -> list[Source]:

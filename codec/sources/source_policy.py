@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import psnr
-from iwcodec.codec.motion.predictive_coder import Quantiser
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.library import CAPACITY, Library, pose_distance
-from iwcodec.models.runtime.runtime import Runtime, Source
+from iwcodec.models.runtime.types import Runtime, Source
 
 JUDGE_S = 0.5
 """Between two frames that are judged: rebuilding one takes 35 ms of a core."""
@@ -26,7 +26,7 @@ HELPED_DB = 1.0
 """What a source must bring to the frames after it."""
 SAME_POSE = 0.01
 """Mean squared keypoint distance: what is further from a source says nothing of its worth."""
-REST_S, LONGEST_REST_S = 1.0, 16.0
+REST_S, MAX_REST_S = 1.0, 16.0
 """Between two sources: where they help, and at most where they do not."""
 USUAL_DB = 33.0
 """What a source gives, until one has been coded."""
@@ -51,7 +51,7 @@ class Shortfall:
         self._latest_db = short_db
         if by_newest and self._expected_db is not None:
             helped = short_db <= self._expected_db
-            self._rest_s = REST_S if helped else min(2 * self._rest_s, LONGEST_REST_S)
+            self._rest_s = REST_S if helped else min(2 * self._rest_s, MAX_REST_S)
             self._expected_db = None
         self._short = short_db > (NEAR_DB if self._short else SHORT_DB)
         return self._short and (self._added_s is None or at_s - self._added_s >= self._rest_s)
@@ -72,7 +72,7 @@ class Judged:
     """In pose, of the nearest source."""
 
 
-class LiveSources:
+class SourcePolicy:
     """The sender's copy of the receiver's library, and what it lacks."""
 
     def __init__(self, runtime: Runtime, capacity: int = CAPACITY) -> None:

@@ -283,16 +283,16 @@ class ImplicitWarp(nn.Module):
         dense: bool = False,
         dropped: Tensor | None = None,
         want_logits: bool = False,
-        dead_zone: Tensor | None = None,
+        suppression: Tensor | None = None,
     ) -> Generated:
         """Driving keypoints (B, K, 3) and the set of sources -> picture.
 
-        `dropped` (B, S, M), bool: source cells hidden from attention (semantic dropout in training). `dead_zone` (B,):
+        `dropped` (B, S, M), bool: source cells hidden from attention (semantic dropout in training). `suppression` (B,):
         see `without_small`.
         """
         side = self.side(sources.pictures)
         attended, unit_queries, logits = self.attend(driving, sources, side, dense, dropped, want_logits)
-        picture, base, warp = self.decode(attended, unit_queries, sources.pictures, None, dead_zone)
+        picture, base, warp = self.decode(attended, unit_queries, sources.pictures, None, suppression)
         return Generated(picture, base, warp, logits)
 
     def attend(
@@ -382,14 +382,14 @@ class ImplicitWarp(nn.Module):
         unit_queries: Tensor,
         pictures: Tensor,
         present: Tensor | None = None,
-        dead_zone: Tensor | None = None,
+        suppression: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Warp]:
         """Attended rows (B, N, R) -> picture, base picture, warp. `present` (B, S), bool: sources that are there;
-        `dead_zone` (B,): see `without_small`."""
+        `suppression` (B,): see `without_small`."""
         side = self.side(pictures)
         features, warp = self.look(attended, unit_queries, side)
         size, focus = side * self.config.cell, self.log_focus.exp()
-        places, shares = sampling_fields(warp, side, size, focus, present, dead_zone)
+        places, shares = sampling_fields(warp, side, size, focus, present, suppression)
         places, shares = enlarge_places(places, self.config.scale), enlarge(shares, self.config.scale)
         base = blend(sample_sources(pictures, places), shares)
         return self.decoder.correct(features, base), base, warp
@@ -459,7 +459,7 @@ def sampling_fields(
     size: int,
     focus: Tensor,
     present: Tensor | None = None,
-    dead_zone: Tensor | None = None,
+    suppression: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Warp -> for every pixel the place in each source (B, S, size, size, 2) in [-1, 1] units, and the sources' shares
     (B, S, size, size), which sum to 1.
@@ -469,8 +469,8 @@ def sampling_fields(
     """
     batch, count = warp.mass.shape[:2]
     coarse = coarse_fields(warp, side, focus)
-    if dead_zone is not None:
-        coarse = torch.cat([without_small(coarse[..., :2], dead_zone * (2 / size)), coarse[..., 2:]], dim=-1)
+    if suppression is not None:
+        coarse = torch.cat([without_small(coarse[..., :2], suppression * (2 / size)), coarse[..., 2:]], dim=-1)
     fields = grid(coarse.flatten(0, 1), side)
     fields = F.interpolate(fields, size=(size, size), mode="bilinear", align_corners=False)
     fields = fields.unflatten(0, (batch, count))
@@ -489,14 +489,14 @@ def coarse_fields(warp: Warp, side: int, focus: Tensor) -> Tensor:
     return torch.cat([shift, (warp.mass[:, :, None] + 1e-3) ** focus], dim=2).transpose(2, 3)
 
 
-def without_small(shift: Tensor, dead_zone: Tensor) -> Tensor:
+def without_small(shift: Tensor, suppression: Tensor) -> Tensor:
     """Shifts (B, S, N, 2) without those shorter than half the dead zone (B,), in the same units; from it on they are
     as they were, and between the two they grow.
 
     Where nearly everything rests, what small shifts follow is the motion's noise, and sampling between pixels blurs.
     """
     length = shift.square().sum(-1, keepdim=True).sqrt()
-    return shift * (2 * length / dead_zone[:, None, None, None].clamp_min(1e-9) - 1).clamp(0, 1)
+    return shift * (2 * length / suppression[:, None, None, None].clamp_min(1e-9) - 1).clamp(0, 1)
 
 
 def moved(fields: Tensor) -> Tensor:

@@ -23,17 +23,10 @@ from torch import Tensor
 from iwcodec.models.network.attention import Extras, topk_attention
 from iwcodec.models.network.geometry import PRIOR_DIMS
 from iwcodec.models.network.network import MASKED, ImplicitWarp, place_columns
-from iwcodec.models.runtime.runtime import (
-    DEFAULT_MODEL,
-    MAX_ACTIVE,
-    WEIGHTS,
-    Keypoints,
-    Picture,
-    Source,
-    read_info,
-    resized,
-)
-from iwcodec.models.runtime.torch_runtime import load_network, to_uint8
+from iwcodec.models.runtime.onnx import MAX_ACTIVE, resized
+from iwcodec.models.runtime.torch import load_network, to_uint8
+from iwcodec.models.runtime.types import Keypoints, Picture, Source
+from iwcodec.models.runtime.weights import DEFAULT_MODEL, WEIGHTS, read_info
 
 MAX_KEPT = 32
 """Keys kept per query where the configuration does not say: the kernel's most."""
@@ -47,7 +40,7 @@ class Job:
 
     keypoints: Keypoints  # (K, 3)
     sources: Sequence[Source]  # 1 to MAX_ACTIVE, prepared by the same runtime
-    dead_zone: float = 0.0
+    suppression: float = 0.0
 
 
 class Batch(NamedTuple):
@@ -56,7 +49,7 @@ class Batch(NamedTuple):
     driving: Tensor  # (B, K, 3)
     table: Tensor  # (B, S) int32: pages
     counts: Tensor  # (B,) int32: pages used, the first ones of each line
-    dead_zones: Tensor  # (B,)
+    suppressions: Tensor  # (B,)
 
 
 class Page:
@@ -176,7 +169,7 @@ class FramePath:
         attended = self.attend(self._seen(batch, pool, unit, side), pool)
         present = torch.arange(batch.table.shape[1], device=pictures.device) < batch.counts[:, None]
         with self._half(batch.driving):
-            picture, _, _ = network.decode(attended, unit, pictures, present, batch.dead_zones)
+            picture, _, _ = network.decode(attended, unit, pictures, present, batch.suppressions)
         return to_uint8(picture.permute(0, 2, 3, 1)).contiguous()
 
     def _seen(self, batch: Batch, pool: Pool, unit: Tensor, side: int) -> Seen:
@@ -211,7 +204,7 @@ def pack(
     pages = [[source.features.number for source in job.sources] for job in lines]
     table = np.array([line + line[:1] * (active - len(line)) for line in pages], np.int32)
     counts = np.array([len(line) for line in pages], np.int32)
-    zones = np.array([job.dead_zone for job in lines], np.float32)
+    zones = np.array([job.suppression for job in lines], np.float32)
     return np.stack([job.keypoints for job in lines]).astype(np.float32), table, counts, zones
 
 
@@ -346,8 +339,8 @@ class CudaRuntime:
             self._graphs[callers] = FrameGraph(self._path, self._pool, callers, self._compute)
         return self._graphs[callers].submit(jobs, self._compute, self._copies)
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
-        return self.submit([Job(keypoints, sources, dead_zone)]).pictures()[0]
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
+        return self.submit([Job(keypoints, sources, suppression)]).pictures()[0]
 
     def _encode(self, picture: Picture) -> tuple[Keypoints, tuple[Tensor, ...]]:
         """-> keypoints, features in the order of Pool.tensors."""

@@ -5,15 +5,15 @@ The graphs take uint8 pictures (B, H, W, 3), so that no caller repeats the conve
 - `detector`: picture of the detector's size -> keypoints (1, K, 3);
 - `source`: picture as the nets see it (1, h, w, 3), keypoints -> rows (1, M, R), membership (1, M, K + 1) and basis
   (1, b, 3 K);
-- `join`: rows of S sources (1, S, M, R; S is free) -> rows, keys and pooled keys of them all in blocks
+- `merge`: rows of S sources (1, S, M, R; S is free) -> rows, keys and pooled keys of them all in blocks
   (attention.Blocks), which stay while the set does;
-- `look`: driving keypoints, and keypoints of S sources, what `join` gave, membership, basis -> fields (1, S, g, g, 3),
+- `attend`: driving keypoints, and keypoints of S sources, what `merge` gave, membership, basis -> fields (1, S, g, g, 3),
   of each source how far from each cell it is sampled (x and y in pixels of w) and what it weighs there, and features;
-- `paint`: the base picture of 0..1, features -> uint8 picture, both in planes (1, 3, H, W), or where there are no up
+- `refine`: the base picture of 0..1, features -> uint8 picture, both in planes (1, 3, H, W), or where there are no up
   blocks in planes of every second pixel of every second row (1, 12, H / 2, W / 2; torch's pixel_unshuffle).
 
 Between the last two the caller makes the base picture: OpenCV enlarges fields, samples and blends several times as
-quickly as ONNX Runtime. H and W are h and w but for up blocks, which only `paint` knows of. So a model that adds up
+quickly as ONNX Runtime. H and W are h and w but for up blocks, which only `refine` knows of. So a model that adds up
 blocks to a base has that graph alone, and its weights file only theirs.
 """
 
@@ -38,17 +38,10 @@ from torch import Tensor, nn
 from iwcodec.models.network.attention import Blocks
 from iwcodec.models.network.config import ModelConfig
 from iwcodec.models.network.network import ImplicitWarp, Sources, coarse_fields
-from iwcodec.models.runtime.runtime import (
-    JOINED,
-    MAX_ACTIVE,
-    PARTS,
-    Keypoints,
-    OnnxRuntime,
-    Picture,
-    Source,
-    read_weights_file,
-)
-from iwcodec.models.runtime.torch_runtime import TorchRuntime, load_state, load_weights, to_uint8
+from iwcodec.models.runtime.onnx import JOINED, MAX_ACTIVE, OnnxRuntime
+from iwcodec.models.runtime.torch import TorchRuntime, load_state, load_weights, to_uint8
+from iwcodec.models.runtime.types import Keypoints, Picture, Source
+from iwcodec.models.runtime.weights import PARTS, read_weights_file
 
 OPSET = 17
 TOLERANCE = 1e-3
@@ -79,7 +72,7 @@ class SourceGraph(nn.Module):
         return encoded.rows[:, 0], encoded.membership[:, 0], encoded.basis[:, 0]
 
 
-class JoinGraph(nn.Module):
+class MergeGraph(nn.Module):
     def __init__(self, network: ImplicitWarp) -> None:
         super().__init__()
         self.network = network
@@ -89,7 +82,7 @@ class JoinGraph(nn.Module):
         return joined.rows, joined.keys, joined.pooled
 
 
-class LookGraph(nn.Module):
+class AttendGraph(nn.Module):
     def __init__(self, network: ImplicitWarp) -> None:
         super().__init__()
         self.network = network
@@ -113,7 +106,7 @@ class LookGraph(nn.Module):
         return fields.transpose(2, 3).unflatten(2, (side, side)), features
 
 
-class PaintGraph(nn.Module):
+class RefineGraph(nn.Module):
     def __init__(self, network: ImplicitWarp) -> None:
         super().__init__()
         self.network = network
@@ -202,7 +195,7 @@ def export(network: ImplicitWarp, model: str, folder: Path, base: str | None = N
         shared = set() if base is None else copied(base, folder, beside)
         save_weights(network, beside / f"{model}.safetensors", base)
         reference = TorchRuntime(model, "cpu", beside)
-        export_graphs(reference._network, model, beside, PARTS if base is None else ("paint",))
+        export_graphs(reference._network, model, beside, PARTS if base is None else ("refine",))
         differences = compare(reference, OnnxRuntime(model, 1, beside))
         if not all(value <= TOLERANCE for value in differences.values()):  # nor is anything not a number
             raise ValueError(f"torch and ONNX disagree: {differences}")
@@ -232,8 +225,8 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
         of_source = SourceGraph(network)(seen, keypoints)
     several, rows, membership, basis = (x[:, None].repeat(1, 2, *[1] * (x.dim() - 1)) for x in (keypoints, *of_source))
     with torch.no_grad():
-        looked_at = (keypoints, several, *JoinGraph(network)(rows), membership, basis)
-        _, features = LookGraph(network)(*looked_at)
+        looked_at = (keypoints, several, *MergeGraph(network)(rows), membership, basis)
+        _, features = AttendGraph(network)(*looked_at)
     write = graph_writer(model, folder, parts)
     write("detector", DetectorGraph(network), (small,), ["picture"], ["keypoints"], {})
     write(
@@ -247,13 +240,13 @@ def export_graphs(network: ImplicitWarp, model: str, folder: Path, parts: Sequen
     of_sources = {1: "sources"}
     joined = {name: {1: "blocks"} for name in JOINED}
     joined["rows"][2] = "columns"
-    write("join", JoinGraph(network), (rows,), ["features"], list(JOINED), {"features": of_sources, **joined})
+    write("merge", MergeGraph(network), (rows,), ["features"], list(JOINED), {"features": of_sources, **joined})
     names = ["driving", "keypoints", *JOINED, "membership", "basis"]
     free = {**dict.fromkeys(["keypoints", "membership", "basis", "fields"], of_sources), **joined}
-    write("look", LookGraph(network), looked_at, names, ["fields", "features"], free)
+    write("attend", AttendGraph(network), looked_at, names, ["fields", "features"], free)
     side = config.size if config.up_blocks else config.size // 2
     base = torch.zeros(1, 3 if config.up_blocks else 12, side, side)
-    write("paint", PaintGraph(network), (base, features), ["base", "features"], ["picture"], {})
+    write("refine", RefineGraph(network), (base, features), ["base", "features"], ["picture"], {})
     for part in parts:
         store_halves(folder / f"{model}.{part}.onnx", SMALL.get(part, SMALLEST))
 
@@ -308,7 +301,7 @@ def compare(
 
     `pictures` are up to MAX_ACTIVE sources (size, size, 3), smooth noise where there are none; they are looked at one,
     two and so on together, from the keypoints of the first and from their mean. Differences are in [-1, 1] units of
-    places, of full scale of pictures, and of the largest value of features. `paint` counts from where rounding to grey
+    places, of full scale of pictures, and of the largest value of features. `refine` counts from where rounding to grey
     levels no longer explains it. `picture` goes through everything, where OpenCV samples to a 32nd of a pixel and one
     grey level is 0.004 of full scale: so the mean is taken.
     """
@@ -353,23 +346,23 @@ def of_frame(
     """Differences of what is made of driving keypoints and sources (torch's in both)."""
     network, run = reference._network, exported._sessions
     joined = Sources(*(torch.cat(parts, dim=1) for parts in zip(*(s.features for s in sources), strict=True)))
-    blocks = dict(zip(JOINED, JoinGraph(network)(joined.rows), strict=True))
-    exported_blocks = run["join"].run(JOINED, {"features": joined.rows.numpy()})
+    blocks = dict(zip(JOINED, MergeGraph(network)(joined.rows), strict=True))
+    exported_blocks = run["merge"].run(JOINED, {"features": joined.rows.numpy()})
     given = {"driving": torch.from_numpy(driving)[None], "keypoints": joined.keypoints, **blocks}
     given |= {"membership": joined.membership, "basis": joined.basis}
-    fields, features = (out.numpy() for out in LookGraph(network)(*given.values()))
-    again, features_again = run["look"].run(["fields", "features"], {k: v.numpy() for k, v in given.items()})
+    fields, features = (out.numpy() for out in AttendGraph(network)(*given.values()))
+    again, features_again = run["attend"].run(["fields", "features"], {k: v.numpy() for k, v in given.items()})
     base = torch.from_numpy(sources[0].picture).permute(2, 0, 1)[None].float() / 255
     base = base if network.config.up_blocks else F.pixel_unshuffle(base, 2)
-    exact = PaintGraph(network).corrected(base, torch.from_numpy(features)).clamp(0, 1).numpy()
-    (painted,) = run["paint"].run(None, {"base": base.numpy(), "features": features})
+    exact = RefineGraph(network).corrected(base, torch.from_numpy(features)).clamp(0, 1).numpy()
+    (painted,) = run["refine"].run(None, {"base": base.numpy(), "features": features})
     half = network.config.seen / 2
     return {
         **{f"joined {k}": apart(blocks[k].numpy(), made) for k, made in zip(JOINED, exported_blocks, strict=True)},
         "shifts": apart(fields[..., :2] / half, again[..., :2] / half, TIES),
         "weights": apart(fields[..., 2], again[..., 2], TIES),
         "features": apart(features, features_again, TIES),
-        "paint": float(np.maximum(np.abs(exact * 255 - painted).max() - 0.5, 0)) / 255,
+        "refine": float(np.maximum(np.abs(exact * 255 - painted).max() - 0.5, 0)) / 255,
     }
 
 

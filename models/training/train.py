@@ -34,8 +34,8 @@ from torch.utils.data import DataLoader
 from iwcodec.models.network.config import CONFIGS, ModelConfig
 from iwcodec.models.network.detector import fit
 from iwcodec.models.network.network import ImplicitWarp, Sources
-from iwcodec.models.runtime.runtime import WEIGHTS
-from iwcodec.models.runtime.torch_runtime import load_state, load_weights
+from iwcodec.models.runtime.torch import load_state, load_weights
+from iwcodec.models.runtime.weights import WEIGHTS
 from iwcodec.models.training import alignment, data, fitting, losses
 from iwcodec.models.training.data import PreparedClip, SamplePlan, Samples, find_clips, prepare
 from iwcodec.models.training.discriminator import PatchDiscriminator, discriminator_loss, feature_matching_loss
@@ -45,13 +45,13 @@ from iwcodec.models.training.perceptual import PerceptualLoss
 
 EMA = 0.997
 CHECKPOINT_SECONDS = 240
-MOST_VALIDATED = 32
+MAX_VALIDATED = 32
 """Clips, evenly spaced among those of val: public sets have thousands."""
 DROP_CHANCE = 0.1
 """Semantic dropout: share of samples that lose the cells of a facial region in every source."""
 DROP_RADIUS = 0.25
 RULING_PACE = 10.0
-MOST_ERROR = 40.0
+MAX_ERROR = 40.0
 """Grey levels that count for a cell where the flow leads nowhere."""
 STRENGTH_NOISE = 4.0
 """Strengths are quantised so many times as coarsely as places."""
@@ -264,7 +264,7 @@ def leading_first(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """The order of the sources (B * D, S), the one first from which flow leaves the least error, as senders choose; and
     the batch's shifts and errors in that order."""
     shift, error = batch["shift"].flatten(0, 1), batch["error"].flatten(0, 1)
-    order = error.clamp(max=MOST_ERROR).mean((2, 3)).argsort(1)
+    order = error.clamp(max=MAX_ERROR).mean((2, 3)).argsort(1)
     return order, arranged(shift, order), arranged(error, order)
 
 
@@ -612,12 +612,12 @@ def prepare_all(clips: list[data.Clip], cache: Path, size: int, run: Run) -> lis
 
 
 def load_validation(folder: Path, size: int) -> dict[str, Any]:
-    """A few frames (n, size, size, 3) of val clips by name, of at most MOST_VALIDATED; empty where there are none."""
+    """A few frames (n, size, size, 3) of val clips by name, of at most MAX_VALIDATED; empty where there are none."""
     try:
         found = find_clips(folder, "val", size)
     except ValueError:
         return {}
-    every = math.ceil(len(found) / MOST_VALIDATED)
+    every = math.ceil(len(found) / MAX_VALIDATED)
     loaded = {clip.name: load_clip(clip, size, 9) for clip in found[::every]}
     return {name: pictures for name, pictures in loaded.items() if len(pictures) >= data.SHORTEST}
 

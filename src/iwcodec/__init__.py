@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from iwcodec.codec.file.decode import DecodeReport, decode
     from iwcodec.codec.file.encode import EncodeReport, encode
     from iwcodec.codec.file.iwc_file import IwcFile
-    from iwcodec.models.runtime.runtime import load_runtime
+    from iwcodec.models.runtime.load import load_runtime
 
 _HOMES = {
     "CodecError": "codec.errors",

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 
 from iwcodec.benchmarks import demo
-from iwcodec.codec.media.media import probe
+from iwcodec.codec.media.video import probe
 
 
 def test_all_columns_are_there(face_clip: Path, tmp_path: Path) -> None:

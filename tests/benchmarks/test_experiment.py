@@ -27,7 +27,7 @@ def test_command_line_leaves_folders_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_codec_digest_changes_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    from iwcodec.models.runtime.runtime import load_runtime
+    from iwcodec.models.runtime.load import load_runtime
 
     runtime = load_runtime(kind="onnx")
     before = experiment.codec_digest(runtime)

@@ -19,7 +19,8 @@ from iwcodec.client import demo
 from iwcodec.client.video.capture import Taken
 from iwcodec.client.video.link import LinkState, LinkStats, Shown
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import probe, read_samples
+from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.video import probe
 from sounds import RATE
 
 pytestmark = pytest.mark.realtime

@@ -10,7 +10,7 @@ pytest.importorskip("aiortc")
 from iwcodec.benchmarks.call.simulation import Path
 from iwcodec.client.audio.jitter_buffer import BLOCK, FOLLOWED_S, Playout
 from iwcodec.client.audio.track import Microphone
-from iwcodec.codec.media.media import Samples
+from iwcodec.codec.media.types import Samples
 from link_calls import End, call
 from sounds import RATE, delay_ms, voice
 

@@ -144,11 +144,11 @@ def test_pictures_are_drawn_as_they_come(apart_s: float) -> None:
 
     simulate(scenario())
     assert len(waited) == 200
-    assert max(waited) <= session.LEAST_DRAW_S + 1e-6
+    assert max(waited) <= session.MIN_DRAW_S + 1e-6
     if apart_s > session.DRAW_S:
         assert max(waited) < 0.001
     assert np.diff(drawings).max() < session.DRAW_S + 1e-6
-    assert len(drawings) < 1.1 * (drawings[-1] - drawings[0]) / session.LEAST_DRAW_S
+    assert len(drawings) < 1.1 * (drawings[-1] - drawings[0]) / session.MIN_DRAW_S
 
 
 def test_ctrl_c_leaves_where_loops_take_no_signals_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from iwcodec.codec.bitstream.container import ContainerReader, ContainerWriter
 from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
+from iwcodec.codec.bitstream.reader import ContainerReader
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from media_fixtures import CLIP_FRAMES, grey_ramp, write_clip
 
 try:

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket, runs_of
-from iwcodec.codec.decoder import MOST_SHOWN, Decoder, Motion, MotionDecoder
+from iwcodec.codec.decoder import MAX_SHOWN, Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.predictive_coder import MotionCoder, Quantiser
+from iwcodec.codec.motion.decoder import Motion, MotionDecoder
+from iwcodec.codec.motion.predictive_coder import MotionCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_coder import TransformCoder, over_time
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import CAPACITY
 from stub_runtime import StubRuntime, picture
@@ -53,9 +55,9 @@ def test_pictures_that_wait_are_bounded():
     later = encoder.add_source(picture(101)).payload
     decoder = Decoder(StubRuntime())
     decoder.add_source(SourcePacket(0, payload, 0))
-    for n in range(1, MOST_SHOWN + 60):
+    for n in range(1, MAX_SHOWN + 60):
         decoder.add_source(SourcePacket(n, later, n))
-    assert len(decoder._shown) == MOST_SHOWN
+    assert len(decoder._shown) == MAX_SHOWN
     assert len(decoder._waiting) == CAPACITY
     assert decoder.picture(Motion(0, StubRuntime().detect(picture(50)))) is not None
     assert len(decoder.library) == CAPACITY
@@ -68,7 +70,7 @@ def test_frames_that_are_not_coded_lie_between_those_that_are():
     packet = MotionPacket(10, 6, None, coder.encode(levels, None), runs_of([7, 7, 7, 7, 8, 8]), 3)
     found = MotionDecoder(20).decode(packet, quantiser)
     assert [motion.number for motion in found] == [10, 11, 12, 13, 14, 15]
-    assert [motion.leader for motion in found] == [7, 7, 7, 7, 8, 8]
+    assert [motion.reference_source for motion in found] == [7, 7, 7, 7, 8, 8]
     places = np.array([motion.keypoints[0, 0] for motion in found]) / quantiser.step_xy
     np.testing.assert_allclose(places, [0, 4, 8, 12, 4, 4], atol=1e-4)  # the source that leads changes: no way between
 
@@ -89,21 +91,21 @@ def test_the_source_that_leads_comes_first():
     for level in LEVELS:
         decoder.add_source(encoder.add_source(picture(level)))
     keypoints = StubRuntime().detect(picture(LEVELS[0]))
-    by_pose, led = decoder.nearest(keypoints), decoder.nearest(keypoints, 3)
+    by_pose, runs = decoder.nearest(keypoints), decoder.nearest(keypoints, 3)
     assert decoder.library.slot(by_pose[0]) == 0
-    assert [decoder.library.slot(source) for source in led] == [3, 0, 1]
+    assert [decoder.library.slot(source) for source in runs] == [3, 0, 1]
     assert decoder.nearest(keypoints, 9) == by_pose  # not there
 
 
 SCALE = 70
 
 
-def transformed(led: tuple[Run, ...], seed: int = 0) -> tuple[MotionPacket, list[np.ndarray]]:
+def transformed(runs: tuple[Run, ...], seed: int = 0) -> tuple[MotionPacket, list[np.ndarray]]:
     """A packet of runs, and their levels."""
     rng = np.random.default_rng(seed)
-    levels = [rng.integers(-2, 3, (run.frames, 60)).astype(np.int32) for run in led]
+    levels = [rng.integers(-2, 3, (run.frames, 60)).astype(np.int32) for run in runs]
     payload = TransformCoder(load_transform_tables()).encode(levels)
-    return MotionPacket(10, sum(run.frames for run in led), None, payload, led, scale=SCALE), levels
+    return MotionPacket(10, sum(run.frames for run in runs), None, payload, runs, scale=SCALE), levels
 
 
 def with_sources(count: int) -> Decoder:
@@ -118,8 +120,8 @@ def test_transformed_motion_moves_the_sources_that_lead():
     packet, levels = transformed((Run(1, 4), Run(0, 3)))
     found = decoder.motion(packet)
     assert [motion.number for motion in found] == list(range(10, 17))
-    assert [motion.leader for motion in found] == [1] * 4 + [0] * 3
-    for run, rows, first in zip(packet.led, levels, (0, 4), strict=True):
+    assert [motion.reference_source for motion in found] == [1] * 4 + [0] * 3
+    for run, rows, first in zip(packet.runs, levels, (0, 4), strict=True):
         space = decoder.space(run.slot)
         assert space is not None
         wanted = space.keypoints(over_time(rows, SCALE))

@@ -6,7 +6,7 @@ import pytest
 
 from iwcodec.codec import doctor
 from iwcodec.codec.extras import PACKAGE
-from iwcodec.models.runtime.runtime import DEFAULT_MODEL
+from iwcodec.models.runtime.weights import DEFAULT_MODEL
 from stub_runtime import StubRuntime
 
 

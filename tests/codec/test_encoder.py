@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
-from iwcodec.codec.decoder import Decoder, MotionDecoder
-from iwcodec.codec.encoder import Encoder, EncoderSettings, MotionEncoder
+from iwcodec.codec.bitstream.packets import MAX_FRAMES, MotionPacket, SourcePacket
+from iwcodec.codec.decoder import Decoder
+from iwcodec.codec.encoder import Encoder, EncoderSettings
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media.media import read_video
 from iwcodec.codec.media.quality import psnr
-from iwcodec.codec.motion.predictive_coder import MOST_FRAMES, Quantiser
-from iwcodec.models.runtime.runtime import load_runtime
+from iwcodec.codec.media.video import read_video
+from iwcodec.codec.motion.decoder import MotionDecoder
+from iwcodec.codec.motion.encoder import MotionEncoder
+from iwcodec.codec.motion.types import Quantiser
+from iwcodec.models.runtime.load import load_runtime
 from stub_runtime import StubRuntime, picture
 
 USUAL = Quantiser()
@@ -96,13 +98,13 @@ def test_other_steps():
 
 def test_frames_are_kept_for_a_while_only():
     encoder, decoder = MotionEncoder(), MotionDecoder(20)
-    for number, row in enumerate(track(3 * MOST_FRAMES)):
+    for number, row in enumerate(track(3 * MAX_FRAMES)):
         encoder.push(row)
         decoder.decode(encoder.pack(number, 1), USUAL)
     with pytest.raises(KeyError):
         encoder.pack(0, 1)
-    assert len(encoder._levels) == len(decoder._levels) == MOST_FRAMES
-    assert decoder.newest == 3 * MOST_FRAMES - 1
+    assert len(encoder._levels) == len(decoder._levels) == MAX_FRAMES
+    assert decoder.newest == 3 * MAX_FRAMES - 1
 
 
 def test_what_errors_cost_decides_what_is_sent():
@@ -111,10 +113,10 @@ def test_what_errors_cost_decides_what_is_sent():
     start = np.full((20, 3), 0.4, np.float32)
     calm, touchy = np.eye(60) * 1e-3, np.eye(60) * 1e6
 
-    def sent(gram: np.ndarray | None, leaders: tuple[int, int] = (0, 0)) -> np.ndarray:
+    def sent(gram: np.ndarray | None, reference_sources: tuple[int, int] = (0, 0)) -> np.ndarray:
         encoder = MotionEncoder()
-        encoder.push(start, leaders[0], gram)
-        number = encoder.push(start + rng.uniform(0.02, 0.04, (20, 3)).astype(np.float32), leaders[1], gram)
+        encoder.push(start, reference_sources[0], gram)
+        number = encoder.push(start + rng.uniform(0.02, 0.04, (20, 3)).astype(np.float32), reference_sources[1], gram)
         return encoder._levels[number] - encoder._levels[number - 1]
 
     assert not sent(calm).any()
@@ -132,9 +134,9 @@ def test_sender_and_receiver_keep_the_same_sources(message: int):
     for level in levels:
         for packet in encoder.push(picture(level)):
             if isinstance(packet, MotionPacket):
-                led = {run.slot for run in packet.led}
+                runs = {run.slot for run in packet.runs}
                 frames += len(list(decoder.push(packet)))
-                assert led <= set(decoder.library.slots())
+                assert runs <= set(decoder.library.slots())
             else:
                 sources += 1
                 decoder.add_source(packet)

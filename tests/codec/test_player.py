@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from iwcodec.codec import player
-from iwcodec.codec.bitstream.container import ContainerReader, ContainerWriter
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.bitstream.reader import ContainerReader
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.media import AUDIO_RATE, Samples
+from iwcodec.codec.media.types import AUDIO_RATE, Samples
 from iwcodec.codec.player import SEEK_S, Playback
 from iwcodec.codec.shipped_model import load_runtime_for
-from iwcodec.models.runtime.runtime import Runtime
+from iwcodec.models.runtime.types import Runtime
 from media_fixtures import CLIP_FRAMES
 
 

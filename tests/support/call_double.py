@@ -12,7 +12,7 @@ import numpy as np
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCPeerConnection
 
 from iwcodec.client.video.link import LinkState, LinkStats, Shown
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 
 class DoubleFeed:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.codec.bitstream.container import ContainerWriter, Header
+from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, SourcePacket
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.media import OpusWriter
+from iwcodec.codec.media.opus import OpusWriter
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceEncoder
@@ -122,7 +123,7 @@ def read_all(path: Path, rebuilt: bool) -> None:
                 break
         for packet in file.reader.seek(3):
             if isinstance(packet, MotionPacket) and packet.scale is not None:
-                MOTION.decode(packet.payload, [run.frames for run in packet.led], 60)
+                MOTION.decode(packet.payload, [run.frames for run in packet.runs], 60)
 
 
 def read_damaged_files(folder: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from iwcodec.benchmarks.call.simulation import AtOnce, Path, SimulatedConnection, connection_pair, simulate
 from iwcodec.client.video.link import Link, Shown
-from iwcodec.client.video.video_sender import Feed
-from stub_runtime import NearestLeads, StubRuntime, picture
+from iwcodec.client.video.video_sender import VideoSender
+from stub_runtime import NearestSourceFit, StubRuntime, picture
 
 FPS = 25
 
@@ -24,7 +24,7 @@ class End:
 
     def __init__(self, connection: SimulatedConnection) -> None:
         self.faces = True
-        self.feed = Feed(StubRuntime(), AtOnce(), lambda picture: self.faces, NearestLeads())
+        self.feed = VideoSender(StubRuntime(), AtOnce(), lambda picture: self.faces, NearestSourceFit())
         self.connection = connection
         self.link = Link(connection, self.feed, StubRuntime(), AtOnce())  # type: ignore[arg-type]
         self.shown: list[tuple[float, Shown]] = []

@@ -10,16 +10,16 @@ from aiortc import RTCSessionDescription
 from iwcodec.benchmarks.call.simulation import AtOnce
 from iwcodec.client.transport.sctp import make_connection
 from iwcodec.client.video.link import Link, LinkState
-from iwcodec.client.video.video_sender import Feed
+from iwcodec.client.video.video_sender import VideoSender
 from stub_runtime import StubRuntime, picture
 
 ENOUGH = 50
-LONGEST_S = 30.0
+MAX_S = 30.0
 
 
 async def main(offers: bool, turn: str) -> None:
     connection = make_connection([{"urls": [turn], "username": "user", "credential": "secret"}])
-    feed = Feed(StubRuntime(), AtOnce(), lambda picture: True)
+    feed = VideoSender(StubRuntime(), AtOnce(), lambda picture: True)
     link = Link(connection, feed, StubRuntime(), AtOnce())
     loop = asyncio.get_running_loop()
     if not offers:
@@ -36,7 +36,7 @@ async def main(offers: bool, turn: str) -> None:
             shown += 1
 
     watching = asyncio.create_task(watch())
-    end = loop.time() + LONGEST_S
+    end = loop.time() + MAX_S
     while loop.time() < end and not (shown >= ENOUGH and link.state == LinkState.LIVE):
         await feed.push(picture(128), loop.time())
         await asyncio.sleep(0.04)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from iwcodec.codec.media.media import AUDIO_RATE, Samples
+from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 RATE = AUDIO_RATE
 

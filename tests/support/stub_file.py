@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iwcodec.codec.bitstream.container import ContainerWriter, Header
+from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceEncoder

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from iwcodec.codec.fit.keypoint_fit import Fitted, KeypointFit, Rebuild
-from iwcodec.codec.media.media import Picture
-from iwcodec.models.runtime.runtime import Keypoints, ModelInfo, Source
+from iwcodec.codec.media.types import Picture
+from iwcodec.models.runtime.types import Keypoints, ModelInfo, Source
 
 SIZE = 64
 
@@ -32,7 +32,7 @@ class StubRuntime:
         membership = np.full((256, 21), 1 / 21, np.float32)
         return Source(picture, self.detect(picture), None, membership, np.zeros((256, 60), np.float32))
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         assert len(sources) >= 1
         level = round(float(keypoints[:, 0].mean() + 1) * 127.5)
         away = abs(float(keypoints[:, 0].mean() - sources[0].keypoints[:, 0].mean()))
@@ -40,7 +40,7 @@ class StubRuntime:
         return np.clip(np.rint(level + max(0.0, 1 - away / REACH) * texture), 0, 255).astype(np.uint8)
 
 
-class NearestLeads(KeypointFit):
+class NearestSourceFit(KeypointFit):
     """Nothing moves these keypoints: the fit that takes no time."""
 
     def frame(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from iwcodec.benchmarks.call import endurance
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import probe, sample_clip
+from iwcodec.codec.media.video import probe, sample_clip
 
 
 def look(at_s: float, memory_mb: float, waiting: int) -> dict[str, object]:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call import namespaces
-from iwcodec.codec.media.media import sample_clip
+from iwcodec.codec.media.video import sample_clip
 
 WHY = namespaces.obstacle()
 pytestmark = [pytest.mark.realtime, pytest.mark.patient, pytest.mark.skipif(WHY is not None, reason=WHY or "")]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from iwcodec.benchmarks.metrics.baselines import flow_oracle, nearest_copy
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
 
 
 def texture(size: int = 128) -> Picture:

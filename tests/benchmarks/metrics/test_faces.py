@@ -7,7 +7,8 @@ import pytest
 
 from iwcodec.benchmarks.metrics.faces import EVERY, Landmarks, Points, Remembered, compare
 from iwcodec.benchmarks.metrics.metrics import MetricUnavailableError
-from iwcodec.codec.media.media import Picture, read_video
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import read_video
 
 
 def marked(value: int) -> Picture:

@@ -12,7 +12,7 @@ from torch import Tensor
 from iwcodec.benchmarks.metrics import learned
 from iwcodec.benchmarks.metrics.learned import ALEXNET, INCEPTION, LPIPS, Lpips, fid, frechet, inception_features
 from iwcodec.benchmarks.metrics.metrics import MetricUnavailableError
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 ALEXNET_SHAPES = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
 

@@ -25,8 +25,8 @@ from iwcodec.benchmarks.metrics.metrics import (
     ssim,
     vmaf,
 )
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
 
 
 def texture(size: int = 192, seed: int = 0) -> Picture:

@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 from iwcodec.benchmarks.metrics import mtcnn
 from iwcodec.benchmarks.metrics.metrics import MetricUnavailableError
 from iwcodec.benchmarks.metrics.mtcnn import Mtcnn, distinct, pyramid, squared
-from iwcodec.codec.media.media import Picture, read_video
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import read_video
 
 
 @pytest.fixture(scope="module")

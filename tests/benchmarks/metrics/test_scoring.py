@@ -8,7 +8,7 @@ import pytest
 from iwcodec.benchmarks.metrics import metrics
 from iwcodec.benchmarks.metrics.scoring import METRICS, make_scorer
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 
 
 def clip(seed: int, count: int = 2) -> list[Picture]:

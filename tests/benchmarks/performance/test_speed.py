@@ -10,8 +10,9 @@ pytest.importorskip("psutil")
 
 from iwcodec.benchmarks.performance.speed import attentions, messages, peak_mb, ratios, run
 from iwcodec.benchmarks.performance.stages import INSIDE, Stage
-from iwcodec.codec.media.media import read_video, sample_clip
-from iwcodec.models.runtime.runtime import DEFAULT_MODEL, load_runtime
+from iwcodec.codec.media.video import read_video, sample_clip
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.weights import DEFAULT_MODEL
 
 
 def test_every_stage_is_measured() -> None:

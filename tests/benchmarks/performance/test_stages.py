@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from iwcodec.benchmarks.performance.stages import INSIDE, WARM, pinned, pools, runs, split, stage_of, summarised, timed
-from iwcodec.models.runtime.runtime import load_runtime
+from iwcodec.models.runtime.load import load_runtime
 
 
 def test_quantiles_and_rate() -> None:
@@ -42,13 +42,13 @@ def test_every_pool_is_pinned_and_set_free_again() -> None:
 
 
 def test_nodes_belong_to_stages() -> None:
-    assert stage_of("look", "/query_net/unet/Conv_kernel_time", "Conv") == "query net"
-    assert stage_of("look", "/TopK_kernel_time", "TopK") == "attention"
-    assert stage_of("look", "/Transpose_kernel_time", "Transpose") == "attention"
-    assert stage_of("look", "/Tanh_output_0_nchwc_kernel_time", "Conv") == "decoder"
-    assert stage_of("look", "/blocks/blocks.0/Add_kernel_time", "Add") == "decoder"
-    assert stage_of("paint", "/Relu_2_output_0_nchwc_kernel_time", "Conv") == "decoder"
-    assert stage_of("paint", "/Clip_kernel_time", "Clip") == "decoder"
+    assert stage_of("attend", "/query_net/unet/Conv_kernel_time", "Conv") == "query net"
+    assert stage_of("attend", "/TopK_kernel_time", "TopK") == "attention"
+    assert stage_of("attend", "/Transpose_kernel_time", "Transpose") == "attention"
+    assert stage_of("attend", "/Tanh_output_0_nchwc_kernel_time", "Conv") == "decoder"
+    assert stage_of("attend", "/blocks/blocks.0/Add_kernel_time", "Add") == "decoder"
+    assert stage_of("refine", "/Relu_2_output_0_nchwc_kernel_time", "Conv") == "decoder"
+    assert stage_of("refine", "/Clip_kernel_time", "Clip") == "decoder"
 
 
 def test_a_profile_is_split_into_its_runs() -> None:
@@ -65,7 +65,7 @@ def test_a_profile_is_split_into_its_runs() -> None:
         node(1020, "/MatMul_1", 50),
         {"cat": "Session", "name": "model_run", "ts": 1010, "dur": 900},
     ]
-    first, second = runs("look", events)
+    first, second = runs("attend", events)
     assert first == pytest.approx({"query net": 0.0003, "attention": 0.0005})
     assert second == pytest.approx({"attention": 0.00075})
 
@@ -93,7 +93,7 @@ def test_stages_are_less_than_their_frame_and_pictures_stay(kind: str) -> None:
     assert all(np.array_equal(one, plain) for one in rebuilt)
     if kind == "torch":
         assert not vars(runtime._network).keys() & {"queries", "attend", "decode"}
-        assert sys.modules["iwcodec.models.runtime.torch_runtime"].to_uint8.__name__ == "to_uint8"
+        assert sys.modules["iwcodec.models.runtime.torch"].to_uint8.__name__ == "to_uint8"
 
 
 def test_a_runtime_without_stages_has_none() -> None:

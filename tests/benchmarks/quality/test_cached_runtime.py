@@ -7,7 +7,8 @@ import pytest
 
 from iwcodec.benchmarks.quality import cached_runtime
 from iwcodec.benchmarks.quality.cached_runtime import CachedRuntime
-from iwcodec.models.runtime.runtime import Runtime, load_runtime
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import Runtime
 
 
 class Counting:

@@ -12,7 +12,7 @@ from iwcodec.benchmarks.metrics.scoring import make_scorer
 from iwcodec.benchmarks.quality import rd
 from iwcodec.benchmarks.quality.rd import CODECS, Plan, comparisons, mean_points, parse_codecs, parse_rates
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.media import read_video
+from iwcodec.codec.media.video import read_video
 from media_fixtures import write_clip
 
 RATES = (6.0, 60.0)

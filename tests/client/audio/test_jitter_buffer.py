@@ -141,7 +141,7 @@ def test_foreign_packets_change_nothing_for_long() -> None:
         if n % 10 == 0:
             assert len(out.pull(480, n / 1000)) == 480
     assert out.counts["malformed"] > 0
-    assert len(out._packets) <= playout.MOST_PACKETS
+    assert len(out._packets) <= playout.MAX_PACKETS
     result = heard(out, [(p.sent_s, p) for p in packets], 2.5, {})
     assert np.abs(result.astype(int)).max() > 1000
 

@@ -7,7 +7,7 @@ import pytest
 
 from iwcodec.client.audio import opus
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media.media import OpusReader
+from iwcodec.codec.media.opus import OpusReader
 from sounds import envelope, voice
 
 COUNT = 2880

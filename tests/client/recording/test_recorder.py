@@ -19,9 +19,9 @@ from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.errors import CodecError, MediaError
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.crop_tracking import Crop, crop_resize
-from iwcodec.codec.media.media import read_video
+from iwcodec.codec.media.video import read_video
 from iwcodec.codec.sources.av1 import SourceEncoder
-from iwcodec.models.runtime.runtime import load_runtime
+from iwcodec.models.runtime.load import load_runtime
 from stub_runtime import StubRuntime, picture
 from told_links import Told
 

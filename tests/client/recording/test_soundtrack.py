@@ -20,14 +20,15 @@ from iwcodec.client.recording.recorder import CallRecorder, Recorder
 from iwcodec.client.recording.soundtrack import HOLD_S, PRE_SKIP, SLACK, Quickest, Soundtrack
 from iwcodec.client.video.jitter_buffer import TimedFrame
 from iwcodec.client.video.link import Link
-from iwcodec.client.video.video_sender import Feed
+from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
 from iwcodec.codec.file.decode import decode
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.media import probe, read_samples, read_video
+from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.video import probe, read_video
 from iwcodec.codec.sources.av1 import SourceEncoder
 from sounds import RATE
-from stub_runtime import NearestLeads, StubRuntime, picture
+from stub_runtime import NearestSourceFit, StubRuntime, picture
 from told_links import Told
 
 BLOCK = 960
@@ -76,14 +77,17 @@ def now() -> float:
 
 
 def recorded(
-    path: Path, seconds: float, way: dict[str, float], prepare: Callable[[Feed, Speaking], None] = lambda f, s: None
+    path: Path,
+    seconds: float,
+    way: dict[str, float],
+    prepare: Callable[[VideoSender, Speaking], None] = lambda f, s: None,
 ) -> None:
     """A call, recorded by the second end, whose frames are those of a camera at 24.7 frames/s."""
 
     async def work() -> None:
         connections = connection_pair(simulation.Path(**way), simulation.Path(delay_s=0.02))  # type: ignore[arg-type]
         runtime = StubRuntime()
-        feeds = [Feed(runtime, AtOnce(), lambda p: True, NearestLeads()) for _ in connections]
+        feeds = [VideoSender(runtime, AtOnce(), lambda p: True, NearestSourceFit()) for _ in connections]
         links = [Link(c, f, runtime, AtOnce()) for c, f in zip(connections, feeds, strict=True)]
         call, playout = Told(), Playout()
         recorder = Recorder(path, runtime.info)
@@ -112,7 +116,7 @@ class Someone:
         self.playout = playout
 
 
-async def film(feed: Feed) -> None:
+async def film(feed: VideoSender) -> None:
     for n in range(1 << 30):
         taken = START_S + n / FPS
         await asyncio.sleep(max(0.0, taken - now()))
@@ -166,7 +170,7 @@ def test_what_is_lost_moves_nothing(tmp_path: Path) -> None:
 
 
 def test_while_muted_there_is_silence_and_what_follows_is_in_its_place(tmp_path: Path) -> None:
-    def prepare(feed: Feed, speaking: Speaking) -> None:
+    def prepare(feed: VideoSender, speaking: Speaking) -> None:
         speaking.silent = lambda at_s: 5 < at_s - START_S < 9
 
     recorded(tmp_path / "call.iwc", LASTS_S, {"delay_s": 0.03}, prepare)
@@ -182,7 +186,7 @@ def test_while_muted_there_is_silence_and_what_follows_is_in_its_place(tmp_path:
 def test_sound_goes_on_where_the_camera_is_off(tmp_path: Path) -> None:
     """While it is, the last picture stays, to the end of the sound."""
 
-    def prepare(feed: Feed, speaking: Speaking) -> None:
+    def prepare(feed: VideoSender, speaking: Speaking) -> None:
         asyncio.get_running_loop().call_later(8.0, feed.pause, True)
 
     recorded(tmp_path / "call.iwc", 14.0, {"delay_s": 0.03}, prepare)
@@ -206,7 +210,7 @@ def test_a_recording_that_was_cut_plays_with_its_sound(tmp_path: Path) -> None:
 
 
 def test_a_recording_without_sound_is_silent(tmp_path: Path) -> None:
-    def prepare(feed: Feed, speaking: Speaking) -> None:
+    def prepare(feed: VideoSender, speaking: Speaking) -> None:
         speaking.microphone._tracks.clear()
 
     recorded(tmp_path / "call.iwc", 5.0, {"delay_s": 0.03}, prepare)

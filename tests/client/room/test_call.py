@@ -22,10 +22,10 @@ from iwcodec.client.room import peer
 from iwcodec.client.room.signalling import Description, Joined, Signalling, SignallingError
 from iwcodec.client.transport import sctp
 from iwcodec.client.video.link import Link, LinkState, Shown
-from iwcodec.client.video.video_sender import Feed
+from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.server.turn import IceConfig
 from sounds import voice
-from stub_runtime import NearestLeads, StubRuntime, picture
+from stub_runtime import NearestSourceFit, StubRuntime, picture
 
 pytestmark = pytest.mark.realtime
 
@@ -71,7 +71,7 @@ class RealClient(Client):
     def __init__(self, server: Server, name: str, level: float) -> None:
         self.level = level
         self.executor = ThreadPoolExecutor(1)
-        self.feed = Feed(StubRuntime(), self.executor, lambda picture: True, NearestLeads())  # type: ignore[assignment]
+        self.feed = VideoSender(StubRuntime(), self.executor, lambda picture: True, NearestSourceFit())  # type: ignore[assignment]
         self.call = c.Call(
             Signalling(f"http://127.0.0.1:{server.port}/r/blue", name, pauses_s=(0.05,)),
             self.feed,  # type: ignore[arg-type]

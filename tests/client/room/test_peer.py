@@ -22,8 +22,8 @@ from iwcodec.client.room.signalling import Candidate, Description
 from iwcodec.client.transport import sctp
 from iwcodec.client.video.link import Link, LinkState
 from iwcodec.client.video.messages import SOURCE_CHANNEL
-from iwcodec.client.video.video_sender import Feed
-from stub_runtime import NearestLeads, StubRuntime, picture
+from iwcodec.client.video.video_sender import VideoSender
+from stub_runtime import NearestSourceFit, StubRuntime, picture
 
 pytestmark = pytest.mark.realtime
 
@@ -73,7 +73,7 @@ class RealVideo:
 
     def __init__(self) -> None:
         self.executor = ThreadPoolExecutor(1)
-        self.feed = Feed(StubRuntime(), self.executor, lambda picture: True, NearestLeads())
+        self.feed = VideoSender(StubRuntime(), self.executor, lambda picture: True, NearestSourceFit())
 
     def attach(self, connection: RTCPeerConnection, link: Any) -> Any:
         if link is None:
@@ -382,7 +382,7 @@ def test_a_repeated_offer_changes_nothing() -> None:
 
 
 def test_offers_are_not_remembered_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p, "MOST_OFFERS", 4)
+    monkeypatch.setattr(p, "MAX_OFFERS", 4)
 
     async def scenario(pair: Pair) -> None:
         for number in range(50):

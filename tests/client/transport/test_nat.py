@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.namespaces import start as start_process
-from iwcodec.codec.media.media import sample_clip
+from iwcodec.codec.media.video import sample_clip
 
 pytestmark = [pytest.mark.realtime, pytest.mark.patient]
 

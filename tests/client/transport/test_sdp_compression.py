@@ -12,7 +12,7 @@ from aiortc import RTCSessionDescription
 
 from iwcodec.client.audio.track import Microphone, Playout, carry_sound
 from iwcodec.client.transport.sctp import make_connection
-from iwcodec.client.transport.sdp_compression import DICTIONARY, MOST, MOST_PACKED, packed, unpacked
+from iwcodec.client.transport.sdp_compression import DICTIONARY, MAX_PACKED, MOST, packed, unpacked
 
 DIGEST = bytes(range(224, 256))
 LINE = "a=fingerprint:sha-256 " + DIGEST.hex(":").upper() + "\r\n"
@@ -85,7 +85,7 @@ def test_what_does_not_fit_goes_as_it_is(sdp: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "A", "!!!!", "é" * 4, "AAAA", deflated(b"") + "AAAA", "A" * (MOST_PACKED + 4)),
+        *("", "A", "!!!!", "é" * 4, "AAAA", deflated(b"") + "AAAA", "A" * (MAX_PACKED + 4)),
         deflated(b"v=0\r\n")[:-8] + " " + deflated(b"v=0\r\n")[-8:],
         b64encode(DIGEST).decode(),
         b64encode(DIGEST + bytes(40)).decode(),

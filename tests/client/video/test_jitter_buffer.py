@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from iwcodec.client.video.jitter_buffer import (
-    LONGEST_BRIDGE_S,
-    MOST_WAITING,
+    MAX_BRIDGE_S,
+    MAX_WAITING,
     SHRINK,
     DueFrame,
     Playout,
@@ -109,7 +109,7 @@ def test_a_lost_message_is_held_where_nothing_comes_behind_it():
 
 
 def test_a_long_hole_is_not_bridged():
-    count = int(LONGEST_BRIDGE_S / INTERVAL) + 5
+    count = int(MAX_BRIDGE_S / INTERVAL) + 5
     arrivals = [(CLOCKS, [frame(0)]), (CLOCKS + 0.001, [frame(count)])]
     assert numbers(play(arrivals)) == [0, count]
 
@@ -184,12 +184,15 @@ def test_memory_is_bounded():
     playout = Playout()
     for n in range(2000):
         playout.push([frame(n, 1e6)], CLOCKS)
-    assert len(playout._waiting) <= MOST_WAITING
-    assert len(playout._seen) <= 4 * MOST_WAITING
+    assert len(playout._waiting) <= MAX_WAITING
+    assert len(playout._seen) <= 4 * MAX_WAITING
 
 
 def test_frames_between_two_leading_sources_stay_with_the_nearer_one():
-    a, b = (TimedFrame(n, n * INTERVAL, np.full((2, 3), n, np.float32), leader) for n, leader in ((0, 3), (4, 5)))
+    a, b = (
+        TimedFrame(n, n * INTERVAL, np.full((2, 3), n, np.float32), reference_source)
+        for n, reference_source in ((0, 3), (4, 5))
+    )
     assert [between(a, b, share)[1] for share in (0.2, 0.4, 0.6, 0.8)] == [3, 3, 5, 5]
     assert [float(between(a, b, share)[0][0, 0]) for share in (0.2, 0.8)] == [0, 4]
     same = TimedFrame(4, 4 * INTERVAL, b.keypoints, 3)

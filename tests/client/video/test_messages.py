@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fuzzing import mutated
 from iwcodec.client.video.messages import (
-    LARGEST_MESSAGE,
+    MAX_MESSAGE,
     Control,
     Hello,
     MotionMessage,
@@ -77,7 +77,7 @@ def test_control_round_trip(control: Control):
         b"\x04\x00\x00\x02\x01\x01\x00\x00\x00x",  # three times for one frame
         b"\x00\x00\x00\x05\x00\x00\x00x",  # one frame, yet time passes in it
         b"\x00\x00\x00\x05\x00\x7f\x00x",  # 128 frames
-        MOTION.to_bytes() + bytes(LARGEST_MESSAGE),
+        MOTION.to_bytes() + bytes(MAX_MESSAGE),
     ],
 )
 def test_bad_motion(data: bytes):

@@ -3,10 +3,10 @@ import pytest
 
 from fuzzing import mutated
 from iwcodec.client.video.congestion_control import Sending
-from iwcodec.client.video.messages import LARGEST_UNIT, MotionMessage, SourceChunk
-from iwcodec.client.video.receive import EXPECTED_S, MOST_ENDED, REORDERED, Allowance, MotionReceiver, SourceAssembler
+from iwcodec.client.video.messages import MAX_UNIT, MotionMessage, SourceChunk
+from iwcodec.client.video.receive import EXPECTED_S, MAX_ENDED, REORDERED, Allowance, MotionReceiver, SourceAssembler
 from iwcodec.client.video.send import MotionSender
-from iwcodec.client.video.video_sender import FeedFrame
+from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 
 
@@ -15,7 +15,7 @@ def messages(count: int, repeat: bool = False) -> list[bytes]:
     sender = MotionSender(Sending(3, 1, 0, 8.0, repeat))
     out = []
     for number in range(3 * count):
-        if sender.take(FeedFrame(1000 + 40 * number, np.full((20, 3), 0.3, np.float32))):
+        if sender.take(OutgoingFrame(1000 + 40 * number, np.full((20, 3), 0.3, np.float32))):
             out.append(sender.message(number & 0xFF))
     return out
 
@@ -187,8 +187,8 @@ def test_fuzzed_chunks():
             if rng.random() < 0.3:
                 assembler.take(mutated(data, rng))
             whole += assembler.take(data) is not None
-            assert len(assembler._part) <= LARGEST_UNIT
-            assert len(assembler._ended) <= MOST_ENDED
+            assert len(assembler._part) <= MAX_UNIT
+            assert len(assembler._ended) <= MAX_ENDED
     assert assembler.dropped["malformed"] > 1000
     assert assembler.dropped["out of sequence"] > 1000
     assert whole > 500
@@ -209,7 +209,7 @@ def test_however_many_messages_are_lost_one_way_the_next_is_understood(lost: int
     keypoints = np.full((20, 3), 0.3, np.float32)
     while since < 4:
         keypoints = (keypoints + rng.normal(0, 0.01, keypoints.shape)).clip(0, 1).astype(np.float32)
-        if not sender.take(FeedFrame(1000 + 40 * (3 * sent + sender.waiting), keypoints)):
+        if not sender.take(OutgoingFrame(1000 + 40 * (3 * sent + sender.waiting), keypoints)):
             continue
         message, sent = sender.message(None), sent + 1
         if not 20 <= sent < 20 + lost:

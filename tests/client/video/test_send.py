@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from iwcodec.client.video.congestion_control import Sending
-from iwcodec.client.video.messages import MOST_FRAMES, MotionMessage, SourceChunk
+from iwcodec.client.video.messages import MAX_FRAMES, MotionMessage, SourceChunk
 from iwcodec.client.video.send import (
     FIRST_PART,
-    MOST_BEHIND,
+    MAX_BEHIND,
     NARROW_KBPS,
     NARROW_PART,
     PART,
@@ -13,18 +13,18 @@ from iwcodec.client.video.send import (
     SourceSender,
     quantiser,
 )
-from iwcodec.client.video.video_sender import FeedFrame, SourceSequence
-from iwcodec.codec.decoder import MotionDecoder
+from iwcodec.client.video.video_sender import OutgoingFrame, SourceSequence
 from iwcodec.codec.fit.alignment import as_keypoints, unknowns
-from iwcodec.codec.motion.predictive_rdo import Quadratic
+from iwcodec.codec.motion.decoder import MotionDecoder
+from iwcodec.codec.motion.types import Quadratic
 from stub_runtime import SIZE, picture
 
 SENDING = Sending(3, 1, 0, 8.0)
 
 
-def frame(number: int, interval_ms: int = 40) -> FeedFrame:
+def frame(number: int, interval_ms: int = 40) -> OutgoingFrame:
     keypoints = np.full((20, 3), 0.3 + 0.01 * np.sin(number / 5), np.float32)
-    return FeedFrame(1000 + number * interval_ms, keypoints)
+    return OutgoingFrame(1000 + number * interval_ms, keypoints)
 
 
 def send(sender: MotionSender, frames: range) -> list[MotionMessage]:
@@ -47,7 +47,7 @@ def test_what_errors_cost_rules_the_levels():
         sender, decoder, spent = MotionSender(SENDING), MotionDecoder(20), 0.0
         for number, one in enumerate(seen):
             costs = one.gram if with_costs else None
-            if sender.take(FeedFrame(1000 + 40 * number, as_keypoints(one.target), leader=0, gram=costs)):
+            if sender.take(OutgoingFrame(1000 + 40 * number, as_keypoints(one.target), reference_source=0, gram=costs)):
                 packet = MotionMessage.from_bytes(sender.message(None)).packet
                 for row, of in zip(decoder.decode(packet, quantiser(0)), seen[packet.first :], strict=False):
                     spent += of.of(unknowns(row.keypoints))
@@ -140,7 +140,7 @@ def test_a_message_is_bounded():
     sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=1))
     for number in range(40):
         sender.take(frame(number))
-    assert MotionMessage.from_bytes(sender.message(None)).packet.count == MOST_FRAMES
+    assert MotionMessage.from_bytes(sender.message(None)).packet.count == MAX_FRAMES
     with pytest.raises(ValueError, match="no frame"):
         sender.message(None)
 
@@ -226,7 +226,7 @@ def test_resuming():
     assert sender.can_resume(sequence.number, 3)
     assert not sender.can_resume(sequence.number, 4)
     assert not sender.can_resume(sequence.number + 1, 0)
-    for n in range(MOST_BEHIND):
+    for n in range(MAX_BEHIND):
         sequence.add(picture(30 + n))
     assert not sender.can_resume(sequence.number, 0)
     assert sender.is_lost()

@@ -15,23 +15,23 @@ from iwcodec.client.video.video_sender import (
     LATE_S,
     LOOK_S,
     LOOKS_LOST,
-    MOST_BACKLOG,
+    MAX_BACKLOG,
     SHORT,
-    Feed,
-    FeedFrame,
+    OutgoingFrame,
     SourceSequence,
+    VideoSender,
 )
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.fit.keypoint_fit import MEMORY
 from iwcodec.codec.sources.av1 import SourceDecoder
-from iwcodec.models.runtime.runtime import Keypoints, Source
+from iwcodec.models.runtime.types import Keypoints, Source
 from stub_runtime import SIZE, StubRuntime, picture
 
 
 class Listener:
     def __init__(self, sequence: SourceSequence | None = None) -> None:
         self.sequence = sequence
-        self.frames: list[FeedFrame] = []
+        self.frames: list[OutgoingFrame] = []
         self.told = 0
         self.behind = 0
         self.has_picture = False
@@ -39,7 +39,7 @@ class Listener:
         self.known = 1000
         """How many sources it has."""
 
-    def take(self, frame: FeedFrame) -> None:
+    def take(self, frame: OutgoingFrame) -> None:
         self.frames.append(frame)
 
     def status_changed(self) -> None:
@@ -53,14 +53,16 @@ class Listener:
         return None if found is None or found >= self.known else found
 
 
-def run(case: Callable[[Feed], Coroutine[Any, Any, None]], has_face: Callable[[Any], bool] = lambda p: True) -> None:
+def run(
+    case: Callable[[VideoSender], Coroutine[Any, Any, None]], has_face: Callable[[Any], bool] = lambda p: True
+) -> None:
     async def work() -> None:
-        await case(Feed(StubRuntime(), AtOnce(), has_face))
+        await case(VideoSender(StubRuntime(), AtOnce(), has_face))
 
     simulate(work())
 
 
-async def film(feed: Feed, seconds: float, level: Callable[[float], float] = lambda at: 128) -> None:
+async def film(feed: VideoSender, seconds: float, level: Callable[[float], float] = lambda at: 128) -> None:
     loop = asyncio.get_running_loop()
     for _ in range(round(25 * seconds)):
         await feed.push(picture(level(loop.time())), loop.time())
@@ -80,7 +82,7 @@ def decoded(sequence: SourceSequence) -> int:
 
 
 def test_every_link_gets_every_frame():
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         links = [Listener(), Listener()]
         for link in links:
             feed.join(link)
@@ -98,7 +100,7 @@ def test_every_link_gets_every_frame():
 def test_the_newest_frame_wins():
     """Frames that come while another one is with the detector replace each other."""
 
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         link = Listener()
         feed.join(link)
         now = asyncio.get_running_loop().time()
@@ -132,7 +134,7 @@ def shifted(pixels: int) -> Any:
 
 def test_keypoints_are_fitted_unless_frames_come_late():
     async def case() -> None:
-        feed, link, loop = Feed(Textured(), AtOnce(), lambda p: True), Listener(), asyncio.get_running_loop()
+        feed, link, loop = VideoSender(Textured(), AtOnce(), lambda p: True), Listener(), asyncio.get_running_loop()
         feed.join(link)
         for pixels, late_s in ((0, 0.0), (4, 0.0), (4, LATE_S + 0.01)):
             await feed.push(shifted(pixels), loop.time() - late_s)
@@ -148,7 +150,7 @@ def test_keypoints_are_fitted_unless_frames_come_late():
 
 @pytest.mark.parametrize("bad", [np.zeros((64, 48, 3), np.uint8), np.zeros((64, 64, 3), np.float32)])
 def test_frames_of_another_shape(bad: Any):
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         with pytest.raises(ValueError, match="must be uint8"):
             await feed.push(bad, 1.0)
 
@@ -158,7 +160,7 @@ def test_frames_of_another_shape(bad: Any):
 def test_one_slow_link_does_not_stop_new_sources():
     """It goes without them; only where all are behind nothing new is coded."""
 
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         quick, slow = Listener(), Listener()
         for link in (quick, slow):
             feed.join(link)
@@ -172,7 +174,7 @@ def test_one_slow_link_does_not_stop_new_sources():
         assert slow.sequence.small
         assert slow.sequence.next == 1
         quick.has_picture = slow.has_picture = True
-        slow.behind = MOST_BACKLOG + 1
+        slow.behind = MAX_BACKLOG + 1
         before = quick.sequence.next
         await film(feed, 8, swinging)
         assert quick.sequence.next > before + 1
@@ -181,7 +183,7 @@ def test_one_slow_link_does_not_stop_new_sources():
         slow.behind, before = 0, slow.sequence.next
         await film(feed, 4, lambda at: 128 + 100 * float(np.cos(3 * at)))
         assert slow.sequence.next >= before
-        quick.behind = slow.behind = MOST_BACKLOG + 1
+        quick.behind = slow.behind = MAX_BACKLOG + 1
         before = quick.sequence.next
         await film(feed, 8, lambda at: 128 + 120 * float(np.sin(2 * at)))
         assert quick.sequence.next == before
@@ -199,7 +201,7 @@ def test_small_sequences_are_smaller():
 
 
 def test_new_poses_become_sources_and_the_preview_is_what_others_see():
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         await film(feed, 1)
         sequence = await feed.sequence_for_newcomer()
         assert sequence is not None
@@ -216,7 +218,7 @@ def test_new_poses_become_sources_and_the_preview_is_what_others_see():
 def test_newcomers():
     """To begin with all share one sequence; later ones get a short fresh one, which goes on."""
 
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         assert await feed.sequence_for_newcomer() is None
         await film(feed, 0.5)
         early = await feed.sequence_for_newcomer()
@@ -240,13 +242,13 @@ def test_newcomers():
 
 
 def test_links_that_are_behind_get_no_more_sources():
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         link = Listener()
         feed.join(link)
         await film(feed, 0.5)
         link.sequence = await feed.sequence_for_newcomer()
         assert link.sequence is not None
-        link.behind = MOST_BACKLOG + 1
+        link.behind = MAX_BACKLOG + 1
         await film(feed, 6, swinging)
         assert link.sequence.next == 1
         link.behind = 0
@@ -257,7 +259,7 @@ def test_links_that_are_behind_get_no_more_sources():
 
 
 def test_pause():
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         link = Listener()
         feed.join(link)
         feed.pause(True)
@@ -276,7 +278,7 @@ def test_pause():
 def test_without_a_face_stills_of_the_scene():
     faces = True
 
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         nonlocal faces
         link = Listener()
         feed.join(link)
@@ -306,7 +308,7 @@ def test_without_a_face_stills_of_the_scene():
 
 
 def test_a_peer_out_of_reach_takes_no_source_from_the_others():
-    async def case(feed: Feed) -> None:
+    async def case(feed: VideoSender) -> None:
         near, far = Listener(), Listener()
         for link in (near, far):
             feed.join(link)
@@ -315,9 +317,9 @@ def test_a_peer_out_of_reach_takes_no_source_from_the_others():
         near.has_picture = far.has_picture = True
         far.known = 1
         await film(feed, 10, swinging)
-        assert {frame.leader for frame in near.frames[-100:]} == {0}  # what both have
+        assert {frame.reference_source for frame in near.frames[-100:]} == {0}  # what both have
         far.is_reached = False
         await film(feed, 4, swinging)
-        assert len({frame.leader for frame in near.frames[-100:]}) > 2
+        assert len({frame.reference_source for frame in near.frames[-100:]}) > 2
 
     run(case)

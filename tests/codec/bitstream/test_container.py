@@ -9,9 +9,11 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from iwcodec.codec.bitstream import container
-from iwcodec.codec.bitstream.container import ContainerReader, ContainerWriter, Header
+from iwcodec.codec.bitstream import container, header
+from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Packet, Run, SourcePacket
+from iwcodec.codec.bitstream.reader import ContainerReader
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError, FormatError, MediaError, VersionError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -26,10 +28,10 @@ HEADER = Header(
     size=256,
     frames=120,
 ).with_audio(312, 2880)
-TODAYS = replace(HEADER, dead_zone=8)
+TODAYS = replace(HEADER, suppression=8)
 
 
-def packets(version: int = container.VERSION) -> list[Packet]:
+def packets(version: int = header.VERSION) -> list[Packet]:
     """Sources first, then motion of 40 frames and sound of 60 ms by turns, as that version had them."""
     none = 0 if version >= 4 else None
     sources: list[Packet] = [SourcePacket(n, bytes([n]) * (30 + n), n * 40 or none) for n in range(3)]
@@ -37,8 +39,8 @@ def packets(version: int = container.VERSION) -> list[Packet]:
     for n in range(3):
         streams.append(AudioPacket(n * 8640, (b"one", b"three", b"to")))
         payload = bytes([0xA1 + n, 0xA2, n]) * 7
-        led, scale = ((), None) if version < 4 else ((Run(n, 30), Run(0, 10)), 60 * n)
-        streams.append(MotionPacket(n * 40, 40, None, payload, led, scale=scale))
+        runs, scale = ((), None) if version < 4 else ((Run(n, 30), Run(0, 10)), 60 * n)
+        streams.append(MotionPacket(n * 40, 40, None, payload, runs, scale=scale))
     return [*sources, *streams]
 
 
@@ -169,9 +171,9 @@ def test_a_file_of_markers_ends_soon(data: bytes):
         {"keypoints": 0},
         {"keypoints": "20"},
         {"keypoints": True},
-        {"dead_zone": 101},
-        {"dead_zone": -1},
-        {"dead_zone": 0.5},
+        {"suppression": 101},
+        {"suppression": -1},
+        {"suppression": 0.5},
         {"step_xy": 5},
         {"step_xy": float("nan")},
         {"fps": [0, 1]},
@@ -189,7 +191,7 @@ def test_a_file_of_markers_ends_soon(data: bytes):
     ],
 )
 def test_headers_out_of_range(change: dict[str, object]):
-    raw = dict(zip(container.HEADER_FIELDS, msgpack.unpackb(HEADER.to_bytes()), strict=True))
+    raw = dict(zip(header.HEADER_FIELDS, msgpack.unpackb(HEADER.to_bytes()), strict=True))
     with pytest.raises(FormatError):
         Header.from_bytes(msgpack.packb(list({**raw, **change}.values())))
     with pytest.raises(FormatError):  # as version 2 wrote it
@@ -262,7 +264,7 @@ def test_sources_that_come_together_cost_little_more_than_themselves(tmp_path: P
 
 def test_only_codec_errors_come_from_noise(data: bytes):
     assert issubclass(FormatError, CodecError)
-    assert container.VERSION == 5
+    assert header.VERSION == 5
 
 
 if __name__ == "__main__":
@@ -278,7 +280,7 @@ def test_frames_are_counted_by_the_index_or_by_walking(data: bytes):
 def test_an_index_that_is_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of a file of many hours, which plays and is entered in the middle all the same."""
     with monkeypatch.context() as patch:
-        patch.setattr(container, "LARGEST_RECORD", 8)
+        patch.setattr(container, "MAX_RECORD", 8)
         path = write(tmp_path / "long.iwc")
     with ContainerReader(path) as reader:
         assert list(reader.records()) == packets()

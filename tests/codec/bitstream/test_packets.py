@@ -3,14 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iwcodec.codec.bitstream.packets import (
-    LARGEST_FRAME,
     LARGEST_OPUS,
-    LARGEST_PAYLOAD,
-    LARGEST_SLOT,
-    MOST_BACK,
-    MOST_FRAMES,
-    MOST_STRIDE,
-    MOST_TOGETHER,
+    MAX_BACK,
+    MAX_FRAME,
+    MAX_FRAMES,
+    MAX_PAYLOAD,
+    MAX_SLOT,
+    MAX_STRIDE,
+    MAX_TOGETHER,
     AudioPacket,
     MotionPacket,
     Run,
@@ -25,15 +25,15 @@ from iwcodec.codec.errors import FormatError
 payloads = st.binary(min_size=1, max_size=50)
 
 
-@given(st.integers(0, LARGEST_SLOT), payloads, st.none() | st.integers(0, LARGEST_FRAME - 1))
+@given(st.integers(0, MAX_SLOT), payloads, st.none() | st.integers(0, MAX_FRAME - 1))
 def test_source_round_trip(slot: int, payload: bytes, frame: int | None):
     packet = SourcePacket(slot, payload, frame)
     assert SourcePacket.from_bytes(packet.to_bytes()) == packet
 
 
 @given(
-    st.integers(0, LARGEST_SLOT - MOST_TOGETHER),
-    st.lists(st.tuples(payloads, st.integers(0, LARGEST_FRAME)), min_size=2, max_size=MOST_TOGETHER),
+    st.integers(0, MAX_SLOT - MAX_TOGETHER),
+    st.lists(st.tuples(payloads, st.integers(0, MAX_FRAME)), min_size=2, max_size=MAX_TOGETHER),
 )
 def test_sources_round_trip(slot: int, given_sources: list[tuple[bytes, int]]):
     packets = [SourcePacket(slot + n, payload, frame) for n, (payload, frame) in enumerate(given_sources)]
@@ -50,7 +50,7 @@ def test_which_sources_come_together():
     assert sizes([SourcePacket(n, b"x", n) for n in range(5, 9)]) == [4]
     assert sizes([SourcePacket(n, b"x", None) for n in range(5, 8)]) == [1, 1, 1]  # of a call
     assert sizes([SourcePacket(n, b"x", 3) for n in (5, 6, 9, 10)]) == [2, 2]
-    assert sizes([SourcePacket(n, bytes(LARGEST_PAYLOAD // 2), 3) for n in range(5, 9)]) == [2, 2]
+    assert sizes([SourcePacket(n, bytes(MAX_PAYLOAD // 2), 3) for n in range(5, 9)]) == [2, 2]
     assert sizes([]) == []
 
 
@@ -64,7 +64,7 @@ def test_which_sources_come_together():
         b"\x05\x00\x01\x02\x00ab",  # an empty one
         b"\x05\x00\x01\x05\x01ab",  # before the first frame
         b"\x05\x07\x01\x02\x01ab",  # too many
-        b"\x05\x00\x01\x02\x01a" + bytes(LARGEST_PAYLOAD + 1),
+        b"\x05\x00\x01\x02\x01a" + bytes(MAX_PAYLOAD + 1),
     ],
 )
 def test_bad_sources(data: bytes):
@@ -72,23 +72,21 @@ def test_bad_sources(data: bytes):
         unpack_sources(data)
 
 
-@given(
-    st.integers(MOST_BACK, LARGEST_FRAME), st.integers(1, MOST_FRAMES), st.none() | st.integers(1, MOST_BACK), payloads
-)
+@given(st.integers(MAX_BACK, MAX_FRAME), st.integers(1, MAX_FRAMES), st.none() | st.integers(1, MAX_BACK), payloads)
 def test_motion_round_trip(first: int, count: int, back: int | None, payload: bytes):
     packet = MotionPacket(first, count, None if back is None else first - back, payload)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
-    assert packet.leaders() == [None] * count
+    assert packet.reference_sources() == [None] * count
 
 
-@given(st.lists(st.integers(0, LARGEST_SLOT), min_size=1, max_size=MOST_FRAMES), st.integers(1, MOST_STRIDE), payloads)
+@given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_FRAMES), st.integers(1, MAX_STRIDE), payloads)
 def test_motion_with_leading_sources_round_trip(slots: list[int], stride: int, payload: bytes):
     packet = MotionPacket(9, len(slots), 4, payload, runs_of(slots), stride)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
-    assert packet.leaders() == slots
+    assert packet.reference_sources() == slots
 
 
-@given(st.lists(st.integers(0, LARGEST_SLOT), min_size=1, max_size=MOST_FRAMES), st.integers(0, 255), payloads)
+@given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_FRAMES), st.integers(0, 255), payloads)
 def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: bytes):
     packet = MotionPacket(9, len(slots), None, payload, runs_of(slots), scale=scale)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from iwcodec.codec.bitstream.packets import MAX_FRAMES
 from iwcodec.codec.errors import NoFaceError
 from iwcodec.codec.file.clip import HEADER_BYTES, Clip, EncodeOptions, Footage, frame_input
 from iwcodec.codec.file.source_selection import Survey
 from iwcodec.codec.media import crop_tracking as framing
-from iwcodec.codec.media.media import MediaInfo
-from iwcodec.codec.motion.predictive_coder import MOST_FRAMES
+from iwcodec.codec.media import face_detector
+from iwcodec.codec.media.types import MediaInfo
 from media_fixtures import grey_ramp, write_clip
 from stub_runtime import StubRuntime
 
@@ -26,7 +27,7 @@ def test_a_square_video_is_taken_whole_after_one_look_that_finds_a_face(
             looks.append(len(looks))
             return [framing.Face(8, 8, 16, 16, 0.9)] if len(looks) == 2 else []
 
-    monkeypatch.setattr(framing, "FaceDetector", Detector)
+    monkeypatch.setattr(face_detector, "FaceDetector", Detector)
     clip = write_clip(tmp_path / "square.mp4", grey_ramp(25, 64, 64))
     video = frame_input(clip, EncodeOptions(), lambda name, share: None)
     assert set(video.crops) == {framing.Crop(0, 0, 64)}
@@ -50,4 +51,4 @@ def test_the_budget_is_what_the_container_leaves_of_the_rate():
 
 def test_a_record_of_motion_is_never_longer_than_a_packet_may_be():
     assert clip_of(9, 25).message_frames == 50
-    assert clip_of(9, 1000).message_frames == MOST_FRAMES
+    assert clip_of(9, 1000).message_frames == MAX_FRAMES

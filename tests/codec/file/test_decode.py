@@ -5,14 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iwcodec.codec.bitstream.container import ContainerReader
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import FormatError, MediaError
 from iwcodec.codec.file.clip import EncodeOptions
 from iwcodec.codec.file.decode import decode
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.media import AUDIO_RATE, probe, read_samples, read_video
+from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.types import AUDIO_RATE
+from iwcodec.codec.media.video import probe, read_video
 from media_fixtures import plain, tone, write_clip
 from stub_file import stub_file
 from stub_runtime import StubRuntime

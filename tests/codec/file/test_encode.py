@@ -13,8 +13,8 @@ from iwcodec.codec.file.clip import EncodeOptions
 from iwcodec.codec.file.decode import decode
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media import media
-from iwcodec.codec.media.media import probe, read_video
+from iwcodec.codec.media import writer
+from iwcodec.codec.media.video import probe, read_video
 from media_fixtures import grey_ramp, plain, write_clip
 from stub_runtime import SIZE, StubRuntime
 
@@ -43,7 +43,7 @@ def test_larger_pictures_through_a_file(face_clip: Path, tmp_path: Path):
     from iwcodec.codec.bitstream.info import inspect
     from iwcodec.models.network.config import TINY
     from iwcodec.models.network.network import ImplicitWarp
-    from iwcodec.models.runtime.runtime import OnnxRuntime
+    from iwcodec.models.runtime.onnx import OnnxRuntime
     from iwcodec.models.training.export import export
 
     small, large = ImplicitWarp(replace(TINY, size=256)), ImplicitWarp(replace(TINY, size=512, up_blocks=1))
@@ -147,4 +147,4 @@ def test_media_errors_pass_through(tmp_path: Path):
         encode(tmp_path / "missing.mp4", tmp_path / "x.iwc")
     with pytest.raises(MediaError):
         IwcFile(tmp_path / "missing.iwc")
-    assert media.WRITABLE
+    assert writer.WRITABLE

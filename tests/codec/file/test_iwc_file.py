@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from circling import COUNT, PICTURES
-from iwcodec.codec.bitstream.container import ContainerReader, ContainerWriter, Header
+from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
+from iwcodec.codec.bitstream.reader import ContainerReader
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.decoder import Decoder, Frame
 from iwcodec.codec.encoder import Encoder, EncoderSettings
 from iwcodec.codec.errors import FormatError
@@ -18,10 +20,11 @@ from iwcodec.codec.file import rate_control as ratecontrol
 from iwcodec.codec.file.clip import EncodeOptions
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile, filled, held_to_the_end
-from iwcodec.codec.motion.predictive_coder import MotionCoder, Quantiser
+from iwcodec.codec.motion.predictive_coder import MotionCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
 from media_fixtures import plain, write_clip
@@ -33,7 +36,7 @@ def test_streaming_equals_the_file(iwc_file: Path):
     """Packets pushed one by one into a Decoder of one's own give the file's pictures, bit for bit."""
     with IwcFile(iwc_file) as file:
         expected = [frame.picture for frame in file.frames()]
-        decoder = Decoder(file.runtime, active=file.header.active, dead_zone=file.header.dead_zone / 10)
+        decoder = Decoder(file.runtime, active=file.header.active, suppression=file.header.suppression / 10)
         with_reader = [p for p in ContainerReader(iwc_file).records() if isinstance(p, SourcePacket | MotionPacket)]
         streamed = [frame.picture for packet in with_reader for frame in decoder.push(packet)]
     assert len(streamed) == len(expected)
@@ -44,7 +47,7 @@ def test_small_shifts_are_left_out_as_the_file_says(iwc_file: Path):
     shown = []
     for zone in (0, 50):
         with IwcFile(iwc_file) as file:
-            file.header = replace(file.header, dead_zone=zone)
+            file.header = replace(file.header, suppression=zone)
             pictures = [frame.picture for frame, _ in zip(file.frames(), range(12), strict=False)]
             shown.append(np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairwise(pictures)]))
     assert 0 < shown[1] < shown[0]  # less moves
@@ -120,7 +123,7 @@ def test_what_is_refused_is_named_once_however_often_it_is_read(
         for _ in range(3):
             assert len(list(file.frames())) == 12
         assert len(file.damage) == 2
-        monkeypatch.setattr("iwcodec.codec.file.iwc_file.MOST_DAMAGE", 4)
+        monkeypatch.setattr("iwcodec.codec.file.iwc_file.MAX_DAMAGE", 4)
         for number in range(9):
             file._note("source", number, FormatError("It is damaged."))
         assert len(file.bad) == 4
@@ -155,7 +158,7 @@ def test_a_recorded_call_of_many_sources_is_entered_anywhere(tmp_path: Path):
         for n in range(200):
             if n % 5 == 0:
                 writer.write_source(encoder.add_source(picture(40 + n)))
-            for packet in encoder.push_keypoints(StubRuntime().detect(picture(60)), leader=4):
+            for packet in encoder.push_keypoints(StubRuntime().detect(picture(60)), reference_source=4):
                 assert isinstance(packet, MotionPacket)
                 writer.write_motion(packet)
     with IwcFile(tmp_path / "call.iwc", StubRuntime()) as file:

@@ -6,8 +6,8 @@ import numpy as np
 
 from iwcodec.codec.file import keypoint_tracks as motion_tracks
 from iwcodec.codec.file.clip import EncodeOptions
-from iwcodec.codec.motion.predictive_coder import Quantiser
-from iwcodec.models.runtime.runtime import load_runtime
+from iwcodec.codec.motion.types import Quantiser
+from iwcodec.models.runtime.load import load_runtime
 
 
 def test_a_track_is_on_the_grid_and_moves(face_clip: Path, monkeypatch):

@@ -17,8 +17,7 @@ from iwcodec.codec.file.motion_pass import (
 )
 from iwcodec.codec.file.source_plan import CLOSE, Plan, before, code, dense_plan, sparse_plan, wanted
 from iwcodec.codec.fit.keypoint_fit import live_fit
-from iwcodec.codec.motion.predictive_rdo import Quadratic
-from iwcodec.codec.motion.transform_rdo import Fit
+from iwcodec.codec.motion.types import Fit, Quadratic
 from iwcodec.codec.sources.library import CAPACITY
 from stub_runtime import SIZE, StubRuntime
 
@@ -62,7 +61,7 @@ def test_frames_that_are_sources_need_no_motion(upfront: bool):
     found = list(from_sources(fitted_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit()), decoder))
     assert len(found) == COUNT
     assert {n for n, (frame, *_) in enumerate(found) if not frame.gram.any()} == set(plan.frames)
-    assert {fit.leader for fit in found} <= {packet.slot for packet in coded.packets}
+    assert {fit.reference_source for fit in found} <= {packet.slot for packet in coded.packets}
 
 
 @pytest.mark.parametrize("stride", [None, 2])
@@ -83,10 +82,10 @@ def test_what_is_packed_is_what_was_fitted(stride: int | None):
             receiver.add_source(packet)
         sent = due
         decoded += receiver.motion(message)
-        assert {fit.leader for fit in raw[message.first :][: message.count]} <= set(receiver.library.slots())
+        assert {fit.reference_source for fit in raw[message.first :][: message.count]} <= set(receiver.library.slots())
     assert [motion.number for motion in decoded] == list(range(COUNT))
-    for motion, (frame, leader, _) in zip(decoded, raw, strict=True):
-        assert motion.leader == leader
+    for motion, (frame, reference_source, _) in zip(decoded, raw, strict=True):
+        assert motion.reference_source == reference_source
         if frame.gram.any():
             assert frame.of(motion.keypoints.T.reshape(-1)) < 1.0
 

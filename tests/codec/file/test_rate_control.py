@@ -134,10 +134,10 @@ def test_a_quality_is_had_at_about_the_least_rate(wanted_db: float, doubled_db: 
     found = least_rate(wanted_db, expected)
     least = 8 * 2 ** ((wanted_db - 30) / doubled_db)
     assert len(tried) == len(set(tried)) <= ratecontrol.RATES_TRIED
-    if least > ratecontrol.MOST_KBPS:
-        assert found == ratecontrol.MOST_KBPS
+    if least > ratecontrol.MAX_KBPS:
+        assert found == ratecontrol.MAX_KBPS
     else:
-        assert max(0.999 * least, ratecontrol.LEAST_KBPS) <= found <= max(1.25 * least, ratecontrol.LEAST_KBPS)
+        assert max(0.999 * least, ratecontrol.MIN_KBPS) <= found <= max(1.25 * least, ratecontrol.MIN_KBPS)
 
 
 def test_a_hopeless_budget_gives_the_least_there_is():

@@ -11,15 +11,15 @@ from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
 from iwcodec.codec.file.shift_suppression import (
     JUDGES,
-    LEAST_GAIN_DB,
+    MIN_GAIN_DB,
     ZONES,
-    choose_dead_zone,
+    choose_suppression,
     judged_frames,
     qualities,
 )
 from iwcodec.codec.file.source_plan import Coded, code, dense_plan, sparse_plan, wanted
-from iwcodec.codec.media.media import Picture
-from iwcodec.models.runtime.runtime import Keypoints, Source
+from iwcodec.codec.media.types import Picture
+from iwcodec.models.runtime.types import Keypoints, Source
 from stub_runtime import SIZE, StubRuntime
 
 
@@ -29,9 +29,9 @@ class Blurring(StubRuntime):
     def __init__(self, best: int, for_each: float = 1.0) -> None:
         self._best, self._for_each = best, for_each
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         shown = super().reconstruct(keypoints, sources)
-        off = self._for_each * abs(round(10 * dead_zone) - self._best)
+        off = self._for_each * abs(round(10 * suppression) - self._best)
         return np.clip(shown + np.where(np.indices(shown.shape).sum(0) % 2, off, -off), 0, 255).astype(np.uint8)
 
 
@@ -45,7 +45,7 @@ def stream(frames: int = 3) -> tuple[Coded, list[MotionPacket]]:
 
 
 def chosen(runtime: StubRuntime) -> int:
-    return choose_dead_zone(*stream(), COUNT, lambda: PICTURES, runtime, Decoder(runtime))
+    return choose_suppression(*stream(), COUNT, lambda: PICTURES, runtime, Decoder(runtime))
 
 
 @pytest.mark.parametrize("best", ZONES)
@@ -61,7 +61,7 @@ def test_nothing_is_left_out_for_next_to_nothing():
         runtime = Blurring(ZONES[-1], for_each)
         found = np.mean(list(qualities(coded, motion, judges, runtime, Decoder(runtime))), axis=0)
         gains[chosen(runtime)] = found[-1] - found[0]
-    assert 0 < gains[0] < LEAST_GAIN_DB < gains[ZONES[-1]]
+    assert 0 < gains[0] < MIN_GAIN_DB < gains[ZONES[-1]]
 
 
 def test_frames_that_are_sources_are_not_judged():
@@ -77,4 +77,4 @@ def test_a_stream_of_sources_alone_has_nothing_to_rebuild():
     plan = dense_plan(COUNT, 1)
     coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=False), SIZE)
     runtime = Blurring(8)
-    assert choose_dead_zone(coded, stream()[1], COUNT, lambda: PICTURES, runtime, Decoder(runtime)) == 0
+    assert choose_suppression(coded, stream()[1], COUNT, lambda: PICTURES, runtime, Decoder(runtime)) == 0

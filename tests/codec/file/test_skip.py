@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iwcodec.codec.file.skip import CLEARLY_DB, LOOK_EVERY, Stills, furthest
+from iwcodec.codec.file.skip import CLEARLY_DB, LOOK_EVERY, SkipMode, furthest
 from iwcodec.codec.fit.keypoint_fit import Fitted
-from iwcodec.codec.media.media import Picture
+from iwcodec.codec.media.types import Picture
 from stub_runtime import SIZE, StubRuntime, picture
 
 RNG = np.random.default_rng(0)
@@ -29,9 +29,9 @@ class Rebuilding:
         return self.made
 
 
-def stills(made: Picture, every: int = 1) -> tuple[Stills, Rebuilding]:
+def stills(made: Picture, every: int = 1) -> tuple[SkipMode, Rebuilding]:
     decoder: Any = Rebuilding(made)
-    return Stills(decoder, every), decoder
+    return SkipMode(decoder, every), decoder
 
 
 SOURCE: Any = SimpleNamespace(picture=noisy(picture(100), 3))

@@ -112,6 +112,6 @@ def test_quality_is_found_where_pictures_get_smaller(begin: float, budget: int):
 
 def test_slots_begin_anew_where_they_end(monkeypatch: pytest.MonkeyPatch):
     """After 65,536 sources: twenty minutes of a stream of them."""
-    monkeypatch.setattr(plans, "LARGEST_SLOT", 2)
+    monkeypatch.setattr(plans, "MAX_SLOT", 2)
     coded = code(dense_plan(5, 1), ((n, PICTURES[n]) for n in range(5)), SIZE)
     assert [packet.slot for packet in coded.packets] == [0, 1, 2, 0, 1]

@@ -11,7 +11,7 @@ from iwcodec.codec.file.train_tables import ClipFits, fits_of, read_fits, train_
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_rdo import Chooser
 from iwcodec.codec.motion.transform_tables import ROWS, SYMBOLS, make_tables
-from iwcodec.models.runtime.runtime import load_runtime
+from iwcodec.models.runtime.load import load_runtime
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from iwcodec.codec.fit import alignment as al
 from iwcodec.models.flow import FLOW_SIZE, GRID
-from iwcodec.models.runtime.runtime import pixel_grid
+from iwcodec.models.runtime.onnx import pixel_grid
 
 K = 4
 RNG = np.random.default_rng(0)

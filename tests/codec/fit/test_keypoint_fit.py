@@ -10,7 +10,7 @@ import pytest
 from iwcodec.codec.fit.alignment import reference, small_grey, softened, unknowns, warped
 from iwcodec.codec.fit.keypoint_fit import MEMORY, KeypointFit, live_fit
 from iwcodec.codec.media.quality import psnr
-from iwcodec.models.runtime.runtime import Source
+from iwcodec.models.runtime.types import Source
 
 SIZE, K, SIDE = 256, 20, 32
 RNG = np.random.default_rng(0)
@@ -151,8 +151,11 @@ def test_keypoints_stay_in_the_picture(looks: int):
 
 def test_the_source_that_leads_is_tried_though_others_are_nearer():
     """Where as many candidates are nearer in pose, it goes on leading while it does as well."""
-    leader, others = source(), [source(moved(40, 40)) for _ in range(3)]
+    reference_source, others = source(), [source(moved(40, 40)) for _ in range(3)]
     fit = KeypointFit(candidates=1)
-    assert fit.frame(moved(3, 0), leader.keypoints, [leader, *others]).source is leader
+    assert fit.frame(moved(3, 0), reference_source.keypoints, [reference_source, *others]).source is reference_source
     for shift in range(4, 16):
-        assert fit.frame(moved(shift, 0), leader.keypoints, [*others, leader]).source is leader
+        assert (
+            fit.frame(moved(shift, 0), reference_source.keypoints, [*others, reference_source]).source
+            is reference_source
+        )

@@ -10,19 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iwcodec.codec.errors import CodecError, NoFaceError
-from iwcodec.codec.media.crop_tracking import (
-    DETECT_EVERY,
-    Crop,
-    CropTracker,
-    Face,
-    FaceDetector,
-    centre_square,
-    crop_resize,
-    find_faces,
-    parse_crop,
-    plan_crops,
-)
-from iwcodec.codec.media.media import read_video, sample_clip
+from iwcodec.codec.media.crop_tracking import Crop, CropTracker, centre_square, crop_resize, parse_crop, plan_crops
+from iwcodec.codec.media.face_detector import DETECT_EVERY, Face, FaceDetector, find_faces
+from iwcodec.codec.media.video import read_video, sample_clip
 
 WIDTH, HEIGHT = 1280, 720
 Looks = list[list[Face] | None]

@@ -16,22 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iwcodec.client.audio import opus
 from iwcodec.codec.errors import FormatError, MediaError
-from iwcodec.codec.media import media
-from iwcodec.codec.media.media import (
-    AUDIO_RATE,
-    OpusReader,
-    OpusWriter,
-    VideoFrame,
-    VideoWriter,
-    at_constant_rate,
-    check_writable,
-    probe,
-    read_audio_opus,
-    read_samples,
-    read_video,
-    sample_clip,
-)
+from iwcodec.codec.media import audio, opus, writer
+from iwcodec.codec.media import video as media
+from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.opus import OpusReader, OpusWriter, read_audio_opus
+from iwcodec.codec.media.types import AUDIO_RATE, VideoFrame
+from iwcodec.codec.media.video import at_constant_rate, probe, read_video, sample_clip
+from iwcodec.codec.media.writer import VideoWriter, check_writable
 from media_fixtures import grey_ramp, plain, tone, write_clip
 
 RED, GREEN, BLUE, GREY = (230, 30, 20), (20, 200, 40), (30, 40, 210), (128, 128, 128)
@@ -378,7 +371,7 @@ def test_opus_round_trip_keeps_every_sample_in_place(packet_ms: int) -> None:
     packets += writer.flush()
     back = decoded(packets, writer.pre_skip)
     assert 0 < writer.pre_skip < 960
-    assert len(wave) <= len(back) <= len(wave) + 2 * writer.packet_samples
+    assert len(wave) <= len(back) <= len(wave) + 2 * opus.packet_samples
     heard = [back[10_000 + lag : 40_000 + lag].astype(float) for lag in range(-96, 97, 4)]
     best = int(np.argmax([np.dot(wave[10_000:40_000], part) for part in heard]))
     assert abs(range(-96, 97, 4)[best]) <= 8
@@ -432,10 +425,10 @@ def test_sound_from_the_middle_and_of_limited_length(tmp_path: Path) -> None:
 
 def test_gaps_are_filled_and_overlaps_dropped() -> None:
     def frame(time_s: float, level: int) -> av.AudioFrame:
-        return media._audio_frame(np.full(4800, level, np.int16), round(time_s * AUDIO_RATE))
+        return opus._audio_frame(np.full(4800, level, np.int16), round(time_s * AUDIO_RATE))
 
     pieces = [frame(-0.05, 1), frame(0.05, 2), frame(0.151, 3), frame(0.5, 4), frame(0.55, 5)]
-    samples = np.concatenate(list(media._in_place(pieces, origin=0.0, start=0.0)))
+    samples = np.concatenate(list(audio._in_place(pieces, origin=0.0, start=0.0)))
     runs = [(int(level), int((samples == level).sum())) for level in range(6)]
     # The millisecond that 3 comes late is rounding; of 5 the half that overlaps with 4 is dropped.
     assert runs == [(0, 24000 - 3 * 4800 + 2400), (1, 2400), (2, 4800), (3, 4800), (4, 4800), (5, 2400)]
@@ -446,8 +439,8 @@ def test_a_long_pause_of_the_sound_is_silence_while_pictures_go_on() -> None:
     """Where a participant is muted, or comes late: no fault of the file's clock."""
 
     def length_s(*starts_s: float, end_s: float) -> float:
-        pieces = [media._audio_frame(np.full(AUDIO_RATE, 9, np.int16), round(at * AUDIO_RATE)) for at in starts_s]
-        return sum(map(len, media._in_place(pieces, 0.0, 0.0, end_s))) / AUDIO_RATE
+        pieces = [opus._audio_frame(np.full(AUDIO_RATE, 9, np.int16), round(at * AUDIO_RATE)) for at in starts_s]
+        return sum(map(len, audio._in_place(pieces, 0.0, 0.0, end_s))) / AUDIO_RATE
 
     assert length_s(0, 71, end_s=80) == 72
     assert length_s(75, end_s=80) == 76
@@ -582,7 +575,7 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     part = tmp_path / "full.part"
     part.symlink_to("/dev/full")
-    monkeypatch.setattr(media, "_sibling", lambda path: part)
+    monkeypatch.setattr(writer, "_sibling", lambda path: part)
     rng = np.random.default_rng(5)
 
     def write_all() -> None:

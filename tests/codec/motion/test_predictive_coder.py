@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.predictive_coder import DEAD_ZONE, LARGEST_LEVEL, MotionCoder, Quantiser
+from iwcodec.codec.motion.predictive_coder import MotionCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
+from iwcodec.codec.motion.types import DEAD_ZONE, MAX_LEVEL, Quantiser
 
 CODER = MotionCoder(load_tables())
 
@@ -27,7 +28,7 @@ def test_round_trip(frames: int, keypoints: int, seed: int, stride: int, referre
 
 
 def test_extreme_levels_escape():
-    levels = np.full((2, 20, 3), LARGEST_LEVEL // 2, np.int32)
+    levels = np.full((2, 20, 3), MAX_LEVEL // 2, np.int32)
     levels[1] *= -1
     np.testing.assert_array_equal(CODER.decode(CODER.encode(levels, None), 2, 20, None), levels)
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from iwcodec.codec.motion.prediction import Predictor
-from iwcodec.codec.motion.predictive_coder import Quantiser
-from iwcodec.codec.motion.predictive_rdo import Quadratic, choose_levels
+from iwcodec.codec.motion.predictive_rdo import choose_levels
+from iwcodec.codec.motion.types import Quadratic, Quantiser
 
 K = 20
 STEPS = Quantiser().steps

@@ -6,7 +6,7 @@ import pytest
 from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.motion.space import MotionSpace, at_rest, columns, motion_space
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.models.runtime.runtime import load_runtime
+from iwcodec.models.runtime.load import load_runtime
 from stub_runtime import StubRuntime, picture
 
 RNG = np.random.default_rng(0)

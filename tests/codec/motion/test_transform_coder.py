@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.transform_coder import (
-    LARGEST_LEVEL,
     SCALES,
     TransformCoder,
     cosines,
@@ -17,6 +16,7 @@ from iwcodec.codec.motion.transform_coder import (
     used_frequencies,
 )
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import MAX_LEVEL
 
 CODER = TransformCoder(load_transform_tables())
 GOLDEN = bytes.fromhex(
@@ -54,7 +54,7 @@ def test_golden_payload():
 
 
 def test_extreme_levels_escape():
-    levels = np.full((2, 60), LARGEST_LEVEL, np.int32)
+    levels = np.full((2, 60), MAX_LEVEL, np.int32)
     levels[1] *= -1
     np.testing.assert_array_equal(CODER.decode(CODER.encode([levels]), [2], 60)[0], levels)
 

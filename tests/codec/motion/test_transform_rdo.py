@@ -5,10 +5,10 @@ import pytest
 
 from iwcodec.codec.bitstream.packets import Run
 from iwcodec.codec.motion import transform_rdo
-from iwcodec.codec.motion.predictive_rdo import Quadratic
 from iwcodec.codec.motion.transform_coder import TransformCoder, cosines, over_time, step_of
-from iwcodec.codec.motion.transform_rdo import Chooser, Fit, bridged
+from iwcodec.codec.motion.transform_rdo import Chooser, bridged
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import Fit, Quadratic
 
 N = 60
 CODER = TransformCoder(load_transform_tables())
@@ -38,7 +38,7 @@ def missed(frames: list[Fit], scale: int) -> float:
 def test_a_message_is_what_its_payload_says():
     frames = [*swaying(20), *(Fit(frame, 5) for frame, *_ in swaying(11, seed=1))]
     message = Chooser(CODER, 70).message(frames)
-    assert message.led == (Run(3, 20), Run(5, 11))
+    assert message.runs == (Run(3, 20), Run(5, 11))
     found = CODER.decode(message.payload, [20, 11], N)
     for chosen, decoded in zip(message.levels, found, strict=True):
         np.testing.assert_array_equal(chosen, decoded)
@@ -49,7 +49,7 @@ def test_still_frames_are_runs_in_which_nothing_moves():
     moving = swaying(20)
     still = [Fit(NOTHING, 3, True)] * 5
     message = Chooser(CODER, 70).message([*moving[:10], *still, *moving[10:]])
-    assert message.led == (Run(3, 10), Run(3, 5), Run(3, 10))
+    assert message.runs == (Run(3, 10), Run(3, 5), Run(3, 10))
     assert [bool(levels.any()) for levels in message.levels] == [True, False, True]
     there = len(Chooser(CODER, 70).message(moving[:10]).payload) + len(Chooser(CODER, 70).message(moving[10:]).payload)
     assert len(message.payload) <= there + 2

@@ -1,7 +1,7 @@
 import numpy as np
 
 from iwcodec.codec.sources.library import Library, pose_distance
-from iwcodec.models.runtime.runtime import Source
+from iwcodec.models.runtime.types import Source
 
 
 def source(x: float, strength: float = 0.5) -> Source:
@@ -33,8 +33,8 @@ def test_the_source_that_leads_enters_alone_and_the_nearest_stay():
     for slot, x in enumerate((0.9, 0.1, -0.5, 0.2)):
         library.add(slot, source(x))
     pose = source(0).keypoints
-    assert library.entering(pose) == library.entering(pose, leader=9) == library.nearest(pose)
-    assert library.entering(pose, leader=0) == [library.at(0)]
+    assert library.entering(pose) == library.entering(pose, reference_source=9) == library.nearest(pose)
+    assert library.entering(pose, reference_source=0) == [library.at(0)]
     library.add(4, source(-0.8))
     assert set(library.slots()) == {0, 1, 3, 4}  # what leads and what is nearest
 
@@ -43,7 +43,7 @@ def test_a_full_library_forgets_what_was_not_used():
     library = Library(capacity=2)
     library.add(0, source(0.0))
     library.add(1, source(0.8))
-    library.entering(source(0.1).keypoints, leader=0)
+    library.entering(source(0.1).keypoints, reference_source=0)
     library.add(2, source(-0.8))
     assert set(library.slots()) == {1, 2}  # both were among the nearest: the one added first leaves
 
@@ -52,7 +52,7 @@ def test_what_is_only_looked_at_leaves_in_the_order_of_its_coming():
     library = Library(capacity=4)
     for slot in range(4):
         library.add(slot, source(slot / 10))
-    library.nearest(source(0.0).keypoints, 1, leader=0)
+    library.nearest(source(0.0).keypoints, 1, reference_source=0)
     library.candidates(source(0.0).keypoints)
     library.add(4, source(0.9))
     assert set(library.slots()) == {1, 2, 3, 4}

@@ -8,19 +8,19 @@ import pytest
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
-from iwcodec.codec.media.media import Picture
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.source_policy import (
     HELPED_DB,
     JUDGE_S,
-    LONGEST_REST_S,
+    MAX_REST_S,
     NEAR_DB,
     REST_S,
     SHORT_DB,
-    LiveSources,
     Shortfall,
+    SourcePolicy,
 )
-from iwcodec.models.runtime.runtime import Keypoints, Source
+from iwcodec.models.runtime.types import Keypoints, Source
 from stub_runtime import StubRuntime, picture
 
 
@@ -31,7 +31,7 @@ class Copying(StubRuntime):
         self.rebuilt = 0
         self.active = 0
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         self.rebuilt += 1
         self.active = max(self.active, len(sources))
         return sources[0].picture
@@ -65,7 +65,7 @@ def added_at(shortfall: Shortfall, seconds: float, short_db: float, newest: bool
 def test_where_sources_do_not_help_they_get_rare() -> None:
     times = added_at(Shortfall(), 100.0, 12.0)
     assert np.diff(times)[:4] == pytest.approx([2, 4, 8, 16])
-    assert np.diff(times).max() == LONGEST_REST_S
+    assert np.diff(times).max() == MAX_REST_S
 
 
 def test_frames_near_other_sources_say_nothing_of_the_newest() -> None:
@@ -76,14 +76,14 @@ def test_where_one_helps_again_the_next_need_not_wait() -> None:
     shortfall = Shortfall()
     added_at(shortfall, 20.0, 12.0)
     assert not shortfall.judge(20.0, 12.0, True)  # a long rest by now
-    assert shortfall.judge(20.0 + LONGEST_REST_S, 12.0, True)
-    shortfall.added(20.0 + LONGEST_REST_S)
-    shortfall.judge(20.5 + LONGEST_REST_S, 12.0 - HELPED_DB, True)
-    assert shortfall.judge(20.0 + LONGEST_REST_S + REST_S, 12.0, True)
+    assert shortfall.judge(20.0 + MAX_REST_S, 12.0, True)
+    shortfall.added(20.0 + MAX_REST_S)
+    shortfall.judge(20.5 + MAX_REST_S, 12.0 - HELPED_DB, True)
+    assert shortfall.judge(20.0 + MAX_REST_S + REST_S, 12.0, True)
 
 
 def test_the_quality_of_sources_is_learnt() -> None:
-    live = LiveSources(Copying())
+    live = SourcePolicy(Copying())
     original = picture(100)
     coded = np.clip(original.astype(int) + 4, 0, 255).astype(np.uint8)
     live.add(0, live.prepare(original, coded), 0.0)
@@ -91,7 +91,7 @@ def test_the_quality_of_sources_is_learnt() -> None:
 
 
 def test_a_frame_is_judged_now_and_then() -> None:
-    live = LiveSources(StubRuntime())
+    live = SourcePolicy(StubRuntime())
     assert sum(live.due(n / 25) for n in range(100)) == 8
 
 

@@ -14,7 +14,7 @@ from iwcodec.models.network.config import TINY
 from iwcodec.models.network.network import ImplicitWarp, place_columns
 from iwcodec.models.runtime import cuda as runtime_cuda
 from iwcodec.models.runtime.cuda import CudaRuntime, Job, pack, padded
-from iwcodec.models.runtime.runtime import resized
+from iwcodec.models.runtime.onnx import resized
 from iwcodec.models.training.export import save_weights
 
 
@@ -59,7 +59,7 @@ def test_callers_are_padded_to_powers_of_two():
 
 def test_padded_places_of_a_batch_name_valid_pages(runtime):
     jobs = jobs_of(runtime, [1, 3, 2])
-    jobs[1] = replace(jobs[1], dead_zone=0.8)
+    jobs[1] = replace(jobs[1], suppression=0.8)
     driving, table, counts, zones = pack(jobs, 4, 4)
     assert zones.tolist() == [0.0, np.float32(0.8), 0.0, 0.0]
     pages = [[source.features.number for source in job.sources] for job in jobs]
@@ -70,11 +70,11 @@ def test_padded_places_of_a_batch_name_valid_pages(runtime):
 
 
 def test_callers_with_different_numbers_of_sources_get_what_they_get_alone(runtime):
-    jobs = [replace(job, dead_zone=0.7 * n) for n, job in enumerate(jobs_of(runtime, [1, 4, 2]))]
+    jobs = [replace(job, suppression=0.7 * n) for n, job in enumerate(jobs_of(runtime, [1, 4, 2]))]
     together = runtime.submit(jobs).pictures()
     assert len(together) == 3
     for picture, job in zip(together, jobs, strict=True):
-        alone = runtime.reconstruct(job.keypoints, job.sources, job.dead_zone)
+        alone = runtime.reconstruct(job.keypoints, job.sources, job.suppression)
         assert np.abs(picture.astype(int) - alone).max() <= 1
 
 
@@ -98,7 +98,7 @@ def test_the_frame_path_is_the_network_with_exact_topk(folder, model, count):
         queries, network.keys(driving, sources, side), rows, network.extras(rows.shape[-1]), 4 * TINY.top_k
     )
     for zone in (None, torch.tensor([1.5])):
-        picture = network.decode(attended, unit, full[None], dead_zone=zone)[0][0]
+        picture = network.decode(attended, unit, full[None], suppression=zone)[0][0]
         expected = runtime_cuda.to_uint8(picture.permute(1, 2, 0)).numpy()
         found = runtime.reconstruct(job.keypoints, job.sources, 0.0 if zone is None else float(zone))
         assert found.std() > 10

@@ -11,18 +11,11 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.media.crop_tracking import Crop, crop_resize
-from iwcodec.codec.media.media import read_video
 from iwcodec.codec.media.quality import psnr
-from iwcodec.models.runtime.runtime import (
-    JOINED,
-    MAX_ACTIVE,
-    OnnxRuntime,
-    Picture,
-    Source,
-    leave_out_small,
-    load_runtime,
-    pixel_grid,
-)
+from iwcodec.codec.media.video import read_video
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.onnx import JOINED, MAX_ACTIVE, OnnxRuntime, leave_out_small, pixel_grid
+from iwcodec.models.runtime.types import Picture, Source
 
 
 class Together:
@@ -46,7 +39,7 @@ def test_pictures_rebuilt_at_once_are_those_rebuilt_in_turn(face_clip: Path) -> 
     sources = [[runtime.prepare(picture)], [runtime.prepare(picture[:, ::-1].copy())]]
     keypoints = runtime.detect(picture)
     in_turn = [runtime.reconstruct(keypoints, of_one) for of_one in sources]
-    runtime._sessions["paint"] = Together(runtime._sessions["paint"])  # type: ignore[attr-defined]
+    runtime._sessions["refine"] = Together(runtime._sessions["refine"])  # type: ignore[attr-defined]
     with ThreadPoolExecutor(2) as executor:
         at_once = list(executor.map(lambda of_one: runtime.reconstruct(keypoints, of_one), sources))
     assert all(np.array_equal(a, b) for a, b in zip(in_turn, at_once, strict=True))
@@ -61,16 +54,16 @@ def test_the_larger_model_shows_a_source_as_it_is(face_clip: Path) -> None:
     assert psnr(rebuilt, picture) > 30
 
 
-def plainly(runtime: OnnxRuntime, keypoints: Any, sources: list[Source], dead_zone: float) -> Picture:
+def plainly(runtime: OnnxRuntime, keypoints: Any, sources: list[Source], suppression: float) -> Picture:
     """What `reconstruct` means, with new arrays for everything."""
     side, seen = runtime.info.size, runtime._seen
     given = {name: np.stack([getattr(s, name) for s in sources])[None] for name in ("keypoints", "membership", "basis")}
     joined = runtime._sessions["join"].run(JOINED, {"features": np.stack([s.features for s in sources])[None]})
     given |= {"driving": keypoints[None], **dict(zip(JOINED, joined, strict=True))}
-    fields, features = runtime._sessions["look"].run(None, given)
-    if dead_zone:
+    fields, features = runtime._sessions["attend"].run(None, given)
+    if suppression:
         length = np.linalg.norm(fields[..., :2], axis=-1, keepdims=True)
-        fields[..., :2] *= np.clip(2 * length / np.float32(dead_zone) - 1, 0, 1)
+        fields[..., :2] *= np.clip(2 * length / np.float32(suppression) - 1, 0, 1)
     wide = [cv2.resize(field, (seen, seen), interpolation=cv2.INTER_LINEAR) for field in fields[0]]
     sampled, total = [], sum((field[..., 2] for field in wide[1:]), wide[0][..., 2])
     for source, field in zip(sources, wide, strict=True):
@@ -87,10 +80,10 @@ def plainly(runtime: OnnxRuntime, keypoints: Any, sources: list[Source], dead_zo
     blended, so_far = sampled[0], shares[0]
     for picture, share in zip(sampled[1:], shares[1:], strict=True):
         blended, so_far = cv2.blendLinear(blended, picture, so_far, share), so_far + share
-    fold = side // runtime._sessions["paint"].get_inputs()[0].shape[-1]
+    fold = side // runtime._sessions["refine"].get_inputs()[0].shape[-1]
     folded = (blended * np.float32(1 / 255)).reshape(side // fold, fold, side // fold, fold, 3)
     base = folded.transpose(4, 1, 3, 0, 2).reshape(1, 3 * fold**2, side // fold, side // fold)
-    planes = runtime._sessions["paint"].run(None, {"base": base, "features": features})[0][0]
+    planes = runtime._sessions["refine"].run(None, {"base": base, "features": features})[0][0]
     return planes.reshape(3, fold, fold, side // fold, side // fold).transpose(3, 1, 4, 2, 0).reshape(side, side, 3)
 
 

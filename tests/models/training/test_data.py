@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 import cv2
 
-from iwcodec.codec.media.media import sample_clip
+from iwcodec.codec.media.video import sample_clip
 from iwcodec.models.flow import UNSURE
 from iwcodec.models.training import data
 from iwcodec.models.training.data import Clip, PreparedClip, SamplePlan, Samples, find_clips, identity_of, prepare

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from iwcodec.codec import cli
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.crop_tracking import Crop, crop_resize
-from iwcodec.codec.media.media import read_video
+from iwcodec.codec.media.video import read_video
 from iwcodec.models.network.config import TINY
 from iwcodec.models.network.network import ImplicitWarp
-from iwcodec.models.runtime.runtime import MAX_ACTIVE, OnnxRuntime, read_info
-from iwcodec.models.runtime.torch_runtime import TorchRuntime, load_network
+from iwcodec.models.runtime.onnx import MAX_ACTIVE, OnnxRuntime
+from iwcodec.models.runtime.torch import TorchRuntime, load_network
+from iwcodec.models.runtime.weights import read_info
 from iwcodec.models.training.export import TOLERANCE, compare, export, export_graphs, load_checkpoint, save_weights
 from media_fixtures import CLIP_FRAMES
 
@@ -75,10 +76,10 @@ def test_one_graph_serves_any_number_of_sources(folder: Path, count: int, size: 
         ("source", "value_net.2.bias", {"rows"}),
         ("source", "key_net.parts.bias", {"membership"}),
         ("source", "basis_net.common", {"basis"}),
-        ("look", "decoder.nudge.bias", {"shifts"}),
-        ("look", "log_focus", {"weights"}),
-        ("look", "decoder.entry.bias", {"features"}),
-        ("paint", "decoder.out.bias", {"paint"}),
+        ("attend", "decoder.nudge.bias", {"shifts"}),
+        ("attend", "log_focus", {"weights"}),
+        ("attend", "decoder.entry.bias", {"features"}),
+        ("refine", "decoder.out.bias", {"refine"}),
     ],
 )
 def test_a_graph_of_other_weights_is_found_by_its_output(
@@ -94,7 +95,7 @@ def test_a_graph_of_other_weights_is_found_by_its_output(
     differences = compare(TorchRuntime("tiny-64", "cpu", tmp_path), OnnxRuntime("tiny-64", 1, tmp_path))
     beyond = {name for name, value in differences.items() if value > TOLERANCE}
     assert outputs <= beyond, differences
-    assert beyond - outputs <= {"picture"} | ({"shifts", "features"} if part == "look" else set()), differences
+    assert beyond - outputs <= {"picture"} | ({"shifts", "features"} if part == "attend" else set()), differences
 
 
 @pytest.mark.parametrize("size", [256, 512])
@@ -133,7 +134,7 @@ def test_a_checkpoint_exports_its_averaged_weights(tmp_path: Path):
 def test_a_model_with_a_base_holds_its_up_blocks_alone(folder: Path):
     from safetensors import safe_open
 
-    assert {file.name for file in folder.glob("tiny-128.*")} == {"tiny-128.safetensors", "tiny-128.paint.onnx"}
+    assert {file.name for file in folder.glob("tiny-128.*")} == {"tiny-128.safetensors", "tiny-128.refine.onnx"}
     with safe_open(folder / "tiny-128.safetensors", framework="pt") as file:
         assert {name.rsplit(".", 1)[0] for name in file.keys()} == {  # noqa: SIM118
             f"decoder.up.0.{layer}" for layer in ("enter", "see", "out")

@@ -12,17 +12,9 @@ from torch import Tensor
 
 from iwcodec.models.network.config import ModelConfig
 from iwcodec.models.network.network import ImplicitWarp, Sources
-from iwcodec.models.runtime.runtime import (
-    DEFAULT_MODEL,
-    MAX_ACTIVE,
-    WEIGHTS,
-    Keypoints,
-    Picture,
-    Source,
-    read_info,
-    read_weights_file,
-    resized,
-)
+from iwcodec.models.runtime.onnx import MAX_ACTIVE, resized
+from iwcodec.models.runtime.types import Keypoints, Picture, Source
+from iwcodec.models.runtime.weights import DEFAULT_MODEL, WEIGHTS, read_info, read_weights_file
 
 
 def load_weights(model: str = DEFAULT_MODEL, folder: Path = WEIGHTS) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -76,13 +68,13 @@ class TorchRuntime:
         return Source(picture, keypoints, encoded, *known_to_all)
 
     @torch.inference_mode()
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
             raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
         joined = Sources(*(torch.cat(parts, dim=1) for parts in zip(*(s.features for s in sources), strict=True)))
         driving = torch.from_numpy(np.ascontiguousarray(keypoints))[None].to(self.device)
-        zone = torch.full((1,), dead_zone, device=self.device)
-        out = self._network.generate(driving, joined, dead_zone=zone).picture[0]
+        zone = torch.full((1,), suppression, device=self.device)
+        out = self._network.generate(driving, joined, suppression=zone).picture[0]
         return to_uint8(out.permute(1, 2, 0)).cpu().numpy()
 
     def _tensor(self, picture: Picture) -> Tensor:

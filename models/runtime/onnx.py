@@ -4,80 +4,24 @@ A runtime turns pictures into keypoints (sender), source pictures into cached ke
 sources into pictures (receiver). Pictures are uint8 RGB (H, W, 3); keypoints float32 (K, 3).
 """
 
-import hashlib
-import json
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
-DEFAULT_MODEL = "lite-256"
-PARTS = ("detector", "source", "join", "look", "paint")
-"""The graphs of a model; see export.py."""
+from iwcodec.models.runtime.types import Keypoints, ModelInfo, Picture, Source
+from iwcodec.models.runtime.weights import DEFAULT_MODEL, PARTS, WEIGHTS, graph_file, read_info
+
 JOINED = ("rows", "keys", "pooled")
-"""What `join` makes of a set of sources for `look`."""
+"""What `merge` makes of a set of sources for `attend`."""
 MAX_ACTIVE = 4
 """Most sources that may enter attention for one frame."""
-
-Picture = NDArray[np.uint8]
-Keypoints = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a bitstream names: decoding with another model gives other pictures."""
-
-    model_id: str
-    digest: bytes
-    """First 8 bytes of the SHA-256 of the weights' file. One that builds on another model's weights holds their
-    SHA-256, so that this names all of them."""
-    keypoints: int
-    size: int
-    """Pixels a side of source and rebuilt pictures."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A source picture as the receiver keeps it."""
-
-    picture: Picture
-    keypoints: Keypoints
-    features: Any
-    """The runtime's own: keys, values and pixels of the cells."""
-    membership: NDArray[np.float32]
-    """(M, K + 1): which keypoint each cell of the attention grid belongs to; the last is the background."""
-    basis: NDArray[np.float32]
-    """(b, 3 K): how each cell of a coarser square grid moves with the keypoints (geometry.moved)."""
-
-
-class Runtime(Protocol):
-    @property
-    def info(self) -> ModelInfo: ...
-
-    @property
-    def device(self) -> str: ...
-
-    def detect(self, picture: Picture) -> Keypoints:
-        """Square picture of any size -> keypoints (K, 3)."""
-        ...
-
-    def prepare(self, picture: Picture) -> Source:
-        """Source picture of `info.size` -> what attention needs of it."""
-        ...
-
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
-        """Keypoints (K, 3) and 1 to MAX_ACTIVE sources -> picture of `info.size`. `dead_zone`: shifts shorter than
-        half of it, in pixels as the nets see them, are left out, and those from it on are made as they are found
-        (network.without_small)."""
-        ...
 
 
 class OnnxRuntime:
@@ -116,15 +60,15 @@ class OnnxRuntime:
         features = self._sessions["source"].run(None, feed)
         return Source(picture, keypoints, *(feature[0] for feature in features))
 
-    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], dead_zone: float = 0.0) -> Picture:
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:
             raise ValueError(f"1 to {MAX_ACTIVE} sources, not {len(sources)}")
         kept = self._kept
         self._look(keypoints, sources)
-        if dead_zone > 0:
-            leave_out_small(kept.fields[..., :2], dead_zone)
+        if suppression > 0:
+            leave_out_small(kept.fields[..., :2], suppression)
         self._sample(sources)
-        self._sessions["paint"].run_with_iobinding(kept.paint)
+        self._sessions["refine"].run_with_iobinding(kept.refine)
         return self._finished(kept.picture[0])
 
     def _look(self, keypoints: Keypoints, sources: Sequence[Source]) -> None:
@@ -134,10 +78,10 @@ class OnnxRuntime:
         if len(sources) != len(kept.sources) or any(a is not b for a, b in zip(sources, kept.sources, strict=True)):
             kept.take(sources, self._sessions)
         kept.driving[0] = keypoints
-        self._sessions["look"].run_with_iobinding(kept.look)
+        self._sessions["attend"].run_with_iobinding(kept.attend)
 
     def _sample(self, sources: Sequence[Source]) -> None:
-        """The sources sampled and blended: the base picture, kept as `paint` takes it. As network.sampling_fields and
+        """The sources sampled and blended: the base picture, kept as `refine` takes it. As network.sampling_fields and
         network.blend."""
         kept, seen = self._kept, (self._seen, self._seen)
         for source, field, room in zip(sources, kept.fields[0], kept.rooms, strict=False):
@@ -181,7 +125,7 @@ class OnnxRuntime:
         return blended
 
     def _fold(self, picture: NDArray[Any]) -> None:
-        """(H, W, 3) of 0..255 -> the kept base picture as `paint` takes it: of 0..1, in planes."""
+        """(H, W, 3) of 0..255 -> the kept base picture as `refine` takes it: of 0..1, in planes."""
         base = self._kept.base[0]
         fold = self.info.size // base.shape[-1]
         for n, (row, column) in enumerate(np.ndindex(fold, fold)):
@@ -189,7 +133,7 @@ class OnnxRuntime:
                 np.multiply(picture[row::fold, column::fold, channel], np.float32(1 / 255), out=plane)
 
     def _finished(self, planes: Picture) -> Picture:
-        """What `paint` gives, (3 n^2, H / n, W / n), -> (H, W, 3), which is the caller's."""
+        """What `refine` gives, (3 n^2, H / n, W / n), -> (H, W, 3), which is the caller's."""
         side, fold = self.info.size, self.info.size // planes.shape[-1]
         picture = np.empty((side, side, 3), np.uint8)
         if fold == 1:
@@ -209,19 +153,21 @@ class _Kept(threading.local):
     """What a thread keeps from frame to frame: the last set of sources, and room for everything a frame needs but the
     picture that is handed out. With S sources, g cells and (h, h) pixels as the nets see them:
 
-    `driving` (1, K, 3), `fields` (1, S, g, g, 3), `features` (1, trunk, g, g), `base` and `picture` as `paint` has
+    `driving` (1, K, 3), `fields` (1, S, g, g, 3), `features` (1, trunk, g, g), `base` and `picture` as `refine` has
     them, `places` (H, W, 2), `total` (h, h), `so_far` (H, W), pictures (H, W, 3)."""
 
     def __init__(self, sessions: dict[str, Any], info: ModelInfo, seen: int) -> None:
-        base, features = (given.shape for given in sessions["paint"].get_inputs())
+        base, features = (given.shape for given in sessions["refine"].get_inputs())
         self.sources: tuple[Source, ...] = ()
         self.driving = np.empty((1, info.keypoints, 3), np.float32)
         self.features, self.base = np.empty(features, np.float32), np.empty(base, np.float32)
         self.fields = np.empty((1, 0, features[-1], features[-1], 3), np.float32)
         self.picture = np.empty(base, np.uint8)
         self.quarter = np.empty((*base[-2:], 3), np.uint8)
-        self.look: Any = None
-        self.paint = bound(sessions["paint"], {"base": self.base, "features": self.features}, {"picture": self.picture})
+        self.attend: Any = None
+        self.refine = bound(
+            sessions["refine"], {"base": self.base, "features": self.features}, {"picture": self.picture}
+        )
         side = info.size
         self.places, self.shift = np.empty((side, side, 2), np.float32), np.empty((seen, seen, 2), np.float32)
         self.total, self.so_far = np.empty((seen, seen), np.float32), np.empty((side, side), np.float32)
@@ -230,7 +176,7 @@ class _Kept(threading.local):
 
     def take(self, sources: Sequence[Source], sessions: dict[str, Any]) -> None:
         """Another set of sources, to look at with these sessions."""
-        joined = sessions["join"].run(JOINED, {"features": np.stack([s.features for s in sources])[None]})
+        joined = sessions["merge"].run(JOINED, {"features": np.stack([s.features for s in sources])[None]})
         given = {
             "driving": self.driving,
             "keypoints": np.stack([s.keypoints for s in sources])[None],
@@ -239,7 +185,7 @@ class _Kept(threading.local):
             "basis": np.stack([s.basis for s in sources])[None],
         }
         self.fields = np.empty((1, len(sources), *self.fields.shape[2:]), np.float32)
-        self.look = bound(sessions["look"], given, {"fields": self.fields, "features": self.features})
+        self.attend = bound(sessions["attend"], given, {"fields": self.fields, "features": self.features})
         self.sources = tuple(sources)
 
 
@@ -254,10 +200,10 @@ class _Room:
         self.sampled = np.empty((side, side, 3), np.uint8)
 
 
-def leave_out_small(shifts: NDArray[np.float32], dead_zone: float) -> None:
+def leave_out_small(shifts: NDArray[np.float32], suppression: float) -> None:
     """Shifts (..., 2), in pixels, without those shorter than half the dead zone, in place; as network.without_small."""
     length = np.sqrt(np.square(shifts).sum(-1, keepdims=True))
-    shifts *= np.clip(length * np.float32(2 / dead_zone) - 1, 0, 1)
+    shifts *= np.clip(length * np.float32(2 / suppression) - 1, 0, 1)
 
 
 def bound(session: Any, inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> Any:
@@ -283,72 +229,3 @@ def pixel_grid(side: int) -> NDArray[np.float32]:
     """(side, side, 2): the pixels' own x and y."""
     axis = np.arange(side, dtype=np.float32)
     return np.stack(np.meshgrid(axis, axis), axis=-1)
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """What a file of weights says of itself."""
-
-    sha256: str
-    config: dict[str, Any]
-    base: str | None
-    """The model whose weights and graphs it shares, but for what it holds itself."""
-
-
-def read_weights_file(model: str, folder: Path = WEIGHTS) -> WeightsFile:
-    """Raises FileNotFoundError, also where the model's base is not the one it was made with."""
-    file = folder / f"{model}.safetensors"
-    if not file.exists():
-        raise FileNotFoundError(f"no model {model!r}; there are: {', '.join(list_models(folder)) or 'none'}")
-    data = file.read_bytes()
-    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    base = metadata.get("base")
-    if base is not None and read_weights_file(base, folder).sha256 != metadata["base_sha256"]:
-        raise FileNotFoundError(f"{model} builds on another {base} than is here: train and export it again")
-    return WeightsFile(hashlib.sha256(data).hexdigest(), json.loads(metadata["config"]), base)
-
-
-def read_info(model: str, folder: Path = WEIGHTS) -> ModelInfo:
-    """What a bitstream names. Raises FileNotFoundError."""
-    found = read_weights_file(model, folder)
-    return ModelInfo(model, bytes.fromhex(found.sha256)[:8], found.config["keypoints"], found.config["size"])
-
-
-def graph_file(model: str, part: str, folder: Path = WEIGHTS) -> Path:
-    """The model's own graph, or its base's."""
-    own = folder / f"{model}.{part}.onnx"
-    base = read_weights_file(model, folder).base
-    return own if base is None or own.exists() else graph_file(base, part, folder)
-
-
-def list_models(folder: Path = WEIGHTS) -> list[str]:
-    return sorted(file.name.removesuffix(".safetensors") for file in folder.glob("*.safetensors"))
-
-
-def load_runtime(model: str = DEFAULT_MODEL, kind: str = "auto", threads: int | None = None) -> Runtime:
-    """`kind`: "onnx" (CPU), "torch" (CPU or CUDA), "cuda" (one captured graph a frame, runtime_cuda.py) or "auto":
-    CUDA through torch where there is one, else ONNX."""
-    if kind == "cuda":
-        from iwcodec.models.runtime.cuda import CudaRuntime
-
-        return CudaRuntime(model)
-    if kind == "torch" or (kind == "auto" and cuda_is_there()):
-        from iwcodec.models.runtime.torch_runtime import TorchRuntime
-
-        return TorchRuntime(model)
-    if kind not in ("auto", "onnx"):
-        raise ValueError(f"no runtime {kind!r}: auto, onnx, torch or cuda")
-    return OnnxRuntime(model, threads)
-
-
-def cuda_is_there() -> bool:
-    """Asks torch only where it is installed already; importing it costs seconds."""
-    import importlib.util
-
-    if importlib.util.find_spec("torch") is None or not any(
-        Path(p).exists() for p in ("/dev/nvidia0", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
-    ):
-        return False
-    import torch
-
-    return torch.cuda.is_available()

@@ -1,0 +1,231 @@
+"""."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.video.reformatter import ColorRange, Colorspace
+
+from iwcodec.codec.errors import MediaError
+from iwcodec.codec.media.colour import _to_yuv, _usual_matrix
+from iwcodec.codec.media.demux import (
+    _reason,
+)
+from iwcodec.codec.media.opus import _audio_frame
+from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
+
+WRITABLE = (".mp4", ".mkv", ".y4m")
+
+
+class _Sink(Protocol):
+    def picture(self, picture: Picture) -> None: ...
+    def samples(self, samples: Samples) -> None: ...
+    def finish(self) -> None: ...
+
+
+class VideoWriter:
+    """Writes pictures, and sound if wanted, to a file whose suffix says how:
+
+    ``.mp4``  H.264 at crf 11 (visually transparent), BT.709, AAC; plays everywhere. Even sizes only.
+    ``.mkv``  FFV1 and FLAC: every bit of picture and sound is kept.
+    ``.y4m``  raw YUV 4:4:4 for other tools (BT.601 below 720 lines, else BT.709); holds no sound.
+
+    ``size`` is (width, height). The file appears under its name only when :meth:`close` succeeds; until then
+    its bytes are in a temporary file beside it, which :meth:`abort` (or leaving a ``with`` block by an
+    exception, Ctrl-C included) removes. Raises MediaError for an unknown suffix, a folder that is missing or
+    not writable, or a full disk.
+    """
+
+    def __init__(self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: bool = False) -> None:
+        self.path = Path(path)
+        suffix = check_writable(self.path)
+        self.has_audio = audio and suffix != ".y4m"
+        self._size = size
+        self._part = _sibling(self.path)
+        self._file: IO[bytes] | None = None
+        with self._guarded():
+            self._file = open(self._part, "w+b")  # noqa: SIM115 (closed by close or abort)
+            if suffix == ".y4m":
+                self._sink: _Sink = _Y4m(self._file, size, fps)
+            else:
+                self._sink = _Muxer(self._file, self._part, suffix, size, fps, self.has_audio)
+
+    def write(self, picture: Picture) -> None:
+        """Appends a uint8 RGB picture of the writer's size."""
+        width, height = self._size
+        if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
+            raise ValueError(f"expected a uint8 picture of {height} x {width} x 3, not {picture.shape}")
+        with self._guarded():
+            self._sink.picture(np.ascontiguousarray(picture))
+
+    def write_audio(self, samples: Samples) -> None:
+        """Appends mono int16 samples at 48 kHz; the first belongs to the first picture. Ignored where the
+        file holds no sound (``has_audio``). Best interleaved with the pictures, second by second."""
+        if self.has_audio and len(samples):
+            with self._guarded():
+                self._sink.samples(np.ascontiguousarray(samples, np.int16))
+
+    def close(self) -> None:
+        """Completes the file and gives it its name. Does nothing after an earlier close or abort."""
+        if self._file is None:
+            return
+        with self._guarded():
+            self._sink.finish()
+            self._file.close()
+            os.replace(self._part, self.path)
+            self._file = None
+
+    def abort(self) -> None:
+        """Drops everything written; the file of that name, if there was one, stays as it was."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Whatever goes wrong leaves no half-written file behind."""
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            self.abort()
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise MediaError(f"The disk is full: {self.path} could not be written.") from error
+            raise MediaError(f"{self.path} could not be written ({_reason(error)}).") from error
+        except BaseException:
+            self.abort()
+            raise
+
+
+def check_writable(path: str | Path) -> str:
+    """The suffix, in lower case, of a path that :class:`VideoWriter` can write to; MediaError if it cannot."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in WRITABLE:
+        known = ", ".join(WRITABLE[:-1]) + " and " + WRITABLE[-1]
+        raise MediaError(f"{path} cannot be written: {suffix or 'no suffix'} is not one of {known}.")
+    _check_place(path)
+    return suffix
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises MediaError, naming the flag that helps."""
+    _check_place(target)
+    if target.exists() and not overwrite:
+        raise MediaError(f"{target} exists; use -f to overwrite it.")
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise MediaError(f"{path} is a folder; give a file name.")
+    if not path.absolute().parent.is_dir():
+        raise MediaError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist.")
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+class _Muxer:
+    """H.264 + AAC in MP4, or FFV1 + FLAC in Matroska, through FFmpeg."""
+
+    def __init__(
+        self, file: IO[bytes], path: Path, suffix: str, size: tuple[int, int], fps: Fraction, audio: bool
+    ) -> None:
+        mp4 = suffix == ".mp4"
+        if mp4 and (size[0] % 2 or size[1] % 2):
+            raise MediaError(f"An .mp4 needs an even width and height, not {size[0]}x{size[1]}; try .mkv.")
+        # Writing through a Python file makes a full disk an OSError at the write that failed. For
+        # "faststart" the muxer reopens what it wrote, and asks us for it.
+        self._container = av.open(
+            file,
+            "w",
+            format="mp4" if mp4 else "matroska",
+            container_options={"movflags": "+faststart"} if mp4 else {},
+            io_open=_reopener(path),
+        )
+        self._video = self._container.add_stream("libx264" if mp4 else "ffv1", rate=fps)
+        self._video.width, self._video.height = size
+        self._video.pix_fmt = "yuv420p" if mp4 else "bgr0"
+        self._video.options = {"crf": "11"} if mp4 else {"level": "3", "slicecrc": "1"}
+        if mp4:  # 1 is BT.709 in all three tables of ITU-T H.273
+            context = self._video.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = 1
+            context.color_range = ColorRange.MPEG
+        self._mp4 = mp4
+        self._tick = 1 / fps
+        self._pictures = self._samples = 0
+        self._audio: AudioStream | None = None
+        if audio:
+            self._audio = self._container.add_stream("aac" if mp4 else "flac", rate=AUDIO_RATE)
+            self._audio.layout = "mono"
+            self._audio.format = "fltp" if mp4 else "s16"
+            if mp4:
+                self._audio.bit_rate = 96_000
+
+    def picture(self, picture: Picture) -> None:
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        if self._mp4:
+            frame = _to_yuv(frame, "yuv420p", Colorspace.ITU709)
+        frame.pts, frame.time_base = self._pictures, self._tick
+        self._pictures += 1
+        self._container.mux(self._video.encode(frame))
+
+    def samples(self, samples: Samples) -> None:
+        if self._audio is not None:
+            self._container.mux(self._audio.encode(_audio_frame(samples, self._samples)))
+            self._samples += len(samples)
+
+    def finish(self) -> None:
+        self._container.mux(self._video.encode(None))
+        if self._audio is not None:
+            self._container.mux(self._audio.encode(None))
+        self._container.close()
+
+
+def _reopener(path: Path) -> Callable[..., IO[bytes]]:
+    return lambda *_: open(path, "rb")
+
+
+class _Y4m:
+    """YUV4MPEG2: one line of header, then for each frame the line FRAME and the planes Y, U, V."""
+
+    def __init__(self, file: IO[bytes], size: tuple[int, int], fps: Fraction) -> None:
+        self._file = file
+        self._matrix = _usual_matrix(size[1])
+        rate = f"F{fps.numerator}:{fps.denominator}"
+        file.write(f"YUV4MPEG2 W{size[0]} H{size[1]} {rate} Ip A1:1 C444\n".encode())
+
+    def picture(self, picture: Picture) -> None:
+        frame = _to_yuv(av.VideoFrame.from_ndarray(picture, format="rgb24"), "yuv444p", self._matrix)
+        self._file.write(b"FRAME\n" + frame.to_ndarray().tobytes())
+
+    def samples(self, samples: Samples) -> None:
+        raise AssertionError("a .y4m holds no sound")
+
+    def finish(self) -> None:
+        self._file.flush()
