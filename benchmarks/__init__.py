@@ -1,1 +1,1 @@
-"""Rate, quality, speed and wire measurements, beside the codecs people would use instead."""
+"""Rate, quality, speed and wire measurements, compared with conventional codecs; and the demo."""

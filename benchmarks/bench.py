@@ -1,4 +1,4 @@
-"""`iwcodec bench`: what the product can do, measured beside what people would use instead."""
+"""`iwcodec bench`: measurements of this codec, compared with conventional codecs."""
 
 from functools import partial
 from importlib import import_module
@@ -20,9 +20,9 @@ COMMANDS = {
     "wire": "call.wire",
     "endurance": "call.endurance",
 }
-"""Names of sub-commands, and the modules of this package whose `command` each one is."""
+"""Sub-command -> module of this package that has it as `command`."""
 
-app = typer.Typer(help="Measure rate, quality and speed beside other codecs.", no_args_is_help=True)
+app = typer.Typer(help="Measure rate, quality and speed, and compare with other codecs.", no_args_is_help=True)
 
 
 def _load(module: str) -> Any:

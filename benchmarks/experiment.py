@@ -1,4 +1,4 @@
-"""What a measurement was made with, and its JSON: machine, versions, commit, command."""
+"""Provenance of results (machine, versions, commit, command), and their JSON files."""
 
 import contextlib
 import hashlib
@@ -17,12 +17,12 @@ from iwcodec.codec.doctor import versions
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.runtime.types import Runtime
 
-LINE = 480
-"""Longest line of a results file that could be broken."""
+MAX_LINE = 480
+"""Longest line of a results file, in characters, unless a single value is longer."""
 
 
 def surroundings() -> dict[str, Any]:
-    """The part of every result that says where it comes from."""
+    """The keys that every results file starts with: how and on which machine it was made."""
     libraries = {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
     return {
         "command": command_line(),
@@ -38,12 +38,12 @@ def surroundings() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """As it was typed, but for folders: they say nothing to anyone else."""
+    """The command as typed, without folders, which mean nothing elsewhere."""
     return " ".join(["iwcodec", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
 
 
 def commit() -> str | None:
-    """Of the working copy the package runs from, with + where files differ from it; None outside of one."""
+    """Commit of the working copy that the package runs from, with "+" if tracked files differ; None outside of one."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         name = _git("rev-parse", "--short", "HEAD")
         return name + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -56,6 +56,7 @@ def _git(*words: str) -> str:
 
 
 def processor() -> str:
+    """Model name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -65,11 +66,11 @@ def processor() -> str:
 
 @cache
 def codec_files() -> list[Path]:
-    """The code and tables that decide what is sent and shown."""
+    """The code and tables that determine coded bits and decoded pictures."""
     from iwcodec import codec, models
 
-    code, network = Path(codec.__path__[0]), Path(models.__path__[0])
-    of_models = [*sorted((network / "runtime").glob("*.py")), network / "fit_settings.py", network / "flow.py"]
+    code, inference = Path(codec.__path__[0]), Path(models.__path__[0])
+    of_models = [*sorted((inference / "runtime").glob("*.py")), inference / "fit_settings.py", inference / "flow.py"]
     return [*sorted(code.rglob("*.py")), *sorted(code.glob("data/*.npz")), *of_models]
 
 
@@ -81,13 +82,13 @@ def _sources_digest() -> bytes:
 
 
 def codec_digest(runtime: Runtime) -> str:
-    """Changes with the weights and with the code that decides what this codec sends and shows."""
+    """Digest of the weights and of the code that determines coded bits and decoded pictures."""
     graphs = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in model_files(runtime))
     return hashlib.sha256(_sources_digest() + runtime.info.digest + graphs).hexdigest()[:16]
 
 
 def model_files(runtime: Runtime) -> list[Path]:
-    """Weights and graphs, its base's among them."""
+    """Weights and graphs of the runtime's model, including those of its base model."""
     from iwcodec.models.runtime.weights import WEIGHTS, read_weights_file
 
     names = [runtime.info.model_id]
@@ -97,20 +98,20 @@ def model_files(runtime: Runtime) -> list[Path]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Raises CodecError for a file that is not there or is no JSON object."""
+    """Read a results file. Raises CodecError if it is missing or not a JSON object."""
     try:
-        found = json.loads(path.read_text())
+        results = json.loads(path.read_text())
     except OSError as error:
         raise CodecError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise CodecError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(found, dict):
+    if not isinstance(results, dict):
         raise CodecError(f"{path} holds no results.")
-    return found
+    return results
 
 
 def save(results: dict[str, Any], path: Path) -> None:
-    """Written beside and renamed, so that an interruption leaves the last complete state."""
+    """Write a results file atomically, so that an interruption leaves the last complete state. Raises CodecError."""
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,9 +122,9 @@ def save(results: dict[str, Any], path: Path) -> None:
 
 
 def layout(value: Any, indent: str = "") -> str:
-    """JSON with what fits on a line on one, so that a change of one figure is a change of one line."""
+    """JSON that keeps on one line what fits there, so that one changed figure changes one line of a diff."""
     line = json.dumps(value)
-    if len(line) <= LINE or not isinstance(value, dict | list):
+    if len(line) <= MAX_LINE or not isinstance(value, dict | list):
         return line
     deeper = indent + " "
     if isinstance(value, dict):

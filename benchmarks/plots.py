@@ -1,4 +1,4 @@
-"""Rate-quality curves as pictures: readable in black and white, every curve named where it runs."""
+"""Plots of rate-quality curves: distinguishable without colour, every curve labelled at its end."""
 
 import itertools
 import math
@@ -13,7 +13,9 @@ from iwcodec.codec.extras import install
 
 
 @dataclass(frozen=True)
-class Look:
+class CurveStyle:
+    """How one codec's curve is drawn: matplotlib's colour, line style, marker and line width."""
+
     name: str
     colour: str
     line: str | tuple[float, tuple[float, ...]]
@@ -22,15 +24,15 @@ class Look:
     filled: bool = True
 
 
-LOOKS = {
-    "iwcodec": Look("iwcodec", "black", "-", "o", 2.2),
-    "svtav1": Look("SVT-AV1", "#0060a8", "-", "s"),
-    "svtav1-half": Look("SVT-AV1, half size\nand frame rate", "#0060a8", "--", "s", filled=False),
-    "x265": Look("x265", "#b03000", "-.", "^"),
-    "vp9": Look("VP9", "#007858", (0, (1, 1)), "D"),
-    "x264": Look("x264", "#806000", (0, (6, 2, 1, 2, 1, 2)), "x"),
-    "copy": Look("nearest source\ncopied", "#606060", (0, (1, 3)), "+"),
-    "oracle": Look("flow oracle", "#606060", (0, (8, 4)), "*", filled=False),
+CURVE_STYLES = {
+    "iwcodec": CurveStyle("iwcodec", "black", "-", "o", 2.2),
+    "svtav1": CurveStyle("SVT-AV1", "#0060a8", "-", "s"),
+    "svtav1-half": CurveStyle("SVT-AV1, half size\nand frame rate", "#0060a8", "--", "s", filled=False),
+    "x265": CurveStyle("x265", "#b03000", "-.", "^"),
+    "vp9": CurveStyle("VP9", "#007858", (0, (1, 1)), "D"),
+    "x264": CurveStyle("x264", "#806000", (0, (6, 2, 1, 2, 1, 2)), "x"),
+    "copy": CurveStyle("nearest source\ncopied", "#606060", (0, (1, 3)), "+"),
+    "oracle": CurveStyle("flow oracle", "#606060", (0, (8, 4)), "*", filled=False),
 }
 AXES = {
     "psnr_rgb": "PSNR over RGB, dB",
@@ -47,15 +49,17 @@ AXES = {
     "cvvdp": "ColorVideoVDP, JOD",
 }
 LOWER_IS_BETTER = ("flicker", "motion_error", "lpips", "fid", "akd", "missing_faces")
+"""Scores of AXES where lower is better; all others are better when higher."""
 TICKS = (1, 2, 3, 4, 6, 8, 12, 20, 40, 60, 100, 200)
 SMALL_TICKS = (2, 4, 8, 20, 40, 100)
+"""Ticks of the kbps axis, in a plot and in the small plots of a grid."""
 LINE_HEIGHT = 0.048
-"""Of a line of a curve's name, in heights of the frame."""
+"""Height of one line of a curve's name, as a share of the axes' height."""
 
 
 def plain_name(codec: str) -> str:
-    """On one line."""
-    return LOOKS[codec].name.replace("\n", " ")
+    """The codec's name on one line."""
+    return CURVE_STYLES[codec].name.replace("\n", " ")
 
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
@@ -63,10 +67,10 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def draw(curves: Curves, column: str, title: str, files: Sequence[Path]) -> None:
-    """One plot, written to every file; the suffixes decide how.
+    """Draw one plot and write it to each file, in the format of its suffix.
 
-    Lines join the points that no other of the codec beats; what an encoder does below its floor stands alone, or is
-    not shown where it would take the room of everything else.
+    Lines join the points on a codec's frontier. Dominated points (an encoder below its lowest useful rate) are drawn
+    without a line, and clipped if they lie outside the range of the frontiers.
     """
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(9, 5.2), layout="constrained")
@@ -79,7 +83,7 @@ def draw(curves: Curves, column: str, title: str, files: Sequence[Path]) -> None
 
 
 def draw_grid(clips: Mapping[str, Curves], column: str, title: str, files: Sequence[Path]) -> None:
-    """A small plot for each clip. The curves are named in the first free field, by what they look like."""
+    """Draw one small plot per clip, with a legend in the first free cell of the grid."""
     plt = _pyplot()
     columns = min(4, len(clips) + 1)
     rows = math.ceil((len(clips) + 1) / columns)
@@ -94,8 +98,8 @@ def draw_grid(clips: Mapping[str, Curves], column: str, title: str, files: Seque
         axes.set_title(name, fontsize=8, loc="left")
     key = next(places)
     key.axis("off")
-    key.set(xlim=(-0.03, 1), ylim=(-len(LOOKS), 1))
-    shown = [codec for codec in LOOKS if any(codec in curves for curves in clips.values())]
+    key.set(xlim=(-0.03, 1), ylim=(-len(CURVE_STYLES), 1))
+    shown = [codec for codec in CURVE_STYLES if any(codec in curves for curves in clips.values())]
     for n, codec in enumerate(shown):
         _plot(key, codec, [(0.0, -n), (0.15, -n)], 0.7)
         key.text(0.2, -n, plain_name(codec), va="center", fontsize=8)
@@ -107,7 +111,7 @@ def draw_grid(clips: Mapping[str, Curves], column: str, title: str, files: Seque
 
 
 def _save(figure: Any, files: Sequence[Path], dpi: int) -> None:
-    """The same picture is the same file, whenever it is drawn."""
+    """Write without a date, so that the same plot always gives the same file."""
     for file in files:
         figure.savefig(file, dpi=dpi, metadata={"Date": None} if file.suffix == ".svg" else None)
 
@@ -126,7 +130,7 @@ def _pyplot() -> Any:
 
 
 def _lines(axes: Any, curves: Curves, column: str, scale: float) -> None:
-    for codec in sorted(curves, key=lambda name: LOOKS[name].width):
+    for codec in sorted(curves, key=lambda name: CURVE_STYLES[name].width):
         best = useful(curves[codec], column)
         _plot(axes, codec, best, scale)
         for point in set(curves[codec]) - set(best):
@@ -134,21 +138,21 @@ def _lines(axes: Any, curves: Curves, column: str, scale: float) -> None:
 
 
 def useful(points: Sequence[tuple[float, float]], column: str) -> list[tuple[float, float]]:
-    """The frontier, whichever way the metric runs."""
+    """The frontier of (kbps, quality) points, also for scores where lower is better."""
     sign = -1 if column in LOWER_IS_BETTER else 1
     return [(kbps, sign * value) for kbps, value in frontier([(kbps, sign * value) for kbps, value in points])]
 
 
 def _plot(axes: Any, codec: str, points: Sequence[tuple[float, float]], scale: float) -> None:
-    look = LOOKS[codec]
+    style = CURVE_STYLES[codec]
     axes.plot(
         *zip(*points, strict=True),
-        color=look.colour,
-        linestyle=look.line,
-        linewidth=look.width * max(scale, 0.8),
-        marker=look.marker,
+        color=style.colour,
+        linestyle=style.line,
+        linewidth=style.width * max(scale, 0.8),
+        marker=style.marker,
         markersize=6 * scale,
-        markerfacecolor=look.colour if look.filled else "white",
+        markerfacecolor=style.colour if style.filled else "white",
     )
 
 
@@ -178,45 +182,48 @@ def _frame(axes: Any, curves: Curves, column: str, small: bool = False) -> None:
 
 
 def _name_curves(axes: Any, curves: Curves, column: str) -> None:
-    """Names stand to the right of the frame, each joined to the end of its line."""
+    """Write each curve's name to the right of the axes, with a leader line to the curve's end."""
     ends = {codec: useful(points, column)[-1] for codec, points in curves.items()}
     low, high = axes.get_ylim()
     order = sorted(ends, key=lambda codec: ends[codec][1])
-    heights = [LINE_HEIGHT * (1 + LOOKS[codec].name.count("\n")) for codec in order]
-    for codec, place in zip(order, apart([(ends[c][1] - low) / (high - low) for c in order], heights), strict=True):
-        look = LOOKS[codec]
+    heights = [LINE_HEIGHT * (1 + CURVE_STYLES[codec].name.count("\n")) for codec in order]
+    for codec, place in zip(order, spread([(ends[c][1] - low) / (high - low) for c in order], heights), strict=True):
+        style = CURVE_STYLES[codec]
         axes.annotate(
-            look.name,
+            style.name,
             ends[codec],
             (1.03, place),
             textcoords="axes fraction",
-            color=look.colour,
+            color=style.colour,
             fontsize=9,
-            fontweight="bold" if look.width > 2 else "normal",
+            fontweight="bold" if style.width > 2 else "normal",
             va="center",
             linespacing=1.15,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 2, "shrinkB": 5},
+            arrowprops={"arrowstyle": "-", "color": style.colour, "linewidth": 0.5, "shrinkA": 2, "shrinkB": 5},
         )
 
 
-def apart(places: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Ascending places in 0..1, moved as little as need be for things of these heights not to overlap."""
+def spread(positions: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Move ascending positions in 0..1 as little as possible so that labels of these heights do not overlap.
+
+    Isotonic regression (pool adjacent violators) on the positions minus the stacked heights.
+    """
     offsets = [0.0, *itertools.accumulate((a + b) / 2 for a, b in itertools.pairwise(heights))]
-    # Without the offsets the places must only ascend: neighbours that do not take their mean.
+    # After subtracting the offsets the positions need only ascend; neighbours that do not are pooled to their mean.
     groups: list[list[float]] = []
-    for place, offset in zip(places, offsets, strict=True):
-        groups.append([place - offset])
+    for position, offset in zip(positions, offsets, strict=True):
+        groups.append([position - offset])
         while len(groups) > 1 and _mean(groups[-2]) >= _mean(groups[-1]):
             last = groups.pop()
             groups[-1] += last
-    moved = [_mean(group) + offset for group, offset in zip(_each(groups), offsets, strict=True)]
-    shift = min(0.0, 1 - moved[-1]) or max(0.0, -moved[0])
-    return [place + shift for place in moved]
+    spread_out = [_mean(group) + offset for group, offset in zip(_each(groups), offsets, strict=True)]
+    shift = min(0.0, 1 - spread_out[-1]) or max(0.0, -spread_out[0])
+    return [position + shift for position in spread_out]
 
 
 def _each(groups: Sequence[list[float]]) -> Iterator[list[float]]:
-    """Every group as often as it has members."""
+    """Repeat every group as many times as it has members."""
     for group in groups:
         yield from [group] * len(group)
 

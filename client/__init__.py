@@ -1,1 +1,1 @@
-"""A call: camera, transport, jitter buffer, audio, display."""
+"""Video calls: capture, signalling, WebRTC transport, jitter buffers, display and recording."""

@@ -1,4 +1,4 @@
-"""`iwcodec call`, `iwcodec devices` and `iwcodec demo-call`: their options. What they need is loaded when they run."""
+"""`iwcodec call`, `iwcodec devices` and `iwcodec demo-call`: options and output, with imports deferred to their use."""
 
 import asyncio
 import getpass
@@ -18,7 +18,7 @@ from iwcodec.codec.extras import install
 
 @contextmanager
 def extras() -> Iterator[None]:
-    """Raises CodecError, with the command that mends it, where the packages that calls need are not installed."""
+    """Turn a missing package into a CodecError with the command that installs what calls need."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -26,36 +26,54 @@ def extras() -> Iterator[None]:
 
 
 def call(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Address of a room: https://HOST/r/ROOM.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address of the room: https://HOST/r/ROOM.")],
     camera: Annotated[
-        str | None, typer.Option(help="Number or part of the name; `iwcodec devices` lists them.")
+        str | None, typer.Option(help="Camera to use: its number, or part of its name (see `iwcodec devices`).")
     ] = None,
-    video: Annotated[Path | None, typer.Option(help="A video file, looped, in place of camera and microphone.")] = None,
-    mic: Annotated[str | None, typer.Option(help="Number or part of the name of the microphone.")] = None,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="No sound, either way.")] = False,
-    record: Annotated[Path | None, typer.Option(metavar="OUT.iwc", help="Record who is seen first.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Send this video file, in a loop, instead of camera and microphone.")
+    ] = None,
+    mic: Annotated[
+        str | None, typer.Option(help="Microphone to use: its number, or part of its name (see `iwcodec devices`).")
+    ] = None,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Neither send nor play sound.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.iwc", help="Record the first participant whose picture arrives to this file."),
+    ] = None,
     virtual_camera: Annotated[
-        bool, typer.Option("--virtual-camera", help="Show who is seen first to other programs, as a camera.")
+        bool,
+        typer.Option(
+            "--virtual-camera",
+            help="Offer the first participant whose picture arrives as a camera to other programs.",
+        ),
     ] = False,
-    headless: Annotated[bool, typer.Option("--headless", help="No window, no loudspeaker; Ctrl-C leaves.")] = False,
-    name: Annotated[str | None, typer.Option(help="How the others see you; by default your user name.")] = None,
-    size: Annotated[int, typer.Option(help="Pixels a side of the picture; the same for all in the room.")] = 256,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Run without window and loudspeaker; leave with Ctrl-C.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Your name, as the others see it.", show_default="your user name")
+    ] = None,
+    size: Annotated[
+        int, typer.Option(help="Width and height of the picture in pixels; must be the same for everyone in the room.")
+    ] = 256,
     force: FORCE = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Without a window: a JSON object on stdout every 5 seconds, for machines.")
+        bool, typer.Option("--json", help="With --headless: print statistics as a line of JSON every 5 seconds.")
     ] = False,
 ) -> None:
-    """Join a call. Picture and sound go directly between the people in the room, a few kilobits a second each.
+    """Join a video call in a room of an `iwcodec serve` server.
 
-    Of the STUN and TURN servers that the room names, each attempt to connect uses one of either kind, the next attempt
-    the next one.
+    Picture and sound travel directly between the participants, at a few kilobits per second each. The server only
+    introduces them, and names STUN and TURN servers for those behind firewalls. Failed connections are retried with
+    the next of these servers.
 
-    In the window: m mutes, v turns the camera off, i shows rates and delays, q leaves.
+    Keys in the window: m mutes, v switches the camera off, i shows bit rates and delays, q leaves.
     """
     if as_json and not headless:
-        raise CodecError("--json goes with --headless: a window shows the figures itself (i).")
+        raise CodecError("--json needs --headless. In the window, press i to see the statistics.")
     with extras():
-        from iwcodec.client.session import CallOptions, take_part
+        from iwcodec.client.session import CallOptions, run_call
     if record is not None:
         from iwcodec.codec.media.writer import check_target
 
@@ -65,7 +83,7 @@ def call(
     options = CallOptions(
         url, name or user_name(), camera, video, mic, not no_audio, record, virtual_camera, headless, size, as_json
     )
-    asyncio.run(take_part(options))
+    asyncio.run(run_call(options))
 
 
 def user_name() -> str:
@@ -76,42 +94,50 @@ def user_name() -> str:
 
 
 def devices(as_json: JSON = False) -> None:
-    """List cameras and microphones, as `iwcodec call` takes them."""
+    """List the cameras and microphones of this machine.
+
+    Select one with `iwcodec call --camera` or `--mic`, by its number or by part of its name.
+    """
     with extras():
+        from iwcodec.client.audio import capture as audio_capture
         from iwcodec.client.video import capture
-    cameras, told = capture.list_cameras(), None
+    cameras, problem = capture.list_cameras(), None
     try:
-        microphones = capture.list_microphones()
+        microphones = audio_capture.list_microphones()
     except CodecError as error:
-        microphones, told = [], str(error)
+        microphones, problem = [], str(error)
     if as_json:
-        found = {"cameras": cameras, "microphones": microphones}
-        print(json.dumps({kind: [asdict(device) for device in some] for kind, some in found.items()}, indent=2))
+        listed = {"cameras": cameras, "microphones": microphones}
+        print(json.dumps({kind: [asdict(device) for device in some] for kind, some in listed.items()}, indent=2))
         return
     for kind, some in (("camera", cameras), ("microphone", microphones)):
         for device in some:
             console.print(f"{kind} {device.number}: {device.name}")
         if not some:
-            console.print(told if told and kind == "microphone" else f"No {kind} was found.")
+            console.print(problem if problem and kind == "microphone" else f"No {kind} was found.")
 
 
 def demo_call(
-    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("demo-call"),
-    clip: Annotated[Path | None, typer.Option(help="Another clip than the bundled one.")] = None,
-    seconds: Annotated[float, typer.Option(help="Length of the call.", min=3, max=120)] = 12.0,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="No sound.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder to write to; created if missing.")] = Path("demo-call"),
+    clip: Annotated[
+        Path | None, typer.Option(help="Video file that both clients send.", show_default="the bundled clip")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Duration of the call in seconds.", min=3, max=120)] = 12.0,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Call without sound.")] = False,
     as_json: JSON = False,
 ) -> None:
-    """A call between two clients through a server, all on this machine; writes what each side saw.
+    """Try a call without camera, microphone or other people: a server and two clients on this machine.
 
-    OUT gets side_by_side.mp4 (each camera, and what the other side saw at the same moment, so that the delay shows),
-    contact_sheet.png and statistics.json.
+    Prints delays and bit rates, and writes three files to the output folder: side_by_side.mp4 shows each camera beside
+    what the other side saw at the same moment, so that the delay is visible; contact_sheet.png shows six
+    such moments; statistics.json has all measurements.
     """
     with extras():
-        from iwcodec.client import demo
-    statistics = demo.run(out, clip, seconds, not no_audio, as_json)
+        from iwcodec.client.demo.call import run_demo
+        from iwcodec.client.demo.measurement import results_table
+    statistics = run_demo(out, clip, seconds, not no_audio, as_json)
     if as_json:
         print(json.dumps(statistics, indent=2))
         return
-    console.print(demo.table(statistics))
+    console.print(results_table(statistics))
     console.print(f"Pictures: {out / 'side_by_side.mp4'}, {out / 'contact_sheet.png'}", soft_wrap=True)

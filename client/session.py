@@ -1,45 +1,53 @@
-"""One side of a call from the command line: what is asked for is opened, joined, shown, and closed again."""
+"""`iwcodec call`: opens devices, joins the room, and shows the call in a window or reports it on the terminal."""
 
 import asyncio
 import json
 import os
 import signal
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from rich.text import Text
 
-from iwcodec.client import display
-from iwcodec.client.audio.jitter_buffer import Speaker, load_sounddevice, open_speaker
-from iwcodec.client.audio.track import Microphone
-from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder, VirtualCamera
+from iwcodec.client.audio import capture as audio_capture
+from iwcodec.client.audio.sender import AudioSender
+from iwcodec.client.audio.speaker import Speaker, load_sounddevice, open_speaker
+from iwcodec.client.display import Window
+from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder
+from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.client.room.call import Call
 from iwcodec.client.room.signalling import Signalling
-from iwcodec.client.transport.sctp import make_connection
+from iwcodec.client.stats import stats_json, stats_lines
+from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.video import capture
 from iwcodec.client.video.link import Link
 from iwcodec.client.video.video_sender import VideoSender
+from iwcodec.client.view import call_view
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.models.runtime.types import Runtime
 
-DRAW_S, MIN_DRAW_S = 1 / 30, 1 / 60
-"""Longest between two drawings, for keys and states; and shortest after one of a new picture, for screens show no more
-and drawing takes time."""
+DRAW_INTERVAL_S, MIN_DRAW_INTERVAL_S = 1 / 30, 1 / 60
+"""Maximum time between two drawings of the window, which bounds the response to keys; and minimum time after a drawing
+with a new picture, because screens show no more and drawing takes time."""
 REPORT_S: Final = 5.0
-NOTICE_S: Final = 0.05
-THREADS: Final = 2
-"""Of the network: one's own pictures must not wait behind everybody else's."""
+"""Interval between two reports of statistics in a headless call."""
+POLL_S: Final = 0.05
+"""Interval between checks of a headless call for changes of state."""
+NETWORK_THREADS: Final = 2
+"""Threads that run the network: with one, our own pictures would wait for those of all participants."""
 
 
 @dataclass(frozen=True)
 class CallOptions:
+    """Options of `iwcodec call`."""
+
     url: str
     name: str
     camera: str | None = None
@@ -51,118 +59,127 @@ class CallOptions:
     headless: bool = False
     size: int = 256
     as_json: bool = False
-    """Whether a call without a window says its figures to machines."""
+    """Whether a headless call prints its statistics as JSON."""
 
 
-async def take_part(options: CallOptions) -> None:
-    """The whole call. Raises CodecError for what cannot be opened or joined."""
+async def run_call(options: CallOptions) -> None:
+    """Open the devices, join the room, show the call until the user leaves, and close everything.
+
+    Raises CodecError where a device cannot be opened or the room cannot be joined.
+    """
     with ExitStack() as stack:
         signalling = Signalling(options.url, options.name)
         runtime = load_runtime_for(options.size, threads=max(1, (os.cpu_count() or 1) // 2))
-        executor = stack.enter_context(ThreadPoolExecutor(THREADS, "network"))
-        window = None if options.headless else display.Window(f"iwcodec call - {signalling.address.room}")
+        executor = stack.enter_context(ThreadPoolExecutor(NETWORK_THREADS, "network"))
+        window = None if options.headless else Window(f"iwcodec call - {signalling.address.room}")
         if window is not None:
             stack.callback(window.close)
-        microphone, speaker = sound_of(options, stack)
-        the_call, feed = put_together(signalling, runtime, executor, microphone, speaker)
-        pictures, clip = pictures_of(options, runtime.info.size)
+        audio_sender, speaker = open_audio(options, stack)
+        call, video_sender = make_call(signalling, runtime, executor, audio_sender, speaker)
+        pictures, clip = open_pictures(options, runtime.info.size)
         stack.callback(pictures.close)
-        if microphone is not None:
-            stack.callback(listen(options, clip, microphone, the_call).close)
+        if audio_sender is not None:
+            stack.callback(start_audio_capture(options, clip, audio_sender, call))
         if options.record is not None:
             recorder = Recorder(options.record, runtime.info, options.audio)
-            CallRecorder(the_call, recorder)
-            stack.callback(finish, recorder)
+            CallRecorder(call, recorder)
+            stack.callback(finish_recording, recorder)
         if options.virtual_camera:
-            stack.callback(VirtualCamera(the_call).close)
-        await talk(the_call, show(the_call, feed, window) if window else report(the_call, options.as_json), pictures)
+            stack.callback(VirtualCamera(call).close)
+        interface = show_window(call, video_sender, window) if window else print_reports(call, options.as_json)
+        await run_with_interface(call, interface, pictures)
 
 
-def finish(recorder: Recorder) -> None:
+def finish_recording(recorder: Recorder) -> None:
+    """Close the recording and print what it holds, or why there is none."""
     if recorder.close():
         seconds = float(recorder.frames / FPS)
         console.print(f"{recorder.path}: {seconds:.1f} s, {recorder.sources} pictures", soft_wrap=True)
     else:
-        why = "that failed" if recorder.given_up else "nothing came"
+        why = "writing failed" if recorder.given_up else "no picture arrived"
         console.print(f"{recorder.path} was not written: {why}.", soft_wrap=True)
 
 
-def put_together(
+def make_call(
     signalling: Signalling,
     runtime: Runtime,
     executor: ThreadPoolExecutor,
-    microphone: Microphone | None,
+    audio_sender: AudioSender | None,
     speaker: Speaker | None,
 ) -> tuple[Call, VideoSender]:
-    feed = VideoSender(runtime, executor)
-    made = Call(
+    """A call with the real network and WebRTC transport, not yet joined."""
+    video_sender = VideoSender(runtime, executor)
+    call = Call(
         signalling,
-        feed,
-        lambda connection: Link(connection, feed, runtime, executor),
+        video_sender,
+        lambda connection: Link(connection, video_sender, runtime, executor),
         make_connection,
-        microphone,
+        audio_sender,
         speaker,
     )
-    return made, feed
+    return call, video_sender
 
 
-def sound_of(options: CallOptions, stack: ExitStack) -> tuple[Microphone | None, Speaker | None]:
-    """Opened, with the user told where something is missing."""
+def open_audio(options: CallOptions, stack: ExitStack) -> tuple[AudioSender | None, Speaker | None]:
+    """Open the audio encoder and the loudspeaker; print a warning if there is no loudspeaker."""
     if not options.audio:
         return None, None
-    microphone = Microphone()
-    speaker, told = open_speaker(options.headless)
+    audio_sender = AudioSender()
+    speaker, problem = open_speaker(options.headless)
     stack.callback(speaker.stop)
-    if told:
-        console.print(Text("no sound:", "yellow"), told, soft_wrap=True)
-    return microphone, speaker
+    if problem:
+        console.print(Text("no sound:", "yellow"), problem, soft_wrap=True)
+    return audio_sender, speaker
 
 
-def pictures_of(options: CallOptions, size: int) -> tuple[capture.Pictures, capture.Clip | None]:
-    """Raises CodecError where there is no camera and no file."""
+def open_pictures(options: CallOptions, size: int) -> tuple[capture.Pictures, capture.Clip | None]:
+    """Open the video file, or the camera, cropped to `size` pixels; returns the clip of a file for its audio.
+
+    Raises CodecError where there is neither.
+    """
     if options.video is not None:
         clip = capture.Clip(options.video)
         return capture.Pictures(clip.frames(), capture.LiveCrop(size, clip.fps)), clip
     try:
         camera = capture.choose(capture.list_cameras(), options.camera, "camera")
     except CodecError as error:
-        raise CodecError(f"{error} A video file can take its place: --video FILE.") from None
+        raise CodecError(f"{error} To send a video file instead, use --video FILE.") from None
     return capture.Pictures(capture.camera_frames(camera), capture.LiveCrop(size, capture.MAX_FPS)), None
 
 
-class Nothing:
-    def close(self) -> None:
-        pass
+def start_audio_capture(
+    options: CallOptions, clip: capture.Clip | None, audio_sender: AudioSender, call: Call
+) -> Callable[[], None]:
+    """Start sending the file's audio, or the microphone's; returns what stops it.
 
-
-def listen(options: CallOptions, clip: capture.Clip | None, microphone: Microphone, the_call: Call) -> Any:
-    """The file's sound, or a microphone; without either the call goes on, and says so."""
+    Without a microphone the call goes on, muted and with a warning, unless one was asked for by `--mic`.
+    """
     if clip is not None and options.mic is None:
-        return capture.ClipSound(clip, microphone.push) if clip.sound else Nothing()
+        return audio_capture.ClipSound(clip, audio_sender.push).close if clip.has_sound else lambda: None
     try:
         load_sounddevice()
-        device = capture.choose(capture.list_microphones(), options.mic, "microphone") if options.mic else None
-        return capture.MicrophoneSound(device, microphone.push)
+        device = capture.choose(audio_capture.list_microphones(), options.mic, "microphone") if options.mic else None
+        return audio_capture.MicrophoneSound(device, audio_sender.push).close
     except CodecError as error:
         if options.mic is not None:
             raise
         console.print(Text("no microphone:", "yellow"), str(error), soft_wrap=True)
-        the_call.mute(True)
-        return Nothing()
+        call.mute(True)
+        return lambda: None
 
 
-async def talk(the_call: Call, shows: Coroutine[Any, Any, None], pictures: capture.Pictures) -> None:
-    """Until the user leaves, or the call cannot go on. `shows` tells the user of it."""
-    filming = asyncio.create_task(the_call.film(pictures))
-    showing = asyncio.create_task(shows)
-    # A fault of the display must not leave a call that nobody can end.
-    showing.add_done_callback(lambda _: leave_soon(the_call))
-    with interrupts(the_call):
+async def run_with_interface(call: Call, interface: Coroutine[Any, Any, None], pictures: capture.Pictures) -> None:
+    """Run the call and its user interface until either ends: the user leaves, or the call cannot continue."""
+    sending = asyncio.create_task(call.send_video(pictures))
+    showing = asyncio.create_task(interface)
+    # Also if the interface fails: otherwise nobody could end the call.
+    showing.add_done_callback(lambda _: leave_soon(call))
+    with leave_on_signals(call):
         try:
-            await the_call.run()
+            await call.run()
         finally:
-            filming.cancel()
-            await asyncio.gather(filming, return_exceptions=True)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
     if not showing.done():
         showing.cancel()
     with suppress(asyncio.CancelledError):
@@ -172,87 +189,79 @@ async def talk(the_call: Call, shows: Coroutine[Any, Any, None], pictures: captu
 _leaving: set[asyncio.Task[None]] = set()
 
 
-def leave_soon(the_call: Call) -> None:
-    task = asyncio.get_running_loop().create_task(the_call.leave())
+def leave_soon(call: Call) -> None:
+    """Leave the call in a task of its own."""
+    task = asyncio.get_running_loop().create_task(call.leave())
     _leaving.add(task)
     task.add_done_callback(_leaving.discard)
 
 
 @contextmanager
-def interrupts(the_call: Call) -> Iterator[None]:
-    """Ctrl-C and a kind kill leave properly."""
+def leave_on_signals(call: Call) -> Iterator[None]:
+    """SIGINT and SIGTERM leave the call and shut down cleanly."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {}
-    with suppress(ValueError):  # a thread that is not the main one
+    previous = {}
+    with suppress(ValueError):  # not in the main thread
         for number in signals:
             try:
-                loop.add_signal_handler(number, leave_soon, the_call)
+                loop.add_signal_handler(number, leave_soon, call)
             except NotImplementedError:  # Windows
-                before[number] = signal.signal(number, lambda *_: loop.call_soon_threadsafe(leave_soon, the_call))
+                previous[number] = signal.signal(number, lambda *_: loop.call_soon_threadsafe(leave_soon, call))
     try:
         yield
     finally:
-        for number in before:
-            signal.signal(number, before[number])
+        for number in previous:
+            signal.signal(number, previous[number])
         with suppress(NotImplementedError, ValueError):
             for number in signals:
                 loop.remove_signal_handler(number)
 
 
-async def show(the_call: Call, feed: VideoSender, window: display.Window) -> None:
-    """A picture is drawn as soon as it is there."""
+async def show_window(call: Call, video_sender: VideoSender, window: Window) -> None:
+    """Draw every new picture at once, and handle keys, until the user presses q."""
     details = False
-    fresh = asyncio.Event()
-    the_call.watchers.append(lambda participant, shown: fresh.set())
+    new_frame = asyncio.Event()
+    call.frame_listeners.append(lambda participant, frame: new_frame.set())
     while True:
         for key in window.pressed():
             if key == "q":
                 return
-            details ^= key == "i"
-            display.press(the_call, key)
-        pause_s = MIN_DRAW_S if fresh.is_set() else 0.0
-        fresh.clear()
-        window.show(display.scene(the_call, the_call.signalling.name, feed.preview, details))
+            elif key == "i":
+                details = not details
+            elif key == "m":
+                call.mute(not call.muted)
+            elif key == "v":
+                call.set_camera_off(not call.camera_off)
+        pause_s = MIN_DRAW_INTERVAL_S if new_frame.is_set() else 0.0
+        new_frame.clear()
+        window.show(call_view(call, call.signalling.name, video_sender.preview, details))
         await asyncio.sleep(pause_s)
         with suppress(TimeoutError):
-            await asyncio.wait_for(fresh.wait(), DRAW_S - pause_s)
+            await asyncio.wait_for(new_frame.wait(), DRAW_INTERVAL_S - pause_s)
 
 
-async def report(the_call: Call, as_json: bool = False) -> None:
-    """Without a window: a line whenever something has changed, and the figures now and then."""
-    told = ""
+async def print_reports(call: Call, as_json: bool = False) -> None:
+    """Interface of a headless call: print a line when a state changes, and the statistics every REPORT_S."""
+    printed = ""
     due_s = time.monotonic() + REPORT_S
     while True:
-        states = ", ".join(f"{p.name}: {p.state}" for p in the_call.participants.values())
-        line = f"{the_call.state}{'; ' if states else ''}{states}"
-        if line != told:
+        states = ", ".join(f"{p.name}: {p.state}" for p in call.participants.values())
+        line = f"{call.state}{'; ' if states else ''}{states}"
+        if line != printed:
             console.print(line, soft_wrap=True)
-            told = line
+            printed = line
         if time.monotonic() >= due_s:
             due_s += REPORT_S
-            say_figures(the_call, as_json)
-        await asyncio.sleep(NOTICE_S)
+            print_stats(call, as_json)
+        await asyncio.sleep(POLL_S)
 
 
-def say_figures(the_call: Call, as_json: bool) -> None:
+def print_stats(call: Call, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(figures(the_call)), flush=True)
+        print(json.dumps(stats_json(call)), flush=True)
         return
-    for participant in the_call.participants.values():
+    for participant in call.participants.values():
         if (stats := participant.stats()) is not None:
-            told = "; ".join(display.describe(stats, participant))
-            console.print(f"  {participant.name}: {told}", soft_wrap=True)
-
-
-def figures(the_call: Call) -> dict[str, Any]:
-    """One line of `--json`: what the overlay shows and what waits where, of each participant."""
-    participants = []
-    for one in the_call.participants.values():
-        stats, sound = one.stats(), one.playout
-        about: dict[str, Any] = {} if stats is None else asdict(stats)
-        waits = {} if sound is None else {"sound_waits_ms": 1000 * sound.wait_s}
-        rates = {} if stats is None else display.wire_kbps(stats, one)
-        about |= {f"{what}_kbps": {"sent": sent, "received": got} for what, (sent, got) in rates.items()}
-        participants.append({"name": one.name, "state": one.state, **about, **waits})
-    return {"state": the_call.state, "participants": participants}
+            lines = "; ".join(stats_lines(stats, participant))
+            console.print(f"  {participant.name}: {lines}", soft_wrap=True)

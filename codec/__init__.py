@@ -1,1 +1,1 @@
-"""The codec: motion and source coding, the `.iwc` file, media in and out, the command line."""
+"""The codec: motion and source coding, the `.iwc` file, media input and output, and the command line."""

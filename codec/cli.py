@@ -1,4 +1,4 @@
-"""The `iwcodec` command."""
+"""The `iwcodec` command line."""
 
 import json
 import os
@@ -22,25 +22,25 @@ from iwcodec.codec.extras import install
 
 app = typer.Typer(
     name="iwcodec",
-    help="A talking-head video codec: a few source pictures, then 20 keypoints a frame.",
+    help="A talking-head video codec: it sends a few source pictures, then the motion of 20 keypoints per frame.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-"""Prints words as they are: names of files, and what installs an extra, have brackets."""
-MISSED = 1.1
-"""Times the bitrate asked for: more is said."""
+"""Without markup, because file names and pip commands may have brackets. On stderr: stdout is for --json."""
+BITRATE_TOLERANCE = 1.1
+"""Factor by which the video may exceed --bitrate before that is reported."""
 
-JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
-FORCE = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+FORCE = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file if it exists.")]
 
 
 def main() -> None:
-    """Entry point: every expected failure is one sentence and exit status 1."""
-    # NumPy's products here are small: shared out among cores they take half as long again.
+    """Entry point. A CodecError becomes one line on stderr and exit status 1."""
+    # Matrix products here are small: with several threads they take 50 % longer.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    for point in wanted_by(sys.argv[1:], entry_points(group="iwcodec.commands")):
+    for point in matching_commands(sys.argv[1:], entry_points(group="iwcodec.commands")):
         register(point.name, point.load)
     try:
         app()
@@ -50,22 +50,23 @@ def main() -> None:
         fail("Stopped.", 130)
 
 
-def wanted_by(words: list[str], points: Iterable[EntryPoint]) -> list[EntryPoint]:
-    """The other packages' commands that a command line may need: loading them all takes as long again."""
-    asked = next((word for word in words if not word.startswith("-")), None)
-    if asked in {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}:
+def matching_commands(arguments: list[str], points: Iterable[EntryPoint]) -> list[EntryPoint]:
+    """Return the entry points that a command line may need: the command it names, or all if it names none that is
+    known. Loading all of them would double the start-up time."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if command in {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}:
         return []
-    return [point for point in points if point.name == asked] or list(points)
+    return [point for point in points if point.name == command] or list(points)
 
 
 def register(name: str, load: Callable[[], Any], into: typer.Typer = app) -> None:
-    """Add a sub-command of another package; one whose extras are missing says so when it is called."""
+    """Add a sub-command. If `load` fails for a missing package, the command reports that when it is called."""
     try:
         command = load()
     except ImportError as error:
         missing = error.name or str(error)
         if missing.partition(".")[0] == __package__.partition(".")[0]:
-            raise  # a mistake of ours, not a missing extra
+            raise  # a bug of this package, not a missing extra
 
         def command() -> None:
             raise CodecError(f"`iwcodec {name}` needs the Python package {missing}, which is not installed.")
@@ -77,13 +78,15 @@ def register(name: str, load: Callable[[], Any], into: typer.Typer = app) -> Non
 
 
 def fail(message: str, status: int = 1) -> None:
+    """Print an error and exit."""
     console.print(Text("error:", "red"), message, soft_wrap=True)
     sys.exit(status)
 
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """Yields tell(name of the pass, share done); silent for --json and where stderr is no terminal."""
+    """Yield a function that takes the name of the current pass and the share of it that is done (0..1), and shows a
+    progress bar; nothing is shown if `quiet` or if stderr is not a terminal."""
     columns = (
         TextColumn("{task.description:<24}", markup=False),
         BarColumn(),
@@ -93,36 +96,39 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str, float], None]]:
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(name: str, share: float) -> None:
+        def update(name: str, share: float) -> None:
             if name not in tasks:
                 for task in tasks.values():
                     bar.update(task, completed=1.0)
                 tasks[name] = bar.add_task(name, total=1.0)
             bar.update(tasks[name], completed=share)
 
-        yield tell
+        yield update
 
 
 def show_json(report: Any) -> None:
+    """Print a dataclass on stdout, without its None values."""
     print(json.dumps({key: value for key, value in asdict(report).items() if value is not None}, indent=2))
 
 
-def version(value: bool) -> None:
-    if value:
+def show_version(show: bool) -> None:
+    """Print the version and exit, if `show`."""
+    if show:
         print(f"iwcodec {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def common(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    """Options of the `iwcodec` command itself."""
 
 
 def parse_sources(value: str) -> int | None:
+    """Parse --sources; None for auto. Raises CodecError."""
     if value == "auto":
         return None
     if not value.isdigit() or not 1 <= int(value) <= 32:
@@ -132,42 +138,48 @@ def parse_sources(value: str) -> int | None:
 
 @app.command("encode")
 def encode_command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Any video that FFmpeg reads.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.iwc")],
-    size: Annotated[int, typer.Option(help="Pixels a side of the coded square.")] = 256,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A video in any format that FFmpeg reads.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.iwc", help="The file to write.")],
+    size: Annotated[int, typer.Option(help="Width and height of the coded square in pixels: 256 or 512.")] = 256,
     sources: Annotated[
-        str, typer.Option(help="Source pictures: auto, or 1 to 32. More cost more, and look better.")
+        str, typer.Option(help="Number of source pictures: auto, or 1 to 32. More look better and cost more bits.")
     ] = "auto",
-    bitrate: Annotated[float | None, typer.Option(help="Bound on the video's bitrate in kbps.", min=1.0)] = None,
+    bitrate: Annotated[
+        float | None, typer.Option(help="Upper bound on the bitrate of the video, without sound, in kbps.", min=1.0)
+    ] = None,
     quality: Annotated[
         float | None,
         typer.Option(
-            help="Mean PSNR in dB, at the least bitrate at which it can be had. Tries several.", min=15, max=50
+            help="Mean PSNR in dB to reach at the lowest bitrate. Encodes several times to find it.", min=15, max=50
         ),
     ] = None,
-    crop: Annotated[str, typer.Option(help="face follows the speaker; none takes the centre; or X,Y,SIDE.")] = "face",
+    crop: Annotated[
+        str,
+        typer.Option(help="face follows the speaker; none takes the centre square; X,Y,SIDE is a square in pixels."),
+    ] = "face",
     effort: Annotated[
         int,
         typer.Option(
-            help="0 finds the motion as quickly as a call does; 1 tries several sources for every frame; 2 and 3 also "
-            "correct what is rebuilt: about 1.6 and 2.2 times as long, for a little.",
+            help="0: fast motion search, as in a call. 1: try several sources for each frame. 2 and 3: also correct "
+            "the rebuilt frames, in about 1.6 and 2.2 times the time, for slightly better quality.",
             min=0,
             max=3,
         ),
     ] = 1,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the sound out.")] = False,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave out the sound.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Decode again and report PSNR beside copying the nearest source.")
+        bool,
+        typer.Option("--verify", help="Decode the result and report its PSNR, and that of copying the nearest source."),
     ] = False,
     force: FORCE = False,
     as_json: JSON = False,
 ) -> None:
-    """Encode a talking-head video into a few kilobits a second.
+    """Encode a talking-head video at a few kilobits per second.
 
-    The speaker's face is found and followed by a square crop; a square video is coded whole.
+    Detects the speaker's face and follows it with a square crop; a square video is coded whole.
     """
-    from iwcodec.codec.file.clip import EncodeOptions
     from iwcodec.codec.file.encode import encode
+    from iwcodec.codec.file.options import EncodeOptions
 
     if target.suffix.lower() != ".iwc":
         raise CodecError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
@@ -182,24 +194,24 @@ def encode_command(
         verify=verify,
         overwrite=force,
     )
-    with progress_bar(as_json) as tell:
-        report = encode(source, target, options, progress=tell)
-    if bitrate is not None and report.kbps["video"] > bitrate * MISSED:
-        console.print(f"{bitrate:g} kbps were asked for; it took {report.kbps['video']:.2f}.")
+    with progress_bar(as_json) as progress:
+        report = encode(source, target, options, progress=progress)
+    if bitrate is not None and report.kbps["video"] > bitrate * BITRATE_TOLERANCE:
+        console.print(f"The video takes {report.kbps['video']:.2f} kbps instead of the {bitrate:g} kbps asked for.")
     if as_json:
         show_json(report)
         return
     table = Table(title=f"{source.name} -> {target.name}", title_justify="left", show_header=False)
-    spent = report.bytes
+    sizes = report.bytes
     table.add_row(
         "video",
         f"{report.kbps['video']:.2f} kbps  "
         f"({report.frames} frames, {report.duration_s:.1f} s, {report.size}x{report.size})",
     )
-    table.add_row("  sources", f"{spent['sources']} bytes in {report.sources} pictures")
-    table.add_row("  motion", f"{spent['motion']} bytes ({report.kbps['motion']:.2f} kbps)")
-    table.add_row("  container", f"{spent['container']} bytes")
-    table.add_row("sound", f"{spent['audio']} bytes" if spent["audio"] else "none")
+    table.add_row("  sources", f"{sizes['sources']} bytes in {report.sources} pictures")
+    table.add_row("  motion", f"{sizes['motion']} bytes ({report.kbps['motion']:.2f} kbps)")
+    table.add_row("  container", f"{sizes['container']} bytes")
+    table.add_row("sound", f"{sizes['audio']} bytes" if sizes["audio"] else "none")
     if report.psnr_db is not None:
         table.add_row("PSNR", f"{report.psnr_db:.2f} dB (copying the nearest source: {report.copy_psnr_db:.2f} dB)")
     table.add_row("took", f"{report.seconds:.1f} s ({report.frames / report.seconds:.1f} frames/s)")
@@ -208,26 +220,29 @@ def encode_command(
 
 @app.command("decode")
 def decode_command(
-    source: Annotated[Path, typer.Argument(metavar="IN.iwc")],
+    source: Annotated[Path, typer.Argument(metavar="IN.iwc", help="The file to decode.")],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help=".mp4 (H.264, near-transparent), .mkv (lossless) or .y4m.")
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Its suffix selects the format: .mp4 (H.264, near-lossless), .mkv (lossless) or .y4m."
+        ),
     ],
     force: FORCE = False,
     as_json: JSON = False,
 ) -> None:
-    """Decode an .iwc file; the suffix of OUT decides how it is stored."""
+    """Decode an .iwc file to a video that other programs play."""
     from iwcodec.codec.file.decode import decode
 
-    with progress_bar(as_json) as tell:
-        report = decode(source, target, force, progress=tell)
+    with progress_bar(as_json) as progress:
+        report = decode(source, target, force, progress=progress)
     if as_json:
         show_json(report)
         return
     for line in report.damage:
         console.print(Text("damaged:", "yellow"), line)
     if report.truncated:
-        told = f"{source.name} ends early; {report.duration_s:.1f} s were there."
-        console.print(Text("truncated:", "yellow"), told)
+        message = f"{source.name} ends early; its first {report.duration_s:.1f} s were decoded."
+        console.print(Text("truncated:", "yellow"), message)
     console.print(
         f"{target.name}: {report.frames} frames, {report.duration_s:.1f} s, {report.size}x{report.size}, "
         f"{'with' if report.audio else 'no'} sound, {report.frames / report.seconds:.1f} frames/s"
@@ -235,8 +250,10 @@ def decode_command(
 
 
 @app.command("info")
-def info_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_json: JSON = False) -> None:
-    """Say what an .iwc file holds, without decoding it."""
+def info_command(
+    source: Annotated[Path, typer.Argument(metavar="IN.iwc", help="The file to describe.")], as_json: JSON = False
+) -> None:
+    """Describe an .iwc file without decoding it: model, frames, sources, bytes and bitrates."""
     from iwcodec.codec.bitstream.info import inspect
 
     report = inspect(source)
@@ -250,7 +267,9 @@ def info_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_j
 
 
 @app.command("play")
-def play_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_json: JSON = False) -> None:
+def play_command(
+    source: Annotated[Path, typer.Argument(metavar="IN.iwc", help="The file to play.")], as_json: JSON = False
+) -> None:
     """Play an .iwc file in a window. Space pauses, left and right seek 5 s, q or Esc quits."""
     from iwcodec.codec.player import play
 
@@ -258,12 +277,12 @@ def play_command(source: Annotated[Path, typer.Argument(metavar="IN.iwc")], as_j
     if as_json:
         show_json(report)
     elif report.late:
-        console.print(f"{report.late} of {report.late + report.shown} frames came too late to be shown.")
+        console.print(f"{report.late} of {report.late + report.shown} frames were decoded too late to be shown.")
 
 
 @app.command("doctor")
 def doctor_command(as_json: JSON = False) -> None:
-    """Report device, runtime, measured speed, versions, and the command that mends what is missing."""
+    """Report this machine, measured speed and versions, and the command that installs what is missing."""
     from iwcodec.codec.doctor import examine
 
     report = examine()
@@ -281,59 +300,62 @@ def doctor_command(as_json: JSON = False) -> None:
 @app.command("train")
 def train_command(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A TOML file, or a shipped one: lite, lite512, paper.")
+        Path,
+        typer.Argument(metavar="CONFIG", help="A TOML file, or one of the shipped: lite, lite512, paper."),
     ],
-    data: Annotated[Path, typer.Option(help="Folder of clips; TalkingHead-1KH, VoxCeleb2 and TED-talk layouts work.")],
-    out: Annotated[Path, typer.Option(help="Run folder: checkpoint, log, pictures. The same folder again resumes.")],
-    cache: Annotated[Path | None, typer.Option(help="Decoded clips and flows; by default OUT/cache.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda. With torchrun, one process a device.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that load data.", min=0)] = 1,
+    data: Annotated[Path, typer.Option(help="Folder of clips, as in TalkingHead-1KH, VoxCeleb2 or TED-talk.")],
+    out: Annotated[Path, typer.Option(help="Run folder for checkpoint, log and pictures. An existing run is resumed.")],
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded clips and flows; default OUT/cache.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda. With torchrun: one process per device.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Number of CPU threads.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Number of processes that load data.", min=0)] = 1,
     as_json: JSON = False,
 ) -> None:
-    """Train the network on a folder of clips. Ctrl-C saves; the same command goes on where it stopped."""
+    """Train the network on a folder of clips. Ctrl-C saves a checkpoint; the same command resumes from it."""
     try:
         import torch
 
         from iwcodec.models.training import train
+        from iwcodec.models.training.config import load_config
     except ImportError as error:
         raise CodecError(f"Training needs {error.name}: {install('train')}.") from error
     torch.set_num_threads(threads)
     shipped = Path(train.__file__).parents[1] / "configs" / f"{config}.toml"
     try:
-        settings = train.load_config(shipped if shipped.exists() and not config.exists() else config)
+        settings = load_config(shipped if shipped.exists() and not config.exists() else config)
         report = train.train(settings, data, cache or out / "cache", out, device, workers)
     except (ValueError, OSError, ImportError) as error:
         raise CodecError(str(error)) from error
-    if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
+    if os.environ.get("RANK", "0") == "0":  # only the first of several processes reports
         show_trained(report, as_json)
 
 
 def show_trained(report: Any, as_json: bool) -> None:
+    """Print the report of a training run."""
     if as_json:
         show_json(report)
         return
-    done = "trained" if report.finished else f"stopped in stage {report.stage}; the same command goes on"
+    done = "trained" if report.finished else f"stopped in stage {report.stage}; the same command resumes"
     console.print(f"{report.checkpoint}: {done}, {report.steps} steps in {report.seconds:.0f} s")
 
 
 @app.command("export")
 def export_command(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="checkpoint.pt of a run folder.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The checkpoint.pt of a run folder.")],
     model: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model, for example lite-256.")],
-    folder: Annotated[Path, typer.Option(help="Where the weights and graphs go.")] = Path("weights"),
-    size: Annotated[int | None, typer.Option(help="Pixels a side of the pictures it will make.")] = None,
+    folder: Annotated[Path, typer.Option(help="Folder to write weights and graphs to.")] = Path("weights"),
+    size: Annotated[int | None, typer.Option(help="Width and height of its pictures in pixels.")] = None,
     base: Annotated[
-        str | None, typer.Option(help="Model in the same folder that this one only adds up blocks to.")
+        str | None, typer.Option(help="Model in the same folder that this one extends by up blocks only.")
     ] = None,
     as_json: JSON = False,
 ) -> None:
-    """Write safetensors and ONNX graphs of a trained network, and check that torch and ONNX agree.
+    """Write the weights (safetensors) and ONNX graphs of a trained network, and check that PyTorch and ONNX agree.
 
-    With --base only the up blocks are written; the base's files serve for the rest.
+    With --base, only the up blocks are written; the rest is shared with the base model's files.
     """
     try:
-        from iwcodec.models.training import export
+        from iwcodec.models.export import export
     except ImportError as error:
         raise CodecError(f"Exporting needs {error.name}: {install('train')}.") from error
     try:
@@ -344,4 +366,4 @@ def export_command(
         show_json(report)
         return
     parts = ", ".join(f"{name} {value:.1e}" for name, value in report.differences.items())
-    console.print(f"{model} written to {folder}; largest differences of torch and ONNX: {parts}")
+    console.print(f"{model} written to {folder}; largest differences between PyTorch and ONNX: {parts}")

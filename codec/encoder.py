@@ -1,16 +1,16 @@
-"""Streaming encoder: pictures in, packets out, each as soon as it can be: what calls send.
+"""Streaming encoder of the public API: pictures in, packets out, without lookahead.
 
-Files are made with the whole clip in view (encoding.py). They share sources, fits and packets with this, and the
-decoder takes both.
+Calls compose the same parts (KeypointFit, MotionEncoder, SourcePolicy, SourceEncoder) for each peer instead of using
+`Encoder`. Files share KeypointFit, SourceEncoder and the packets, but plan sources and motion over the whole clip
+(codec/file).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MAX_FRAMES, MAX_SLOT, MotionPacket, SourcePacket
+from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES, MAX_SLOT, MotionPacket, SourcePacket
 from iwcodec.codec.fit.keypoint_fit import live_fit
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.encoder import MotionEncoder
@@ -18,53 +18,58 @@ from iwcodec.codec.motion.predictive_tables import Tables
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
-from iwcodec.codec.sources.source_policy import SourcePolicy, as_sent
+from iwcodec.codec.sources.source_policy import SourcePolicy
 from iwcodec.models.runtime.types import Runtime
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
+    """Settings of `Encoder`."""
+
     quantiser: Quantiser = field(default_factory=Quantiser)
+    """Of the keypoints; the decoder needs the same."""
     message_frames: int = 50
-    """Frames in one motion packet: as many as may be lost or waited for together."""
+    """Frames per motion packet, 1 to MAX_PACKET_FRAMES: the delay, and what a lost packet loses."""
     source_crf: int = 50
-    """AV1 quality of the sources, 0 (best) to 63."""
+    """AV1 quality of the sources, 1 (best) to 63."""
     live_sources: bool = True
-    """Choose sources as frames come (live.py); otherwise only `add_source` makes them."""
+    """Choose sources by SourcePolicy. Otherwise only `add_source` makes sources."""
     capacity: int = CAPACITY
+    """Sources in the library; the decoder needs the same."""
     frame_rate: float = 25.0
-    """Frames a second: live sources are chosen in time."""
+    """Frames per second, for SourcePolicy, which works in seconds."""
     fit: bool = True
-    """Fit keypoints that are found here to the real motion."""
+    """Fit detected keypoints to the picture (KeypointFit)."""
 
 
 class Encoder:
-    """One speaker's stream. Frames are numbered from 0 in the order they are pushed."""
+    """Encodes the stream of one speaker. Frames are numbered from 0 in the order in which they are pushed."""
 
     def __init__(self, runtime: Runtime, settings: EncoderSettings | None = None, tables: Tables | None = None) -> None:
+        """`runtime`: the network (`load_runtime`). `tables`: of the predictive coder; the shipped ones by default."""
         self.settings = settings or EncoderSettings()
         self._runtime = runtime
         self._motion = MotionEncoder(self.settings.quantiser, tables)
         self._sources = SourceEncoder(runtime.info.size, self.settings.source_crf)
-        self._live = SourcePolicy(runtime, self.settings.capacity)
-        self.library = self._live.library
+        self._policy = SourcePolicy(runtime, self.settings.capacity)
+        self.library = self._policy.library
         self._fit = live_fit()
         self._slot = 0
         self._frame = 0
         self._packed = 0
 
     def add_source(self, picture: Picture, frame: int | None = None) -> SourcePacket:
-        """Send this picture as a source; frames pushed later can use it. Those that still wait for their packet should
-        go first (`flush`): a full library forgets a source, which may be theirs. `frame`: the number of the frame that
-        this is, which the receiver then shows as it came."""
+        """Encode a uint8 picture (size, size, 3) as a source for the frames pushed from now on. Call `flush` first: a
+        full library drops a source, which frames not yet packed may need. `frame`: number of the frame that the source
+        is; the decoder then shows the source itself."""
         payload = self._sources.add(picture)
         packet = SourcePacket(self._slot, payload, frame)
-        self._live.add(self._slot, self._live.prepare(picture, self._sources.reconstructed), self._time_s)
+        self._policy.add(self._slot, self._policy.prepare(picture, self._sources.reconstructed), self._time_s)
         self._slot = (self._slot + 1) % (MAX_SLOT + 1)
         return packet
 
     def push(self, picture: Picture) -> list[SourcePacket | MotionPacket]:
-        """Encode the next frame: uint8 (size, size, 3). Returns the packets that it completes."""
+        """Encode the next frame, a uint8 picture (size, size, 3). Return the packets that it completes, if any."""
         keypoints, reference_source, gram = self._runtime.detect(picture), None, None
         if self.settings.fit:
             fitted = self._fit.frame(picture, keypoints, self.library.candidates(keypoints))
@@ -80,8 +85,8 @@ class Encoder:
         gram: NDArray[np.float64] | None = None,
         picture: Picture | None = None,
     ) -> list[SourcePacket | MotionPacket]:
-        """As `push` where the keypoints are known already, the slot of the source that leads and what errors cost;
-        without a picture the frame cannot become a source."""
+        """Encode the next frame from known keypoints (K, 3), the slot of the reference source and the Gram matrix
+        (3 K, 3 K) of the fit. Without a picture the frame cannot become a source."""
         packets: list[SourcePacket | MotionPacket] = []
         if (
             self.settings.live_sources
@@ -90,40 +95,35 @@ class Encoder:
         ):
             waiting, source = self.flush(), self.add_source(picture)
             packets += [*waiting, source]
-            if reference_source is not None and self.library.at(reference_source) is None:  # it made room for this one
+            if reference_source is not None and self.library.at(reference_source) is None:  # dropped for the new one
                 reference_source, keypoints, gram = source.slot, self.library.sources()[-1].keypoints, None
         self._frame = self._motion.push(keypoints, reference_source, gram) + 1
-        if self._frame - self._packed >= min(self.settings.message_frames, MAX_FRAMES):
+        if self._frame - self._packed >= min(self.settings.message_frames, MAX_PACKET_FRAMES):
             packets += self.flush()
         return packets
 
     def flush(self) -> list[SourcePacket | MotionPacket]:
-        """The motion of frames that wait for their packet to fill."""
+        """Return the motion packet of the frames pushed since the last one; an empty list without any."""
         if self._packed == self._frame:
             return []
         packet = self._motion.pack(self._packed, self._frame - self._packed)
-        for number in range(self._packed, self._frame):  # as the receiver does, when the packet comes
-            self.library.use(*self._motion.sent(number))
+        for number in range(self._packed, self._frame):  # as the decoder does on receipt of the packet
+            self.library.use(*self._motion.dequantised(number))
         self._packed = self._frame
         return [packet]
 
     @property
     def _time_s(self) -> float:
-        """Of the frame that is being pushed."""
+        """Time of the frame being pushed, in seconds."""
         return self._frame / self.settings.frame_rate
 
     def _needs_source(self, picture: Picture, keypoints: NDArray[np.float32], reference_source: int | None) -> bool:
-        if not self._live.due(self._time_s):
+        if not self._policy.due(self._time_s):
             return False
         if not len(self.library):
             return True
-        sent = as_sent(keypoints, self.settings.quantiser)
-        judged = self._live.rebuild(picture, sent, self.library.nearest(sent, reference_source=reference_source))
-        return self._live.wants(judged, self._time_s)
-
-
-def encode_all(encoder: Encoder, pictures: Iterable[Picture]) -> Iterable[SourcePacket | MotionPacket]:
-    """Packets of a whole stream."""
-    for picture in pictures:
-        yield from encoder.push(picture)
-    yield from encoder.flush()
+        decoded = self.settings.quantiser.round_trip(keypoints)
+        judged = self._policy.rebuild(
+            picture, decoded, self.library.nearest(decoded, reference_source=reference_source)
+        )
+        return self._policy.wants(judged, self._time_s)

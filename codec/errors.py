@@ -1,16 +1,16 @@
-"""Every error a user may see. The message is one clear sentence; no traceback is needed to understand it."""
+"""The errors that a user may see. The message is one clear sentence that needs no traceback."""
 
 
 class CodecError(Exception):
-    """Something the user can act on; the base of all errors this package raises on purpose."""
+    """Something the user can act on; the base class of all errors that this package raises on purpose."""
 
 
 class FormatError(CodecError):
-    """Bytes from elsewhere (a file, the network) that are not what they should be."""
+    """Bytes from a file or the network that do not have the expected format."""
 
 
 class VersionError(FormatError):
-    """Bytes written by another version of the format or for another model."""
+    """Bytes in another version of the format, or for another model."""
 
 
 class MediaError(CodecError):

@@ -1,4 +1,4 @@
-"""`iwcodec play`: a window, with sound. Space pauses, left and right seek, q or Esc quits."""
+"""`iwcodec play`: play a file in a window, with sound. Space pauses, left and right seek, q or Esc quits."""
 
 import os
 import queue
@@ -20,30 +20,35 @@ from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 Item = TypeVar("Item")
 Opener = Callable[[], IwcFile]
-"""Opens the file that plays, with the network that is loaded already."""
+"""Opens the playing file once more, with the network that is already loaded."""
 
 SEEK_S = 5.0
-AHEAD = 12
-"""Decoded frames that may wait to be shown."""
-WINDOW = 512
+"""Seconds that a key press seeks."""
+FRAMES_AHEAD = 12
+"""Decoded frames that wait to be shown, at most."""
+WINDOW_SIDE = 512
+"""Pixels, at first."""
 LATE_S = 0.25
-"""A frame this late is not shown: the picture catches up with the sound."""
-AUDIO_BLOCK_S, BLOCKS_AHEAD = 0.5, 3
-"""Of the sound; so many blocks may wait to be played."""
+"""Seconds after its time from which a frame is skipped, so that the picture catches up with the sound."""
+AUDIO_BLOCK_S = 0.5
+"""Seconds of sound in a block."""
+BLOCKS_AHEAD = 3
+"""Blocks of sound that wait to be played, at most."""
 
 
 @dataclass
 class Playback:
-    """Where in the file we are; a plain state that keys change and the clock advances. Times in seconds."""
+    """The state of the player, which keys change and the clock advances. Times in seconds."""
 
     duration_s: float
     position_s: float = 0.0
     paused: bool = False
     finished: bool = False
     seeks: list[float] = field(default_factory=list)
+    """Positions that were sought and not yet played from."""
 
     def press(self, key: str) -> None:
-        """space, left, right, q."""
+        """Handle a key: "space", "left", "right" or "q"."""
         if key == "space":
             self.paused = not self.paused
         elif key in ("left", "right"):
@@ -54,14 +59,15 @@ class Playback:
             self.finished = True
 
 
-class Ahead(Generic[Item]):
-    """What a file holds of one kind, decoded on a thread of its own, a little ahead."""
+class Prefetcher(Generic[Item]):
+    """Decode items of a file (frames or blocks of sound) ahead of time, in a thread of its own."""
 
-    def __init__(self, open_file: Opener, items: Callable[[IwcFile], Iterator[Item]], most: int) -> None:
-        """`items`: of the opened file, in order. At most so many wait to be taken."""
-        self._waiting: queue.Queue[Item | None] = queue.Queue(most)
+    def __init__(self, open_file: Opener, items: Callable[[IwcFile], Iterator[Item]], limit: int) -> None:
+        """`items` yields the items of the opened file; at most `limit` of them wait."""
+        self._waiting: queue.Queue[Item | None] = queue.Queue(limit)
         self._stopped = threading.Event()
         self.error: str | None = None
+        """Message of the error that ended decoding early."""
         self._thread = threading.Thread(target=self._decode, args=(open_file, items), daemon=True)
         self._thread.start()
 
@@ -85,13 +91,15 @@ class Ahead(Generic[Item]):
                 continue
 
     def next(self) -> Item | None:
-        """Waits for it; None at the end."""
+        """Wait for the next item; None at the end."""
         return self._waiting.get()
 
     def empty(self) -> bool:
+        """Return whether no item is ready."""
         return self._waiting.empty()
 
     def stop(self) -> None:
+        """Stop decoding, discard what waits, and join the thread."""
         self._stopped.set()
         while not self._waiting.empty():
             self._waiting.get_nowait()
@@ -105,40 +113,40 @@ class PlayReport:
     shown: int = 0
     """Frames."""
     late: int = 0
-    """Frames that were left out because their time had passed."""
+    """Frames skipped because their time had passed by LATE_S."""
     seconds: float = 0.0
-    """For how long."""
+    """Duration, including pauses."""
 
 
 def play(path: Path) -> PlayReport:
-    """Show a file until it ends or the window is closed. Raises CodecError where there is no display, or where
-    the file cannot be played."""
+    """Play a file until it ends or the window is closed. Raises CodecError if there is no display or the file cannot be
+    decoded."""
     with IwcFile(path) as file:
         header, runtime = file.header, file.runtime
-        frames = header.frames or file.reader.frames()  # a recorded call does not know when it begins
+        frames = header.frames or file.reader.count_frames()  # the header of a recorded call does not say
     if frames < 1:
         raise FormatError(f"{path} holds no frames.")
-    playback, report, begun = Playback(frames / float(header.fps)), PlayReport(), time.monotonic()
+    playback, report, started = Playback(frames / float(header.fps)), PlayReport(), time.monotonic()
     with window(path.name) as screen:
         open_file = partial(IwcFile, path, runtime)
         speaker = open_speaker(open_file) if header.audio is not None else None
         while not playback.finished:
             run_from(playback, open_file, float(header.fps), screen, speaker, report)
-    report.seconds = round(time.monotonic() - begun, 3)
+    report.seconds = round(time.monotonic() - started, 3)
     return report
 
 
 @contextmanager
 def window(title: str) -> Iterator[Any]:
-    """A pygame window. Raises CodecError, plainly, where there is none to be had."""
+    """Open a pygame window. Raises CodecError if pygame or a display is missing."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
         import pygame
     except ImportError as error:
-        raise CodecError("Playing needs pygame-ce: pip install pygame-ce.") from error
+        raise CodecError("Playing needs the Python package pygame-ce: pip install pygame-ce.") from error
     try:
         pygame.display.init()
-        screen = pygame.display.set_mode((WINDOW, WINDOW), pygame.RESIZABLE)
+        screen = pygame.display.set_mode((WINDOW_SIDE, WINDOW_SIDE), pygame.RESIZABLE)
     except pygame.error as error:
         raise CodecError(
             f"There is no display to play on ({error}); use `iwcodec decode IN.iwc OUT.mp4` instead."
@@ -151,26 +159,27 @@ def window(title: str) -> Iterator[Any]:
 
 
 class Speaker:
-    """The sound of a file, from anywhere on, a few blocks of it at a time."""
+    """Play the sound of a file from any position, a few blocks at a time."""
 
     def __init__(self, open_file: Opener) -> None:
         self._open = open_file
-        self._blocks: Ahead[Samples] | None = None
+        self._blocks: Prefetcher[Samples] | None = None
         self._channel: Any = None
 
     def start(self, at_s: float) -> None:
-        """Waits for the first block."""
+        """Play from `at_s` seconds on; waits for the first block to be decoded."""
         self.stop()
         first = round(at_s * AUDIO_RATE)
-        self._blocks = Ahead(self._open, lambda file: blocks(file.samples(first)), BLOCKS_AHEAD)
+        self._blocks = Prefetcher(self._open, lambda file: blocks(file.samples(first)), BLOCKS_AHEAD)
         self._play(self._blocks.next())
 
-    def go_on(self) -> None:
-        """To be called more often than once in a block: what plays next is handed over."""
+    def refill(self) -> None:
+        """Queue the next block if the mixer has room. Call more often than every AUDIO_BLOCK_S seconds."""
         if self._blocks is not None and not self._blocks.empty() and self._channel.get_queue() is None:
             self._play(self._blocks.next())
 
     def stop(self) -> None:
+        """Stop playing at once."""
         if self._blocks is not None:
             self._blocks.stop()
             self._blocks = None
@@ -181,7 +190,7 @@ class Speaker:
     def _play(self, block: Samples | None) -> None:
         import pygame
 
-        if block is None:  # the end; what was handed over plays on
+        if block is None:  # the end; queued blocks still play
             self._blocks = None
             return
         sound = pygame.mixer.Sound(buffer=block.tobytes())
@@ -192,7 +201,7 @@ class Speaker:
 
 
 def blocks(samples: Iterator[Samples]) -> Iterator[Samples]:
-    """The same samples, AUDIO_BLOCK_S at a time."""
+    """Yield the same samples in blocks of AUDIO_BLOCK_S seconds; the last one may be shorter."""
     waiting, length = np.zeros(0, np.int16), round(AUDIO_BLOCK_S * AUDIO_RATE)
     for piece in samples:
         waiting = np.concatenate([waiting, piece])
@@ -204,7 +213,7 @@ def blocks(samples: Iterator[Samples]) -> Iterator[Samples]:
 
 
 def open_speaker(open_file: Opener) -> Speaker | None:
-    """None where there is no device to play it on: the picture plays all the same."""
+    """Open the sound device; None if there is none, and the file then plays without sound."""
     import pygame
 
     try:
@@ -217,11 +226,11 @@ def open_speaker(open_file: Opener) -> Speaker | None:
 def run_from(
     playback: Playback, open_file: Opener, fps: float, screen: Any, speaker: Speaker | None, report: PlayReport
 ) -> None:
-    """Play from the current position until a seek, the end or a quit."""
+    """Play from the current position until a seek, the end of the file, or a quit."""
     first = round(playback.position_s * fps)
-    feed = Ahead(open_file, lambda file: file.frames(first), AHEAD)
+    frames = Prefetcher(open_file, lambda file: file.frames(first), FRAMES_AHEAD)
     playback.seeks.clear()
-    frame = feed.next()
+    frame = frames.next()
     if speaker is not None and not playback.paused:
         speaker.start(playback.position_s)
     offset = time.monotonic() - playback.position_s
@@ -238,7 +247,7 @@ def run_from(
                 time.sleep(0.02)
                 continue
             if speaker is not None:
-                speaker.go_on()
+                speaker.refill()
             due = frame.number / fps - (time.monotonic() - offset)
             if due > 0:
                 time.sleep(min(due, 0.02))
@@ -249,18 +258,19 @@ def run_from(
                 report.shown += 1
             else:
                 report.late += 1
-            frame = feed.next()
+            frame = frames.next()
     finally:
         if speaker is not None:
             speaker.stop()
-        feed.stop()
-    if feed.error is not None:
-        raise FormatError(feed.error)
+        frames.stop()
+    if frames.error is not None:
+        raise FormatError(frames.error)
     if frame is None:
         playback.finished = True
 
 
 def poll_keys(playback: Playback) -> None:
+    """Pass the keys pressed since the last call to `playback`."""
     import pygame
 
     names = {
@@ -278,7 +288,7 @@ def poll_keys(playback: Playback) -> None:
 
 
 def show(screen: Any, frame: Frame) -> None:
-    """The picture as large as the window allows, centred."""
+    """Draw a frame in the middle of the window, as large as fits."""
     import pygame
 
     width, height = screen.get_size()

@@ -1,4 +1,4 @@
-"""The models that come with the package: which one pictures of a size need, or a file."""
+"""The models that come with the package: load the one for a picture size, or for a file."""
 
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.errors import CodecError, VersionError
@@ -7,7 +7,7 @@ from iwcodec.models.runtime.types import ModelInfo, Runtime
 
 
 def load_runtime_for(size: int, threads: int | None = None) -> Runtime:
-    """The shipped model of that size. Raises CodecError where there is none."""
+    """Load the shipped model for pictures of `size` pixels. Raises CodecError if there is none."""
     try:
         return load_runtime(f"lite-{size}", threads=threads)
     except FileNotFoundError as error:
@@ -15,7 +15,8 @@ def load_runtime_for(size: int, threads: int | None = None) -> Runtime:
 
 
 def load_runtime_of(header: Header) -> Runtime:
-    """The shipped model of the file's size. Raises VersionError, naming the one that is needed, where there is none."""
+    """Load the shipped model for a file's picture size. Raises VersionError, which names the model that the file needs,
+    if there is none."""
     try:
         return load_runtime_for(header.size)
     except CodecError as error:
@@ -25,7 +26,7 @@ def load_runtime_of(header: Header) -> Runtime:
 
 
 def check_model(header: Header, info: ModelInfo) -> None:
-    """Raises VersionError, naming what is needed."""
+    """Raise VersionError, which names both models, if a file needs another model than the loaded one."""
     if (header.model_id, header.model_digest) != (info.model_id, info.digest):
         raise VersionError(
             f"This file needs the model {header.model_id} ({header.model_digest.hex()}); "

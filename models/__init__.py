@@ -1,1 +1,1 @@
-"""The network: keypoints, cross-modal attention over a set of sources, decoder, training and runtimes."""
+"""The neural network: its definition, runtimes, training and export, and the shipped weights and configurations."""

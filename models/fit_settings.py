@@ -1,22 +1,26 @@
-"""What training (fitting.py) and senders (codec/refinement.py) must agree on to fit keypoints to motion. No torch
-here: senders do without."""
+"""Constants of the keypoint fit that training (models/training) and senders (codec/fit) must share.
 
-HOLD_PLACE, HOLD_STRENGTH = 0.02, 0.005
-"""Weights of the detector's word on a place and a strength, in cells of the flow's grid."""
-SOFTNESS = 0.03
-"""Distance ([-1, 1] units) at which a cell counts half: occlusions and bad flow must not pull."""
-DOUBT = 8.0
-"""Grey levels: a flow that leaves such a difference counts half."""
+Imports no PyTorch, because senders run without it.
+"""
+
+PLACE_PRIOR, STRENGTH_PRIOR = 0.02, 0.005
+"""Weights of the quadratic penalty that ties fitted places and strengths to the detected keypoints, relative to one
+cell of the flow grid."""
+OUTLIER_DISTANCE = 0.03
+"""Residual of a cell, in [-1, 1] units, at which its weight in the robust fit is halved. Limits the influence of
+occlusions and wrong flow."""
+FLOW_ERROR_SCALE = 8.0
+"""Grey-level difference left by the flow at which the confidence in that flow is halved."""
 STRENGTH_WEIGHT = 0.02
-"""Of strengths in the distance of two poses: a strength is in 0..1, places are in [-1, 1]; a full swing of one counts
-as a move of a seventh of the picture."""
+"""Weight of squared strength differences in the distance of two poses. Strengths are in 0..1 and places in [-1, 1]:
+with this weight a full change of one strength counts as a shift by a seventh of the picture."""
 BLURS = (2.5, 1.2, 0.7)
-"""Of the alignment (alignment.py), step by step: pixels of the flow's pictures by which both pictures are blurred. What
-has moved far is found in the coarse, and what is finer says nothing of it."""
-ODD = 25.0
-"""Grey levels: a pixel that is so wrong counts half. It may be one that the source does not show."""
-STILL = 4e3
-"""Squared grey levels, summed over a cell's pixels, for a move of 1: what holds a cell without texture to where the
-flow put it."""
-INVERSIONS = 6
-"""Fixed-point steps from where cells of a source go to where cells of a frame are from."""
+"""Standard deviations of the Gaussian blur, in pixels of the FLOW_SIZE pictures, of the successive alignment steps
+(coarse to fine). Strong blur finds large displacements and is not misled by fine texture."""
+OUTLIER_GREY = 25.0
+"""Grey-level error of a pixel at which its weight in the alignment is halved: the source may not show it at all."""
+STIFFNESS = 4e3
+"""Penalty on moving a cell by 1 unit of [-1, 1] away from its flow estimate, in squared grey levels summed over the
+cell's pixels. Keeps cells without texture where the flow put them."""
+INVERSION_STEPS = 6
+"""Fixed-point iterations that invert the forward motion of source cells into a backward field of the driving frame."""

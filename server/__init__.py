@@ -1,1 +1,1 @@
-"""Rooms and signalling for calls: `iwcodec serve`. Media never passes through here."""
+"""Rooms and signalling for calls (`iwcodec serve`). Media never passes through the server."""

@@ -1,23 +1,23 @@
-"""The connections of one server process: join, relay, keep the leases, sweep, close.
+"""Signalling connections of one server process: join, relay messages, renew leases, remove lost members, close.
 
-Three tasks a connection at most: the reader (`Hub._read`), the writer (`Hub._deliver`), and the one that waits for
-either of them, or for somebody who ends the connection from outside (`Link.end`). The clocks are passed in; `tick` does
-everything that hangs on time, so tests step it by hand.
+Each connection has at most three tasks: the reader (`Hub._read`), the writer (`Hub._deliver`), and `Hub.serve`, which
+waits until one of them, or an outside caller of `Link.end`, ends the connection. Clocks are passed in, and everything
+that depends on time happens in `tick`, so tests can step it.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
+from iwcodec.codec.token_bucket import TokenBucket
 from iwcodec.server import tokens
-from iwcodec.server.limits import Allowance, Limits
-from iwcodec.server.logs import emit, logger, room_tag
+from iwcodec.server.limits import AddressBuckets, Allowance, address_key
+from iwcodec.server.link import Disconnected, Dropped, End, Link, Socket
+from iwcodec.server.logs import emit, keyed_tag, logger
 from iwcodec.server.messages import (
     CLOSE_CODES,
     PROTOCOL,
@@ -31,7 +31,6 @@ from iwcodec.server.messages import (
     Leave,
     Ping,
     Pong,
-    ServerMessage,
     Signal,
     Welcome,
     encode,
@@ -39,93 +38,24 @@ from iwcodec.server.messages import (
     relayed,
 )
 from iwcodec.server.prometheus import Metrics
-from iwcodec.server.rooms import KEY_BYTES, Joined, Member, Posted, Refusal, Renewed, Store, StoreError
-from iwcodec.server.turn import TTL_S, IceConfig
+from iwcodec.server.settings import Settings
+from iwcodec.server.store.base import Joined, Member, Posted, Refusal, Renewed, Store, StoreError
+from iwcodec.server.turn import TTL_S
 
 TICK_S: Final = 1.0
+"""Interval of `Hub.tick`, in seconds."""
 FAREWELL_S: Final = 2.0
-"""For the last words to somebody who may not be reading."""
-NORMAL: Final = 1000
-
-
-class Disconnected(Exception):
-    """The other end is gone."""
-
-
-class End(Exception):
-    """This connection is to be closed: with an error that says why, or, without, because the participant left."""
-
-    def __init__(self, code: ErrorCode | None, text: str = "") -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-
-
-class Dropped(Exception):
-    """This message is not acted upon; the participant is told, and the connection goes on."""
-
-    def __init__(self, code: ErrorCode, text: str, suspicious: bool = True) -> None:
-        """`suspicious`: an honest client has no such messages, so they count towards the end of patience."""
-        super().__init__(text)
-        self.code = code
-        self.text = text
-        self.suspicious = suspicious
-
-
-class Socket(Protocol):
-    """One accepted WebSocket. `receive` and `send` raise Disconnected once it is closed."""
-
-    async def receive(self) -> str | bytes: ...
-
-    async def send(self, text: str) -> None: ...
-
-    async def close(self, code: int) -> None: ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the operator decides."""
-
-    secret: bytes
-    """Signs tokens; the same in all processes that share state."""
-    limits: Limits = field(default_factory=Limits)
-    ice: IceConfig = field(default_factory=IceConfig)
-    invitation_only: bool = False
-    """Every room needs a token, and only the operator makes rooms."""
-
-
-class Link:
-    """One connection: not joined yet while `member` is None."""
-
-    def __init__(self, socket: Socket, room: str, allowance: Allowance, now: float) -> None:
-        self.socket = socket
-        self.room = room
-        self.allowance = allowance
-        self.opened = now
-        """Monotonic seconds, as is `heard`."""
-        self.heard = now
-        self.member: Member | None = None
-        self.renewed = 0.0
-        """Unix seconds of the last renewal that the store confirmed."""
-        self.mail = asyncio.Event()
-        self.ended: asyncio.Future[End | Disconnected] = asyncio.get_running_loop().create_future()
-        self._sending = asyncio.Lock()
-
-    async def send(self, message: ServerMessage) -> None:
-        await self.send_text(encode(message))
-
-    async def send_text(self, text: str) -> None:
-        """Waits while the other end does not read: then its messages are not read either."""
-        async with self._sending:
-            await self.socket.send(text)
-
-    def end(self, why: End | Disconnected) -> None:
-        """Have the connection closed; only the first reason counts."""
-        if not self.ended.done():
-            self.ended.set_result(why)
+"""Timeout in seconds for the last message and the close frame, as the peer may not be reading."""
+NORMAL_CLOSURE: Final = 1000
+"""WebSocket close code (RFC 6455 section 7.4.1)."""
+REFUSALS_PER_S: Final = 1.0
+REFUSAL_BURST: Final = 10.0
+"""Log lines about refusals. Further ones are only counted, so that a flood does not fill the log."""
 
 
 class Hub:
+    """All signalling connections of this process, and what it knows about time, tokens and the shared state."""
+
     def __init__(
         self,
         store: Store,
@@ -133,7 +63,7 @@ class Hub:
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: Unix seconds, which all processes share; `ticks`: monotonic seconds of this one."""
+        """`clock`: Unix seconds, shared by all processes. `ticks`: monotonic seconds of this process."""
         self.store = store
         self.settings = settings
         self.clock = clock
@@ -141,26 +71,31 @@ class Hub:
         self.metrics = Metrics()
         self.links: set[Link] = set()
         self.members: dict[tuple[str, str], Link] = {}
+        """Joined connections by (room, member id)."""
         self.sweep_from = 0.0
-        self._house: asyncio.Task[None] | None = None
+        """Unix seconds before which no member is removed."""
+        self.openings = AddressBuckets(settings.limits.rooms_per_s, settings.limits.room_burst)
+        self._ticking: asyncio.Task[None] | None = None
+        self._refusal_log = TokenBucket(REFUSALS_PER_S, REFUSAL_BURST)
+        self._unlogged = 0
 
     async def open(self) -> None:
-        """Raises StoreError."""
+        """Start the store and the ticks. Raises StoreError if the shared state cannot be reached."""
         await self.store.open(self.wake)
-        self._house = asyncio.create_task(self._keep_house())
+        self._ticking = asyncio.create_task(self._tick_forever())
 
     async def close(self) -> None:
-        """After every connection was closed."""
-        if self._house:
-            self._house.cancel()
+        """Stop. Every connection must have been closed before."""
+        if self._ticking:
+            self._ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._house
+                await self._ticking
         await self.store.close()
         emit("stopped")
 
-    async def serve(self, socket: Socket, room: str) -> None:
-        """One connection, from its opening to its end."""
-        link = Link(socket, room, Allowance(self.settings.limits, self.ticks()), self.ticks())
+    async def serve(self, socket: Socket, room: str, address: str) -> None:
+        """Serve one connection from its opening to its end. `address`: network address of the peer."""
+        link = Link(socket, room, address_key(address), Allowance(self.settings.limits), self.ticks())
         self.links.add(link)
         self.metrics.connections.set(len(self.links))
         tasks = [asyncio.create_task(self._run(link, work)) for work in (self._read, self._deliver)]
@@ -177,7 +112,7 @@ class Hub:
         await self._farewell(link, link.ended.result())
 
     def wake(self, room: str, member: str) -> None:
-        """Have the writer of that member look into its mailbox; of every member, if none is named."""
+        """Have the writer of that member fetch its mailbox; the writers of all members if `room` is empty."""
         if not room:
             for link in self.links:
                 link.mail.set()
@@ -187,10 +122,10 @@ class Hub:
             owner.mail.set()
 
     async def tick(self) -> None:
-        """Close idle connections, renew leases, remove who is lost. Once a second."""
+        """Close idle connections, renew leases and remove members whose lease has lapsed. Called every TICK_S."""
         now, limits = self.ticks(), self.settings.limits
         for link in list(self.links):
-            # Nobody holds a connection without joining, however much it says.
+            # Messages do not extend the time to join.
             silent = now - link.heard > limits.idle_s if link.member else now - link.opened > limits.join_s
             if silent:
                 link.end(End("idle", "Nothing, or no join, was heard for too long."))
@@ -202,12 +137,12 @@ class Hub:
                 emit("lost", members=lost)
             self.metrics.store_up.set(1)
         except StoreError as error:
-            # While the state was away nobody could renew: everybody gets a full grace period once it is back.
+            # No lease could be renewed during the outage: give every member a full grace period after it.
             self.sweep_from = self.clock() + limits.grace_s
             self._store_failed(error)
 
     async def refresh_totals(self) -> None:
-        """The gauges that only the store knows; where it does not answer they keep their values."""
+        """Update the gauges of rooms and participants. If the store does not answer they keep their values."""
         try:
             rooms, members = await self.store.totals()
         except StoreError as error:
@@ -216,20 +151,31 @@ class Hub:
         self.metrics.rooms.set(rooms)
         self.metrics.participants.set(members)
 
-    def tag(self, room: str) -> str:
-        return room_tag(room, self.settings.secret)
+    def tag(self, text: str) -> str:
+        """Return a short keyed digest that stands for a room or an address in logs."""
+        return keyed_tag(text, self.settings.secret)
 
-    async def _keep_house(self) -> None:
+    def refuse(self, reason: str, address: str) -> None:
+        """Count a refused connection or request, and log it unless too many were refused just now."""
+        self.metrics.refused.labels(reason).inc()
+        self._unlogged += 1
+        if self._refusal_log.take(self.ticks()):
+            emit(
+                "refused", logging.WARNING, reason=reason, address=self.tag(address_key(address)), count=self._unlogged
+            )
+            self._unlogged = 0
+
+    async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             try:
                 await self.tick()
             except Exception:
-                # A fault here must not end the renewals of everybody.
+                # An error must not stop the lease renewals of all members.
                 logger.exception("tick")
 
     async def _run(self, link: Link, work: Callable[[Link], Awaitable[None]]) -> None:
-        """Do `work` until it ends the connection."""
+        """Run `work` until it ends the connection."""
         try:
             await work(link)
         except (End, Disconnected) as why:
@@ -239,6 +185,7 @@ class Hub:
             link.end(Disconnected())
 
     async def _read(self, link: Link) -> None:
+        """Receive and handle messages."""
         while True:
             raw = await link.socket.receive()
             now = link.heard = self.ticks()
@@ -277,40 +224,47 @@ class Hub:
         if message.protocol != PROTOCOL:
             raise self._refused(End("version", f"This server speaks version {PROTOCOL} of the protocol."))
         limits = self.settings.limits
-        key = secrets.token_urlsafe(KEY_BYTES)
+        key = secrets.token_urlsafe(tokens.KEY_BYTES)
         newcomer = Member(
             id=secrets.token_hex(4),
             name=message.name,
             joined=int(self.clock()),
-            resume=_digest(key),
+            resume=tokens.key_digest(key),
             session=secrets.token_hex(8),
             node=self.store.node,
         )
-        resume = _resume(message.resume)
+        resume = tokens.parse_resume(message.resume)
+        room_size = limits.room_size
         try:
             self.check_token(link.room, message.token)
-            seats = (limits.room_size, limits.rooms)
         except tokens.TokenError as error:
             if resume is None:
                 raise self._refused(End("refused", str(error))) from None
-            # Whoever resumes was let in before: no seat for a newcomer, but its own.
-            seats = (0, 0)
+            # A member that resumes was let in before. It may have its own place back, but no new one.
+            room_size = 0
         now = self.clock()
+        expires = now + limits.grace_s
         try:
-            outcome = await self.store.join(link.room, newcomer, resume, seats, now + limits.grace_s)
+            # The first attempt opens no room: a new room is charged to the address that opens it.
+            outcome = await self.store.join(link.room, newcomer, resume, (room_size, 0), expires)
+            if outcome is Refusal.SERVER_FULL:
+                if not self.openings.take(link.address, self.ticks()):
+                    self.refuse("rooms", link.address)
+                    raise self._refused(End("unavailable", "Too many rooms were opened from here; wait a little."))
+                outcome = await self.store.join(link.room, newcomer, resume, (room_size, limits.rooms), expires)
         except StoreError as error:
             self._store_failed(error)
             raise self._refused(End("unavailable", "The rooms cannot be reached just now; try again.")) from None
         if isinstance(outcome, Refusal):
-            code: ErrorCode = "full" if seats[0] else "refused"
-            raise self._refused(End(code, outcome.value if seats[0] else "The place to resume is gone."))
+            code: ErrorCode = "full" if room_size else "refused"
+            raise self._refused(End(code, outcome.value if room_size else "The place to resume is gone."))
         link.renewed = now
-        token = message.resume if outcome.resumed and message.resume else f"iwr.{newcomer.id}.{key}"
+        token = message.resume if outcome.resumed and message.resume else tokens.resume_token(newcomer.id, key)
         await link.send(self._welcome(link.room, outcome, token))
         self._enter(link, outcome)
 
     def check_token(self, room: str, token: str | None) -> tokens.Token | None:
-        """Whether whoever brings `token` (or none) may enter: None where the room is open, TokenError if not."""
+        """Return the contents of a valid `token`, or None if the room needs none. Raises TokenError otherwise."""
         if not tokens.needs_token(room, self.settings.invitation_only):
             return None
         if token is None:
@@ -332,11 +286,11 @@ class Hub:
         )
 
     def _enter(self, link: Link, joined: Joined) -> None:
-        """From now on the link is the member's; one that it had before at this process ends."""
-        place = (link.room, joined.member.id)
-        if earlier := self.members.get(place):
+        """Make `link` the member's connection. An earlier connection of it to this process ends."""
+        key = (link.room, joined.member.id)
+        if earlier := self.members.get(key):
             earlier.end(End("replaced", "You are connected elsewhere."))
-        self.members[place] = link
+        self.members[key] = link
         link.member = joined.member
         link.mail.set()
         outcome = "resumed" if joined.resumed else "joined"
@@ -361,7 +315,7 @@ class Hub:
         self.metrics.relayed_bytes.inc(len(text))
 
     async def _deliver(self, link: Link) -> None:
-        """Pass the member's mail on, in order, whenever there may be some."""
+        """Send the member the messages of its mailbox, in order, whenever it may hold some."""
         while True:
             await link.mail.wait()
             link.mail.clear()
@@ -372,13 +326,14 @@ class Hub:
                 if texts is None:
                     await self._renew(link, link.member)
             except StoreError as error:
-                # The next renewal that succeeds looks again.
+                # The next successful renewal sets `mail` again.
                 self._store_failed(error)
                 continue
             for text in texts or ():
                 await link.send_text(text)
 
     async def _renew_due(self) -> None:
+        """Renew the leases that were renewed a third of the grace period ago."""
         due = self.clock() - self.settings.limits.grace_s / 3
         for link in list(self.links):
             if link.member is None or link.renewed > due or link.ended.done():
@@ -387,11 +342,11 @@ class Hub:
                 await self._renew(link, link.member)
             except End as why:
                 link.end(why)
-            # Should a wake-up have been lost.
+            # In case a wake-up was lost.
             link.mail.set()
 
     async def _renew(self, link: Link, member: Member) -> None:
-        """Raises End where the member is no longer this link's."""
+        """Renew the member's lease. Raises End if the member no longer belongs to this connection."""
         now, grace = self.clock(), self.settings.limits.grace_s
         restore = now - link.renewed < grace or now < self.sweep_from
         outcome = await self.store.renew(link.room, member, now + grace, restore)
@@ -402,7 +357,7 @@ class Hub:
         link.renewed = now
 
     async def _farewell(self, link: Link, why: End | Disconnected) -> None:
-        """Say why, close, and leave the room or start the grace period."""
+        """Send the reason, close, and leave the room or start the grace period."""
         reason = (why.code or "left") if isinstance(why, End) else "disconnected"
         self.metrics.closed.labels(reason).inc()
         emit("closed", room=self.tag(link.room), reason=reason, member=link.member and link.member.id)
@@ -411,7 +366,7 @@ class Hub:
                 async with asyncio.timeout(FAREWELL_S):
                     if why.code:
                         await link.socket.send(encode(Error(code=why.code, text=why.text)))
-                    await link.socket.close(CLOSE_CODES.get(why.code or "", NORMAL))
+                    await link.socket.close(CLOSE_CODES.get(why.code or "", NORMAL_CLOSURE))
         if link.member is None or reason in ("replaced", "lost"):
             return
         try:
@@ -437,14 +392,3 @@ def _parse(raw: str | bytes) -> ClientMessage:
         return parse(raw)
     except BadMessage as error:
         raise Dropped("bad-message", str(error)) from None
-
-
-def _resume(token: str | None) -> tuple[str, str] | None:
-    """(member id, hash of the key) of a resume token; None for anything else, which then joins anew."""
-    prefix, _, rest = (token or "").partition(".")
-    member, _, key = rest.partition(".")
-    return (member, _digest(key)) if prefix == "iwr" and member and key else None
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()

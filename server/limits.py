@@ -1,45 +1,59 @@
-"""What one participant, one address and one room may take.
+"""Limits of one connection, one network address, one room and one server process.
 
-Every figure is a token bucket: it holds at most `burst`, refills by `rate` a second, and what does not fit is dropped
-and counted. The clock is passed in (monotonic seconds), so nothing here waits.
+Rates are token buckets. Whatever exceeds a bucket is dropped or refused, and counted. Times are passed in (monotonic
+seconds); nothing here waits.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Final
 
+from iwcodec.codec.token_bucket import TokenBucket
+
 MAX_ROOM_SIZE: Final = 6
-"""A mesh: each participant sends to every other."""
-ADDRESSES: Final = 10_000
-"""Addresses remembered at a time; the one longest unseen is forgotten first."""
+"""Participants in a room. Calls are a mesh: each participant sends to every other one."""
+MAX_ADDRESSES: Final = 10_000
+"""Addresses whose buckets are kept at a time. The least recently seen address is forgotten first."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, messages, bytes. The defaults let a full room trickle all its candidates at once."""
+    """Limits of the server. The message defaults let a full room trickle all its ICE candidates at once."""
 
     room_size: int = MAX_ROOM_SIZE
+    """Participants in a room, 2 to MAX_ROOM_SIZE."""
     rooms: int = 1000
-    """In the shared state, over all processes."""
+    """Rooms in the shared state, over all server processes."""
     connections: int = 2000
-    """Of one process."""
+    """WebSockets of one process."""
+    address_connections: int = 100
+    """Open TCP connections of one address, WebSockets included. A whole office may share one address."""
+    request_s: float = 10.0
+    """Seconds from the opening of a connection, or from the previous response, to the end of the next response: the
+    time for the TLS handshake, the request's headers, its body, and for reading the response."""
     join_s: float = 10.0
-    """From the connection's opening to the join message."""
+    """Seconds from the opening of a WebSocket to its join message."""
     idle_s: float = 60.0
-    """Without any message, after which the connection is closed."""
+    """Seconds without a message after which a WebSocket is closed."""
     grace_s: float = 30.0
-    """A participant keeps its place so long after its connection, or its server process, was lost."""
+    """Seconds that a participant keeps its place after its connection, or its server process, was lost."""
     messages_per_s: float = 20.0
     message_burst: float = 200.0
     bytes_per_s: float = 64 * 1024.0
     byte_burst: float = 1024 * 1024.0
+    """Messages and their bytes that one WebSocket may send."""
     dropped_per_s: float = 0.1
     dropped_burst: float = 50.0
-    """Dropped messages, of whatever kind, that are borne before the connection is closed."""
+    """Dropped messages, for whatever reason, that are tolerated before the WebSocket is closed."""
     requests_per_s: float = 10.0
     request_burst: float = 100.0
-    """Of one address, which a whole office may share: connections opened and requests to the rooms' API."""
+    """Requests to the rooms' API and new WebSockets of one address."""
+    rooms_per_s: float = 0.1
+    room_burst: float = 20.0
+    """Rooms that one address opens by being the first to join, and, counted separately, room names it asks for. An
+    address holds at most `address_connections` rooms, and those it opens and leaves within `grace_s`: 123 of the 1000
+    by default."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.room_size <= MAX_ROOM_SIZE:
@@ -47,72 +61,56 @@ class Limits:
 
     @property
     def ping_s(self) -> float:
-        """How often a participant is asked to say something: two may be lost before it counts as idle."""
+        """Interval in seconds at which participants must send something; two may be lost before the idle limit."""
         return self.idle_s / 3
 
 
-class Bucket:
-    """Holds `burst` at first; `take` says whether the amount was there."""
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self.level = burst
-        self.filled = now
-
-    def take(self, amount: float, now: float) -> bool:
-        # A clock that steps back must not empty the bucket.
-        self.level = min(self.burst, self.level + max(0.0, now - self.filled) * self.rate)
-        self.filled = now
-        if amount > self.level:
-            return False
-        self.level -= amount
-        return True
-
-
 class Allowance:
-    """One connection's buckets."""
+    """The token buckets of one WebSocket."""
 
-    def __init__(self, limits: Limits, now: float) -> None:
-        self.messages = Bucket(limits.messages_per_s, limits.message_burst, now)
-        self.bytes = Bucket(limits.bytes_per_s, limits.byte_burst, now)
-        self.drops = Bucket(limits.dropped_per_s, limits.dropped_burst, now)
+    def __init__(self, limits: Limits) -> None:
+        self.messages = TokenBucket(limits.messages_per_s, limits.message_burst)
+        self.bytes = TokenBucket(limits.bytes_per_s, limits.byte_burst)
+        self.drops = TokenBucket(limits.dropped_per_s, limits.dropped_burst)
 
     def message(self, size: int, now: float) -> bool:
-        """Whether a message of `size` bytes may be looked at."""
-        return self.messages.take(1, now) and self.bytes.take(size, now)
+        """Return whether a message of `size` bytes may be processed."""
+        return self.messages.take(now) and self.bytes.take(now, size)
 
     def dropped(self, now: float) -> bool:
-        """Count a dropped message; False when the patience is used up."""
-        return self.drops.take(1, now)
+        """Count a dropped message. Return False once too many were dropped."""
+        return self.drops.take(now)
 
 
-@dataclass
-class Addresses:
-    """Requests by network address."""
+class AddressBuckets:
+    """One token bucket for each network address."""
 
-    limits: Limits
-    buckets: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
-    def allow(self, address: str, now: float) -> bool:
-        key = subscriber(address)
+    def take(self, address: str, now: float) -> bool:
+        """Take one token from the bucket of `address`; return whether there was one."""
+        key = address_key(address)
         bucket = self.buckets.get(key)
         if bucket is None:
-            bucket = self.buckets[key] = Bucket(self.limits.requests_per_s, self.limits.request_burst, now)
-            if len(self.buckets) > ADDRESSES:
+            bucket = self.buckets[key] = TokenBucket(self.rate, self.burst)
+            if len(self.buckets) > MAX_ADDRESSES:
                 self.buckets.popitem(last=False)
         self.buckets.move_to_end(key)
-        return bucket.take(1, now)
+        return bucket.take(now)
 
 
-def subscriber(address: str) -> str:
-    """What stands for one line: an IPv4 address, or the /64 of an IPv6 address, in which everybody has 2^64."""
+def address_key(address: str) -> str:
+    """Return the unit that limits apply to: an IPv4 address, or the /64 network of an IPv6 address, since one
+    subscriber usually has a whole /64."""
     try:
-        found = ip_address(address)
+        parsed = ip_address(address)
     except ValueError:
         return address
-    if found.version == 4:
+    if parsed.version == 4:
         return address
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
-    return str(ip_network((int(found), 64), strict=False))
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((int(parsed), 64), strict=False))

@@ -1,8 +1,8 @@
-"""Structured logs: one JSON object a line on stderr.
+"""Structured logs: one JSON object per line on stderr.
 
-What is secret never gets there. Rooms appear as a short keyed digest (the name of an open room is all one needs to
-enter it), participants by their id, no names, addresses, descriptions or candidates at all; and whatever looks like a
-token or a credential is struck out, should a library's message carry one.
+Logs hold no secrets. Rooms and network addresses appear as short keyed digests (the name of an open room is enough to
+enter it), participants by their id. Names, SDP and ICE candidates are never logged, and anything that looks like a
+token or a credential is removed in case a library's message contains one.
 """
 
 import hashlib
@@ -28,17 +28,18 @@ def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
     logger.log(level, event, extra={"fields": fields})
 
 
-def room_tag(room: str, secret: bytes) -> str:
-    """Eight hexadecimal digits that stand for the room in the logs of all processes with this secret."""
-    return hmac.new(secret, b"log " + room.encode(), hashlib.sha256).hexdigest()[:8]
+def keyed_tag(text: str, secret: bytes) -> str:
+    """Return eight hexadecimal digits that stand for `text` in the logs of all processes with this secret."""
+    return hmac.new(secret, b"log " + text.encode(), hashlib.sha256).hexdigest()[:8]
 
 
 def scrub(text: str) -> str:
+    """Replace whatever looks like a token, a credential or a room's address."""
     return _SECRETS.sub("[removed]", text)
 
 
 class JsonFormatter(logging.Formatter):
-    """{"time", "level", "event", ...fields}, and "trace" where an exception is logged."""
+    """Formats a record as {"time", "level", "event", ...fields}, with "trace" if it holds an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -53,10 +54,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send the server's logs, and the warnings of uvicorn, to stderr. Raises ValueError for an unknown level."""
+    """Send the server's logs, and the warnings of uvicorn and asyncio, to stderr.
+
+    Raises ValueError for an unknown level.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name, least in (("iwcodec.server", level.upper()), ("uvicorn", "WARNING"), ("uvicorn.error", "WARNING")):
+    levels = {"iwcodec.server": level.upper(), "asyncio": "WARNING", "uvicorn": "WARNING", "uvicorn.error": "WARNING"}
+    for name, least in levels.items():
         target = logging.getLogger(name)
         target.setLevel(least)
         target.propagate = name == "uvicorn.error"

@@ -1,8 +1,8 @@
-"""The signalling protocol: JSON messages over one WebSocket a participant.
+"""The signalling protocol: JSON messages over one WebSocket per participant.
 
-The address of a room is `https://HOST/r/ROOM`; its WebSocket is the same address with `/ws` appended. Text frames
-only, one JSON object a frame, at most MAX_MESSAGE_BYTES of UTF-8. Unknown or malformed messages are dropped, counted
-and answered by an `error`; the connection stays open unless that goes on (see `iwcodec.server.limits`).
+The address of a room is `https://HOST/r/ROOM`, and its WebSocket is the same address with `/ws` appended. Messages are
+text frames with one JSON object each, at most MAX_MESSAGE_BYTES of UTF-8. Unknown or malformed messages are dropped,
+counted and answered by an `error`; the connection stays open unless there are too many (see `iwcodec.server.limits`).
 
 From a participant:
 
@@ -19,29 +19,29 @@ From the server:
 | type | fields | meaning |
 |---|---|---|
 | welcome | protocol, room, id, resume, resumed, peers [{id, name}], ice_servers, ice_ttl_s, ping_s, grace_s | joined |
-| peer-joined | peer {id, name} | somebody came; one already known changes nothing |
-| peer-left | id, reason = "left" or "lost" | somebody left, or has not been heard of for `grace_s` seconds |
+| peer-joined | peer {id, name} | a participant joined; for a known peer it changes nothing |
+| peer-left | id, reason = "left" or "lost" | a participant left, or was disconnected for `grace_s` seconds |
 | signal | from, and sdp or candidate as they were sent, [call] | |
 | ice | ice_servers, ice_ttl_s | |
 | pong | | |
-| error | code, text | see `ErrorCode`; those that CLOSE_CODES lists close the connection |
+| error | code, text | see `ErrorCode`; the codes in CLOSE_CODES close the connection |
 
-`sdp` is an RTCSessionDescriptionInit (type offer or answer) and `candidate` an RTCIceCandidateInit, so that a browser
-relays `pc.localDescription` and `event.candidate` as they are and an aiortc client needs no more than
-`candidate_from_sdp`; `candidate: null` is the end of candidates (trickle ICE, RFC 8838), unless the description has
-said so (`a=end-of-candidates`). In place of its text a description may have `deflated`: the same, packed as
-`iwcodec.client.transport.sdp_compression` has it, which leaves a quarter; everyone takes both.
-`call` is opaque to the server: an offer may name the peer connection it belongs to, and its answer and candidates
-carry the same name, so that late messages of an earlier connection are told apart from those of the present one.
+`sdp` is an RTCSessionDescriptionInit (type offer or answer) and `candidate` an RTCIceCandidateInit, so a browser relays
+`pc.localDescription` and `event.candidate` unchanged and an aiortc client needs only `candidate_from_sdp`.
+`candidate: null` is the end of candidates (trickle ICE, RFC 8838), unless the SDP already contains
+`a=end-of-candidates`. Instead of `sdp` text there may be `deflated`: the same text, compressed by
+`iwcodec.client.transport.sdp_compression` to about a quarter. Every client accepts both.
+`call` is opaque to the server: an offer may name the peer connection that it belongs to, and its answer and candidates
+carry the same name, so that late messages of an earlier connection can be told apart.
 
-Who offers: a newcomer offers to every peer of its welcome; later offers may come from either side, and where two cross
-the one with the smaller id gives way (`perfect negotiation`).
+Who offers: a newcomer sends an offer to every peer of its welcome. Later offers may come from either side; if two
+cross, the peer with the smaller id yields ("perfect negotiation" of WebRTC 1.0).
 
-Losing the WebSocket is not leaving. For `grace_s` seconds the participant keeps its place and id, messages to it wait
-(at most MAILBOX), and a `join` with `resume`, on whatever server process, gets the same id, a welcome with
-`resumed: true` and the current peers, and then what waited. A direct connection does not depend on signalling: after
-`peer-left` with reason "lost" a client keeps it for as long as it carries traffic. Close code 1012 means that this
-process is going: reconnect at once, to any process.
+Losing the WebSocket is not leaving. For `grace_s` seconds the participant keeps its place and id, and at most MAILBOX
+messages wait for it. A `join` with `resume`, to any server process, gets the same id, a welcome with `resumed: true`
+and the current peers, and then the waiting messages. A direct connection does not depend on signalling: after
+`peer-left` with reason "lost" a client keeps it as long as it carries traffic. Close code 1012 means that this process
+is shutting down: reconnect at once, to any process.
 """
 
 import json
@@ -52,28 +52,33 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 PROTOCOL: Final = 2
+"""Version of the protocol."""
 MAX_MESSAGE_BYTES: Final = 64 * 1024
+"""Longest message, in bytes of UTF-8."""
 MAX_SDP: Final = 32_000
-"""Characters. A browser's offer of audio, video and data is 6 to 10 thousand."""
+"""Longest SDP, in characters. A browser's offer of audio, video and data has 6000 to 10 000."""
 MAX_DEFLATED: Final = 8_000
+"""Longest compressed SDP, in characters of base64."""
 MAX_CANDIDATE: Final = 512
+"""Longest ICE candidate, in characters."""
 MAX_NAME: Final = 40
+"""Longest name of a participant, in characters."""
 MAILBOX: Final = 256
-"""Messages that wait for one participant, at most: all peers of a full room trickling all their candidates."""
+"""Messages that may wait for one participant: enough for all peers of a full room to trickle all their candidates."""
 
 ErrorCode = Literal[
     "bad-message",  # not JSON, not a known message, out of bounds, or out of turn
-    "rate",  # too many messages or bytes; this one was dropped
+    "rate",  # too many messages or bytes; this message was dropped
     "no-peer",  # `to` is not in the room
     "peer-busy",  # the mailbox of `to` is full
-    "refused",  # the room needs a token, or the token is expired, forged or of another room
+    "refused",  # the room needs a token, or the token is expired, forged or for another room
     "full",  # the room, or the server, is full
-    "version",  # another protocol version
-    "flood",  # dropped messages went on and on
-    "idle",  # nothing was heard for too long
+    "version",  # the server speaks another protocol version
+    "flood",  # too many messages were dropped
+    "idle",  # no message came for too long
     "replaced",  # the same participant connected again elsewhere
-    "lost",  # this participant's place lapsed; join anew
-    "unavailable",  # rooms cannot be reached just now, try again; closes the connection unless it answers a signal
+    "lost",  # this participant's place expired; join again
+    "unavailable",  # rooms cannot be reached or opened now, try later; closes the connection unless it answers a signal
 ]
 
 CLOSE_CODES: Final[dict[str, int]] = {
@@ -86,18 +91,19 @@ CLOSE_CODES: Final[dict[str, int]] = {
     "lost": 4007,
     "unavailable": 1013,  # "try again later"
 }
-"""WebSocket close codes (RFC 6455 section 7.4; 4000 and up are private)."""
+"""WebSocket close codes (RFC 6455 section 7.4; 4000 to 4999 are private use)."""
 
 _ROOM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LINES = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*")
 
 
 class BadMessage(ValueError):
-    """A message that is none of the protocol's; the text says what is wrong and never quotes the message."""
+    """The message is not part of the protocol. The text says what is wrong and never quotes the message."""
 
 
 def is_room_name(room: str) -> bool:
-    """Letters, digits, `_` and `-`, at most 64, not starting with a mark; safe in addresses and Redis keys."""
+    """Return whether `room` has 1 to 64 letters, digits, `_` and `-` and starts with a letter or digit. Such names are
+    safe in addresses, shell commands and Redis keys."""
     return _ROOM.fullmatch(room) is not None
 
 
@@ -123,13 +129,13 @@ class _Message(BaseModel):
 
 
 class _Init(BaseModel):
-    """A browser's dictionary: what browsers may add to it is ignored, and not relayed."""
+    """A WebRTC dictionary. Fields that browsers may add to it are ignored and not relayed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
 class Description(_Init):
-    """RTCSessionDescriptionInit, or the same with `deflated` in place of `sdp`."""
+    """RTCSessionDescriptionInit, or the same with `deflated` instead of `sdp`."""
 
     type: Literal["offer", "answer"]
     sdp: Annotated[str, Field(max_length=MAX_SDP, pattern="^v=0"), AfterValidator(_lines)] | None = None
@@ -196,7 +202,7 @@ class Peer(_Message):
 
 
 class IceServer(_Message):
-    """RTCIceServer; username and credential only where the server is a TURN server."""
+    """RTCIceServer. Only a TURN server has username and credential."""
 
     urls: list[str]
     username: str | None = None
@@ -229,7 +235,7 @@ class PeerLeft(_Message):
 
 
 class Relayed(_Message):
-    """A `signal` as its addressee gets it."""
+    """A `signal` as its addressee receives it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_by_name=True)
 
@@ -260,14 +266,14 @@ ServerMessage = Welcome | PeerJoined | PeerLeft | Relayed | IceServers | Pong | 
 
 
 def parse(text: str | bytes) -> ClientMessage:
-    """One message of a participant. Raises BadMessage; the cost is bounded by MAX_MESSAGE_BYTES."""
+    """Parse one message of a participant. Raises BadMessage, also for more than MAX_MESSAGE_BYTES."""
     if len(text) > MAX_MESSAGE_BYTES:
         raise BadMessage(f"a message may have at most {MAX_MESSAGE_BYTES} bytes")
     try:
         return _CLIENT.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        # Only our own fields are named: a location may hold keys of the sender's making.
+        # Name only known fields: the location may contain keys chosen by the sender.
         place = ".".join(str(part) for part in first["loc"] if part in _FIELDS)
         ours = first["type"] == "value_error"
         reason = first["msg"].removeprefix("Value error, ") if ours else _PLAIN.get(first["type"], "is not valid")
@@ -294,7 +300,7 @@ _PLAIN = {
 
 
 def relayed(signal: Signal, sender: str) -> Relayed:
-    """What `signal.to` receives; made anew from the parsed fields, so nothing unknown passes through."""
+    """Return what `signal.to` receives, built from the parsed fields only, so nothing unknown passes through."""
     return Relayed.model_construct(
         _fields_set=(signal.model_fields_set - {"to"}) | {"sender"},
         sender=sender,
@@ -305,7 +311,7 @@ def relayed(signal: Signal, sender: str) -> Relayed:
 
 
 def encode(message: ServerMessage) -> str:
-    """The message as a text frame. Fields that were not given are left out; `candidate: null` stays."""
+    """Return the message as a text frame. Fields that were not set are left out; `candidate: null` stays."""
     fields: dict[str, Any] = {"type": message.type, **message.model_dump(by_alias=True, exclude_unset=True)}
     if isinstance(message, Welcome):
         fields["protocol"] = message.protocol
@@ -313,7 +319,7 @@ def encode(message: ServerMessage) -> str:
 
 
 def schemas() -> dict[str, Any]:
-    """JSON schemas by name of every message, for the OpenAPI document."""
+    """Return the JSON schemas of all messages by name, for the OpenAPI document."""
     models: list[type[BaseModel]] = [
         Join,
         Signal,
@@ -328,9 +334,9 @@ def schemas() -> dict[str, Any]:
         Pong,
         Error,
     ]
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        found.update(schema.pop("$defs", {}))
-        found[model.__name__] = schema
-    return found
+        by_name.update(schema.pop("$defs", {}))
+        by_name[model.__name__] = schema
+    return by_name

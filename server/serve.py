@@ -1,4 +1,4 @@
-"""`iwcodec serve` and `iwcodec invite`."""
+"""The commands `iwcodec serve` and `iwcodec invite`."""
 
 import asyncio
 import logging
@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 from iwcodec.server import logs, tokens
-from iwcodec.server.app import create_app
-from iwcodec.server.hub import Hub, Settings
+from iwcodec.server.http.connections import Server, ServerConfig
+from iwcodec.server.hub import Hub
 from iwcodec.server.limits import MAX_ROOM_SIZE, Limits
-from iwcodec.server.messages import MAX_MESSAGE_BYTES, is_room_name
-from iwcodec.server.rooms import MemoryStore, Store, StoreError
+from iwcodec.server.messages import is_room_name
+from iwcodec.server.settings import Settings
+from iwcodec.server.store.base import Store, StoreError
+from iwcodec.server.store.memory import MemoryStore
 from iwcodec.server.turn import IceConfig
 
-THIN_LINEAR_TIMEOUTS = 16
-"""Linux's TCP_THIN_LINEAR_TIMEOUTS: a lost message is repeated at an even pace, not after ever longer pauses."""
-GOODBYE_S = 10
-"""Connections that have not closed by then are cut."""
+TCP_THIN_LINEAR_TIMEOUTS = 16
+"""Linux socket option: retransmit at constant intervals instead of doubling them, on connections with few packets."""
 
 SecretFile = Annotated[
     Path | None,
@@ -41,22 +40,26 @@ SecretFile = Annotated[
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes any free one.", min=0, max=65535)] = 8000,
     certificate: Annotated[
         tuple[Path, Path] | None, typer.Option("--ssl", metavar="CERT KEY", help="Serve HTTPS: two PEM files.")
     ] = None,
     redis: Annotated[
-        str | None, typer.Option(envvar="IWCODEC_REDIS", help="Share rooms over processes: redis://HOST:PORT/0.")
+        str | None, typer.Option(envvar="IWCODEC_REDIS", help="Share rooms between processes: redis://HOST:PORT/0.")
     ] = None,
     secret_file: SecretFile = None,
     invitation_only: Annotated[
-        bool, typer.Option("--invitation-only", help="No open rooms; `iwcodec invite` makes rooms.")
+        bool, typer.Option("--invitation-only", help="No open rooms; only `iwcodec invite` makes rooms.")
     ] = False,
-    room_size: Annotated[int, typer.Option(help="People in a room.", min=2, max=MAX_ROOM_SIZE)] = MAX_ROOM_SIZE,
-    rooms: Annotated[int, typer.Option(help="Rooms at a time.", min=1)] = 1000,
-    grace: Annotated[float, typer.Option(help="Seconds that a lost participant keeps its place.", min=1)] = 30.0,
-    idle: Annotated[float, typer.Option(help="Seconds without a message that end a connection.", min=3)] = 60.0,
+    room_size: Annotated[int, typer.Option(help="Participants in a room.", min=2, max=MAX_ROOM_SIZE)] = MAX_ROOM_SIZE,
+    rooms: Annotated[int, typer.Option(help="Rooms at the same time.", min=1)] = 1000,
+    grace: Annotated[
+        float, typer.Option(help="Seconds that a disconnected participant keeps its place.", min=1)
+    ] = 30.0,
+    idle: Annotated[
+        float, typer.Option(help="Seconds without a message after which a connection is closed.", min=3)
+    ] = 60.0,
     stun: Annotated[list[str] | None, typer.Option(help="stun:HOST:PORT; may be repeated.")] = None,
     turn: Annotated[
         list[str] | None, typer.Option(help="turn:HOST:PORT?transport=udp of a coturn server; may be repeated.")
@@ -64,20 +67,41 @@ def serve(
     turn_secret_file: Annotated[
         Path | None, typer.Option(help="File with coturn's static-auth-secret; or set IWCODEC_TURN_SECRET.")
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="https://HOST whose pages may use this server besides its own; may be repeated."),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network (CIDR) of a reverse proxy whose X-Forwarded-For is believed; repeatable."
+        ),
+    ] = None,
+    metrics_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the bearer token that opens /metrics to other machines; or set IWCODEC_METRICS_TOKEN."
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Serve rooms: who is there, and how they find each other. Sound and picture never pass through the server.
+    """Serve rooms and signalling for calls. Sound and picture never pass through the server.
 
-    Any number of processes with the same --redis and secret serve the same rooms. Behind a reverse proxy on another
-    machine, set FORWARDED_ALLOW_IPS to its address, so that limits count its clients and not the proxy.
+    Any number of processes with the same --redis and secret serve the same rooms. Behind a reverse proxy, name it with
+    --trusted-proxy, on the same machine too: otherwise the limits of one address apply to all its clients together.
     """
     try:
         logs.configure(log_level)
         settings = Settings(
             secret=read_secret(secret_file) or own_secret(bool(redis), invitation_only),
             limits=Limits(room_size=room_size, rooms=rooms, grace_s=grace, idle_s=idle),
-            ice=IceConfig(tuple(stun or ()), tuple(turn or ()), read_turn_secret(turn_secret_file)),
+            ice=IceConfig(
+                tuple(stun or ()), tuple(turn or ()), read_secret_file(turn_secret_file, "IWCODEC_TURN_SECRET")
+            ),
             invitation_only=invitation_only,
+            allowed_origins=tuple(origin.rstrip("/").lower() for origin in allow_origin or ()),
+            trusted_proxies=tuple(trusted_proxy or ()),
+            metrics_token=read_secret_file(metrics_token_file, "IWCODEC_METRICS_TOKEN"),
         )
         run(settings, make_store(redis), host, port, certificate)
     except ValueError as error:
@@ -99,44 +123,31 @@ def invite(
     if secret is None:
         raise CodecError("An invitation is signed with the server's secret: --secret-file FILE or IWCODEC_SECRET.")
     if not is_room_name(room):
-        raise CodecError("A room's name has letters, digits, - and _, at most 64, and starts with a letter or digit.")
+        raise CodecError("A room's name has at most 64 letters, digits, - and _, and starts with a letter or digit.")
     token = tokens.Token(room, "host" if host else "guest", int(time.time() + hours * 3600))
     print(f"{server.rstrip('/')}/r/{room}#token={tokens.sign(token, secret)}")
 
 
 def run(settings: Settings, store: Store, host: str, port: int, certificate: tuple[Path, Path] | None) -> None:
-    """Serve until a signal comes. Raises CodecError where the port or the certificate cannot be used."""
+    """Serve until SIGINT or SIGTERM. Raises CodecError if the port or the certificate cannot be used."""
     if certificate:
         check_certificate(*certificate)
-    app = create_app(Hub(store, settings))
-    config = uvicorn.Config(
-        app,
-        # uvicorn's own log lines hold the addresses of rooms.
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws_max_size=MAX_MESSAGE_BYTES,
-        ws_max_queue=8,
-        # Nothing here is worth compressing, and a bomb cannot be small.
-        ws_per_message_deflate=False,
-        ssl_certfile=certificate[0] if certificate else None,
-        ssl_keyfile=certificate[1] if certificate else None,
-        timeout_graceful_shutdown=GOODBYE_S,
-    )
+    config = ServerConfig(Hub(store, settings), certificate)
     with listen(host, port) as listener:
         port = listener.getsockname()[1]
         address = f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         logs.emit("serving", address=address, store=store.kind, node=store.node)
         if logs.logger.isEnabledFor(logging.INFO) and console.is_terminal:
             console.print(f"Rooms at {address}/r/ANY-NAME. Ctrl-C stops.")
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
 
 
 def make_store(redis: str | None) -> Store:
+    """Return a store in Redis, or in memory for None. Raises CodecError if Redis does not answer."""
     if redis is None:
         return MemoryStore()
     try:
-        from iwcodec.server.store_redis import RedisStore
+        from iwcodec.server.store.redis import RedisStore
     except ImportError as error:
         raise CodecError(f"--redis needs the Python package redis: {install('server')}.") from error
 
@@ -150,31 +161,30 @@ def make_store(redis: str | None) -> Store:
         asyncio.run(probe(RedisStore(redis)))
     except StoreError as error:
         raise CodecError(f"{error} Is --redis right?") from error
-    # Another one: connections belong to the event loop that opened them.
+    # Do not reuse the probed store: its connections belong to an event loop that is closed.
     return RedisStore(redis)
 
 
 def read_secret(file: Path | None) -> bytes | None:
-    """The secret that signs tokens, from the file or the environment; None where there is neither."""
-    secret = read_file(file).encode() if file else os.environ.get("IWCODEC_SECRET", "").encode()
+    """Return the secret that signs tokens, from the file or the environment; None if there is neither."""
+    secret = read_secret_file(file, "IWCODEC_SECRET").encode()
     if secret and len(secret) < tokens.MIN_SECRET:
         raise CodecError(f"The secret must have at least {tokens.MIN_SECRET} bytes.")
     return secret or None
 
 
 def own_secret(shared: bool, invitation_only: bool) -> bytes:
-    """A secret for this run alone, where that can work."""
+    """Return a random secret for this process. Raises CodecError if other processes need the same one."""
     if shared or invitation_only:
         raise CodecError("Set the secret that signs tokens: --secret-file FILE or IWCODEC_SECRET.")
-    logs.emit("own-secret", text="Invitations hold until this process ends; --secret-file makes them last.")
+    logs.emit("own-secret", text="Invitations are valid until this process ends; with --secret-file they last longer.")
     return secrets.token_bytes(32)
 
 
-def read_turn_secret(file: Path | None) -> str:
-    return read_file(file) if file else os.environ.get("IWCODEC_TURN_SECRET", "")
-
-
-def read_file(file: Path) -> str:
+def read_secret_file(file: Path | None, variable: str) -> str:
+    """Return the content of `file`, or without one that of the environment variable, which may be empty."""
+    if file is None:
+        return os.environ.get(variable, "")
     try:
         text = file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
@@ -185,6 +195,7 @@ def read_file(file: Path) -> str:
 
 
 def check_certificate(certificate: Path, key: Path) -> None:
+    """Raise CodecError if the PEM files are no certificate with its key."""
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
     except OSError as error:
@@ -192,11 +203,12 @@ def check_certificate(certificate: Path, key: Path) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
+    """Return a listening TCP socket. Raises CodecError if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise CodecError(f"Cannot listen at {host}:{port}: {error.strerror or error}") from error
-    if sys.platform == "linux":  # connections take it over
-        listener.setsockopt(socket.IPPROTO_TCP, THIN_LINEAR_TIMEOUTS, 1)
+    if sys.platform == "linux":  # accepted connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1)
     return listener

@@ -1,11 +1,15 @@
-"""Join tokens: signed, expiring, bound to one room.
+"""Tokens: join tokens that open a room, and resume tokens that give a participant its place back.
+
+A join token is signed, expires, and is bound to one room:
 
     iw1.PAYLOAD.SIGNATURE
 
-PAYLOAD is base64url of the JSON list [room, role, expiry in Unix seconds]; SIGNATURE is base64url of HMAC-SHA256 under
-the server's secret over "iw1." and the PAYLOAD as it is written. Nothing is stored: every process that has the secret
-accepts the token until it expires; changing the secret revokes all of them. A token travels in the fragment of an
-invitation's address (`https://HOST/r/ROOM#token=...`), which browsers never send, and in the join message.
+PAYLOAD is base64url of the JSON list [room, role, expiry in Unix seconds]. SIGNATURE is base64url of HMAC-SHA256 under
+the server's secret over "iw1." and PAYLOAD as written. Nothing is stored: every process that has the secret accepts the
+token until it expires. Changing the secret revokes all tokens. A token travels in the fragment of an invitation's
+address (`https://HOST/r/ROOM#token=...`), which browsers never send to a server, and in the join message.
+
+A resume token is `iwr.MEMBER.KEY`, with a random KEY of which the shared state keeps only the SHA-256.
 """
 
 import base64
@@ -20,23 +24,28 @@ from typing import Final, Literal, get_args
 from iwcodec.server.messages import is_room_name
 
 Role = Literal["host", "guest"]
-"""A guest may join; a host may also invite."""
+"""A guest may join. A host may also invite."""
 
 MIN_SECRET: Final = 16
-"""Bytes."""
+"""Shortest secret, in bytes."""
 MAX_LIFE_S: Final = 30 * 24 * 3600
+"""Longest life of a token that the API issues, in seconds."""
 CLOSED_PREFIX: Final = "private-"
-"""Rooms so named take nobody without a token: by the name alone every process knows, and no state can forget it."""
+"""Rooms whose name starts so need a token. The name alone says it, so no shared state is needed to know it."""
+KEY_BYTES: Final = 18
+"""Random bytes of a resume token's key: 144 bits cannot be guessed."""
 
-_SHAPE = re.compile(r"iw1\.([A-Za-z0-9_-]{1,300})\.([A-Za-z0-9_-]{43})")
+_JOIN_TOKEN = re.compile(r"iw1\.([A-Za-z0-9_-]{1,300})\.([A-Za-z0-9_-]{43})")
 
 
 class TokenError(Exception):
-    """A token that does not open the room; the text says why and can be shown to whoever brought it."""
+    """The token does not open the room. The text says why and may be shown to whoever presented it."""
 
 
 @dataclass(frozen=True)
 class Token:
+    """The contents of a join token."""
+
     room: str
     role: Role
     expires: int
@@ -44,26 +53,29 @@ class Token:
 
 
 def sign(token: Token, secret: bytes) -> str:
-    """Raises ValueError where the secret is shorter than MIN_SECRET or the room has no valid name."""
+    """Return the join token as text. Raises ValueError for a secret shorter than MIN_SECRET or an invalid room name."""
     if len(secret) < MIN_SECRET:
         raise ValueError(f"the secret must have at least {MIN_SECRET} bytes")
     if not is_room_name(token.room):
-        raise ValueError("no valid name of a room")
+        raise ValueError("the room has no valid name")
     payload = _b64(json.dumps([token.room, token.role, token.expires], separators=(",", ":")).encode())
     return f"iw1.{payload}.{_b64(_signature(payload, secret))}"
 
 
 def verify(text: str, room: str, secret: bytes, now: float) -> Token:
-    """The token, if it is genuine, of this room and not expired at `now` (Unix seconds); TokenError otherwise."""
-    match = _SHAPE.fullmatch(text)
+    """Return the contents of a join token that is genuine, for `room`, and not expired at `now` (Unix seconds).
+
+    Raises TokenError otherwise.
+    """
+    match = _JOIN_TOKEN.fullmatch(text)
     if match is None:
         raise TokenError("This is not a token.")
     payload, signature = match.groups()
     if not hmac.compare_digest(_b64(_signature(payload, secret)), signature):
         raise TokenError("The token was not signed by this server.")
     try:
-        named, role, expires = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        token = Token(named, role, expires)
+        token_room, role, expires = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        token = Token(token_room, role, expires)
     except (ValueError, TypeError, binascii.Error):
         raise TokenError("This is not a token.") from None
     if role not in get_args(Role) or not isinstance(expires, int):
@@ -76,8 +88,25 @@ def verify(text: str, room: str, secret: bytes, now: float) -> Token:
 
 
 def needs_token(room: str, all_rooms: bool) -> bool:
-    """Whether a room is by invitation: by its name, or because the server has no others (`all_rooms`)."""
+    """Return whether a room is by invitation: by its name, or because all rooms of the server are (`all_rooms`)."""
     return all_rooms or room.startswith(CLOSED_PREFIX)
+
+
+def resume_token(member: str, key: str) -> str:
+    """Return the resume token of the member with that id."""
+    return f"iwr.{member}.{key}"
+
+
+def parse_resume(token: str | None) -> tuple[str, str] | None:
+    """Return (member id, digest of the key) of a resume token, or None for anything else."""
+    prefix, _, rest = (token or "").partition(".")
+    member, _, key = rest.partition(".")
+    return (member, key_digest(key)) if prefix == "iwr" and member and key else None
+
+
+def key_digest(key: str) -> str:
+    """Return the SHA-256 of a resume token's key in hexadecimal, which is what the shared state keeps."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _signature(payload: str, secret: bytes) -> bytes:

@@ -1,9 +1,9 @@
 """STUN and TURN servers for a participant, with short-lived coturn credentials.
 
-draft-uberti-behave-turn-rest-00 section 2.2, which coturn implements as `use-auth-secret` with `static-auth-secret`:
-the username is "EXPIRY:ID" (Unix seconds), the credential base64 of HMAC-SHA1 of the username under the secret that
-coturn and this server share. Whoever copies one can use the relay until it expires, and no longer. Whoever may make
-rooms gets one, though: where that is too much, `--invitation-only` leaves the making of rooms to the operator.
+Implements draft-uberti-behave-turn-rest-00 section 2.2, which coturn supports as `use-auth-secret` with
+`static-auth-secret`: the username is "EXPIRY:ID" (Unix seconds), the credential is base64 of HMAC-SHA1 of the username
+under the secret that coturn and this server share. A copied credential works only until it expires. Anyone who may
+open a room gets one; to prevent that, `--invitation-only` lets only the operator make rooms.
 """
 
 import base64
@@ -16,9 +16,9 @@ from typing import Final
 from iwcodec.server.messages import IceServer
 
 MIN_SECRET: Final = 8
-"""Characters."""
+"""Shortest shared secret, in characters."""
 TTL_S: Final = 3600
-"""Life of a credential. It guards the allocation; coturn lets one that stands go on."""
+"""Life of a credential, in seconds. It limits new allocations; coturn keeps existing ones alive."""
 
 # RFC 7064 and RFC 7065.
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?"
@@ -28,9 +28,10 @@ _TURN = re.compile(rf"turns?:{_HOST}(?:\?transport=(?:udp|tcp))?")
 
 @dataclass(frozen=True)
 class IceConfig:
-    """Addresses as in RFC 7064/7065: `stun:HOST[:PORT]`, `turn:HOST[:PORT][?transport=udp|tcp]`, `turns:...`.
+    """STUN and TURN servers, and the secret shared with the TURN servers.
 
-    ValueError where one is no such address, or where TURN servers come without the secret.
+    Addresses are those of RFC 7064 and RFC 7065: `stun:HOST[:PORT]`, `turn:HOST[:PORT][?transport=udp|tcp]`,
+    `turns:...`. Raises ValueError for any other address, and for TURN servers without a secret.
     """
 
     stun: tuple[str, ...] = ()
@@ -48,7 +49,7 @@ class IceConfig:
             raise ValueError(f"A TURN server needs coturn's static-auth-secret, of {MIN_SECRET} characters or more.")
 
     def servers(self, participant: str, now: float) -> list[IceServer]:
-        """What a participant may use from `now` (Unix seconds) on, for TTL_S seconds."""
+        """Return the servers with credentials for that participant, valid for TTL_S from `now` (Unix seconds)."""
         servers = [IceServer(urls=[url]) for url in self.stun]
         if self.turn:
             username, credential = credentials(participant, now, self.turn_secret)
@@ -57,7 +58,7 @@ class IceConfig:
 
 
 def credentials(participant: str, now: float, secret: str) -> tuple[str, str]:
-    """(username, credential), good until now + TTL_S."""
+    """Return (username, credential), valid until `now` + TTL_S."""
     username = f"{int(now) + TTL_S}:{participant}"
     digest = hmac.new(secret.encode(), username.encode(), hashlib.sha1).digest()
     return username, base64.b64encode(digest).decode()

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,21 +12,38 @@ from media_fixtures import CLIP_FRAMES
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidia0").exists():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # must be there before Triton is imported for the first time
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # must be set before Triton is first imported
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the compiled attention kernel needs, also where tests ran in other processes."""
+    """Report what the compiled attention kernel needs, and what skipped tests lack. With pytest-xdist, the controller
+    reports for all workers."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
     lines = [str(value) for report in reports for name, value in report.user_properties if name == "kernel"]
     if lines:
         terminalreporter.section("attention kernel, compiled ahead of time")
         terminalreporter.write_line("\n".join(lines))
+    missing = Counter(missing_requirement(report) for report in terminalreporter.getreports("skipped"))
+    if missing:
+        names = ", ".join(f"{name} ({count})" for name, count in missing.most_common())
+        terminalreporter.section("skipped tests")
+        terminalreporter.write_line(f"skipped: {missing.total()} tests, for want of: {names}")
+        terminalreporter.write_line("A file whose tests all need the same thing counts as one test.")
+
+
+def missing_requirement(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Name of what a skipped test lacks: "torch" for "could not import 'torch'", "coturn" for "coturn is not
+    installed", "/dev/full" for "needs /dev/full"; other reasons as they are."""
+    reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    patterns = (r"could not import '([\w.]+)'", r"(.+) is not installed", r"needs (.+)", r"no (.+)")
+    matches = (re.match(pattern, reason) for pattern in patterns)
+    return next((match[1] for match in matches if match), reason)
 
 
 @pytest.fixture(scope="session")
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first frames of the bundled sample at 24 frames/s, with a tone as sound."""
+    """The first CLIP_FRAMES frames of the bundled clip at 24 frames/s, with a tone as sound."""
     from iwcodec.codec.media.video import read_video, sample_clip
     from media_fixtures import tone, write_clip
 
@@ -35,9 +54,9 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def iwc_file(face_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`face_clip`, encoded."""
-    from iwcodec.codec.file.clip import EncodeOptions
+    """`face_clip`, encoded with two sources."""
     from iwcodec.codec.file.encode import encode
+    from iwcodec.codec.file.options import EncodeOptions
 
     path = tmp_path_factory.mktemp("coded") / "face.iwc"
     encode(face_clip, path, EncodeOptions(sources=2))

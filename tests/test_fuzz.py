@@ -1,4 +1,4 @@
-"""Ten thousand damaged files, and as many packets: only the codec's own error ever comes out, and memory is bounded."""
+"""Ten thousand damaged files, and as many packets: they raise only CodecError, and memory is bounded."""
 
 import multiprocessing
 from pathlib import Path
@@ -6,27 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuzzing import (
-    mutated,
-    read_damaged_files,
-)
+from fuzzing import mutated, read_damaged_files
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, SourcePacket, pack_sources, unpack_sources
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.motion.predictive_coder import MotionCoder
+from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="bounds memory as Linux does")
-def test_files(tmp_path: Path):
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by /proc and rlimit")
+def test_damaged_files_raise_only_codec_errors(tmp_path: Path):
     process = multiprocessing.get_context("spawn").Process(target=read_damaged_files, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == 0
 
 
-def test_packets():
+def test_damaged_packets_raise_only_codec_errors():
     rng = np.random.default_rng(2)
     seeds = [
         SourcePacket(3, b"abc").to_bytes(),
@@ -45,9 +42,9 @@ def test_packets():
                 continue
 
 
-def test_motion_payloads():
+def test_damaged_predictive_motion_raises_only_codec_errors():
     rng = np.random.default_rng(3)
-    coder = MotionCoder(load_tables())
+    coder = PredictiveCoder(load_tables())
     levels = np.cumsum(rng.integers(-3, 4, (4, 20, 3)), 0).astype(np.int32)
     payload = coder.encode(levels, None)
     for n in range(3000):
@@ -59,7 +56,7 @@ def test_motion_payloads():
             continue
 
 
-def test_transformed_payloads():
+def test_damaged_transformed_motion_raises_only_codec_errors():
     rng = np.random.default_rng(4)
     coder = TransformCoder(load_transform_tables())
     levels = [
@@ -69,7 +66,7 @@ def test_transformed_payloads():
     for n in range(3000):
         data = rng.bytes(int(rng.integers(0, 90))) if n % 3 == 0 else mutated(payload, rng)
         try:
-            found = coder.decode(data, [9, 3], 60)
-            assert [rows.shape for rows in found] == [(9, 60), (3, 60)]
+            rows = coder.decode(data, [9, 3], 60)
+            assert [run.shape for run in rows] == [(9, 60), (3, 60)]
         except CodecError:
             continue

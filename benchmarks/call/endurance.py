@@ -1,7 +1,7 @@
-"""`iwcodec bench endurance`: a server and two headless clients in processes of their own, on real sockets, for as long
-as is asked for; what each takes of the machine, what waits in its queues, and how late its pictures are.
+"""`iwcodec bench endurance`: a long call between a server and two headless clients, each in its own process.
 
-A leak or a queue that grows shows in half an hour: the first minutes fill libraries and histories and are told apart.
+Over real sockets; measures resources of each process, lengths of its queues and delay of its pictures. Half an hour
+shows a leak or a growing queue. Figures are given by time window, because the first minutes fill the source libraries.
 """
 
 import json
@@ -22,40 +22,39 @@ import psutil
 import typer
 from rich.table import Table
 
+from iwcodec.benchmarks.call.film import with_sound
 from iwcodec.benchmarks.experiment import save, surroundings
-from iwcodec.client.demo import server
+from iwcodec.client.demo.server import local_server
 from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.types import AUDIO_RATE
-from iwcodec.codec.media.video import at_constant_rate, probe, read_video, sample_clip
-from iwcodec.codec.media.writer import VideoWriter
+from iwcodec.codec.media.video import sample_clip
 
 NAMES = ("Ada", "Bob")
 JOIN_S = 60.0
+"""Longest wait for the clients to join, and to end."""
 WINDOWS, MIN_WINDOW_S = 6, 10.0
-"""Parts of the call that are told separately."""
-TONE_S, TONE_HZ, TONE_LEVEL = 0.5, 220, 6000
+"""The call is summarised in this many windows of equal length, fewer if they would be shorter than MIN_WINDOW_S."""
 
 
 @dataclass
 class Client:
-    """A process that takes part, and what it says of itself every few seconds."""
+    """A client process, and the status reports that it prints every few seconds."""
 
     process: subprocess.Popen[str]
-    looks: list[dict[str, Any]] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
 
     def listen(self) -> None:
-        """Until it ends."""
+        """Collect reports until the process ends."""
         assert self.process.stdout is not None
-        seen = psutil.Process(self.process.pid)
+        process = psutil.Process(self.process.pid)
         for line in self.process.stdout:
             participants = json.loads(line)["participants"]
             if participants and "frames_per_s" in participants[0]:
-                self.looks.append({"at_s": time.monotonic(), **resources(seen), **participants[0]})
+                self.reports.append({"at_s": time.monotonic(), **resources(process), **participants[0]})
 
 
 def resources(process: psutil.Process) -> dict[str, float]:
-    """Of the machine, now; nothing of a process that has gone."""
+    """Current resources of a process; empty if it has ended."""
     try:
         with process.oneshot():
             handles = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
@@ -70,18 +69,20 @@ def resources(process: psutil.Process) -> dict[str, float]:
         return {}
 
 
-def measure(clip: Path, minutes: float, tell: Callable[[str, float], None]) -> dict[str, Any]:
-    """Raises CodecError where a client ends early or no pictures come."""
+def measure(clip: Path, minutes: float, progress: Callable[[str, float], None]) -> dict[str, Any]:
+    """Run the call. Raises CodecError if a client ends early or no pictures arrive."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         film = with_sound(clip, folder / "film.mp4")
-        address = stack.enter_context(server())
+        address = stack.enter_context(local_server())
         serving = psutil.Process(psutil.Process().children()[0].pid)
         clients = [join(f"{address}/r/endurance", name, film, stack) for name in NAMES]
-        wait(clients, JOIN_S, lambda: all(client.looks for client in clients), lambda share: tell("joining", share))
+        wait(
+            clients, JOIN_S, lambda: all(client.reports for client in clients), lambda share: progress("joining", share)
+        )
         first = resources(serving)
         began = time.monotonic()
-        wait(clients, 60 * minutes, None, lambda share: tell("in the call", share))
+        wait(clients, 60 * minutes, None, lambda share: progress("in the call", share))
         last = resources(serving)
         for client in clients:
             client.process.terminate()
@@ -91,13 +92,14 @@ def measure(clip: Path, minutes: float, tell: Callable[[str, float], None]) -> d
         "minutes": minutes,
         "server": {"first": first, "last": last},
         "clients": {
-            name: {"exit_status": status, "windows": windows(client.looks, began, 60 * minutes)}
+            name: {"exit_status": status, "windows": windows(client.reports, began, 60 * minutes)}
             for name, client, status in zip(NAMES, clients, ended, strict=True)
         },
     }
 
 
 def join(url: str, name: str, film: Path, stack: ExitStack) -> Client:
+    """Start a client that sends `film`; the stack ends it."""
     words = ["call", url, "--headless", "--json", "--video", str(film), "--name", name]
     process = subprocess.Popen(
         [sys.executable, "-m", "iwcodec", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -110,75 +112,63 @@ def join(url: str, name: str, film: Path, stack: ExitStack) -> Client:
 
 
 def wait(
-    clients: Sequence[Client], longest_s: float, until: Callable[[], bool] | None, tell: Callable[[float], None]
+    clients: Sequence[Client], longest_s: float, until: Callable[[], bool] | None, progress: Callable[[float], None]
 ) -> None:
-    """Until it is so, or simply so long."""
+    """Wait until the condition holds, or for `longest_s` without one.
+
+    Raises CodecError if a client ends, or if the condition does not hold in time.
+    """
     began = time.monotonic()
-    while (gone := time.monotonic() - began) < longest_s:
+    while (elapsed_s := time.monotonic() - began) < longest_s:
         for name, client in zip(NAMES, clients, strict=True):
             if client.process.poll() is not None:
                 raise CodecError(f"{name} left the call with exit status {client.process.returncode}.")
         if until is not None and until():
             return
-        tell(gone / longest_s)
+        progress(elapsed_s / longest_s)
         time.sleep(0.5)
     if until is not None:
-        raise CodecError(f"No pictures came within {longest_s:.0f} s.")
+        raise CodecError(f"No pictures arrived within {longest_s:.0f} s.")
 
 
-def windows(looks: Sequence[dict[str, Any]], began_s: float, lasted_s: float) -> list[dict[str, Any]]:
-    """Means over equal parts of the call; of queues the most, of processor time the share of a core."""
-    made = []
+def windows(reports: Sequence[dict[str, Any]], began_s: float, lasted_s: float) -> list[dict[str, Any]]:
+    """Summary of the reports in each of up to WINDOWS equal parts of the call."""
+    summaries = []
     parts = max(1, min(WINDOWS, int(lasted_s / MIN_WINDOW_S)))
     for n in range(parts):
         start, end = (began_s + lasted_s * k / parts for k in (n, n + 1))
-        some = [look for look in looks if start <= look["at_s"] < end and "memory_mb" in look]
-        if len(some) > 1:
-            made.append({"from_min": lasted_s * n / parts / 60, **summary(some)})
-    return made
+        window = [report for report in reports if start <= report["at_s"] < end and "memory_mb" in report]
+        if len(window) > 1:
+            summaries.append({"from_min": lasted_s * n / parts / 60, **summary(window)})
+    return summaries
 
 
-def summary(looks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means, the worst delay, the longest queues, and processor time in cores."""
     queued: Counter[str] = Counter()
-    for look in looks:
-        queued |= Counter(look["queued"])
-    spent_s = (looks[-1]["cpu_s"] - looks[0]["cpu_s"]) / (looks[-1]["at_s"] - looks[0]["at_s"])
+    for report in reports:
+        queued |= Counter(report["queued"])
+    spent_s = (reports[-1]["cpu_s"] - reports[0]["cpu_s"]) / (reports[-1]["at_s"] - reports[0]["at_s"])
     means = ("memory_mb", "handles", "threads", "delay_ms", "frames_per_s", "sources", "sound_waits_ms")
     return {
-        **{name: round(float(np.mean([look[name] for look in looks])), 1) for name in means if name in looks[0]},
-        "delay_ms_worst": round(max(look["delay_ms"] for look in looks), 1),
-        "sent_kbps": round(float(np.mean([look["sent_kbps"]["total"] for look in looks])), 2),
+        **{name: round(float(np.mean([r[name] for r in reports])), 1) for name in means if name in reports[0]},
+        "delay_ms_worst": round(max(report["delay_ms"] for report in reports), 1),
+        "sent_kbps": round(float(np.mean([report["sent_kbps"]["total"] for report in reports])), 2),
         "cores": round(spent_s, 2),
-        "queued_most": dict.fromkeys(looks[0]["queued"], 0) | dict(queued),
-        "dropped": looks[-1]["dropped"],
+        "queued_most": dict.fromkeys(reports[0]["queued"], 0) | dict(queued),
+        "dropped": reports[-1]["dropped"],
     }
 
 
-def with_sound(clip: Path, out: Path) -> Path:
-    """The clip; with a tone in every second where it has no sound, so that sound is sent all the time."""
-    info = probe(clip)
-    if info.audio is not None:
-        return clip
-    with VideoWriter(out, (info.width, info.height), info.fps, audio=True) as writer:
-        count = 0
-        for picture in at_constant_rate(read_video(clip), info.fps):
-            writer.write(picture)
-            count += 1
-        times = np.arange(round(AUDIO_RATE * count / info.fps)) / AUDIO_RATE
-        tone = np.where(times % 1 < TONE_S, TONE_LEVEL * np.sin(2 * np.pi * TONE_HZ * times), 0)
-        writer.write_audio(tone.astype(np.int16))
-    return out
-
-
 def command(
-    clip: Annotated[Path | None, typer.Argument(help="A video of a speaker; the bundled one if none.")] = None,
+    clip: Annotated[Path | None, typer.Argument(help="A video of a speaker; default: the bundled clip.")] = None,
     minutes: Annotated[float, typer.Option(help="Length of the call.", min=0.5)] = 30.0,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of a table.")] = False,
 ) -> None:
-    """A call of two headless clients for half an hour: memory, file handles, queues and delay, which must not grow."""
-    with progress_bar(as_json) as tell:
-        result = {**surroundings(), **measure(clip or sample_clip(), minutes, tell)}
+    """A half-hour call of two headless clients: memory, file handles, queues and delay must not grow."""
+    with progress_bar(as_json) as progress:
+        result = {**surroundings(), **measure(clip or sample_clip(), minutes, progress)}
     if out is not None:
         save(result, out)
     if as_json:
@@ -189,7 +179,8 @@ def command(
 
 
 def table(name: str, parts: Sequence[dict[str, Any]]) -> Table:
-    made = Table(title=f"{name}, by the minute from which it is", title_justify="left")
+    """One column per window, one row per figure."""
+    made = Table(title=f"{name}, by the minute at which each window starts", title_justify="left")
     made.add_column("")
     for part in parts:
         made.add_column(f"{part['from_min']:.0f}", justify="right")

@@ -1,7 +1,7 @@
-"""A call without a network and without waiting: real SCTP associations over simulated paths, on a simulated clock.
+"""Simulated network for calls: real SCTP associations over simulated paths, on a simulated clock.
 
-Seeded, so that every run is the same: the event loop jumps to its next timer instead of sleeping, and the executor
-works at once. Packets have the size that they have on the wire, DTLS, UDP and IP included.
+Deterministic by seed: the event loop jumps to its next timer instead of sleeping, and the executor runs jobs
+immediately. Packets have their size on the wire, DTLS, UDP and IP included.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """Time passes only where nothing is left to do."""
+    """An event loop whose clock jumps to the next timer as soon as nothing is ready."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -43,22 +43,21 @@ class _Selector(selectors.SelectSelector):
         ready = super().select(0)
         if not ready:
             if timeout is None:
-                raise RuntimeError("everything waits for something that will never happen")
+                raise RuntimeError("deadlock: nothing is ready and no timer is set; what is awaited will never happen")
             self._simulated.now += max(0.0, timeout)
         return ready
 
 
 def simulate(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop of its own, as asyncio.run does. SCTP sees the simulated time, too: it estimates the
-    round trip."""
+    """Run a coroutine on a new SimulatedLoop, as asyncio.run does. SCTP's clock (for round trips) is simulated too."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         loop = runner.get_loop()
         with mock.patch.object(rtcsctptransport, "time", SimpleNamespace(time=loop.time)):
             return runner.run(work)
 
 
-class AtOnce(Executor):
-    """Works where it is asked to: in no time of the simulation."""
+class ImmediateExecutor(Executor):
+    """Runs each job when it is submitted, which takes no simulated time."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         future: Future[T] = Future()
@@ -71,22 +70,26 @@ class AtOnce(Executor):
 
 @dataclass
 class Path:
-    """One direction. A queue of at most `queue_s` in front of a link of `kbps`, then a delay; chances by packet."""
+    """One direction of a link: a queue of at most `queue_s` before a rate limit of `kbps`, then a delay.
+
+    `loss`, `duplicates` and `reordered` are probabilities per packet.
+    """
 
     kbps: float = 10_000.0
     delay_s: float = 0.01
     jitter_s: float = 0.0
-    """At most; packets do not overtake each other by it alone."""
+    """Maximum of the uniformly distributed extra delay; it does not reorder packets."""
     loss: float = 0.0
     duplicates: float = 0.0
     reordered: float = 0.0
-    """By 50 ms."""
+    """A reordered packet arrives 50 ms later."""
     queue_s: float = 1.0
     outages: tuple[tuple[float, float], ...] = ()
-    """From and to, on the simulated clock."""
+    """(start, end) on the simulated clock."""
     seed: int = 1
     packets: int = 0
     bytes: int = 0
+    """Packets and bytes sent so far, including lost ones."""
     _free_s: float = 0.0
     _last_s: float = 0.0
     _rng: np.random.Generator = field(init=False)
@@ -95,7 +98,7 @@ class Path:
         self._rng = np.random.default_rng(self.seed)
 
     def send(self, size: int, deliver: Callable[[], object]) -> None:
-        """A packet of `size` bytes, all layers included; `deliver` is called when it has come through."""
+        """Send a packet of `size` bytes, all layers included; `deliver` is called when it arrives."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         self.packets += 1
@@ -113,7 +116,7 @@ class Path:
 
 
 class _Wire:
-    """What stands in for a DTLS transport."""
+    """Replaces a DTLS transport."""
 
     state = "connected"
 
@@ -138,7 +141,7 @@ class _Wire:
 
 
 class SimulatedConnection:
-    """As much of an RTCPeerConnection as a Link uses."""
+    """The part of RTCPeerConnection's interface that a Link uses."""
 
     def __init__(self, wire: _Wire, bundling: bool) -> None:
         self.connectionState = "connected"
@@ -149,7 +152,7 @@ class SimulatedConnection:
         return RTCDataChannel(self.sctp, RTCDataChannelParameters(label=label, **options))
 
     async def start(self) -> None:
-        """Set up the association; the channels open when it stands."""
+        """Set up the association, after which the channels open."""
         await self.sctp.start(RTCSctpTransport.getCapabilities(), 5000)
 
     async def close(self) -> None:
@@ -158,7 +161,23 @@ class SimulatedConnection:
 
 
 def connection_pair(there: Path, back: Path, bundling: tuple[bool, bool] = (True, True)) -> list[SimulatedConnection]:
-    """Two ends; the first one sends over `there`. Not started yet: channels come first."""
+    """Two ends, the first of which sends over `there`. Create the channels before starting them."""
     wires = [_Wire("client", there), _Wire("server", back)]
     wires[0].other, wires[1].other = wires[1], wires[0]
     return [SimulatedConnection(wire, kind) for wire, kind in zip(wires, bundling, strict=True)]
+
+
+class ShapedSocket:
+    """A datagram transport whose outgoing packets pass through a simulated path."""
+
+    def __init__(self, socket: Any, path: Path) -> None:
+        self._socket = socket
+        self._path = path
+
+    def sendto(self, data: bytes, address: Any) -> None:
+        self._path.send(
+            len(data) + IP_UDP, lambda: None if self._socket.is_closing() else self._socket.sendto(data, address)
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)

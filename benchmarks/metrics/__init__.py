@@ -1,0 +1,1 @@
+"""Quality metrics of decoded clips, and the comparison of rate-quality curves."""

@@ -1,8 +1,8 @@
-"""Bjontegaard deltas: the mean difference between two rate-quality curves, with intervals over clips.
+"""Bjontegaard deltas: the mean difference between two rate-quality curves, with bootstrap intervals over clips.
 
-After G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33 (2001), with the piecewise
-cubic Hermite interpolation (Fritsch-Carlson slopes) of the JCT-VC and JVET common test conditions instead of one cubic,
-which overshoots. Curves are compared only over the range that both cover.
+G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33 (2001), with the piecewise cubic
+Hermite interpolation of the JCT-VC and JVET common test conditions (scipy's PchipInterpolator) instead of a single
+cubic, which overshoots. Curves are compared only over the range that both cover.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.extras import install
+
 Points = Sequence[tuple[float, float]]
 """(rate, quality) pairs in any order; rate in any unit above 0, quality in any unit where more is better."""
 
@@ -18,14 +21,14 @@ Array = NDArray[np.float64]
 
 
 class NoOverlapError(ValueError):
-    """The two curves share no range, so nothing can be compared."""
+    """The two curves have no common range to compare over."""
 
 
 def bd_rate(anchor: Points, test: Points) -> float:
-    """Mean rate of `test` over that of `anchor` at equal quality, in per cent: -20 is a fifth fewer bits.
+    """BD-rate: mean rate difference of `test` from `anchor` at equal quality in per cent; -20 means 20 % fewer bits.
 
-    Both need two points or more and quality that rises with rate (see `frontier`); ValueError otherwise,
-    NoOverlapError when no quality is reached by both.
+    Both curves need at least two points and quality that rises with rate (see `frontier`). Raises ValueError
+    otherwise, NoOverlapError if the curves have no common quality range, CodecError without scipy.
     """
     rates_a, qualities_a = _curve(anchor)
     rates_b, qualities_b = _curve(test)
@@ -33,14 +36,14 @@ def bd_rate(anchor: Points, test: Points) -> float:
 
 
 def bd_quality(anchor: Points, test: Points) -> float:
-    """Mean quality of `test` less that of `anchor` at equal rate (BD-PSNR, if quality is PSNR). Errors as `bd_rate`."""
+    """Mean quality of `test` minus that of `anchor` at equal rate (BD-PSNR for PSNR). Raises as `bd_rate`."""
     rates_a, qualities_a = _curve(anchor)
     rates_b, qualities_b = _curve(test)
     return _mean_gap(np.log(rates_a), qualities_a, np.log(rates_b), qualities_b, "rate")
 
 
 def frontier(points: Points) -> list[tuple[float, float]]:
-    """The points that no other one beats, in order of rate. An encoder at its floor gives many points of little use."""
+    """The Pareto-optimal points in order of rate. Below its lowest useful rate an encoder gives many that are not."""
     kept: list[tuple[float, float]] = []
     for rate, quality in sorted(points, key=lambda point: (point[0], -point[1])):
         if not kept or quality > kept[-1][1]:
@@ -50,6 +53,8 @@ def frontier(points: Points) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Interval:
+    """Mean of `count` values and its confidence interval."""
+
     mean: float
     low: float
     high: float
@@ -57,7 +62,7 @@ class Interval:
 
 
 def bootstrap(values: Sequence[float], level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of per-clip values and its percentile bootstrap interval: how far it would move with other such clips."""
+    """Mean of per-clip values with its percentile bootstrap interval. Raises ValueError without values."""
     if not values:
         raise ValueError("no values")
     sample = np.asarray(values, np.float64)
@@ -68,18 +73,21 @@ def bootstrap(values: Sequence[float], level: float = 0.95, draws: int = 10_000,
 
 @dataclass(frozen=True)
 class Comparison:
-    """`rate` in per cent, `quality` in its unit, over the clips where the curves overlap; None where none does."""
+    """Deltas over the clips whose curves overlap, `rate` in per cent, `quality` in its unit; None if none overlaps."""
 
     rate: Interval | None
     quality: Interval | None
     no_common_quality: list[str]
-    """Clips left out of `rate`."""
+    """Clips excluded from `rate`."""
     no_common_rate: list[str]
-    """Clips left out of `quality`."""
+    """Clips excluded from `quality`."""
 
 
 def compare(anchor: Mapping[str, Points], test: Mapping[str, Points]) -> Comparison:
-    """Both deltas over clips (name -> points), each curve reduced to its frontier. Both sides need the same clips."""
+    """Both deltas over clips (name -> points), each curve reduced to its frontier.
+
+    Raises ValueError unless both sides have the same clips.
+    """
     if set(anchor) != set(test):
         raise ValueError(f"clips differ: {', '.join(sorted(set(anchor) ^ set(test)))}")
     rates: list[float] = []
@@ -88,11 +96,11 @@ def compare(anchor: Mapping[str, Points], test: Mapping[str, Points]) -> Compari
     no_rate: list[str] = []
     for clip in sorted(anchor):
         a, b = frontier(anchor[clip]), frontier(test[clip])
-        for function, values, left_out in ((bd_rate, rates, no_quality), (bd_quality, qualities, no_rate)):
+        for function, values, excluded in ((bd_rate, rates, no_quality), (bd_quality, qualities, no_rate)):
             try:
                 values.append(function(a, b))
             except NoOverlapError:
-                left_out.append(clip)
+                excluded.append(clip)
     return Comparison(
         bootstrap(rates) if rates else None, bootstrap(qualities) if qualities else None, no_quality, no_rate
     )
@@ -113,44 +121,9 @@ def _mean_gap(x_a: Array, y_a: Array, x_b: Array, y_b: Array, name: str) -> floa
     low, high = max(x_a[0], x_b[0]), min(x_a[-1], x_b[-1])
     if low >= high:
         raise NoOverlapError(f"the curves have no {name} in common")
-    return (_integral(x_b, y_b, low, high) - _integral(x_a, y_a, low, high)) / float(high - low)
-
-
-def _integral(x: Array, y: Array, low: float, high: float) -> float:
-    """Of the piecewise cubic through (x, y), exactly: each piece is integrated as a polynomial."""
-    slopes = _slopes(x, y)
-    total = 0.0
-    for i, width in enumerate(np.diff(x)):
-        start, end = max(low, x[i]) - x[i], min(high, x[i + 1]) - x[i]
-        if end <= start:
-            continue
-        secant = (y[i + 1] - y[i]) / width
-        square = (3 * secant - 2 * slopes[i] - slopes[i + 1]) / width
-        cube = (slopes[i] + slopes[i + 1] - 2 * secant) / width**2
-        area = np.polyint([cube, square, slopes[i], y[i]])
-        total += float(np.polyval(area, end) - np.polyval(area, start))
-    return total
-
-
-def _slopes(x: Array, y: Array) -> Array:
-    """F. N. Fritsch and J. Butland, SIAM J. Sci. Stat. Comput. 5 (1984): weighted harmonic means, no overshoot."""
-    widths = np.diff(x)
-    secants = np.diff(y) / widths
-    if len(x) == 2:
-        return np.repeat(secants, 2)
-    slopes = np.zeros(len(x))
-    before, after = widths[:-1] + 2 * widths[1:], 2 * widths[:-1] + widths[1:]
-    same = secants[:-1] * secants[1:] > 0
-    slopes[1:-1][same] = ((before + after) / (after / secants[1:] + before / secants[:-1]))[same]
-    slopes[0] = _end_slope(widths[0], widths[1], secants[0], secants[1])
-    slopes[-1] = _end_slope(widths[-1], widths[-2], secants[-1], secants[-2])
-    return slopes
-
-
-def _end_slope(width: float, next_width: float, secant: float, next_secant: float) -> float:
-    slope = ((2 * width + next_width) * secant - width * next_secant) / (width + next_width)
-    if slope * secant <= 0:
-        return 0.0
-    if secant * next_secant <= 0 and abs(slope) > 3 * abs(secant):
-        return 3 * secant
-    return slope
+    try:
+        from scipy.interpolate import PchipInterpolator
+    except ImportError as error:
+        raise CodecError(f"Bjontegaard deltas need scipy: {install('bench')}.") from error
+    area_a, area_b = (float(PchipInterpolator(x, y).integrate(low, high)) for x, y in ((x_a, y_a), (x_b, y_b)))
+    return (area_b - area_a) / float(high - low)

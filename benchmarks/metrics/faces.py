@@ -1,7 +1,7 @@
-"""Do the face's parts stand where they should? Average keypoint distance and missing faces.
+"""Average keypoint distance (AKD) and missing faces: whether facial features are where the original has them.
 
-As A. Siarohin et al., "First Order Motion Model for Image Animation", NeurIPS 2019, measure animation, with the five
-points of MTCNN (K. Zhang et al., IEEE Signal Processing Letters 23, 2016) in place of their 68.
+The protocol of A. Siarohin et al., "First Order Motion Model for Image Animation", NeurIPS 2019, with the five points
+of MTCNN (K. Zhang et al., IEEE Signal Processing Letters 23, 2016) instead of 68 landmarks.
 """
 
 import math
@@ -14,62 +14,67 @@ from numpy.typing import NDArray
 from iwcodec.benchmarks.metrics.mtcnn import Mtcnn
 from iwcodec.codec.media.types import Picture
 
-EVERY = 5
-"""Frames from one that is looked at to the next: finding a face takes many times as long as any other metric."""
-CERTAIN = 0.9
-"""Least confidence of a face."""
+STRIDE = 5
+"""Every Nth frame is measured: face detection takes many times as long as any other metric."""
+MIN_CONFIDENCE = 0.9
+"""A detection below this confidence does not count as a face."""
 
 Points = NDArray[np.float32]
 """(5, 2): eyes, nose, corners of the mouth; x, y in pixels."""
-Finder = Callable[[Picture], Points | None]
+LandmarkDetector = Callable[[Picture], Points | None]
 
 
-class Landmarks:
-    """The points of the surest face of a picture (H, W, 3), uint8 RGB; None without one.
+class FaceLandmarks:
+    """Landmarks of the most confident face of a uint8 RGB picture (H, W, 3); None without a face.
 
     Raises MetricUnavailableError without PyTorch or the weights (see `mtcnn`).
     """
 
     def __init__(self) -> None:
-        self._faces = Mtcnn()
+        self._mtcnn = Mtcnn()
 
     def __call__(self, picture: Picture) -> Points | None:
-        found = self._faces(picture)
-        return found[0].points if found and found[0].certain >= CERTAIN else None
+        faces = self._mtcnn(picture)
+        return faces[0].points if faces and faces[0].confidence >= MIN_CONFIDENCE else None
 
 
-class Remembered:
-    """A finder that looks once at each picture: every codec and rate is compared with the same originals."""
+class CachedLandmarks:
+    """A detector that runs once per picture: every codec and rate is compared with the same originals."""
 
-    def __init__(self, find: Finder) -> None:
-        self._find = find
-        self._known: dict[bytes, Points | None] = {}
+    def __init__(self, detect: LandmarkDetector) -> None:
+        self._detect = detect
+        self._cache: dict[bytes, Points | None] = {}
 
     def __call__(self, picture: Picture) -> Points | None:
         key = sha256(picture.tobytes()).digest()
-        if key not in self._known:
-            self._known[key] = self._find(picture)
-        return self._known[key]
+        if key not in self._cache:
+            self._cache[key] = self._detect(picture)
+        return self._cache[key]
 
 
-def compare(
-    find: Finder, originals: Sequence[Picture], decoded: Sequence[Picture], find_original: Finder | None = None
+def keypoint_distance(
+    detect: LandmarkDetector,
+    originals: Sequence[Picture],
+    decoded: Sequence[Picture],
+    detect_original: LandmarkDetector | None = None,
 ) -> dict[str, float | None]:
-    """`find_original` is `find`, where it is to be another object (see Remembered).
+    """AKD and missing faces over every STRIDE-th frame whose original shows a face.
 
-    Over every EVERY-th frame whose original shows a face: `akd`, the mean distance in pixels of the points where
-    both have one, and `missing_faces`, the share where the decoded picture has none. None where there is nothing."""
+    `akd`: mean distance in pixels of the landmarks where both pictures have a face, None if there is no such frame.
+    `missing_faces`: share of frames whose decoded picture has no face, None if no original has one.
+    `detect_original` is used on the originals if given (see CachedLandmarks).
+    """
     distances: list[float] = []
     missing = 0
-    for n in range(0, len(originals), EVERY):
-        wanted = (find_original or find)(originals[n])
-        if wanted is None:
+    for n in range(0, len(originals), STRIDE):
+        expected = (detect_original or detect)(originals[n])
+        if expected is None:
             continue
-        found = find(decoded[n])
-        if found is None:
+        points = detect(decoded[n])
+        if points is None:
             missing += 1
         else:
-            distances.append(float(np.linalg.norm(wanted - found, axis=1).mean()))
-    seen = len(distances) + missing
+            distances.append(float(np.linalg.norm(expected - points, axis=1).mean()))
+    measured = len(distances) + missing
     mean = math.fsum(distances) / len(distances) if distances else None
-    return {"akd": mean, "missing_faces": missing / seen if seen else None}
+    return {"akd": mean, "missing_faces": missing / measured if measured else None}

@@ -1,6 +1,6 @@
-"""What one codec has over others at the same rate, clip by clip: where it wins, and where it does not.
+"""Quality margin of one codec over others at the same rate, clip by clip.
 
-A mean over clips hides those that lose. So the worst clip stands beside it, and how many clips lose at all.
+A mean over clips hides the clips on which a codec loses, so the worst clip and the number of lost clips are kept too.
 """
 
 import math
@@ -13,7 +13,7 @@ from iwcodec.benchmarks.metrics.bdrate import Points, frontier
 
 @dataclass(frozen=True)
 class Margin:
-    """In the metric's unit, at one rate that was asked for."""
+    """Margin at one target rate, in the metric's unit."""
 
     asked_kbps: float
     mean: float
@@ -21,14 +21,16 @@ class Margin:
     worst_clip: str
     worst_kbps: float
     lost: int
-    """Clips on which it is below."""
+    """Number of clips with a negative margin."""
     clips: int
-    """On which the others can be had at the rate that was spent."""
+    """Number of clips on which at least one other codec reaches the rate spent."""
 
 
 def at_rate(points: Points, kbps: float) -> float | None:
-    """Quality at a rate, on straight lines over log rate between the points that no other beats; beyond the last point
-    the last one's. None below the first."""
+    """Quality at a rate: linear interpolation over log rate along the frontier.
+
+    Above the last point its quality holds; below the first point None.
+    """
     best = frontier(points)
     if not best or kbps < best[0][0]:
         return None
@@ -41,20 +43,23 @@ def at_rate(points: Points, kbps: float) -> float | None:
 def margins(
     ours: Mapping[str, Mapping[float, tuple[float, float]]], rivals: Sequence[Mapping[str, Points]]
 ) -> list[Margin]:
-    """`ours`: clip -> rate asked for -> (kbps spent, quality). Each rival: clip -> points; the best of them counts."""
-    made = []
+    """Margin at each target rate over the best of the rivals at the rate we spent.
+
+    `ours`: clip -> target kbps -> (kbps spent, quality). Each rival: clip -> (kbps, quality) points.
+    """
+    results = []
     for rate in sorted({rate for clip in ours.values() for rate in clip}):
-        found: list[tuple[float, str, float]] = []
+        differences: list[tuple[float, str, float]] = []
         for clip, curve in ours.items():
             if rate not in curve:
                 continue
             kbps, quality = curve[rate]
-            theirs = [there for rival in rivals if (there := at_rate(rival.get(clip, ()), kbps)) is not None]
+            theirs = [value for rival in rivals if (value := at_rate(rival.get(clip, ()), kbps)) is not None]
             if theirs:
-                found.append((quality - max(theirs), clip, kbps))
-        if found:
-            worst, clip, kbps = min(found)
-            mean = sum(value for value, _, _ in found) / len(found)
-            lost = sum(value < 0 for value, _, _ in found)
-            made.append(Margin(rate, mean, worst, clip, kbps, lost, len(found)))
-    return made
+                differences.append((quality - max(theirs), clip, kbps))
+        if differences:
+            worst, clip, kbps = min(differences)
+            mean = sum(value for value, _, _ in differences) / len(differences)
+            lost = sum(value < 0 for value, _, _ in differences)
+            results.append(Margin(rate, mean, worst, clip, kbps, lost, len(differences)))
+    return results

@@ -1,7 +1,7 @@
-"""MTCNN: faces and five points of each; K. Zhang et al., IEEE Signal Processing Letters 23 (2016).
+"""MTCNN: face boxes with five landmarks each; K. Zhang et al., IEEE Signal Processing Letters 23 (2016).
 
-The weights are the files that the wheel of facenet-pytorch carries. Its code is not imported: that needs a torchvision
-that fits the installed torch, which there is not for every build.
+Uses the weight files in the wheel of facenet-pytorch. That package itself is not imported, because it needs a
+torchvision that matches the installed torch, which does not exist for every build.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.metrics import MetricUnavailableError
+from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
 from iwcodec.codec.extras import install
 from iwcodec.codec.media.types import Picture
 
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     State = dict[str, Tensor]
 
 MIN_FACE = 20
-"""Pixels."""
+"""Side of the smallest face that is found, in pixels."""
 CELL, STRIDE = 12, 2
-"""Of the first network: what it sees, and how far it is moved, in pixels."""
-SHRINK = 0.709
-"""From one level of the pyramid to the next."""
-CERTAIN = (0.6, 0.7, 0.7)
-"""Least confidence after each network."""
-SECOND_SIDE, THIRD_SIDE = 24, 48
+"""Receptive field and stride of P-Net, in pixels."""
+PYRAMID_FACTOR = 0.709
+"""Scale from one level of the image pyramid to the next."""
+MIN_CONFIDENCE = (0.6, 0.7, 0.7)
+"""Confidence threshold after P-Net, R-Net and O-Net."""
+R_NET_SIDE, O_NET_SIDE = 24, 48
+"""Input sizes of R-Net and O-Net, in pixels."""
 
 Boxes = NDArray[np.float32]
 """(n, 4): left, top, right, bottom in pixels."""
@@ -40,64 +41,68 @@ Boxes = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Face:
-    certain: float
+    confidence: float
     box: NDArray[np.float32]  # (4,)
     points: NDArray[np.float32]  # (5, 2): eyes, nose, corners of the mouth; x, y in pixels
 
 
 class Mtcnn:
-    """All faces of a picture, the surest first. Raises MetricUnavailableError without the weights or PyTorch."""
+    """All faces of a uint8 RGB picture, most confident first.
+
+    Raises MetricUnavailableError without the weights or PyTorch.
+    """
 
     def __init__(self) -> None:
         folder = weights_folder()
-        self._first, self._second, self._third = (load(folder / f"{name}net.pt") for name in "pro")
+        self._p_net, self._r_net, self._o_net = (load(folder / f"{name}net.pt") for name in "pro")
 
     def __call__(self, picture: Picture) -> list[Face]:
         import torch
 
         with torch.inference_mode():
             image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
-            return self._landmarks(image, self._refined(image, self._proposed(image)))
+            return self._landmarks(image, self._refine(image, self._propose(image)))
 
-    def _proposed(self, image: Tensor) -> Boxes:
+    def _propose(self, image: Tensor) -> Boxes:
         height, width = image.shape[2:]
-        found: list[NDArray[np.float32]] = []
+        levels: list[NDArray[np.float32]] = []
         for scale in pyramid(min(height, width)):
-            moves, certain = first_network(resized(image, int(height * scale + 1), int(width * scale + 1)), self._first)
-            rows, columns = np.nonzero(certain >= CERTAIN[0])
+            offsets, confidence = p_net(resize(image, int(height * scale + 1), int(width * scale + 1)), self._p_net)
+            rows, columns = np.nonzero(confidence >= MIN_CONFIDENCE[0])
             corner = np.stack([columns, rows], 1) * STRIDE
             box = np.floor(np.concatenate([corner + 1, corner + CELL], 1) / scale)
-            level = np.concatenate([box, certain[rows, columns, None], moves[:, rows, columns].T], 1)
-            found.append(level[distinct(level[:, :4], level[:, 4], 0.5)].astype(np.float32))
-        all_levels = np.concatenate(found) if found else np.zeros((0, 9), np.float32)
-        best = all_levels[distinct(all_levels[:, :4], all_levels[:, 4], 0.7)]
+            level = np.concatenate([box, confidence[rows, columns, None], offsets[:, rows, columns].T], 1)
+            levels.append(level[non_maximum_suppression(level[:, :4], level[:, 4], 0.5)].astype(np.float32))
+        all_levels = np.concatenate(levels) if levels else np.zeros((0, 9), np.float32)
+        best = all_levels[non_maximum_suppression(all_levels[:, :4], all_levels[:, 4], 0.7)]
         sides = best[:, 2:4] - best[:, :2]
-        return squared(best[:, :4] + best[:, 5:] * np.tile(sides, 2))
+        return to_squares(best[:, :4] + best[:, 5:] * np.tile(sides, 2))
 
-    def _refined(self, image: Tensor, boxes: Boxes) -> Boxes:
-        boxes = inside(boxes, image)
+    def _refine(self, image: Tensor, boxes: Boxes) -> Boxes:
+        boxes = overlapping(boxes, image)
         if not len(boxes):
             return boxes
-        certain, moves = second_network(cut_out(image, boxes, SECOND_SIDE), self._second)
-        sure = certain > CERTAIN[1]
-        boxes, certain, moves = boxes[sure], certain[sure], moves[sure]
-        kept = distinct(boxes, certain, 0.7)
-        return squared(moved(boxes[kept], moves[kept]))
+        confidence, offsets = r_net(crop(image, boxes, R_NET_SIDE), self._r_net)
+        confident = confidence > MIN_CONFIDENCE[1]
+        boxes, confidence, offsets = boxes[confident], confidence[confident], offsets[confident]
+        kept = non_maximum_suppression(boxes, confidence, 0.7)
+        return to_squares(regress(boxes[kept], offsets[kept]))
 
     def _landmarks(self, image: Tensor, boxes: Boxes) -> list[Face]:
-        boxes = inside(boxes, image)
+        boxes = overlapping(boxes, image)
         if not len(boxes):
             return []
-        certain, moves, points = third_network(cut_out(image, boxes, THIRD_SIDE), self._third)
-        sure = certain > CERTAIN[2]
-        boxes, certain, moves, points = boxes[sure], certain[sure], moves[sure], points[sure]
-        places = boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2] + 1) * points - 1
-        boxes = moved(boxes, moves)
-        return [Face(float(certain[n]), boxes[n], places[n]) for n in distinct(boxes, certain, 0.7, of_smaller=True)]
+        results = boxes, *o_net(crop(image, boxes, O_NET_SIDE), self._o_net)
+        confident = results[1] > MIN_CONFIDENCE[2]
+        boxes, confidence, offsets, points = (values[confident] for values in results)
+        landmarks = boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2] + 1) * points - 1
+        boxes = regress(boxes, offsets)
+        kept = non_maximum_suppression(boxes, confidence, 0.7, of_smaller=True)
+        return [Face(float(confidence[n]), boxes[n], landmarks[n]) for n in kept]
 
 
 def weights_folder() -> Path:
-    """Of the installed facenet-pytorch, which is not imported. MetricUnavailableError without it."""
+    """The data folder of the installed facenet-pytorch. Raises MetricUnavailableError without it."""
     spec = find_spec("facenet_pytorch")
     places = [] if spec is None else spec.submodule_search_locations or []
     for place in places:
@@ -109,6 +114,7 @@ def weights_folder() -> Path:
 
 
 def load(path: Path) -> State:
+    """Read a weight file. Raises MetricUnavailableError without PyTorch or the file."""
     try:
         import torch
     except ImportError as error:
@@ -121,43 +127,43 @@ def load(path: Path) -> State:
 
 
 def pyramid(side: int) -> Sequence[float]:
-    """Scales at which a face of MIN_FACE or more fills the first network's CELL."""
+    """Scales of the image pyramid, so that P-Net finds faces from MIN_FACE pixels up to the whole picture."""
     scales = []
     scale = CELL / MIN_FACE
     while side * scale >= CELL:
         scales.append(scale)
-        scale *= SHRINK
+        scale *= PYRAMID_FACTOR
     return scales
 
 
-def first_network(x: Tensor, state: State) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(1, 3, H, W) -> moves of the corners (4, h, w) in sides, confidence (h, w)."""
-    x = pooled(convolved(x, "1", state), 2)
-    x = convolved(convolved(x, "2", state), "3", state)
-    certain = plain(x, "conv4_1", state).softmax(1)[0, 1]
-    return plain(x, "conv4_2", state)[0].numpy(), certain.numpy()
+def p_net(x: Tensor, state: State) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(1, 3, H, W) -> offsets of the corners (4, h, w) in sides, confidence (h, w)."""
+    x = max_pool(conv_prelu(x, "1", state), 2)
+    x = conv_prelu(conv_prelu(x, "2", state), "3", state)
+    confidence = conv(x, "conv4_1", state).softmax(1)[0, 1]
+    return conv(x, "conv4_2", state)[0].numpy(), confidence.numpy()
 
 
-def second_network(x: Tensor, state: State) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(n, 3, 24, 24) -> confidence (n,), moves (n, 4)."""
-    x = pooled(convolved(x, "1", state), 3)
-    x = convolved(pooled(convolved(x, "2", state), 3), "3", state)
+def r_net(x: Tensor, state: State) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(n, 3, 24, 24) -> confidence (n,), offsets (n, 4)."""
+    x = max_pool(conv_prelu(x, "1", state), 3)
+    x = conv_prelu(max_pool(conv_prelu(x, "2", state), 3), "3", state)
     x = dense(x, "4", state)
     return linear(x, "dense5_1", state).softmax(1)[:, 1].numpy(), linear(x, "dense5_2", state).numpy()
 
 
-def third_network(x: Tensor, state: State) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """(n, 3, 48, 48) -> confidence (n,), moves (n, 4), points (n, 5, 2) in sides of the box."""
-    x = pooled(convolved(x, "1", state), 3)
-    x = pooled(convolved(x, "2", state), 3)
-    x = convolved(pooled(convolved(x, "3", state), 2), "4", state)
+def o_net(x: Tensor, state: State) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """(n, 3, 48, 48) -> confidence (n,), offsets (n, 4), points (n, 5, 2) in sides of the box."""
+    x = max_pool(conv_prelu(x, "1", state), 3)
+    x = max_pool(conv_prelu(x, "2", state), 3)
+    x = conv_prelu(max_pool(conv_prelu(x, "3", state), 2), "4", state)
     x = dense(x, "5", state)
     points = linear(x, "dense6_3", state).reshape(-1, 2, 5).transpose(1, 2)
-    certain = linear(x, "dense6_1", state).softmax(1)[:, 1]
-    return certain.numpy(), linear(x, "dense6_2", state).numpy(), points.numpy()
+    confidence = linear(x, "dense6_1", state).softmax(1)[:, 1]
+    return confidence.numpy(), linear(x, "dense6_2", state).numpy(), points.numpy()
 
 
-def plain(x: Tensor, name: str, state: State) -> Tensor:
+def conv(x: Tensor, name: str, state: State) -> Tensor:
     from torch.nn import functional
 
     return functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"])
@@ -169,76 +175,82 @@ def linear(x: Tensor, name: str, state: State) -> Tensor:
     return functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
 
-def convolved(x: Tensor, number: str, state: State) -> Tensor:
+def conv_prelu(x: Tensor, number: str, state: State) -> Tensor:
     from torch.nn import functional
 
-    return functional.prelu(plain(x, f"conv{number}", state), state[f"prelu{number}.weight"])
+    return functional.prelu(conv(x, f"conv{number}", state), state[f"prelu{number}.weight"])
 
 
 def dense(x: Tensor, number: str, state: State) -> Tensor:
-    """The weights were trained on cells in the order of columns."""
+    """Fully connected layer with PReLU; the weights expect the cells in column-major order."""
     from torch.nn import functional
 
     flat = x.permute(0, 3, 2, 1).reshape(len(x), -1)
     return functional.prelu(linear(flat, f"dense{number}", state), state[f"prelu{number}.weight"])
 
 
-def pooled(x: Tensor, side: int) -> Tensor:
+def max_pool(x: Tensor, side: int) -> Tensor:
     from torch.nn import functional
 
     return functional.max_pool2d(x, side, 2, ceil_mode=True)
 
 
-def resized(image: Tensor, height: int, width: int) -> Tensor:
-    """By mean over areas, and around 0 as the networks want it."""
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Area-averaged to height x width and normalised to -1..1, the networks' input range."""
     from torch.nn import functional
 
     return (functional.interpolate(image, (height, width), mode="area") - 127.5) / 128
 
 
-def cut_out(image: Tensor, boxes: Boxes, side: int) -> Tensor:
-    """Boxes that lie `inside` -> (n, 3, side, side)."""
+def crop(image: Tensor, boxes: Boxes, side: int) -> Tensor:
+    """Crop boxes that overlap the picture and resize them -> (n, 3, side, side)."""
     import torch
 
     height, width = image.shape[2:]
     crops = []
     for left, top, right, bottom in boxes.astype(int):
         part = image[:, :, max(top, 1) - 1 : min(bottom, height), max(left, 1) - 1 : min(right, width)]
-        crops.append(resized(part, side, side))
+        crops.append(resize(part, side, side))
     return torch.cat(crops)
 
 
-def inside(boxes: Boxes, image: Tensor) -> Boxes:
-    """Those that have a pixel of the picture."""
+def overlapping(boxes: Boxes, image: Tensor) -> Boxes:
+    """The boxes that contain at least one pixel of the picture."""
     height, width = image.shape[2:]
     left, top, right, bottom = boxes.astype(int).T
-    seen = (np.minimum(right, width) > np.maximum(left, 1) - 1) & (np.minimum(bottom, height) > np.maximum(top, 1) - 1)
-    return boxes[seen]
+    wide = np.minimum(right, width) > np.maximum(left, 1) - 1
+    high = np.minimum(bottom, height) > np.maximum(top, 1) - 1
+    return boxes[wide & high]
 
 
-def moved(boxes: Boxes, moves: NDArray[np.float32]) -> Boxes:
-    """Corners moved by shares of the sides."""
-    return boxes + moves * np.tile(boxes[:, 2:] - boxes[:, :2] + 1, 2)
+def regress(boxes: Boxes, offsets: NDArray[np.float32]) -> Boxes:
+    """Apply bounding box regression: corners move by `offsets`, in sides of the box."""
+    return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2] + 1, 2)
 
 
-def squared(boxes: Boxes) -> Boxes:
-    """About the same centre, with the longer side."""
+def to_squares(boxes: Boxes) -> Boxes:
+    """Squares about the same centres with the longer side of each box."""
     centre, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     half = sides.max(1, keepdims=True) / 2
     return np.concatenate([centre - half, centre + half], 1)
 
 
-def distinct(boxes: Boxes, certain: NDArray[np.float32], most: float, of_smaller: bool = False) -> list[int]:
-    """Numbers of boxes, the surest first, that no surer one overlaps by more than `most` of their union (or of the
-    smaller one)."""
+def non_maximum_suppression(
+    boxes: Boxes, confidence: NDArray[np.float32], max_overlap: float, of_smaller: bool = False
+) -> list[int]:
+    """Indices of the boxes to keep, most confident first.
+
+    A box is dropped if a more confident one overlaps it by more than `max_overlap` of their union (or, with
+    `of_smaller`, of the smaller box).
+    """
     kept: list[int] = []
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    left = np.argsort(-certain, kind="stable")
-    while len(left):
-        best, left = int(left[0]), left[1:]
+    rest = np.argsort(-confidence, kind="stable")
+    while len(rest):
+        best, rest = int(rest[0]), rest[1:]
         kept.append(best)
-        sides = np.minimum(boxes[best, 2:], boxes[left, 2:]) - np.maximum(boxes[best, :2], boxes[left, :2])
-        shared = np.prod(sides.clip(min=0), axis=1)
-        whole = np.minimum(areas[best], areas[left]) if of_smaller else areas[best] + areas[left] - shared
-        left = left[shared <= most * whole]
+        sides = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
+        intersection = np.prod(sides.clip(min=0), axis=1)
+        whole = np.minimum(areas[best], areas[rest]) if of_smaller else areas[best] + areas[rest] - intersection
+        rest = rest[intersection <= max_overlap * whole]
     return kept

@@ -1,18 +1,30 @@
-"""Metrics by name: which there are, which this machine can do, and all the wanted ones of a decoded clip."""
+"""Metrics by name: which exist, which this machine can compute, and the scores of a decoded clip."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics import faces, learned, metrics
-from iwcodec.benchmarks.metrics.metrics import COLUMNS, SIMPLE, MetricUnavailableError
+from iwcodec.benchmarks.metrics import faces, fid, lpips, vmaf
+from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.cvvdp import ColorVideoVdp
+from iwcodec.benchmarks.metrics.fidelity import MIN_MS_SSIM_SIDE, luma, ms_ssim, psnr_y, ssim_from_maps, ssim_maps
+from iwcodec.benchmarks.metrics.temporal import flicker, motion_error
 from iwcodec.codec.errors import CodecError
+from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 
 Pictures = Sequence[Picture]
 Scores = dict[str, float | None]
 
+FRAME_METRICS: dict[str, tuple[str, ...]] = {
+    "psnr": ("psnr_rgb", "psnr_y"),
+    "ssim": ("ssim",),
+    "ms-ssim": ("ms_ssim",),
+    "flicker": ("flicker",),
+    "motion": ("motion_error",),
+}
+"""Metrics that `measure` computes in one pass over the frames -> the scores each gives."""
 CLIP_METRICS: dict[str, tuple[str, ...]] = {
     "vmaf": ("vmaf",),
     "lpips": ("lpips",),
@@ -20,81 +32,127 @@ CLIP_METRICS: dict[str, tuple[str, ...]] = {
     "akd": ("akd", "missing_faces"),
     "cvvdp": ("cvvdp",),
 }
-METRICS = {**COLUMNS, **CLIP_METRICS}
-"""Name -> the figures it gives. Higher is better for psnr, ssim, ms-ssim, vmaf and cvvdp, lower for the others."""
-USUAL = ("psnr", "ssim", "ms-ssim", "vmaf")
+"""Metrics that take the whole clip and need optional packages or weights -> the scores each gives."""
+METRICS = {**FRAME_METRICS, **CLIP_METRICS}
+"""Name -> scores. Higher is better for psnr, ssim, ms-ssim, vmaf and cvvdp; lower is better for the others."""
+DEFAULT_METRICS = ("psnr", "ssim", "ms-ssim", "vmaf")
 DIGITS = 4
+"""Decimals of the scores in result files."""
+MOTION_STRIDE = 5
+"""Motion error is measured on every Nth pair of frames: two optical flows take three times as long as all the rest."""
+
+
+def measure(
+    originals: Iterable[Picture], decoded: Iterable[Picture], metrics: Collection[str] = tuple(FRAME_METRICS)
+) -> Scores:
+    """Mean of each score over a clip, in one pass. `metrics` are names from FRAME_METRICS.
+
+    A score is None where it is undefined: ms_ssim of pictures smaller than MIN_MS_SSIM_SIDE, flicker of a clip that is
+    nowhere still, flicker and motion of a single frame. Raises ValueError unless both clips have the same number of
+    pictures and at least one.
+    """
+    values: dict[str, list[float]] = {column: [] for name in metrics for column in FRAME_METRICS[name]}
+    last: tuple[Picture, Picture] | None = None
+    count = 0
+    for original, picture in zip(originals, decoded, strict=True):
+        count += 1
+        for column, value in _frame_scores(original, picture, metrics):
+            values[column].append(value)
+        if last is not None:
+            pairs = (last[0], original), (last[1], picture)
+            if "flicker" in metrics and (change := flicker(*pairs)) is not None:
+                values["flicker"].append(change)
+            if "motion" in metrics and (count - 2) % MOTION_STRIDE == 0:
+                values["motion_error"].append(motion_error(*pairs))
+        last = original, picture
+    if not count:
+        raise ValueError("no pictures")
+    return {column: float(np.mean(scores)) if scores else None for column, scores in values.items()}
+
+
+def _frame_scores(original: Picture, picture: Picture, metrics: Collection[str]) -> Iterator[tuple[str, float]]:
+    y, y_decoded = luma(original), luma(picture)
+    if "psnr" in metrics:
+        yield "psnr_rgb", psnr(original, picture)
+        yield "psnr_y", psnr_y(y, y_decoded)
+    if "ssim" in metrics or "ms-ssim" in metrics:
+        maps = ssim_maps(y, y_decoded)
+        if "ssim" in metrics:
+            yield "ssim", ssim_from_maps(maps)
+        if "ms-ssim" in metrics and min(y.shape) >= MIN_MS_SSIM_SIDE:
+            yield "ms_ssim", ms_ssim(y, y_decoded, maps)
 
 
 @dataclass
 class Scorer:
-    """Scores clips by the metrics asked for; `missing` says of the others why this machine cannot do them."""
+    """Scores clips by the requested metrics that are available; `missing` says why the others are not."""
 
-    able: list[str]
+    available: list[str]
     missing: dict[str, str]
     _functions: dict[str, Callable[[Pictures, Pictures, float], Scores]] = field(repr=False)
 
     @property
     def columns(self) -> set[str]:
-        return {column for name in self.able for column in METRICS[name]}
+        """Names of the scores that a call returns."""
+        return {column for name in self.available for column in METRICS[name]}
 
     def __call__(self, originals: Pictures, decoded: Pictures, fps: float, known: Scores | None = None) -> Scores:
-        """Pictures uint8 RGB, as many decoded as original ones. What is known already is not measured again."""
+        """Score a decoded clip (uint8 RGB, same number of pictures). Metrics whose scores are `known` are skipped."""
         known = known or {}
-        missing = [name for name in self.able if not known.keys() >= set(METRICS[name])]
-        simple = [name for name in missing if name in SIMPLE]
-        found = metrics.measure(originals, decoded, simple) if simple else {}
+        missing = [name for name in self.available if not known.keys() >= set(METRICS[name])]
+        frame_metrics = [name for name in missing if name in FRAME_METRICS]
+        scores = measure(originals, decoded, frame_metrics) if frame_metrics else {}
         for name in missing:
-            if name not in SIMPLE:
-                found.update(self._functions[name](originals, decoded, fps))
-        return {**known, **{name: None if value is None else round(value, DIGITS) for name, value in found.items()}}
+            if name not in FRAME_METRICS:
+                scores.update(self._functions[name](originals, decoded, fps))
+        return {**known, **{name: None if value is None else round(value, DIGITS) for name, value in scores.items()}}
 
 
-def make_scorer(wanted: Sequence[str]) -> Scorer:
-    """Raises CodecError for an unknown name, or where none of the wanted metrics can be had."""
-    unknown = [name for name in wanted if name not in METRICS]
+def make_scorer(names: Sequence[str]) -> Scorer:
+    """A scorer for these metrics. Raises CodecError for an unknown name or if none of them is available."""
+    unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise CodecError(f"There is no metric {unknown[0]!r}; there are {', '.join(METRICS)}.")
-    able, missing, functions = [], {}, {}
+    available, missing, functions = [], {}, {}
     for name in METRICS:
-        if name not in wanted:
+        if name not in names:
             continue
         try:
             if name in CLIP_METRICS:
                 functions[name] = _MAKERS[name]()
-            able.append(name)
+            available.append(name)
         except MetricUnavailableError as error:
             missing[name] = str(error)
-    if not able:
-        raise CodecError(" ".join(missing.values()) or "No metric was asked for.")
-    return Scorer(able, missing, functions)
+    if not available:
+        raise CodecError(" ".join(missing.values()) or "No metric was requested.")
+    return Scorer(available, missing, functions)
 
 
 def _vmaf() -> Callable[[Pictures, Pictures, float], Scores]:
-    metrics.find_ffmpeg()
-    return lambda originals, decoded, fps: {"vmaf": float(np.mean(metrics.vmaf(originals, decoded, fps)))}
+    vmaf.find_ffmpeg()
+    return lambda originals, decoded, fps: {"vmaf": float(np.mean(vmaf.vmaf(originals, decoded, fps)))}
 
 
 def _lpips() -> Callable[[Pictures, Pictures, float], Scores]:
-    distance = learned.Lpips()
+    distance = lpips.Lpips()
     return lambda originals, decoded, fps: {
         "lpips": float(np.mean([distance(a, b) for a, b in zip(originals, decoded, strict=True)]))
     }
 
 
 def _fid() -> Callable[[Pictures, Pictures, float], Scores]:
-    learned.check_inception()
-    return lambda originals, decoded, fps: {"fid": learned.fid(originals, decoded)}
+    fid.check_inception()
+    return lambda originals, decoded, fps: {"fid": fid.fid(originals, decoded)}
 
 
 def _akd() -> Callable[[Pictures, Pictures, float], Scores]:
-    finder = faces.Landmarks()
-    remembered = faces.Remembered(finder)
-    return lambda originals, decoded, fps: faces.compare(finder, originals, decoded, remembered)
+    detect = faces.FaceLandmarks()
+    cached = faces.CachedLandmarks(detect)
+    return lambda originals, decoded, fps: faces.keypoint_distance(detect, originals, decoded, cached)
 
 
 def _cvvdp() -> Callable[[Pictures, Pictures, float], Scores]:
-    metric = learned.ColorVideoVdp()
+    metric = ColorVideoVdp()
     return lambda originals, decoded, fps: {"cvvdp": metric(originals, decoded, fps)}
 
 

@@ -1,0 +1,1 @@
+"""Speed, memory and attention: how long each stage takes, and why."""

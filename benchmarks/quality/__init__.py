@@ -1,0 +1,1 @@
+"""Rate and quality: our codec, conventional codecs, bounds, and the paper's tables."""

@@ -1,8 +1,8 @@
-"""`iwcodec bench ablation`: the paper's ablations as small trainings of equal budget.
+"""`iwcodec bench ablation`: the paper's ablations as short trainings of equal budget.
 
-"Implicit Warping for Animation with Image Sets", NeurIPS 2022: the residual of warped pixels and keys, and the extra
-keys and values, each left out. All variants start from the same seed and see the same number of samples; with so short
-a training the differences say which way each part pulls, not how far it would in the end.
+"Implicit Warping for Animation with Image Sets", NeurIPS 2022: without the residual of warped pixels and keys, without
+the extra keys and values, and without both. All variants start from the same seed and see the same number of samples.
+A short training shows the sign of each part's effect, not its final size.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 
 if TYPE_CHECKING:
-    from iwcodec.models.training.train import TrainConfig
+    from iwcodec.models.training.config import TrainConfig
 
 VARIANTS: dict[str, dict[str, bool]] = {
     "all parts": {},
@@ -26,34 +26,35 @@ VARIANTS: dict[str, dict[str, bool]] = {
     "no extra keys and values": {"extra": False},
     "neither": {"residual": False, "extra": False},
 }
-"""Name -> switches of ModelConfig."""
+"""Name -> fields of ModelConfig that differ from the default."""
 SOURCES = (1, 3)
+"""Numbers of sources to evaluate with."""
 FRAMES = 9
-"""Of each val clip."""
+"""Evaluated frames of each val clip."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """dB over RGB, means over the val clips."""
+    """PSNR over RGB, mean over the val clips."""
 
     variant: str
     sources: int
     psnr_db: float
     base_db: float
-    """Of the picture before the decoder's correction."""
+    """PSNR before the decoder's correction."""
     copy_db: float
 
 
 def command(
-    data: Annotated[Path, typer.Option(help="Folder of clips with a manifest.csv that names a val split.")],
+    data: Annotated[Path, typer.Option(help="Folder of clips with a manifest.csv that has a val split.")],
     steps: Annotated[int, typer.Option(help="Training steps of each variant.", min=1)] = 1000,
     size: Annotated[int, typer.Option(help="Pixels a side: 64, 128 or 256.")] = 64,
     config: Annotated[str, typer.Option(help="Network: lite or paper.")] = "lite",
-    cache: Annotated[Path | None, typer.Option(help="Decoded clips and flows, as for train.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Cache of decoded clips and flows, as for train.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for ablation.json and a run folder each.")] = Path("bench"),
+    out: Annotated[Path, typer.Option(help="Folder for ablation.json and the training runs.")] = Path("bench"),
 ) -> None:
-    """Train with and without the paper's parts, equally long, and compare on the val clips. Resumes when run again."""
+    """Train variants without parts of the network, equally long, and compare them on the val clips. Resumable."""
     try:
         import torch
 
@@ -71,60 +72,67 @@ def command(
 
 
 def run(data: Path, steps: int, size: int, config: str, cache: Path, folder: Path) -> dict[str, Any]:
-    """Trains what is not trained yet. Raises ValueError for an unknown network or where there are no clips."""
+    """Train and evaluate all variants; finished trainings are reused.
+
+    Raises ValueError for an unknown network or without clips.
+    """
     from iwcodec.models.training.train import train
 
-    found: list[Result] = []
+    rows: list[Result] = []
     for name, switches in VARIANTS.items():
         settings = plan(config, steps, size, switches)
         out = folder / f"{name.replace(' ', '-')}-{size}-{steps}"
         console.print(f"{name}:")
-        # No worker process: one forked after OpenMP has run in this process, as judging makes it, may never start.
+        # No worker processes: evaluation runs OpenMP in this process, and a process forked after that may hang.
         if not train(settings, data, cache, out, workers=0).finished:
-            raise KeyboardInterrupt  # it has saved what there is, and goes on from there
-        found += judged(name, data, out, size)
+            raise KeyboardInterrupt  # interrupted: the state is saved, the next run resumes
+        rows += evaluate_run(name, data, out, size)
     return {
         **experiment.surroundings(),
         "what": "ablation",
         "steps": steps,
         "size": size,
         "samples": steps * settings.stages[0].plan.groups * settings.stages[0].plan.driving,
-        "results": [asdict(result) for result in found],
+        "results": [asdict(result) for result in rows],
     }
 
 
 def plan(config: str, steps: int, size: int, switches: dict[str, bool]) -> "TrainConfig":
-    """One stage from nothing, taught as the first stage of the shipped weights, its learning rate annealed."""
+    """One stage from random weights, with the losses of the shipped weights' first stage and an annealed learning rate.
+
+    Raises ValueError for an unknown network or size.
+    """
     from dataclasses import replace
 
     from iwcodec.models.network.config import CONFIGS
-    from iwcodec.models.training.data import SamplePlan
+    from iwcodec.models.training.config import Stage, TrainConfig
+    from iwcodec.models.training.data.samples import SamplePlan
     from iwcodec.models.training.losses import LossWeights
-    from iwcodec.models.training.train import Stage, TrainConfig
 
     if config not in CONFIGS:
         raise ValueError(f"there is no network {config!r}; there are {', '.join(CONFIGS)}")
     if size not in (64, 128, 256):
         raise ValueError(f"size must be 64, 128 or 256, not {size}")
-    seen = max(size, 128)
+    data_size = max(size, 128)
     stage = Stage(
         name="ablation",
         steps=steps,
-        plan=SamplePlan(size=seen, groups=4, driving=3, max_sources=3, coded=0.0),
+        plan=SamplePlan(size=data_size, groups=4, driving=3, max_sources=3, coded=0.0),
         learning_rate=1e-3,
-        shrink=seen // size,
+        shrink=data_size // size,
         weights=LossWeights(match=0.3, place=0.5, choice=0.2),
         validate_every=steps + 1,
     )
     return TrainConfig(replace(CONFIGS[config], **switches), (stage,))  # type: ignore[arg-type]
 
 
-def judged(name: str, data: Path, run_folder: Path, size: int) -> list[Result]:
+def evaluate_run(name: str, data: Path, run_folder: Path, size: int) -> list[Result]:
+    """PSNR of a trained variant on the val clips, for each of SOURCES."""
     import numpy as np
 
-    from iwcodec.models.training.data import find_clips
+    from iwcodec.models.export.export import load_checkpoint
+    from iwcodec.models.training.data.clips import find_clips
     from iwcodec.models.training.evaluate import evaluate, load_clip
-    from iwcodec.models.training.export import load_checkpoint
 
     network = load_checkpoint(run_folder / "checkpoint.pt", size)
     clips = {clip.name: load_clip(clip, max(size, 128), FRAMES) for clip in find_clips(data, "val")}
@@ -138,12 +146,13 @@ def judged(name: str, data: Path, run_folder: Path, size: int) -> list[Result]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    shown = Table(
+    """One row per variant and number of sources."""
+    printed = Table(
         title=f"{results['steps']} steps at {results['size']}x{results['size']}, dB on val", title_justify="left"
     )
-    for heading in ("", "sources", "dB", "before correction", "nearest source copied"):
-        shown.add_column(heading, justify="right" if heading else "left")
+    for heading in ("", "sources", "dB", "before correction", "copy of nearest source"):
+        printed.add_column(heading, justify="right" if heading else "left")
     for row in results["results"]:
         figures = (f"{row[key]:.2f}" for key in ("psnr_db", "base_db", "copy_db"))
-        shown.add_row(row["variant"], str(row["sources"]), *figures)
-    return shown
+        printed.add_row(row["variant"], str(row["sources"]), *figures)
+    return printed

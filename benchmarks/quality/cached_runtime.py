@@ -1,4 +1,4 @@
-"""A runtime that does not detect or prepare the same picture twice: a clip coded at eight rates is one clip."""
+"""A runtime that detects and prepares each picture only once, for coding the same clip at several rates."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -8,15 +8,16 @@ from typing import TypeVar
 from iwcodec.codec.media.types import Picture
 from iwcodec.models.runtime.types import Keypoints, ModelInfo, Runtime, Source
 
-KEYPOINTS_KEPT = 20_000
-SOURCES_KEPT = 400
-"""2 MB each at 256 x 256. Rate control tries some three hundred pictures of a clip, and then the same again."""
+MAX_KEYPOINTS = 20_000
+"""Pictures whose keypoints are cached."""
+MAX_SOURCES = 400
+"""Prepared sources that are cached, 2 MB each at 256 x 256. Rate control tries about 300 pictures, repeatedly."""
 
-Kept = TypeVar("Kept")
+T = TypeVar("T")
 
 
 class CachedRuntime:
-    """Gives what the other runtime gives. What was used least lately is forgotten first."""
+    """Returns what the wrapped runtime returns; least recently used results are evicted first."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -32,21 +33,21 @@ class CachedRuntime:
         return self._runtime.device
 
     def detect(self, picture: Picture) -> Keypoints:
-        return _kept(self._keypoints, KEYPOINTS_KEPT, picture, self._runtime.detect)
+        return _cached(self._keypoints, MAX_KEYPOINTS, picture, self._runtime.detect)
 
     def prepare(self, picture: Picture) -> Source:
-        return _kept(self._sources, SOURCES_KEPT, picture, self._runtime.prepare)
+        return _cached(self._sources, MAX_SOURCES, picture, self._runtime.prepare)
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         return self._runtime.reconstruct(keypoints, sources, suppression)
 
 
-def _kept(known: "OrderedDict[bytes, Kept]", most: int, picture: Picture, function: Callable[[Picture], Kept]) -> Kept:
+def _cached(cache: "OrderedDict[bytes, T]", limit: int, picture: Picture, function: Callable[[Picture], T]) -> T:
     key = sha256(picture.tobytes()).digest() + bytes(str(picture.shape), "ascii")
-    if key in known:
-        known.move_to_end(key)
+    if key in cache:
+        cache.move_to_end(key)
     else:
-        known[key] = function(picture)
-        if len(known) > most:
-            known.popitem(last=False)
-    return known[key]
+        cache[key] = function(picture)
+        if len(cache) > limit:
+            cache.popitem(last=False)
+    return cache[key]

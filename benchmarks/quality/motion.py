@@ -1,11 +1,12 @@
-"""`iwcodec bench motion`: what quantising the motion costs, in bits and in decibels of the rebuilt picture.
+"""`iwcodec bench motion`: rate of the quantised motion against its loss of PSNR.
 
-The motion of a clip is fitted once, to the sources that `encode` would choose, and coded at every scale
-(motion_transform.py). Beside each stands the picture from the keypoints as they were fitted, which no bits would carry.
+The motion of a clip is fitted once, with the sources that `encode` would choose, and coded at every quantiser scale
+(codec/motion/transform_coder.py). The loss is relative to the pictures from the unquantised fitted keypoints.
 
-The same steps for all clips are dear where motion is lively and lose most where a clip is calm and its pictures good.
-What an encoder would rather do is give each clip the steps at which a kbps more brings the same everywhere: the second
-table. So that nobody wins by luck, half of the frames choose and the others are counted, both ways about.
+One scale for all clips is expensive where motion is lively, and loses most where a clip is calm and its quality high.
+A better encoder equalises the slope: it gives each clip the scale at which another kbps brings the same gain in all
+clips (second table). Selection and measurement use different halves of the frames, both ways round, to avoid selection
+bias.
 """
 
 import json
@@ -23,8 +24,9 @@ from iwcodec.benchmarks import experiment
 from iwcodec.codec.cli import JSON, console, progress_bar
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.file.clip import EncodeOptions, Progress, read_clip
-from iwcodec.codec.file.motion_pass import fitted_motion, from_sources, motion_size, packed_motion
+from iwcodec.codec.file.clip import read_clip
+from iwcodec.codec.file.motion_pass import fit_motion, motion_size, quantise_messages, to_source_coordinates
+from iwcodec.codec.file.options import EncodeOptions, Progress
 from iwcodec.codec.file.passes import code_sources, fit_for
 from iwcodec.codec.fit.alignment import as_keypoints
 from iwcodec.codec.media.quality import psnr
@@ -36,53 +38,58 @@ from iwcodec.codec.motion.types import Fit
 from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.models.runtime.types import Runtime
 
-JUDGED_STRIDE = 5
-"""Every so many frames one is rebuilt."""
-MEANS = ("kbps", "most kbps", "loss, dB", "most loss, dB")
-PRICES = (0.04, 0.06, 0.08, 0.09, 0.1, 0.15, 0.2)
-"""dB that a kbps has to bring, at 25 frames/s."""
+STRIDE = 5
+"""Every Nth frame is reconstructed and compared."""
+COLUMNS = ("kbps", "max kbps", "loss, dB", "max loss, dB")
+"""Figures of both tables: mean and maximum over clips."""
+SLOPES = (0.04, 0.06, 0.08, 0.09, 0.1, 0.15, 0.2)
+"""Rate-distortion slopes: dB that another kbps must bring, at 25 frames/s."""
 
 
 @dataclass(frozen=True)
 class Point:
+    """Motion coded at one quantiser scale."""
+
     scale: int
     kbps: float
-    """With what the container adds."""
+    """Rate including the container's overhead."""
     psnr_db: float
-    """RGB, mean over the frames that are rebuilt."""
+    """PSNR (RGB), mean over the compared frames."""
     halves_db: list[float]
-    """The same of every other of them, and of the rest."""
+    """The same over the even and over the odd of the compared frames."""
 
 
 @dataclass(frozen=True)
 class Curve:
+    """Rate and quality of one clip's motion over the quantiser scales."""
+
     clip: str
     fps: float
     sources: int
     fitted_db: float
-    """From the keypoints as they were fitted."""
+    """PSNR with the fitted keypoints, not quantised."""
     fitted_halves_db: list[float]
     points: list[Point]
-    """From fine to coarse."""
+    """From the finest to the coarsest scale."""
 
 
 def command(
     clips: Annotated[list[Path] | None, typer.Argument(metavar="CLIPS...", help="Default: the bundled clip.")] = None,
     sources: Annotated[int, typer.Option(help="As for encode.", min=1)] = 3,
-    scales: Annotated[str, typer.Option(help="Of the steps, which double with every 16.")] = "54,62,70,78,86,94",
+    scales: Annotated[str, typer.Option(help="Quantiser scales; +16 doubles the step.")] = "54,62,70,78,86,94",
     crop: Annotated[str, typer.Option(help="As for encode.")] = "face",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
     out: Annotated[Path, typer.Option(help="Folder for motion.json.")] = Path("bench"),
     as_json: JSON = False,
 ) -> None:
-    """Rate of the motion against what quantising it costs the picture."""
+    """Rate of the motion against the loss of PSNR by its quantisation."""
     chosen = parse_scales(scales)
     runtime, curves = load_runtime_for(256, threads), []
     todo = clips or [sample_clip()]
-    with progress_bar(as_json) as tell:
+    with progress_bar(as_json) as progress:
         for number, clip in enumerate(todo):
             options = EncodeOptions(sources=sources, crop=crop)
-            whole = partial(_part, tell, number / len(todo), 1 / len(todo))
+            whole = partial(_part, progress, number / len(todo), 1 / len(todo))
             curves.append(measure(clip, options, runtime, chosen, whole))
             results = {"what": "motion", **experiment.surroundings(), "clips": list(map(asdict, curves))}
             experiment.save(results, out / "motion.json")
@@ -90,54 +97,56 @@ def command(
         print(json.dumps(list(map(asdict, curves)), indent=1))
     else:
         console.print(table(results))
-        console.print(price_table(results))
+        console.print(slope_table(results))
         console.print(f"Results: {out / 'motion.json'}")
 
 
 def parse_scales(text: str) -> list[int]:
-    """Ascending. Raises CodecError."""
+    """Comma-separated quantiser scales, ascending. Raises CodecError."""
     try:
         scales = sorted({int(word) for word in text.split(",")})
     except ValueError as error:
-        raise CodecError(f"--scales takes numbers with commas between them, not {text!r}.") from error
+        raise CodecError(f"--scales takes comma-separated numbers, not {text!r}.") from error
     if not 0 <= scales[0] <= scales[-1] < SCALES:
-        raise CodecError(f"--scales are from 0 to {SCALES - 1}.")
+        raise CodecError(f"--scales must be from 0 to {SCALES - 1}.")
     return scales
 
 
-def _part(tell: Progress, done: float, share: float, name: str, of_it: float) -> None:
-    tell(name, done + share * of_it)
+def _part(progress: Progress, start: float, share: float, name: str, done: float) -> None:
+    """Report progress of a part that covers `share` of the whole, from `start` on."""
+    progress(name, start + share * done)
 
 
-def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[int], tell: Progress) -> Curve:
-    whole = read_clip(clip, runtime, options, tell)
-    video, survey, coded = whole.video, whole.survey, code_sources(whole, tell)
+def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[int], progress: Progress) -> Curve:
+    """Fit and code the motion of a clip at each scale. Raises CodecError for a clip that is too short."""
+    whole = read_clip(clip, runtime, options, progress)
+    video, survey, coded = whole.video, whole.survey, code_sources(whole, progress)
     decoder = Decoder(runtime)
     raw: list[Motion] = []
     fits: list[Fit] = []
     length = whole.message_frames
-    told = partial(tell, "fitting the motion")
-    fit = fitted_motion(video.pictures(), survey.keypoints, coded, length, decoder, fit_for(options.effort), told)
-    for found in fit:
-        raw.append(Motion(len(raw), as_keypoints(found.frame.target), found.reference_source, found.still))
-        fits += from_sources([found], decoder)
+    report_fit = partial(progress, "fitting the motion")
+    fit = fit_motion(video.pictures(), survey.keypoints, coded, length, decoder, fit_for(options.effort), report_fit)
+    for fitted in fit:
+        raw.append(Motion(len(raw), as_keypoints(fitted.frame.target), fitted.reference_source, fitted.skip))
+        fits += to_source_coordinates([fitted], decoder)
     starts = range(0, len(fits), length)
-    packed = [list(packed_motion((fits[first : first + length] for first in starts), scale)) for scale in scales]
+    packed = [list(quantise_messages((fits[first : first + length] for first in starts), scale)) for scale in scales]
     tracks = [raw, *([motion for packet in packets for motion in decoder.motion(packet)] for packets in packed)]
-    shown = {packet.frame for packet in coded.packets}
+    source_frames = {packet.frame for packet in coded.packets}
 
-    def rebuilt(sent: Motion) -> Picture:
-        found = decoder.rebuilt(sent)
-        assert found is not None
-        return found
+    def reconstruct(motion: Motion) -> Picture:
+        result = decoder.reconstruct_motion(motion)
+        assert result is not None
+        return result
 
     quality = [
-        [psnr(rebuilt(sent), picture) for sent in frame]
+        [psnr(reconstruct(motion), picture) for motion in frame]
         for number, (frame, picture) in enumerate(zip(zip(*tracks, strict=True), video.pictures(), strict=False))
-        if number % JUDGED_STRIDE == 0 and number not in shown
+        if number % STRIDE == 0 and number not in source_frames
     ]
     if len(quality) < 2:
-        raise CodecError(f"{clip} is too short: of every {JUDGED_STRIDE} frames one is looked at, and two are needed.")
+        raise CodecError(f"{clip} is too short: one of every {STRIDE} frames is compared, and two are needed.")
     means = np.mean(quality, axis=0).round(3).tolist()
     halves = np.stack([np.mean(quality[first::2], axis=0) for first in (0, 1)], axis=1).round(3).tolist()
     seconds = len(fits) / float(video.info.fps)
@@ -149,43 +158,45 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
 
 
 def table(results: dict[str, Any]) -> Table:
-    """Means over the clips, for each scale."""
-    drawn = Table(title="Motion: rate as at 25 frames/s, and loss; means over the clips", title_justify="left")
-    for heading in ("scale", "step", *MEANS):
-        drawn.add_column(heading, justify="right")
+    """Rate and loss for each scale, over the clips."""
+    printed = Table(title="Motion: rate at 25 frames/s, and loss of PSNR", title_justify="left")
+    for heading in ("scale", "step", *COLUMNS):
+        printed.add_column(heading, justify="right")
     clips = results["clips"]
     for number, point in enumerate(clips[0]["points"]):
         rates = [at_25(clip, clip["points"][number]) for clip in clips]
         losses = [clip["fitted_db"] - clip["points"][number]["psnr_db"] for clip in clips]
-        drawn.add_row(str(point["scale"]), f"{step_of(point['scale']):.2f}", *means_of(rates, losses))
-    return drawn
+        printed.add_row(str(point["scale"]), f"{step_of(point['scale']):.2f}", *row_of(rates, losses))
+    return printed
 
 
-def price_table(results: dict[str, Any]) -> Table:
-    """The same, where each clip has its own scale and a kbps brings the same in all of them."""
-    drawn = Table(title="Each clip at the scale where a kbps more brings the same", title_justify="left")
-    for heading in ("dB a kbps", *MEANS):
-        drawn.add_column(heading, justify="right")
-    for price in PRICES:
-        rates, losses = zip(*(at_price(clip, price) for clip in results["clips"]), strict=True)
-        drawn.add_row(f"{price:.2f}", *means_of(rates, losses))
-    return drawn
+def slope_table(results: dict[str, Any]) -> Table:
+    """Rate and loss where each clip has its own scale, chosen for the same rate-distortion slope in all clips."""
+    printed = Table(title="Each clip at the scale of equal rate-distortion slope", title_justify="left")
+    for heading in ("dB per kbps", *COLUMNS):
+        printed.add_column(heading, justify="right")
+    for slope in SLOPES:
+        rates, losses = zip(*(at_slope(clip, slope) for clip in results["clips"]), strict=True)
+        printed.add_row(f"{slope:.2f}", *row_of(rates, losses))
+    return printed
 
 
-def at_price(clip: dict[str, Any], price: float) -> tuple[float, float]:
-    """Rate, as at 25 frames/s, and loss in dB at the scales where loss and rate, at a price in dB a kbps, are least:
-    chosen by one half of the frames and measured on the other, the mean of both ways about."""
+def at_slope(clip: dict[str, Any], slope: float) -> tuple[float, float]:
+    """Rate at 25 frames/s and loss in dB at the scale that minimises loss + slope * rate.
+
+    The scale is chosen on one half of the frames and measured on the other; mean of both ways round.
+    """
     rates = np.array([at_25(clip, point) for point in clip["points"]])
     losses = np.array(clip["fitted_halves_db"]) - [point["halves_db"] for point in clip["points"]]
-    chosen = (losses + price * rates[:, None]).argmin(axis=0)
+    chosen = (losses + slope * rates[:, None]).argmin(axis=0)
     return float(rates[chosen].mean()), float(losses[chosen, [1, 0]].mean())
 
 
 def at_25(clip: dict[str, Any], point: dict[str, Any]) -> float:
-    """Motion is sent by the frame: a clip of 30 frames/s takes more."""
+    """Rate converted to 25 frames/s: motion is sent per frame, so it is proportional to the frame rate."""
     return float(point["kbps"] * 25 / clip["fps"])
 
 
-def means_of(rates: Sequence[float], losses: Sequence[float]) -> list[str]:
-    """As MEANS has them."""
+def row_of(rates: Sequence[float], losses: Sequence[float]) -> list[str]:
+    """The figures of COLUMNS."""
     return [f"{np.mean(rates):.2f}", f"{max(rates):.2f}", f"{np.mean(losses):.3f}", f"{max(losses):.3f}"]

@@ -1,13 +1,13 @@
-"""The codecs people would use instead, set as a call would set them.
+"""Conventional codecs with the settings of a video call: SVT-AV1, x265, VP9, x264.
 
-Each is given its best chance: one thread, no lookahead, no B pictures, one key picture at the start, constant bitrate
-with the tightest buffer that does not starve the first picture, and the preset that was best per bit among those well
-under 40 ms a frame at 256 x 256. Only what a packet would carry is counted: no start codes, access unit delimiters,
-SEI messages, temporal delimiters or size fields (RFC 6184, RFC 7798, the AV1 RTP payload format). Packet headers are
-not in it.
+Settings favour the rivals: one thread, no lookahead, no B pictures, one key picture at the start, constant bitrate with
+the tightest buffer that does not starve the first picture, and the preset with the best quality per bit among those
+well under 40 ms per frame at 256 x 256. Only what RTP packets would carry counts: no start codes, access unit
+delimiters, SEI messages, temporal delimiters or size fields (RFC 6184, RFC 7798, the AV1 RTP payload format), and no
+packet headers.
 
-Below their floor the encoders spend what they want. What a conventional system does then is to send fewer pixels or
-fewer pictures; `shrink` and `skip` do that.
+Below its lowest rate an encoder ignores the target. A conventional system then sends fewer pixels or fewer pictures,
+as `shrink` and `skip` do.
 """
 
 import hashlib
@@ -23,26 +23,27 @@ import av
 import cv2
 import numpy as np
 
-from iwcodec.codec.sources.av1 import Picture, rgb_to_yuv, yuv_to_rgb
+from iwcodec.codec.sources.av1 import Picture
 
-# Importing it also silences SVT-AV1, which would write to standard error.
+# This import also silences SVT-AV1, which would write to standard error.
 from iwcodec.codec.sources.priority import kept_priority
+from iwcodec.codec.sources.yuv import rgb_to_yuv420, yuv420_to_rgb
 
 CODECS = ("svtav1", "x265", "vp9", "x264")
-"""Strongest first."""
+"""Codecs in order of compression, strongest first."""
 
 
 @dataclass(frozen=True)
 class _Rival:
     encoder: str
     decoder: str
-    options: Callable[[int], dict[str, str]]  # of bits per second
-    payload: Callable[[bytes], int]
+    options: Callable[[int], dict[str, str]]  # bits per second -> FFmpeg options
+    payload: Callable[[bytes], int]  # packet -> bytes that count
 
 
 @dataclass(frozen=True)
 class RivalResult:
-    """An encoded clip. `frame_bytes` has one entry a picture given, 0 where `skip` left one out."""
+    """An encoded clip. `frame_bytes` has one entry per input picture, 0 for those that `skip` dropped."""
 
     codec: str
     size: int
@@ -50,7 +51,7 @@ class RivalResult:
     frame_bytes: list[int]
     settings: dict[str, str]
     frame_seconds: list[float]
-    """Time spent in the encoder alone, for each picture that was coded."""
+    """Time in the encoder alone for each coded picture."""
     shrink: int
     skip: int
     key_pictures: int
@@ -66,11 +67,11 @@ class RivalResult:
 
     @property
     def digest(self) -> str:
-        """Of every bit of the coded clip, in hexadecimal."""
+        """Digest of the coded clip, in hexadecimal."""
         return hashlib.sha256(b"".join(self._packets)).hexdigest()[:16]
 
     def pictures(self) -> Iterator[Picture]:
-        """Decoded pictures (size, size, 3), as many as were given; a skipped one repeats the one before."""
+        """Decoded pictures (size, size, 3), one per input picture; a dropped one repeats the one before."""
         decoder = cast(av.VideoCodecContext, av.CodecContext.create(_RIVALS[self.codec].decoder, "r"))
         decoder.thread_count = 1
         return islice(self._repeated(decoder), len(self.frame_bytes))
@@ -78,7 +79,7 @@ class RivalResult:
     def _repeated(self, decoder: av.VideoCodecContext) -> Iterator[Picture]:
         for packet in [*(av.Packet(data) for data in self._packets), None]:
             for frame in decoder.decode(packet):
-                picture = yuv_to_rgb(frame.to_ndarray().astype(np.uint8, copy=False))
+                picture = yuv420_to_rgb(frame.to_ndarray().astype(np.uint8, copy=False))
                 if self.shrink > 1:
                     picture = cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
                 for _ in range(self.skip):
@@ -88,10 +89,11 @@ class RivalResult:
 def encode_rival(
     codec: str, pictures: Iterable[Picture], fps: Fraction | float, kbps: float, shrink: int = 1, skip: int = 1
 ) -> RivalResult:
-    """Encodes square uint8 RGB pictures at about `kbps`, or the least the codec can do.
+    """Encode square uint8 RGB pictures at about `kbps`, or at the codec's lowest rate if that is higher.
 
-    `codec` is one of CODECS. `shrink` codes at 1/shrink of the width and height (bicubic enlargement afterwards),
-    `skip` codes every skip-th picture and shows it `skip` times.
+    `codec` is one of CODECS. `shrink` codes at 1/shrink of width and height (decoded pictures are enlarged
+    bicubically), `skip` codes every skip-th picture and repeats it `skip` times. Raises ValueError for an unknown
+    codec or no pictures.
     """
     options = rival_settings(codec, kbps)
     rival, rate = _RIVALS[codec], Fraction(fps).limit_denominator(1001)
@@ -122,7 +124,7 @@ def encode_rival(
 
 
 def rival_settings(codec: str, kbps: float) -> dict[str, str]:
-    """FFmpeg's options for a codec at a rate, beside bit_rate, one thread and no second key picture."""
+    """FFmpeg options of a codec at a rate, in addition to bit_rate, one thread and a single key picture."""
     if codec not in _RIVALS:
         raise ValueError(f"codec must be one of {', '.join(CODECS)}, not {codec}")
     return _RIVALS[codec].options(max(1, round(kbps * 1000)))
@@ -145,7 +147,7 @@ def _frame(picture: Picture, shrink: int, pts: int) -> av.VideoFrame:
     if shrink > 1:
         side = len(picture) // shrink
         picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-    frame = av.VideoFrame.from_ndarray(rgb_to_yuv(picture), format="yuv420p")
+    frame = av.VideoFrame.from_ndarray(rgb_to_yuv420(picture), format="yuv420p")
     frame.pts = pts
     return frame
 
@@ -155,7 +157,7 @@ def _svtav1(bit_rate: int) -> dict[str, str]:
 
 
 def _x264(bit_rate: int) -> dict[str, str]:
-    # A buffer of one second leaves too little for the first picture, and the clip never recovers from it.
+    # A buffer of one second starves the first picture, and the clip never recovers.
     vbv = f"vbv-maxrate={_kilo(bit_rate)}:vbv-bufsize={3 * _kilo(bit_rate)}"
     return {
         "preset": "veryfast",
@@ -174,7 +176,7 @@ def _x265(bit_rate: int) -> dict[str, str]:
 
 
 def _vp9(bit_rate: int) -> dict[str, str]:
-    # "good" without lag is as immediate as "realtime"; at cpu-used 5 it takes 10 ms and is 0.7 to 1.5 dB better.
+    # "good" without lag has no more delay than "realtime"; at cpu-used 5 it takes 10 ms and is 0.7 to 1.5 dB better.
     rate = str(bit_rate)
     return {
         "deadline": "good",
@@ -194,7 +196,7 @@ def _kilo(bit_rate: int) -> int:
 
 
 def _av1_payload(unit: bytes) -> int:
-    """All OBUs but temporal delimiters, without their size fields (AV1 specification, section 5.3)."""
+    """Bytes of all OBUs except temporal delimiters, without size fields (AV1 specification, section 5.3)."""
     total, position = 0, 0
     while position < len(unit):
         kind = unit[position] >> 3 & 15
@@ -209,10 +211,10 @@ def _av1_payload(unit: bytes) -> int:
     return total
 
 
-def _nal_payload(packet: bytes, kind: Callable[[int], int], left_out: set[int]) -> int:
-    """NAL units without start codes (Annex B of H.264 and H.265), delimiters and SEI."""
+def _nal_payload(packet: bytes, kind: Callable[[int], int], excluded: set[int]) -> int:
+    """Bytes of NAL units without start codes (Annex B of H.264 and H.265) and without the excluded types."""
     units = [unit.rstrip(b"\0") for unit in re.split(b"\0\0\1", packet)[1:]]
-    return sum(len(unit) for unit in units if kind(unit[0]) not in left_out)
+    return sum(len(unit) for unit in units if kind(unit[0]) not in excluded)
 
 
 def _h264_payload(packet: bytes) -> int:

@@ -1,7 +1,7 @@
-"""`iwcodec bench sources`: what the codec makes of a clip with so many sources, beside what they allow.
+"""`iwcodec bench sources`: rate and quality by number of sources, beside the bounds that the same sources allow.
 
-Whole clips through `encode` and back, every frame and every byte counted. Beside ours: copying the nearest of the same
-sources as the receiver has them, and warping them by true flow (the oracle, on every ORACLE_STRIDEth frame).
+Whole clips are encoded and decoded; all frames and bytes count. The bounds (baselines.py) are copying the nearest
+decoded source, and warping the sources by true flow (the oracle, on every ORACLE_STRIDE-th frame).
 """
 
 import json
@@ -17,13 +17,14 @@ import typer
 from rich.table import Table
 
 from iwcodec.benchmarks import experiment
-from iwcodec.benchmarks.demo import coded_sources, labelled
-from iwcodec.benchmarks.metrics.baselines import flow_oracle, nearest_copy
+from iwcodec.benchmarks.comparison_pictures import labelled_row
+from iwcodec.benchmarks.quality.baselines import coded_sources, flow_oracle, nearest_copy
 from iwcodec.codec.cli import JSON, console, progress_bar
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.file.clip import EncodeOptions, Progress, frame_input
+from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
+from iwcodec.codec.file.options import EncodeOptions, Progress
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import sample_clip
@@ -31,14 +32,16 @@ from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.models.runtime.types import Runtime
 
 ORACLE_STRIDE = 5
-SHOWN = ("original", "iwcodec", "copy of a source", "oracle")
-PAGE = 10
-"""Clips whose worst frames are drawn."""
+"""The flow oracle is computed for every Nth frame."""
+COLUMNS = ("original", "iwcodec", "copy of a source", "oracle")
+"""Pictures of a row of the sheet of worst frames."""
+MAX_ROWS = 10
+"""Clips on the sheet of worst frames."""
 
 
 @dataclass(frozen=True)
 class Coded:
-    """Means over all frames of a clip (of the oracle: some), dB over RGB."""
+    """PSNR over RGB of a clip, mean over all frames (of the oracle over every ORACLE_STRIDE-th)."""
 
     clip: str
     sources: int
@@ -51,18 +54,18 @@ class Coded:
 
 @dataclass(frozen=True)
 class Worst:
-    """The frame of a clip that is rebuilt worst, by PSNR over RGB."""
+    """The frame of a clip with the lowest PSNR over RGB."""
 
     clip: str
     frame: int
     psnr_db: float
     pictures: tuple[Picture, ...]
-    """Of SHOWN."""
+    """One per COLUMNS."""
 
 
 def command(
     clips: Annotated[list[Path] | None, typer.Argument(metavar="CLIPS...", help="Default: the bundled clip.")] = None,
-    sources: Annotated[str, typer.Option(help="Numbers of sources.")] = "1,3,8",
+    sources: Annotated[str, typer.Option(help="Comma-separated numbers of sources.")] = "1,3,8",
     effort: Annotated[int, typer.Option(help="As for encode.", min=0, max=3)] = 1,
     crop: Annotated[str, typer.Option(help="As for encode.")] = "face",
     size: Annotated[int, typer.Option(help="As for encode.")] = 256,
@@ -70,19 +73,21 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder for sources.json.")] = Path("bench"),
     as_json: JSON = False,
 ) -> None:
-    """Rate and quality by number of sources, beside copying and the flow oracle; and a picture of the worst frames,
-    with the people who are in the clips."""
+    """Rate and quality by number of sources, beside copying and the flow oracle; and a sheet of the worst frames.
+
+    The sheet shows the people in the clips.
+    """
     try:
         counts = [int(word) for word in sources.split(",")]
     except ValueError as error:
-        raise CodecError(f"--sources takes numbers with commas between them, not {sources!r}.") from error
+        raise CodecError(f"--sources takes comma-separated numbers, not {sources!r}.") from error
     runtime = load_runtime_for(size, threads)
     rows: list[Coded] = []
     worst: dict[int, list[Worst]] = {count: [] for count in counts}
-    with progress_bar(as_json) as tell:
+    with progress_bar(as_json) as progress:
         todo = [(clip, count) for count in counts for clip in clips or [sample_clip()]]
         for number, (clip, count) in enumerate(todo):
-            tell(f"{count} sources", number / len(todo))
+            progress(f"{count} sources", number / len(todo))
             options = EncodeOptions(size, sources=count, crop=crop, audio=False, effort=effort, overwrite=True)
             row, frame = measure(clip, options, runtime)
             rows.append(row)
@@ -100,15 +105,16 @@ def command(
         print(json.dumps(list(map(asdict, rows)), indent=1))
     else:
         console.print(table(rows))
-        console.print(f"Results: {out / 'sources.json'}; the worst frames: {out / 'worst-N.jpg'}, N sources")
+        console.print(f"Results: {out / 'sources.json'}; the worst frames with N sources: {out / 'worst-N.jpg'}")
 
 
 def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> tuple[Coded, Worst]:
+    """Encode and decode a clip; returns its figures and its worst frame."""
     silent: Progress = lambda name, share: None  # noqa: E731
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "clip.iwc"
         report = encode(clip, target, options, runtime)
-        video = frame_input(clip, options, silent)
+        video = open_footage(clip, options, silent)
         with IwcFile(target, runtime) as file:
             library = coded_sources(file)
             ours, copies, oracles = [], [], []
@@ -121,7 +127,7 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> tuple[Coded
                     oracles.append(psnr(next(iter(flow_oracle([original], library))), original))
                 if worst is None or ours[-1] < worst.psnr_db:
                     worst = Worst(clip.stem, number, ours[-1], (original, frame.picture, copy))
-    assert worst is not None  # no video is without a frame
+    assert worst is not None  # every video has a frame
     warped = next(iter(flow_oracle(worst.pictures[:1], library)))
     worst = replace(worst, pictures=(*worst.pictures, warped))
     seconds = report.duration_s
@@ -130,11 +136,11 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> tuple[Coded
 
 
 def draw(path: Path, worst: Sequence[Worst]) -> None:
-    """One row a clip, the worst first, PAGE at most, each picture under its name."""
+    """Write a sheet of up to MAX_ROWS worst frames, lowest PSNR first, each picture labelled."""
     rows = []
-    for one in sorted(worst, key=lambda one: one.psnr_db)[:PAGE]:
-        names = (f"{one.clip}, frame {one.frame}", f"{SHOWN[1]}: {one.psnr_db:.1f} dB", *SHOWN[2:])
-        rows.append(np.concatenate([labelled(p, name) for p, name in zip(one.pictures, names, strict=True)], axis=1))
+    for one in sorted(worst, key=lambda one: one.psnr_db)[:MAX_ROWS]:
+        names = (f"{one.clip}, frame {one.frame}", f"{COLUMNS[1]}: {one.psnr_db:.1f} dB", *COLUMNS[2:])
+        rows.append(labelled_row(one.pictures, names))
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
 
@@ -144,23 +150,24 @@ def mean(values: list[float]) -> float:
 
 
 def table(rows: list[Coded]) -> Table:
-    drawn = Table(title="Mean PSNR (RGB, dB)", title_justify="left")
+    """One row per clip and number of sources, then the means."""
+    printed = Table(title="Mean PSNR (RGB, dB)", title_justify="left")
     for heading in ("clip", "sources", "kbps", "iwcodec", "copy", "oracle"):
-        drawn.add_column(heading, justify="left" if heading == "clip" else "right")
+        printed.add_column(heading, justify="left" if heading == "clip" else "right")
     for row in [*rows, *means(rows)]:
         values = (row.psnr_db, row.copy_db, row.oracle_db)
-        drawn.add_row(row.clip, str(row.sources), f"{row.kbps['video']:.2f}", *(f"{value:.2f}" for value in values))
-    return drawn
+        printed.add_row(row.clip, str(row.sources), f"{row.kbps['video']:.2f}", *(f"{value:.2f}" for value in values))
+    return printed
 
 
 def means(rows: list[Coded]) -> list[Coded]:
-    """One row for each number of sources, over all clips."""
-    found = []
+    """Means over all clips, one row for each number of sources."""
+    rows_of_means = []
     for count in sorted({row.sources for row in rows}):
         of = [row for row in rows if row.sources == count]
         columns: dict[str, Any] = {
             key: mean([getattr(row, key) for row in of]) for key in ("seconds", "psnr_db", "copy_db", "oracle_db")
         }
         rates = {key: mean([row.kbps[key] for row in of]) for key in of[0].kbps}
-        found.append(Coded("mean", count, kbps=rates, **columns))
-    return found
+        rows_of_means.append(Coded("mean", count, kbps=rates, **columns))
+    return rows_of_means

@@ -1,42 +1,44 @@
-"""A peer's sound on the clock of its pictures, for a recording. Pure: time is passed in, in seconds.
+"""Places a peer's audio packets on the time line of its video, for a recording. Pure: times are arguments, in seconds.
 
-Sound and pictures come with times of different clocks: RTP timestamps, whose origin is random, and the feed's stamps.
-What arrives soonest tells them apart: a packet of sound leaves when its last sample is there, a message of motion when
-its last frame is, and over the same path the quickest of either take equally long. Packets are held for a while before
-they are placed, for the quickest may be yet to come. Speech that goes on is never cut for a better estimate: it is
-corrected in the next pause.
+Audio and video have timestamps of unrelated clocks: RTP timestamps with a random origin, and the video sender's stamps.
+Their offset follows from the arrivals: an audio packet is sent when its last sample is captured, a motion message when
+its last frame is, and the shortest transit time over the same path is the same for both. Packets are held for HOLD_S
+before they are placed, because a shorter transit may yet be observed. A better estimate never cuts continuous speech;
+it takes effect in the next pause.
 """
 
 from collections import deque
 
-from iwcodec.client.audio.jitter_buffer import Received
+from iwcodec.client.audio.jitter_buffer import AudioRtpPacket
 from iwcodec.client.video.jitter_buffer import TimedFrame
 from iwcodec.codec.bitstream.packets import AudioPacket
 from iwcodec.codec.media.types import AUDIO_RATE
 
 PRE_SKIP = 312
-"""Samples: the delay of Opus at 48 kHz, by which what is decoded lies behind its timestamp."""
+"""Look-ahead of the Opus encoder at 48 kHz, in samples, by which decoded audio lags (RFC 7845, section 4.2)."""
 HOLD_S = 2.0
+"""Time for which packets are held before they are placed."""
 RECORD_S = 1.0
-"""Sound in one record, at most."""
+"""Duration of audio after which a record is complete."""
 WINDOW_S = 12.0
-"""How long an arrival counts as the quickest: a queue that stays is part of the path, and clocks drift."""
-SLACK = AUDIO_RATE * 15 // 1000
-"""Samples by which sound may be off its place before it is moved there."""
-ANOTHER_S = 10.0
-"""No message takes so much longer than others: the peer has another clock."""
+"""Window over which the shortest transit time is taken: persistent queues are part of the path, and clocks drift."""
+TOLERANCE = AUDIO_RATE * 15 // 1000
+"""Deviation from the expected position, in samples, up to which packets are joined without a gap."""
+CLOCK_JUMP_S = 10.0
+"""Increase of the transit time that cannot be queueing: the peer's clock has changed."""
 MAX_HELD = 256
-LONGEST = 100_000 * AUDIO_RATE
-"""Samples of a recording."""
+"""Maximum number of packets held."""
+MAX_SAMPLES = 100_000 * AUDIO_RATE
+"""Maximum duration of a recording, in samples."""
 
 
-class Quickest:
-    """The shortest transit of late, as the difference of two clocks."""
+class ShortestTransit:
+    """Minimum over WINDOW_S of (arrival time on our clock - sending time on the peer's clock)."""
 
     def __init__(self) -> None:
         self._transits: deque[tuple[float, float]] = deque()
 
-    def learn(self, arrived_s: float, transit_s: float) -> None:
+    def add(self, arrived_s: float, transit_s: float) -> None:
         while self._transits and self._transits[0][0] < arrived_s - WINDOW_S:
             self._transits.popleft()
         while self._transits and self._transits[-1][1] >= transit_s:
@@ -52,35 +54,40 @@ class Quickest:
 
 
 class Soundtrack:
-    """Packets as they come, records of an .iwc file out. What is missing between records is silence there."""
+    """Turns received packets into the audio records of an .iwc file. Gaps between records are silence."""
 
     def __init__(self) -> None:
         self.end_s = 0.0
-        """Where the sound ends that has been given out."""
-        self._pictures, self._sound = Quickest(), Quickest()
-        self._held: dict[int, Received] = {}
+        """End of the audio placed so far, on the time line of the recording."""
+        self._video_transit, self._audio_transit = ShortestTransit(), ShortestTransit()
+        self._held: dict[int, AudioRtpPacket] = {}
+        """Packets not yet placed, by timestamp."""
         self._stream: int | None = None
         self._run: list[bytes] = []
+        """Contiguous payloads of the record in progress, which covers the samples `_first` to `_end`."""
         self._first = self._end = 0
 
     def motion(self, frames: list[TimedFrame], arrived_s: float) -> None:
-        """Frames of a message."""
+        """Observe the arrival of a motion message."""
         for frame in frames:
             transit_s = arrived_s - frame.stamp_s
-            if self._pictures.transit_s is not None and transit_s > self._pictures.transit_s + ANOTHER_S:
-                self._pictures.clear()
-            self._pictures.learn(arrived_s, transit_s)
+            shortest_s = self._video_transit.transit_s
+            if shortest_s is not None and transit_s > shortest_s + CLOCK_JUMP_S:
+                self._video_transit.clear()
+            self._video_transit.add(arrived_s, transit_s)
 
-    def push(self, packet: Received, start_s: float | None) -> list[AudioPacket]:
-        """The records that can be written now. `start_s`: where the recording begins, on the clock of the pictures'
-        stamps; None while it has not."""
+    def push(self, packet: AudioRtpPacket, start_s: float | None) -> list[AudioPacket]:
+        """Add a packet and return the records completed by it.
+
+        `start_s`: stamp at which the recording starts; None before its first frame.
+        """
         records: list[AudioPacket] = []
         if packet.stream != self._stream:
-            records += self.rest(start_s)
+            records += self.flush(start_s)
             self._stream = packet.stream
-            self._sound.clear()
-        ends_s = (packet.timestamp + packet.samples) / AUDIO_RATE
-        self._sound.learn(packet.arrived_s, packet.arrived_s - ends_s)
+            self._audio_transit.clear()
+        captured_s = (packet.timestamp + packet.samples) / AUDIO_RATE
+        self._audio_transit.add(packet.arrived_s, packet.arrived_s - captured_s)
         self._held[packet.timestamp] = packet
         for timestamp in sorted(self._held):
             held = self._held[timestamp]
@@ -90,21 +97,23 @@ class Soundtrack:
             records += self._place(held, start_s)
         return records
 
-    def rest(self, start_s: float | None) -> list[AudioPacket]:
-        """All that is still held."""
+    def flush(self, start_s: float | None) -> list[AudioPacket]:
+        """Place all held packets and return the remaining records."""
         held, self._held = self._held, {}
         records = [record for timestamp in sorted(held) for record in self._place(held[timestamp], start_s)]
         return records + self._complete()
 
-    def _place(self, packet: Received, start_s: float | None) -> list[AudioPacket]:
-        pictures_s, sound_s = self._pictures.transit_s, self._sound.transit_s
-        if start_s is None or pictures_s is None or sound_s is None:
+    def _place(self, packet: AudioRtpPacket, start_s: float | None) -> list[AudioPacket]:
+        """Append a packet to the record in progress, or start another record after a gap; drop it if it overlaps or
+        lies outside the recording."""
+        video_s, audio_s = self._video_transit.transit_s, self._audio_transit.transit_s
+        if start_s is None or video_s is None or audio_s is None:
             return []
-        first = packet.timestamp + round((sound_s - pictures_s - start_s) * AUDIO_RATE)
-        if not 0 <= first < LONGEST:
+        first = packet.timestamp + round((audio_s - video_s - start_s) * AUDIO_RATE)
+        if not 0 <= first < MAX_SAMPLES:
             return []
         records: list[AudioPacket] = []
-        if abs(first - self._end) <= SLACK:
+        if abs(first - self._end) <= TOLERANCE:
             first = self._end
         elif first < self._end:
             return []

@@ -1,0 +1,1 @@
+"""Rooms: signalling protocol and client, peer connections, and the call that joins them."""

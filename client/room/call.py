@@ -1,4 +1,4 @@
-"""The call: everyone in the room, each with a connection of their own (a mesh of up to 6), from joining to leaving."""
+"""A call: a mesh of peer connections to up to five other participants, from joining the room to leaving it."""
 
 import asyncio
 import logging
@@ -10,46 +10,52 @@ from typing import Any, Final
 from aioice.ice import get_host_addresses
 from aiortc import RTCPeerConnection
 
-from iwcodec.client.audio.jitter_buffer import Playout, Speaker
-from iwcodec.client.audio.track import Microphone, SoundCount, carry_sound, decline_video, reported_loss
+from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
+from iwcodec.client.audio.sender import AudioSender
+from iwcodec.client.audio.speaker import Speaker
+from iwcodec.client.audio.transceiver import AudioTraffic, add_audio, reject_video, reported_loss
 from iwcodec.client.room.peer import Peer, all_closed
-from iwcodec.client.room.signalling import (
-    Candidate,
-    Description,
+from iwcodec.client.room.protocol import (
     Disconnected,
+    Event,
     IceServers,
     Joined,
     PeerJoined,
     PeerLeft,
-    Refused,
-    Signalling,
+    RemoteCandidate,
+    RemoteDescription,
+    ServerError,
 )
-from iwcodec.client.transport.ice import chosen, usable
+from iwcodec.client.room.signalling import Signalling
+from iwcodec.client.transport.ice import servers_for_attempt, usable_servers
 from iwcodec.client.video.capture import Pictures
-from iwcodec.client.video.link import Link, LinkState, LinkStats, Shown
+from iwcodec.client.video.link import Link
+from iwcodec.client.video.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.errors import CodecError
 
 logger = logging.getLogger(__name__)
 
-ABANDON_S: Final = 12.0
-"""Whoever the server has lost, and whose connection is silent for so long, has left."""
-ICE_MARGIN_S: Final = 60.0
-"""TURN credentials are renewed so long before they expire."""
-TIDY_S: Final = 1.0
-OFFER_S: Final = 1.0
-"""How long the offer of somebody who came while the server was out of reach is waited for."""
-HURRIES: Final = 5
-"""Ticks after a change of the network for which connections that have fallen silent are replaced."""
+ABSENCE_TIMEOUT_S: Final = 12.0
+"""Time without a packet from a participant whom the server has lost, after which the participant has left."""
+ICE_RENEWAL_MARGIN_S: Final = 60.0
+"""Time before the TURN credentials expire at which new ones are requested."""
+MAINTENANCE_S: Final = 1.0
+"""Interval of the periodic checks."""
+OFFER_WAIT_S: Final = 1.0
+"""After resuming, the wait for the offer of a participant who joined while the server was unreachable."""
+NETWORK_CHANGE_CHECKS: Final = 5
+"""Periodic checks after a network change during which silent connections are replaced."""
+MAX_NOTICES: Final = 20
 
 
 def local_addresses() -> set[str]:
-    """Of this machine, loopback left out."""
+    """IP addresses of this machine, without loopback."""
     return set(get_host_addresses(use_ipv4=True, use_ipv6=True))
 
 
 class CallState(StrEnum):
-    """Our own way to the room."""
+    """State of our own connection to the room, in words for the user."""
 
     JOINING = "joining"
     WAITING = "waiting for others"
@@ -60,15 +66,15 @@ class CallState(StrEnum):
 
 @dataclass
 class Participant:
-    """Somebody else in the room, as far as a window needs to know."""
+    """Another participant in the room."""
 
     peer: Peer
-    shown: Shown | None = None
-    """The latest picture."""
-    playout: Playout | None = None
-    """The sound; None where there is none."""
-    sound: SoundCount = field(default_factory=SoundCount)
-    """What the sound takes on the wire."""
+    frame: RenderedFrame | None = None
+    """The latest frame."""
+    audio_buffer: AudioJitterBuffer | None = None
+    """The received audio; None in a call without audio."""
+    audio_traffic: AudioTraffic = field(default_factory=AudioTraffic)
+    """Bytes of audio on the wire, over all connections to the participant."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -87,40 +93,41 @@ class Participant:
         return None if self.peer.link is None else self.peer.link.stats()
 
 
-Watcher = Callable[[Participant, Shown], None]
+FrameListener = Callable[[Participant, RenderedFrame], None]
 
 
 class Call:
-    """`run` until `leave`. Belongs to one event loop."""
+    """A call in a room: await `run`, which ends after `leave`. All methods belong to one event loop."""
 
     def __init__(
         self,
         signalling: Signalling,
-        feed: VideoSender,
+        video_sender: VideoSender,
         make_link: Callable[[RTCPeerConnection], Link],
         connect: Callable[[list[dict[str, Any]]], RTCPeerConnection],
-        microphone: Microphone | None = None,
+        audio_sender: AudioSender | None = None,
         speaker: Speaker | None = None,
     ) -> None:
-        """Without microphone and speaker the call has no sound."""
+        """`make_link` creates the video link over a connection; `connect` creates a connection with the given ICE
+        servers. Without `audio_sender` and `speaker` the call has no audio."""
         self.signalling = signalling
         self.participants: dict[str, Participant] = {}
-        self.watchers: list[Watcher] = []
-        """Called with every picture at its play-out time."""
-        self.linked: list[Callable[[Participant, Link], None]] = []
-        """Called for everyone whose link has been made, before anything comes over it."""
+        self.frame_listeners: list[FrameListener] = []
+        """Called with every frame at its playout time."""
+        self.link_listeners: list[Callable[[Participant, Link], None]] = []
+        """Called with every new link before anything arrives over it."""
         self.notices: list[str] = []
-        """What happened, in sentences, newest last."""
+        """Recent events in words for the user, newest last."""
         self.muted = self.camera_off = False
-        self._feed, self.make_link, self._connect = feed, make_link, connect
-        self.microphone, self._speaker = microphone, speaker
+        self._video_sender, self.make_link, self._connect = video_sender, make_link, connect
+        self.audio_sender, self._speaker = audio_sender, speaker
         self._id = ""
         self._online = False
         self._left = False
-        self.unusable = 0
-        """ICE servers that the server named and that cannot be used."""
-        self._ice: list[dict[str, Any]] = []
-        self._ice_expires = 0.0
+        self.unusable_ice_servers = 0
+        """Number of ICE servers named by the server that aiortc cannot use."""
+        self._ice_servers: list[dict[str, Any]] = []
+        self._ice_expires_s = 0.0
 
     @property
     def state(self) -> CallState:
@@ -133,16 +140,19 @@ class Call:
         return CallState.TALKING if self.participants else CallState.WAITING
 
     async def run(self) -> None:
-        """Until `leave`, or cancelled. Raises SignallingError where the room cannot be joined or stayed in."""
-        tidying = asyncio.create_task(self._tidy())
+        """Join the room and stay until `leave` or cancellation.
+
+        Raises SignallingError where the room cannot be joined or the connection to it cannot be restored.
+        """
+        maintenance = asyncio.create_task(self._maintain())
         try:
             async for event in self.signalling.events():
                 self._handle(event)
         finally:
-            tidying.cancel()
+            maintenance.cancel()
             self._left = True
             for id in list(self.participants):
-                self._forget(id)
+                self._remove(id)
             await all_closed()
 
     async def leave(self) -> None:
@@ -151,189 +161,191 @@ class Call:
 
     def mute(self, on: bool) -> None:
         self.muted = on
-        if self.microphone is not None:
-            self.microphone.mute(on)
+        if self.audio_sender is not None:
+            self.audio_sender.mute(on)
 
-    def hide(self, on: bool) -> None:
-        """Camera off."""
+    def set_camera_off(self, on: bool) -> None:
         self.camera_off = on
-        self._feed.pause(on)
+        self._video_sender.pause(on)
 
-    async def film(self, pictures: Pictures) -> None:
-        """Send what a camera gives, until it is closed. Where it fails the call goes on without."""
+    async def send_video(self, pictures: Pictures) -> None:
+        """Send the camera's pictures until it is closed. If the camera fails, the call goes on without."""
         try:
-            async for taken in pictures:
-                await self._feed.push(taken.picture, taken.captured_s)
+            async for frame in pictures:
+                await self._video_sender.push(frame.picture, frame.captured_s)
         except CodecError as error:
-            self.note(str(error))
-            self.hide(True)
+            self.notify(str(error))
+            self.set_camera_off(True)
 
-    def _handle(self, event: Any) -> None:
+    def notify(self, text: str) -> None:
+        """Add a notice for the user."""
+        self.notices.append(text)
+        del self.notices[:-MAX_NOTICES]
+
+    async def receive_video(self, participant: Participant, link: Link) -> None:
+        """Pass the link's frames to the listeners, and its playout delay to the audio, until the link is closed."""
+        async for frame in link.frames():
+            participant.frame = frame
+            if participant.audio_buffer is not None:
+                participant.audio_buffer.set_min_delay(link.playout_delay_s())
+            for listener in self.frame_listeners:
+                listener(participant, frame)
+
+    def _handle(self, event: Event) -> None:
         match event:
             case Joined():
-                self._joined(event)
+                self._handle_joined(event)
             case PeerJoined(id, name):
-                self._enter(id, name, offers=False)
+                self._add(id, name, offers=False)
             case PeerLeft(id, lost):
-                self._leaves(id, lost)
-            case Description() | Candidate():
+                self._handle_left(id, lost)
+            case RemoteDescription() | RemoteCandidate():
                 if event.sender in self.participants:
-                    self.participants[event.sender].peer.signalled(event)
+                    self.participants[event.sender].peer.receive(event)
             case IceServers(servers, ttl_s):
-                self._take_ice(servers, ttl_s)
+                self._set_ice_servers(servers, ttl_s)
             case Disconnected(why):
                 self._online = False
-                self.note(why)
-            case Refused(code, text):
+                self.notify(why)
+            case ServerError(code, text):
                 logger.debug("server: %s %s", code, text)
 
-    def _joined(self, joined: Joined) -> None:
+    def _handle_joined(self, joined: Joined) -> None:
         self._online = True
-        self._take_ice(joined.ice_servers, joined.ice_ttl_s)
+        self._set_ice_servers(joined.ice_servers, joined.ice_ttl_s)
         if joined.id != self._id:
-            # A new place in the room: to the others we are somebody else.
+            # With a new id we are a new participant to the others, who drop their connections to the old one.
             for id in list(self.participants):
-                self._forget(id)
+                self._remove(id)
             self._id = joined.id
         for id, participant in self.participants.items():
-            participant.peer.gone = id not in joined.peers
-            participant.peer.hurry()
+            participant.peer.lost_by_server = id not in joined.peers
+            participant.peer.retry()
         known = set(self.participants)
         for id, name in joined.peers.items():
-            self._enter(id, name, offers=not joined.resumed)
+            self._add(id, name, offers=not joined.resumed)
         if joined.resumed:
-            # Who came meanwhile has made an offer: it comes next, or was lost with the connection to the server.
+            # Those who joined meanwhile have sent an offer, which arrives next unless it was lost.
             for id in self.participants.keys() - known:
-                self.participants[id].peer.hurry(OFFER_S)
+                self.participants[id].peer.retry(OFFER_WAIT_S)
 
-    def _enter(self, id: str, name: str, offers: bool) -> None:
+    def _add(self, id: str, name: str, offers: bool) -> None:
+        """Start connecting to a participant. `offers`: whether we make the first offer."""
         if id == self._id:
             return
         known = self.participants.get(id)
         if known is not None:
-            known.peer.gone = False
+            known.peer.lost_by_server = False
             return
-        playout = Playout() if self._speaker is not None else None
-        carried = _Carried(self, playout)
+        audio_buffer = AudioJitterBuffer() if self._speaker is not None else None
+        media = _ParticipantMedia(self, audio_buffer)
         polite = self._id < id
 
         def connect() -> RTCPeerConnection:
-            return self._connect(chosen(self._ice, peer.tries - 1))
+            return self._connect(servers_for_attempt(self._ice_servers, peer.attempts - 1))
 
-        peer = Peer(id, name, polite, offers, self.signalling, connect, carried)
-        carried.participant = participant = Participant(peer, playout=playout)
-        if self._speaker is not None and playout is not None:
-            self._speaker.add(playout)
+        peer = Peer(id, name, polite, offers, self.signalling, connect, media)
+        media.participant = participant = Participant(peer, audio_buffer=audio_buffer)
+        if self._speaker is not None and audio_buffer is not None:
+            self._speaker.add(audio_buffer)
         self.participants[id] = participant
         participant.tasks.append(asyncio.create_task(participant.peer.run()))
-        self.note(f"{name} joined")
+        self.notify(f"{name} joined")
 
-    def _leaves(self, id: str, lost: bool) -> None:
+    def _handle_left(self, id: str, lost: bool) -> None:
         participant = self.participants.get(id)
         if participant is None:
             return
         if lost and participant.peer.connected:
-            participant.peer.gone = True
+            participant.peer.lost_by_server = True
             return
-        self._forget(id)
+        self._remove(id)
 
-    def _forget(self, id: str) -> None:
-        """At once: whoever comes under the same id next is somebody new."""
+    def _remove(self, id: str) -> None:
+        """Remove a participant at once, so that the same id can join again, and close the connection later."""
         participant = self.participants.pop(id, None)
         if participant is None:
             return
-        self.note(f"{participant.name} left")
-        task = asyncio.create_task(self._dismiss(participant))
-        _dismissing.add(task)
-        task.add_done_callback(_dismissing.discard)
+        self.notify(f"{participant.name} left")
+        task = asyncio.create_task(self._close(participant))
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
 
-    async def _dismiss(self, participant: Participant) -> None:
-        if self._speaker is not None and participant.playout is not None:
-            self._speaker.remove(participant.playout)
+    async def _close(self, participant: Participant) -> None:
+        if self._speaker is not None and participant.audio_buffer is not None:
+            self._speaker.remove(participant.audio_buffer)
         for task in participant.tasks:
             task.cancel()
         await asyncio.gather(*participant.tasks, return_exceptions=True)
         await participant.peer.close()
 
-    def _take_ice(self, servers: list[dict[str, Any]], ttl_s: float) -> None:
-        self._ice, dropped = usable(servers)
-        if dropped and not self.unusable:
-            logger.warning("ICE servers that cannot be used are left out: %s", ", ".join(dropped))
-        self.unusable += len(dropped)
-        self._ice_expires = asyncio.get_running_loop().time() + ttl_s
+    def _set_ice_servers(self, servers: list[dict[str, Any]], ttl_s: float) -> None:
+        self._ice_servers, unusable = usable_servers(servers)
+        if unusable and not self.unusable_ice_servers:
+            logger.warning("ICE servers that cannot be used are ignored: %s", ", ".join(unusable))
+        self.unusable_ice_servers += len(unusable)
+        self._ice_expires_s = asyncio.get_running_loop().time() + ttl_s
 
-    async def _tidy(self) -> None:
-        """Forget those who are gone for good; notice that the network has changed; keep TURN credentials fresh for the
-        connections to come."""
-        addresses, hurries = local_addresses(), 0
+    async def _maintain(self) -> None:
+        """Periodically remove participants who have vanished, react to network changes, adapt the audio to reported
+        losses, and renew TURN credentials for future connections."""
+        addresses, checks_left = local_addresses(), 0
         while True:
-            await asyncio.sleep(TIDY_S)
-            before, addresses = addresses, local_addresses()
-            if before - addresses:
-                self.note("the network has changed")
-                self.signalling.renew()
-                hurries = HURRIES
-            if hurries:
-                hurries -= 1
+            await asyncio.sleep(MAINTENANCE_S)
+            previous, addresses = addresses, local_addresses()
+            if previous - addresses:
+                self.notify("the network has changed")
+                self.signalling.reconnect()
+                checks_left = NETWORK_CHANGE_CHECKS
+            if checks_left:
+                checks_left -= 1
                 for participant in self.participants.values():
-                    participant.peer.hurry()
+                    participant.peer.retry()
             for id, participant in list(self.participants.items()):
-                if participant.peer.gone and participant.peer.silent_s > ABANDON_S:
-                    self._forget(id)
-            await self._listen_to_reports()
-            if self._online and asyncio.get_running_loop().time() > self._ice_expires - ICE_MARGIN_S:
-                self._ice_expires += ICE_MARGIN_S
-                await self.signalling.ask_ice()
+                if participant.peer.lost_by_server and participant.peer.silent_s > ABSENCE_TIMEOUT_S:
+                    self._remove(id)
+            await self._adapt_audio()
+            if self._online and asyncio.get_running_loop().time() > self._ice_expires_s - ICE_RENEWAL_MARGIN_S:
+                self._ice_expires_s += ICE_RENEWAL_MARGIN_S
+                await self.signalling.request_ice_servers()
 
-    async def _listen_to_reports(self) -> None:
-        if self.microphone is None:
+    async def _adapt_audio(self) -> None:
+        """Report the highest loss of any receiver, and any congestion, to the audio sender."""
+        if self.audio_sender is None:
             return
         connections = [p.peer.connection for p in self.participants.values() if p.peer.connected]
         losses = [await reported_loss(connection) for connection in connections if connection is not None]
         links = [p.peer.link for p in self.participants.values()]
-        self.microphone.report(max(losses, default=0.0), any(link is not None and link.congested for link in links))
-
-    async def watch(self, participant: Participant, link: Link) -> None:
-        """Take what the link shows, until it is closed."""
-        async for shown in link.frames():
-            participant.shown = shown
-            if participant.playout is not None:
-                participant.playout.follow(link.playout_delay_s())
-            for watcher in self.watchers:
-                watcher(participant, shown)
-
-    def note(self, text: str) -> None:
-        """Tell the user."""
-        self.notices.append(text)
-        del self.notices[:-20]
+        self.audio_sender.report(max(losses, default=0.0), any(link is not None and link.congested for link in links))
 
 
-_dismissing: set[asyncio.Task[None]] = set()
+_closing: set[asyncio.Task[None]] = set()
 
 
-class _Carried:
-    """What goes over the connections to one participant: the link's data channels, and the sound."""
+class _ParticipantMedia:
+    """What the connections to one participant carry: the link's data channels and the audio."""
 
     participant: Participant
 
-    def __init__(self, call: Call, playout: Playout | None) -> None:
-        self._call, self._playout = call, playout
+    def __init__(self, call: Call, audio_buffer: AudioJitterBuffer | None) -> None:
+        self._call, self._audio_buffer = call, audio_buffer
 
     def attach(self, connection: RTCPeerConnection, link: Link | None) -> Link:
-        # Sound first: where data channels came before, aiortc stops the transport that both share.
-        carry_sound(connection, self._call.microphone, self._playout, self.participant.sound, self._sound_waits)
+        # Audio first: if data channels exist already, aiortc stops the transport that both share.
+        traffic = self.participant.audio_traffic
+        add_audio(connection, self._call.audio_sender, self._audio_buffer, traffic, self._first_picture_waits)
         if link is None:
             link = self._call.make_link(connection)
-            for tell in self._call.linked:
-                tell(self.participant, link)
-            self.participant.tasks.append(asyncio.create_task(self._call.watch(self.participant, link)))
+            for listener in self._call.link_listeners:
+                listener(self.participant, link)
+            self.participant.tasks.append(asyncio.create_task(self._call.receive_video(self.participant, link)))
         else:
             link.replace_connection(connection)
         return link
 
-    def _sound_waits(self) -> bool:
+    def _first_picture_waits(self) -> bool:
         link = self.participant.peer.link
         return link is not None and link.first_picture_waits
 
     def accept(self, connection: RTCPeerConnection) -> None:
-        decline_video(connection)
+        reject_video(connection)

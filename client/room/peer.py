@@ -1,11 +1,12 @@
-"""One other participant: the peer connection to it, made anew whenever it breaks, and the link that survives that.
+"""Peer connection to one other participant: negotiated, monitored, and replaced when it fails, below a link that stays.
 
-Negotiation is the server protocol's: every offer starts a fresh connection under a name of its own (`call`), so that
-late answers and candidates of an earlier one are told apart; where two offers cross, the participant with the smaller
-id gives way (perfect negotiation; aiortc has no rollback, so giving way means dropping the offering connection),
-unless the other's offer is so old that it must have been lost.
-aiortc gathers all candidates before it has a description, so ours go out inside it, and it says that they are all;
-candidates that trickle in from others are taken (RFC 8838).
+Every offer creates a new RTCPeerConnection with an id of its own (`call`), so late answers and candidates of an earlier
+connection can be recognised; there is no ICE restart. Glare is resolved as in WebRTC's perfect negotiation: the
+participant with the smaller id is polite and drops its own offer (aiortc has no rollback, so it drops the connection),
+and the other one ignores the incoming offer, unless its own is so old that it must have been lost.
+
+aiortc gathers all ICE candidates before it returns a local description, so our SDP contains them all and ends with
+`a=end-of-candidates`. Remote candidates may trickle in (RFC 8838).
 """
 
 import asyncio
@@ -24,48 +25,59 @@ from typing import Any, Final, Protocol
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
-from iwcodec.client.room.signalling import Candidate, Description, Signalling
-from iwcodec.client.video.link import Link, LinkState
+from iwcodec.client.room.protocol import RemoteCandidate, RemoteDescription
+from iwcodec.client.room.signalling import Signalling
+from iwcodec.client.video.link import Link
+from iwcodec.client.video.link_state import LinkState
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S: Final = 12.0
-"""An attempt that has not connected by then is given up."""
-SILENCE_S: Final = 6.0
-"""Without a single packet, after which a connection counts as broken. Shorter outages heal by themselves."""
-HURRY_S: Final = 4.0
-"""What an attempt is left alone for, whatever happens."""
-HEAL_S: Final = 0.6
-"""What a path that has been silent may take to be heard again, once signalling is back: a question of sctp.PROBE_S and
-its answer. A new connection takes longer."""
-YIELD_S: Final = 2.0
-"""The polite side waits this much longer before it reconnects: usually the other one has done it by then."""
-PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Between attempts; the last one goes on for as long as the participant is in the room."""
-LOOK_S: Final = 0.25
-GATHER_S: Final = (1.0, 2.0, 5.0)
-"""Longest that STUN and TURN servers are waited for before a description goes out: an attempt is not held up by one
-that does not answer, and the next ones give a slow one (TURN over TLS takes five round trips) more time."""
-MAX_OFFERS: Final = 256
-"""Offers that are remembered, lest one that is repeated replace the connection."""
-CLOSE_S: Final = 20.0
-"""Longest that closing a connection may take: over a dead path goodbyes are repeated for a while."""
-GOODBYE_S: Final = 2.0
-"""Longest that whoever leaves waits for that."""
+CONNECT_TIMEOUT_S: Final = 12.0
+"""Time after which a connection that has not come up is abandoned."""
+SILENCE_TIMEOUT_S: Final = 6.0
+"""Time without any packet after which a connection counts as failed. Connections survive shorter outages."""
+MIN_ATTEMPT_S: Final = 4.0
+"""Minimum time between two new connections requested by `retry`, and maximum age of an offer that wins over a crossing
+one."""
+RECOVERY_S: Final = 0.6
+"""Time that `retry` gives a silent connection to recover: enough for one probe (sctp.PROBE_S) and its answer, and less
+than a new connection takes."""
+POLITE_DELAY_S: Final = 2.0
+"""Additional delay before the polite side reconnects, which usually lets the other side do it without glare."""
+RETRY_DELAYS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Delays between attempts; the last one repeats for as long as the participant is in the room."""
+POLL_S: Final = 0.25
+"""Interval between checks of the connection's state."""
+GATHERING_TIMEOUTS_S: Final = (1.0, 2.0, 5.0)
+"""Maximum time for ICE gathering in the first, second and later attempts: a STUN or TURN server that does not answer
+delays the first offer by 1 s at most, and a slow one (TURN over TLS takes five round trips) gets more time later."""
+MAX_SIGNALS: Final = 256
+"""Signals queued from the server; more are discarded."""
+MAX_REMEMBERED_OFFERS: Final = 256
+"""Recent offers remembered, so that a duplicate does not replace the connection."""
+CLOSE_TIMEOUT_S: Final = 20.0
+"""Maximum time for closing a connection in the background: over a dead path, the closing messages are retransmitted."""
+ALL_CLOSED_TIMEOUT_S: Final = 2.0
+"""Maximum time that `all_closed` waits for connections to close."""
 
 
 class Media(Protocol):
-    """What a connection carries. Called before the offer or answer of every new connection."""
+    """What a connection carries."""
 
-    def attach(self, connection: RTCPeerConnection, link: Link | None) -> Link: ...
+    def attach(self, connection: RTCPeerConnection, link: Link | None) -> Link:
+        """Add tracks and data channels to a new connection, before its offer or answer.
+
+        `link` is the link of the previous connection, to be moved to this one; None for the first connection.
+        """
+        ...
 
     def accept(self, connection: RTCPeerConnection) -> None:
-        """The other side's description is known; the answer, or the connection, comes next."""
+        """The remote description has been set; after an offer, the answer is created next."""
         ...
 
 
 class Peer:
-    """Start `run` as a task; `close` ends it. All methods belong to the event loop."""
+    """Connection to one participant. Start `run` as a task; `close` ends it. All methods belong to the event loop."""
 
     def __init__(
         self,
@@ -77,33 +89,37 @@ class Peer:
         connect: Callable[[], RTCPeerConnection],
         media: Media,
     ) -> None:
-        """`offers`: we came later and make the first offer; otherwise it is waited for."""
+        """`polite`: whether our offer gives way to a crossing one. `offers`: whether we make the first offer, as the
+        one who joined later; otherwise wait for it. `connect` creates a connection."""
         self.id, self.name = id, name
         self.link: Link | None = None
         self.connection: RTCPeerConnection | None = None
-        self.gone = False
-        """The server has lost it; what remains is the direct connection."""
-        self.refused: dict[str, int] = {}
-        """Signals that could not be used, by reason."""
+        self.lost_by_server = False
+        """The server has lost the participant; only the direct connection shows whether it is still there."""
+        self.rejected: dict[str, int] = {}
+        """Counts of failed attempts and unusable signals, by reason."""
         self.connections = 0
-        """Made so far."""
-        self.tries = 0
-        """Connections made since one came up, the present one included."""
+        """Connections created so far."""
+        self.attempts = 0
+        """Connections created since one last came up, including the present one."""
         self._polite, self._signalling, self._connect, self._media = polite, signalling, connect, media
         self._call = ""
-        self._offering = self._insisted = False
-        self._offers: deque[str] = deque(maxlen=2 * MAX_OFFERS)
-        """Names and digests of those made and taken."""
-        self._inbox: asyncio.Queue[Description | Candidate] = asyncio.Queue()
+        self._offering = self._offer_resent = False
+        self._offers: deque[str] = deque(maxlen=2 * MAX_REMEMBERED_OFFERS)
+        """Ids and SDP digests of recent offers, ours and theirs."""
+        self._inbox: asyncio.Queue[RemoteDescription | RemoteCandidate] = asyncio.Queue()
         self._failures = 0
         now = time.monotonic()
-        self._heard_s = now
-        self._renewed_s = now - HURRY_S
-        self._hurry_s = math.inf
+        self._packet_s = now
+        """When the last packet arrived, or the present connection was created or came up."""
+        self._created_s = now - MIN_ATTEMPT_S
+        """When the present connection was created."""
         self._packets = -1
-        self._connected = False
-        self._due_s = now if offers else now + CONNECT_S
-        """When to offer next, unless something connects before."""
+        self._was_connected = False
+        self._offer_at_s = now if offers else now + CONNECT_TIMEOUT_S
+        """When to make the next offer, unless a connection comes up before."""
+        self._retry_at_s = math.inf
+        """The same, as requested by `retry`."""
 
     @property
     def state(self) -> LinkState:
@@ -115,153 +131,153 @@ class Peer:
 
     @property
     def connected(self) -> bool:
-        """Channels included: without them nothing can be shown."""
+        """Whether ICE, DTLS and the SCTP association are up: without data channels no picture can arrive."""
         if self.connection is None or self.connection.connectionState != "connected":
             return False
         return self.connection.sctp is None or self.connection.sctp.state == "connected"
 
     @property
     def silent_s(self) -> float:
-        """Seconds without a packet."""
-        return time.monotonic() - self._heard_s
+        """Seconds since the last packet arrived."""
+        return time.monotonic() - self._packet_s
 
-    def signalled(self, signal: Description | Candidate) -> None:
-        """What the server relayed from this participant; handled in order by `run`."""
-        if self._inbox.qsize() < 256:
+    def receive(self, signal: RemoteDescription | RemoteCandidate) -> None:
+        """Queue a signal from this participant; `run` handles signals in order."""
+        if self._inbox.qsize() < MAX_SIGNALS:
             self._inbox.put_nowait(signal)
 
-    def hurry(self, after_s: float = 0.0) -> None:
-        """The network has changed, or signalling is back: what does not work by now is tried again at once, or after
-        so many seconds, unless that has only just been done."""
+    def retry(self, delay_s: float = 0.0) -> None:
+        """Replace the connection after `delay_s` unless it works, because the network has changed or signalling is
+        back. Attempts are MIN_ATTEMPT_S apart, and a silent connection gets RECOVERY_S to recover."""
         self._failures = 0
         if not self.connected or self.silent_s > 1.0:
-            after_s = max(after_s, HEAL_S if self.connected else 0.0)
-            self._hurry_s = max(time.monotonic() + after_s, self._renewed_s + HURRY_S)
+            delay_s = max(delay_s, RECOVERY_S if self.connected else 0.0)
+            self._retry_at_s = max(time.monotonic() + delay_s, self._created_s + MIN_ATTEMPT_S)
 
     async def run(self) -> None:
-        """Connect, and keep connected, until cancelled."""
+        """Connect, and reconnect whenever needed, until cancelled."""
         while True:
             signal = None
-            due_s = min(self._due_s, self._hurry_s) - time.monotonic()
+            wait_s = min(self._offer_at_s, self._retry_at_s) - time.monotonic()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(LOOK_S, due_s)):  # what is there already comes first all the same
+                async with asyncio.timeout(min(POLL_S, wait_s)):  # a queued signal is taken even if wait_s is negative
                     signal = await self._inbox.get()
             if signal is not None:
-                await self._take(signal)
-            self._look()
-            if time.monotonic() >= min(self._due_s, self._hurry_s):
-                await self._try()
+                await self._handle(signal)
+            self._update_state()
+            if time.monotonic() >= min(self._offer_at_s, self._retry_at_s):
+                await self._attempt()
 
     async def close(self) -> None:
         if self.link is not None:
             await self.link.close()
-        self._retire(self.connection)
+        self._close_in_background(self.connection)
 
-    def _look(self) -> None:
-        """Notice that the connection has come up, or broken."""
+    def _update_state(self) -> None:
+        """Detect that the connection has come up or failed, and schedule the next offer accordingly."""
         now = time.monotonic()
         packets = _packets_received(self.connection)
         if packets != self._packets:
-            self._packets, self._heard_s = packets, now
-            self._hurry_s = math.inf if self.connected else self._hurry_s
+            self._packets, self._packet_s = packets, now
+            self._retry_at_s = math.inf if self.connected else self._retry_at_s
         if self.connected:
-            if not self._connected:
-                self._connected, self._failures, self._heard_s = True, 0, now
-                self.tries = 0
-            self._due_s = self._heard_s + SILENCE_S + (YIELD_S if self._polite else 0.0)
+            if not self._was_connected:
+                self._was_connected, self._failures, self._packet_s = True, 0, now
+                self.attempts = 0
+            self._offer_at_s = self._packet_s + SILENCE_TIMEOUT_S + (POLITE_DELAY_S if self._polite else 0.0)
             return
-        if self._connected:
-            self._connected = False
-            self._due_s = now + self._pause()
+        if self._was_connected:
+            self._was_connected = False
+            self._offer_at_s = now + self._retry_delay_s()
         state = None if self.connection is None else self.connection.connectionState
         if state in ("failed", "closed"):
-            self._due_s = min(self._due_s, now + self._pause())
+            self._offer_at_s = min(self._offer_at_s, now + self._retry_delay_s())
 
-    def _pause(self) -> float:
-        return PAUSES_S[min(self._failures, len(PAUSES_S) - 1)] + (YIELD_S if self._polite else 0.0)
+    def _retry_delay_s(self) -> float:
+        delay_s = RETRY_DELAYS_S[min(self._failures, len(RETRY_DELAYS_S) - 1)]
+        return delay_s + (POLITE_DELAY_S if self._polite else 0.0)
 
-    async def _try(self) -> None:
-        """An attempt that fails, for whatever reason, is followed by another one, as one that is not answered is."""
+    async def _attempt(self) -> None:
+        """Make an offer. If that fails, schedule the next attempt, as if the offer had not been answered."""
         try:
-            await self._attempt()
+            await self._offer()
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            self._refuse(type(error).__name__)
-            self._due_s = time.monotonic() + self._pause()
+            self._reject(type(error).__name__)
+            self._offer_at_s = time.monotonic() + self._retry_delay_s()
             level = logging.WARNING if self._failures == 1 else logging.DEBUG
             logger.log(level, "no connection to %s could be made: %r", self.id, error)
 
-    async def _attempt(self) -> None:
-        """Offer a new connection."""
+    async def _offer(self) -> None:
+        """Create a new connection and send its offer."""
         self._failures += 1
-        self._due_s = time.monotonic() + CONNECT_S + self._pause()
-        self._hurry_s = math.inf
-        connection = self._renew(secrets.token_urlsafe(9))
+        self._offer_at_s = time.monotonic() + CONNECT_TIMEOUT_S + self._retry_delay_s()
+        self._retry_at_s = math.inf
+        connection = self._replace_connection(secrets.token_urlsafe(9))
         self._offers.append(self._call)
-        self._offering, self._insisted = True, False
+        self._offering, self._offer_resent = True, False
         await connection.setLocalDescription(await connection.createOffer())
-        await self._send(connection)
+        await self._send_description(connection)
 
-    async def _take(self, signal: Description | Candidate) -> None:
-        """Foreign bytes: what cannot be used is counted and changes nothing."""
+    async def _handle(self, signal: RemoteDescription | RemoteCandidate) -> None:
+        """Handle a signal, which is untrusted: count those that cannot be used."""
         try:
-            if isinstance(signal, Candidate):
-                await self._candidate(signal)
+            if isinstance(signal, RemoteCandidate):
+                await self._handle_candidate(signal)
             elif signal.kind == "answer":
-                await self._answered(signal)
-            elif self._offering and not self._polite and time.monotonic() - self._renewed_s < HURRY_S:
+                await self._handle_answer(signal)
+            elif self._offering and not self._polite and time.monotonic() - self._created_s < MIN_ATTEMPT_S:
                 logger.debug("crossing offer of %s ignored", self.id)
-                await self._insist()
+                await self._resend_offer()
             else:
-                await self._offered(signal)
+                await self._handle_offer(signal)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # aiortc's parsers raise whatever comes up
-            self._refuse(type(error).__name__)
-            logger.debug("signal of %s refused: %r", self.id, error)
+        except Exception as error:  # aiortc's parsers raise all kinds
+            self._reject(type(error).__name__)
+            logger.debug("signal of %s rejected: %r", self.id, error)
 
-    async def _insist(self) -> None:
-        """The other side gives way to our offer, unless it was lost: with a WebSocket to it that had died unnoticed.
-        So it goes out once more, as the other side drops what it has had."""
-        if self.connection is not None and not self._insisted:
-            self._insisted = True
-            await self._send(self.connection)
+    async def _resend_offer(self) -> None:
+        """Send our offer once more after glare: the polite side answers it unless it was lost, for instance on a dead
+        WebSocket, and ignores a duplicate."""
+        if self.connection is not None and not self._offer_resent:
+            self._offer_resent = True
+            await self._send_description(self.connection)
 
-    def _refuse(self, reason: str) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+    def _reject(self, reason: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
-    async def _offered(self, offer: Description) -> None:
-        # Read before anything is given up for it.
+    async def _handle_offer(self, offer: RemoteDescription) -> None:
+        # Parse it before the present connection is dropped for it.
         if not any(media.kind == "application" for media in SessionDescription.parse(offer.sdp).media):
             raise ValueError("no data channels")
-        if self._is_repeated(offer):
-            self._refuse("repeated offer")
+        if self._is_duplicate(offer):
+            self._reject("repeated offer")
             return
-        connection = self._renew(offer.call)
+        connection = self._replace_connection(offer.call)
         self._offering = False
-        self._due_s = time.monotonic() + CONNECT_S + self._pause()
+        self._offer_at_s = time.monotonic() + CONNECT_TIMEOUT_S + self._retry_delay_s()
         await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         self._media.accept(connection)
         await connection.setLocalDescription(await connection.createAnswer())
-        await self._send(connection)
+        await self._send_description(connection)
 
-    def _is_repeated(self, offer: Description) -> bool:
-        """Whether it was taken before, or is our own. Every offer has a name, and keys, of its own; from then on this
-        one counts as taken."""
+    def _is_duplicate(self, offer: RemoteDescription) -> bool:
+        """Whether the offer was handled before or is our own; remembers it. Every offer has its own id and keys."""
         names = {offer.call, hashlib.sha256(offer.sdp.encode(errors="replace")).hexdigest()} - {""}
-        repeated = any(name in self._offers for name in names)
+        is_duplicate = any(name in self._offers for name in names)
         self._offers.extend(names.difference(self._offers))
-        return repeated
+        return is_duplicate
 
-    async def _answered(self, answer: Description) -> None:
+    async def _handle_answer(self, answer: RemoteDescription) -> None:
         if not self._offering or answer.call != self._call or self.connection is None:
             return
         self._offering = False
         await self.connection.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
         self._media.accept(self.connection)
 
-    async def _candidate(self, signal: Candidate) -> None:
+    async def _handle_candidate(self, signal: RemoteCandidate) -> None:
         if signal.call != self._call or self.connection is None or self.connection.remoteDescription is None:
             return
         if signal.candidate is None or not signal.candidate["candidate"]:
@@ -272,35 +288,36 @@ class Peer:
         candidate.sdpMLineIndex = signal.candidate.get("sdpMLineIndex")
         await self.connection.addIceCandidate(candidate)
 
-    async def _send(self, connection: RTCPeerConnection) -> None:
+    async def _send_description(self, connection: RTCPeerConnection) -> None:
         description = connection.localDescription
-        sdp = _FOUNDATION.sub(lambda found: found[0][:4], description.sdp)  # of use for telling them apart alone
+        # Foundations only have to differ (RFC 8839, section 5.1): 4 of 32 digits do.
+        sdp = _FOUNDATION.sub(lambda match: match[0][:4], description.sdp)
         await self._signalling.send_description(self.id, description.type, sdp, self._call)
 
-    def _renew(self, call: str) -> RTCPeerConnection:
-        """A new connection in place of the present one; the link and what it knows go over to it."""
-        before = self.connection
-        self.tries += 1
+    def _replace_connection(self, call: str) -> RTCPeerConnection:
+        """Create a connection named `call` in place of the present one, and move the link, with its state, to it."""
+        previous = self.connection
+        self.attempts += 1
         connection = self._connect()
         try:
             self.link = self._media.attach(connection, self.link)
         except Exception:
-            self._retire(connection)
+            self._close_in_background(connection)
             raise
-        _bound_gathering(connection, GATHER_S[min(self.tries, len(GATHER_S)) - 1])
-        self.connection, self._call, self._connected = connection, call, False
+        _limit_gathering(connection, GATHERING_TIMEOUTS_S[min(self.attempts, len(GATHERING_TIMEOUTS_S)) - 1])
+        self.connection, self._call, self._was_connected = connection, call, False
         self.connections += 1
         self._packets = -1
-        self._heard_s = self._renewed_s = time.monotonic()
-        self._hurry_s = math.inf
-        self._retire(before)
+        self._packet_s = self._created_s = time.monotonic()
+        self._retry_at_s = math.inf
+        self._close_in_background(previous)
         return connection
 
-    def _retire(self, connection: RTCPeerConnection | None) -> None:
-        """Close without waiting for it: saying goodbye over a dead path takes seconds."""
+    def _close_in_background(self, connection: RTCPeerConnection | None) -> None:
+        """Close without waiting: over a dead path that takes seconds."""
         if connection is None:
             return
-        task = asyncio.create_task(_closed(connection))
+        task = asyncio.create_task(_close(connection))
         _closing.add(task)
         task.add_done_callback(_closing.discard)
 
@@ -308,27 +325,27 @@ class Peer:
 _closing: set[asyncio.Task[None]] = set()
 
 
-async def _closed(connection: RTCPeerConnection) -> None:
+async def _close(connection: RTCPeerConnection) -> None:
     with suppress(TimeoutError, ConnectionError):
-        async with asyncio.timeout(CLOSE_S):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await connection.close()
 
 
-def _bound_gathering(connection: RTCPeerConnection, longest_s: float) -> None:
-    """aioice waits for 5 s where a server does not answer, and takes another time of nobody but itself."""
+def _limit_gathering(connection: RTCPeerConnection, timeout_s: float) -> None:
+    """Limit the time that ICE gathering waits for STUN and TURN servers; aioice's 5 s cannot be configured."""
     for transport in getattr(connection, _ICE_TRANSPORTS):
         ice = transport.iceGatherer._connection
-        ice.get_component_candidates = partial(ice.get_component_candidates, timeout=longest_s)
+        ice.get_component_candidates = partial(ice.get_component_candidates, timeout=timeout_s)
 
 
 async def all_closed() -> None:
-    """Until every connection that was given up is closed, within reason."""
+    """Wait until the connections of all peers are closed, for ALL_CLOSED_TIMEOUT_S at most."""
     if _closing:
-        await asyncio.wait(set(_closing), timeout=GOODBYE_S)
+        await asyncio.wait(set(_closing), timeout=ALL_CLOSED_TIMEOUT_S)
 
 
 def _packets_received(connection: RTCPeerConnection | None) -> int:
-    """Over DTLS, media included; -1 before there is a transport."""
+    """Number of packets received over the DTLS transport, media included; -1 before there is a transport."""
     sctp = None if connection is None else connection.sctp
     if sctp is None:
         return -1

@@ -1,8 +1,8 @@
-"""A DTLS handshake that does not wait for seconds where packets get lost.
+"""DTLS handshake with frequent retransmission, for lossy links.
 
-OpenSSL repeats a flight of the handshake (RFC 6347, section 4.2.4) after 1, 2, 4, 8 seconds: where every third packet
-is lost a tenth of all handshakes would take more than 15 s. Here the last datagram, which is a whole flight, is
-repeated meanwhile every REPEAT_S as well; the other end drops a record that it has had (section 4.1.2.6).
+OpenSSL retransmits a flight of the handshake (RFC 6347, section 4.2.4) after 1, 2, 4, 8 seconds. With every third
+packet lost, a tenth of all handshakes would take more than 15 s. Here the last datagram, which is a whole flight, is
+also retransmitted every REPEAT_S. The peer drops records that it has received before (section 4.1.2.6).
 """
 
 import asyncio
@@ -12,19 +12,20 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport, State
 from OpenSSL import SSL
 
 REPEAT_S: Final = 0.5
-"""More than a flight and its answer take on a link of 12 kbps that has nothing else to carry."""
-REPETITIONS: Final = 20
-LARGEST: Final = 1500
-"""Bytes of a datagram, as aiortc reads them."""
+"""Retransmission interval: longer than a flight and its answer take on an otherwise idle link of 12 kbps."""
+MAX_REPEATS: Final = 20
+"""Maximum number of retransmissions of a flight."""
+MAX_DATAGRAM: Final = 1500
+"""Maximum size of a datagram, bytes, as in aiortc."""
 
 
 class RepeatingDtlsTransport(RTCDtlsTransport):
     _flight = b""
-    """The last datagram of the handshake, until the other end has understood it."""
+    """The last datagram of the handshake, until the peer has confirmed it."""
     _repeating: asyncio.Task[None] | None = None
 
     def confirm(self) -> None:
-        """The other end has finished the handshake: there are data from it."""
+        """Stop retransmission: data have arrived, so the peer has finished the handshake."""
         self._flight = b""
 
     async def stop(self) -> None:
@@ -32,10 +33,10 @@ class RepeatingDtlsTransport(RTCDtlsTransport):
         await super().stop()
 
     async def _write_ssl(self) -> None:
-        # As aiortc has it, but for the first lines of `if data`.
+        # As in aiortc, except for the first lines of `if data`.
         assert self._ssl is not None
         try:
-            data = self._ssl.bio_read(LARGEST)
+            data = self._ssl.bio_read(MAX_DATAGRAM)
         except SSL.Error:
             data = b""
         if data:
@@ -52,7 +53,7 @@ class RepeatingDtlsTransport(RTCDtlsTransport):
         self._repeating = asyncio.ensure_future(self._repeat_flight(self._flight))
 
     async def _repeat_flight(self, flight: bytes) -> None:
-        for _ in range(REPETITIONS):
+        for _ in range(MAX_REPEATS):
             await asyncio.sleep(REPEAT_S)
             if self._flight != flight or self._state not in (State.CONNECTING, State.CONNECTED):
                 return

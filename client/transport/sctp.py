@@ -1,30 +1,19 @@
-"""Peer connections whose data channels cost less.
+"""SCTP transport with less overhead than aiortc's, and faster recovery from losses and outages.
 
-aiortc answers every packet with a packet of its own and sends every chunk alone: 93 bytes of IPv4, UDP, DTLS and SCTP
-around each, 85 with the cipher that is preferred here. Here acknowledgements are delayed (RFC 9260, section 6.2) and
-chunks are bundled (section 6.10): whatever is sent in one turn of the event loop shares a packet, and a waiting
-acknowledgement goes along. Any other peer understands both.
+aiortc answers every packet with a packet of its own and sends every chunk alone. Each packet carries 93 bytes of IPv4,
+UDP, DTLS and SCTP headers, 85 with the cipher that is preferred here. This transport delays acknowledgements (RFC 9260,
+section 6.2) and bundles chunks (section 6.10): everything sent in one turn of the event loop shares a packet, including
+a pending acknowledgement. Any other implementation understands both.
 """
 
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
 from struct import pack
-from typing import TYPE_CHECKING, Any
 
-from aiortc import (
-    RTCBundlePolicy,
-    RTCCertificate,
-    RTCConfiguration,
-    RTCIceServer,
-    RTCPeerConnection,
-    rtcpeerconnection,
-    rtcsctptransport,
-)
-from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsTransport, SRTPProtectionProfile
+from aiortc import rtcsctptransport
+from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcsctptransport import (
     SCTP_COMMON_HEADER_LENGTH,
     SCTP_MAX_INIT_RETRANS,
@@ -41,54 +30,48 @@ from aiortc.rtcsctptransport import (
     tsn_minus_one,
 )
 from aiortc.utils import uint32_gt, uint32_gte
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from google_crc32c import value as crc32c
 
 from iwcodec.client.transport.dtls import RepeatingDtlsTransport
 
-if TYPE_CHECKING:
-    from OpenSSL.SSL import Context
-
 ACK_DELAY_S = 0.2
+"""Maximum delay of an acknowledgement (RFC 9260, section 6.2)."""
 SETUP_RTO_S = 0.5
-"""While the association is set up: what is lost then holds up everything, and the handshake before it has shown that
-the path answers sooner."""
+"""Retransmission time-out during the set-up of the association, when a loss delays everything. The DTLS handshake
+before it has shown that the path answers sooner."""
 FIRST_RTO_S = 1.0
-"""RFC 9260, section 16; aiortc has the 3 s of RFC 4960."""
+"""Initial retransmission time-out of RFC 9260, section 16; aiortc uses the 3 s of RFC 4960."""
 MAX_RTO_S = 4.0
-"""Longer than the queue of any link that can carry a call; RFC 9260 has 60 s, after which nobody waits any more."""
+"""Maximum retransmission time-out: longer than the queue of any link that can carry a call. RFC 9260 has 60 s, which is
+too long to wait in a call."""
 PROBE_S = 0.4
-"""Between two questions whether the path is back, once a time-out has come: the next takes up to MAX_RTO_S."""
+"""Interval of heartbeats after a time-out, which find out sooner than the next time-out whether the path is back."""
 ACK_EVERY = 2
-"""Packets."""
+"""Packets after which an acknowledgement is not delayed."""
 GAP_REPORTS = 3
-"""What a sender needs to send a lost chunk again (RFC 9260, section 7.2.4). More of them, for as long as the gap is
-open, would fill a narrow link with nothing but acknowledgements."""
+"""Number of immediate acknowledgements for a gap: what the sender needs to retransmit (RFC 9260, section 7.2.4). More,
+for as long as the gap is open, would fill a narrow link with acknowledgements."""
 REORDERING = 0.25
-"""Of a round trip, by which packets may overtake each other."""
+"""By how much packets may overtake each other, as a share of the round trip."""
 IP_UDP = 20 + 8
-"""Bytes around a DTLS record in IPv4; 20 more in IPv6."""
+"""Bytes of IPv4 and UDP headers; IPv6 takes 20 more."""
 DTLS, NONCE = 13 + 16, 8
-"""Bytes of a record around its content, with ChaCha20-Poly1305 (RFC 7905); AES-GCM sends a nonce, too."""
-CIPHERS = b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA"
-"""aiortc's, the one with the shortest records first."""
+"""Bytes that a DTLS record adds with ChaCha20-Poly1305 (RFC 7905), and those of the nonce that AES-GCM adds."""
 PACKET = IP_UDP + DTLS + SCTP_COMMON_HEADER_LENGTH
-VALID = timedelta(days=30)
-"""Of a certificate, before and after now: clocks may differ. Each connection has one of its own."""
+"""Bytes of all headers of a packet."""
 _NEVER = -(1 << 30)
+"""A count of missing reports that never reaches the threshold for a retransmission."""
 _HEARTBEAT_INFO = 1
-"""The type of a heartbeat's parameter (RFC 9260, section 3.3.5)."""
+"""Type of a heartbeat's parameter (RFC 9260, section 3.3.5)."""
 _IMMEDIATE = 0x08
-"""The flag of a data chunk whose sender waits for the acknowledgement (RFC 9260, section 3.3.1)."""
+"""Flag of a data chunk that asks for an immediate acknowledgement (RFC 9260, section 3.3.1)."""
 
 
 class BundlingSctpTransport(RTCSctpTransport):
-    """Also counts what it sends and receives, in bytes on the wire by layer: the number of the stream for what
-    applications send, "acknowledgements" for SACK chunks, "sctp" for every other part of chunks, "packets" for the
-    headers of SCTP, DTLS, UDP and IP, PACKET each, and NONCE where the peer has chosen AES. A packet of
-    acknowledgements alone counts among them whole."""
+    """Also counts the bytes on the wire by layer, in `sent` and `received`: the number of the stream for application
+    data, "acknowledgements" for SACK chunks, "sctp" for all other parts of chunks, "packets" for the headers of SCTP,
+    DTLS, UDP and IP (PACKET each, plus NONCE with AES). A packet that contains only SACK chunks counts entirely as
+    "acknowledgements"."""
 
     def __init__(self, transport: RTCDtlsTransport, port: int = 5000) -> None:
         super().__init__(transport, port)
@@ -105,70 +88,70 @@ class BundlingSctpTransport(RTCSctpTransport):
         self._gap_reports = 0
         self._ack_handle: asyncio.TimerHandle | None = None
         self._sent_s: dict[int, float] = {}
-        """When each chunk that waits for its acknowledgement was sent last, by TSN."""
+        """Time of the last transmission of each unacknowledged chunk, by TSN."""
         self._shortest_s = float("inf")
-        """Round trip."""
+        """Shortest round trip so far."""
         self._probing: asyncio.Task[None] | None = None
         self._probe = b""
-        """The newest question, until it is answered."""
+        """Content of the newest heartbeat, until it is answered."""
 
     @property
-    def _around(self) -> int:
-        """Bytes around the chunks of a packet."""
+    def _header_bytes(self) -> int:
+        """Bytes of the headers of a packet."""
         connection = getattr(self.transport, "_ssl", None)
         name = None if connection is None else connection.get_cipher_name()
         return PACKET if name is None or "CHACHA20" in name else PACKET + NONCE
 
     @property
     def room(self) -> int:
-        """Bytes that may be sent before an acknowledgement has to come."""
+        """Bytes of the congestion window that are free."""
         return max(0, self._cwnd - self._flight_size)
 
     @property
     def flight(self) -> int:
-        """Bytes that have been sent and may still be on the way."""
+        """Bytes that have been sent and are not acknowledged or lost."""
         return self._flight_size
 
     def _t1_expired(self) -> None:
-        # aiortc would close the association after 9 times, for good, while the other end may still be at its DTLS
-        # handshake. Whoever waits for it decides.
+        # aiortc would close the association for good after 9 time-outs, although the peer may still be at its DTLS
+        # handshake. How long to wait is decided above this layer.
         self._t1_failures = min(self._t1_failures, SCTP_MAX_INIT_RETRANS - 1)
         super()._t1_expired()
 
     def _t3_expired(self) -> None:
-        # RFC 9260, section 6.3.3, rule E2, which aiortc leaves out: where a queue of a second stands on the way, every
-        # packet would be sent again while it waits there, and the queue never empty.
+        # RFC 9260, section 6.3.3, rule E2, which aiortc omits: with a queue of a second on the path, every packet would
+        # be retransmitted while it waits there, and the queue would never drain.
         self._rto = min(2 * self._rto, MAX_RTO_S)
-        self._send_again()
+        self._retransmit_lost()
 
-    def _send_again(self) -> None:
+    def _retransmit_lost(self) -> None:
         super()._t3_expired()
-        for sent in self._sent_queue:  # what has come behind a gap need not come again
+        for sent in self._sent_queue:  # chunks that arrived after a gap need not be retransmitted
             sent._retransmit &= not sent._acked
-        self._stop_asking()
-        self._probing = asyncio.ensure_future(self._ask_the_path())
+        self._stop_probing()
+        self._probing = asyncio.ensure_future(self._probe_path())
 
-    async def _ask_the_path(self) -> None:
-        """After an outage of seconds the time-out has grown to seconds. So a heartbeat (RFC 9260, section 8.3) follows
-        what was sent again, later than an acknowledgement may be delayed: where the one is answered and the other is
-        not, that was lost, and goes out at once."""
+    async def _probe_path(self) -> None:
+        """Send heartbeats (RFC 9260, section 8.3) while retransmitted chunks are unacknowledged. After an outage of
+        seconds the time-out has grown to seconds. A heartbeat follows later than an acknowledgement may be delayed: if
+        it is answered but the chunks are not acknowledged, they were lost and are retransmitted at once."""
         while True:
             await asyncio.sleep(PROBE_S)
-            if not self._sent_queue:  # all of it was given up
+            if not self._sent_queue:  # all chunks were abandoned
                 self._probing = None
                 return
             self._probe = secrets.token_bytes(4)
             heartbeat = HeartbeatChunk()
             heartbeat.params = [(_HEARTBEAT_INFO, self._probe)]
-            with suppress(ConnectionError):  # as for a lost packet
+            with suppress(ConnectionError):  # the same as a lost packet
                 await self._send_packet([heartbeat])
 
-    def _answered(self, answer: HeartbeatAckChunk) -> None:
+    def _receive_heartbeat_ack(self, answer: HeartbeatAckChunk) -> None:
         if self._probe and (_HEARTBEAT_INFO, self._probe) in answer.params:
             self._t3_cancel()
-            self._send_again()
+            self._retransmit_lost()
 
-    def _stop_asking(self) -> None:
+    def _stop_probing(self) -> None:
         self._probe = b""
         if self._probing is not None:
             self._probing.cancel()
@@ -183,12 +166,12 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     async def _receive_chunk(self, chunk: Chunk) -> None:
         if isinstance(chunk, HeartbeatAckChunk):
-            self._answered(chunk)
+            self._receive_heartbeat_ack(chunk)
         elif isinstance(chunk, InitChunk) and chunk.initiate_tag == self._remote_verification_tag:
-            # Repeated, or delayed: data may have come since the first one (RFC 9260, section 5.2.2).
-            had = self._last_received_tsn, self._reconfig_response_seq, self._ssthresh
+            # Repeated or delayed: data may have arrived since the first one (RFC 9260, section 5.2.2).
+            state = self._last_received_tsn, self._reconfig_response_seq, self._ssthresh
             await super()._receive_chunk(chunk)
-            self._last_received_tsn, self._reconfig_response_seq, self._ssthresh = had
+            self._last_received_tsn, self._reconfig_response_seq, self._ssthresh = state
         else:
             await super()._receive_chunk(chunk)
 
@@ -199,82 +182,83 @@ class BundlingSctpTransport(RTCSctpTransport):
             self._ack_at_once = True
 
     async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
-        chunk.gaps = self._bounded(chunk)
+        chunk.gaps = self._valid_gaps(chunk)
         if not uint32_gt(self._last_sacked_tsn, chunk.cumulative_tsn):
             acknowledged = self._newly_acknowledged(chunk)
             if acknowledged:
-                self._stop_asking()
-            self._learn(acknowledged, chunk.cumulative_tsn)
-        # A chunk that was acknowledged behind a gap says nothing of the round trip when the gap closes; aiortc would
-        # take the time since it was sent, and wait for tens of seconds before it sends anything again.
+                self._stop_probing()
+            self._detect_losses(acknowledged, chunk.cumulative_tsn)
+        # A chunk that was acknowledged behind a gap does not measure the round trip when the gap closes. aiortc would
+        # take the time since its transmission, and the time-out would grow to tens of seconds.
         if self._sent_queue and self._sent_queue[0]._acked:
             self._sent_queue[0]._sent_count += 1
-        # Three reports send a chunk again once only (RFC 9260, section 7.2.4); aiortc would do it for every third,
-        # while the first repetition still waits in the queue of a narrow link.
+        # Three missing reports retransmit a chunk only once (RFC 9260, section 7.2.4). aiortc would do so after every
+        # third report, while the first retransmission still waits in the queue of a narrow link.
         for sent in self._sent_queue:
             if sent._sent_count > 1:
                 sent._misses = _NEVER
         await super()._receive_sack_chunk(chunk)
         waiting = {sent.tsn for sent in self._sent_queue}
         self._sent_s = {tsn: at for tsn, at in self._sent_s.items() if tsn in waiting}
-        if not self._sent_queue and not self._outbound_queue:  # the next packet finds no queue of our own
+        if not self._sent_queue and not self._outbound_queue:  # our queue on the path is empty
             measured = 0.0 if self._srtt is None or self._rttvar is None else self._srtt + 4 * self._rttvar
             self._rto = min(self._rto, max(FIRST_RTO_S, measured))
 
-    def _bounded(self, chunk: SackChunk) -> list[tuple[int, int]]:
-        """What a report says of chunks that have been sent. aiortc counts through all of it: a packet of forged reports
-        would keep it busy for seconds."""
+    def _valid_gaps(self, chunk: SackChunk) -> list[tuple[int, int]]:
+        """The gaps of a SACK that refer to chunks that have been sent. aiortc iterates over all of them: a packet of
+        forged gaps would keep it busy for seconds."""
         if not self._sent_queue or uint32_gte(chunk.cumulative_tsn, self._sent_queue[-1].tsn):
             return []
         most = (self._sent_queue[-1].tsn - chunk.cumulative_tsn) % SCTP_TSN_MODULO
         gaps: list[tuple[int, int]] = []
         for first, last in chunk.gaps:
-            if (
-                (gaps[-1][1] if gaps else 0) < first <= min(last, most)
-            ):  # in order, as RFC 9260, section 3.3.4, has them
+            previous = gaps[-1][1] if gaps else 0
+            if previous < first <= min(last, most):  # in order, as RFC 9260, section 3.3.4, requires
                 gaps.append((first, min(last, most)))
         return gaps
 
     def _newly_acknowledged(self, chunk: SackChunk) -> list[DataChunk]:
-        def has_come(tsn: int) -> bool:
+        def has_arrived(tsn: int) -> bool:
             ahead = (tsn - chunk.cumulative_tsn) % SCTP_TSN_MODULO
             return uint32_gte(chunk.cumulative_tsn, tsn) or any(first <= ahead <= last for first, last in chunk.gaps)
 
-        return [sent for sent in self._sent_queue if not sent._acked and has_come(sent.tsn)]
+        return [sent for sent in self._sent_queue if not sent._acked and has_arrived(sent.tsn)]
 
-    def _learn(self, acknowledged: list[DataChunk], cumulative_tsn: int) -> None:
-        """The round trip, which aiortc measures only where no gap is open: under loss one always is, and the time-out
-        would stay as long as it has ever grown. And which repetitions are lost: what was sent after them has come
-        (RFC 8985, section 6.2). aiortc would wait for the time-out, with all motion behind it."""
+    def _detect_losses(self, acknowledged: list[DataChunk], cumulative_tsn: int) -> None:
+        """Measure the round trip, and mark retransmissions as lost if chunks sent after them have arrived (RFC 8985,
+        section 6.2). aiortc measures the round trip only while no gap is open; under loss one always is, and the
+        time-out would never shrink. It would also wait for the time-out before it retransmits a second time, with all
+        motion behind it."""
         now = asyncio.get_running_loop().time()
-        took = {sent.tsn: now - self._sent_s[sent.tsn] for sent in acknowledged if sent.tsn in self._sent_s}
-        sure = [sent for sent in acknowledged if sent._sent_count == 1 and sent.tsn in took]
-        if sure:
-            self._shortest_s = min(self._shortest_s, took[sure[-1].tsn])
-            if uint32_gt(sure[-1].tsn, cumulative_tsn):
-                self._update_rto(took[sure[-1].tsn])
-        # Of what was sent twice it is the second that came, unless it came sooner than anything ever has.
-        newest_s = max((now - s for s in took.values() if s >= self._shortest_s), default=0.0)
+        round_trips = {sent.tsn: now - self._sent_s[sent.tsn] for sent in acknowledged if sent.tsn in self._sent_s}
+        unambiguous = [sent for sent in acknowledged if sent._sent_count == 1 and sent.tsn in round_trips]
+        if unambiguous:
+            self._shortest_s = min(self._shortest_s, round_trips[unambiguous[-1].tsn])
+            if uint32_gt(unambiguous[-1].tsn, cumulative_tsn):
+                self._update_rto(round_trips[unambiguous[-1].tsn])
+        # The acknowledgement of a chunk that was sent twice belongs to the second transmission, unless that would be
+        # the shortest round trip so far.
+        newest_s = max((now - s for s in round_trips.values() if s >= self._shortest_s), default=0.0)
         tolerance_s = (self._srtt or 0.0) * REORDERING
-        come = {sent.tsn for sent in acknowledged}
+        arrived = {sent.tsn for sent in acknowledged}
         for sent in self._sent_queue:
-            is_open = not (sent._acked or sent._retransmit or sent._abandoned or sent.tsn in come)
+            is_open = not (sent._acked or sent._retransmit or sent._abandoned or sent.tsn in arrived)
             if is_open and sent._sent_count > 1 and self._sent_s[sent.tsn] + tolerance_s < newest_s:
                 sent._retransmit = not self._maybe_abandon(sent)
                 self._flight_size_decrease(sent)
 
     async def _send_sack(self) -> None:
-        """Called after every packet that holds data. At once for the GAP_REPORTS packets from a new gap on, else for
-        every second packet or when the first has waited for ACK_DELAY_S."""
+        """Called by aiortc after every packet with data. Acknowledges at once for GAP_REPORTS packets after a new gap,
+        otherwise every second packet, or when the first has waited for ACK_DELAY_S."""
         self._sack_needed = False
         self._unacknowledged += 1
         missing = {tsn for tsn in self._sack_misordered if tsn_minus_one(tsn) not in self._sack_misordered}
         if missing - self._gap_ends:
             self._gap_reports = GAP_REPORTS
         self._gap_ends = missing
-        at_once = self._ack_at_once or self._gap_reports > 0
+        is_urgent = self._ack_at_once or self._gap_reports > 0
         self._gap_reports = max(0, self._gap_reports - 1)
-        if at_once or self._unacknowledged >= ACK_EVERY:
+        if is_urgent or self._unacknowledged >= ACK_EVERY:
             self._start_flush()
         elif self._ack_handle is None:
             self._ack_handle = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._start_flush)
@@ -286,19 +270,19 @@ class BundlingSctpTransport(RTCSctpTransport):
             self._bundle.append(chunk)
             self._start_flush()
         elif isinstance(chunk, ForwardTsnChunk):
-            self._send_forward(chunk)
+            self._send_forward_tsn(chunk)
         elif isinstance(chunk, SackChunk):  # built by _acknowledge
             self._bundle.insert(0, chunk)
         elif isinstance(chunk, InitChunk):
-            # Without a tag (RFC 9260, section 8.5.1), and so even where the other end's is known from its own INIT:
-            # aiortc puts it in, its peer drops what has one, and where both answers were lost neither connects.
+            # The verification tag is 0 (RFC 9260, section 8.5.1), even if the peer's is known from its own INIT. aiortc
+            # uses the peer's tag but drops an INIT that has one, so neither end connects if both answers are lost.
             await self._send_packet([chunk], tag=0)
         else:
             await self._send_packet([chunk])
 
-    def _send_forward(self, chunk: ForwardTsnChunk) -> None:
-        """What was given up is told along with the next data, or after a while: aiortc repeats it for every
-        acknowledgement, and its peer acknowledges every repetition."""
+    def _send_forward_tsn(self, chunk: ForwardTsnChunk) -> None:
+        """Send FORWARD TSN with the next data, or after ACK_DELAY_S. aiortc repeats it for every acknowledgement, and
+        its peer acknowledges every repetition."""
         self._forward = chunk
         if self._forward_handle is None:
             self._forward_handle = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._start_flush)
@@ -321,7 +305,7 @@ class BundlingSctpTransport(RTCSctpTransport):
         try:
             for packet in _packets(chunks):
                 await self._send_packet(packet)
-        except ConnectionError:  # as for a lost packet: what has to arrive is sent again
+        except ConnectionError:  # the same as a lost packet: reliable data are retransmitted
             pass
 
     def _forward_is_due(self) -> bool:
@@ -335,7 +319,7 @@ class BundlingSctpTransport(RTCSctpTransport):
             self._forward_handle = None
 
     async def _acknowledge(self) -> None:
-        """Put one SACK chunk for everything received so far into the bundle."""
+        """Add a SACK chunk for everything received so far to the bundle."""
         self._unacknowledged = 0
         if self._ack_handle is not None:
             self._ack_handle.cancel()
@@ -343,12 +327,12 @@ class BundlingSctpTransport(RTCSctpTransport):
         await super()._send_sack()
 
     async def _send_packet(self, chunks: list[Chunk], tag: int | None = None) -> None:
-        """`tag`: the other end's where there is none given."""
+        """`tag`: verification tag; None for the peer's."""
         body = b"".join(map(bytes, chunks))
         tag = self._remote_verification_tag if tag is None else tag
         header = pack("!HHL", self._local_port, self._remote_port, tag)
         checksum = pack("<L", crc32c(header + bytes(4) + body))
-        _count(self.sent, chunks, self._around)
+        _count(self.sent, chunks, self._header_bytes)
         await self.transport._send_data(header + checksum + body)
 
     def _count_received(self, data: bytes) -> None:
@@ -356,14 +340,14 @@ class BundlingSctpTransport(RTCSctpTransport):
             _, _, _, chunks = rtcsctptransport.parse_packet(data)
         except ValueError:
             return
-        _count(self.received, chunks, self._around)
+        _count(self.received, chunks, self._header_bytes)
 
     def _set_state(self, state: RTCSctpTransport.State) -> None:
         super()._set_state(state)
         if state == self.State.ESTABLISHED:
             self._rto = FIRST_RTO_S
         if state == self.State.CLOSED:
-            self._stop_asking()
+            self._stop_probing()
             self._cancel_forward()
             if self._ack_handle is not None:
                 self._ack_handle.cancel()
@@ -371,7 +355,7 @@ class BundlingSctpTransport(RTCSctpTransport):
 
 
 def _packets(chunks: list[Chunk]) -> list[list[Chunk]]:
-    """Chunks in their order, as many in each packet as fit."""
+    """Distribute chunks to packets, in order, as many to each as fit."""
     packets: list[list[Chunk]] = []
     room = 0
     for chunk in chunks:
@@ -384,7 +368,7 @@ def _packets(chunks: list[Chunk]) -> list[list[Chunk]]:
     return packets
 
 
-def _count(counts: Counter[int | str], chunks: list[Chunk], around: int) -> None:
+def _count(counts: Counter[int | str], chunks: list[Chunk], header_bytes: int) -> None:
     for chunk in chunks:
         size = len(bytes(chunk))
         if isinstance(chunk, DataChunk):
@@ -392,67 +376,5 @@ def _count(counts: Counter[int | str], chunks: list[Chunk], around: int) -> None
             counts["sctp"] += size - len(chunk.user_data)
         else:
             counts["acknowledgements" if isinstance(chunk, SackChunk) else "sctp"] += size
-    alone = all(isinstance(chunk, SackChunk) for chunk in chunks)
-    counts["acknowledgements" if alone else "packets"] += around
-
-
-class _Certificate(RTCCertificate):
-    """Prefers CIPHERS in their order, and SRTP whose tag takes 10 bytes of each packet (RFC 5764, section 4.1.2); that
-    of AES-GCM takes 16."""
-
-    @classmethod
-    def generateCertificate(cls) -> "_Certificate":
-        """As small as they come: both ends' are on the critical path to the first picture, and only their fingerprint
-        counts (RFC 8827, section 5.6.4.2). aiortc's names are 32 letters, twice."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "-")])
-        now = datetime.now(tz=UTC)
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        builder = builder.not_valid_before(now - VALID).not_valid_after(now + VALID)
-        return cls(key, builder.serial_number(1 + secrets.randbelow(127)).sign(key, hashes.SHA256()))
-
-    def getFingerprints(self) -> list[RTCDtlsFingerprint]:
-        """SHA-256 alone, as browsers have it: with aiortc's two more a description is half as long again, and it goes
-        four times over a narrow link before there is a connection."""
-        return [fingerprint for fingerprint in super().getFingerprints() if fingerprint.algorithm == "sha-256"]
-
-    def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> "Context":
-        context = super()._create_ssl_context(sorted(srtp_profiles, key=lambda p: b"SHA1_80" not in p.openssl_profile))
-        context.set_cipher_list(CIPHERS)
-        return context
-
-
-@contextmanager
-def _in_place(name: str, kind: type) -> Iterator[None]:
-    """aiortc's peer connections take `kind` for its class of that name meanwhile."""
-    usual = getattr(rtcpeerconnection, name)
-    setattr(rtcpeerconnection, name, kind)
-    try:
-        yield
-    finally:
-        setattr(rtcpeerconnection, name, usual)
-
-
-class _PeerConnection(RTCPeerConnection):
-    """aiortc makes its transports in private methods that name the classes; those from here are put in for that moment,
-    in which nothing else can run."""
-
-    def __init__(self, configuration: RTCConfiguration) -> None:
-        super().__init__(configuration)
-        self._RTCPeerConnection__certificates = [_Certificate.generateCertificate()]
-
-    def _RTCPeerConnection__createSctpTransport(self) -> None:
-        with _in_place("RTCSctpTransport", BundlingSctpTransport):
-            super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
-
-    def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:
-        with _in_place("RTCDtlsTransport", RepeatingDtlsTransport):
-            made: RTCDtlsTransport = super()._RTCPeerConnection__createDtlsTransport()  # type: ignore[misc]
-        return made
-
-
-def make_connection(ice_servers: list[dict[str, Any]]) -> RTCPeerConnection:
-    """`ice_servers` as the server's `welcome` has them: {urls, [username], [credential]}. Audio and data share one
-    transport."""
-    servers = [RTCIceServer(**server) for server in ice_servers]
-    return _PeerConnection(RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    is_sack_only = all(isinstance(chunk, SackChunk) for chunk in chunks)
+    counts["acknowledgements" if is_sack_only else "packets"] += header_bytes

@@ -1,9 +1,10 @@
-"""Session descriptions made small for the way through the server. In base64 (RFC 4648, section 4): the 32 bytes of the
-certificate's SHA-256 fingerprint, then the description without it in raw DEFLATE (RFC 1951) with a preset dictionary.
+"""Compression of session descriptions (SDP) for signalling.
 
-A description crosses the links of two participants, an offer and an answer each, one after the other: at 30 kbps the
-plain text, 1.3 kB of which little but keys and addresses is not known beforehand, would take a third of the time that
-joining takes.
+The result is base64 (RFC 4648, section 4) of the 32 bytes of the certificate's SHA-256 fingerprint, followed by the SDP
+without the fingerprint in raw DEFLATE (RFC 1951) with a preset dictionary.
+
+Offer and answer cross the links of two participants, one after the other. At 30 kbps plain SDP, 1.3 kB of which little
+but keys and addresses is unpredictable, would take a third of the time to join.
 """
 
 import re
@@ -12,12 +13,12 @@ from base64 import b64decode, b64encode
 from binascii import Error
 from typing import Final
 
-MOST: Final = 32_000
-"""Characters of a description."""
-MAX_PACKED: Final = 8_000
-"""Characters of a packed one; what does not fit goes as it is."""
+MAX_SDP: Final = 32_000
+"""Maximum length of an SDP, characters."""
+MAX_COMPRESSED: Final = 8_000
+"""Maximum length of a compressed SDP, characters; a longer one is sent uncompressed."""
 _RAW: Final = -15
-_COMMON: Final = """\
+_COMMON_LINES: Final = """\
 a=candidate:0 1 udp 1694498815 100.64.0.1 40000 typ srflx raddr 172.16.0.1 rport 50000
 a=candidate:0 1 udp 16777215 10.0.0.1 60000 typ relay raddr 192.168.1.1 rport 30000
 a=inactive
@@ -55,35 +56,37 @@ a=max-message-size:262144
 """
 _DIGEST: Final = re.compile(r"(?<=\na=fingerprint:sha-256 )([0-9A-F]{2}(?::[0-9A-F]{2}){31})?(?=\r\n)")
 _DIGEST_BYTES: Final = 32
-DICTIONARY: Final = _COMMON.replace("\n", "\r\n").encode()
-"""Part of the protocol: who changes it changes its version. The last is the nearest, and costs the fewest bits."""
+DICTIONARY: Final = _COMMON_LINES.replace("\n", "\r\n").encode()
+"""Part of the protocol: a change needs another protocol version. Lines near the end are the cheapest to refer to."""
 
 
-def packed(sdp: str) -> str | None:
-    """The description in base64; None where it would not fit, or has not one fingerprint, wherever it says it."""
+def compress_sdp(sdp: str) -> str | None:
+    """The compressed SDP; None if it or the result is too long, or if it does not have exactly one distinct
+    fingerprint."""
     digests = set(_DIGEST.findall(sdp))
-    if len(digests) != 1 or len(sdp) > MOST:
+    if len(digests) != 1 or len(sdp) > MAX_SDP:
         return None
     digest = bytes.fromhex(digests.pop().replace(":", ""))
     deflate = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zlib.DEFLATED, _RAW, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
     data = deflate.compress(_DIGEST.sub("", sdp).encode()) + deflate.flush()
     text = b64encode(digest + data).decode()
-    return text if len(digest) == _DIGEST_BYTES and len(text) <= MAX_PACKED else None
+    return text if len(digest) == _DIGEST_BYTES and len(text) <= MAX_COMPRESSED else None
 
 
-def unpacked(text: str) -> str:
-    """The description of what `packed` gave. Raises ValueError for all else; never inflates to more than MOST."""
-    if len(text) > MAX_PACKED:
+def decompress_sdp(text: str) -> str:
+    """Inverse of `compress_sdp`. Raises ValueError for anything else. Never inflates to more than MAX_SDP
+    characters."""
+    if len(text) > MAX_COMPRESSED:
         raise ValueError("too long")
     inflate = zlib.decompressobj(_RAW, DICTIONARY)
     try:
-        bare = b64decode(text, validate=True)
-        data = inflate.decompress(bare[_DIGEST_BYTES:], MOST)
+        data = b64decode(text, validate=True)
+        body = inflate.decompress(data[_DIGEST_BYTES:], MAX_SDP)
     except (Error, zlib.error) as error:
         raise ValueError("not deflated") from error
     if not inflate.eof or inflate.unused_data:
-        raise ValueError("does not end where it should")
-    sdp = _DIGEST.sub(bare[:_DIGEST_BYTES].hex(":").upper(), data.decode())
-    if len(sdp) > MOST:
+        raise ValueError("does not end with the DEFLATE stream")
+    sdp = _DIGEST.sub(data[:_DIGEST_BYTES].hex(":").upper(), body.decode())
+    if len(sdp) > MAX_SDP:
         raise ValueError("too long")
     return sdp

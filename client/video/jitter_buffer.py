@@ -1,11 +1,11 @@
-"""Play-out: when each frame of a peer is shown, on the sender's clock.
+"""Jitter buffer of a peer's frames: decides when each frame is shown.
 
-A frame taken at t (sender's clock) is shown at t + delay (ours). The delay is what nearly all frames of the last
-seconds needed to come, so it follows jitter, loss that repetitions mend, and clocks that drift; it grows at once and
-shrinks slowly, that the picture does not stumble. Frames that never came are interpolated between their neighbours in
-keypoint space, or, while there is no neighbour behind them, the last picture is held; what comes too late is dropped.
+A frame captured at t on the sender's clock is shown at t + delay on ours. The delay covers what nearly all frames of
+the last seconds needed, so it follows jitter, losses that repetition repairs, and clock drift. It grows at once and
+shrinks slowly, so that the picture does not stutter. Lost frames are interpolated between their neighbours in keypoint
+space; without a later neighbour the last picture is held. Late frames are dropped.
 
-Pure: time is passed in. All times in seconds.
+Pure: time is passed in. All times are in seconds.
 """
 
 from collections import deque
@@ -16,126 +16,132 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW_S = 6.0
-"""How long an arrival counts for the delay."""
+"""Window over which transit times determine the delay."""
 FASTEST_S = 12.0
-"""How long one counts as the fastest, against which the others queued."""
+"""Window over which the fastest transit is taken."""
 EMPTY_S = 30.0
-"""How long one counts as what an empty path takes. Longer than a queue stands: what it is measured by must not be
-forgotten while it does."""
+"""Window over which the transit time of an empty path is taken. Longer than a queue persists, because the queue is
+measured against it."""
 SHARE = 0.995
-"""Of frames that come in time."""
+"""Share of frames, of those in the window, that the delay lets arrive in time."""
 MARGIN_S = 0.005
+"""Added to the delay, for the timing of the event loop."""
 MAX_WAIT_S = 0.8
-"""Frames that come this much later than the fastest are never waited for."""
+"""Frames that take this much longer than the fastest do not raise the delay."""
 SHRINK = 0.08
-"""Seconds a second: the picture runs 8 % fast."""
+"""Rate at which the delay shrinks, seconds per second: the picture runs 8 % fast meanwhile."""
 MAX_BRIDGE_S = 0.5
-"""A longer hole is not interpolated: the head would glide."""
+"""Longest gap that is interpolated; across a longer one the head would glide."""
 LATEST_BRIDGE_S = 0.02
-"""Interpolated frames are not worth showing later than this."""
+"""Interpolated frames that are later than this are skipped."""
 MAX_WAITING = 256
+"""Maximum number of frames in the buffer; the oldest are dropped first."""
 
 
 @dataclass(frozen=True)
 class TimedFrame:
+    """A decoded motion frame."""
+
     number: int
     stamp_s: float
-    """When it was taken, on the sender's clock."""
+    """Capture time on the sender's clock."""
     keypoints: NDArray[np.float32]
     reference_source: int | None = None
-    """Slot of the source that leads; None: the nearest in pose."""
+    """Slot of the reference source; None: the nearest in pose."""
 
 
 @dataclass(frozen=True)
 class DueFrame:
+    """A frame to render now."""
+
     frame: TimedFrame
     due_s: float
-    """When it has to be seen, on our clock."""
+    """When to show it, on our clock."""
     interpolated: bool
 
 
-class Playout:
+class VideoJitterBuffer:
     def __init__(self) -> None:
-        self.lead_s = 0.0
-        """How long before it is seen a frame has to be taken from here: the time that its reconstruction needs."""
+        self.render_s = 0.0
+        """Time that rendering takes: frames are handed out this long before they are due."""
         self._transits: deque[tuple[float, float]] = deque(maxlen=2 * MAX_WAITING)
+        """(arrival, transit) of frames; a transit is a difference of the two clocks."""
         self._minima: deque[tuple[float, float]] = deque(maxlen=2 * MAX_WAITING)
+        """(arrival, shortest transit) of messages."""
         self._empty: deque[tuple[float, float]] = deque()
-        """Arrivals that were faster than all after them."""
+        """(arrival, transit) of messages that were faster than all later ones."""
         self._needed: float | None = None
         self._delay: float | None = None
         self._adapted_s = 0.0
         self._waiting: dict[int, TimedFrame] = {}
-        self._seen: dict[int, None] = {}
+        self._known: dict[int, None] = {}
         self._last: TimedFrame | None = None
 
     @property
     def delay_s(self) -> float:
-        """From being taken to being seen, as the difference of the two clocks; 0 while nothing has come."""
+        """From capture to display, as a difference of the two clocks; 0 before the first frame."""
         return self._delay or 0.0
 
     @property
     def fastest_s(self) -> float | None:
-        """The shortest transit of late, as the difference of the two clocks."""
+        """Shortest transit of the last FASTEST_S, as a difference of the two clocks; None before the first frame."""
         return min((transit for _, transit in self._minima), default=None)
 
     @property
     def empty_s(self) -> float:
-        """The shortest transit of all that may still count, as the difference of the two clocks; 0 while nothing has
-        come."""
+        """Shortest transit of the last EMPTY_S, as a difference of the two clocks; 0 before the first frame."""
         return self._empty[0][1] if self._empty else 0.0
 
     @property
     def waiting(self) -> int:
-        """Frames that have come and are not due."""
+        """Number of frames in the buffer."""
         return len(self._waiting)
 
     def queued_s(self, now_s: float, window_s: float) -> float:
-        """How much longer than on an empty path the quickest frame of the last `window_s` took: what queues there."""
+        """Queueing delay on the path: how much longer than `empty_s` the fastest frame of the last `window_s` took."""
         recent = [transit for arrived, transit in self._minima if arrived > now_s - window_s]
         return min(recent) - self.empty_s if recent else 0.0
 
     def push(self, frames: Iterable[TimedFrame], arrived_s: float) -> int:
-        """Take the frames of a message, in order. Returns how many of them came too late; those that came before are
-        passed over."""
+        """Take the frames of a message, in order. Duplicates are ignored. Returns how many frames were late."""
         late = 0
-        new = [frame for frame in frames if frame.number not in self._seen]
+        new = [frame for frame in frames if frame.number not in self._known]
         for frame in new:
-            self._seen[frame.number] = None
+            self._known[frame.number] = None
             if self._last is not None and (frame.number <= self._last.number or frame.stamp_s < self._last.stamp_s):
                 late += 1
             else:
                 self._waiting[frame.number] = frame
-        while len(self._seen) > 4 * MAX_WAITING:
-            del self._seen[next(iter(self._seen))]
+        while len(self._known) > 4 * MAX_WAITING:
+            del self._known[next(iter(self._known))]
         while len(self._waiting) > MAX_WAITING:
             del self._waiting[min(self._waiting)]
         if new:
-            self._learn(new, arrived_s)
+            self._record_transits(new, arrived_s)
         return late
 
     def relearn(self) -> None:
-        """Forget how long frames took: what comes from now on comes under other conditions."""
+        """Forget the transit times, after conditions have changed."""
         self._transits.clear()
         self._minima.clear()
         self._needed = self._delay = None
 
     def new_path(self) -> None:
-        """What comes from now on comes another way."""
+        """Forget the fastest transits: frames take another network path from now on."""
         self._minima.clear()
         self._empty.clear()
 
     def next_s(self, now_s: float) -> float | None:
-        """When `pop` will have something; None if only a further message can bring it."""
+        """When `pop` will return a frame; None if that needs another message."""
         first = next(self._timeline(now_s), None)
-        return None if first is None else self._due(first[0]) - self.lead_s
+        return None if first is None else self._due(first[0]) - self.render_s
 
     def pop(self, now_s: float) -> DueFrame | None:
-        """The newest frame whose time has come; those before it are skipped."""
-        self._adapt(now_s)
+        """The newest frame that is due, if any; older ones are skipped."""
+        self._adapt_delay(now_s)
         ready: tuple[TimedFrame, bool] | None = None
         for item in self._timeline(now_s):
-            if self._due(item[0]) - self.lead_s > now_s:
+            if self._due(item[0]) - self.render_s > now_s:
                 break
             ready = item
         if ready is None:
@@ -145,61 +151,61 @@ class Playout:
         return DueFrame(self._last, self._due(self._last), interpolated)
 
     def _timeline(self, now_s: float) -> Iterator[tuple[TimedFrame, bool]]:
-        """What is to be shown, and whether it is interpolated, as far as it is known now."""
-        before = self._last
+        """The frames to show, as far as they are known now, each with whether it is interpolated."""
+        previous = self._last
         for number in sorted(self._waiting):
             frame = self._waiting[number]
-            if before is not None and frame.stamp_s - before.stamp_s <= MAX_BRIDGE_S:
-                for missing in range(before.number + 1, number)[:MAX_WAITING]:
-                    between = _between(before, frame, missing)
-                    if self._due(between) - self.lead_s >= now_s - LATEST_BRIDGE_S:
-                        yield between, True
+            if previous is not None and frame.stamp_s - previous.stamp_s <= MAX_BRIDGE_S:
+                for missing in range(previous.number + 1, number)[:MAX_WAITING]:
+                    bridge = _interpolated(previous, frame, missing)
+                    if self._due(bridge) - self.render_s >= now_s - LATEST_BRIDGE_S:
+                        yield bridge, True
             yield frame, False
-            before = frame
+            previous = frame
 
     def _due(self, frame: TimedFrame) -> float:
         return frame.stamp_s + self.delay_s
 
-    def _learn(self, new: list[TimedFrame], arrived_s: float) -> None:
+    def _record_transits(self, new: list[TimedFrame], arrived_s: float) -> None:
         transits = [arrived_s - frame.stamp_s for frame in new]
         self._transits.extend((arrived_s, transit) for transit in transits)
         self._minima.append((arrived_s, min(transits)))
         while self._empty and self._empty[-1][1] >= min(transits):
             self._empty.pop()
         self._empty.append((arrived_s, min(transits)))
-        _forget(self._empty, arrived_s - EMPTY_S)
-        _forget(self._transits, arrived_s - WINDOW_S)
-        _forget(self._minima, arrived_s - FASTEST_S)
+        _discard_before(self._empty, arrived_s - EMPTY_S)
+        _discard_before(self._transits, arrived_s - WINDOW_S)
+        _discard_before(self._minima, arrived_s - FASTEST_S)
         fastest = min(transit for _, transit in self._minima)
-        worth = [transit for _, transit in self._transits if transit <= fastest + MAX_WAIT_S]
-        if worth:
-            self._needed = float(np.quantile(worth, SHARE)) + MARGIN_S
-        self._adapt(arrived_s)
+        bounded = [transit for _, transit in self._transits if transit <= fastest + MAX_WAIT_S]
+        if bounded:
+            self._needed = float(np.quantile(bounded, SHARE)) + MARGIN_S
+        self._adapt_delay(arrived_s)
 
-    def _adapt(self, now_s: float) -> None:
+    def _adapt_delay(self, now_s: float) -> None:
         if self._needed is not None:
             shrunk = self.delay_s - SHRINK * max(0.0, now_s - self._adapted_s)
-            target = self._needed + self.lead_s
+            target = self._needed + self.render_s
             self._delay = target if self._delay is None else max(target, shrunk)
         self._adapted_s = now_s
 
 
-def _between(a: TimedFrame, b: TimedFrame, number: int) -> TimedFrame:
+def _interpolated(a: TimedFrame, b: TimedFrame, number: int) -> TimedFrame:
     share = (number - a.number) / (b.number - a.number)
     stamp_s = a.stamp_s + share * (b.stamp_s - a.stamp_s)
-    keypoints, reference_source = between(a, b, share)
+    keypoints, reference_source = interpolate(a, b, share)
     return TimedFrame(number, stamp_s, keypoints, reference_source)
 
 
-def between(a: TimedFrame, b: TimedFrame, share: float) -> tuple[NDArray[np.float32], int | None]:
-    """Keypoints and leading source, this share of the way from one frame to another. Keypoints carry the source that
-    leads: where that changes, those of the nearer frame stay."""
+def interpolate(a: TimedFrame, b: TimedFrame, share: float) -> tuple[NDArray[np.float32], int | None]:
+    """Keypoints and reference source at `share` (0..1) of the way from `a` to `b`. Keypoints of different reference
+    sources cannot be mixed: if it changes, those of the nearer frame are returned."""
     if a.reference_source != b.reference_source:
         nearer = a if share < 0.5 else b
         return nearer.keypoints, nearer.reference_source
     return a.keypoints + np.float32(share) * (b.keypoints - a.keypoints), a.reference_source
 
 
-def _forget(arrivals: deque[tuple[float, float]], before_s: float) -> None:
+def _discard_before(arrivals: deque[tuple[float, float]], before_s: float) -> None:
     while arrivals[0][0] < before_s:
         arrivals.popleft()

@@ -1,19 +1,18 @@
-"""What goes over a call's data channels, byte by byte.
+"""Format of the messages on a call's data channels, byte by byte.
 
-Numbers are unsigned LEB128 varints (varint.py) unless a size is given. Times are whole milliseconds on the sender's
-own clock, whose zero means nothing to the other side. Three channels, negotiated, with the same ids on both sides:
+Numbers are unsigned LEB128 varints (varint.py) unless a size is given. Times are whole milliseconds on the sender's own
+clock, whose zero has no meaning to the receiver. There are three negotiated channels, with the same ids on both sides:
 
-    id 1  motion   unordered, sent once    MotionMessage, Report
-    id 2  sources  ordered, reliable       SourceChunk
-    id 3  control  ordered, reliable       Hello, Status, SourceAck
+    id 1  motion   unordered, no retransmission   MotionMessage, Report
+    id 2  sources  ordered, reliable              SourceChunk
+    id 3  control  ordered, reliable              Hello, Status, SourceAck
 
-Motion (first byte below 0x80). The frames may start before those of the message before it: a repetition, for where
-messages get lost.
+Motion (first byte below 0x80). The frames may overlap with those of the message before: a repetition, against loss.
 
-    flags          1 byte   bits 0-1: the steps of the quantiser are 1, 2, 4 or 8 times the usual ones
-                            bit 2: not evenly spaced; bit 3: an acknowledgement follows; others 0
+    flags          1 byte   bits 0-1: the quantiser steps are 1, 2, 4 or 8 times the usual ones
+                            bit 2: frames are not evenly spaced; bit 3: an acknowledgement follows; others 0
     sequence       1 byte   counts messages, modulo 256
-    stamp                   when the first frame was taken
+    stamp                   capture time of the first frame
     times                   without bit 2: from the first frame to the last, the others lie evenly between them;
                             with bit 2: how many follow, 1..15, then the time from each frame to the next
     acknowledged   1 byte   only with bit 3: number of the newest frame decoded of the other direction, modulo 256
@@ -23,13 +22,13 @@ Source chunk. Units are sent one after the other, each from its first byte to it
 
     sequence                number of the AV1 sequence, new after every start
     index                   number of the unit in its sequence
-    flags          1 byte   bit 0: a still of the scene, shown as it is and not kept; others 0
+    flags          1 byte   bit 0: a scene snapshot, which is shown unmodified and not kept; others 0
     length                  of the whole packet
-    offset                  of this part of it
+    offset                  of this part in the packet
     part                    bytes of the SourcePacket (packets.py): slot, AV1 unit
 
-Report and control: a byte 0x80 + kind, then a msgpack array of the fields of the class below, in that order and all of
-them; absent ones are nil.
+Report and control: a byte 0x80 + kind, then a msgpack array of all fields of the class below, in that order; absent
+ones are nil.
 """
 
 import dataclasses
@@ -46,31 +45,33 @@ from iwcodec.codec.errors import FormatError
 PROTOCOL = 1
 MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL = 1, 2, 3
 MAX_MESSAGE = 1200
-"""Bytes on any of the channels: what fits into one packet."""
-MAX_FRAMES = 16
-"""In one motion message, repeated ones included."""
-COARSEST = 3
+"""Maximum size of a message on any channel, bytes: what fits into one packet."""
+MAX_MESSAGE_FRAMES = 16
+"""Maximum number of frames in a motion message, including repeated ones."""
+MAX_COARSENESS = 3
 MAX_SPAN_MS = 60_000
 MAX_STAMP = (1 << 40) - 1
 MAX_SEQUENCE = (1 << 32) - 1
 MAX_UNITS = 1 << 20
 MAX_UNIT = 1 << 16
 _IRREGULAR, _ACKNOWLEDGES = 4, 8
-_STILL = 1
+_SNAPSHOT = 1
 _UNEVEN_MS = 10
-"""How far a frame's time may be from an even spacing and still be sent as even."""
+"""Maximum deviation of a frame's time from even spacing at which the times are sent as even."""
 
 
 @dataclass(frozen=True)
 class MotionMessage:
+    """Some frames of keypoints; see the module's docstring."""
+
     sequence: int
     """0..255"""
     stamps: tuple[int, ...]
-    """When each frame was taken, ms, not falling."""
+    """Capture time of each frame, ms, not decreasing."""
     coarseness: int
-    """The quantiser's steps are 2 ** coarseness times the usual ones."""
+    """The quantiser steps are 2 ** coarseness times the usual ones."""
     acknowledged: int | None
-    """Number of the newest frame decoded of the other direction, modulo 256."""
+    """Number of the newest decoded frame of the other direction, modulo 256."""
     packet: MotionPacket
 
     def to_bytes(self) -> bytes:
@@ -86,16 +87,16 @@ class MotionMessage:
 
     @staticmethod
     def from_bytes(data: bytes) -> "MotionMessage":
-        """Raises FormatError."""
+        """Parse a message. Raises FormatError."""
         _check_size(data)
         flags, at = _read_byte(data, 0)
-        if flags & ~(COARSEST | _IRREGULAR | _ACKNOWLEDGES):
+        if flags & ~(MAX_COARSENESS | _IRREGULAR | _ACKNOWLEDGES):
             raise FormatError(f"A motion message has unknown flags {flags:#04x}.")
         sequence, at = _read_byte(data, at)
         stamp, at = read_varint(data, at, MAX_STAMP)
         gaps, span = [], 0
         if flags & _IRREGULAR:
-            count, at = read_varint(data, at, MAX_FRAMES - 1)
+            count, at = read_varint(data, at, MAX_MESSAGE_FRAMES - 1)
             for _ in range(count):
                 gap, at = read_varint(data, at, MAX_SPAN_MS)
                 gaps.append(gap)
@@ -105,62 +106,64 @@ class MotionMessage:
         if flags & _ACKNOWLEDGES:
             acknowledged, at = _read_byte(data, at)
         packet = MotionPacket.from_bytes(data[at:])
-        if packet.count > MAX_FRAMES:
-            raise FormatError(f"A motion message holds {packet.count} frames; at most {MAX_FRAMES} are allowed.")
+        if packet.count > MAX_MESSAGE_FRAMES:
+            raise FormatError(f"A motion message holds {packet.count} frames, more than {MAX_MESSAGE_FRAMES}.")
         stamps = tuple(accumulate(gaps, initial=stamp)) if flags & _IRREGULAR else _evenly(stamp, span, packet.count)
         if len(stamps) != packet.count or (packet.count == 1 and span):
-            raise FormatError("The times of a motion message do not fit its frames.")
-        return MotionMessage(sequence, stamps, flags & COARSEST, acknowledged, packet)
+            raise FormatError("The times of a motion message do not match its frames.")
+        return MotionMessage(sequence, stamps, flags & MAX_COARSENESS, acknowledged, packet)
 
 
 @dataclass(frozen=True)
 class SourceChunk:
+    """Part of a source unit; see the module's docstring."""
+
     sequence: int
     index: int
-    still: bool
+    is_snapshot: bool
     length: int
     offset: int
     part: bytes
 
     def to_bytes(self) -> bytes:
-        head = (self.sequence, self.index, _STILL * self.still, self.length, self.offset)
+        head = (self.sequence, self.index, _SNAPSHOT * self.is_snapshot, self.length, self.offset)
         return b"".join(map(write_varint, head)) + self.part
 
     @staticmethod
     def from_bytes(data: bytes) -> "SourceChunk":
-        """Raises FormatError."""
+        """Parse a message. Raises FormatError."""
         _check_size(data)
         sequence, at = read_varint(data, 0, MAX_SEQUENCE)
         index, at = read_varint(data, at, MAX_UNITS - 1)
-        flags, at = read_varint(data, at, _STILL)
+        flags, at = read_varint(data, at, _SNAPSHOT)
         length, at = read_varint(data, at, MAX_UNIT)
         offset, at = read_varint(data, at, MAX_UNIT)
         part = data[at:]
         if not part or offset + len(part) > length:
-            raise FormatError("The part of a source does not fit into it.")
+            raise FormatError("A source chunk exceeds the length of its packet.")
         return SourceChunk(sequence, index, bool(flags), length, offset, part)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a receiver saw. Once or twice a second, on the motion channel; a lost one does not matter."""
+    """Reception statistics. Sent once or twice a second on the motion channel; a lost report does no harm."""
 
     KIND: ClassVar[int] = 0
 
     sent_ms: int
     """On the reporter's clock."""
     echo_ms: int | None
-    """`sent_ms` of the last report that came from the other side..."""
+    """`sent_ms` of the last report from the other side."""
     held_ms: int
-    """... and how long ago it came. With these two the other side knows the round trip and the clocks' offset."""
+    """Time since that report arrived. With `echo_ms` it gives the other side the round trip and the clock offset."""
     messages: int
-    """Motion messages that came since the last report..."""
+    """Motion messages received since the last report."""
     lost: int
-    """... and those that did not."""
+    """Motion messages lost since the last report."""
     queued_ms: int
-    """How much longer messages took lately than the fastest of the last seconds: what waits on the way."""
+    """Queueing delay on the path (VideoJitterBuffer.queued_s)."""
     acknowledged: int | None
-    """Number of the newest frame decoded."""
+    """Number of the newest decoded frame."""
     shown: int
     """Frames shown since the last report."""
 
@@ -180,21 +183,21 @@ class Report:
 
 @dataclass(frozen=True)
 class Hello:
-    """First on the control channel of every connection, and again to ask for a fresh sequence."""
+    """Sent first on the control channel of every connection, and again to ask for a fresh sequence."""
 
     KIND: ClassVar[int] = 1
 
     protocol: int
     model: bytes
-    """8 bytes: digest of the network's weights; others would give other pictures."""
+    """Digest of the network's weights, 8 bytes: both sides must use the same."""
     tables: int
     """Id of the motion coder's tables."""
     stream: int
-    """Random number of the sender's stream. Another one than before: all that was kept of the sender is void."""
+    """Random number of the sender's stream. If it changes, the receiver discards everything it has of the sender."""
     sequence: int | None
-    """Of the other side's sources: the sequence that was being received..."""
+    """The sequence of the other side's sources that was being received. None asks for a fresh one."""
     index: int
-    """... and its first unit that has not come. None asks for a fresh sequence."""
+    """Its first unit that has not been received."""
 
     @staticmethod
     def from_fields(fields: list[Any]) -> "Hello":
@@ -212,7 +215,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Status:
-    """Whether to expect motion. Sent after every hello and whenever it changes."""
+    """Whether the receiver should expect motion. Sent after every hello and on every change."""
 
     KIND: ClassVar[int] = 2
 
@@ -228,7 +231,7 @@ class Status:
 
 @dataclass(frozen=True)
 class SourceAck:
-    """All units of the sequence before `index` are decoded."""
+    """All units of the sequence before `index` have been decoded."""
 
     KIND: ClassVar[int] = 3
 
@@ -255,7 +258,7 @@ def control_to_bytes(control: Control) -> bytes:
 
 
 def control_from_bytes(data: bytes) -> Control:
-    """Raises FormatError."""
+    """Parse a message. Raises FormatError."""
     _check_size(data)
     head, at = _read_byte(data, 0)
     kind = _CONTROLS.get(head - _CONTROL)
@@ -263,10 +266,10 @@ def control_from_bytes(data: bytes) -> Control:
         raise FormatError(f"There is no control message {head:#04x}.")
     try:
         fields = msgpack.unpackb(data[at:], raw=False, max_array_len=16, max_bin_len=64, max_str_len=0, max_map_len=0)
-    except (ValueError, msgpack.UnpackException) as error:  # msgpack raises many kinds, all of them one of these
+    except (ValueError, msgpack.UnpackException) as error:  # all exceptions of msgpack derive from these
         raise FormatError("A control message is not msgpack.") from error
     if not isinstance(fields, list) or len(fields) != len(dataclasses.fields(kind)):
-        raise FormatError("A control message has other fields than its kind.")
+        raise FormatError("A control message has the wrong number of fields.")
     return kind.from_fields(fields)
 
 
@@ -285,11 +288,11 @@ def _read_byte(data: bytes, at: int) -> tuple[int, int]:
     return data[at], at + 1
 
 
-def _integer(value: Any, largest: int) -> int:
-    if type(value) is not int or not 0 <= value <= largest:  # True is an int, too
+def _integer(value: Any, maximum: int) -> int:
+    if type(value) is not int or not 0 <= value <= maximum:  # not isinstance: True is an int
         raise FormatError("A control message holds a number out of range.")
     return value
 
 
-def _optional(value: Any, largest: int) -> int | None:
-    return None if value is None else _integer(value, largest)
+def _optional(value: Any, maximum: int) -> int | None:
+    return None if value is None else _integer(value, maximum)

@@ -1,134 +1,143 @@
-"""What a link sends: frames into motion messages, source units into paced chunks. Pure: time is passed in."""
+"""Packing of what a link sends: frames into motion messages, source units into paced chunks.
+
+Pure: time is passed in, in seconds.
+"""
 
 from collections import deque
 
-from iwcodec.client.video.congestion_control import Sending
-from iwcodec.client.video.messages import MAX_FRAMES, MAX_SPAN_MS, MotionMessage, SourceChunk
-from iwcodec.client.video.video_sender import OutgoingFrame, SourceSequence
+from iwcodec.client.video.congestion_control import SendParameters
+from iwcodec.client.video.messages import MAX_MESSAGE_FRAMES, MAX_SPAN_MS, MotionMessage, SourceChunk
+from iwcodec.client.video.source_sequence import SourceSequence
+from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.motion.encoder import MotionEncoder
 from iwcodec.codec.motion.types import Quantiser
 
 PART = 300
-"""Bytes of a source in one chunk: with its headers 105 ms of a link of 30 kbps, less than from one motion message to
-the next."""
+"""Bytes of a source in one chunk. With its headers it takes 105 ms on a link of 30 kbps, less than the interval between
+motion messages."""
 NARROW_PART = 150
-"""On links that carry less."""
+"""The same, on narrow links."""
 NARROW_KBPS = 5.0
-"""Where sources may take no more than this, their chunks are smaller."""
+"""Rate limit of sources up to which a link counts as narrow."""
 MAX_BEHIND = 8
-"""Units: a receiver that is further behind is better off with a fresh sequence."""
+"""Units by which a receiver may be behind; further behind it gets a fresh sequence, which is shorter."""
 FIRST_PART = 840
-"""Of the first picture, which nothing else has to get past yet: fewer packets. What a link of 12 kbps carries well
-before it counts as lost (sctp.FIRST_RTO_S)."""
+"""Bytes of the first picture in one chunk. No motion waits behind it yet, so there are fewer packets. A link of 12 kbps
+carries it well before it counts as lost (sctp.FIRST_RTO_S)."""
 MIN_PART = 64
-"""Bytes that the next unit may send at once where none has waited."""
+"""Bytes that may be sent at once of a unit that arrives while none waits."""
 MAX_REPEATS = 2
-_KEPT = 256
+"""Maximum number of messages whose frames are repeated (SendParameters.repeats)."""
+_KEPT_STAMPS = 256
+"""Frames whose time stamps are kept."""
 
 
 def quantiser(coarseness: int) -> Quantiser:
-    """Both sides': the usual steps, doubled `coarseness` times."""
+    """The quantiser that both sides use: the usual steps, doubled `coarseness` times."""
     times = 2**coarseness
     return Quantiser(Quantiser.step_xy * times, Quantiser.step_strength * times)
 
 
 class MotionSender:
-    """Frames in, messages out. Frames are numbered by link, in the order they are taken."""
+    """Packs frames into motion messages. Frames are numbered per link, in the order in which they are taken."""
 
-    def __init__(self, sending: Sending) -> None:
+    def __init__(self, sending: SendParameters) -> None:
         self.sending = sending
         self.captured: dict[int, int] = {}
-        """The stamps (ms) of the newest frames, by number."""
+        """Time stamps (ms) of the newest frames, by number."""
         self._encoder = MotionEncoder(quantiser(sending.coarseness))
         self._coarseness, self._stride = sending.coarseness, sending.stride
         self._offered = 0
-        self._taken = 0
+        """Number of camera frames, including those that the stride drops."""
+        self._count = 0
+        """Number of frames taken; they are numbered from 0."""
         self._earliest = 0
-        """The first frame with the present steps."""
+        """The first frame with the present quantiser steps."""
         self._next = 0
-        """The first frame that waits."""
+        """The first frame that has not been sent."""
         self._repeatable: deque[int] = deque(maxlen=MAX_REPEATS)
-        """The first frames of the last messages, the newest last."""
+        """First frame of each of the last messages, the newest last."""
         self._acknowledged = -1
         self._sequence = 0
 
     @property
     def waiting(self) -> int:
-        """Frames that wait for their message to fill."""
-        return self._taken - self._next
+        """Number of frames that have not been sent yet."""
+        return self._count - self._next
 
     def take(self, frame: OutgoingFrame) -> bool:
-        """A frame, unless it is one that is not to be sent now. Returns whether a message is full; one that began when
-        fewer frames were sent is, for its first frame would wait longer than any before or after it."""
+        """Take a camera frame, or drop it according to the stride. Returns whether the message is full. A message that
+        began with a longer stride counts as full, because its first frame would otherwise wait too long."""
         self._offered += 1
         if (self._offered - 1) % self.sending.stride:
             return False
         if self.sending.coarseness != self._coarseness and not self.waiting:
             self._coarseness = self.sending.coarseness
             self._encoder.requantise(quantiser(self._coarseness))
-            self._earliest = self._taken
-        if self.captured and not 0 <= frame.stamp_ms - self.captured[self._taken - 1] <= MAX_SPAN_MS // MAX_FRAMES:
-            self._start_anew()  # a pause, or a clock that was set: no message spans it
+            self._earliest = self._count
+        gap_ms = frame.stamp_ms - self.captured.get(self._count - 1, frame.stamp_ms)
+        if not 0 <= gap_ms <= MAX_SPAN_MS // MAX_MESSAGE_FRAMES:
+            self._drop_all()  # no message spans a pause or a step of the clock
         number = self._encoder.push(frame.keypoints, frame.reference_source, frame.gram)
         self.captured[number] = frame.stamp_ms
-        self.captured.pop(number - _KEPT, None)
-        mixed = self.waiting > 0 and self.sending.stride != self._stride
-        self._taken, self._stride = number + 1, self.sending.stride
-        return mixed or self.waiting >= self.sending.message_frames
+        self.captured.pop(number - _KEPT_STAMPS, None)
+        is_mixed = self.waiting > 0 and self.sending.stride != self._stride
+        self._count, self._stride = number + 1, self.sending.stride
+        return is_mixed or self.waiting >= self.sending.message_frames
 
     def skip(self, kept: int | None = None) -> int:
-        """The way out is blocked: only the newest frames, so many or a message's worth, go on waiting. Returns how many
-        were given up."""
-        given_up = max(0, self.waiting - (self.sending.message_frames if kept is None else kept))
-        self._next += given_up
-        return given_up
+        """Drop all unsent frames but the newest `kept` (default: one message), while messages cannot be sent. Returns
+        how many were dropped."""
+        dropped = max(0, self.waiting - (self.sending.message_frames if kept is None else kept))
+        self._next += dropped
+        return dropped
 
     def message(self, acknowledged: int | None) -> bytes:
-        """The frames that wait; where messages get lost with those of the messages before, unless they are known to
-        have come. `acknowledged` is the newest frame decoded of the other direction. Raises ValueError where none
-        waits."""
+        """The next message: the unsent frames, and before them repeated ones that are not acknowledged yet
+        (SendParameters.repeats). `acknowledged`: number of the newest frame decoded of the other direction. Raises
+        ValueError if no frame waits."""
         if not self.waiting:
             raise ValueError("no frame waits")
         first = self._next
         if self.sending.repeats and self._repeatable:
             repeated = self._repeatable[-min(self.sending.repeats, len(self._repeatable))]
             first = max(repeated, self._acknowledged + 1, self._earliest)
-        first = max(min(first, self._next), self._taken - MAX_FRAMES)
-        packet = self._encoder.pack(first, self._taken - first)
-        stamps = tuple(self.captured[number] for number in range(first, self._taken))
+        first = max(min(first, self._next), self._count - MAX_MESSAGE_FRAMES)
+        packet = self._encoder.pack(first, self._count - first)
+        stamps = tuple(self.captured[number] for number in range(first, self._count))
         low = None if acknowledged is None else acknowledged & 0xFF
         message = MotionMessage(self._sequence, stamps, self._coarseness, low, packet)
         self._sequence = (self._sequence + 1) & 0xFF
         self._repeatable.append(self._next)
-        self._next = self._taken
+        self._next = self._count
         return message.to_bytes()
 
     def acknowledge(self, number: int) -> None:
-        """The receiver has decoded this frame."""
+        """The receiver has decoded this frame, so later ones may refer to it."""
         if self._acknowledged < number < self._next:
             self._acknowledged = number
             self._encoder.acknowledge(number)
 
     def acknowledge_low(self, low: int) -> None:
-        """Likewise from the number modulo 256: the newest such frame that was sent. Where so many may be missing that
-        it could be one of two, reports say which."""
+        """The same, with the frame's number modulo 256: the newest sent frame that matches. Ignored if two frames after
+        the last acknowledged one could match; reports carry the whole number."""
         if self._next - 1 - self._acknowledged <= 0xFF:
             self.acknowledge(self._next - 1 - ((self._next - 1 - low) & 0xFF))
 
     def forget_acknowledged(self) -> None:
-        """The receiver may have lost everything: the next messages stand alone."""
+        """The receiver may have lost its state: the next messages refer to no earlier frame."""
         self._encoder.requantise(quantiser(self._coarseness))
-        self._earliest = self._taken
-        self._start_anew()
+        self._earliest = self._count
+        self._drop_all()
 
-    def _start_anew(self) -> None:
-        """Nothing before this is sent."""
-        self._next = self._taken
+    def _drop_all(self) -> None:
+        """Drop unsent frames and repetitions."""
+        self._next = self._count
         self._repeatable.clear()
 
 
 class SourceSender:
-    """Units of a sequence, part by part, at a limited rate."""
+    """Splits the units of a sequence into chunks, at a limited rate."""
 
     def __init__(self) -> None:
         self.sequence: SourceSequence | None = None
@@ -137,13 +146,14 @@ class SourceSender:
         self._offset = 0
         self._first: int | None = None
         self._part = self._burst = PART
-        """Bytes of a chunk, and of what may be sent at once, now and after a hold-up."""
+        """Bytes of a chunk, and the largest burst, which is also what may catch up after a delay."""
         self._budget = 0.0
         self._filled_s: float | None = None
 
     def start(self, sequence: SourceSequence | None, index: int = 0, first: bool = False) -> None:
-        """`first`: the receiver has no picture, and wants the one at `index` before anything else. What follows in the
-        sequence may still make up for a hold-up: sources that come late make the feed add others."""
+        """Send `sequence` from the unit at `index` on. `first`: the receiver has no picture, so this unit is sent in
+        larger chunks. The larger burst remains for the rest of the sequence, because sources that arrive late make the
+        VideoSender add others."""
         self.sequence, self.index, self._offset = sequence, index, 0
         self._first = index if first else None
         self._part = self._burst = FIRST_PART if first else PART
@@ -161,13 +171,13 @@ class SourceSender:
         return sequence.next - index <= MAX_BEHIND and all(n in sequence.units for n in range(index, sequence.next))
 
     def is_lost(self) -> bool:
-        """Whether the receiver is so far behind that the unit it needs is not kept any more, or not worth sending."""
+        """Whether the receiver is more than MAX_BEHIND units behind, or the unit it needs is not kept any more."""
         return self.sequence is not None and (
             self.backlog() > MAX_BEHIND or self.index < self.sequence.next - len(self.sequence.units)
         )
 
     def fill(self, now_s: float, kbps: float) -> None:
-        """Let time pass: this much more may be sent. What is not used, because nothing waits, is lost."""
+        """Add to the budget for the time since the last call, at `kbps`. Budget that is not used is lost."""
         if self.index != self._first:
             self._part = PART if kbps > NARROW_KBPS else NARROW_PART
         if self._filled_s is not None:
@@ -176,7 +186,7 @@ class SourceSender:
         self._filled_s = now_s
 
     def chunk(self) -> SourceChunk | None:
-        """The next part, if there is one and the whole of it may be sent: each costs a packet."""
+        """The next chunk, if there is one and the budget covers all of it: each costs a packet."""
         unit = None if self.sequence is None else self.sequence.units.get(self.index)
         if self.sequence is None or unit is None:
             return None
@@ -185,7 +195,7 @@ class SourceSender:
         if length > self._budget:
             return None
         part = unit.packet[self._offset : self._offset + length]
-        chunk = SourceChunk(self.sequence.number, self.index, unit.still, len(unit.packet), self._offset, part)
+        chunk = SourceChunk(self.sequence.number, self.index, unit.is_snapshot, len(unit.packet), self._offset, part)
         self._budget -= length
         self._offset += length
         if length == rest:

@@ -1,11 +1,12 @@
-"""One's own video, encoded once for all peers.
+"""Encodes the camera's video once, for all peers of a call.
 
-Keypoints are found and fitted, faces looked for and sources coded in the executor, one of each at a time; a frame that
-comes meanwhile replaces the one that waits, and the fit is left out where frames come late. Links (link.py) join the
-feed and are told of every frame and every source unit.
+Keypoint detection and fit, face detection, and source coding run in the executor, at most one of each at a time. A
+frame that arrives meanwhile replaces the one that waits, and frames that are late already are not fitted. Links
+(link.py) subscribe, and receive every frame and every source unit.
 
-Sources are one AV1 sequence for all links that began together. A peer that joins later gets what matters of the library
-as a short sequence of its own, which goes on from there: each picture is then coded once for every sequence in use.
+Links that began together share one AV1 sequence of sources. A peer that joins later gets a short sequence of its own
+that begins with the sources nearest to the present pose. From then on each new source is coded once for every sequence
+in use.
 """
 
 import asyncio
@@ -21,36 +22,29 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MAX_SLOT, SourcePacket
+from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.codec.fit.keypoint_fit import Fitted, KeypointFit, live_fit
 from iwcodec.codec.media.face_detector import FaceDetector
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.types import Quantiser
-from iwcodec.codec.sources.av1 import SourceEncoder, smaller_side
 from iwcodec.codec.sources.library import by_pose
-from iwcodec.codec.sources.source_policy import SourcePolicy, as_sent
+from iwcodec.codec.sources.source_policy import SourcePolicy
 from iwcodec.models.runtime.types import Runtime, Source
 
-SOURCE_CRF, SOURCE_PRESET = 55, 6
-"""A first picture of 1.7 KB: 0.6 s at 24 kbps. At 50, 35 % more bytes."""
-SMALL_CRF = 58
-"""Of small sequences, whose pictures have the smaller side, too: half the bytes, 2 dB worse."""
-SHORT = 4
-"""Units: a sequence that is no longer is short enough for a newcomer, and a fresh one has as many."""
-KEPT_UNITS = 64
-"""Of a sequence, for links that are behind."""
+MAX_SHARED_UNITS = 4
+"""Length, in units, up to which a sequence is still sent to a peer that joins; also the length of a fresh one."""
 MAX_BACKLOG = 2
-"""Units that may wait to be sent on a link that keeps up. While none does no picture becomes a source."""
+"""Units that may wait on a link that counts as keeping up. Without such a link no frame becomes a source."""
 LATE_S = 0.05
-"""A frame whose keypoints are found so long after it was taken is not fitted."""
-LOOK_S = 0.5
-"""Between two looks for a face."""
-LOOKS_LOST = 3
-"""Looks without a face after which it is lost; one with a face brings it back."""
-STILL_S = 2.0
-"""Between two stills of the scene while the face is lost."""
-STILL_CHANGE = 3.0
-"""Mean grey levels by which the scene must have changed for another still."""
+"""A frame whose keypoints are detected this long after its capture is not fitted."""
+FACE_CHECK_S = 0.5
+"""Interval between runs of the face detector."""
+CHECKS_LOST = 3
+"""Runs without a face after which it counts as lost; one run with a face ends that."""
+SNAPSHOT_S = 2.0
+"""Minimum interval between scene snapshots while the face is lost."""
+SNAPSHOT_CHANGE = 3.0
+"""Mean absolute difference, in grey levels, from which on the scene has changed enough for another snapshot."""
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -58,85 +52,53 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OutgoingFrame:
+    """Keypoints of one camera frame."""
+
     stamp_ms: int
+    """Capture time, on the clock of `VideoSender.stamp_ms`."""
     keypoints: NDArray[np.float32]
+    """(keypoints, 3): x, y, strength."""
     reference_source: int | None = None
-    """Number of the source that leads, as the feed counts them; a link knows its slot."""
+    """Number of the reference source, counted by the VideoSender; None: the nearest in pose."""
     gram: NDArray[np.float64] | None = None
-    """What errors of the keypoints cost, where they are carried from that source (refinement.Fitted)."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    packet: bytes
-    """A SourcePacket."""
-    still: bool
-
-
-class SourceSequence:
-    """One AV1 sequence and its newest units, by index."""
-
-    def __init__(self, size: int, small: bool = False) -> None:
-        """`small`: for a narrow link. AV1's quality cannot change within a sequence."""
-        self.small = small
-        self.number = secrets.randbits(32)
-        self.units: dict[int, Unit] = {}
-        self.numbers: dict[int, int] = {}
-        """Of the feed's sources: which unit each of them is."""
-        self.next = 0
-        crf, side = (SMALL_CRF, smaller_side(size)) if small else (SOURCE_CRF, size)
-        self._encoder = SourceEncoder(size, crf, SOURCE_PRESET, side)
-
-    def add(self, picture: Picture, number: int | None = None) -> Picture:
-        """Code a picture as the next unit (slow); returns it as receivers have it. `number`: of the source that it is,
-        None for a still of the scene."""
-        packet = SourcePacket(slot_of(self.next), self._encoder.add(picture))
-        self.units[self.next] = Unit(packet.to_bytes(), number is None)
-        if number is not None:
-            self.numbers[number] = self.next
-        self.units.pop(self.next - KEPT_UNITS, None)
-        self.next += 1
-        return self._encoder.reconstructed
-
-
-def slot_of(index: int) -> int:
-    """Where a unit goes in the receiver's library."""
-    return index % (MAX_SLOT + 1)
+    """Cost of keypoint errors when that source is warped (keypoint_fit.Fitted)."""
 
 
 class Subscriber(Protocol):
-    """What a link is to the feed."""
+    """A link, as the VideoSender uses it."""
 
     @property
     def sequence(self) -> SourceSequence | None:
-        """The sequence that it sends."""
+        """The sequence that the link sends."""
         ...
 
     def take(self, frame: OutgoingFrame) -> None: ...
 
-    def status_changed(self) -> None: ...
+    def status_changed(self) -> None:
+        """`paused` or `face_lost` changed."""
+        ...
 
     def backlog(self) -> int:
-        """Units that wait to be sent; 0 while the peer cannot be reached."""
+        """Number of units that wait to be sent; 0 while the peer cannot be reached."""
         ...
 
     @property
     def has_picture(self) -> bool:
-        """Whether the peer has a source."""
+        """Whether the peer has a source of the present sequence."""
         ...
 
     @property
     def is_reached(self) -> bool:
-        """Whether the peer has been heard of late: one that has not says nothing of what it has."""
+        """Whether the peer sent something recently, so that what it has is known."""
         ...
 
     def slot(self, number: int) -> int | None:
-        """Where the peer has a source; None while it does not."""
+        """Slot of a source in the peer's library; None if the peer does not have it."""
         ...
 
 
 class VideoSender:
-    """Camera frames in; every link takes from it what it needs. Belongs to one event loop."""
+    """Encodes camera frames and passes them to its links. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -145,25 +107,27 @@ class VideoSender:
         has_face: Callable[[Picture], bool] | None = None,
         fit: KeypointFit | None = None,
     ) -> None:
-        """`has_face` says of a camera frame whether there is a face in it; CenterFace (framing.py) if not given. `fit`
-        fits the keypoints of its frames; `live_fit()` if not given."""
+        """`has_face` tells whether a camera frame shows a face, by default with FaceDetector. `fit` fits the keypoints,
+        by default `live_fit()`."""
         self.preview: Picture | None = None
-        """Oneself as others see it, rebuilt by the sender's own decoder, at a low rate."""
+        """A recent frame as the peers see it, reconstructed here, at a low rate."""
         self.stream = secrets.randbits(32)
+        """Random number of our stream (messages.Hello)."""
         self.paused = False
+        """Whether the camera is off."""
         self.face_lost = False
         self.dropped = 0
-        """Frames that a newer one replaced."""
+        """Number of frames that a newer one replaced."""
         self.unfitted = 0
-        """Frames whose keypoints were sent as found: they were late already."""
+        """Number of frames that were late, and whose keypoints were sent without a fit."""
         self._runtime = runtime
         self._executor = executor
         self._has_face = has_face
         self._links: list[Subscriber] = []
         self._sequence: SourceSequence | None = None
         self._small: SourceSequence | None = None
-        self._live = SourcePolicy(runtime)
-        self._library = self._live.library
+        self._policy = SourcePolicy(runtime)
+        self._library = self._policy.library
         self._fit = fit or live_fit()
         self._added = 0
         self._coding = asyncio.Lock()
@@ -173,14 +137,14 @@ class VideoSender:
         self._keypoints: NDArray[np.float32] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._jobs: dict[str, asyncio.Task[None]] = {}
-        self._done_s: dict[str, float] = {}
-        self._looks_without = 0
-        self._still: Picture | None = None
+        self._started_s: dict[str, float] = {}
+        self._checks_without_face = 0
+        self._snapshot: Picture | None = None
 
     async def push(self, picture: Picture, captured_s: float) -> None:
-        """One camera frame: square, uint8 RGB, of `runtime.info.size`; `captured_s` is time.monotonic(). Keypoints are
-        found off the event loop; where they cannot keep up the newest frame wins. Raises ValueError for a picture of
-        another shape."""
+        """Encode one camera frame: uint8 RGB, (size, size, 3) with `runtime.info.size`, captured at `captured_s` on
+        the clock of time.monotonic(). Returns at once; a frame that still waits is replaced. Raises ValueError for
+        another shape or type."""
         size = self._runtime.info.size
         if picture.shape != (size, size, 3) or picture.dtype != np.uint8:
             raise ValueError(f"a frame must be uint8 ({size}, {size}, 3), not {picture.dtype} {picture.shape}")
@@ -189,42 +153,44 @@ class VideoSender:
         self.dropped += self._newest is not None
         self._newest = picture, captured_s
         if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(_logged(self._work))
+            self._worker = asyncio.create_task(_logged(self._process))
 
     def pause(self, on: bool) -> None:
-        """Camera off; peers are told."""
+        """Turn the camera off or on, and notify the peers."""
         if on != self.paused:
             self.paused = on
             self._newest = None
-            self._tell_status()
+            self._notify_status()
 
     def join(self, link: Subscriber) -> None:
+        """Pass all frames and sources to `link` from now on."""
         self._links.append(link)
 
     def leave(self, link: Subscriber) -> None:
+        """Stop serving `link`; does nothing if it has not joined."""
         if link in self._links:
             self._links.remove(link)
 
     def stamp_ms(self, at_s: float) -> int:
-        """Time of time.monotonic() on the clock that peers see: milliseconds since a little before the beginning."""
+        """Convert time.monotonic() to the clock of our messages: milliseconds since 1 to 2 s before the first call."""
         if self._epoch_s is None:
             self._epoch_s = math.floor(at_s) - 1.0
         return max(0, round(1000 * (at_s - self._epoch_s)))
 
     async def sequence_for_newcomer(self, small: bool = False) -> SourceSequence | None:
-        """The sequence in use where it is short still, else a fresh one with the sources nearest to the present pose;
-        None while there is no source at all. `small`: for a narrow link; a fresh one begins with one source alone."""
+        """The present sequence if it is still short, otherwise a fresh one with the sources nearest to the present
+        pose; None while there is no source. `small`: for a narrow link; a fresh one then begins with one source."""
         async with self._coding:
-            if self._sequence is None or (not small and self._sequence.next <= SHORT):
+            if self._sequence is None or (not small and self._sequence.next <= MAX_SHARED_UNITS):
                 return self._sequence
             used = any(link.sequence is self._small for link in self._links)
-            if small and used and self._small is not None and self._small.next <= SHORT:
+            if small and used and self._small is not None and self._small.next <= MAX_SHARED_UNITS:
                 return self._small
-            count = 1 if small else SHORT
+            count = 1 if small else MAX_SHARED_UNITS
             nearest = [] if self._keypoints is None else self._library.nearest(self._keypoints, count)
             pictures = [(source.picture, self._library.slot(source)) for source in nearest]
-            if self._still is not None:
-                pictures.append((self._still, None))
+            if self._snapshot is not None:
+                pictures.append((self._snapshot, None))
             fresh = await self._run(lambda: self._begin(pictures, small))
             if small:
                 self._small = fresh
@@ -238,45 +204,45 @@ class VideoSender:
             sequence.add(picture, number)
         return sequence
 
-    async def _work(self) -> None:
+    async def _process(self) -> None:
         while self._newest is not None:
             (picture, captured_s), self._newest = self._newest, None
             now = asyncio.get_running_loop().time()
-            self._start("look", LOOK_S, now, lambda picture=picture: self._look(picture))  # type: ignore[misc]
+            self._start("face", FACE_CHECK_S, now, lambda picture=picture: self._check_face(picture))  # type: ignore[misc]
             if self.face_lost:
-                self._start("still", STILL_S, now, lambda picture=picture: self._take_still(picture))  # type: ignore[misc]
+                self._start("snapshot", SNAPSHOT_S, now, lambda picture=picture: self._take_snapshot(picture))  # type: ignore[misc]
                 continue
-            found, gram = await self._run(partial(self._fitted, picture, captured_s, self._known_to_all()))
+            fitted, gram = await self._run(partial(self._fit_keypoints, picture, captured_s, self._known_to_all()))
             if self.paused:
                 return
-            keypoints, reference_source = found.keypoints, self._library.slot(found.source)
+            keypoints, reference_source = fitted.keypoints, self._library.slot(fitted.source)
             self._keypoints = keypoints
             frame = OutgoingFrame(self.stamp_ms(captured_s), keypoints, reference_source, gram)
             for link in list(self._links):
                 link.take(frame)
-            # For every frame, as the receiver does: what is used stays.
-            entering = self._library.entering(keypoints, reference_source)
-            if not self._is_busy("judge") and self._live.due(captured_s):
-                self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, entering, captured_s))
+            # Called for every frame, as the receiver does, because the library evicts what is used least recently.
+            attended = self._library.attended(keypoints, reference_source)
+            if not self._is_busy("judge") and self._policy.due(captured_s):
+                self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, attended, captured_s))
 
     def _known_to_all(self) -> list[Source]:
-        """The sources that everyone has who has any and can be reached; all, while there is nobody. Narrow links do
-        without some, and count only where there are no others."""
+        """The sources that all peers have, of the peers that can be reached and have any; all sources if there is no
+        such peer. Peers with a small sequence, which lacks some sources, count only if there are no others."""
         pictured = [link for link in self._links if link.has_picture and link.is_reached]
         links = [link for link in pictured if link.sequence is None or not link.sequence.small] or pictured
         slots = [n for n in self._library.slots() if all(link.slot(n) is not None for link in links)]
         known = dict(zip(self._library.slots(), self._library.sources(), strict=True))
         return [known[n] for n in slots] or self._library.sources()
 
-    def _fitted(
+    def _fit_keypoints(
         self, picture: Picture, captured_s: float, sources: list[Source]
     ) -> tuple[Fitted, NDArray[np.float64] | None]:
-        """In the executor. Keypoints found, and fitted to the motion from the nearest source where there is time; what
-        errors of them cost."""
+        """Detect keypoints, and fit them if there is time. Returns them and the cost matrix of their errors, if
+        fitted. Runs in the executor."""
         detected = self._runtime.detect(picture)
         if self._newest is not None or self._clock() - captured_s > LATE_S:
             self.unfitted += 1
-            return self._fit.skip(detected), None
+            return self._fit.predict(detected), None
         fitted = self._fit.frame(picture, detected, [sources[n] for n in by_pose(sources, detected)])
         return fitted, None if fitted.gram is None else fitted.gram()
 
@@ -285,9 +251,9 @@ class VideoSender:
         return running is not None and not running.done()
 
     def _start(self, name: str, rest_s: float, now_s: float, job: Callable[[], Awaitable[None]]) -> None:
-        """Do something beside the frames, unless it is being done already or was within the last `rest_s`."""
-        if not self._is_busy(name) and now_s - self._done_s.get(name, -math.inf) >= rest_s:
-            self._done_s[name] = now_s
+        """Start a background job, unless one of that name is running or was started within the last `rest_s`."""
+        if not self._is_busy(name) and now_s - self._started_s.get(name, -math.inf) >= rest_s:
+            self._started_s[name] = now_s
             self._jobs[name] = asyncio.create_task(_logged(job))
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -296,24 +262,24 @@ class VideoSender:
     async def _judge(
         self, picture: Picture, keypoints: NDArray[np.float32], sources: list[Source], captured_s: float
     ) -> None:
-        """Look at a frame as others will; the first one, and where it falls short and not all of them are behind,
-        becomes a source."""
+        """Reconstruct a frame as peers will. It becomes a source if it is the first one, or if its quality is too low
+        and not all links are behind."""
         if sources:
-            judged = await self._run(partial(self._live.rebuild, picture, as_sent(keypoints, Quantiser()), sources))
+            judged = await self._run(partial(self._policy.rebuild, picture, Quantiser().round_trip(keypoints), sources))
             self.preview = judged.picture
-            if not self._live.wants(judged, captured_s) or (self._links and all(map(_is_behind, self._links))):
+            if not self._policy.wants(judged, captured_s) or (self._links and all(map(_is_behind, self._links))):
                 return
         await self._add_source(picture, captured_s)
 
     async def _add_source(self, picture: Picture, captured_s: float) -> None:
         coded = await self._code(picture, self._added)
-        prepared = await self._run(partial(self._live.prepare, picture, coded))
-        self._live.add(self._added, prepared, captured_s)
+        prepared = await self._run(partial(self._policy.prepare, picture, coded))
+        self._policy.add(self._added, prepared, captured_s)
         self._added += 1
 
     async def _code(self, picture: Picture, number: int | None) -> Picture:
-        """Add a picture, a source or a still, to every sequence in use; returns it as the newest one has it. A small
-        sequence goes without the sources for which all its links are behind."""
+        """Add a source, or a scene snapshot (number None), to every sequence in use. Returns it as decoded from the
+        newest sequence. A small sequence omits a source if all of its links are behind."""
         async with self._coding:
             if self._sequence is None:
                 self._sequence = SourceSequence(self._runtime.info.size)
@@ -327,30 +293,30 @@ class VideoSender:
             newest = self._sequence
             return await self._run(lambda: newest.add(picture, number))
 
-    async def _look(self, picture: Picture) -> None:
-        found = await self._run(lambda: self._find_face(picture))
-        self._looks_without = 0 if found else self._looks_without + 1
-        lost = self._looks_without >= LOOKS_LOST
-        if lost != self.face_lost:
-            self.face_lost = lost
-            self._still = None
-            self._tell_status()
+    async def _check_face(self, picture: Picture) -> None:
+        found = await self._run(lambda: self._detect_face(picture))
+        self._checks_without_face = 0 if found else self._checks_without_face + 1
+        is_lost = self._checks_without_face >= CHECKS_LOST
+        if is_lost != self.face_lost:
+            self.face_lost = is_lost
+            self._snapshot = None
+            self._notify_status()
 
-    def _find_face(self, picture: Picture) -> bool:
+    def _detect_face(self, picture: Picture) -> bool:
         if self._has_face is None:
             detector = FaceDetector()
             self._has_face = lambda picture: bool(detector.detect(picture))
         return self._has_face(picture)
 
-    async def _take_still(self, picture: Picture) -> None:
+    async def _take_snapshot(self, picture: Picture) -> None:
         if any(link.backlog() for link in self._links):
             return
-        if self._still is not None and _difference(picture, self._still) < STILL_CHANGE:
+        if self._snapshot is not None and _difference(picture, self._snapshot) < SNAPSHOT_CHANGE:
             return
-        self._still = picture
+        self._snapshot = picture
         self.preview = await self._code(picture, None)
 
-    def _tell_status(self) -> None:
+    def _notify_status(self) -> None:
         for link in list(self._links):
             link.status_changed()
 
@@ -360,11 +326,11 @@ def _is_behind(link: Subscriber) -> bool:
 
 
 async def _logged(job: Callable[[], Awaitable[None]]) -> None:
-    """A picture that cannot be handled must not end the call."""
+    """Log exceptions: a picture that cannot be handled must not end the call."""
     try:
         await job()
     except Exception:
-        log.exception("A picture of the feed could not be handled.")
+        log.exception("A camera frame could not be handled.")
 
 
 def _difference(a: Picture, b: Picture) -> float:

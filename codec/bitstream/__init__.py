@@ -1,0 +1,1 @@
+"""The bytes of an `.iwc` file and of packets: read, write and inspect."""

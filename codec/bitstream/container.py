@@ -1,38 +1,92 @@
-"""The .iwc file.
+r"""The .iwc file format, version 5, byte by byte. Header, packets, index: header.py, packets.py, index.py.
 
-    offset       bytes   what
-    0            4       magic 89 49 57 43 ("\\x89IWC")
-    4            2       version, little-endian; this is 5; 4 had no dead zone, 3 no transformed motion
-                         and each source by itself, 2 a map for a header
-    6            4       length H of the header, little-endian, at most 65,536
-    10           H       header: a msgpack array, see `Header`
-    10 + H       4       CRC-32 of everything before, little-endian
+Fixed-size integers are little-endian; LEB128 stands for an unsigned varint of up to 9 bytes (varint.py). A file is
 
-then records until the footer, each
+    bytes   content
+    4       magic 89 49 57 43 ("\x89IWC")
+    2       version: 5
+    4       length H of the header, at most 65,536
+    H       header: a msgpack array of 13 values
+    4       CRC-32 of all bytes before
+    ...     records
+    12      footer: offset of the index record (8 bytes), then "IWCX"
 
-    0            1       A1 source, A2 motion, A3 audio, A4 index, A5 several sources
-    1            1..3    length L of the payload, LEB128
-    ..           1       check: the low byte of the CRC-32 of the bytes before (finds the next record after damage)
-    ..           L       payload: a packet (packets.py), or the index
-    ..           4       CRC-32 of the record so far, little-endian
+The header's values, in this order:
 
-The index, one before the footer, has for every record of sources or motion in file order: kind (1 or 2), offset less
-that of the record before it, and the first frame (motion; 0 for sources) less that of the motion record before it,
-all LEB128. The footer is the offset of the index record (8 bytes, little-endian) and "IWCX". A file without its footer
-was cut: what is there plays, found by walking the records. A record whose checksum is wrong is left out and named.
+    model_id        name of the model, 1 to 64 printable characters
+    model_digest    8 bytes that identify its weights
+    keypoints       per frame, 1 to 64
+    step_xy         quantiser step of keypoint coordinates, whose range is -1 to 1
+    step_strength   quantiser step of keypoint strengths, whose range is 0 to 1
+    tables          id of the entropy coder's tables: of transform_tables.py, or of predictive_tables.py for a
+                    recorded call
+    fps             frame rate [numerator, denominator], 0.1 to 1000
+    size            width and height of the pictures in pixels, 64 to 4096
+    frames          number of frames; 0: unknown
+    active          number of sources that a frame is rebuilt from, at most
+    audio           [pre_skip, packet_samples], or nil without sound
+    pictures        "reconstructed": tells anyone who opens the file that the pictures are synthesised
+    suppression     small-shift suppression in 1/10 pixel, 0 to 100 (Runtime.reconstruct)
+
+A record is
+
+    1       kind: A1 source, A2 motion, A3 audio, A4 index, A5 several sources
+    1..3    length L of the payload, LEB128
+    1       low byte of the CRC-32 of kind and length: lets a reader find the next record after damage
+    L       payload: a packet or the index
+    4       CRC-32 of the record so far
+
+Packets are the same in files and in calls. All their numbers are LEB128; a packet's length is known from what carries
+it.
+
+    source          slot                      where the library of sources stores the picture
+                    frame + 1                 number of the frame that it is, which is shown unmodified; 0: none
+                    payload                   one AV1 temporal unit
+
+    several sources slot                      of the first source; each other takes the next slot
+                    count - 2                 0..6
+                    frame                     of the first source
+                    steps                     from each frame number to the next: 2 n for n >= 0, else -2 n - 1
+                    lengths                   of every payload but the last
+                    payloads                  AV1 temporal units; the last one takes the remaining bytes
+
+    motion          first                     number of the first frame
+                    count - 1                 0..255
+                    flags                     bit 0: predicted from a reference frame; bit 1: names reference sources;
+                                              bit 2: reserved, 0; bit 3: transform-coded, only with bit 1 and not bit 0
+                    first - reference         with bit 0: 1..4096, how many frames back the reference frame is
+                    runs - 1, slot,           with bit 1: runs of frames with the same reference source; the last run
+                    (frames, slot)...         takes the remaining frames. Without bit 1, the source nearest in pose
+                    scale                     with bit 3: 0..255, quantisation scale
+                    payload                   range-coded levels: transform_coder.py with bit 3, else
+                                              predictive_coder.py
+
+    audio           first                     number of the first sample at 48 kHz, counting the pre-skip; gaps between
+                                              a file's packets are silence
+                    count - 1                 0..255
+                    lengths                   of every Opus packet but the last
+                    payloads                  Opus packets (RFC 6716); the last one takes the remaining bytes
+
+The index, the record before the footer, has for every record of sources or motion, in file order, all LEB128:
+
+    kind            1 sources, 2 motion
+    offset          of the record, minus that of the one before
+    first           motion: number of the first frame, minus that of the motion record before; sources: 0
+
+A file without its footer was cut: a reader walks the records and plays what is there. A record with a wrong checksum is
+skipped and reported.
 """
 
 MAGIC = b"\x89IWC"
+VERSION = 5
+SOURCE, MOTION, AUDIO, INDEX, SOURCES = 0xA1, 0xA2, 0xA3, 0xA4, 0xA5
+RECORD_NAMES = {SOURCE: "source", MOTION: "motion", AUDIO: "audio", INDEX: "index", SOURCES: "sources"}
+FOOTER_MAGIC = b"IWCX"
+FOOTER_BYTES = 12
+
+MAX_HEADER = 65_536
+"""Bytes of the msgpack header."""
 MAX_RECORD = (1 << 18) + 64
+"""Bytes of a record's payload: a packet's largest payload and its numbers."""
 MIN_RECORD = 8
-"""Bytes of the shortest motion there is, with kind, length and checksum, less a few."""
-_SOURCE, _MOTION, _AUDIO, _INDEX, _SOURCES = 0xA1, 0xA2, 0xA3, 0xA4, 0xA5
-_NAMES = {_SOURCE: "source", _MOTION: "motion", _AUDIO: "audio", _INDEX: "index", _SOURCES: "sources"}
-_TAIL = b"IWCX"
-_FOOTER = 12
-
-
-# ---------------------------------------------------------------------------------------------- writing
-
-
-# ---------------------------------------------------------------------------------------------- reading
+"""Bytes of a motion record; a lower bound, to limit how many frames a file of a given size can claim."""

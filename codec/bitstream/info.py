@@ -1,9 +1,10 @@
-"""What an .iwc file holds, without decoding a picture."""
+"""Describe an .iwc file without decoding it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iwcodec.codec.bitstream.container import VERSION
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import MediaError
@@ -11,12 +12,14 @@ from iwcodec.codec.errors import MediaError
 
 @dataclass(frozen=True)
 class FileReport:
-    """What `iwcodec info` prints. Bytes as in the encoder's report."""
+    """What `iwcodec info` prints."""
 
     version: int
     model: str
     model_digest: str
+    """Hexadecimal."""
     size: int
+    """Width and height in pixels."""
     fps: float
     frames: int
     duration_s: float
@@ -24,38 +27,39 @@ class FileReport:
     keypoints: int
     audio: dict[str, Any] | None
     bytes: dict[str, int]
+    """Payload bytes of "sources", "motion" and "audio"; all others are "container"; and "total"."""
     kbps: dict[str, float]
+    """Of the "total" and of the "video": all but audio sizes."""
     truncated: bool
+    """Whether the end of the file is missing."""
     damage: list[str]
+    """Records that were skipped, and why."""
 
 
 def inspect(path: Path) -> FileReport:
     """Read every record of a file. Raises MediaError, FormatError or VersionError."""
     if not path.is_file():
         raise MediaError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
-    reader = ContainerReader(path)
-    try:
+    with ContainerReader(path) as reader:
         header = reader.header
         sources = frames = 0
-        spent = {"sources": 0, "motion": 0, "audio": 0}
+        sizes = {"sources": 0, "motion": 0, "audio": 0}
         for packet in reader.records():
             if isinstance(packet, SourcePacket):
                 sources += 1
-                spent["sources"] += len(packet.payload)
+                sizes["sources"] += len(packet.payload)
             elif isinstance(packet, MotionPacket):
                 frames += packet.count
-                spent["motion"] += len(packet.payload)
+                sizes["motion"] += len(packet.payload)
             else:
-                spent["audio"] += sum(map(len, packet.packets))
-    finally:
-        reader.close()
+                sizes["audio"] += sum(map(len, packet.packets))
     total = path.stat().st_size
-    spent["container"] = total - sum(spent.values())
+    sizes["container"] = total - sum(sizes.values())
     seconds = max(frames, 1) / float(header.fps)
-    rate = {"total": total, "video": total - spent["audio"]}
+    rate = {"total": total, "video": total - sizes["audio"]}
     audio = header.audio
     return FileReport(
-        version=header.version,
+        version=VERSION,
         model=header.model_id,
         model_digest=header.model_digest.hex(),
         size=header.size,
@@ -65,7 +69,7 @@ def inspect(path: Path) -> FileReport:
         sources=sources,
         keypoints=header.keypoints,
         audio=None if audio is None else vars(audio),
-        bytes={"total": total, **spent},
+        bytes={"total": total, **sizes},
         kbps={name: round(count * 8 / 1000 / seconds, 3) for name, count in rate.items()},
         truncated=reader.truncated,
         damage=reader.damage,

@@ -1,37 +1,4 @@
-"""Packets: what the encoder makes and the decoder takes, in files and on the wire alike.
-
-Numbers are unsigned LEB128 varints (varint.py). The length of a packet is known from what carries it.
-
-    source   slot                                   which place in the library the picture takes
-             frame + 1                              number of the frame that it is, which is shown as it came; 0: none
-             payload                                one AV1 unit (sources.py)
-
-    sources  slot                                   of the first; each other takes the next one
-             count - 2                              0..6
-             frame, ...                             of the first; then of each how many frames after the one before,
-                                                    twice, or twice as many before it, less 1
-             length, ...                            of every payload but the last, which has the rest
-             payloads                               AV1 units, one behind the other
-
-    motion   first                                  number of the first frame
-             count - 1                              0..255
-             flags                                  bit 0: coded against a reference frame; bit 1: the source that
-                                                    leads is named; bit 2: not every frame is coded; bit 3: transformed
-                                                    over time, with bit 1 alone; others must be 0
-             first - reference                      only with bit 0: how many frames back, 1..4096
-             runs - 1, slot, (frames, slot), ...    only with bit 1: which source leads, for how many frames; the last
-                                                    run has the rest. Without it, the nearest in pose leads
-             stride - 2                             only with bit 2: of so many frames one is coded, from the first on,
-                                                    and the last; those between lie between them (motion.py)
-             scale                                  only with bit 3: 0..255, of the levels (motion_transform.py)
-             payload                                range-coded levels (motion.py, or motion_transform.py with bit 3)
-
-    audio    first                                  number of the first sample, at 48 kHz, pre-skip included; what
-                                                    lies between the packets of a file is silence
-             count - 1                              0..255
-             length, ...                            of every Opus packet but the last, which has the rest
-             payloads                               Opus packets (RFC 6716), one behind the other
-"""
+"""Packets of sources, motion and sound, the same in files and in calls (layout: container.py)."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -41,43 +8,54 @@ from iwcodec.codec.bitstream.varint import read_varint, write_varint
 from iwcodec.codec.errors import FormatError
 
 MAX_SLOT = 65_535
+"""Largest number of a place in the library of sources."""
 MAX_FRAME = (1 << 40) - 1
-MAX_FRAMES = 256
+"""Largest frame number."""
+MAX_PACKET_FRAMES = 256
+"""Frames in one motion packet."""
 MAX_BACK = 4096
+"""Frames from the first frame of a motion packet back to its reference frame."""
 MAX_PAYLOAD = 1 << 18
-"""Bytes: a source of 512x512 in the best quality has less."""
-MAX_SAMPLE = (1 << 48) - 1
-MOST_OPUS = 256
-LARGEST_OPUS = 1275 * 3 + 7
-"""Bytes of an Opus packet of up to 60 ms (RFC 6716, section 3.2)."""
-_REFERENCE, _LED, _STRIDED, _TRANSFORMED = 1, 2, 4, 8
+"""Bytes of a payload; a source of 512 x 512 pixels in the best quality takes fewer."""
+MAX_GROUP = 8
+"""Sources in one packet, which are lost together."""
 MAX_SCALE = 255
-MAX_STRIDE = 32
+"""Largest quantisation scale of transform-coded motion."""
+MAX_SAMPLE = (1 << 48) - 1
+"""Largest sample number."""
+MAX_OPUS_PACKETS = 256
+"""Opus packets in one audio packet."""
+MAX_OPUS_BYTES = 1275 * 3 + 7
+"""Bytes of an Opus packet of up to 60 ms (RFC 6716, section 3.2)."""
+_REFERENCE, _RUNS, _RESERVED, _TRANSFORMED = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
 class SourcePacket:
+    """A source picture."""
+
     slot: int
+    """Where the library of sources stores it."""
     payload: bytes
+    """One AV1 temporal unit."""
     frame: int | None = None
+    """Number of the frame that it is, which is shown unmodified."""
 
     def to_bytes(self) -> bytes:
+        """Serialise."""
         return write_varint(self.slot) + write_varint(0 if self.frame is None else self.frame + 1) + self.payload
 
     @staticmethod
     def from_bytes(data: bytes) -> "SourcePacket":
-        """Raises FormatError."""
+        """Parse. Raises FormatError."""
         slot, at = read_varint(data, 0, MAX_SLOT)
         frame, at = read_varint(data, at, MAX_FRAME)
         return SourcePacket(slot, _rest(data, at, MAX_PAYLOAD), frame - 1 if frame else None)
 
 
-MAX_TOGETHER = 8
-"""Sources in one packet of several: as many are lost together."""
-
-
 def source_groups(packets: Sequence[SourcePacket]) -> Iterator[list[SourcePacket]]:
-    """Sources, in order, that can share a packet. The first one stands alone, for the others build on it."""
+    """Split sources, in order, into groups that share a packet: consecutive slots, known frames, at most MAX_GROUP. The
+    source in slot 0 is alone, because all others are predicted from it."""
     group: list[SourcePacket] = []
     for packet in packets:
         if group and not _joins(group, packet):
@@ -89,14 +67,14 @@ def source_groups(packets: Sequence[SourcePacket]) -> Iterator[list[SourcePacket
 
 
 def _joins(group: list[SourcePacket], packet: SourcePacket) -> bool:
-    follows = group[0].slot > 0 and packet.slot == group[-1].slot + 1 < MAX_SLOT - MAX_TOGETHER
+    follows = group[0].slot > 0 and packet.slot == group[-1].slot + 1 < MAX_SLOT - MAX_GROUP
     known = packet.frame is not None and group[-1].frame is not None
     size = sum(len(one.payload) for one in group) + len(packet.payload)
-    return follows and known and len(group) < MAX_TOGETHER and size <= MAX_PAYLOAD
+    return follows and known and len(group) < MAX_GROUP and size <= MAX_PAYLOAD
 
 
 def pack_sources(group: Sequence[SourcePacket]) -> bytes:
-    """Two or more of a group -> bytes."""
+    """Serialise a group of two or more sources (see `source_groups`)."""
     frames = [packet.frame or 0 for packet in group]
     steps = [after - before for before, after in itertools.pairwise(frames)]
     numbers = [group[0].slot, len(group) - 2, frames[0], *(2 * step if step >= 0 else -2 * step - 1 for step in steps)]
@@ -105,24 +83,25 @@ def pack_sources(group: Sequence[SourcePacket]) -> bytes:
 
 
 def unpack_sources(data: bytes) -> list[SourcePacket]:
-    """Inverse of `pack_sources`. Raises FormatError."""
-    slot, at = read_varint(data, 0, MAX_SLOT - MAX_TOGETHER)
-    more, at = read_varint(data, at, MAX_TOGETHER - 2)
+    """Parse a group. Raises FormatError."""
+    slot, at = read_varint(data, 0, MAX_SLOT - MAX_GROUP)
+    more, at = read_varint(data, at, MAX_GROUP - 2)
     frame, at = read_varint(data, at, MAX_FRAME)
     frames = [frame]
     for _ in range(more + 1):
-        twice, at = read_varint(data, at, 2 * MAX_FRAME)
-        frames.append(frames[-1] + (-(twice + 1) // 2 if twice % 2 else twice // 2))
+        step, at = read_varint(data, at, 2 * MAX_FRAME)
+        frames.append(frames[-1] + (-(step + 1) // 2 if step % 2 else step // 2))
     if not 0 <= min(frames) <= max(frames) <= MAX_FRAME:
-        raise FormatError("A source is a frame of an impossible number.")
+        raise FormatError("The frame number of a source is out of range.")
+    payloads = _payloads(data, at, more + 1, MAX_PAYLOAD)
     return [
         SourcePacket(slot + n, payload, number)
-        for n, (number, payload) in enumerate(zip(frames, _payloads(data, at, more + 1, MAX_PAYLOAD), strict=True))
+        for n, (number, payload) in enumerate(zip(frames, payloads, strict=True))
     ]
 
 
 def _payloads(data: bytes, at: int, counted: int, largest: int) -> list[bytes]:
-    """So many payloads whose lengths come first, and one that has the rest. Raises FormatError."""
+    """Parse `counted` lengths, then that many payloads and one that takes the remaining bytes. Raises FormatError."""
     lengths = []
     for _ in range(counted):
         length, at = read_varint(data, at, largest)
@@ -136,7 +115,8 @@ def _payloads(data: bytes, at: int, counted: int, largest: int) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive frames in which the same source leads: it is the first in attention, and the keypoints carry it."""
+    """Consecutive frames with the same reference source: it comes first in attention, and the motion is coded relative
+    to it."""
 
     slot: int
     frames: int
@@ -144,23 +124,23 @@ class Run:
 
 @dataclass(frozen=True)
 class MotionPacket:
+    """The motion of consecutive frames."""
+
     first: int
+    """Number of the first frame."""
     count: int
     reference: int | None
-    """Number of the frame the first one is predicted from; None if the packet stands alone."""
+    """Number of the frame that the first one is predicted from; None: the packet stands alone."""
     payload: bytes
     runs: tuple[Run, ...] = ()
-    """Which sources lead, one run behind the other; together as many frames as there are. Empty: they are not named."""
-
-    stride: int = 1
-    """Of so many frames one is coded, from the first on, and the last."""
-
+    """Reference sources, `count` frames together; empty: the source nearest in pose."""
     scale: int | None = None
-    """Of transformed motion, which stands alone, names the sources that lead, and codes every frame."""
+    """Quantisation scale of transform-coded motion, which has runs and no reference frame; None: predictive coding."""
 
     def to_bytes(self) -> bytes:
-        flags = (0 if self.reference is None else _REFERENCE) | (_LED if self.runs else 0)
-        flags |= (_STRIDED if self.stride > 1 else 0) | (0 if self.scale is None else _TRANSFORMED)
+        """Serialise."""
+        flags = (0 if self.reference is None else _REFERENCE) | (_RUNS if self.runs else 0)
+        flags |= 0 if self.scale is None else _TRANSFORMED
         head = write_varint(self.first) + write_varint(self.count - 1) + write_varint(flags)
         if self.reference is not None:
             head += write_varint(self.first - self.reference)
@@ -168,24 +148,24 @@ class MotionPacket:
             head += write_varint(len(self.runs) - 1) + write_varint(self.runs[0].slot)
             for run, following in itertools.pairwise(self.runs):
                 head += write_varint(run.frames) + write_varint(following.slot)
-        if self.stride > 1:
-            head += write_varint(self.stride - 2)
         if self.scale is not None:
             head += write_varint(self.scale)
         return head + self.payload
 
     def reference_sources(self) -> list[int | None]:
-        """The slot of the source that leads in each frame; None: the nearest."""
+        """Return the slot of each frame's reference source; None: the source nearest in pose."""
         return [run.slot for run in self.runs for _ in range(run.frames)] if self.runs else [None] * self.count
 
     @staticmethod
     def from_bytes(data: bytes) -> "MotionPacket":
-        """Raises FormatError."""
+        """Parse. Raises FormatError."""
         first, at = read_varint(data, 0, MAX_FRAME)
-        count, at = read_varint(data, at, MAX_FRAMES - 1)
-        flags, at = read_varint(data, at, _REFERENCE | _LED | _STRIDED | _TRANSFORMED)
-        if flags & _TRANSFORMED and flags != _TRANSFORMED | _LED:
-            raise FormatError("A motion packet is transformed and coded otherwise at once.")
+        count, at = read_varint(data, at, MAX_PACKET_FRAMES - 1)
+        flags, at = read_varint(data, at, _REFERENCE | _RUNS | _RESERVED | _TRANSFORMED)
+        if flags & _RESERVED:
+            raise FormatError("A motion packet sets a reserved flag.")
+        if flags & _TRANSFORMED and flags != _TRANSFORMED | _RUNS:
+            raise FormatError("A transform-coded motion packet has a reference frame or lacks reference sources.")
         reference = None
         if flags & _REFERENCE:
             back, at = read_varint(data, at, MAX_BACK)
@@ -193,20 +173,16 @@ class MotionPacket:
                 raise FormatError(f"A motion packet refers to {back} frames before frame {first}.")
             reference = first - back
         runs: tuple[Run, ...] = ()
-        if flags & _LED:
+        if flags & _RUNS:
             runs, at = _read_runs(data, at, count + 1)
-        stride = 1
-        if flags & _STRIDED:
-            more, at = read_varint(data, at, MAX_STRIDE - 2)
-            stride = more + 2
         scale = None
         if flags & _TRANSFORMED:
             scale, at = read_varint(data, at, MAX_SCALE)
-        return MotionPacket(first, count + 1, reference, _rest(data, at, MAX_PAYLOAD), runs, stride, scale)
+        return MotionPacket(first, count + 1, reference, _rest(data, at, MAX_PAYLOAD), runs, scale)
 
 
 def runs_of(slots: Sequence[int | None]) -> tuple[Run, ...]:
-    """The slots of frames, one by one -> runs; none where one of them is not known."""
+    """Group the slots of consecutive frames' reference sources into runs; empty if any is None."""
     if any(slot is None for slot in slots):
         return ()
     return tuple(Run(slot, len(list(same))) for slot, same in itertools.groupby(slots) if slot is not None)
@@ -219,7 +195,7 @@ def _read_runs(data: bytes, at: int, count: int) -> tuple[tuple[Run, ...], int]:
     for _ in range(more):
         frames, at = read_varint(data, at, left - 1)
         if not frames:
-            raise FormatError("A motion packet names a source that leads for no frame.")
+            raise FormatError("A motion packet has a run of no frames.")
         runs.append(Run(slot, frames))
         left -= frames
         slot, at = read_varint(data, at, MAX_SLOT)
@@ -228,19 +204,23 @@ def _read_runs(data: bytes, at: int, count: int) -> tuple[tuple[Run, ...], int]:
 
 @dataclass(frozen=True)
 class AudioPacket:
+    """Consecutive Opus packets."""
+
     first: int
+    """Number of the first sample at 48 kHz, counting the pre-skip."""
     packets: tuple[bytes, ...]
 
     def to_bytes(self) -> bytes:
+        """Serialise."""
         lengths = b"".join(write_varint(len(p)) for p in self.packets[:-1])
         return write_varint(self.first) + write_varint(len(self.packets) - 1) + lengths + b"".join(self.packets)
 
     @staticmethod
     def from_bytes(data: bytes) -> "AudioPacket":
-        """Raises FormatError."""
+        """Parse. Raises FormatError."""
         first, at = read_varint(data, 0, MAX_SAMPLE)
-        count, at = read_varint(data, at, MOST_OPUS - 1)
-        return AudioPacket(first, tuple(_payloads(data, at, count, LARGEST_OPUS)))
+        count, at = read_varint(data, at, MAX_OPUS_PACKETS - 1)
+        return AudioPacket(first, tuple(_payloads(data, at, count, MAX_OPUS_BYTES)))
 
 
 Packet = SourcePacket | MotionPacket | AudioPacket

@@ -1,4 +1,4 @@
-"""."""
+"""Write .iwc files (layout: container.py)."""
 
 import os
 import secrets
@@ -9,31 +9,36 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from iwcodec.codec.bitstream.container import _AUDIO, _INDEX, _MOTION, _SOURCE, _SOURCES, _TAIL, MAGIC, MAX_RECORD
-from iwcodec.codec.bitstream.header import VERSION, Header
-from iwcodec.codec.bitstream.packets import (
-    AudioPacket,
-    MotionPacket,
-    SourcePacket,
-    pack_sources,
-    source_groups,
+from iwcodec.codec.bitstream.container import (
+    AUDIO,
+    FOOTER_MAGIC,
+    INDEX,
+    MAGIC,
+    MAX_RECORD,
+    MOTION,
+    SOURCE,
+    SOURCES,
+    VERSION,
 )
+from iwcodec.codec.bitstream.header import Header
+from iwcodec.codec.bitstream.index import INDEX_MOTION, INDEX_SOURCES, IndexEntry, pack_index
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, SourcePacket, pack_sources, source_groups
 from iwcodec.codec.bitstream.varint import write_varint
 from iwcodec.codec.errors import MediaError
 
 
 class ContainerWriter:
-    """Writes packets as they come; the file appears under its name only when `close` succeeds.
+    """Write packets in order to a temporary file, which `close` renames to `path`.
 
-    A context manager: leaving it by an exception (Ctrl-C included) removes what was written. Raises MediaError where
-    the file cannot be written.
+    A context manager: leaving it by an exception removes the temporary file. Raises MediaError if the file cannot be
+    written.
     """
 
     def __init__(self, path: str | Path, header: Header) -> None:
         self.path, self.header = Path(path), header
         self.bytes = {"sources": 0, "motion": 0, "audio": 0, "container": 0}
-        """Payload bytes by kind; everything else is the container's."""
-        self._index: list[tuple[int, int, int]] = []
+        """Payload bytes by kind; all other bytes count as "container", known after `close`."""
+        self._index: list[IndexEntry] = []
         self._partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
         self._at = 0
         try:
@@ -45,29 +50,33 @@ class ContainerWriter:
         self._put(head + zlib.crc32(head).to_bytes(4, "little"))
 
     def write_source(self, packet: SourcePacket) -> None:
+        """Append a record of one source."""
         self.write_sources([packet])
 
     def write_sources(self, packets: Sequence[SourcePacket]) -> None:
-        """In as few records as may be."""
+        """Append sources in as few records as possible (see `source_groups`)."""
         for group in source_groups(packets):
-            self._index.append((1, self._at, 0))
-            kind, payload = (_SOURCE, group[0].to_bytes()) if len(group) == 1 else (_SOURCES, pack_sources(group))
+            self._index.append(IndexEntry(INDEX_SOURCES, self._at, 0))
+            kind, payload = (SOURCE, group[0].to_bytes()) if len(group) == 1 else (SOURCES, pack_sources(group))
             self._record(kind, payload, sum(len(packet.payload) for packet in group), "sources")
 
     def write_motion(self, packet: MotionPacket) -> None:
-        self._index.append((2, self._at, packet.first))
-        self._record(_MOTION, packet.to_bytes(), len(packet.payload), "motion")
+        """Append a record of motion."""
+        self._index.append(IndexEntry(INDEX_MOTION, self._at, packet.first))
+        self._record(MOTION, packet.to_bytes(), len(packet.payload), "motion")
 
     def write_audio(self, packet: AudioPacket) -> None:
-        self._record(_AUDIO, packet.to_bytes(), sum(map(len, packet.packets)), "audio")
+        """Append a record of sound."""
+        self._record(AUDIO, packet.to_bytes(), sum(map(len, packet.packets)), "audio")
 
     def close(self) -> None:
-        """Write the index and give the file its name."""
+        """Write the index and footer and rename the file to `path`."""
         try:
             start = self._at
-            index = _pack_index(self._index)  # a file of many hours does without: seeking walks through it
-            self._record(_INDEX, index if len(index) <= MAX_RECORD else b"", 0, "container")
-            self._put(start.to_bytes(8, "little") + _TAIL)
+            # Many hours of records make too long an index. The file then has an empty one, and seeking walks it.
+            index = pack_index(self._index)
+            self._record(INDEX, index if len(index) <= MAX_RECORD else b"", 0, "container")
+            self._put(start.to_bytes(8, "little") + FOOTER_MAGIC)
             self.bytes["container"] = self._at - sum(self.bytes[k] for k in ("sources", "motion", "audio"))
             self._file.close()
             os.replace(self._partial, self.path)
@@ -76,7 +85,7 @@ class ContainerWriter:
             raise MediaError(f"{self.path} cannot be written: {error.strerror}.") from error
 
     def abort(self) -> None:
-        """Remove what was written."""
+        """Remove the temporary file."""
         with suppress(OSError):
             self._file.close()
         self._partial.unlink(missing_ok=True)
@@ -93,6 +102,7 @@ class ContainerWriter:
             self.abort()
 
     def _record(self, kind: int, payload: bytes, counted: int, name: str) -> None:
+        """Append a record and add `counted` bytes to those of `name`."""
         head = bytes([kind]) + write_varint(len(payload))
         head += bytes([zlib.crc32(head) & 0xFF])
         self._put(head + payload + zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little"))
@@ -105,12 +115,3 @@ class ContainerWriter:
             self.abort()
             raise MediaError(f"{self.path} cannot be written: {error.strerror}.") from error
         self._at += len(data)
-
-
-def _pack_index(entries: list[tuple[int, int, int]]) -> bytes:
-    out, offset, frame = [], 0, 0
-    for kind, at, first in entries:
-        step = max(0, first - frame) if kind == 2 else 0
-        out.append(write_varint(kind) + write_varint(at - offset) + write_varint(step))
-        offset, frame = at, frame + step
-    return b"".join(out)

@@ -1,0 +1,1 @@
+"""The file encoder and decoder: video files to .iwc files and back."""

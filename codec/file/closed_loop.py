@@ -1,35 +1,78 @@
-"""Which of a few streams of a clip shows it best.
+"""Closed-loop evaluation: reconstruct some frames of a coded clip as a receiver would, and measure their PSNR.
 
-What rate control expects of plans is tried on pieces of the clip, with sources and motion found in less time, and may
-err by more than the best of them differ.
+Three decisions of the file encoder are made by it: between candidate streams (`best_stream`), on small-shift
+suppression (`choose_suppression`), and between source plans (trials.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.file.motion_pass import received
-from iwcodec.codec.file.source_plan import Coded, Pictures, wanted
-from iwcodec.codec.media.quality import judging_order, psnr
+from iwcodec.codec.file.motion_pass import decode_motion
+from iwcodec.codec.file.source_plan import CodedSources, Pictures, pictures_of
+from iwcodec.codec.media.quality import psnr, sampling_order
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import CAPACITY
-from iwcodec.models.runtime.types import Runtime
+from iwcodec.models.runtime.types import Keypoints, Runtime, Source
 
-JUDGES = 128
-"""Frames that are rebuilt to find out."""
+STREAM_FRAMES = 128
+"""Frames evaluated to choose between candidate streams."""
+SUPPRESSION_FRAMES = 24
+"""Frames evaluated to choose the small-shift suppression."""
+SUPPRESSIONS = (0, 5, 8, 12)
+"""Small-shift suppression tried, in tenths of a pixel; the first is none."""
+MIN_GAIN_DB = 0.01
+"""Mean PSNR in dB that suppression must gain to be used."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Sources and motion as a file has them."""
+    """Sources and motion of a clip as stored in the file."""
 
-    coded: Coded
+    coded: CodedSources
     motion: Sequence[MotionPacket]
     active: int
     """Sources that enter attention for a frame."""
+
+
+@dataclass(frozen=True)
+class ReceivedFrame:
+    """A frame as a receiver has it before reconstruction."""
+
+    number: int
+    keypoints: Keypoints
+    sources: Sequence[Source]
+    """Sources that enter attention, the reference source first; none if the frame is a source itself."""
+    unmodified: Picture | None
+    """The decoded source to show instead of a reconstruction: the frame's own, or in skip mode the reference source."""
+
+    def picture(self, runtime: Runtime, active: int | None = None, suppression: float = 0.0) -> Picture:
+        """The picture shown, from the first `active` sources (None: all). `suppression` in pixels."""
+        if self.unmodified is not None:
+            return self.unmodified
+        return runtime.reconstruct(self.keypoints, self.sources[:active], suppression)
+
+
+def receive(stream: Stream, numbers: Collection[int], runtime: Runtime) -> Iterator[ReceivedFrame]:
+    """The frames with these numbers, in order, as a receiver of the file has them."""
+    decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
+    source_frames = {packet.frame for packet in stream.coded.packets}
+    for frame in decode_motion(stream.coded, stream.motion, decoder):
+        if frame.number not in numbers:
+            continue
+        if frame.number in source_frames:
+            yield ReceivedFrame(frame.number, frame.keypoints, (), decoder.picture(frame))
+        else:
+            sources = decoder.nearest(frame.keypoints, frame.reference_source)
+            yield ReceivedFrame(frame.number, frame.keypoints, sources, sources[0].picture if frame.skip else None)
+
+
+def evaluated_frames(count: int, max_frames: int, excluded: Collection[int | None] = ()) -> list[int]:
+    """At most `max_frames` of the numbers below `count`, without those excluded. Any prefix is evenly spread."""
+    return [number for number in sampling_order(count) if number not in excluded][:max_frames]
 
 
 def best_stream(
@@ -37,30 +80,57 @@ def best_stream(
     count: int,
     pictures: Pictures,
     runtime: Runtime,
-    tell: Callable[[float], None] = lambda share: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Stream:
-    """The one with the highest mean PSNR over some frames of a clip of so many; the first of equals."""
+    """The stream with the highest mean PSNR over STREAM_FRAMES of the clip's `count` frames; the first of equals.
+
+    Rate control predicts quality from excerpts of the clip and faster encodings; its error can exceed the difference
+    between the best candidates.
+    """
     if len(streams) == 1:
         return streams[0]
-    judges = dict(wanted(sorted(judging_order(count)[:JUDGES]), pictures, hold=False))
-    found = []
+    originals = dict(pictures_of(sorted(evaluated_frames(count, STREAM_FRAMES)), pictures, hold=False))
+    quality = []
     for stream in streams:
-        found.append(quality(stream, judges, receiver_of(stream, runtime)))
-        tell(len(found) / len(streams))
-    return streams[int(np.argmax(found))]
+        quality.append(stream_quality(stream, originals, runtime))
+        progress(len(quality) / len(streams))
+    return streams[int(np.argmax(quality))]
 
 
-def receiver_of(stream: Stream, runtime: Runtime) -> Decoder:
-    """As files are decoded."""
-    return Decoder(runtime, capacity=CAPACITY, active=stream.active)
+def stream_quality(stream: Stream, originals: Mapping[int, Picture], runtime: Runtime) -> float:
+    """Mean PSNR of the frames whose originals are given."""
+    frames = receive(stream, originals, runtime)
+    return float(np.mean([psnr(frame.picture(runtime), originals[frame.number]) for frame in frames]))
 
 
-def quality(stream: Stream, judges: Mapping[int, Picture], decoder: Decoder) -> float:
-    """Mean PSNR of the frames that are judged, as a receiver shows them."""
-    found = []
-    for frame in received(stream.coded, stream.motion, decoder):
-        if frame.number in judges:
-            picture = decoder.picture(frame)
-            assert picture is not None
-            found.append(psnr(picture, judges[frame.number]))
-    return float(np.mean(found))
+def choose_suppression(
+    stream: Stream,
+    count: int,
+    pictures: Pictures,
+    runtime: Runtime,
+    progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """Small-shift suppression (Runtime.reconstruct) with the highest mean PSNR, in tenths of a pixel.
+
+    Where a speaker sits still, small shifts are noise of the motion, and sampling between pixels blurs. Where
+    everything sways a little, the same shifts are the motion. Sources and frames in skip mode are not evaluated.
+    """
+    numbers = sorted(evaluated_frames(count, SUPPRESSION_FRAMES, stream.coded.plan.frames))
+    originals = dict(pictures_of(numbers, pictures, hold=False))
+    quality = []
+    for frame_quality in suppression_qualities(stream, originals, runtime):
+        quality.append(frame_quality)
+        progress(len(quality) / len(originals))
+    if not quality:
+        return SUPPRESSIONS[0]
+    means = np.mean(quality, axis=0)
+    best = int(np.argmax(means))
+    return SUPPRESSIONS[best] if means[best] > means[0] + MIN_GAIN_DB else SUPPRESSIONS[0]
+
+
+def suppression_qualities(stream: Stream, originals: Mapping[int, Picture], runtime: Runtime) -> Iterator[list[float]]:
+    """PSNR of each reconstructed frame for each of SUPPRESSIONS."""
+    for frame in receive(stream, originals, runtime):
+        if frame.unmodified is None:
+            pictures = (frame.picture(runtime, suppression=tenths / 10) for tenths in SUPPRESSIONS)
+            yield [psnr(picture, originals[frame.number]) for picture in pictures]

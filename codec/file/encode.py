@@ -1,4 +1,4 @@
-"""Video -> .iwc: several streaming passes."""
+"""Encode a video file into an .iwc file, in several streaming passes."""
 
 import time
 from bisect import bisect_left
@@ -14,14 +14,14 @@ from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.file.clip import EncodeOptions, Footage, Progress, read_clip
-from iwcodec.codec.file.closed_loop import best_stream, receiver_of
-from iwcodec.codec.file.iwc_file import IwcFile, held_to_the_end
+from iwcodec.codec.file.clip import Footage, read_clip
+from iwcodec.codec.file.closed_loop import best_stream, choose_suppression
+from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
+from iwcodec.codec.file.options import EncodeOptions, Progress
 from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of
-from iwcodec.codec.file.rate_control import rate_for
-from iwcodec.codec.file.shift_suppression import choose_suppression
-from iwcodec.codec.file.source_plan import Coded, before, wanted
-from iwcodec.codec.media.opus import OpusTrack, read_audio_opus
+from iwcodec.codec.file.search import rate_for_quality
+from iwcodec.codec.file.source_plan import CodedSources, pictures_of, sources_due
+from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import AUDIO_RATE, Picture
 from iwcodec.codec.media.writer import check_target
@@ -32,22 +32,29 @@ from iwcodec.codec.sources.library import CAPACITY
 from iwcodec.models.runtime.types import ModelInfo, Runtime
 
 AUDIO_RECORD_S = 1.0
+"""Seconds of sound in one record."""
 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What `iwcodec encode --json` prints. Bytes are of the file; `video` kbps counts sources, motion and container."""
+    """What `iwcodec encode --json` prints."""
 
     frames: int
     fps: float
     duration_s: float
     size: int
+    """Side of the pictures in pixels."""
     sources: int
     bytes: dict[str, int]
+    """Bytes of the file: `total`, and its parts `sources`, `motion`, `audio` and `container`."""
     kbps: dict[str, float]
+    """Bitrates: `total`, `video` (sources, motion and container), `sources`, `motion`."""
     seconds: float
+    """Time taken."""
     psnr_db: float | None = None
+    """Mean PSNR of the decoded file; None unless verified."""
     copy_psnr_db: float | None = None
+    """Mean PSNR of the best uncoded source instead of each frame; None unless verified."""
 
 
 def encode(
@@ -57,44 +64,47 @@ def encode(
     runtime: Runtime | None = None,
     progress: Progress | None = None,
 ) -> EncodeReport:
-    """Encode a video file into an .iwc file.
+    """Encode a video file into an .iwc file. The output appears only when it is complete.
 
-    Raises MediaError when the input cannot be read or the output not be written, NoFaceError when there is nobody
-    to code, CodecError for impossible options. The output appears only when it is complete.
+    Raises MediaError if the input cannot be read or the output not be written, NoFaceError if there is no speaker,
+    CodecError for impossible options.
     """
-    options, tell = options or EncodeOptions(), progress or (lambda name, share: None)
+    options, progress = options or EncodeOptions(), progress or (lambda name, share: None)
     source, target = Path(source), Path(target)
     check_target(target, options.overwrite)
     started = time.monotonic()
     runtime = runtime or load_runtime_for(options.size)
     if options.quality_db is not None and (options.kbps is not None or options.sources is not None):
-        raise CodecError("A quality, a bitrate and a number of sources cannot be asked for together.")
+        raise CodecError("A quality cannot be combined with a bitrate or a number of sources.")
     if runtime.info.size != options.size:
         raise CodecError(
             f"The model {runtime.info.model_id} makes pictures of {runtime.info.size}, not {options.size}."
         )
-    clip = read_clip(source, runtime, options, tell)
+    clip = read_clip(source, runtime, options, progress)
     video, survey = clip.video, clip.survey
     if options.quality_db is not None:
         length, budget = clip.message_frames, clip.bytes_at
-        rate = rate_for(options.quality_db, survey, video.pictures, runtime, budget, length, tell)
+        rate = rate_for_quality(options.quality_db, survey, video.pictures, runtime, budget, length, progress)
         clip = replace(clip, options=replace(options, kbps=rate))
-    choices = choose_sources_and_motion(clip, tell)
-    streams = [code_stream(choice, clip, part_of(tell, number, len(choices))) for number, choice in enumerate(choices)]
+    choices = choose_sources_and_motion(clip, progress)
+    streams = [
+        code_stream(choice, clip, part_of(progress, number, len(choices))) for number, choice in enumerate(choices)
+    ]
     frames = len(survey.keypoints)
-    stream = best_stream(streams, frames, video.pictures, runtime, partial(tell, "comparing"))
-    coded, motion, receiver = stream.coded, stream.motion, receiver_of(stream, runtime)
-    leaving_out = partial(tell, "leaving small shifts out")
-    zone = choose_suppression(coded, motion, frames, video.pictures, runtime, receiver, leaving_out)
-    header = make_header(runtime.info, video, frames, stream.active, zone)
+    stream = best_stream(streams, frames, video.pictures, runtime, partial(progress, "comparing"))
+    suppression = choose_suppression(
+        stream, frames, video.pictures, runtime, partial(progress, "suppressing small shifts")
+    )
+    header = make_header(runtime.info, video, frames, stream.active, suppression)
     track = open_audio(video, options, frames)
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
     with ContainerWriter(target, header) as writer:
-        write_streams(writer, motion, coded, track)
-    spent = writer.bytes
-    report = summarise(spent, frames, float(video.info.fps), options.size, len(coded.packets))
-    quality: dict[str, Any] = verify(target, video, coded.plan.frames, runtime, tell) if options.verify else {}
+        write_streams(writer, stream.motion, stream.coded, track)
+    report = summarise(writer.bytes, frames, float(video.info.fps), options.size, len(stream.coded.packets))
+    quality: dict[str, Any] = {}
+    if options.verify:
+        quality = verify(target, video, stream.coded.plan.frames, runtime, progress)
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality)
 
 
@@ -121,21 +131,20 @@ def open_audio(video: Footage, options: EncodeOptions, frames: int) -> OpusTrack
 
 
 def write_streams(
-    writer: ContainerWriter, motion: Sequence[MotionPacket], coded: Coded, track: OpusTrack | None
+    writer: ContainerWriter, motion: Sequence[MotionPacket], coded: CodedSources, track: OpusTrack | None
 ) -> None:
-    """Sources, motion and sound, interleaved by time: sources that are not sent upfront precede the motion that needs
-    them."""
+    """Write sources, motion and sound, interleaved by time. Sources precede the motion that needs them."""
     sound = audio_records(track) if track is not None else iter(())
-    heard, sent = 0.0, 0
+    audio_s, sent = 0.0, 0
     fps = float(writer.header.fps)
 
     for packet in motion:
-        due = before(coded.packets, coded.plan, packet.first + packet.count)
+        due = sources_due(coded.packets, coded.plan, packet.first + packet.count)
         writer.write_sources(coded.packets[sent:due])
         sent = due
-        while track is not None and heard <= packet.first / fps and (record := next(sound, None)):
+        while track is not None and audio_s <= packet.first / fps and (record := next(sound, None)):
             writer.write_audio(record)
-            heard = (record.first + len(record.packets) * track.packet_samples) / AUDIO_RATE
+            audio_s = (record.first + len(record.packets) * track.packet_samples) / AUDIO_RATE
         writer.write_motion(packet)
     for record in sound:
         writer.write_audio(record)
@@ -143,25 +152,26 @@ def write_streams(
 
 def audio_records(track: OpusTrack) -> Iterator[AudioPacket]:
     """The sound in records of about AUDIO_RECORD_S."""
-    each = max(1, round(AUDIO_RECORD_S * AUDIO_RATE / track.packet_samples))
-    first, waiting = 0, []
+    length = max(1, round(AUDIO_RECORD_S * AUDIO_RATE / track.packet_samples))
+    first, packets = 0, []
     for packet in track:
-        waiting.append(packet)
-        if len(waiting) == each:
-            yield AudioPacket(first, tuple(waiting))
-            first, waiting = first + each * track.packet_samples, []
-    if waiting:
-        yield AudioPacket(first, tuple(waiting))
+        packets.append(packet)
+        if len(packets) == length:
+            yield AudioPacket(first, tuple(packets))
+            first, packets = first + length * track.packet_samples, []
+    if packets:
+        yield AudioPacket(first, tuple(packets))
 
 
-def summarise(spent: dict[str, int], frames: int, fps: float, size: int, sources: int) -> dict[str, Any]:
+def summarise(parts: dict[str, int], frames: int, fps: float, size: int, sources: int) -> dict[str, Any]:
+    """Fields of EncodeReport from the bytes of the file's parts."""
     seconds = frames / fps
-    total = sum(spent.values())
+    total = sum(parts.values())
     rate = {
         "total": total,
-        "video": total - spent["audio"],
-        "sources": spent["sources"],
-        "motion": spent["motion"],
+        "video": total - parts["audio"],
+        "sources": parts["sources"],
+        "motion": parts["motion"],
     }
     return {
         "frames": frames,
@@ -169,39 +179,42 @@ def summarise(spent: dict[str, int], frames: int, fps: float, size: int, sources
         "duration_s": round(seconds, 3),
         "size": size,
         "sources": sources,
-        "bytes": {"total": total, **spent},
+        "bytes": {"total": total, **parts},
         "kbps": {name: round(count * 8 / 1000 / seconds, 3) for name, count in rate.items()},
     }
 
 
-def verify(target: Path, video: Footage, chosen: tuple[int, ...], runtime: Runtime, tell: Progress) -> dict[str, float]:
-    """Decode the file and compare with the original. The copy is for each frame the best of the uncoded sources near
-    it: all of them unless they are many."""
-    ours, copies = [], []
-    sources = Copies(video, chosen)
+def verify(
+    target: Path, video: Footage, source_frames: tuple[int, ...], runtime: Runtime, progress: Progress
+) -> dict[str, float]:
+    """Decode the file and compare it with the original: mean PSNR of the decoded frames, and of the best uncoded source
+    near each frame (the best of all sources unless they are many)."""
+    decoded_db, copied_db = [], []
+    sources = UncodedSources(video, source_frames)
     with IwcFile(target, runtime) as file:
-        for number, (shown, original) in enumerate(zip(held_to_the_end(file), video.pictures(), strict=False)):
-            ours.append(psnr(shown, original))
-            copies.append(max(psnr(source, original) for source in sources.near(number)))
+        for number, (decoded, original) in enumerate(zip(all_pictures(file), video.pictures(), strict=False)):
+            decoded_db.append(psnr(decoded, original))
+            copied_db.append(max(psnr(source, original) for source in sources.near(number)))
             if number % 10 == 0:
-                tell("verifying", number / len(video.crops))
-    return {"psnr_db": round(float(np.mean(ours)), 3), "copy_psnr_db": round(float(np.mean(copies)), 3)}
+                progress("verifying", number / len(video.crops))
+    return {"psnr_db": round(float(np.mean(decoded_db)), 3), "copy_psnr_db": round(float(np.mean(copied_db)), 3)}
 
 
-class Copies:
-    """The uncoded sources: all where they are few, else those within two of a frame, found as frames ascend."""
+class UncodedSources:
+    """The original pictures of the sources: all if a library holds them, else those next to a frame."""
 
     def __init__(self, video: Footage, frames: tuple[int, ...]) -> None:
         self._ascending = sorted(frames)
         self._many = len(frames) > CAPACITY
-        self._coming = wanted(self._ascending, video.pictures, hold=False)
+        self._coming = pictures_of(self._ascending, video.pictures, hold=False)
         self._held: dict[int, Picture] = {}
 
     def near(self, number: int) -> list[Picture]:
+        """Source pictures for a frame; of many the two before and the two after it. Numbers must ascend."""
         at = bisect_left(self._ascending, number)
         last = self._ascending[min(at + 2, len(self._ascending)) - 1] if self._many else self._ascending[-1]
-        while max(self._held, default=-1) < last and (found := next(self._coming, None)) is not None:
-            self._held[found[0]] = found[1]
+        while max(self._held, default=-1) < last and (pair := next(self._coming, None)) is not None:
+            self._held[pair[0]] = pair[1]
             if self._many and len(self._held) > 4:
                 del self._held[min(self._held)]
         return list(self._held.values())

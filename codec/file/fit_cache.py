@@ -1,4 +1,4 @@
-"""The fits of a whole clip, on disk: 15 KB a frame."""
+"""Cache of a clip's fits in a temporary file: 15 KB per frame."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,30 +11,22 @@ from iwcodec.codec.errors import MediaError
 from iwcodec.codec.motion.types import Fit, Quadratic
 
 
-@contextmanager
-def spooling() -> Iterator[None]:
-    """OSError becomes MediaError."""
-    try:
-        yield
-    except OSError as error:
-        folder = tempfile.tempdir or "the folder for temporary files"  # none where no folder could be written
-        raise MediaError(f"The motion cannot be kept in {folder}: {error.strerror}; set TMPDIR to another.") from error
-
-
 class FitCache:
-    """A context manager; what is in it can be read as often as needed. Raises MediaError, naming the folder for
-    temporary files, where that cannot be written."""
+    """Stores fits once, as float32, and reads them as often as needed; a context manager.
+
+    Raises MediaError, naming the folder, if the temporary file cannot be written.
+    """
 
     def __init__(self, fits: Iterable[Fit]) -> None:
-        with spooling():
+        with write_errors():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         self._unknowns = 0
-        for frame, reference_source, still in fits:
+        for frame, reference_source, skip in fits:
             self._unknowns = len(frame.target)
-            row = np.concatenate([[reference_source, still], frame.target, frame.gram.reshape(-1)])
-            with spooling():
+            row = np.concatenate([[reference_source, skip], frame.target, frame.gram.reshape(-1)])
+            with write_errors():
                 self._file.write(row.astype(np.float32).tobytes())
-        with spooling():
+        with write_errors():
             self._file.flush()
 
     def __enter__(self) -> "FitCache":
@@ -44,15 +36,25 @@ class FitCache:
         self._file.close()
 
     def messages(self, frames: int) -> Iterator[list[Fit]]:
-        """All of them in order, so many at a time."""
+        """All fits in order, in lists of `frames` (the last may be shorter)."""
         self._file.seek(0)
-        count = self._unknowns
-        width = 4 * (2 + count * (count + 1))
+        unknowns = self._unknowns
+        width = 4 * (2 + unknowns * (unknowns + 1))
         while block := self._file.read(frames * width):
             rows = np.frombuffer(block, np.float32).reshape(-1, width // 4).astype(np.float64)
-            yield [_fit(row, count) for row in rows]
+            yield [_fit(row, unknowns) for row in rows]
 
 
-def _fit(row: NDArray[np.float64], count: int) -> Fit:
-    frame = Quadratic(row[2 : count + 2], row[count + 2 :].reshape(count, count))
+def _fit(row: NDArray[np.float64], unknowns: int) -> Fit:
+    frame = Quadratic(row[2 : unknowns + 2], row[unknowns + 2 :].reshape(unknowns, unknowns))
     return Fit(frame, int(row[0]), bool(row[1]))
+
+
+@contextmanager
+def write_errors() -> Iterator[None]:
+    """Turn OSError into MediaError."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or "the folder for temporary files"  # None if no folder is writable
+        raise MediaError(f"Cannot store the motion in {folder}: {error.strerror}; set TMPDIR to another.") from error

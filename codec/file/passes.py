@@ -1,129 +1,142 @@
-"""The passes that choose and code a clip's sources, and fit and quantise the motion that goes with them."""
+"""Encoder passes: choose and code a clip's sources; fit and quantise the motion that goes with them."""
 
 from dataclasses import replace
 from functools import partial
 
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.file.clip import Clip, Progress
+from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.closed_loop import Stream
 from iwcodec.codec.file.motion_pass import (
     FINEST_SCALE,
     USUAL_SCALE,
-    fitted_motion,
-    from_sources,
+    fit_motion,
+    message_length,
     motion_size,
-    quantised_motion,
-    together,
+    quantise_to_budget,
+    to_source_coordinates,
 )
-from iwcodec.codec.file.rate_control import USUAL_MOTION, Choice, Stretch, best_active, choose
-from iwcodec.codec.file.source_plan import CLOSE, Coded, code, fitted, sparse_plan, wanted
+from iwcodec.codec.file.options import Progress
+from iwcodec.codec.file.search import choose
+from iwcodec.codec.file.source_plan import (
+    BUDGET_TOLERANCE,
+    CodedSources,
+    encode_plan,
+    encode_within_budget,
+    pictures_of,
+    upfront_plan,
+)
+from iwcodec.codec.file.trials import USUAL_MOTION, Choice, Excerpt, best_active
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, quick_fit
 from iwcodec.codec.sources.library import CAPACITY
 
 AUTO_GAIN_DB = 0.12
-"""`--sources auto` stops where one more source brings less than this on average."""
+"""`--sources auto` stops where one more source gains less than this, in dB of predicted mean quality."""
 AUTO_SOURCES_KBPS = 1.5
-"""`--sources auto` stops where the sources would cost more than this over the clip."""
+"""`--sources auto` stops where the sources would cost more than this over the clip, in kbit/s."""
 SOURCE_BYTES = 450
-"""What a further source costs, roughly; measured in benchmarks."""
+"""Approximate bytes of one more source (measured in benchmarks)."""
 MAX_SOURCE_BYTES = 1550
-"""On average, at 256x256; sources that would take more, full of detail and unlike each other, are coded more coarsely.
-Three then leave room for motion in 5 kbps from ten seconds on."""
-LOOKS = (0, 0, 1, 3)
-"""For each effort, how often a frame is rebuilt and its keypoints corrected."""
+"""Maximum mean bytes of a source at 256x256. Sources that would take more (detailed and unlike each other) are coded at
+a higher crf. Three sources then leave room for motion in 5 kbps from ten seconds on."""
+ITERATIONS = (0, 0, 1, 3)
+"""For each effort, analysis-by-synthesis iterations: how often a frame is reconstructed and its keypoints corrected."""
 MOTION_KBPS, VIDEO_KBPS = 2.0, 4.9
-"""Lively motion is quantised more coarsely where it would take more, or all would take more with the sources (of
-256x256), unless a bitrate is asked for."""
+"""Without a bitrate, motion is quantised more coarsely if it would take more than MOTION_KBPS, or sources and motion
+more than VIDEO_KBPS (at 256x256)."""
 MIN_MOTION_KBPS = 1.0
-"""Where the sources take nearly all of it by themselves."""
-ENOUGH = 0.96
-"""Share of what motion leaves to sources: where they take less, or more than there is, they are coded once more."""
+"""Bitrate left to motion even if the sources take nearly all of VIDEO_KBPS."""
+MIN_SPENT = 0.96
+"""Sources are coded once more if they take less than this share of what the motion leaves, or too much."""
 
 
-def choose_sources_and_motion(clip: Clip, tell: Progress) -> list[Choice]:
-    """Further passes: choose the frames that become sources, and encode them. Several where only the whole clip can
-    tell which is best."""
+def choose_sources_and_motion(clip: Clip, progress: Progress) -> list[Choice]:
+    """Choose the frames that become sources, and code them.
+
+    Several candidates if only the whole clip can tell which is best; the likely best first.
+    """
     survey, pictures, runtime, length = clip.survey, clip.video.pictures, clip.runtime, clip.message_frames
     kbps = clip.options.kbps
     if kbps is not None and clip.options.sources is None:
-        return choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, tell, clip.presets)
-    coded = code_sources(clip, tell)
+        return choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, progress, clip.presets)
+    coded = code_sources(clip, progress)
     if len(coded.packets) == 1:
         return [Choice(coded, 1)]
-    tell("choosing sources", 1.0)
-    return [Choice(coded, best_active(coded, Stretch(survey, pictures, runtime, length)))]
+    progress("choosing sources", 1.0)
+    return [Choice(coded, best_active(coded, Excerpt(survey, pictures, runtime, length)))]
 
 
-def part_of(tell: Progress, number: int, count: int) -> Progress:
-    """Tells of one of so many passes of the same name."""
-    return lambda name, share: tell(name, (number + share) / count)
+def part_of(progress: Progress, number: int, count: int) -> Progress:
+    """Report the progress of part `number` of `count` equal parts of a pass."""
+    return lambda name, share: progress(name, (number + share) / count)
 
 
-def code_stream(choice: Choice, clip: Clip, tell: Progress) -> Stream:
-    """The motion that goes with the sources; they are coded anew where it takes less, or more, than was thought."""
-    motion = code_motion(choice, clip, tell)
+def code_stream(choice: Choice, clip: Clip, progress: Progress) -> Stream:
+    """Code the motion that goes with the sources; code both anew if the motion left another budget than expected."""
+    motion = code_motion(choice, clip, progress)
     if clip.budget is not None:
         left = max(1.0, clip.budget - motion_size(motion))
-        if not ENOUGH * left <= choice.coded.size <= left * (1 + CLOSE):
-            anew = fitted(choice.coded.plan, clip.video.pictures, clip.options.size, left, clip.presets)
-            choice = replace(choice, coded=anew)
-            motion = code_motion(choice, clip, tell)
+        if not MIN_SPENT * left <= choice.coded.size <= left * (1 + BUDGET_TOLERANCE):
+            coded = encode_within_budget(choice.coded.plan, clip.video.pictures, clip.options.size, left, clip.presets)
+            choice = replace(choice, coded=coded)
+            motion = code_motion(choice, clip, progress)  # other pixels, other keypoints
     return Stream(choice.coded, motion, choice.active)
 
 
-def code_motion(choice: Choice, clip: Clip, tell: Progress) -> list[MotionPacket]:
-    """Another pass: fit the motion to the sources as they are coded, and quantise it. Sources that are coded anew need
-    it anew: other keypoints are found in them."""
+def code_motion(choice: Choice, clip: Clip, progress: Progress) -> list[MotionPacket]:
+    """Fit the motion of the whole clip to the coded sources, and quantise it within the budget."""
     decoder = Decoder(clip.runtime, active=choice.active)
-    length = together(choice.coded.plan, clip.message_frames)
-    found = fitted_motion(
+    length = message_length(choice.coded.plan, clip.message_frames)
+    fits = fit_motion(
         clip.video.pictures(),
         clip.survey.keypoints,
         choice.coded,
         length,
         decoder,
         fit_for(clip.options.effort),
-        partial(tell, "fitting the motion"),
+        partial(progress, "fitting the motion"),
     )
-    most = motion_budget(choice.coded, clip)
+    budget = motion_budget(choice.coded, clip)
     finest = USUAL_SCALE if clip.budget is None else FINEST_SCALE
-    return quantised_motion(from_sources(found, decoder), length, most, choice.scale, finest)
+    return quantise_to_budget(to_source_coordinates(fits, decoder), length, budget, choice.scale, finest)
 
 
-def code_sources(clip: Clip, tell: Progress) -> Coded:
-    """As many sources as were asked for, or as pay, at the usual quality, or at what the bitrate leaves beside motion
-    until that is known."""
-    tell("coding sources", 0.0)
+def code_sources(clip: Clip, progress: Progress) -> CodedSources:
+    """Code sources at the default quality, or at what the bitrate leaves if USUAL_MOTION goes to motion.
+
+    Their number is that of the options, or ends where one more gains or costs too much (AUTO_GAIN_DB,
+    AUTO_SOURCES_KBPS).
+    """
+    progress("coding sources", 0.0)
     options, pictures, presets = clip.options, clip.video.pictures, clip.presets
     if options.sources is not None:
-        plan = sparse_plan(clip.survey, options.sources)
+        plan = upfront_plan(clip.survey, options.sources)
         if clip.budget is not None:
             left = max(1.0, clip.budget * (1 - USUAL_MOTION))
-            return fitted(plan, pictures, options.size, left, presets)
+            return encode_within_budget(plan, pictures, options.size, left, presets)
     else:
-        most = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * clip.seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
-        plan = sparse_plan(clip.survey, min(CAPACITY, most), least_gain_db=AUTO_GAIN_DB)
-    coded = code(plan, wanted(plan.frames, pictures, hold=True), options.size, presets)
-    held = MAX_SOURCE_BYTES * larger(options.size) * len(coded.packets)
-    if coded.size <= held:
+        affordable = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * clip.seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
+        plan = upfront_plan(clip.survey, min(CAPACITY, affordable), min_gain_db=AUTO_GAIN_DB)
+    coded = encode_plan(plan, pictures_of(plan.frames, pictures, hold=True), options.size, presets)
+    max_bytes = MAX_SOURCE_BYTES * size_factor(options.size) * len(coded.packets)
+    if coded.size <= max_bytes:
         return coded
-    return fitted(plan, pictures, options.size, held, presets)
+    return encode_within_budget(plan, pictures, options.size, max_bytes, presets)
 
 
 def fit_for(effort: int) -> KeypointFit:
-    return KeypointFit(LOOKS[effort]) if effort else quick_fit()
+    return KeypointFit(ITERATIONS[effort]) if effort else quick_fit()
 
 
-def larger(size: int) -> float:
-    """How many times the bits pictures of that size take, at most, where those of 256x256 are held to some."""
+def size_factor(size: int) -> float:
+    """Factor for limits on bytes that were set for pictures of 256x256."""
     return max(1.0, size / 256)
 
 
-def motion_budget(coded: Coded, clip: Clip) -> float:
-    """Bytes that motion may take."""
+def motion_budget(coded: CodedSources, clip: Clip) -> float:
+    """Maximum bytes of the motion."""
     if clip.budget is not None:
         return max(1.0, clip.budget - coded.size)
-    left = clip.bytes_at(VIDEO_KBPS * larger(clip.options.size)) - coded.size
-    least, most = (kbps * 125 * clip.seconds for kbps in (MIN_MOTION_KBPS, MOTION_KBPS))
-    return min(max(left, least), most)
+    left = clip.bytes_at(VIDEO_KBPS * size_factor(clip.options.size)) - coded.size
+    lowest, highest = (kbps * 125 * clip.seconds for kbps in (MIN_MOTION_KBPS, MOTION_KBPS))
+    return min(max(left, lowest), highest)

@@ -1,7 +1,7 @@
-"""Where nothing moves: frames that are shown best by a source as it lies.
+"""Skip mode: frames that are shown best by an unmodified source.
 
-Whatever is rebuilt from a source was resampled and corrected. Where a speaker rests in a pose that a source has, the
-source itself is nearer to the frame, and costs no motion.
+Reconstruction resamples and corrects a source. Where a speaker rests in the pose of a source, the unmodified source has
+lower error, and costs no motion.
 """
 
 from collections.abc import Sequence
@@ -15,53 +15,55 @@ from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.models.runtime.types import Source
 
-CALM_DB = 28
-"""PSNR that a source has to have as it lies."""
-MARGIN_DB = 0.05
-"""By which it, or what is rebuilt, has to be better than the other to follow it."""
-CLEARLY_DB, LOOK_EVERY = 1.0, 5
-"""Where what was rebuilt last was better by so much, what is rebuilt is only looked at once in so many frames."""
-PARTS, WORSE = 16, 1.25
-"""Of PARTS x PARTS parts of a picture the one that is furthest off may be so many times as far off as with what is
-rebuilt, at most: a mouth that moves is little of the whole."""
+MIN_DB = 28
+"""PSNR in dB that the unmodified source must reach."""
+HYSTERESIS_DB = 0.05
+"""PSNR in dB by which skip mode must be better to start, or worse to end."""
+CLEARLY_DB, CHECK_EVERY = 1.0, 5
+"""If the last reconstruction was better by CLEARLY_DB, the comparison is made only once in CHECK_EVERY frames."""
+BLOCKS, MAX_BLOCK_RATIO = 16, 1.25
+"""The picture is divided into BLOCKS x BLOCKS blocks. The largest block error may be at most MAX_BLOCK_RATIO times that
+of the reconstruction: a moving mouth is a small part of the picture."""
 
 
 class SkipMode:
-    """Tells them among the frames of a clip, which come in order."""
+    """Decides on skip mode for the frames of a clip, in order."""
 
     def __init__(self, decoder: Decoder, every: int = 1) -> None:
-        """`every`: how many frames share what was found in the first of them, where a source is calm enough."""
-        self.still = False
-        """Whether the last frame was one."""
+        """`decoder` reconstructs frames for comparison. `every`: frames that share one decision, as long as a source
+        reaches MIN_DB."""
+        self.active = False
+        """Whether the last frame was in skip mode."""
         self._decoder = decoder
-        self._rebuilt_db, self._unseen, self._every = 0.0, LOOK_EVERY, every
+        self._rebuilt_db, self._frames_since_check, self._every = 0.0, CHECK_EVERY, every
 
-    def nearer(self, picture: Picture, found: Fitted, candidates: Sequence[Source]) -> Source | None:
-        """The source that is nearer to a picture as it lies than what is rebuilt from the keypoints found; None where
-        there is none."""
+    def choose(self, picture: Picture, fitted: Fitted, candidates: Sequence[Source]) -> Source | None:
+        """The source to show unmodified for this frame; None if reconstruction from the fitted keypoints is better."""
         source, quality = max(
-            ((source, psnr(source.picture, picture)) for source in candidates), key=lambda known: known[1]
+            ((source, psnr(source.picture, picture)) for source in candidates), key=lambda pair: pair[1]
         )
-        if quality < CALM_DB:
-            self.still = False
+        if quality < MIN_DB:
+            self.active = False
             return None
-        self._unseen += 1
-        if self._unseen >= self._every:
-            self.still = self._worth_a_look(quality) and self._is_nearer(source, quality, picture, found)
-        return source if self.still else None
+        self._frames_since_check += 1
+        if self._frames_since_check >= self._every:
+            self.active = self._worth_checking(quality) and self._is_better(source, quality, picture, fitted)
+        return source if self.active else None
 
-    def _worth_a_look(self, quality: float) -> bool:
-        return self.still or quality > self._rebuilt_db - CLEARLY_DB or self._unseen >= LOOK_EVERY
+    def _worth_checking(self, quality: float) -> bool:
+        return self.active or quality > self._rebuilt_db - CLEARLY_DB or self._frames_since_check >= CHECK_EVERY
 
-    def _is_nearer(self, source: Source, quality: float, picture: Picture, found: Fitted) -> bool:
-        assert found.source is not None
-        rebuilt = self._decoder.rebuild(found.keypoints, found.source)
-        self._rebuilt_db, self._unseen = psnr(rebuilt, picture), 0
-        nearer = quality > self._rebuilt_db + MARGIN_DB * (-1 if self.still else 1)
-        return nearer and furthest(source.picture, picture) <= WORSE * furthest(rebuilt, picture)
+    def _is_better(self, source: Source, quality: float, picture: Picture, fitted: Fitted) -> bool:
+        assert fitted.source is not None
+        rebuilt = self._decoder.reconstruct_from(fitted.keypoints, fitted.source)
+        self._rebuilt_db, self._frames_since_check = psnr(rebuilt, picture), 0
+        better = quality > self._rebuilt_db + HYSTERESIS_DB * (-1 if self.active else 1)
+        return better and max_block_error(source.picture, picture) <= MAX_BLOCK_RATIO * max_block_error(
+            rebuilt, picture
+        )
 
 
-def furthest(shown: Picture, picture: Picture) -> float:
-    """Squared error, summed over the colours, of the part that is furthest off."""
-    off = np.square(cv2.absdiff(shown, picture).astype(np.float32)).sum(2)
-    return float(cv2.resize(off, (PARTS, PARTS), interpolation=cv2.INTER_AREA).max())
+def max_block_error(shown: Picture, original: Picture) -> float:
+    """Largest mean squared error of a block, summed over the colours."""
+    error = np.square(cv2.absdiff(shown, original).astype(np.float32)).sum(2)
+    return float(cv2.resize(error, (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA).max())

@@ -1,4 +1,4 @@
-"""Which frames of a clip become sources, in what order, and how well they are coded."""
+"""Source plans: which frames become sources, in what order, at what quality; and their coding within a budget."""
 
 import math
 from bisect import bisect_left
@@ -14,58 +14,73 @@ from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceEncoder, smaller_side
 
 CRF = 57
-"""AV1 quality of the sources where no bitrate is asked for."""
+"""AV1 constant rate factor of the sources if no bitrate is given."""
 BEST_CRF, WORST_CRF, FINE_CRF = 4, 63, 0.25
-"""The last is the finest step that SVT-AV1 takes: 1.4 % of the bytes."""
+"""Lowest and highest crf used, and SVT-AV1's finest step, which changes the bytes by 1.4 %."""
 SMALLER_CRF = 6
-"""Smaller pictures take as much, and look as good, as whole ones whose crf is higher by so much: the scale ends at 63,
-and this is how it goes on."""
+"""Extends the crf scale beyond WORST_CRF: crf c there means smaller pictures coded at c - SMALLER_CRF, which take about
+as many bytes and look about as good as full-size pictures at c would."""
 CRF_STEP = 0.055
-"""One step of crf changes the bytes by about this share (measured on sources of talking heads)."""
+"""Share by which one step of crf changes the bytes (measured on sources of talking heads)."""
 Presets = tuple[int, int]
+"""SVT-AV1 presets for upfront plans (few sources) and interleaved plans (many sources)."""
 PRESETS: Presets = (1, 4)
-"""SVT-AV1's effort where sources are few: 0.5 s each, for 8 % fewer bytes than 4 takes; and where they are many: 18 ms
-each, for 0.9 dB more than 8 gives in 6 ms at the same bytes."""
-CLOSE = 0.04
-"""Share of the budget that may be missed."""
-SPENT = 0.985
-"""Share of their budget that sources take at least, where they can."""
-ATTEMPTS = 8
+"""Default presets. 1: 0.5 s per source and 8 % fewer bytes than preset 4. 4: 18 ms per source and 0.9 dB more than
+preset 8 (6 ms) at the same bytes."""
+BUDGET_TOLERANCE = 0.04
+"""Relative deviation from a budget that is accepted."""
+MIN_SPENT = 0.985
+"""Share of their budget that sources should use at least."""
+MAX_ATTEMPTS = 8
+"""Maximum number of encodings tried to meet a budget."""
 RECORD_BYTES = 12
-"""What the container adds to a packet."""
-TOGETHER_BYTES = 5
-"""What container and packet add to a source of several together, roughly."""
+"""Bytes that the container adds to a packet."""
+GROUPED_SOURCE_BYTES = 5
+"""Approximate bytes that container and packet add to a source in a group."""
 
 Pictures = Callable[[], Iterable[Picture]]
-"""Starts over the clip's pictures from the first."""
+"""Starts an iteration over the clip's pictures from the first frame."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Frames that become sources, in coding order."""
+    """Frames that become sources, in coding order, and their quality."""
 
     frames: tuple[int, ...]
     crf: float
-    """Up to `worst_crf`."""
+    """BEST_CRF..`worst_crf(size)`."""
     upfront: bool
-    """All before the first motion; otherwise each just before the motion that uses it, in order of time."""
+    """True: all sources precede the motion. False (interleaved): in order of time, each just before the motion that
+    uses it."""
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedSources:
     plan: Plan
     packets: tuple[SourcePacket, ...]
-    shown_db: float = math.nan
-    """Mean PSNR of the sources: what frames have that are sources themselves."""
+    source_db: float = math.nan
+    """Mean PSNR of the decoded sources, which is that of the frames they are taken from."""
 
     @property
     def size(self) -> int:
+        """Bytes in the file."""
         groups = list(source_groups(self.packets))
         stored = [len(group[0].to_bytes() if len(group) == 1 else pack_sources(group)) for group in groups]
         return sum(stored) + RECORD_BYTES * len(groups)
 
 
+def upfront_plan(survey: Survey, max_sources: int, crf: float = CRF, min_gain_db: float = 0.0) -> Plan:
+    """The best frames of the clip, all sent before the motion; arguments as for `choose_sources`."""
+    return Plan(tuple(coding_order(survey, choose_sources(survey, max_sources, min_gain_db))), crf, True)
+
+
+def interleaved_plan(count: int, stride: int, crf: float = CRF) -> Plan:
+    """Every `stride`-th of `count` frames, sent as needed."""
+    return Plan(tuple(range(0, count, stride)), crf, False)
+
+
 def worst_crf(size: int) -> int:
+    """Highest crf, on the extended scale, for pictures of size x size pixels."""
     return WORST_CRF + (SMALLER_CRF if smaller_side(size) < size else 0)
 
 
@@ -76,58 +91,61 @@ def source_encoder(size: int, plan: Plan, presets: Presets) -> SourceEncoder:
     return SourceEncoder(size, plan.crf - SMALLER_CRF, preset, smaller_side(size))
 
 
-def code(plan: Plan, found: Iterable[tuple[int, Picture]], size: int, presets: Presets = PRESETS) -> Coded:
-    """Encode the sources of a plan: frames and their pictures in the plan's order (`wanted` finds them)."""
-    encoder, packets, shown = source_encoder(size, plan, presets), [], []
-    for slot, (frame, picture) in enumerate(found):
+def encode_plan(
+    plan: Plan, pictures: Iterable[tuple[int, Picture]], size: int, presets: Presets = PRESETS
+) -> CodedSources:
+    """Encode the sources of a plan from (frame number, picture) pairs in the plan's order (see `pictures_of`)."""
+    encoder, packets, quality = source_encoder(size, plan, presets), [], []
+    for slot, (frame, picture) in enumerate(pictures):
         packets.append(SourcePacket(slot % (MAX_SLOT + 1), encoder.add(picture), frame))
-        shown.append(psnr(encoder.reconstructed, picture))
-    return Coded(plan, tuple(packets), float(np.mean(shown)) if shown else math.nan)
+        quality.append(psnr(encoder.reconstructed, picture))
+    return CodedSources(plan, tuple(packets), float(np.mean(quality)) if quality else math.nan)
 
 
-def wanted(frames: Sequence[int], pictures: Pictures, hold: bool) -> Iterator[tuple[int, Picture]]:
-    """The pictures of these frames, in that order; without `hold` the frames ascend and none is kept in memory."""
-    asked = set(frames)
-    found = ((number, picture) for number, picture in enumerate(pictures()) if number in asked)
+def pictures_of(frames: Sequence[int], pictures: Pictures, hold: bool) -> Iterator[tuple[int, Picture]]:
+    """(frame number, picture) of these frames, in their order.
+
+    `hold` keeps them all in memory; without it none is kept, and `frames` must ascend.
+    """
+    numbers = set(frames)
+    selected = ((number, picture) for number, picture in enumerate(pictures()) if number in numbers)
     if not hold:
-        yield from found
+        yield from selected
         return
     held: dict[int, Picture] = {}
-    for number, picture in found:
+    for number, picture in selected:
         held[number] = picture
-        if len(held) == len(asked):
+        if len(held) == len(numbers):
             break
     yield from ((number, held[number]) for number in frames if number in held)
 
 
-def sparse_plan(survey: Survey, number: int, crf: float = CRF, least_gain_db: float = 0.0) -> Plan:
-    return Plan(tuple(coding_order(survey, choose_sources(survey, number, least_gain_db))), crf, True)
-
-
-def dense_plan(count: int, stride: int, crf: float = CRF) -> Plan:
-    return Plan(tuple(range(0, count, stride)), crf, False)
-
-
-def fitted(plan: Plan, pictures: Pictures, size: int, budget: float, presets: Presets = PRESETS) -> Coded:
-    """The plan coded at the best quality that was found within the budget; the cheapest where none is."""
-    tried: dict[float, Coded] = {}
+def encode_within_budget(
+    plan: Plan, pictures: Pictures, size: int, budget: float, presets: Presets = PRESETS
+) -> CodedSources:
+    """Encode the plan at the best quality found that takes at most `budget` bytes; the smallest encoding found if none
+    does."""
+    tried: dict[float, CodedSources] = {}
     crf = plan.crf
-    while len(tried) < ATTEMPTS and crf not in tried:
-        found = wanted(plan.frames, pictures, plan.upfront)
-        tried[crf] = coded = code(replace(plan, crf=crf), found, size, presets)
-        if SPENT * budget <= coded.size <= budget:
+    while len(tried) < MAX_ATTEMPTS and crf not in tried:
+        selected = pictures_of(plan.frames, pictures, plan.upfront)
+        tried[crf] = coded = encode_plan(replace(plan, crf=crf), selected, size, presets)
+        if MIN_SPENT * budget <= coded.size <= budget:
             return coded
-        crf = closer_crf({crf: coded.size for crf, coded in tried.items()}, budget, size)
+        crf = next_crf({crf: coded.size for crf, coded in tried.items()}, budget, size)
     affordable = [coded for coded in tried.values() if coded.size <= budget]
     if affordable:
-        return max(affordable, key=lambda coded: coded.shown_db)
+        return max(affordable, key=lambda coded: coded.source_db)
     return min(tried.values(), key=lambda coded: coded.size)
 
 
-def finer_crf(sizes: Mapping[float, float], budget: float, size: int) -> float:
-    """The quality, in steps of FINE_CRF, at which the sources should take just what the budget has, from the bytes that
-    they took at others."""
-    aim = math.log(budget * (1 + SPENT) / 2)
+def crf_for_budget(sizes: Mapping[float, float], budget: float, size: int) -> float:
+    """The crf, in steps of FINE_CRF, at which the sources should take just the budget.
+
+    Interpolates the logarithm of the bytes between the nearest of `sizes` (crf -> bytes); from one size alone,
+    extrapolates by CRF_STEP.
+    """
+    aim = math.log(budget * (1 + MIN_SPENT) / 2)
     near = sorted(sizes, key=lambda crf: abs(math.log(sizes[crf]) - aim))
     step = -CRF_STEP
     if len(near) > 1 and sizes[near[0]] != sizes[near[1]]:
@@ -136,10 +154,11 @@ def finer_crf(sizes: Mapping[float, float], budget: float, size: int) -> float:
     return min(max(round(crf / FINE_CRF) * FINE_CRF, BEST_CRF), worst_crf(size))
 
 
-def closer_crf(sizes: Mapping[float, float], budget: float, size: int) -> float:
-    """As `finer_crf`, but between what took too much and the next coarser that did not: where pictures get smaller,
-    bytes rise with crf for a step, and what the two nearest sizes promise lies anywhere."""
-    crf = finer_crf(sizes, budget, size)
+def next_crf(sizes: Mapping[float, float], budget: float, size: int) -> float:
+    """The crf to try next: `crf_for_budget`, kept between the highest crf that took too much and the next higher one
+    that did not. Bytes are not monotonic in crf: they rise where pictures get smaller, so that the nearest two sizes
+    may extrapolate to anywhere."""
+    crf = crf_for_budget(sizes, budget, size)
     low = max((crf for crf in sizes if sizes[crf] > budget), default=-math.inf)
     high = min((crf for crf in sizes if low < crf and sizes[crf] <= budget), default=math.inf)
     if low < crf < high or low < 0:
@@ -150,8 +169,9 @@ def closer_crf(sizes: Mapping[float, float], budget: float, size: int) -> float:
     return min(crf, high - FINE_CRF if high - low > FINE_CRF else high, worst_crf(size))
 
 
-def before(packets: Sequence[SourcePacket], plan: Plan, end: int) -> int:
-    """How many of the packets have to precede the motion of frames below `end`: those, and the next source after."""
+def sources_due(packets: Sequence[SourcePacket], plan: Plan, end: int) -> int:
+    """Number of source packets that must precede the motion of the frames below `end`: those of these frames, and the
+    next one."""
     if plan.upfront:
         return len(packets)
     due = bisect_left(packets, end, key=lambda packet: packet.frame or 0)

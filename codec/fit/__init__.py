@@ -1,0 +1,1 @@
+"""Fitting the transmitted keypoints to the picture: alignment and the keypoint fit."""

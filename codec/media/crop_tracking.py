@@ -1,184 +1,133 @@
-"""The square that is coded: finding the speaker's face, and a crop that follows it like a calm camera operator.
+"""A square crop that follows the speaker's face.
 
-Whatever moves the crop moves the whole background, which costs bits and outdates the source pictures. So the
-crop stands perfectly still until the face has left its dead zone, then travels to a new place, slowly, and
-stands still again.
+A moving crop moves the whole background, which costs bits and makes the source pictures stale. So the crop has
+hysteresis: it stands still until the face has left a tolerance around its place, then moves slowly and smoothly to a
+new place, and stands still again.
 """
 
-from __future__ import annotations
-
-import re
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.errors import CodecError, NoFaceError
+from iwcodec.codec.errors import NoFaceError
+from iwcodec.codec.media.crop import MIN_SIDE, Crop, centre_square
 from iwcodec.codec.media.face_detector import DETECT_EVERY, Face
 
-Picture = NDArray[np.uint8]
-Floats = NDArray[np.float64]
+Place = NDArray[np.float64]
+"""Centre x, centre y and side of a crop in pixels: (3,); of several frames: (n, 3)."""
 
-
-_FACE_PART = 0.5  # height of the face / side of the crop: head and shoulders
-_FACE_LEVEL = 0.48  # where the middle of the face stands, from the top: leaves head room
-_DEAD_ZONE = 0.12  # how far, in sides, the face may leave its place before the crop moves
-_DEAD_ZOOM = 0.25  # likewise for the natural logarithm of its size
-_OUT_OF_SIGHT = 0.6  # a face this far from its place, in sides, is hardly in the crop any more
-_PATIENCE = 6  # looks without the face that was followed before another one is taken
-_MIN_SIDE = 32
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A square of pixels: left, top, side."""
-
-    x: int
-    y: int
-    side: int
-
-
-# --------------------------------------------------------------------------------------------- crop modes
-
-
-def centre_square(width: int, height: int) -> Crop:
-    """The largest square in the middle of a picture."""
-    side = min(width, height)
-    return Crop((width - side) // 2, (height - side) // 2, side)
-
-
-def parse_crop(mode: str, width: int, height: int) -> Crop | None:
-    """The fixed crop that a crop mode means for pictures of this size, or None if the crop is to follow the
-    face. Modes: "none" (the centre square), "face", or "X,Y,SIDE" in pixels. A square picture is taken whole
-    unless X,Y,SIDE says otherwise. Raises CodecError for another mode, or a square that is not inside."""
-    if mode == "none" or (mode == "face" and width == height):
-        return centre_square(width, height)
-    if mode == "face":
-        return None
-    numbers = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", mode)
-    if numbers is None:
-        raise CodecError(f'"{mode}" is not a crop: give face, none, or X,Y,SIDE in pixels.')
-    x, y, side = (int(n) for n in numbers.groups())
-    if side < _MIN_SIDE:
-        raise CodecError(f"A crop must be at least {_MIN_SIDE} pixels wide, not {side}.")
-    if x + side > width or y + side > height:
-        raise CodecError(f"The crop {x},{y},{side} does not lie inside the picture of {width}x{height} pixels.")
-    return Crop(x, y, side)
-
-
-def crop_resize(picture: Picture, crop: Crop, size: int) -> Picture:
-    """The crop of a picture, scaled to uint8 (size, size, 3). What lies outside the picture is filled with
-    its edge."""
-    height, width = picture.shape[:2]
-    left, top = max(0, -crop.x), max(0, -crop.y)
-    right, bottom = max(0, crop.x + crop.side - width), max(0, crop.y + crop.side - height)
-    if left or top or right or bottom:
-        picture = np.asarray(cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
-    x, y = crop.x + left, crop.y + top
-    part = picture[y : y + crop.side, x : x + crop.side]
-    if crop.side == size:
-        return np.ascontiguousarray(part)
-    how = cv2.INTER_AREA if crop.side > size else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(part, (size, size), interpolation=how), np.uint8)
-
-
-# --------------------------------------------------------------------------------------- following a face
+FACE_HEIGHT = 0.5
+"""Height of the face in sides of the crop: shows head and shoulders."""
+FACE_LEVEL = 0.48
+"""Distance of the face's centre from the top of the crop, in sides: leaves room above the head."""
+SHIFT_HYSTERESIS = 0.12
+"""Distance in sides, per axis, that the face may move before the crop does."""
+ZOOM_HYSTERESIS = 0.25
+"""Natural logarithm of the factor by which the face's size may change before the crop does."""
+MAX_SHIFT = 0.6
+"""Distance in sides beyond which the crop jumps to the face: it is hardly in the crop any more."""
+MAX_MISSES = 6
+"""Detections without the followed face before another face is followed."""
+LOST_MISSES = 3
+"""Detections without the followed face before a live crop stops moving."""
+SETTLED = 0.005
+"""Distance to the goal in sides at which the crop stops."""
+LEAD_S = 0.6
+"""Seconds by which a planned crop starts to move before the face does."""
 
 
 class CropTracker:
-    """The crop of a live picture: knows nothing of the future.
+    """The crop of a live picture, without look-ahead.
 
-    Until a face is seen the crop is the centre square; the first face is framed at once. From then on no
-    edge moves by more than 1 % of the side (and the rounding to whole pixels) a frame, and while no face is
-    to be seen the crop stays. Only a speaker who has outrun it altogether, or another one who takes over
-    elsewhere in the picture, is cut to. ``fps`` sets the pace.
+    Until a face is found the crop is the centre square; the first face is framed at once. From then on no edge moves by
+    more than 1 % of the side (and rounding to whole pixels) per frame, and the crop stays while no face is found. It
+    jumps only to a face that has left it altogether, or to another speaker elsewhere in the picture.
     """
 
     def __init__(self, width: int, height: int, fps: float = 25.0) -> None:
+        """`width` and `height` of the picture; `fps` sets the speed."""
         self._size = width, height
-        self._follower = _Follower()
-        self._recent: deque[Floats] = deque(maxlen=3)
-        self._camera = _Camera(fps)
+        self._speaker = _SpeakerTracker()
+        self._recent: deque[Place] = deque(maxlen=3)
+        self._motion = _CropMotion(fps)
 
     def update(self, faces: Sequence[Face] | None) -> Crop:
-        """The crop of the next frame. ``faces``: what the detector saw in it, or None if it did not look,
-        which every frame but one in DETECT_EVERY may do."""
+        """Return the crop of the next frame. `faces`: the faces detected in it, or None if the detector did not run,
+        which is enough in all but every DETECT_EVERY-th frame."""
         if faces is not None:
-            face = self._follower.pick(faces)
+            face = self._speaker.pick(faces)
             if face is not None:
-                self._recent.append(_framing(face, *self._size))
-            elif self._follower.lost:
+                self._recent.append(_ideal_place(face, *self._size))
+            elif self._speaker.lost:
                 self._recent.clear()
-        wanted = np.median(self._recent, axis=0)[None] if self._recent else None
-        return _whole(self._camera.step(wanted), *self._size)
+        ideal = np.median(self._recent, axis=0)[None] if self._recent else None
+        return _rounded(self._motion.step(ideal), *self._size)
 
 
 def plan_crops(faces: Sequence[Sequence[Face] | None], width: int, height: int, fps: float = 25.0) -> list[Crop]:
-    """The crops of a whole file's frames: as CropTracker, but looking ahead, so that the crop stands where
-    it can stay longest, starts before the speaker leaves, and never starts if one place serves all along.
+    """Return the crop of every frame of a file, as CropTracker does but with look-ahead: the crop is placed where it
+    can stay longest, starts to move before the speaker does, and never moves if one place serves the whole file.
 
-    ``faces`` has one entry a frame, as :meth:`CropTracker.update` takes them. Raises NoFaceError if there is
-    no face in any.
+    `faces` has one entry per frame, as for `CropTracker.update`. Raises NoFaceError if no frame has a face.
     """
-    wanted = _steady(_track(faces, width, height))
-    lead = round(0.6 * fps)
-    camera = _Camera(fps)
-    return [_whole(camera.step(wanted[n:], lead), width, height) for n in range(len(wanted))]
+    ideal = _median_filtered(_ideal_places(faces, width, height))
+    lead = round(LEAD_S * fps)
+    motion = _CropMotion(fps)
+    return [_rounded(motion.step(ideal[n:], lead), width, height) for n in range(len(ideal))]
 
 
-def _track(faces: Sequence[Sequence[Face] | None], width: int, height: int) -> list[Floats]:
-    """For each frame the framing of the followed face when it was last seen, or will first be seen."""
-    follower = _Follower()
-    seen: list[Floats | None] = []
-    for found in faces:
-        face = None if found is None else follower.pick(found)
+def _ideal_places(faces: Sequence[Sequence[Face] | None], width: int, height: int) -> list[Place]:
+    """Return for each frame the ideal place for the speaker's latest detection, or the first one if there is none
+    yet."""
+    speaker = _SpeakerTracker()
+    places: list[Place | None] = []
+    for detected in faces:
+        face = None if detected is None else speaker.pick(detected)
         if face is not None:
-            seen.append(_framing(face, width, height))
+            places.append(_ideal_place(face, width, height))
         else:
-            seen.append(seen[-1] if seen else None)
-    first = next((framing for framing in seen if framing is not None), None)
+            places.append(places[-1] if places else None)
+    first = next((place for place in places if place is not None), None)
     if first is None:
         raise NoFaceError("No face was found in the video: choose a fixed crop (none, or X,Y,SIDE).")
-    return [first if framing is None else framing for framing in seen]
+    return [first if place is None else place for place in places]
 
 
-def _steady(track: Sequence[Floats]) -> Floats:
-    """Medians over three looks: one wrong detection does not move the crop."""
-    values = np.stack(track)
+def _median_filtered(places: Sequence[Place]) -> Place:
+    """Return medians over three detections (n, 3): one wrong detection does not move the crop."""
+    values = np.stack(places)
     reach = DETECT_EVERY
     padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
     count = len(values)
     return np.median([padded[:count], values, padded[2 * reach : 2 * reach + count]], axis=0)
 
 
-class _Follower:
-    """Which of the detected faces is the speaker: the one nearest to where it was, at first the largest."""
+class _SpeakerTracker:
+    """Pick the speaker among the detected faces: the one nearest to the last place; at first the largest."""
 
     def __init__(self) -> None:
         self._last: Face | None = None
-        self._missed = 0
+        self._misses = 0
 
     @property
     def lost(self) -> bool:
-        """The face has been out of sight for more than a moment."""
-        return self._missed >= 3
+        return self._misses >= LOST_MISSES
 
     def pick(self, faces: Sequence[Face]) -> Face | None:
         near = [face for face in faces if self._last is None or _same_place(face, self._last)]
-        if not near and self._missed >= _PATIENCE:
+        if not near and self._misses >= MAX_MISSES:
             near, self._last = list(faces), None
         if not near:
-            self._missed += 1
+            self._misses += 1
             return None
         last = self._last
         if last is None:
             face = max(near, key=lambda face: face.w * face.h)
         else:
             face = min(near, key=lambda face: _distance(face, last))
-        self._last, self._missed = face, 0
+        self._last, self._misses = face, 0
         return face
 
 
@@ -190,12 +139,11 @@ def _same_place(a: Face, b: Face) -> bool:
     return _distance(a, b) < 0.8 * max(b.w, b.h) and 0.5 < a.h / b.h < 2
 
 
-def _framing(face: Face, width: int, height: int) -> Floats:
-    """(centre x, centre y, side) of the ideal crop of a face that lies inside the picture."""
-    most = min(width, height)
-    side = min(max(face.h / _FACE_PART, _MIN_SIDE), most)
+def _ideal_place(face: Face, width: int, height: int) -> Place:
+    """Return the place of the ideal crop of a face, inside the picture."""
+    side = min(max(face.h / FACE_HEIGHT, MIN_SIDE), min(width, height))
     x = face.x + face.w / 2
-    y = face.y + face.h / 2 + (0.5 - _FACE_LEVEL) * side
+    y = face.y + face.h / 2 + (0.5 - FACE_LEVEL) * side
     return np.array([_clamp(x, side / 2, width - side / 2), _clamp(y, side / 2, height - side / 2), side])
 
 
@@ -203,8 +151,8 @@ def _clamp(value: float, low: float, high: float) -> float:
     return max(low, min(value, high))
 
 
-def _whole(place: Floats | None, width: int, height: int) -> Crop:
-    """A place in whole pixels, inside the picture; without one the centre square."""
+def _rounded(place: Place | None, width: int, height: int) -> Crop:
+    """Round a place to whole pixels inside the picture; None gives the centre square."""
     if place is None:
         return centre_square(width, height)
     side = min(round(float(place[2])), width, height)
@@ -212,59 +160,58 @@ def _whole(place: Floats | None, width: int, height: int) -> Crop:
     return Crop(min(max(x, 0), width - side), min(max(y, 0), height - side), side)
 
 
-class _Camera:
-    """A place (centre x, centre y, side) that stands still, or travels to a goal with limited speed and
-    acceleration. Where the goal lies depends on how much of the future is known."""
+class _CropMotion:
+    """A place that stands still, or moves to a goal with limited speed and acceleration."""
 
     def __init__(self, fps: float) -> None:
-        # In sides a frame. Half of a zoom step reaches an edge, so that no edge moves faster than
+        # In sides per frame. Half of a zoom step reaches an edge, so that no edge moves faster than
         # 0.8 % + 0.4 % / 2 of the side.
         self._speed = np.array([0.008, 0.008, 0.004]) * min(1.0, 30.0 / fps)
-        self._place: Floats | None = None
+        self._place: Place | None = None
         self._velocity = np.zeros(3)
-        self._goal: Floats | None = None
+        self._goal: Place | None = None
 
-    def step(self, wanted: Floats | None, lead: int = 0) -> Floats | None:
-        """The place of the next frame. ``wanted`` (n, 3): the ideal place now and, as far as they are known,
-        in the frames that follow; None while nobody is to be seen. ``lead``: by how many frames to be early.
-        """
-        if wanted is None:
+    def step(self, ideal: Place | None, lead: int = 0) -> Place | None:
+        """Return the place of the next frame. `ideal` (n, 3): the ideal place in this frame and in those known to
+        follow; None while the face is lost. `lead`: frames by which to move early."""
+        if ideal is None:
             self._goal, self._velocity = None, np.zeros(3)
-        elif self._place is None or _shift(wanted[0], self._place) > _OUT_OF_SIGHT:
-            self._place = _longest_stand(wanted)
+        elif self._place is None or _shift(ideal[0], self._place) > MAX_SHIFT:
+            self._place = _longest_serving_place(ideal)
             self._goal, self._velocity = None, np.zeros(3)
         else:
-            ahead = wanted[min(lead, len(wanted) - 1) :]
-            if not _within(ahead[0], self._place if self._goal is None else self._goal):
-                self._goal = _longest_stand(ahead)
+            ahead = ideal[min(lead, len(ideal) - 1) :]
+            if not _tolerable(ahead[0], self._place if self._goal is None else self._goal):
+                self._goal = _longest_serving_place(ahead)
         if self._place is not None and self._goal is not None:
-            self._travel(self._place, self._goal)
+            self._move(self._place, self._goal)
         return self._place
 
-    def _travel(self, place: Floats, goal: Floats) -> None:
+    def _move(self, place: Place, goal: Place) -> None:
         side = place[2]
         missing = (goal - place) / side
         pull = np.clip(0.1 * missing, -self._speed, self._speed)
         self._velocity += np.clip(pull - self._velocity, -self._speed / 8, self._speed / 8)
         self._place = place + self._velocity * side
-        if np.abs(missing).max() < 0.005:
+        if np.abs(missing).max() < SETTLED:
             self._goal, self._velocity = None, np.zeros(3)
 
 
-def _shift(wanted: Floats, place: Floats) -> float:
-    return float(np.abs(wanted[:2] - place[:2]).max() / place[2])
+def _shift(ideal: Place, place: Place) -> float:
+    """Return the larger distance along an axis, in sides of `place`."""
+    return float(np.abs(ideal[:2] - place[:2]).max() / place[2])
 
 
-def _within(wanted: Floats, place: Floats) -> bool:
-    return _shift(wanted, place) <= _DEAD_ZONE and abs(np.log(wanted[2] / place[2])) <= _DEAD_ZOOM
+def _tolerable(ideal: Place, place: Place) -> bool:
+    return _shift(ideal, place) <= SHIFT_HYSTERESIS and abs(np.log(ideal[2] / place[2])) <= ZOOM_HYSTERESIS
 
 
-def _longest_stand(wanted: Floats) -> Floats:
-    """The middle of the longest beginning of ``wanted`` for which one place can serve."""
-    low = np.minimum.accumulate(wanted, axis=0)
-    high = np.maximum.accumulate(wanted, axis=0)
-    # A little less than the dead zone itself, so that the next frame does not at once lie outside.
+def _longest_serving_place(ideal: Place) -> Place:
+    """Return the middle of the longest prefix of `ideal` (n, 3) that one place can serve."""
+    low = np.minimum.accumulate(ideal, axis=0)
+    high = np.maximum.accumulate(ideal, axis=0)
+    # 0.8 of the tolerance on either side, so that the next frame is not outside at once.
     spread = (high - low)[:, :2].max(axis=1) / low[:, 2]
-    fits = (spread <= 1.6 * _DEAD_ZONE) & (np.log(high[:, 2] / low[:, 2]) <= 1.6 * _DEAD_ZOOM)
+    fits = (spread <= 1.6 * SHIFT_HYSTERESIS) & (np.log(high[:, 2] / low[:, 2]) <= 1.6 * ZOOM_HYSTERESIS)
     last = len(fits) - 1 if fits.all() else max(int(np.argmin(fits)) - 1, 0)
     return (low[last] + high[last]) / 2

@@ -1,6 +1,4 @@
-"""."""
-
-from __future__ import annotations
+"""Find faces in a picture (CenterFace)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,12 +10,13 @@ import onnxruntime
 
 from iwcodec.codec.media.types import Picture
 
-DETECT_EVERY = 5  # frames; a face moves little in between
+DETECT_EVERY = 5
+"""Run the detector on every Nth frame: a face moves little in between."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face's box in pixels (left, top, width, height; may stick out of the picture) and its score, 0..1."""
+    """A face's box in pixels (left, top, width, height), which may reach outside the picture, and its score, 0..1."""
 
     x: float
     y: float
@@ -29,13 +28,14 @@ class Face:
 class FaceDetector:
     """CenterFace (Xu et al. 2019, arXiv 1911.03599) on ONNX Runtime, one thread.
 
-    Pictures are shrunk first, so that their long side is 224 pixels; if no face is found, which may be for
-    its smallness, 448. In a 16:9 picture that finds faces down to about a twelfth of its height.
+    Pictures are scaled so that their longer side is 224 pixels, or 448 if no face is found at 224. In a 16:9 picture
+    that finds faces down to about 1/12 of its height.
     """
 
     _LONG_SIDES = (224, 448)
     _THRESHOLD = 0.5
-    _OVERLAP = 0.3  # boxes that share more than this (intersection over union) show the same face
+    _OVERLAP = 0.3
+    """Boxes with a larger intersection over union show the same face."""
 
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
@@ -44,7 +44,7 @@ class FaceDetector:
         self._session = onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
 
     def detect(self, picture: Picture) -> list[Face]:
-        """The faces of a uint8 RGB picture (H, W, 3), surest first."""
+        """Return the faces of an RGB picture, highest score first."""
         tries = (self._detect(picture, side) for side in self._LONG_SIDES)
         return next((faces for faces in tries if faces), [])
 
@@ -56,7 +56,7 @@ class FaceDetector:
         small = cv2.resize(picture, (inner_w, inner_h), interpolation=cv2.INTER_AREA)
         tensor = small.astype(np.float32).transpose(2, 0, 1)[None]
         heat, size, offset, _ = (out[0] for out in self._session.run(None, {"input.1": tensor}))
-        # One face, one peak of the heat map; its cell (4 x 4 pixels) says where exactly and how large.
+        # Each face is a peak of the heat map; `offset` and `size` at its cell of 4 x 4 pixels give the box.
         heat = heat[0]
         rows, columns = np.nonzero((heat >= self._THRESHOLD) & (heat == cv2.dilate(heat, np.ones((3, 3)))))
         across, down = 4 * width / inner_w, 4 * height / inner_h
@@ -66,9 +66,10 @@ class FaceDetector:
             y = row + 0.5 + float(offset[0, row, column]) - h / 2
             x = column + 0.5 + float(offset[1, row, column]) - w / 2
             faces.append(Face(x * across, y * down, w * across, h * down, float(heat[row, column])))
-        return self._distinct(sorted(faces, key=lambda face: -face.score))
+        return self._suppressed(sorted(faces, key=lambda face: -face.score))
 
-    def _distinct(self, faces: Sequence[Face]) -> list[Face]:
+    def _suppressed(self, faces: Sequence[Face]) -> list[Face]:
+        """Non-maximum suppression; `faces` by falling score."""
         kept: list[Face] = []
         for face in faces:
             if all(_overlap(face, other) < self._OVERLAP for other in kept):
@@ -77,6 +78,7 @@ class FaceDetector:
 
 
 def _overlap(a: Face, b: Face) -> float:
+    """Intersection over union."""
     across = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
     down = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
     shared = max(across, 0.0) * max(down, 0.0)
@@ -84,5 +86,5 @@ def _overlap(a: Face, b: Face) -> float:
 
 
 def find_faces(pictures: Iterable[Picture], detector: FaceDetector) -> list[list[Face] | None]:
-    """Looks for faces in every DETECT_EVERY-th picture, for :func:`plan_crops`; only the boxes are kept."""
+    """Return the faces of each picture for `plan_crops`; None where the detector did not run (see DETECT_EVERY)."""
     return [None if n % DETECT_EVERY else detector.detect(picture) for n, picture in enumerate(pictures)]

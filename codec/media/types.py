@@ -1,6 +1,4 @@
-"""."""
-
-from __future__ import annotations
+"""Pictures, samples and the description of a media file."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,45 +7,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
-
+"""RGB (H, W, 3)."""
 Samples = NDArray[np.int16]
-
-AUDIO_RATE = 48_000  # Hz: Opus knows no other clock (RFC 7845, section 4)
+"""Mono sound (n,) at AUDIO_RATE."""
+AUDIO_RATE = 48_000
+"""Samples a second: the clock rate of Opus (RFC 7845, section 4)."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The sound of a file: its codec's name, sampling rate in Hz, channels, and start in seconds after the
-    first picture (negative: before it)."""
+    """The sound of a file."""
 
     codec: str
     rate: int
+    """Samples a second."""
     channels: int
     start_s: float
+    """Start in seconds after the first picture; negative: before it."""
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """A video file as :func:`read_video` will deliver it.
-
-    ``width`` and ``height`` hold after rotation and with square pixels. ``fps`` is the mean rate, between 1
-    and 120, close to a usual rate rounded to it. ``duration_s`` is None for a file that does not say;
-    ``frames`` estimates how many pictures that makes at ``fps``. ``rotation`` is what the file's metadata
-    asks for, in degrees clockwise: 0, 90, 180 or 270 (before any mirroring from left to right).
-    """
+    """A video file as `read_video` delivers it."""
 
     width: int
+    """Pixels, after rotation and with square pixels; `height` likewise."""
     height: int
     fps: Fraction
+    """Mean rate, 1 to 120, rounded to a standard rate that is close."""
     duration_s: float | None
+    """None if the file does not state it."""
     frames: int | None
+    """Estimated number of pictures at `fps`."""
     rotation: int
+    """Rotation in the metadata, in degrees clockwise: 0, 90, 180 or 270, before any left-right mirroring."""
     audio: AudioInfo | None
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One decoded picture, uint8 RGB (H, W, 3), and its time in seconds."""
+    """One decoded picture."""
 
     time_s: float
     picture: Picture

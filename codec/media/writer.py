@@ -1,6 +1,4 @@
-"""."""
-
-from __future__ import annotations
+"""Write pictures and sound to .mp4, .mkv and .y4m files."""
 
 import errno
 import os
@@ -18,14 +16,12 @@ from av.audio.stream import AudioStream
 from av.video.reformatter import ColorRange, Colorspace
 
 from iwcodec.codec.errors import MediaError
-from iwcodec.codec.media.colour import _to_yuv, _usual_matrix
-from iwcodec.codec.media.demux import (
-    _reason,
-)
-from iwcodec.codec.media.opus import _audio_frame
+from iwcodec.codec.media.conversion import rgb_to_yuv, usual_matrix
+from iwcodec.codec.media.demux import error_reason
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 
 WRITABLE = (".mp4", ".mkv", ".y4m")
+"""Suffixes of the files that VideoWriter writes."""
 
 
 class _Sink(Protocol):
@@ -35,16 +31,15 @@ class _Sink(Protocol):
 
 
 class VideoWriter:
-    """Writes pictures, and sound if wanted, to a file whose suffix says how:
+    """Write pictures, and sound if `audio`, to a file whose suffix selects the format:
 
-    ``.mp4``  H.264 at crf 11 (visually transparent), BT.709, AAC; plays everywhere. Even sizes only.
-    ``.mkv``  FFV1 and FLAC: every bit of picture and sound is kept.
-    ``.y4m``  raw YUV 4:4:4 for other tools (BT.601 below 720 lines, else BT.709); holds no sound.
+    `.mp4`  H.264 at CRF 11 (visually transparent), BT.709, and AAC; even sizes only.
+    `.mkv`  FFV1 and FLAC: lossless.
+    `.y4m`  uncompressed YUV 4:4:4 (BT.601 below 720 lines, else BT.709), without sound.
 
-    ``size`` is (width, height). The file appears under its name only when :meth:`close` succeeds; until then
-    its bytes are in a temporary file beside it, which :meth:`abort` (or leaving a ``with`` block by an
-    exception, Ctrl-C included) removes. Raises MediaError for an unknown suffix, a folder that is missing or
-    not writable, or a full disk.
+    `size` is (width, height). The data goes to a temporary file in the same folder, which `close` renames to `path`;
+    `abort`, or leaving a `with` block by an exception, removes it. Raises MediaError for an unknown suffix, a folder
+    that is missing or not writable, or a full disk.
     """
 
     def __init__(self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: bool = False) -> None:
@@ -52,7 +47,7 @@ class VideoWriter:
         suffix = check_writable(self.path)
         self.has_audio = audio and suffix != ".y4m"
         self._size = size
-        self._part = _sibling(self.path)
+        self._part = _temporary(self.path)
         self._file: IO[bytes] | None = None
         with self._guarded():
             self._file = open(self._part, "w+b")  # noqa: SIM115 (closed by close or abort)
@@ -62,7 +57,7 @@ class VideoWriter:
                 self._sink = _Muxer(self._file, self._part, suffix, size, fps, self.has_audio)
 
     def write(self, picture: Picture) -> None:
-        """Appends a uint8 RGB picture of the writer's size."""
+        """Append a picture. Raises ValueError if it has another size or type than uint8."""
         width, height = self._size
         if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
             raise ValueError(f"expected a uint8 picture of {height} x {width} x 3, not {picture.shape}")
@@ -70,14 +65,14 @@ class VideoWriter:
             self._sink.picture(np.ascontiguousarray(picture))
 
     def write_audio(self, samples: Samples) -> None:
-        """Appends mono int16 samples at 48 kHz; the first belongs to the first picture. Ignored where the
-        file holds no sound (``has_audio``). Best interleaved with the pictures, second by second."""
+        """Append mono samples at 48 kHz; the first one belongs to the first picture. Ignored if the file has no sound
+        (`has_audio`). Interleave with the pictures, about a second at a time."""
         if self.has_audio and len(samples):
             with self._guarded():
                 self._sink.samples(np.ascontiguousarray(samples, np.int16))
 
     def close(self) -> None:
-        """Completes the file and gives it its name. Does nothing after an earlier close or abort."""
+        """Complete the file and rename it to `path`. Does nothing after an earlier close or abort."""
         if self._file is None:
             return
         with self._guarded():
@@ -87,7 +82,7 @@ class VideoWriter:
             self._file = None
 
     def abort(self) -> None:
-        """Drops everything written; the file of that name, if there was one, stays as it was."""
+        """Discard what was written. An existing file at `path` is left unchanged."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
@@ -108,50 +103,50 @@ class VideoWriter:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Whatever goes wrong leaves no half-written file behind."""
+        """Remove the temporary file if anything fails; turn FFmpeg and OS errors into MediaError."""
         try:
             yield
         except (av.FFmpegError, OSError) as error:
             self.abort()
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise MediaError(f"The disk is full: {self.path} could not be written.") from error
-            raise MediaError(f"{self.path} could not be written ({_reason(error)}).") from error
+            raise MediaError(f"{self.path} could not be written ({error_reason(error)}).") from error
         except BaseException:
             self.abort()
             raise
 
 
 def check_writable(path: str | Path) -> str:
-    """The suffix, in lower case, of a path that :class:`VideoWriter` can write to; MediaError if it cannot."""
+    """Return the suffix of a path in lower case. Raises MediaError if VideoWriter cannot write there."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in WRITABLE:
         known = ", ".join(WRITABLE[:-1]) + " and " + WRITABLE[-1]
         raise MediaError(f"{path} cannot be written: {suffix or 'no suffix'} is not one of {known}.")
-    _check_place(path)
+    _check_folder(path)
     return suffix
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raises MediaError, naming the flag that helps."""
-    _check_place(target)
+    """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set."""
+    _check_folder(target)
     if target.exists() and not overwrite:
         raise MediaError(f"{target} exists; use -f to overwrite it.")
 
 
-def _check_place(path: Path) -> None:
+def _check_folder(path: Path) -> None:
     if path.is_dir():
         raise MediaError(f"{path} is a folder; give a file name.")
     if not path.absolute().parent.is_dir():
         raise MediaError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist.")
 
 
-def _sibling(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 class _Muxer:
-    """H.264 + AAC in MP4, or FFV1 + FLAC in Matroska, through FFmpeg."""
+    """H.264 and AAC in MP4, or FFV1 and FLAC in Matroska."""
 
     def __init__(
         self, file: IO[bytes], path: Path, suffix: str, size: tuple[int, int], fps: Fraction, audio: bool
@@ -159,8 +154,8 @@ class _Muxer:
         mp4 = suffix == ".mp4"
         if mp4 and (size[0] % 2 or size[1] % 2):
             raise MediaError(f"An .mp4 needs an even width and height, not {size[0]}x{size[1]}; try .mkv.")
-        # Writing through a Python file makes a full disk an OSError at the write that failed. For
-        # "faststart" the muxer reopens what it wrote, and asks us for it.
+        # Through a Python file object a full disk raises OSError at the write that failed. For "faststart" the muxer
+        # reopens the file it wrote, by `io_open`.
         self._container = av.open(
             file,
             "w",
@@ -188,16 +183,20 @@ class _Muxer:
                 self._audio.bit_rate = 96_000
 
     def picture(self, picture: Picture) -> None:
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         if self._mp4:
-            frame = _to_yuv(frame, "yuv420p", Colorspace.ITU709)
+            frame = rgb_to_yuv(picture, "yuv420p", Colorspace.ITU709)
+        else:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.pts, frame.time_base = self._pictures, self._tick
         self._pictures += 1
         self._container.mux(self._video.encode(frame))
 
     def samples(self, samples: Samples) -> None:
         if self._audio is not None:
-            self._container.mux(self._audio.encode(_audio_frame(samples, self._samples)))
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate, frame.time_base = AUDIO_RATE, Fraction(1, AUDIO_RATE)
+            frame.pts = self._samples
+            self._container.mux(self._audio.encode(frame))
             self._samples += len(samples)
 
     def finish(self) -> None:
@@ -212,16 +211,16 @@ def _reopener(path: Path) -> Callable[..., IO[bytes]]:
 
 
 class _Y4m:
-    """YUV4MPEG2: one line of header, then for each frame the line FRAME and the planes Y, U, V."""
+    """YUV4MPEG2: a header line, then for each frame the line "FRAME" and the planes Y, U, V."""
 
     def __init__(self, file: IO[bytes], size: tuple[int, int], fps: Fraction) -> None:
         self._file = file
-        self._matrix = _usual_matrix(size[1])
+        self._matrix = usual_matrix(size[1])
         rate = f"F{fps.numerator}:{fps.denominator}"
         file.write(f"YUV4MPEG2 W{size[0]} H{size[1]} {rate} Ip A1:1 C444\n".encode())
 
     def picture(self, picture: Picture) -> None:
-        frame = _to_yuv(av.VideoFrame.from_ndarray(picture, format="rgb24"), "yuv444p", self._matrix)
+        frame = rgb_to_yuv(picture, "yuv444p", self._matrix)
         self._file.write(b"FRAME\n" + frame.to_ndarray().tobytes())
 
     def samples(self, samples: Samples) -> None:

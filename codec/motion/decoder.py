@@ -1,58 +1,62 @@
-"""."""
+"""Motion packets of the predictive coder to keypoints."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MAX_FRAMES, MotionPacket
+from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES, MotionPacket
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.predictive_coder import MotionCoder, coded_frames, filled_in
+from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import Tables, load_tables
 from iwcodec.codec.motion.types import Levels, Quantiser
 
 
 @dataclass(frozen=True)
 class Motion:
+    """A decoded frame, before its picture is reconstructed."""
+
     number: int
+    """Frame number."""
     keypoints: NDArray[np.float32]
+    """(K, 3): x and y in [-1, 1], strength in [0, 1]."""
     reference_source: int | None = None
-    """Slot of the source that leads; None: the nearest in pose."""
-    still: bool = False
-    """Nothing moves: the source that leads is shown as it lies."""
+    """Slot of the reference source; None: the source nearest in pose."""
+    skip: bool = False
+    """Skip mode: the frame is the unmodified reference source."""
 
 
 class MotionDecoder:
-    """Motion packets that are not transformed to keypoints, in whatever order they come. The MAX_FRAMES newest frames
-    are kept to predict others from."""
+    """Decodes motion packets of the predictive coder, in any order. Keeps the levels of the MAX_PACKET_FRAMES newest
+    frames, from which further packets may be predicted."""
 
     def __init__(self, keypoints: int, tables: Tables | None = None) -> None:
+        """`keypoints`: K. `tables`: of the predictive coder; the shipped ones by default."""
         self._keypoints = keypoints
-        self._coder = MotionCoder(tables or load_tables())
+        self._coder = PredictiveCoder(tables or load_tables())
         self._levels: dict[int, tuple[Quantiser, Levels]] = {}
+        """Levels (K, 3) by frame number, with the quantiser they belong to."""
 
     @property
     def newest(self) -> int | None:
-        """The highest frame number that has come; what an acknowledgement names."""
+        """Highest frame number decoded, to be acknowledged; None before the first."""
         return max(self._levels, default=None)
 
     def decode(self, packet: MotionPacket, quantiser: Quantiser) -> list[Motion]:
-        """The frames of a packet. Raises FormatError, also where the reference is not there or has other steps."""
+        """Return the frames of a packet. Raises FormatError, also if the reference frame is missing or was coded with
+        another quantiser."""
         if packet.scale is not None:
-            raise FormatError("A call's motion packet is transformed over time.")
+            raise FormatError("The packet is of the transform coder, which calls do not use.")
         reference = None
         if packet.reference is not None:
             kept = self._levels.get(packet.reference)
             if kept is None or kept[0] != quantiser:
-                raise FormatError(f"A motion packet refers to frame {packet.reference}, which is not there.")
+                raise FormatError(f"A motion packet refers to frame {packet.reference}, which is not available.")
             reference = kept[1]
-        coded, reference_sources = coded_frames(packet.count, packet.stride), packet.reference_sources()
-        levels = self._coder.decode(packet.payload, len(coded), self._keypoints, reference)
-        for number, row in zip(coded, levels, strict=True):
-            self._levels[packet.first + number] = quantiser, row
-        for number in sorted(self._levels)[:-MAX_FRAMES]:
+        levels = self._coder.decode(packet.payload, packet.count, self._keypoints, reference)
+        for number, row in enumerate(levels, packet.first):
+            self._levels[number] = quantiser, row
+        for number in sorted(self._levels)[:-MAX_PACKET_FRAMES]:
             del self._levels[number]
-        rows = zip(filled_in(quantiser.dequantise(levels), coded, reference_sources), reference_sources, strict=True)
-        return [
-            Motion(number, row, reference_source) for number, (row, reference_source) in enumerate(rows, packet.first)
-        ]
+        rows = zip(quantiser.dequantise(levels), packet.reference_sources(), strict=True)
+        return [Motion(number, row, source) for number, (row, source) in enumerate(rows, packet.first)]

@@ -1,30 +1,28 @@
-"""Motion: quantised keypoint tracks to bytes and back.
+"""Predictive coder of calls: quantised keypoint frames to bytes and back.
 
-A message holds one or more frames of K x 3 integer levels. The first is predicted from a reference frame, or where
-there is none from the tables' means; each other from the one before it (motion_prediction.py). What the predictions
-miss is range-coded (constriction, 32-bit words, trailing zero bytes left off) with static tables, chosen for each value
-by how far they missed it, and all of its kind, just before: integers alone decide, so every machine reads the same
-symbols.
+A message holds one or more frames of K x 3 integer levels. The first frame is predicted from a reference frame (inter)
+or, without one, from the mean levels of the tables (intra); every other frame is predicted from the one before it
+(prediction.py). Prediction residuals are range-coded (constriction, 32-bit words, trailing zero bytes removed) with
+static tables. The table is selected by the magnitudes of residuals already coded (predictive_tables.py). Only integer
+arithmetic decides what is decoded, so every machine decodes the same levels.
 """
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MAX_FRAMES
+from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.prediction import Predictor, predict
 from iwcodec.codec.motion.predictive_tables import (
     REACH,
     SYMBOLS,
     Tables,
+    causal_class,
     frame_contexts,
     rows_of,
-    so_far_class,
     symbols_of,
 )
 from iwcodec.codec.motion.types import ESCAPE_RANGE, MAX_LEVEL, Levels
@@ -32,30 +30,8 @@ from iwcodec.codec.motion.types import ESCAPE_RANGE, MAX_LEVEL, Levels
 _ESCAPE = SYMBOLS - 1
 
 
-def coded_frames(count: int, stride: int) -> list[int]:
-    """Which of so many frames are coded: every so many one, and the last."""
-    return [*range(0, count - 1, stride), count - 1]
-
-
-def filled_in(
-    rows: NDArray[np.float32], coded: Sequence[int], reference_sources: Sequence[int | None]
-) -> NDArray[np.float32]:
-    """Keypoints (m, K, 3) of the coded frames -> of all of them, in order: between those from which they are carried by
-    the same source, they change evenly; else they stay what they are in the nearer one of their own source."""
-    out = np.empty((len(reference_sources), *rows.shape[1:]), np.float32)
-    out[coded[0]] = rows[0]
-    for (a, b), before, after in zip(itertools.pairwise(coded), rows, rows[1:], strict=False):
-        for number in range(a + 1, b + 1):
-            share = np.float32((number - a) / (b - a))
-            if reference_sources[a] == reference_sources[b]:
-                out[number] = before + share * (after - before)
-            else:
-                out[number] = before if reference_sources[number] == reference_sources[a] and number < b else after
-    return out
-
-
-class MotionCoder:
-    """Stateless: every message is decoded by itself, given its reference."""
+class PredictiveCoder:
+    """Stateless: a message and its reference frame are all that decoding needs."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
@@ -63,99 +39,103 @@ class MotionCoder:
         self._raw = constriction.stream.model.Uniform(ESCAPE_RANGE)
 
     def encode(self, levels: Levels, reference: Levels | None) -> bytes:
-        """Levels (n, K, 3) of 1 to 256 frames, reference (K, 3) -> payload."""
+        """Encode levels (n, K, 3) of 1 to MAX_PACKET_FRAMES frames, given the levels (K, 3) of any reference frame."""
         encoder = constriction.stream.queue.RangeEncoder()
         state = self._start(levels.shape[1], reference)
         for frame in levels:
-            moved = frame - state.before
-            misses = wrapped(moved - predict(state.weights, moved, state.last))
-            symbols = symbols_of(misses)
-            rows = rows_of(state.rows, misses)
-            for k in range(len(misses)):
+            delta = frame - state.last
+            residuals = wrap_levels(delta - predict(state.weights, delta, state.last_delta))
+            symbols = symbols_of(residuals)
+            rows = rows_of(state.contexts, residuals)
+            for k in range(len(residuals)):
                 encoder.encode(symbols[k], self._model, self.tables.probabilities[rows[k]])
-                escaped = misses[k][symbols[k] == _ESCAPE]
+                escaped = residuals[k][symbols[k] == _ESCAPE]
                 if len(escaped):
                     encoder.encode((escaped & (ESCAPE_RANGE - 1)).astype(np.int32), self._raw)
-            state = self._next(state, moved, misses)
+            state = self._next(state, delta, residuals)
         words = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
         return words or b"\0"
 
     def decode(self, payload: bytes, count: int, keypoints: int, reference: Levels | None) -> Levels:
-        """Payload -> levels (count, K, 3). Raises FormatError for what cannot be a payload."""
-        if not 1 <= count <= MAX_FRAMES or not 1 <= keypoints <= 64:
-            raise FormatError(f"A motion message of {count} frames and {keypoints} keypoints is impossible.")
+        """Decode levels (count, K, 3), given the levels (K, 3) of any reference frame. Raises FormatError for an
+        invalid payload."""
+        if not 1 <= count <= MAX_PACKET_FRAMES or not 1 <= keypoints <= 64:
+            raise FormatError(f"A motion message cannot hold {count} frames of {keypoints} keypoints.")
         if len(payload) > 64 + count * keypoints * 3 * 8:
-            raise FormatError("A motion message is longer than any can be.")
+            raise FormatError(f"A motion message of {len(payload)} bytes is too long for {count} frames.")
         padded = payload + bytes(-len(payload) % 4 + 8)
         decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
         state = self._start(keypoints, reference)
         out = np.empty((count, keypoints, 3), np.int32)
         for n in range(count):
-            moved, misses = self._decode_frame(decoder, state)
-            out[n] = state.before + moved
+            delta, residuals = self._decode_frame(decoder, state)
+            out[n] = state.last + delta
             if np.abs(out[n]).max() > MAX_LEVEL:
                 raise FormatError("A motion message holds a level out of range.")
-            state = self._next(state, moved, misses)
+            state = self._next(state, delta, residuals)
         return out
 
     def _decode_frame(self, decoder: constriction.stream.queue.RangeDecoder, state: "_State") -> tuple[Levels, Levels]:
-        """How far the keypoints of the next frame have moved, and how far the prediction missed that."""
-        moved, misses = np.zeros_like(state.before), np.zeros_like(state.before)
-        known = np.zeros(2, np.int64)
-        for k in range(len(moved)):
-            rows = state.rows[k] + so_far_class(known, np.array(k))
-            misses[k] = self._decode_misses(decoder, rows)
-            predicted = predict(state.weights[k : k + 1], moved, state.last)[0]
-            moved[k] = wrapped(state.before[k] + predicted + misses[k]) - state.before[k]
-            size = np.abs(misses[k].astype(np.int64))
-            known += size[0] + size[1], size[2]
-        return moved, misses
+        """Decode the deltas and the residuals (K, 3 each) of the next frame."""
+        delta, residuals = np.zeros_like(state.last), np.zeros_like(state.last)
+        sums = np.zeros(2, np.int64)  # magnitudes of the residuals decoded so far: positions, strengths
+        for k in range(len(delta)):
+            rows = state.contexts[k] + causal_class(sums, np.array(k))
+            residuals[k] = self._decode_residuals(decoder, rows)
+            predicted = predict(state.weights[k : k + 1], delta, state.last_delta)[0]
+            delta[k] = wrap_levels(state.last[k] + predicted + residuals[k]) - state.last[k]
+            size = np.abs(residuals[k].astype(np.int64))
+            sums += size[0] + size[1], size[2]
+        return delta, residuals
 
-    def _decode_misses(self, decoder: constriction.stream.queue.RangeDecoder, rows: NDArray[np.int64]) -> Levels:
+    def _decode_residuals(self, decoder: constriction.stream.queue.RangeDecoder, rows: NDArray[np.int64]) -> Levels:
+        """Decode the residuals (3,) of one keypoint with the tables of these rows (3,)."""
         try:
             symbols = decoder.decode(self._model, self.tables.probabilities[rows])
-            misses = symbols.astype(np.int32) - REACH
+            residuals = symbols.astype(np.int32) - REACH
             escapes = symbols == _ESCAPE
             if escapes.any():
                 raw = decoder.decode(self._raw, int(escapes.sum())).astype(np.int32)
-                misses[escapes] = (raw ^ (ESCAPE_RANGE // 2)) - ESCAPE_RANGE // 2
+                residuals[escapes] = (raw ^ (ESCAPE_RANGE // 2)) - ESCAPE_RANGE // 2
         except (AssertionError, ValueError) as error:
             raise FormatError("A motion message cannot be decoded.") from error
-        return np.asarray(misses, np.int32)
+        return np.asarray(residuals, np.int32)
 
     def _start(self, keypoints: int, reference: Levels | None) -> "_State":
         means, predictor = self.tables.means, self.tables.predictor
-        nothing = np.zeros((keypoints, 3), np.int32)
+        zeros = np.zeros((keypoints, 3), np.int32)
         if len(means) != keypoints:
-            means, predictor = nothing, Predictor.zero(keypoints)
+            means, predictor = zeros, Predictor.zero(keypoints)
         if reference is None:
-            return _State(means, nothing, frame_contexts(None, keypoints), predictor.intra, True)
-        return _State(reference, nothing, frame_contexts(nothing, keypoints), predictor.inter, False)
+            return _State(means, zeros, frame_contexts(None, keypoints), predictor.intra, True)
+        return _State(reference, zeros, frame_contexts(zeros, keypoints), predictor.inter, False)
 
-    def _next(self, state: "_State", moved: Levels, misses: Levels) -> "_State":
-        keypoints = len(moved)
+    def _next(self, state: "_State", delta: Levels, residuals: Levels) -> "_State":
+        keypoints = len(delta)
         predictor = self.tables.predictor if len(self.tables.means) == keypoints else Predictor.zero(keypoints)
-        if state.intra:  # a distance from the means says nothing of motion
-            moved_on, misses = np.zeros_like(moved), np.zeros_like(misses)
+        if state.intra:  # deviations from the means do not predict motion
+            last_delta, residuals = np.zeros_like(delta), np.zeros_like(residuals)
         else:
-            moved_on = moved
-        return _State(state.before + moved, moved_on, frame_contexts(misses, keypoints), predictor.inter, False)
+            last_delta = delta
+        return _State(state.last + delta, last_delta, frame_contexts(residuals, keypoints), predictor.inter, False)
 
 
-def wrapped(values: Levels) -> Levels:
-    """To 16 bits, signed: a level is known once its miss is known to that, however wild the prediction was."""
+def wrap_levels(values: Levels) -> Levels:
+    """Wrap values of any shape to signed 16 bits. A level is determined by its residual modulo 2**16, however far off
+    the prediction is."""
     return np.asarray((values + ESCAPE_RANGE // 2 & ESCAPE_RANGE - 1) - ESCAPE_RANGE // 2, np.int32)
 
 
 @dataclass(frozen=True)
 class _State:
-    """What is known before a frame is coded."""
+    """What encoder and decoder know before a frame."""
 
-    before: Levels
-    """The levels it is predicted from."""
     last: Levels
-    """How far they had moved."""
-    rows: NDArray[np.int64]
-    """Rows of the tables (K, 3), but for the class of what this frame has missed so far."""
+    """(K, 3): levels of the previous frame, of the reference frame, or the means."""
+    last_delta: Levels
+    """(K, 3): their change from the frame before that."""
+    contexts: NDArray[np.int64]
+    """(K, 3): table rows without the causal class."""
     weights: NDArray[np.int32]
+    """(K, 3, 2 K): prediction weights of this frame."""
     intra: bool

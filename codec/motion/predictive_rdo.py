@@ -1,9 +1,9 @@
-"""Rate-distortion optimised quantisation, frame by frame, of keypoints whose errors are worth very different amounts.
+"""Rate-distortion optimised quantisation of single frames, for the predictive coder.
 
-A fit (refinement.py) knows what a wrong keypoint costs: its normal equations give the error of the moved cells as a
-quadratic form of the unknowns. Levels are chosen in the order in which they are coded, each where its error and its
-bits cost least together; what an error does to the cells, the unknowns that come after it make up for as far as they
-can, for their targets move with it (Babai's nearest plane, with a price on every level but the predicted one).
+The normal equations of the keypoint fit (fit/keypoint_fit.py) give the error of the warped picture as a quadratic form
+of the unknowns, whose weights differ widely. Levels are chosen in coding order: each is either the predicted level or
+the nearest one, whichever has the lower sum of error and priced bits. Unknowns coded later compensate for the error as
+far as they can (Babai's nearest plane, with a price on every level but the predicted one).
 """
 
 import math
@@ -11,19 +11,19 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.motion.prediction import predictions, rounded
+from iwcodec.codec.motion.nearest_plane import nearest_plane_factor
+from iwcodec.codec.motion.prediction import predict_scaled, round_scaled
 from iwcodec.codec.motion.types import Levels, Quadratic, Quantiser
 
 ERROR_PER_BIT = 1.2e-3
-"""Share of a frame's squared error that one bit is worth at the usual steps. It grows with them: dearer bits alone
-leave keypoints behind for good, and coarser steps alone spend bits on what nobody sees."""
-SURE = 1e-5
-"""Of the mean error of an unknown, what each has at least: that of some may be nothing but rounding."""
-FIRST_BITS, FURTHER_BITS = 2.5, 1.3
-"""What a level takes more than the predicted one, roughly, and for each doubling of the miss."""
+"""Price of a bit, as a fraction of the frame's squared error, at the default steps. It grows in proportion to the
+steps: a higher price alone makes keypoints lag permanently, coarser steps alone spend bits on invisible changes."""
+FIRST_BITS, BITS_PER_DOUBLING = 2.5, 1.3
+"""Approximate bits of a residual of magnitude 1 beyond those of residual 0, and of each doubling of the magnitude."""
 
 
 def error_per_bit(quantiser: Quantiser) -> float:
+    """Return the price of a bit, as a fraction of the frame's squared error, at the quantiser's steps."""
     return ERROR_PER_BIT * quantiser.step_xy / Quantiser.step_xy
 
 
@@ -31,43 +31,44 @@ def choose_levels(
     error: Quadratic,
     steps: NDArray[np.float32],
     last: Levels,
-    last_moved: Levels,
+    last_delta: Levels,
     weights: NDArray[np.int32],
     price: float,
 ) -> Levels:
-    """Levels (K, 3) of a frame; `last` are those of the frame before, `last_moved` how far they had moved, `weights`
-    the predictor's, `price` the error that a bit is worth."""
+    """Return the levels (K, 3) of a frame.
+
+    `error`: of the frame's unknowns. `steps`: (3,). `last`: levels (K, 3) of the previous frame. `last_delta`: their
+    change (K, 3) from the frame before that. `weights`: inter weights (K, 3, 2 K) of the predictor. `price`: error per
+    bit.
+    """
     count = len(last)
-    order = np.arange(3 * count).reshape(3, count).T.reshape(-1)  # as they are coded: keypoint by keypoint
-    # Row i of the factor: how the targets that follow move with an error of unknown i; its diagonal: what it costs.
-    ridge = SURE * error.gram.trace() / len(order) * np.eye(len(order))
-    backwards = np.linalg.cholesky((error.gram[np.ix_(order, order)] + ridge)[::-1, ::-1])
-    factor = np.linalg.inv(backwards[::-1, ::-1])
+    order = np.arange(3 * count).reshape(3, count).T.reshape(-1)  # coding order: keypoint by keypoint
+    factor = nearest_plane_factor(error.gram, order)
     target, missed = error.target[order], np.zeros(len(order))
-    levels, moved = np.empty_like(last), np.zeros_like(last)
-    of_each = weights[:, :, :count].transpose(2, 0, 1).astype(np.int64)  # what a level of each adds to all
-    predicted = predictions(weights, moved, last_moved)
+    levels, delta = np.empty_like(last), np.zeros_like(last)
+    weights_of = weights[:, :, :count].transpose(2, 0, 1).astype(np.int64)  # by the keypoint that predicts
+    predicted = predict_scaled(weights, delta, last_delta)
     for k in range(count):
-        expected = (last[k] + rounded(predicted[k])).tolist()
+        expected = (last[k] + round_scaled(predicted[k])).tolist()
         first, after = 3 * k, 3 * k + 3
-        wanted = (target[first:after] - missed[:first] @ factor[:first, first:after]).tolist()
+        targets = (target[first:after] - missed[:first] @ factor[:first, first:after]).tolist()
         within = factor[first:after, first:after].tolist()
-        for axis, step in enumerate(steps.tolist()):  # plain numbers: this runs 60 times a frame
-            level, sharpness = expected[axis], within[axis][axis]
-            lacks = (wanted[axis] - level * step) / sharpness
-            nearest = round(wanted[axis] / step)
+        for axis, step in enumerate(steps.tolist()):  # plain floats: this runs 60 times a frame
+            level, diagonal = expected[axis], within[axis][axis]
+            miss = (targets[axis] - level * step) / diagonal
+            nearest = round(targets[axis] / step)
             if nearest != level:
-                least = (wanted[axis] - nearest * step) / sharpness
-                if least**2 + price * bits(nearest - level) < lacks**2:
-                    level, lacks = nearest, least
-            levels[k, axis], missed[first + axis] = level, lacks
+                nearest_miss = (targets[axis] - nearest * step) / diagonal
+                if nearest_miss**2 + price * approximate_bits(nearest - level) < miss**2:
+                    level, miss = nearest, nearest_miss
+            levels[k, axis], missed[first + axis] = level, miss
             for later in range(axis + 1, 3):
-                wanted[later] -= lacks * within[axis][later]
-        moved[k] = levels[k] - last[k]
-        predicted += of_each[k] * moved[k]
+                targets[later] -= miss * within[axis][later]
+        delta[k] = levels[k] - last[k]
+        predicted += weights_of[k] * delta[k]
     return levels
 
 
-def bits(miss: int) -> float:
-    """Rough cost of a miss of the prediction, other than 0, in bits more than none."""
-    return FIRST_BITS + FURTHER_BITS * math.log2(abs(miss))
+def approximate_bits(residual: int) -> float:
+    """Return the approximate bits of a residual other than 0, beyond those of residual 0."""
+    return FIRST_BITS + BITS_PER_DOUBLING * math.log2(abs(residual))

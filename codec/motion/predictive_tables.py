@@ -1,12 +1,10 @@
-"""The motion coder's static tables: integer counts and weights, made from real keypoint tracks.
+"""Static tables of the predictive coder: integer counts and weights, trained by `iwcodec.codec.file.train_tables`.
 
-    python -m iwcodec.codec.motion.predictive_tables TRACKS.npz... -o motion_tables.npz
-
-Each TRACKS.npz holds float32 arrays (n, K, 3) of consecutive frames.
+The table for a residual is selected by three activity classes, for positions and strengths apart: the magnitude of the
+same value's residual in the previous frame, the total magnitude of that frame's residuals, and the mean magnitude of
+the residuals already coded in this frame.
 """
 
-import itertools
-import sys
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -15,133 +13,85 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.motion.prediction import Predictor, fit_predictor, predict
+from iwcodec.codec.motion.prediction import Predictor
+from iwcodec.codec.motion.types import Levels
 
 REACH = 31
-"""Residuals from -REACH to REACH have symbols of their own; the next symbol escapes."""
+"""Residuals from -REACH to REACH have symbols of their own; the last symbol is the escape."""
 SYMBOLS = 2 * REACH + 2
-OWN, SHARED, SO_FAR = 4, 6, 5
-"""Activity classes: how far the prediction missed the value itself in the last frame, and all values of its kind there,
-and those of this frame that are known already."""
-SHARED_EDGES = (1, 5, 11, 21, 41)
-SO_FAR_EDGES = (0, 2, 5, 10)
-"""Mean miss of the values known already, in eighths of a level."""
-INTRA = 2 * OWN * SHARED * SO_FAR
-"""Rows from INTRA on are for values without a frame before them."""
-CONTEXTS = INTRA + 2 * SO_FAR
+"""Symbols per table."""
+OWN_CLASSES, FRAME_CLASSES, CAUSAL_CLASSES = 4, 6, 5
+"""Number of activity classes: of the value's own residual in the previous frame, of all residuals there, and of the
+residuals already coded in this frame."""
+FRAME_EDGES = (1, 5, 11, 21, 41)
+"""Lower edges of the frame classes 1 to 5: sum of the magnitudes of the strength residuals, or half that of the
+position residuals, in levels."""
+CAUSAL_EDGES = (0, 2, 5, 10)
+"""Lower edges of the causal classes 1 to 4: mean magnitude of the residuals already coded, in eighths of a level."""
+INTRA = 2 * OWN_CLASSES * FRAME_CLASSES * CAUSAL_CLASSES
+"""First row for intra frames, whose context is the causal class alone."""
+CONTEXTS = INTRA + 2 * CAUSAL_CLASSES
+"""Number of tables (rows)."""
 FILE = Path(__file__).parents[1] / "data" / "motion_tables.npz"
 
 
 @dataclass(frozen=True)
 class Tables:
     id: int
-    """CRC-32 of counts, means and weights; written in the header of every stream."""
+    """CRC-32 of counts, means and weights; part of every stream header."""
     probabilities: NDArray[np.float64]
-    """(CONTEXTS, SYMBOLS), from the counts by one division: the same on every machine."""
-    means: NDArray[np.int32]
-    """(K, 3): the levels a first frame is predicted from."""
+    """(CONTEXTS, SYMBOLS), one division of the counts: the same on every machine."""
+    means: Levels
+    """(K, 3): levels from which an intra frame is predicted."""
     predictor: Predictor
 
 
-def frame_contexts(last: NDArray[np.int32] | None, keypoints: int) -> NDArray[np.int64]:
-    """Misses of the last frame (K, 3), or none -> what the rows of a frame's values (K, 3) start at."""
+def frame_contexts(last_residuals: Levels | None, keypoints: int) -> NDArray[np.int64]:
+    """Return the first row (K, 3) of each value's causal classes, given the residuals (K, 3) of the previous frame, or
+    None for an intra frame."""
     kind = np.array([0, 0, 1])
-    if last is None:
-        return np.tile(INTRA + kind * SO_FAR, (keypoints, 1)).astype(np.int64)
-    size = np.abs(last.astype(np.int64))
-    own = np.minimum(size, OWN - 1)
-    places, strengths = size[:, :2].sum() // 2, size[:, 2].sum()
-    shared = np.searchsorted(SHARED_EDGES, [places, places, strengths], side="right")
-    return np.asarray(((kind * OWN + own) * SHARED + shared) * SO_FAR, np.int64)
+    if last_residuals is None:
+        return np.tile(INTRA + kind * CAUSAL_CLASSES, (keypoints, 1)).astype(np.int64)
+    size = np.abs(last_residuals.astype(np.int64))
+    own = np.minimum(size, OWN_CLASSES - 1)
+    positions, strengths = size[:, :2].sum() // 2, size[:, 2].sum()
+    frame = np.searchsorted(FRAME_EDGES, [positions, positions, strengths], side="right")
+    return np.asarray(((kind * OWN_CLASSES + own) * FRAME_CLASSES + frame) * CAUSAL_CLASSES, np.int64)
 
 
-def so_far_class(misses: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sums of the absolute misses of the keypoints before, of places and strengths (..., 2), and how many keypoints
-    they are (...) -> class of the values (..., 3)."""
-    values = known[..., None] * np.array([2, 1])
-    eighths = np.where(values > 0, misses * 8 // np.maximum(values, 1), 4)
-    found = np.searchsorted(SO_FAR_EDGES, eighths, side="right")
-    return found[..., [0, 0, 1]]
+def causal_class(sums: NDArray[np.int64], coded: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the causal classes (..., 3) of a keypoint's x, y and strength. `sums` (..., 2): sums of the magnitudes of
+    the position and strength residuals of the `coded` (...) keypoints before it."""
+    values = coded[..., None] * np.array([2, 1])
+    eighths = np.where(values > 0, sums * 8 // np.maximum(values, 1), 4)
+    classes = np.searchsorted(CAUSAL_EDGES, eighths, side="right")
+    return classes[..., [0, 0, 1]]
 
 
-def rows_of(base: NDArray[np.int64], misses: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Rows of the tables for all values of a frame whose misses (K, 3) are known: the encoder's view."""
-    size = np.abs(misses.astype(np.int64))
-    both = np.stack([size[:, :2].sum(1), size[:, 2]], axis=1)
-    before = np.concatenate([np.zeros((1, 2), np.int64), both.cumsum(0)[:-1]])
-    return base + so_far_class(before, np.arange(len(misses)))
+def rows_of(contexts: NDArray[np.int64], residuals: Levels) -> NDArray[np.int64]:
+    """Return the table rows (K, 3) of a whole frame from its `frame_contexts` and its residuals (K, 3). Encoder only:
+    the decoder goes keypoint by keypoint."""
+    size = np.abs(residuals.astype(np.int64))
+    sums = np.stack([size[:, :2].sum(1), size[:, 2]], axis=1)
+    before = np.concatenate([np.zeros((1, 2), np.int64), sums.cumsum(0)[:-1]])
+    return contexts + causal_class(before, np.arange(len(residuals)))
 
 
-def symbols_of(residuals: NDArray[np.int32]) -> NDArray[np.int32]:
+def symbols_of(residuals: Levels) -> NDArray[np.int32]:
+    """Return the symbols of residuals of any shape."""
     inside = np.abs(residuals) <= REACH
     return np.where(inside, residuals + REACH, SYMBOLS - 1).astype(np.int32)
 
 
-def make_tables(counts: NDArray[np.uint32], means: NDArray[np.int32], predictor: Predictor) -> Tables:
+def make_tables(counts: NDArray[np.uint32], means: Levels, predictor: Predictor) -> Tables:
+    """Build tables from counts (CONTEXTS, SYMBOLS), mean levels (K, 3) and weights."""
     parts = [np.ascontiguousarray(part, "<i4") for part in (counts, means, predictor.inter, predictor.intra)]
     identity = zlib.crc32(b"".join(part.tobytes() for part in parts))
     return Tables(identity, counts / counts.sum(1, keepdims=True), means, predictor)
 
 
-def train_tables(tracks: list[NDArray[np.int32]]) -> Tables:
-    """Fit and count over quantised tracks (n, K, 3)."""
-    means = np.concatenate(tracks).mean(0).round().astype(np.int32)
-    predictor = fit_predictor(tracks, means)
-    return make_tables(count_tracks(tracks, means, predictor), means, predictor)
-
-
-def count_tracks(tracks: list[NDArray[np.int32]], means: NDArray[np.int32], predictor: Predictor) -> NDArray[np.uint32]:
-    counts = np.zeros((CONTEXTS, SYMBOLS), np.float64)
-    nothing = np.zeros_like(means)
-    for track in tracks:
-        last, last_misses = nothing, nothing
-        for before, now in itertools.pairwise(track):
-            moved = now - before
-            misses = moved - predict(predictor.inter, moved, last)
-            rows = rows_of(frame_contexts(last_misses, len(means)), misses)
-            np.add.at(counts, (rows, symbols_of(misses)), 1)
-            last, last_misses = moved, misses
-        for start in track[::5]:
-            moved = start - means
-            misses = moved - predict(predictor.intra, moved, nothing)
-            np.add.at(counts, (rows_of(frame_contexts(None, len(means)), misses), symbols_of(misses)), 1)
-    # Rare symbols get a share that shrinks with distance, so that no table has a hole.
-    tail = 0.3 * 0.8 ** np.abs(np.arange(SYMBOLS) - REACH) + 0.02
-    tail[-1] = 0.02
-    scaled = (counts + tail) * (1_000_000 / (counts + tail).sum(1, keepdims=True))
-    return np.maximum(1, scaled.round()).astype(np.uint32)
-
-
 @cache
 def load_tables(file: Path = FILE) -> Tables:
-    """The shipped tables."""
+    """Load the shipped tables."""
     with np.load(file) as data:
         return make_tables(data["counts"], data["means"], Predictor(data["inter"], data["intra"]))
-
-
-def main(arguments: list[str]) -> None:
-    from iwcodec.codec.motion.predictive_coder import MotionCoder
-    from iwcodec.codec.motion.types import Quantiser
-
-    quantiser = Quantiser()
-    target = Path(arguments[arguments.index("-o") + 1])
-    tracks = []
-    for name in arguments[: arguments.index("-o")]:
-        with np.load(name) as data:
-            tracks += [quantiser.quantise_track(data[key]) for key in data.files]
-    means = np.concatenate(tracks).mean(0).round().astype(np.int32)
-    predictor = fit_predictor(tracks, means)
-    counts = count_tracks(tracks, means, predictor)
-    np.savez_compressed(target, counts=counts, means=means, inter=predictor.inter, intra=predictor.intra)
-    coder = MotionCoder(make_tables(counts, means, predictor))
-    for frames in (3, 50):
-        bits = [
-            len(coder.encode(t[a : a + frames], None)) * 8
-            for t in tracks
-            for a in range(0, len(t) - frames + 1, frames)
-        ]
-        print(f"messages of {frames} frames: {np.mean(bits) / frames / 8:.2f} bytes a frame")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

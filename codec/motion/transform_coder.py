@@ -1,13 +1,13 @@
-"""The motion of whole files: keypoints as what sways and nods, slowly and quickly, in the metric of the picture.
+"""Transform coder of files: the motion of a whole message as DCT coefficients in the metric of the picture.
 
-Frames are coded in runs, all of one source. Their keypoints, in the coordinates of the source that leads
-(motion_space.py), are taken apart by frequency (DCT-II over time, orthonormal), divided by one step for everything, and
-rounded. Motion is slow, and much of it is of the whole head: few of these levels are not 0. They are range-coded
-(constriction) lowest frequency first, with static tables, chosen for each level by its frequency, its coordinate and
-the levels beside it that are known already. Integers alone decide what is read, so every machine reads the same.
+Frames are coded in runs of one reference source each. Their keypoints, as coordinates of that source (space.py), are
+transformed over time (orthonormal DCT-II), divided by one step and rounded. Facial motion is slow and much of it is of
+the whole head, so few levels differ from 0. Levels are range-coded (constriction) from the lowest frequency up, with
+static tables selected by frequency, coordinate and the neighbouring levels already coded (transform_tables.py). Only
+integer arithmetic decides what is decoded, so every machine decodes the same levels.
 
-A payload holds, of each run, how many frequencies it uses (of 0 to all, each as likely as another), and their levels.
-Where a run uses none, the source that leads is shown as it lies.
+A payload holds for each run the number of frequencies in use (0 to all, equally likely), then their levels. A run that
+uses none is in skip mode: the reference source is shown unmodified.
 """
 
 from collections.abc import Sequence
@@ -17,34 +17,34 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MAX_FRAMES
+from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.transform_tables import REACH, SYMBOLS, TransformTables, activity_class, base_rows, rows_of
 from iwcodec.codec.motion.types import ESCAPE_RANGE, Levels
 
 _ESCAPE = SYMBOLS - 1
 SCALES = 256
-"""Of the step: it doubles with every sixteenth."""
+"""Number of quantisation scales; the step doubles every 16."""
 
 
 def step_of(scale: int) -> float:
-    """Scale 0..255 -> quantisation step, 1/64 to 978."""
+    """Return the quantisation step, 1/64 to 978, of a scale 0 to 255."""
     return float(2.0 ** (scale / 16 - 6))
 
 
 def scale_of(step: float) -> int:
-    """The scale whose step is nearest."""
+    """Return the scale whose step is nearest by ratio."""
     return int(np.clip(round(16 * (np.log2(step) + 6)), 0, SCALES - 1))
 
 
-def over_time(levels: Levels, scale: int) -> NDArray[np.float64]:
-    """Levels (n, 3 K) of the frequencies -> coordinates (n, 3 K) of the frames."""
-    return np.asarray(cosines(len(levels)).T @ (levels * step_of(scale)))
+def inverse_transform(levels: Levels, scale: int) -> NDArray[np.float64]:
+    """Return the coordinates (n, 3 K) of a run's frames from the levels (n, 3 K) of its frequencies."""
+    return np.asarray(dct_matrix(len(levels)).T @ (levels * step_of(scale)))
 
 
-@lru_cache(MAX_FRAMES)
-def cosines(count: int) -> NDArray[np.float64]:
-    """(count, count): rows are the frequencies of an orthonormal DCT-II over so many frames."""
+@lru_cache(MAX_PACKET_FRAMES)
+def dct_matrix(count: int) -> NDArray[np.float64]:
+    """Return the orthonormal DCT-II (count, count) over `count` frames; rows are frequencies."""
     frequency, time = np.arange(count)[:, None], np.arange(count) + 0.5
     rows = np.cos(frequency * time * (np.pi / count)) * np.sqrt(2 / count)
     rows[0] /= np.sqrt(2)
@@ -52,7 +52,7 @@ def cosines(count: int) -> NDArray[np.float64]:
 
 
 class TransformCoder:
-    """Stateless: every message is decoded by itself."""
+    """Stateless: messages are independent of each other."""
 
     def __init__(self, tables: TransformTables) -> None:
         self.tables = tables
@@ -63,7 +63,7 @@ class TransformCoder:
         self._raw = constriction.stream.model.Uniform(ESCAPE_RANGE)
 
     def encode(self, runs: Sequence[Levels]) -> bytes:
-        """Levels (n, 3 K) of each run, at most MAX_LEVEL -> payload."""
+        """Encode the levels (n, 3 K) of each run of n frames."""
         encoder = constriction.stream.queue.RangeEncoder()
         for levels in runs:
             used = used_frequencies(levels)
@@ -79,11 +79,12 @@ class TransformCoder:
         return words or b"\0"
 
     def decode(self, payload: bytes, lengths: Sequence[int], coordinates: int) -> list[Levels]:
-        """Payload -> levels of runs of so many frames. Raises FormatError for what cannot be a payload."""
-        if not 1 <= sum(lengths) <= MAX_FRAMES or min(lengths) < 1:
-            raise FormatError(f"A motion message of runs of {lengths} frames is impossible.")
+        """Decode the levels (n, 3 K) of each run, given the `lengths` n in frames and `coordinates` 3 K. Raises
+        FormatError for an invalid payload."""
+        if not 1 <= sum(lengths) <= MAX_PACKET_FRAMES or min(lengths) < 1:
+            raise FormatError(f"A motion message cannot hold runs of {lengths} frames.")
         if len(payload) > 64 + sum(lengths) * coordinates * 8:
-            raise FormatError("A motion message is longer than any can be.")
+            raise FormatError(f"A motion message of {len(payload)} bytes is too long for {sum(lengths)} frames.")
         padded = payload + bytes(-len(payload) % 4 + 8)
         decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, "<u4").astype(np.uint32))
         try:
@@ -95,10 +96,9 @@ class TransformCoder:
         used = int(decoder.decode(constriction.stream.model.Uniform(length + 1)))
         levels = np.zeros((length, coordinates), np.int32)
         bases = base_rows(length, coordinates)
-        beside: list[list[int]] = [[0] * (coordinates + 3)] * 2
+        last = before = [0] * (coordinates + 3)
         for frequency in range(used):
-            own = [0] * (coordinates + 3)  # two before the first, one after the last
-            last, before = beside
+            own = [0] * (coordinates + 3)  # magnitudes, padded as activity_class expects
             for i, base in enumerate(bases[frequency].tolist()):
                 row = base + activity_class(own, last, before, i)
                 symbol = int(decoder.decode(self._models[row]))
@@ -108,10 +108,10 @@ class TransformCoder:
                     level = (raw ^ (ESCAPE_RANGE // 2)) - ESCAPE_RANGE // 2
                 levels[frequency, i] = level
                 own[i + 2] = abs(level)
-            beside = [own, last]
+            last, before = own, last
         return levels
 
 
 def used_frequencies(levels: Levels) -> int:
-    """How many, from the lowest on, hold all that is not 0."""
+    """Return the number of lowest frequencies that hold every level (n, 3 K) other than 0."""
     return int(np.flatnonzero(levels.any(1))[-1]) + 1 if levels.any() else 0

@@ -7,68 +7,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 Levels = NDArray[np.int32]
+"""Quantised values, |level| <= MAX_LEVEL. Predictive coder: (K, 3) per frame, or (n, K, 3). Transform coder: (n, 3 K)
+per run, a row per frequency. Every use states its shape."""
 
-DEAD_ZONE = 0.7
-"""Steps: a value this near to its last level keeps it, so that a still face costs nothing."""
+QUANTISER_DEAD_ZONE = 0.7
+"""Half width, in steps, of the dead zone around the previous level: a value inside keeps that level, so that a face at
+rest costs nothing. Above 0.5, hence wider than the interval of plain rounding."""
 
 ESCAPE_RANGE = 1 << 16
-"""Values that an escaped level is coded as, modulo this, with equal probabilities."""
+"""Number of equally likely values of an escaped level, which is coded modulo this."""
 MAX_LEVEL = ESCAPE_RANGE // 2 - 1
+"""Largest magnitude of a level."""
 
 
 @dataclass(frozen=True)
 class Quantiser:
-    """Keypoints (..., K, 3) <-> integer levels. Steps in [-1, 1] units for places, in 0..1 for strengths."""
+    """Converts keypoints (..., K, 3), that is (x, y, strength), to integer levels and back."""
 
     step_xy: float = 1 / 60
+    """Step of positions, which lie in [-1, 1]."""
     step_strength: float = 1 / 15
+    """Step of strengths, which lie in [0, 1]."""
 
     @property
     def steps(self) -> NDArray[np.float32]:
+        """(3,): steps of x, y and strength."""
         return np.array([self.step_xy, self.step_xy, self.step_strength], np.float32)
 
     def quantise(self, keypoints: NDArray[np.float32], last: Levels | None = None) -> Levels:
-        """Nearest levels; with the `last` frame's levels, a dead zone around them."""
+        """Return the nearest levels (..., K, 3). With the previous frame's levels `last` of the same shape, apply
+        QUANTISER_DEAD_ZONE around them."""
         exact = keypoints / self.steps
         levels = np.clip(np.rint(exact), -MAX_LEVEL, MAX_LEVEL).astype(np.int32)
         if last is None:
             return levels
-        return np.where(np.abs(exact - last) < DEAD_ZONE, last, levels).astype(np.int32)
+        return np.where(np.abs(exact - last) < QUANTISER_DEAD_ZONE, last, levels).astype(np.int32)
 
     def quantise_track(self, keypoints: NDArray[np.float32]) -> Levels:
-        """Consecutive frames (n, K, 3), each with the dead zone of the one before."""
+        """Quantise consecutive frames (n, K, 3), each with the dead zone around the frame before."""
         out: list[Levels] = []
         for frame in keypoints:
             out.append(self.quantise(frame, out[-1] if out else None))
         return np.stack(out)
 
     def dequantise(self, levels: Levels) -> NDArray[np.float32]:
-        """Places clipped to [-1, 1], strengths to [0, 1]."""
+        """Return keypoints (..., K, 3), positions clipped to [-1, 1] and strengths to [0, 1]."""
         values = levels.astype(np.float32) * self.steps
         low, high = np.array([-1, -1, 0], np.float32), np.ones(3, np.float32)
         return np.asarray(np.clip(values, low, high), np.float32)
 
+    def round_trip(self, keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return keypoints (..., K, 3) quantised to the nearest levels and dequantised."""
+        return self.dequantise(self.quantise(keypoints))
+
 
 @dataclass(frozen=True)
 class Quadratic:
-    """Error (x - target) gram (x - target) of unknowns x: all x of the keypoints, all y, all strengths. It counts as a
-    share of what error there is."""
+    """Error (x - target)^T gram (x - target) of a frame's unknowns x (all x, all y, all strengths of the keypoints), or
+    of its MotionSpace coordinates; as a fraction of the error that remains at the target."""
 
     target: NDArray[np.float64]  # (3 K,)
-    gram: NDArray[np.float64]  # (3 K, 3 K), positive definite
+    gram: NDArray[np.float64]
+    """(3 K, 3 K), positive definite: the Gram matrix J^T J of the fit, whose J holds the derivatives of the warped
+    picture. All zero for frames of no motion error, such as sources shown unmodified."""
 
     def of(self, unknowns: NDArray[np.float64]) -> float:
-        """Of unknowns (3 K,)."""
+        """Return the error of unknowns (3 K,)."""
         off = unknowns - self.target
         return float(off @ self.gram @ off)
 
 
 class Fit(NamedTuple):
-    """What is wanted of a frame."""
+    """A fitted frame, as the transform coder takes it."""
 
     frame: Quadratic
-    """With what errors of it cost, which is nothing where it is shown as it came."""
     reference_source: int
-    """The slot of the source that leads."""
-    still: bool = False
-    """Whether that source is shown as it lies: these frames are runs by themselves, in which nothing moves."""
+    """Slot of the reference source."""
+    skip: bool = False
+    """Skip mode: the reference source is shown unmodified. Such frames form runs of their own, all levels 0."""

@@ -1,27 +1,22 @@
-"""Source pictures to and from one AV1 inter sequence.
+"""Coding of source pictures as one AV1 inter sequence.
 
-The first picture is a key picture, every other one is predicted from those before it, which makes it about four
-times smaller. SVT-AV1 encodes (through FFmpeg), dav1d decodes; both are driven so that each picture put in comes
-out at once.
+The first picture is a key picture. Every other one is predicted from earlier ones, which makes it about four times
+smaller. SVT-AV1 encodes (through FFmpeg) and dav1d decodes, both configured to return each picture without delay.
 
-What a unit holds (AV1 specification, section 5.3; the same form as a sample of AV1 in ISO media, section 2.4):
+Form of a unit (AV1 specification, section 5.3; as a sample of AV1 in ISO media, section 2.4):
 
     key unit      0x0A, size, sequence header, 0x30, frame
     other unit    0x30, frame
 
-0x0A is the header of a sequence header OBU that carries its size, 0x30 that of a frame OBU that does not: the unit
-ends where the frame ends. The temporal delimiter and the frame's size field, which the encoder writes and the unit's
-own length makes superfluous, are left off: 4 of the 150 to 600 bytes of a picture.
+0x0A is the header of a sequence header OBU with a size field, 0x30 that of a frame OBU without one, which extends to
+the end of the unit. The encoder's temporal delimiter and frame size field are removed, since the length of the unit
+makes them redundant: 4 of the 150 to 600 bytes of a picture.
 
-Colour: 8-bit 4:2:0, BT.601 matrix over the full range (as in JPEG), chroma centred between its four luma samples.
-Both directions are in integers, so every machine gets the same picture. At equal bytes this gave 0.1 dB (RGB) more
-than BT.709 in the studio range.
+At very low rates all pictures of a sequence may be coded at three quarters of their side: up to 1 dB better at the
+bytes of crf 63, and down to a third fewer bytes. Receivers upscale them.
 
-Where bits are very scarce all pictures of a sequence may be coded at three quarters of the size a side: at the bytes of
-crf 63 they then look up to 1 dB better, and they can be had for a third less. Receivers enlarge them.
-
-Nothing here reads a unit's frame header. dav1d does, under these bounds: a unit is at most one frame, of `size` x
-`size` pixels or of the smaller size, and no longer than the raw picture would be.
+This module does not parse frame headers. dav1d does, within these limits: a unit is at most one frame, of `size` x
+`size` pixels or of the smaller size, and not longer than the raw picture.
 """
 
 import os
@@ -33,13 +28,14 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import PictureType
-from numpy.typing import NDArray
 
+from iwcodec.codec.bitstream.varint import write_varint
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.priority import kept_priority
+from iwcodec.codec.sources.yuv import rgb_to_yuv420, yuv420_to_rgb
 
-# SVT-AV1 prints to standard error by itself; 0 leaves fatal errors only. It reads this once, at its first message.
+# SVT-AV1 logs to standard error. Level 0 leaves fatal errors only; it is read once, at the first message.
 os.environ.setdefault("SVT_LOG", "0")
 
 _SEQUENCE_HEADER = 0x0A
@@ -49,38 +45,39 @@ _TEMPORAL_DELIMITER = b"\x12\x00"
 _MAX_SEQUENCE_HEADER = 64
 _FULL_RANGE = 2
 SMALLEST = 64
-"""Pixels a side: SVT-AV1 takes no less."""
+"""Least side of a coded picture, in pixels: SVT-AV1's limit."""
 
 _SVT_PARAMETERS = ":".join(
     [
-        "pred-struct=1",  # low delay: without it the encoder keeps pictures back (20 of 20 until the flush)
+        "pred-struct=1",  # low delay: otherwise the encoder holds pictures back (20 of 20 until the flush)
         "lookahead=0",
-        "keyint=-1",  # one key picture; the default would put one in every 161
-        "hierarchical-levels=2",  # every fourth picture a better one: 5 % fewer bytes than the default of 8
-        "enable-dlf=2",  # the slow, more exact deblocking: 1 %
-        "lp=1",  # one picture at a time has no use for threads
+        "keyint=-1",  # a single key picture; by default there is one every 161 pictures
+        "hierarchical-levels=2",  # a higher quality for every fourth picture: 5 % fewer bytes than the default
+        "enable-dlf=2",  # the slow, more accurate deblocking: 1 % fewer bytes
+        "lp=1",  # threads do not help with one picture at a time
     ]
 )
 
 
 def is_key_unit(unit: bytes) -> bool:
-    """Whether a decoder may start at this unit."""
+    """Return whether a decoder can start at this unit."""
     return unit[:1] == bytes([_SEQUENCE_HEADER])
 
 
 def smaller_side(size: int) -> int:
-    """The other side that coded pictures of this size may have; `size` itself where there is none."""
+    """Return the reduced side, in pixels, of coded pictures of this size; `size` itself if it has none."""
     side = size * 3 // 4 // 8 * 8
     return side if side >= SMALLEST else size
 
 
 class SourceEncoder:
-    """Pictures of `size` x `size` to AV1 units, one for one, without delay.
+    """Encodes pictures of `size` x `size` to AV1 units, one for one, without delay.
 
-    `crf` is AV1's quality, 1 (best) to 63, in quarters. `preset` is SVT-AV1's effort, 0 (slowest) to 12. At 4 and 256 x
-    256 the key picture takes 0.2 s and each further one 40 ms of a slow core; 2 takes three times as long for 8 % fewer
-    bytes, 8 a quarter of it for 27 % more. The quality cannot change within a sequence: FFmpeg passes SVT-AV1 nothing
-    but pictures once it runs. `side` is that of the coded pictures: `size`, or its `smaller_side`.
+    `crf`: quality, 1 (best) to 63, in quarters. `preset`: effort of SVT-AV1, 0 (slowest) to 12. With preset 4 and 256 x
+    256 pixels the key picture takes 0.2 s and every further one 40 ms of a slow core. Preset 2 takes three times as
+    long for 8 % fewer bytes, preset 8 a quarter of the time for 27 % more. The quality is constant within a sequence,
+    because FFmpeg passes only pictures to a running SVT-AV1. `side`: of the coded pictures, `size` or its
+    `smaller_side`. Raises ValueError for values out of range.
     """
 
     def __init__(self, size: int, crf: float = 50, preset: int = 4, side: int | None = None) -> None:
@@ -97,18 +94,18 @@ class SourceEncoder:
         self._codec.width = self._codec.height = self._side
         self._codec.pix_fmt = "yuv420p"
         self._codec.color_range = _FULL_RANGE
-        self._codec.time_base = Fraction(1, 25)  # AV1 carries no times here; the encoder only wants some rate
+        self._codec.time_base = Fraction(1, 25)  # times are not transmitted, but the encoder requires a rate
         self._codec.framerate = Fraction(25)
         self._codec.thread_count = 1
         self._codec.options = {"preset": str(preset), "svtav1-params": f"{_SVT_PARAMETERS}:crf={crf:g}"}
         self.reconstructed: Picture = np.zeros((size, size, 3), np.uint8)
-        """The last picture added, as a receiver has it."""
+        """The last picture added, as receivers decode it."""
 
     def add(self, picture: Picture, key: bool = False) -> bytes:
-        """Encodes a uint8 RGB picture (size, size, 3) and returns its unit.
+        """Encode a uint8 RGB picture (size, size, 3) and return its unit.
 
-        `key` asks for a key picture (the first is one anyway), where a receiver that joins late can start; receivers
-        that are already decoding go on without notice.
+        `key`: code a key picture, at which late receivers can start; others continue unaffected. The first picture is
+        always one. Raises ValueError for another shape or type.
         """
         if picture.shape != (self._size, self._size, 3) or picture.dtype != np.uint8:
             raise ValueError(
@@ -116,7 +113,7 @@ class SourceEncoder:
             )
         if self._side != self._size:
             picture = cv2.resize(picture, (self._side, self._side), interpolation=cv2.INTER_AREA)
-        frame = av.VideoFrame.from_ndarray(rgb_to_yuv(picture), format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(rgb_to_yuv420(picture), format="yuv420p")
         frame.pts = self._count
         if key:
             frame.pict_type = PictureType.I
@@ -131,9 +128,9 @@ class SourceEncoder:
 
 
 class SourceDecoder:
-    """AV1 units to pictures of `size` x `size`, one for one, without delay.
+    """Decodes AV1 units to pictures of `size` x `size`, one for one, without delay.
 
-    Pictures build on those before them: after a FormatError, or `reset`, only a key unit is taken.
+    Pictures are predicted from earlier ones: after a FormatError or `reset` only a key unit is accepted.
     """
 
     def __init__(self, size: int) -> None:
@@ -141,34 +138,34 @@ class SourceDecoder:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all pictures. To be called when a unit is known to be missing, for AV1 does not notice."""
-        self._wants_key = True
+        """Drop all state. Call this when a unit is known to be lost, which AV1 itself does not detect."""
+        self._needs_key = True
         self._codec = cast(av.VideoCodecContext, av.CodecContext.create("libdav1d", "r"))
-        self._codec.thread_count = 1  # with more, dav1d keeps pictures back
+        self._codec.thread_count = 1  # with more, dav1d holds pictures back
         self._codec.options = {"max_frame_delay": "1", "max_pixels": str(self._size**2)}
 
     def add(self, unit: bytes) -> Picture:
-        """The uint8 RGB picture (size, size, 3) of a unit.
+        """Decode a unit to a uint8 RGB picture (size, size, 3).
 
-        Raises FormatError when the bytes are not a unit, or one that does not follow those before it, or one of
-        another size or pixel format.
+        Raises FormatError if the bytes are not a unit, do not continue the sequence, or have another size or pixel
+        format.
         """
         key = is_key_unit(unit)
-        if self._wants_key and not key:
+        if self._needs_key and not key:
             raise FormatError("The source sequence has to start with a key picture.")
         try:
             picture = self._picture(_restore(unit, self._size**2 * 3 // 2))
         except FormatError:
             self.reset()
             raise
-        self._wants_key = False
+        self._needs_key = False
         return picture
 
     def _picture(self, temporal_unit: bytes) -> Picture:
         try:
             frames = self._codec.decode(av.Packet(temporal_unit))
         except (FFmpegError, ValueError) as error:
-            raise FormatError("A source picture's AV1 data are damaged.") from error
+            raise FormatError("A source unit has invalid AV1 data.") from error
         if len(frames) != 1:
             raise FormatError(f"A source unit holds {len(frames)} pictures instead of one.")
         frame = frames[0]
@@ -177,14 +174,14 @@ class SourceDecoder:
             raise FormatError(f"A source picture is {frame.width}x{frame.height} instead of {self._size}x{self._size}.")
         if frame.format.name != "yuv420p":
             raise FormatError(f"A source picture's pixels are {frame.format.name} instead of yuv420p.")
-        picture = yuv_to_rgb(frame.to_ndarray().astype(np.uint8, copy=False))
+        picture = yuv420_to_rgb(frame.to_ndarray().astype(np.uint8, copy=False))
         if frame.width == self._size:
             return picture
         return cv2.resize(picture, (self._size, self._size), interpolation=cv2.INTER_CUBIC)
 
 
 def _strip(temporal_unit: bytes) -> bytes:
-    """What SVT-AV1 writes -> a unit."""
+    """Return the unit of a temporal unit that SVT-AV1 wrote. Raises RuntimeError for one of another form."""
     if not temporal_unit.startswith(_TEMPORAL_DELIMITER):
         raise RuntimeError("SVT-AV1 wrote no temporal delimiter")
     position = len(_TEMPORAL_DELIMITER)
@@ -194,7 +191,7 @@ def _strip(temporal_unit: bytes) -> bytes:
         head = temporal_unit[position : payload + length]
         position = payload + length
     if temporal_unit[position] != _FRAME_WITH_SIZE:
-        raise RuntimeError("SVT-AV1 wrote something else than a frame")
+        raise RuntimeError("SVT-AV1 wrote another OBU instead of a frame")
     length, payload = _read_size(temporal_unit, position + 1)
     if payload + length != len(temporal_unit):
         raise RuntimeError("SVT-AV1 wrote more than one frame for one picture")
@@ -202,7 +199,8 @@ def _strip(temporal_unit: bytes) -> bytes:
 
 
 def _restore(unit: bytes, longest: int) -> bytes:
-    """A unit -> the temporal unit a decoder expects. FormatError unless it is exactly of the documented form."""
+    """Return a unit as the temporal unit that decoders expect. Raises FormatError unless it has exactly the documented
+    form, of at most `longest` bytes."""
     if len(unit) > longest:
         raise FormatError(f"A source unit has {len(unit)} bytes; at most {longest} are allowed.")
     position = 0
@@ -214,69 +212,14 @@ def _restore(unit: bytes, longest: int) -> bytes:
     if len(unit) < position + 2 or unit[position] != _FRAME:
         raise FormatError("A source unit holds no frame.")
     frame = unit[position + 1 :]
-    return b"".join([_TEMPORAL_DELIMITER, unit[:position], bytes([_FRAME_WITH_SIZE]), _write_size(len(frame)), frame])
+    return b"".join([_TEMPORAL_DELIMITER, unit[:position], bytes([_FRAME_WITH_SIZE]), write_varint(len(frame)), frame])
 
 
 def _read_size(data: bytes, position: int) -> tuple[int, int]:
-    """leb128() of section 4.10.5, at most 4 bytes: (value, position after it)."""
+    """Read leb128() (AV1 specification, section 4.10.5) of at most 4 bytes. Return the value and the position after."""
     value = 0
     for i, byte in enumerate(data[position : position + 4]):
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
             return value, position + i + 1
-    raise FormatError("A source unit's size field is damaged.")
-
-
-def _write_size(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-# The matrix of ITU-T T.871 (JFIF) in 16-bit fixed point. Chroma is computed from sums of four pixels, hence 18 bits.
-_LUMA = np.array([19595, 38470, 7471], np.int32)
-_CHROMA = np.array([[-11059, -21709, 32768], [32768, -27439, -5329]], np.int32)
-_TO_RED, _TO_GREEN, _TO_BLUE = 91881, (-22554, -46802), 116130
-
-
-def rgb_to_yuv(rgb: Picture) -> Picture:
-    """(H, W, 3) -> the three planes below each other, (H * 3 / 2, W), FFmpeg's yuv420p."""
-    width = rgb.shape[1]
-    wide = rgb.astype(np.int32)
-    rows = wide[0::2] + wide[1::2]
-    fours = rows[:, 0::2] + rows[:, 1::2]
-    luma = (wide @ _LUMA + (1 << 15)) >> 16
-    # One less than half, so that full blue and full red (256 before clipping) still round to 255 by themselves.
-    chroma = [((fours @ row + (128 << 18) + (1 << 17) - 1) >> 18).reshape(-1, width) for row in _CHROMA]
-    return np.concatenate([luma, *chroma]).astype(np.uint8)
-
-
-def yuv_to_rgb(planes: Picture) -> Picture:
-    """(H * 3 / 2, W) -> (H, W, 3). Chroma is interpolated linearly, nearest sample 3/4, in each direction."""
-    height, width = planes.shape[0] * 2 // 3, planes.shape[1]
-    luma = planes[:height].astype(np.int32)
-    half = planes[height:].reshape(2, height // 2, width // 2).astype(np.int32) - 128
-    # 16 times too large. Whole planes and in place: the same numbers in half the time.
-    cb, cr = (np.ascontiguousarray(_double(_double(plane).T).T) for plane in half)
-    scaled = (luma << 20) + (1 << 19)
-    red, green, blue = _TO_RED * cr, _TO_GREEN[0] * cb + _TO_GREEN[1] * cr, _TO_BLUE * cb
-    return cv2.merge([_rounded(scaled, difference) for difference in (red, green, blue)])
-
-
-def _rounded(scaled: NDArray[np.int32], difference: NDArray[np.int32]) -> Picture:
-    """One colour from the luma and its difference to it, both 2^20 times too large; overwrites the difference."""
-    difference += scaled
-    difference >>= 20
-    return np.clip(difference, 0, 255, out=difference).astype(np.uint8)
-
-
-def _double(plane: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Twice as many rows, four times as large: 3 parts the row itself, 1 part the neighbour."""
-    padded = np.pad(plane, ((1, 1), (0, 0)), mode="edge")
-    out = np.empty((2 * plane.shape[0], plane.shape[1]), np.int32)
-    out[0::2] = 3 * plane + padded[:-2]
-    out[1::2] = 3 * plane + padded[2:]
-    return out
+    raise FormatError("A source unit has an invalid size field.")

@@ -1,4 +1,8 @@
-"""The library of sources: the receiver's long-term memory of the speaker."""
+"""The library of sources: decoded pictures of the speaker that sender and receiver both keep.
+
+As in Mallya, Wang and Liu, "Implicit Warping for Animation with Image Sets" (NeurIPS 2022), a frame is reconstructed
+from a set of sources at once, by attention over all of them.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,19 +13,19 @@ from iwcodec.models.fit_settings import STRENGTH_WEIGHT
 from iwcodec.models.runtime.types import Source
 
 ACTIVE = 3
-"""Sources that enter attention for one frame: the one that leads, and the nearest in pose."""
+"""Most sources in the attention of one frame: the reference source and those nearest in pose."""
 CAPACITY = 32
-"""Sources kept; the least recently useful leaves first."""
+"""Sources kept; a further one replaces the least recently used."""
 
 
 def pose_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Keypoints (..., K, 3) -> mean squared distance (...), in squared [-1, 1] units."""
+    """Return the mean squared distance (...) of keypoints (..., K, 3), in squared [-1, 1] units."""
     gap = np.square(a - b)
     return np.asarray(gap[..., :2].sum(-1) + STRENGTH_WEIGHT * gap[..., 2]).mean(-1)
 
 
 def by_pose(sources: Sequence[Source], keypoints: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The numbers of the sources, the nearest to keypoints (K, 3) first."""
+    """Return the indices of the sources by distance to the pose of keypoints (K, 3), nearest first."""
     if not sources:
         return np.zeros(0, np.int64)
     poses = np.stack([source.keypoints for source in sources])
@@ -29,10 +33,11 @@ def by_pose(sources: Sequence[Source], keypoints: NDArray[np.float32]) -> NDArra
 
 
 class Library:
-    """Sources by slot, with eviction: the one added first leaves first, unless it was used since. Sender and receiver
-    run the same one and stay in step."""
+    """Sources by slot, with eviction of the least recently added or used. Sender and receiver apply the same operations
+    to libraries of their own, which thus hold the same sources."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
+        """`capacity`: most sources kept."""
         self._capacity = capacity
         self._sources: dict[int, Source] = {}
         self._used: dict[int, int] = {}
@@ -42,13 +47,15 @@ class Library:
         return len(self._sources)
 
     def slots(self) -> Iterable[int]:
+        """Return the slots in use."""
         return self._sources.keys()
 
     def sources(self) -> list[Source]:
+        """Return all sources, in the order in which their slots were first filled."""
         return list(self._sources.values())
 
     def add(self, slot: int, source: Source) -> None:
-        """Put a source into a slot; when the library is full the one added or used least recently makes room."""
+        """Put a source into a slot. A full library first drops the source least recently added or used."""
         if slot not in self._sources and len(self._sources) >= self._capacity:
             oldest = min(self._used, key=lambda s: (self._used[s], s))
             del self._sources[oldest], self._used[oldest]
@@ -59,20 +66,20 @@ class Library:
     def nearest(
         self, keypoints: NDArray[np.float32], count: int = ACTIVE, reference_source: int | None = None
     ) -> list[Source]:
-        """The source in the slot that leads, if it is there, and those nearest in pose, nearest first; fewer when there
-        are fewer. Looking at them is no use of them."""
+        """Return up to `count` sources: the one in the slot `reference_source`, if present, then those nearest in pose
+        to keypoints (K, 3). Does not count as use."""
         return [self._sources[slot] for slot in self._order(keypoints, reference_source)[:count]]
 
-    def entering(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[Source]:
-        """Those of the nearest that enter attention in a call. Keypoints are fitted to the source that leads: where it
-        is there, the others change the picture by 0.003 dB (mean over the val clips) and take a quarter of the time.
-        The nearest have been used."""
+    def attended(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[Source]:
+        """Return the sources in the attention of a call's frame, and mark the nearest as used. If the reference source
+        is present it is the only one: keypoints are fitted to it, and further sources change the picture by 0.003 dB
+        (mean over the val clips) for a quarter of the time."""
         order = self.use(keypoints, reference_source)
         return [self._sources[slot] for slot in order[: 1 if reference_source in self._sources else ACTIVE]]
 
     def use(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[int]:
-        """The nearest stay longer than those that are not: in calls, where poses that come back need no source anew.
-        Returns their slots, the one that leads first."""
+        """Mark the ACTIVE nearest sources as used and return their slots, the reference source first. In calls this
+        keeps poses that recur, so that they need no new source."""
         self._clock += 1
         used = self._order(keypoints, reference_source)[:ACTIVE]
         for slot in used:
@@ -80,7 +87,7 @@ class Library:
         return used
 
     def _order(self, keypoints: NDArray[np.float32], reference_source: int | None) -> list[int]:
-        """All slots, the one that leads first, then the nearest in pose."""
+        """Return all slots: the reference source if present, then by distance in pose."""
         slots = list(self._sources)
         order = [slots[rank] for rank in by_pose(self.sources(), keypoints)]
         if reference_source in self._sources:
@@ -89,14 +96,14 @@ class Library:
         return order
 
     def candidates(self, keypoints: NDArray[np.float32]) -> list[Source]:
-        """All, the nearest in pose first."""
+        """Return all sources by distance in pose, nearest first."""
         sources = self.sources()
         return [sources[rank] for rank in by_pose(sources, keypoints)]
 
     def at(self, slot: int) -> Source | None:
-        """None where there is nothing in the slot."""
+        """Return the source in a slot, if any."""
         return self._sources.get(slot)
 
     def slot(self, source: Source | None) -> int | None:
-        """None where it is not in the library."""
+        """Return the slot of a source; None if it is not in the library."""
         return next((slot for slot, kept in self._sources.items() if kept is source), None)

@@ -1,7 +1,8 @@
-"""SVT-AV1's habit of taking real-time priority, undone.
+"""Protection against SVT-AV1's change of the calling thread's priority.
 
-Where it may (as root, so in most containers), SVT-AV1 puts the thread that opens an encoder under SCHED_FIFO with
-priority 99. That thread is the caller's: from then on it starves every other process on its core. Linux only.
+If permitted (as root, hence in most containers), SVT-AV1 gives the thread that opens an encoder the scheduling policy
+SCHED_FIFO with priority 99. That is the caller's thread, which from then on starves other processes on its core. Linux
+only.
 """
 
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def kept_priority() -> Iterator[None]:
-    """The calling thread leaves this block under the scheduling policy it came with."""
+    """Restore the calling thread's scheduling policy on exit."""
     if not hasattr(os, "sched_getscheduler"):
         yield
         return

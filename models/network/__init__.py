@@ -1,0 +1,1 @@
+"""The network in PyTorch: keypoint detector, attention over source pictures, warping and decoder."""

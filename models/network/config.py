@@ -1,4 +1,4 @@
-"""Sizes of the network, and the switches of the paper's ablations."""
+"""Network configurations: sizes, and switches for the paper's ablations."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -6,24 +6,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One network.
+    """Configuration of one network. Weights files store it, so field names must not change.
 
-    `width`s are channels. Everything is convolutional, so that `size` is only the resolution the weights were
-    last trained for. The nets look at pictures of `seen` pixels, and the attention grid has `side` cells; only the
-    sources that are sampled, and the picture that is made, are larger where there are up blocks.
+    `*_widths` are channels per U-Net level. The network is fully convolutional: `size` is only the resolution for which
+    the weights were last trained. The network reads pictures of `net_size` pixels, on an attention grid of `side` cells
+    per side; with up blocks the sampled sources and the output are larger than that.
     """
 
     name: str
     size: int = 256
     keypoints: int = 20
     cell: int = 4
-    """Pixels a side of one attention cell, of what the nets look at: the paper's 1/4 resolution."""
+    """Side of an attention cell in pixels of the network's input; 4 is the paper's 1/4 resolution."""
     up_blocks: int = 0
-    """Doublings after the decoder: with one, a network for 256 makes pictures of 512, its weights as they were."""
+    """Resolution doublings after the decoder: one makes a 256-pixel network produce 512 pixels with its weights
+    unchanged."""
 
     detector_size: int = 128
     detector_stem: int = 4
-    """Pixels folded into one heatmap cell a side."""
+    """Side in pixels of the square that is folded into one heatmap cell."""
     detector_widths: tuple[int, ...] = (48, 96, 128, 192)
 
     dim: int = 32
@@ -31,50 +32,51 @@ class ModelConfig:
     values: int = 48
     """C: channels of the values."""
     extra_pairs: int = 48
-    """Learned, image-independent keys and values; about 5 % of one source's (pooled) cells."""
+    """Number of learned, image-independent key-value pairs; about 5 % of the pooled cells of one source."""
     query_widths: tuple[int, ...] = (32, 48, 64)
     key_widths: tuple[int, ...] = (32, 48, 64, 96)
     basis_widths: tuple[int, ...] = (64, 96, 128, 192)
     basis_layers: int = 3
-    """Smooth motions that masks put together."""
+    """Number of smooth motion layers that the masks compose."""
     trunk: int = 64
     trunk_blocks: int = 2
     detail: int = 32
     """Channels at half resolution."""
     up_detail: int = 16
-    """Channels of an up block, at half the resolution it makes."""
+    """Channels of an up block, which works at half its output resolution."""
 
     top_k: int = 8
-    """Coarse cells kept per coarse query by the hierarchical attention; 0 is dense."""
+    """Key blocks kept per query block by the hierarchical attention; 0 selects dense attention."""
 
     residual: bool = True
-    """[warped pixels, warped keys, queries] -> MLP, added to the warped values (paper, section 3.2)."""
+    """Add an MLP of [warped pixels, warped keys, queries] to the warped values (paper, section 3.2)."""
     extra: bool = True
-    """Extra keys and values (paper, section 3.2)."""
+    """Use the extra keys and values (paper, section 3.2)."""
     prior: bool = True
-    """Geometric prior in the attention logits (not in the paper)."""
+    """Use the geometric prior in the attention logits (not in the paper)."""
 
     @property
     def scale(self) -> int:
-        """How many times larger pictures are than what the nets look at."""
+        """Ratio of the picture size to the network's input size."""
         return 2**self.up_blocks
 
     @property
-    def seen(self) -> int:
-        """Pixels a side of what the nets look at."""
+    def net_size(self) -> int:
+        """Side in pixels of the pictures that the network reads."""
         return self.size // self.scale
 
     @property
     def side(self) -> int:
-        """Cells a side of the attention grid."""
-        return self.seen // self.cell
+        """Cells per side of the attention grid."""
+        return self.net_size // self.cell
 
     @property
     def basis_side(self) -> int:
-        """Cells a side of the motion basis."""
+        """Cells per side of the motion basis."""
         return self.detector_size // self.cell
 
     def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values, as stored in weights files and checkpoints."""
         return asdict(self)
 
     @staticmethod
@@ -89,17 +91,17 @@ class ModelConfig:
 
 
 LITE = ModelConfig(name="lite")
-"""Real time on a CPU; what ships."""
+"""The shipped network; real time on a CPU."""
 
 LITE512 = replace(LITE, name="lite512", size=512, up_blocks=1)
-"""`LITE` with one up block: everything else has its weights."""
+"""`LITE` with one up block; it shares all other weights."""
 
 PAPER = ModelConfig(
     name="paper",
     size=512,
     detector_size=256,
-    # FOMM's published hourglass (32 doubling to 1024 over 5 blocks) on a 64x64 picture; the paper's own d, C and
-    # learning rate could not be recovered, so these are not the paper's numbers.
+    # FOMM's published hourglass (32 doubling to 1024 over 5 blocks) on 64x64 pictures. The paper's d, C and learning
+    # rate could not be recovered; these numbers are not the paper's.
     detector_widths=(64, 128, 256, 512, 1024),
     dim=64,
     values=256,
@@ -113,6 +115,7 @@ PAPER = ModelConfig(
     top_k=0,
     prior=False,
 )
+"""The network at the paper's size: 512x512, dense attention, no geometric prior."""
 
 TINY = replace(
     LITE,
@@ -130,6 +133,7 @@ TINY = replace(
     trunk_blocks=1,
     detail=8,
 )
-"""For tests: every part, nothing learnt."""
+"""A small network with every part, for tests."""
 
 CONFIGS = {config.name: config for config in (LITE, LITE512, PAPER, TINY)}
+"""The configurations by name."""

@@ -1,4 +1,4 @@
-"""Building blocks shared by the detector, the U-Nets and the decoder."""
+"""Building blocks and shape helpers shared by the detector, the encoders and the decoder."""
 
 import itertools
 
@@ -19,9 +19,9 @@ class ConvBlock(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """A U-Net (hourglass) that halves the picture once per width after the first.
+    """U-Net (hourglass) with one level per width; each level after the first halves the resolution.
 
-    (B, inputs, h, w) -> (B, widths[0], h, w); h and w are multiples of 2 ** (len(widths) - 1).
+    (B, inputs, h, w) -> (B, widths[0], h, w); h and w must be multiples of 2 ** (len(widths) - 1).
     """
 
     def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
@@ -45,7 +45,7 @@ class UNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Depthwise 5x5, then a two-layer pointwise MLP, added to the input. No norm: the decoder works on a picture."""
+    """Depthwise 5x5 convolution and a two-layer pointwise MLP, added to the input. No normalisation."""
 
     def __init__(self, channels: int, expansion: int = 2) -> None:
         super().__init__()
@@ -60,8 +60,36 @@ class ResidualBlock(nn.Module):
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """Make a layer start as zero, so that what it corrects starts uncorrected."""
+    """Initialise a layer to output zero, so that a correction starts as no correction."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def to_cells(x: Tensor) -> Tensor:
+    """Flatten feature maps to cells in raster order: (B, C, g, g) -> (B, M, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_maps(x: Tensor, side: int) -> Tensor:
+    """Arrange cells as feature maps, the inverse of `to_cells`: (B, M, C) -> (B, C, g, g)."""
+    return x.transpose(1, 2).unflatten(2, (side, side))
+
+
+def upsample(x: Tensor, scale: int) -> Tensor:
+    """Upsample bilinearly: (B, C, h, w) -> (B, C, scale * h, scale * w)."""
+    return x if scale == 1 else F.interpolate(x, scale_factor=float(scale), mode="bilinear", align_corners=False)
+
+
+def resize(picture: Tensor, size: int) -> Tensor:
+    """Scale square pictures (B, C, H, W) to `size`: average pooling by whole factors, else bilinear interpolation.
+
+    Training, export and inference all use this function, because keypoints depend on it.
+    """
+    side = picture.shape[-1]
+    if side == size:
+        return picture
+    if side % size == 0:
+        return F.avg_pool2d(picture, side // size)
+    return F.interpolate(picture, size=(size, size), mode="bilinear", align_corners=False)

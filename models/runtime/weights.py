@@ -1,4 +1,4 @@
-"""."""
+"""Files of a model: `NAME.safetensors` with the weights and configuration, and `NAME.PART.onnx` for each graph."""
 
 import hashlib
 import json
@@ -9,48 +9,54 @@ from typing import Any
 from iwcodec.models.runtime.types import ModelInfo
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
+"""Folder of the shipped models."""
 
 DEFAULT_MODEL = "lite-256"
+"""Name of the model that is used where none is named."""
 
 PARTS = ("detector", "source", "merge", "attend", "refine")
-"""The graphs of a model; see export.py."""
+"""The ONNX graphs of a model; export/graphs.py describes them."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file of weights says of itself."""
+    """Metadata of a weights file."""
 
     sha256: str
     config: dict[str, Any]
     base: str | None
-    """The model whose weights and graphs it shares, but for what it holds itself."""
+    """Name of the base model, whose weights and graphs this model uses wherever it has none of its own."""
 
 
 def read_weights_file(model: str, folder: Path = WEIGHTS) -> WeightsFile:
-    """Raises FileNotFoundError, also where the model's base is not the one it was made with."""
+    """Read the metadata of a model's weights file without PyTorch.
+
+    Raises FileNotFoundError if the file is missing, or if the base model is not the one it was exported against.
+    """
     file = folder / f"{model}.safetensors"
     if not file.exists():
-        raise FileNotFoundError(f"no model {model!r}; there are: {', '.join(list_models(folder)) or 'none'}")
+        raise FileNotFoundError(f"no model {model!r}; available: {', '.join(list_models(folder)) or 'none'}")
     data = file.read_bytes()
     metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     base = metadata.get("base")
     if base is not None and read_weights_file(base, folder).sha256 != metadata["base_sha256"]:
-        raise FileNotFoundError(f"{model} builds on another {base} than is here: train and export it again")
+        raise FileNotFoundError(f"{model} was exported against another {base}: train and export it again")
     return WeightsFile(hashlib.sha256(data).hexdigest(), json.loads(metadata["config"]), base)
 
 
 def read_info(model: str, folder: Path = WEIGHTS) -> ModelInfo:
-    """What a bitstream names. Raises FileNotFoundError."""
-    found = read_weights_file(model, folder)
-    return ModelInfo(model, bytes.fromhex(found.sha256)[:8], found.config["keypoints"], found.config["size"])
+    """Return the identity of a model. Raises FileNotFoundError as `read_weights_file` does."""
+    file = read_weights_file(model, folder)
+    return ModelInfo(model, bytes.fromhex(file.sha256)[:8], file.config["keypoints"], file.config["size"])
 
 
 def graph_file(model: str, part: str, folder: Path = WEIGHTS) -> Path:
-    """The model's own graph, or its base's."""
+    """Return the path of a model's graph, or of its base's graph where the model has none of its own."""
     own = folder / f"{model}.{part}.onnx"
     base = read_weights_file(model, folder).base
     return own if base is None or own.exists() else graph_file(base, part, folder)
 
 
 def list_models(folder: Path = WEIGHTS) -> list[str]:
+    """List the names of the models in a folder, sorted."""
     return sorted(file.name.removesuffix(".safetensors") for file in folder.glob("*.safetensors"))

@@ -1,0 +1,1 @@
+"""Training: configuration, losses, keypoint fitting in the loop, training runs and evaluation."""

@@ -1,4 +1,7 @@
-"""Patch discriminator of face-vid2vid (pix2pixHD's), arXiv 2011.15126, with its hinge and feature-matching losses."""
+"""Patch discriminator of face-vid2vid (arXiv 2011.15126; originally pix2pixHD) with hinge and feature-matching losses.
+
+The paper trains with the same adversarial losses.
+"""
 
 import itertools
 
@@ -9,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class PatchDiscriminator(nn.Module):
-    """(B, 3, H, W) -> patch scores (B, 1, h, w) and the features of every layer."""
+    """Pictures (B, 3, H, W) -> patch scores (B, 1, h, w) and the features of every layer."""
 
     def __init__(self, width: int = 32, layers: int = 4) -> None:
         super().__init__()
@@ -26,9 +29,11 @@ class PatchDiscriminator(nn.Module):
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss on the patch scores of real and generated pictures."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 def feature_matching_loss(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """Mean L1 distance between the features of real and generated pictures over all layers."""
     distances = [(r.detach() - f).abs().mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(distances).mean()

@@ -1,4 +1,8 @@
-"""What the network is trained on. Each function returns a scalar; weights are in the stage's `LossWeights`."""
+"""Losses. Each function returns an unweighted scalar; the weights are in the stage's `LossWeights`.
+
+The paper trains with L1, perceptual, adversarial, feature-matching and keypoint-equivariance losses; the losses on
+flow, landmarks and decibels are additions.
+"""
 
 from dataclasses import dataclass
 
@@ -6,49 +10,55 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iwcodec.models.flow import UNSURE
 from iwcodec.models.network.geometry import cell_centres
-from iwcodec.models.network.network import Warp
-from iwcodec.models.training.data import UNSURE
-from iwcodec.models.training.fitting import CHOICE_SOFTNESS
+from iwcodec.models.network.warp import Warp
+from iwcodec.models.training.fitting import SOURCE_ERROR_SCALE
 
 MISS_CELLS = 32
-"""Cells to a unit of [-1, 1] that misses are counted in."""
-STILL = 0.03
-"""Cells: errors below are as good as none."""
+"""Cells per [-1, 1] unit in which residuals are measured."""
+NEGLIGIBLE_MISS = 0.03
+"""Residual in cells below which the loss is flat."""
 
-UNSEEN = (1.5 / 255) ** 2
-"""Squared error that is as good as none."""
+NEGLIGIBLE_ERROR = (1.5 / 255) ** 2
+"""Mean squared error of a picture below which the decibel loss is flat."""
 
 LANDMARK_SIDE = 32
+"""Cells per picture side in which distances to landmarks are measured."""
 LANDMARK_STRENGTH = 2.0
+"""Cells that a full change of a strength counts as."""
 LANDMARK_HEAT = 0.3
+"""Weight of the heatmap cross-entropy in the landmark loss."""
 
 MATCH_CAP = 10.0
-"""Nats: cells the flow got wrong must not pull the whole prior towards them."""
+"""Upper bound in nats on the match loss of a cell, so that cells with wrong flow do not dominate."""
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """FOMM's published weights are 10 for perceptual, feature matching and equivariance, with VGG-19 features."""
+    """Weights of the losses; 0 switches one off.
+
+    FOMM's published weights are 10 for perceptual, feature matching and equivariance, with VGG-19 features."""
 
     l1: float = 10.0
     base: float = 5.0
     decibels: float = 0.0
-    """Mean over pictures of log10 of the squared error: a decibel counts alike for calm speakers and lively ones."""
+    """Mean over pictures of log10 of the squared error: one decibel counts the same for static and for moving
+    speakers."""
     match: float = 0.3
-    """Cross-entropy of the pooled attention against the flow (per cell, in nats)."""
+    """Cross-entropy of the pooled attention with respect to the flow (nats per cell)."""
     place: float = 0.5
-    """Distance of the attended place from the flow's (in 1/32 of the picture)."""
+    """Distance of the attended position from that of the flow (in 1/32 of the picture)."""
     choice: float = 0.2
-    """Cross-entropy of the share of each source against how well flow warps it."""
+    """Cross-entropy of the share of each source with respect to how well the flow warps it."""
     prior: float = 0.0
-    """Distance of the places that keypoints alone predict from the flow's (root of it, in attention cells)."""
+    """Square root of the residual, in cells, of the displacements predicted from the detected keypoints."""
     fit: float = 0.0
-    """The same of the places that the best keypoints predict (fitting.py): teaches the motion basis."""
+    """The same for keypoints fitted to the flow (fitting.py); trains the motion basis."""
     aligned: float = 0.0
-    """As `decibels`, of the first source as aligned keypoints warp it (alignment.py): no net is needed for that."""
+    """As `decibels`, for the first source warped by aligned keypoints (alignment.py), without the network."""
     landmark: float = 0.0
-    """Distance of the first keypoints from facial landmarks (in 1/32 of the picture)."""
+    """Distance of the first keypoints from the facial landmarks (in 1/32 of the picture)."""
     equivariance: float = 2.0
     perceptual: float = 0.0
     adversarial: float = 0.0
@@ -57,34 +67,36 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Correspondences of a batch, at the teaching grid's G * G cells."""
+    """Target correspondences of a batch on a grid of G * G cells."""
 
     shift: Tensor  # (B, S, G * G, 2), [-1, 1] units
-    share: Tensor  # (B, S, G * G): how much of the cell each source should give; 0 where nothing is known
+    share: Tensor  # (B, S, G * G): target share of each source; 0 where the flow is invalid
 
 
 def decibel_loss(picture: Tensor, target: Tensor) -> Tensor:
-    """Pictures (B, n, H, W) -> minus a tenth of their mean PSNR, flat where errors cannot be seen."""
-    return ((picture - target).square().mean((1, 2, 3)) + UNSEEN).log10().mean()
+    """Minus a tenth of the mean PSNR of pictures (B, n, H, W); flat where errors are invisible."""
+    return ((picture - target).square().mean((1, 2, 3)) + NEGLIGIBLE_ERROR).log10().mean()
 
 
 def teach(shift: Tensor, error: Tensor, side: int) -> Teacher:
-    """Flow shifts (B, S, G, G, 2) and errors (B, S, G, G) -> targets on a side x side grid, G a multiple of side."""
-    sure = (error < UNSURE).to(shift.dtype)
+    """Flow shifts (B, S, G, G, 2) and errors (B, S, G, G) -> targets on a side x side grid; G must be a multiple of
+    side."""
+    valid = (error < UNSURE).to(shift.dtype)
     fold = shift.shape[2] // side
 
-    def pool(x: Tensor) -> Tensor:  # (B, S, G, G) -> (B, S, side, side), mean over the sure cells
-        return F.avg_pool2d(x * sure, fold) / F.avg_pool2d(sure, fold).clamp(min=1e-3)
+    def pool(x: Tensor) -> Tensor:  # (B, S, G, G) -> (B, S, side, side), mean over valid cells
+        return F.avg_pool2d(x * valid, fold) / F.avg_pool2d(valid, fold).clamp(min=1e-3)
 
-    known = F.avg_pool2d(sure, fold) >= 0.5
-    score = (-pool(error) / CHOICE_SOFTNESS).masked_fill(~known, -1e4)
+    known = F.avg_pool2d(valid, fold) >= 0.5
+    score = (-pool(error) / SOURCE_ERROR_SCALE).masked_fill(~known, -1e4)
     share = score.softmax(1) * known
     pooled = torch.stack([pool(shift[..., 0]), pool(shift[..., 1])], dim=-1)
     return Teacher(pooled.flatten(2, 3), share.flatten(2))
 
 
 def match_loss(logits: Tensor, teacher: Teacher, side: int) -> Tensor:
-    """Cross-entropy of coarse attention logits (B, N, S * N) against the flow, bilinear over four cells."""
+    """Cross-entropy of coarse attention logits (B, N, S * N) with respect to the flow, distributed bilinearly over four
+    cells."""
     count, cells = teacher.shift.shape[1], side * side
     place = cell_centres(side, logits) + teacher.shift
     at = (place + 1) * (side / 2) - 0.5  # in cells, 0 is the first centre
@@ -105,7 +117,7 @@ def match_loss(logits: Tensor, teacher: Teacher, side: int) -> Tensor:
 
 
 def place_loss(warp: Warp, teacher: Teacher, side: int) -> Tensor:
-    """Smooth distance of attended places from the flow's, in teaching cells, weighted by the share each should give."""
+    """Smooth L1 distance, in cells, of attended positions from those of the flow, weighted by the target share."""
     places, mass = pool_warp(warp, side)
     own = cell_centres(side, places) * (side / 2)
     target = own + teacher.shift * (side / 2)
@@ -114,32 +126,33 @@ def place_loss(warp: Warp, teacher: Teacher, side: int) -> Tensor:
     return (distance * weight).sum() / weight.sum().clamp(min=1)
 
 
-def miss_loss(missed: Tensor, weights: Tensor) -> Tensor:
-    """Distances by which keypoints miss the flow (B, S, N, 2; fitting.missed), weights (B, S, N) -> mean root of the
-    distance, in 1/64 of the picture. The root keeps small errors of calm speakers worth mending."""
-    distance = ((missed * MISS_CELLS).square().sum(-1) + STILL**2).sqrt().sqrt()
+def miss_loss(residuals: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of the square root of residuals (B, S, N, 2; fitting.residuals) in 1/64 of the picture.
+
+    The square root keeps a gradient for the small errors of static speakers."""
+    distance = ((residuals * MISS_CELLS).square().sum(-1) + NEGLIGIBLE_MISS**2).sqrt().sqrt()
     return (distance * weights).sum() / weights.sum().clamp(min=1)
 
 
 def landmark_loss(keypoints: Tensor, heat: Tensor, landmarks: Tensor) -> Tensor:
-    """Keypoints (B, K, 3) and their heatmaps (B, K, side * side) against landmarks (B, P, 3), P <= K, NaN: unknown.
+    """Distance of the first P keypoints (B, K, 3) from landmarks (B, P, 3), NaN where unknown.
 
-    Places count in cells of LANDMARK_SIDE, a strength's full swing as LANDMARK_STRENGTH of them. The cross-entropy of
-    the heatmaps against the four cells around the landmark teaches many times quicker than the places alone.
+    Adds the cross-entropy of the heatmaps (B, K, side * side) with respect to the four cells around the landmark, which
+    trains many times faster than the distance alone.
     """
-    taught = landmarks.shape[1]
+    count = landmarks.shape[1]
     known = landmarks.isfinite()
-    truth = torch.where(known, landmarks, keypoints[:, :taught].detach())
-    gap = keypoints[:, :taught] - truth
-    places = (gap[..., :2].square().sum(-1) * (LANDMARK_SIDE / 2) ** 2 + STILL**2).sqrt()
+    truth = torch.where(known, landmarks, keypoints[:, :count].detach())
+    gap = keypoints[:, :count] - truth
+    places = (gap[..., :2].square().sum(-1) * (LANDMARK_SIDE / 2) ** 2 + NEGLIGIBLE_MISS**2).sqrt()
     strengths = gap[..., 2].abs() * LANDMARK_STRENGTH
-    surprise = -(bilinear(heat[:, :taught], truth[..., :2]) + 1e-6).log()
-    total = (places + LANDMARK_HEAT * surprise + strengths) * known[..., 0]
+    cross_entropy = -(bilinear(heat[:, :count], truth[..., :2]) + 1e-6).log()
+    total = (places + LANDMARK_HEAT * cross_entropy + strengths) * known[..., 0]
     return total.sum() / known[..., 0].sum().clamp(min=1)
 
 
 def bilinear(maps: Tensor, places: Tensor) -> Tensor:
-    """Maps (B, P, side * side) at places (B, P, 2) in [-1, 1], linear between cells -> (B, P)."""
+    """Sample maps (B, P, side * side) bilinearly at positions (B, P, 2) in [-1, 1] -> (B, P)."""
     side = int(maps.shape[-1] ** 0.5)
     flat = maps.flatten(0, 1).unflatten(1, (1, side, side))
     at = places.flatten(0, 1)[:, None, None]
@@ -147,13 +160,13 @@ def bilinear(maps: Tensor, places: Tensor) -> Tensor:
 
 
 def choice_loss(warp: Warp, teacher: Teacher, side: int) -> Tensor:
-    """Cross-entropy of the attention's mass per source against the teacher's shares."""
+    """Cross-entropy of the attention mass per source with respect to the target shares."""
     _, mass = pool_warp(warp, side)
     return -(teacher.share * (mass + 1e-4).log()).sum() / teacher.share.sum().clamp(min=1)
 
 
 def pool_warp(warp: Warp, side: int) -> tuple[Tensor, Tensor]:
-    """Warp of a finer grid -> places (B, S, side * side, 2), in cells of the coarser grid, and mass."""
+    """Pool a warp to a coarser grid: positions (B, S, side * side, 2) in cells of that grid, and mass."""
     fine = int(warp.mass.shape[-1] ** 0.5)
     fold = fine // side
     mass = F.avg_pool2d(warp.mass.unflatten(-1, (fine, fine)), fold).flatten(2)
@@ -163,7 +176,7 @@ def pool_warp(warp: Warp, side: int) -> tuple[Tensor, Tensor]:
 
 
 def random_affine(batch: int, like: Tensor) -> Tensor:
-    """(B, 2, 3): rotation up to 20 degrees, scale 0.8..1.2, shift up to 0.2."""
+    """Random affine transforms (B, 2, 3): rotation up to 20 degrees, scale 0.8 to 1.2, shift up to 0.2."""
     angle = (torch.rand(batch, device=like.device) * 2 - 1) * 0.35
     scale = 1 + (torch.rand(batch, device=like.device) * 2 - 1) * 0.2
     shift = (torch.rand(batch, 2, device=like.device) * 2 - 1) * 0.2
@@ -172,10 +185,11 @@ def random_affine(batch: int, like: Tensor) -> Tensor:
     return rows.view(batch, 2, 3).to(like.dtype)
 
 
-def equivariance_loss(moved: Tensor, keypoints: Tensor, affine: Tensor) -> Tensor:
-    """Keypoints of a moved picture, carried back, against those of the picture itself (FOMM, section 3.1).
+def equivariance_loss(transformed: Tensor, keypoints: Tensor, affine: Tensor) -> Tensor:
+    """Distance between keypoints detected in a transformed picture, mapped back, and those of the picture itself (FOMM,
+    section 3.1; also a loss of the paper).
 
-    The moved picture shows at p what the picture shows at `affine`(p).
+    The transformed picture shows at p what the picture shows at `affine`(p).
     """
-    carried = moved[..., :2] @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
-    return (carried - keypoints[..., :2]).abs().mean() + 0.2 * (moved[..., 2] - keypoints[..., 2]).abs().mean()
+    mapped = transformed[..., :2] @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
+    return (mapped - keypoints[..., :2]).abs().mean() + 0.2 * (transformed[..., 2] - keypoints[..., 2]).abs().mean()

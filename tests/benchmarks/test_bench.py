@@ -1,4 +1,4 @@
-"""benchmarks/bench.py: every command is there, and mistakes are one sentence."""
+"""`iwcodec bench`: every command exists, and errors are one sentence."""
 
 import pytest
 from typer.testing import CliRunner
@@ -8,7 +8,7 @@ from iwcodec.codec import cli
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str) -> None:
+def test_every_command_has_help(name: str) -> None:
     done = CliRunner().invoke(app, [name, "--help"])
     assert done.exit_code == 0
     assert len(done.output.splitlines()) > 5

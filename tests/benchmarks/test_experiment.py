@@ -1,4 +1,4 @@
-"""benchmarks/experiment.py: results say where they come from, and a file is whole or not there."""
+"""Provenance of results, and their files: complete or absent."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def test_surroundings_name_machine_and_versions() -> None:
     json.dumps(found)
 
 
-def test_command_line_leaves_folders_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_omits_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sys, "argv", ["/somewhere/bin/iwcodec", "bench", "rd", "/home/me/clips/a.mp4", "--rates", "2,3"]
     )
@@ -41,10 +41,10 @@ def test_layout_is_json_with_short_lines() -> None:
     text = experiment.layout(value)
     assert json.loads(text) == value
     assert len(text.splitlines()) == 26
-    assert max(map(len, text.splitlines())) <= experiment.LINE
+    assert max(map(len, text.splitlines())) <= experiment.MAX_LINE
 
 
-def test_saved_and_loaded(tmp_path: Path) -> None:
+def test_results_are_saved_and_loaded(tmp_path: Path) -> None:
     path = tmp_path / "new" / "results.json"
     experiment.save({"clips": {"a": [1, 2]}}, path)
     assert experiment.load(path) == {"clips": {"a": [1, 2]}}
@@ -52,7 +52,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "message"), [("[1]", "no results"), ("{", "not JSON"), (None, "cannot be read")])
-def test_what_is_no_results_file_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+def test_invalid_results_files_are_rejected(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "results.json"
     if content is not None:
         path.write_text(content)
@@ -60,20 +60,20 @@ def test_what_is_no_results_file_is_named(tmp_path: Path, content: str | None, m
         experiment.load(path)
 
 
-def test_unwritable_place_is_named(tmp_path: Path) -> None:
+def test_unwritable_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CodecError, match="cannot be written"):
         experiment.save({}, tmp_path / "file" / "results.json")
 
 
-def test_the_digest_is_of_all_that_the_codec_is_made_of() -> None:
-    """What codec/ takes from models/ as well, but for torch's and the training's."""
+def test_codec_digest_covers_all_imported_model_code() -> None:
+    """Every module of models/ that codec/ imports, except training and export."""
     files = experiment.codec_files()
     folder = next(file.parent for file in files if file.name == "encoder.py")
-    taken = {
-        found
+    imported = {
+        name
         for file in folder.rglob("*.py")
-        for found in re.findall(r"from iwcodec\.models\.(?:\w+\.)*(\w+) import", file.read_text())
-    } - {"training"}
-    assert {"runtime", "fit_settings", "flow"} <= taken
-    assert taken <= {file.stem for file in files}
+        for name in re.findall(r"from iwcodec\.models\.(?!training|export)(?:\w+\.)*(\w+) import", file.read_text())
+    }
+    assert {"types", "weights", "fit_settings", "flow"} <= imported
+    assert imported <= {file.stem for file in files}

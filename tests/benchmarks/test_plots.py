@@ -1,4 +1,4 @@
-"""benchmarks/plots.py: what is drawn is there to be seen, and curves differ without colour."""
+"""Plots: everything drawn is visible, and curves are distinguishable without colour."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from iwcodec.benchmarks.plots import LOOKS, apart, draw, draw_grid, plain_name, useful
-from iwcodec.benchmarks.quality.rd import CODECS
+from iwcodec.benchmarks.plots import CURVE_STYLES, draw, draw_grid, plain_name, spread, useful
+from iwcodec.benchmarks.quality.rd_results import CODECS
 
 CURVES = {codec: [(2.0 + n, 20.0 + n), (8.0 + n, 26.0 + n), (30.0 + n, 30.0 + n)] for n, codec in enumerate(CODECS)}
 
@@ -21,12 +21,12 @@ def ink(file: Path) -> float:
     return float((picture < 200).any(axis=2).mean())
 
 
-def test_plot_is_drawn_twice_and_named(tmp_path: Path) -> None:
+def test_plot_is_written_as_png_and_svg_with_all_names(tmp_path: Path) -> None:
     files = [tmp_path / "rd.png", tmp_path / "rd.svg"]
     draw(CURVES, "psnr_rgb", "Title", files)
     assert 0.01 < ink(files[0]) < 0.5
     text = files[1].read_text()
-    names = [line for codec in CODECS for line in LOOKS[codec].name.split("\n")]
+    names = [line for codec in CODECS for line in CURVE_STYLES[codec].name.split("\n")]
     for word in ("Title", "PSNR over RGB, dB", "kbps spent", *names):
         assert f">{word}" in text, word
 
@@ -39,28 +39,28 @@ def test_the_same_plot_is_the_same_file(tmp_path: Path) -> None:
     assert "<dc:date>" not in (tmp_path / "a.svg").read_text()
 
 
-def test_every_codec_looks_different_without_colour() -> None:
-    assert set(CODECS) == set(LOOKS)
-    assert len({(str(look.line), look.marker, look.filled) for look in LOOKS.values()}) == len(LOOKS)
+def test_curve_styles_differ_without_colour() -> None:
+    assert set(CODECS) == set(CURVE_STYLES)
+    assert len({(str(style.line), style.marker, style.filled) for style in CURVE_STYLES.values()}) == len(CURVE_STYLES)
 
 
-def test_lines_join_what_nothing_beats() -> None:
+def test_lines_join_the_frontier() -> None:
     points = [(2.0, 10.0), (3.0, 20.0), (4.0, 12.0), (8.0, 25.0)]
     assert useful(points, "psnr_rgb") == [(2.0, 10.0), (3.0, 20.0), (8.0, 25.0)]
     assert useful(points, "lpips") == [(2.0, 10.0)]
 
 
-def test_names_stand_apart() -> None:
-    assert apart([0.1, 0.5, 0.9], [0.1, 0.1, 0.1]) == pytest.approx([0.1, 0.5, 0.9])
-    assert apart([0.5, 0.5, 0.9], [0.1, 0.2, 0.1]) == pytest.approx([0.425, 0.575, 0.9])
-    crowded = apart([0.94, 0.95, 0.96, 0.97], [0.1] * 4)
+def test_labels_are_spread() -> None:
+    assert spread([0.1, 0.5, 0.9], [0.1, 0.1, 0.1]) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.5, 0.5, 0.9], [0.1, 0.2, 0.1]) == pytest.approx([0.425, 0.575, 0.9])
+    crowded = spread([0.94, 0.95, 0.96, 0.97], [0.1] * 4)
     assert np.diff(crowded) == pytest.approx(0.1)
     assert crowded[-1] <= 1
-    assert apart([-0.1, 0.0], [0.1, 0.1]) == pytest.approx([0, 0.1])
+    assert spread([-0.1, 0.0], [0.1, 0.1]) == pytest.approx([0, 0.1])
 
 
-def test_names_do_not_overlap_and_lie_beside_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All curves end in one point: the names are where they can be told apart, and in the picture."""
+def test_labels_do_not_overlap_and_lie_beside_the_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All curves end in one point; the labels are still separate and inside the picture."""
     from matplotlib import pyplot
     from matplotlib.text import Text
 
@@ -71,8 +71,8 @@ def test_names_do_not_overlap_and_lie_beside_the_frame(tmp_path: Path, monkeypat
         draw(curves, "psnr_rgb", "", [tmp_path / "a.png"])
     (figure,) = figures
     (axes,) = figure.axes
-    figure.canvas.draw()  # writing the file has left places of another resolution
-    boxes = [Text.get_window_extent(text) for text in axes.texts]  # of the words alone, without the line to them
+    figure.canvas.draw()  # savefig has laid the figure out for another resolution
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # of the text alone, without the leader line
     pyplot.close(figure)
     assert len(boxes) == len(CODECS)
     for n, box in enumerate(boxes):
@@ -81,8 +81,8 @@ def test_names_do_not_overlap_and_lie_beside_the_frame(tmp_path: Path, monkeypat
         assert not any(box.overlaps(other) for other in boxes[n + 1 :])
 
 
-def test_a_collapsed_point_does_not_take_the_room(tmp_path: Path) -> None:
-    """What an encoder does below its floor may be anything; the curves keep the plot."""
+def test_dominated_point_does_not_widen_the_axes(tmp_path: Path) -> None:
+    """The quality of an encoder below its lowest useful rate is arbitrary; the axes follow the frontiers."""
     curve = [(2.0, 20.0), (20.0, 30.0)]
     text = []
     for extra in ([], [(5.0, 1.0)]):
@@ -92,7 +92,7 @@ def test_a_collapsed_point_does_not_take_the_room(tmp_path: Path) -> None:
     assert ">22</text>" in text[1]
 
 
-def test_points_off_the_line_are_shown(tmp_path: Path) -> None:
+def test_dominated_points_are_drawn(tmp_path: Path) -> None:
     pictures = []
     for name, extra in (("with", [(3.0, 15.0), (5.0, 15.0)]), ("without", [])):
         draw({"x264": [(2.0, 10.0), (4.0, 20.0), *extra]}, "psnr_rgb", "", [tmp_path / f"{name}.png"])
@@ -101,7 +101,7 @@ def test_points_off_the_line_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_grid_has_a_field_for_each_clip(tmp_path: Path, count: int) -> None:
+def test_grid_has_a_plot_for_each_clip(tmp_path: Path, count: int) -> None:
     file = tmp_path / "clips.svg"
     draw_grid({f"clip{n}": CURVES for n in range(count)}, "psnr_rgb", "By clip", [file])
     text = file.read_text()

@@ -1,4 +1,4 @@
-"""benchmarks/report.py from a small results file: nothing is coded, and the page needs nothing beside it."""
+"""The report from small results files: nothing is coded, and the page needs no other file."""
 
 import json
 import re
@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
 
-from iwcodec.benchmarks import report
-from iwcodec.benchmarks.quality.rd import comparisons, picture_name
+from iwcodec.benchmarks import report, report_rd
+from iwcodec.benchmarks.quality.rd_clip import picture_name
+from iwcodec.benchmarks.quality.rd_results import comparisons
 from iwcodec.codec.errors import CodecError
 
 CURVES = {
@@ -29,7 +31,7 @@ SURROUNDINGS: dict[str, Any] = {
 
 
 def spent(kbps: float) -> dict[str, int]:
-    """Of 0.8 s: a half, four tenths and a tenth."""
+    """Bytes in 0.8 s: sources 50 %, motion 40 %, container 10 %."""
     return {"sources": int(kbps * 50), "motion": int(kbps * 40), "container": int(kbps * 10)}
 
 
@@ -60,14 +62,14 @@ def rd_results(clips: int = 2) -> dict[str, Any]:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what is said beside the plots, which take most of a second each."""
+    """Replace the plots, which take most of a second each, by empty files."""
 
     def touch(curves: Any, column: str, title: str, files: list[Path]) -> None:
         for file in files:
             file.write_text("")
 
     for name in ("draw", "draw_grid"):
-        monkeypatch.setattr(report.plots, name, touch)
+        monkeypatch.setattr(report_rd.plots, name, touch)
 
 
 def write(folder: Path, results: dict[str, Any], name: str = "rd.json") -> Path:
@@ -98,8 +100,8 @@ def test_page_and_plots(tmp_path: Path) -> None:
     assert "without fid: no weights" in text
     assert "29.50<br><small>12.5</small>" in text
     assert re.search(r"Against svtav1</h3>.*iwcodec", text, re.DOTALL)
-    assert re.search(r"Over SVT-AV1 at the rate that was spent</h2>.*below on \d of 2</small>", text, re.DOTALL)
-    assert not re.findall(r'(?:src|href)="(?!data:)', text), "the page must need nothing beside it"
+    assert re.search(r"Margin over SVT-AV1 at the same rate</h2>.*below on \d of 2</small>", text, re.DOTALL)
+    assert not re.findall(r'(?:src|href)="(?!data:)', text), "the page must not refer to other files"
 
 
 def test_plots_are_named_after_the_results(tmp_path: Path, undrawn: None) -> None:
@@ -110,7 +112,7 @@ def test_plots_are_named_after_the_results(tmp_path: Path, undrawn: None) -> Non
     }
 
 
-def test_each_clip_s_deltas_and_bytes(tmp_path: Path, undrawn: None) -> None:
+def test_deltas_and_bytes_of_each_clip(tmp_path: Path, undrawn: None) -> None:
     results = rd_results()
     text = report.run([write(tmp_path, results)], tmp_path).read_text()
     own = next(row for row in results["comparisons"] if row["codec"] == "iwcodec" and row["metric"] == "psnr_rgb")
@@ -121,7 +123,7 @@ def test_each_clip_s_deltas_and_bytes(tmp_path: Path, undrawn: None) -> None:
     assert "<td>4 kbps</td><td>1.50</td><td>1.20</td><td>0.30</td><td>3.00</td><td>3.0</td>" in text
 
 
-def test_low_rates_that_are_all_there_is_are_not_said_twice(tmp_path: Path, undrawn: None) -> None:
+def test_low_rate_rows_equal_to_all_rates_are_not_repeated(tmp_path: Path, undrawn: None) -> None:
     results = rd_results()
     text = report.run([write(tmp_path, results)], tmp_path).read_text()
     assert "3 to 12 kbps" not in text
@@ -137,19 +139,19 @@ def test_low_rates_that_are_all_there_is_are_not_said_twice(tmp_path: Path, undr
     assert "3 to 12 kbps" in report.run([write(tmp_path, results)], tmp_path).read_text()
 
 
-def test_an_interrupted_run_has_its_deltas_too(tmp_path: Path, undrawn: None) -> None:
+def test_results_of_an_interrupted_run_have_deltas(tmp_path: Path, undrawn: None) -> None:
     results = rd_results()
     whole = report.run([write(tmp_path, results)], tmp_path).read_text()
     del results["comparisons"]
     assert report.run([write(tmp_path, results)], tmp_path).read_text() == whole
 
 
-def test_who_is_not_in_the_means_is_said(tmp_path: Path, undrawn: None) -> None:
+def test_codecs_excluded_from_the_means_are_named(tmp_path: Path, undrawn: None) -> None:
     results = rd_results()
     points = results["clips"]["clip1"]["points"]
     results["clips"]["clip1"]["points"] = [point for point in points if point["codec"] != "x264"]
     text = report.run([write(tmp_path, results)], tmp_path).read_text()
-    assert "Not in the means, for want of clips: x264 (1 of 2)." in text
+    assert "Excluded from the means, clips are missing: x264 (1 of 2)." in text
 
 
 def test_settings_are_shown(tmp_path: Path, undrawn: None) -> None:
@@ -158,7 +160,7 @@ def test_settings_are_shown(tmp_path: Path, undrawn: None) -> None:
     assert "<td>1/2</td><td>1/2</td><td>4 kbps: preset=6 tune=&lt;zero&gt;</td>" in text
 
 
-def test_only_pictures_that_may_be_shown(tmp_path: Path, undrawn: None) -> None:
+def test_only_publishable_pictures_are_shown(tmp_path: Path, undrawn: None) -> None:
     results = rd_results()
     keep_pictures(tmp_path, results)
     text = report.run([write(tmp_path, results)], tmp_path).read_text()
@@ -171,8 +173,8 @@ def test_only_pictures_that_may_be_shown(tmp_path: Path, undrawn: None) -> None:
 def test_the_nearest_rate_is_by_ratio() -> None:
     curve = ((4.0, 20.0), (11.0, 30.0), (6.5, 10.0))
     points = [{"codec": "x264", "kbps": kbps, "scores": {"psnr_rgb": quality}} for kbps, quality in curve]
-    assert [point["kbps"] for point in report.nearest(points, 7.0)] == [11.0]
-    assert [point["kbps"] for point in report.nearest(points, 6.0)] == [4.0]
+    assert [point["kbps"] for point in report_rd.nearest(points, 7.0)] == [11.0]
+    assert [point["kbps"] for point in report_rd.nearest(points, 6.0)] == [4.0]
 
 
 def test_speed_has_a_table(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_speed_has_a_table(tmp_path: Path) -> None:
     assert "<td>3</td><td>24.00</td><td>25.50</td><td>25.25</td>" in text
 
 
-def test_sources_tables_and_ablation_are_tables(tmp_path: Path) -> None:
+def test_sources_tables_and_ablation_become_html_tables(tmp_path: Path) -> None:
     coded = {"clip": "a", "sources": 3, "seconds": 2.0, "psnr_db": 26.5, "copy_db": 24.25, "oracle_db": 31.0}
     coded["kbps"] = {"total": 4.0, "video": 3.75, "sources": 2.0, "motion": 1.5}
     rebuilt = {"clip": "a", "psnr_db": 25.5, "copy_db": 23.0, "oracle_db": 30.0}
@@ -214,6 +216,7 @@ def test_sources_tables_and_ablation_are_tables(tmp_path: Path) -> None:
             {"what": "sources", "clips": [coded]},
             {
                 "what": "tables",
+                "model": "lite-256",
                 "reconstruction": [{**rebuilt, "sources": count} for count in (1, 2, 3)],
                 "sparsity": [{**sparse, "kind": "exact top-k"}],
             },
@@ -222,6 +225,7 @@ def test_sources_tables_and_ablation_are_tables(tmp_path: Path) -> None:
     ]
     text = report.run(files, tmp_path).read_text()
     assert "<td>a</td><td>3</td><td>3.75</td><td>26.50</td><td>24.25</td><td>31.00</td>" in text
+    assert "model lite-256<br>" in text
     assert "<td>2</td><td>25.50</td><td>23.00</td><td>30.00</td>" in text
     assert "<td>exact top-k</td><td>8</td><td>25.25</td>" in text
     assert "<td>no &lt;residual&gt;</td><td>1</td><td>21.50</td>" in text
@@ -237,6 +241,6 @@ def test_sources_tables_and_ablation_are_tables(tmp_path: Path) -> None:
         {"what": "ablation"},
     ],
 )
-def test_foreign_files_are_named(tmp_path: Path, results: dict[str, Any]) -> None:
+def test_files_without_results_are_rejected(tmp_path: Path, results: dict[str, Any]) -> None:
     with pytest.raises(CodecError, match=r"rd\.json"):
         report.run([write(tmp_path, results)], tmp_path)

@@ -1,4 +1,4 @@
-"""`iwcodec call`, `iwcodec devices` and `iwcodec demo-call`: options, and what users get wrong."""
+"""`iwcodec call`, `iwcodec devices` and `iwcodec demo-call`: options, output, and messages for mistakes."""
 
 import json
 import sys
@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 for needed in ("aiortc", "websockets"):
     pytest.importorskip(needed)
-from iwcodec.client import commands, demo
+from iwcodec.client import commands
+from iwcodec.client.demo import call as demo_call
+from iwcodec.client.demo.measurement import TABLE_ROWS, results_table
 from iwcodec.client.video import capture
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
@@ -27,13 +29,13 @@ app.command("demo-call")(commands.demo_call)
 
 
 def refused(*arguments: str) -> str:
-    """The sentence."""
+    """Run `iwcodec call` and return its error message."""
     result = CliRunner().invoke(app, ["call", *arguments])
     assert isinstance(result.exception, CodecError), (result.output, result.exception)
     return str(result.exception)
 
 
-def test_what_cannot_work_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = tmp_path / "there.iwc"
     there.write_bytes(b"x")
     headless = ("--headless", "--no-audio")
@@ -42,17 +44,17 @@ def test_what_cannot_work_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pyt
     assert "exists" in refused(URL, "--record", str(there), *headless)
     assert there.read_bytes() == b"x"
     assert "does not exist" in refused(URL, "--video", "nothing.mp4", *headless)
-    assert "--json goes with --headless" in refused(URL, "--json")
+    assert "--json needs --headless" in refused(URL, "--json")
     monkeypatch.setattr(capture, "list_cameras", lambda: [])
-    assert "no camera on this machine. A video file can take its place" in refused(URL, *headless)
+    assert "no camera on this machine. To send a video file instead" in refused(URL, *headless)
     monkeypatch.setenv("SDL_VIDEODRIVER", "nothing-of-that-name")
     assert "no display" in refused(URL, "--no-audio")
 
 
-def test_a_server_that_is_not_there(face_clip: Path, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported(face_clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.iwc"
-    told = refused(URL, "--video", str(face_clip), "--headless", "--record", str(out))
-    assert "cannot be reached" in told
+    message = refused(URL, "--video", str(face_clip), "--headless", "--record", str(out))
+    assert "cannot be reached" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -65,7 +67,7 @@ def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["microphones"][0]["name"] == "Mic"
 
 
-def test_without_sounddevice_cameras_are_listed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sounddevice_cameras_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "list_cameras", lambda: [capture.Device(0, "Front", "/dev/video0")])
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     result = CliRunner().invoke(app, ["devices"])
@@ -79,9 +81,10 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_demo_shows_a_table_or_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    figures: dict[str, Any] = {"seconds": 12.0, "sides": {name: dict.fromkeys(demo.SHOWN, 7) for name in demo.NAMES}}
-    monkeypatch.setattr(demo, "run", lambda *_: figures)
+    sides = {name: dict.fromkeys(TABLE_ROWS, 7) for name in demo_call.NAMES}
+    statistics: dict[str, Any] = {"seconds": 12.0, "sides": sides}
+    monkeypatch.setattr(demo_call, "run_demo", lambda *_: statistics)
     shown = CliRunner().invoke(app, ["demo-call", "--json"])
-    assert json.loads(shown.stdout) == figures
+    assert json.loads(shown.stdout) == statistics
     assert CliRunner().invoke(app, ["demo-call"]).exit_code == 0
-    assert demo.table(figures).row_count == len(demo.SHOWN)
+    assert results_table(statistics).row_count == len(TABLE_ROWS)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: reports, one-sentence errors, exit status, nothing half-written."""
+"""The command line in processes of its own: reports, one-sentence errors, exit status, no partial files."""
 
 import json
 import os
@@ -26,7 +26,7 @@ except ImportError:  # Windows
 def iwcodec(
     *arguments: object, before: Callable[[], None] | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """`before` runs in the process to be."""
+    """Run the command; `before` runs in the new process first."""
     return subprocess.run(
         [sys.executable, "-m", "iwcodec", *map(str, arguments)],
         capture_output=True,
@@ -39,6 +39,7 @@ def iwcodec(
 
 
 def refused(*arguments: object, saying: str, before: Callable[[], None] | None = None, **env: str) -> None:
+    """Check that the command fails with one line that contains `saying`."""
     done = iwcodec(*arguments, before=before, **env)
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
@@ -68,7 +69,7 @@ def test_encode_info_decode(face_clip: Path, tmp_path: Path):
     assert iwcodec("decode", coded, out, "-f").returncode == 0
 
 
-def test_human_reports(face_clip: Path, tmp_path: Path):
+def test_reports_for_people_go_to_stderr(face_clip: Path, tmp_path: Path):
     done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--sources", "1", "--no-audio")
     assert done.returncode == 0
     assert "kbps" in done.stderr
@@ -77,17 +78,17 @@ def test_human_reports(face_clip: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("sources", ["auto", "2"])
-def test_a_bitrate_that_cannot_be_had_is_said(sources: str, face_clip: Path, tmp_path: Path):
+def test_a_bitrate_that_is_exceeded_is_reported(sources: str, face_clip: Path, tmp_path: Path):
     done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--bitrate", "1", "--no-audio", "--sources", sources)
     assert done.returncode == 0
-    assert "1 kbps were asked for" in done.stderr
+    assert "instead of the 1 kbps asked for" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "saying"),
     [
-        (["encode", "FACE", "x.iwc", "--quality", "30", "--bitrate", "4"], "together"),
-        (["encode", "FACE", "x.iwc", "--quality", "30", "--sources", "2"], "together"),
+        (["encode", "FACE", "x.iwc", "--quality", "30", "--bitrate", "4"], "combined"),
+        (["encode", "FACE", "x.iwc", "--quality", "30", "--sources", "2"], "combined"),
         (["encode", "nowhere.mp4", "x.iwc"], "does not exist"),
         (["encode", ".", "x.iwc"], "folder"),
         (["encode", "FACE", "x.mp4"], ".iwc"),
@@ -110,7 +111,7 @@ def test_a_bitrate_that_cannot_be_had_is_said(sources: str, face_clip: Path, tmp
         (["info", "talk[/final].iwc"], "final].iwc does not exist"),
     ],
 )
-def test_refusals(
+def test_bad_arguments_and_inputs_are_refused(
     arguments: list[str], saying: str, face_clip: Path, iwc_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -128,7 +129,7 @@ def test_refusals(
     assert {p.name for p in tmp_path.iterdir()} == {"grey.mp4", "text.mp4", "empty.mp4", "sound.wav"}
 
 
-def test_what_is_there_of_a_cut_file_is_decoded_and_said(iwc_file: Path, tmp_path: Path):
+def test_a_truncated_file_is_decoded_up_to_the_cut_and_reported(iwc_file: Path, tmp_path: Path):
     (tmp_path / "cut.iwc").write_bytes(iwc_file.read_bytes()[:-20])
     done = iwcodec("decode", tmp_path / "cut.iwc", tmp_path / "cut.mp4")
     assert done.returncode == 0, done.stderr
@@ -136,7 +137,7 @@ def test_what_is_there_of_a_cut_file_is_decoded_and_said(iwc_file: Path, tmp_pat
     assert (tmp_path / "cut.mp4").stat().st_size > 1000
 
 
-def test_a_flipped_bit_names_its_record_and_the_rest_is_decoded(iwc_file: Path, tmp_path: Path):
+def test_a_damaged_record_is_named_and_the_rest_is_decoded(iwc_file: Path, tmp_path: Path):
     with ContainerReader(iwc_file) as reader:
         sound = [packet for packet in reader.records() if isinstance(packet, AudioPacket)]
     data = bytearray(iwc_file.read_bytes())
@@ -149,7 +150,7 @@ def test_a_flipped_bit_names_its_record_and_the_rest_is_decoded(iwc_file: Path, 
 
 
 @pytest.mark.parametrize("command", [["info"], ["decode"]])
-def test_another_version_says_which_is_needed(command: list[str], iwc_file: Path, tmp_path: Path):
+def test_another_format_version_is_refused(command: list[str], iwc_file: Path, tmp_path: Path):
     data = bytearray(iwc_file.read_bytes())
     data[4] = 9
     (tmp_path / "new.iwc").write_bytes(data)
@@ -158,7 +159,7 @@ def test_another_version_says_which_is_needed(command: list[str], iwc_file: Path
     assert [p.name for p in tmp_path.iterdir()] == ["new.iwc"]
 
 
-def test_another_model_says_which_is_needed(iwc_file: Path, tmp_path: Path):
+def test_another_model_is_refused_and_named(iwc_file: Path, tmp_path: Path):
     with ContainerReader(iwc_file) as reader:
         header, packets = reader.header, list(reader.records())
     with ContainerWriter(tmp_path / "other.iwc", replace(header, model_id="grand-256")) as writer:
@@ -170,38 +171,38 @@ def test_another_model_says_which_is_needed(iwc_file: Path, tmp_path: Path):
 
 
 def full_disk(bytes_left: int) -> None:
-    """What is written fails once a file is as long as this."""
+    """Make writes fail once a file has this many bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
 
 
-@pytest.mark.skipif(resource is None, reason="there is no such limit here")
-def test_a_full_disk_leaves_nothing_half_written(face_clip: Path, iwc_file: Path, tmp_path: Path):
-    """Where the motion is kept between passes, and where the output goes."""
+@pytest.mark.skipif(resource is None, reason="needs a limit on file sizes")
+def test_a_full_disk_leaves_no_partial_files(face_clip: Path, iwc_file: Path, tmp_path: Path):
+    """Neither in the folder for temporary files nor in that of the output."""
     temporary, out = tmp_path / "temporary", tmp_path / "out"
     temporary.mkdir()
     out.mkdir()
     full = partial(full_disk, 1000)
-    refused("encode", face_clip, out / "x.iwc", saying="cannot be kept", before=full, TMPDIR=str(temporary))
+    refused("encode", face_clip, out / "x.iwc", saying="Cannot store", before=full, TMPDIR=str(temporary))
     refused("decode", iwc_file, out / "x.mp4", saying="could not be written", before=full)
     assert not [*temporary.iterdir(), *out.iterdir()]
 
 
-def test_onnx_runtime_reports_nothing_to_its_makers(iwc_file: Path, tmp_path: Path):
-    """Where it does, it leaves a file of its session in the folder for temporary files."""
+def test_onnx_runtime_sends_no_telemetry(iwc_file: Path, tmp_path: Path):
+    """Its telemetry would leave a session file in the folder for temporary files."""
     (tmp_path / "temporary").mkdir()
     environment = {"TMPDIR": str(tmp_path / "temporary"), "HOME": str(tmp_path)}
     assert iwcodec("decode", iwc_file, tmp_path / "a.mp4", **environment).returncode == 0
     assert {p.name for p in tmp_path.rglob("*")} == {"temporary", "a.mp4"}
 
 
-def test_an_output_that_exists_is_kept(face_clip: Path, tmp_path: Path):
+def test_an_existing_output_is_not_overwritten(face_clip: Path, tmp_path: Path):
     target = tmp_path / "there.iwc"
     target.write_text("precious")
     refused("encode", face_clip, target, saying="-f")
     assert target.read_text() == "precious"
 
 
-def test_help_teaches():
+def test_every_command_has_help():
     for command in ([], ["encode"], ["decode"], ["info"], ["play"], ["train"], ["export"], ["doctor"]):
         done = iwcodec(*command, "--help")
         assert done.returncode == 0
@@ -211,7 +212,7 @@ def test_help_teaches():
 
 
 def test_a_command_loads_only_what_it_needs():
-    """Nobody who encodes should wait for the servers' and calls' packages."""
+    """Encoding must not wait for the packages of servers and calls to load."""
     script = "import sys; sys.argv[1:] = ['info', '--help']; import iwcodec.__main__"
     asked = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {script}"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=100, check=False)
@@ -224,17 +225,17 @@ def test_a_command_loads_only_what_it_needs():
     assert "encod" in unknown.stderr
 
 
-def test_version():
+def test_the_version_is_printed():
     assert iwcodec("--version").stdout.startswith("iwcodec 0.")
 
 
-def test_doctor():
+def test_doctor_reports_speed_and_versions():
     report = json.loads(iwcodec("doctor", "--json").stdout)
     assert report["speed"]["receiver frames/s"] > 0
     assert "onnxruntime" in report["versions"]
 
 
-def test_play_without_a_display(iwc_file: Path):
+def test_playing_without_a_display_is_refused(iwc_file: Path):
     done = iwcodec("play", iwc_file, SDL_VIDEODRIVER="none-such")
     assert done.returncode == 1
     assert "no display" in done.stderr

@@ -1,20 +1,15 @@
-"""Decoder: sources that are frames are shown as they came, the others are rebuilt."""
+"""Decoder: source frames, skip mode, reconstruction, missing sources."""
 
 from typing import NoReturn
 
 import numpy as np
-import pytest
 
-from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket, runs_of
-from iwcodec.codec.decoder import MAX_SHOWN, Decoder
+from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
+from iwcodec.codec.decoder import MAX_SOURCE_FRAMES, Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
-from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.decoder import Motion, MotionDecoder
-from iwcodec.codec.motion.predictive_coder import MotionCoder
-from iwcodec.codec.motion.predictive_tables import load_tables
-from iwcodec.codec.motion.transform_coder import TransformCoder, over_time
+from iwcodec.codec.motion.decoder import Motion
+from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import CAPACITY
 from stub_runtime import StubRuntime, picture
@@ -22,7 +17,7 @@ from stub_runtime import StubRuntime, picture
 LEVELS = (60, 90, 120, 150)
 
 
-def test_a_frame_that_is_a_source_is_shown_as_it_came():
+def test_a_source_frame_is_shown_unmodified():
     runtime = StubRuntime()
     encoder = Encoder(runtime, EncoderSettings(live_sources=False, message_frames=4))
     pictures = [picture(level) for level in LEVELS]
@@ -33,10 +28,10 @@ def test_a_frame_that_is_a_source_is_shown_as_it_came():
     assert [frame.number for frame in frames] == [0, 1, 2, 3]
     coded = SourceDecoder(runtime.info.size).add(source.payload)
     assert np.array_equal(frames[2].picture, coded)
-    assert all(np.ptp(frame.picture) == 0 for frame in frames if frame.number != 2)  # rebuilt ones are flat here
+    assert all(np.ptp(frame.picture) == 0 for frame in frames if frame.number != 2)  # reconstructed flat by the stub
 
 
-def test_a_call_keeps_what_it_uses():
+def test_the_predictive_coder_keeps_used_sources():
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=1))
     decoder = Decoder(StubRuntime(), capacity=4)
     packets = [encoder.add_source(picture(level)) for level in (200, 60, 90, 120)]
@@ -46,47 +41,24 @@ def test_a_call_keeps_what_it_uses():
     assert set(decoder.library.slots()) == {1, 2, 3, 4}
     for packet in (encoder.add_source(picture(20)), encoder.add_source(picture(30)), *encoder.push(picture(90))):
         list(decoder.push(packet))
-    assert {1, 2, 3} - set(decoder.library.slots()) == {1}  # in the order of their coming 1 and 2 had left
+    assert {1, 2, 3} - set(decoder.library.slots()) == {1}  # in the order of arrival 1 and 2 would have been dropped
 
 
-def test_pictures_that_wait_are_bounded():
+def test_kept_pictures_are_bounded():
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
     payload = encoder.add_source(picture(100)).payload
     later = encoder.add_source(picture(101)).payload
     decoder = Decoder(StubRuntime())
     decoder.add_source(SourcePacket(0, payload, 0))
-    for n in range(1, MAX_SHOWN + 60):
+    for n in range(1, MAX_SOURCE_FRAMES + 60):
         decoder.add_source(SourcePacket(n, later, n))
-    assert len(decoder._shown) == MAX_SHOWN
-    assert len(decoder._waiting) == CAPACITY
+    assert len(decoder._source_frames) == MAX_SOURCE_FRAMES
+    assert len(decoder._unprepared) == CAPACITY
     assert decoder.picture(Motion(0, StubRuntime().detect(picture(50)))) is not None
     assert len(decoder.library) == CAPACITY
 
 
-def test_frames_that_are_not_coded_lie_between_those_that_are():
-    coder, quantiser = MotionCoder(load_tables()), Quantiser()
-    levels = np.zeros((3, 20, 3), np.int32)
-    levels[:, :, 2], levels[1, 0, 0], levels[2, 0, 0] = 5, 12, 4
-    packet = MotionPacket(10, 6, None, coder.encode(levels, None), runs_of([7, 7, 7, 7, 8, 8]), 3)
-    found = MotionDecoder(20).decode(packet, quantiser)
-    assert [motion.number for motion in found] == [10, 11, 12, 13, 14, 15]
-    assert [motion.reference_source for motion in found] == [7, 7, 7, 7, 8, 8]
-    places = np.array([motion.keypoints[0, 0] for motion in found]) / quantiser.step_xy
-    np.testing.assert_allclose(places, [0, 4, 8, 12, 4, 4], atol=1e-4)  # the source that leads changes: no way between
-
-
-def test_only_coded_frames_are_referred_to():
-    coder = MotionCoder(load_tables())
-    levels = np.zeros((2, 20, 3), np.int32)
-    decoder = MotionDecoder(20)
-    decoder.decode(MotionPacket(0, 3, None, coder.encode(levels, None), (), 2), Quantiser())
-    payload = coder.encode(levels[:1], levels[0])
-    decoder.decode(MotionPacket(3, 1, 2, payload), Quantiser())
-    with pytest.raises(FormatError):
-        decoder.decode(MotionPacket(4, 1, 1, payload), Quantiser())
-
-
-def test_the_source_that_leads_comes_first():
+def test_the_reference_source_is_first():
     encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(StubRuntime())
     for level in LEVELS:
         decoder.add_source(encoder.add_source(picture(level)))
@@ -94,14 +66,14 @@ def test_the_source_that_leads_comes_first():
     by_pose, runs = decoder.nearest(keypoints), decoder.nearest(keypoints, 3)
     assert decoder.library.slot(by_pose[0]) == 0
     assert [decoder.library.slot(source) for source in runs] == [3, 0, 1]
-    assert decoder.nearest(keypoints, 9) == by_pose  # not there
+    assert decoder.nearest(keypoints, 9) == by_pose  # empty slot
 
 
 SCALE = 70
 
 
 def transformed(runs: tuple[Run, ...], seed: int = 0) -> tuple[MotionPacket, list[np.ndarray]]:
-    """A packet of runs, and their levels."""
+    """A packet of the transform coder, and the levels of its runs."""
     rng = np.random.default_rng(seed)
     levels = [rng.integers(-2, 3, (run.frames, 60)).astype(np.int32) for run in runs]
     payload = TransformCoder(load_transform_tables()).encode(levels)
@@ -115,7 +87,7 @@ def with_sources(count: int) -> Decoder:
     return decoder
 
 
-def test_transformed_motion_moves_the_sources_that_lead():
+def test_transformed_motion_is_relative_to_the_reference_sources():
     decoder = with_sources(2)
     packet, levels = transformed((Run(1, 4), Run(0, 3)))
     found = decoder.motion(packet)
@@ -124,30 +96,30 @@ def test_transformed_motion_moves_the_sources_that_lead():
     for run, rows, first in zip(packet.runs, levels, (0, 4), strict=True):
         space = decoder.space(run.slot)
         assert space is not None
-        wanted = space.keypoints(over_time(rows, SCALE))
-        np.testing.assert_array_equal([motion.keypoints for motion in found[first : first + run.frames]], wanted)
+        expected = space.keypoints(inverse_transform(rows, SCALE))
+        np.testing.assert_array_equal([motion.keypoints for motion in found[first : first + run.frames]], expected)
 
 
-def test_a_source_under_which_nothing_moves_is_shown_as_it_lies():
-    decoder, quiet = with_sources(2), np.zeros((4, 60), np.int32)
-    payload = TransformCoder(load_transform_tables()).encode([quiet, np.ones((3, 60), np.int32)])
+def test_skip_mode_shows_the_unmodified_reference_source():
+    decoder, zeros = with_sources(2), np.zeros((4, 60), np.int32)
+    payload = TransformCoder(load_transform_tables()).encode([zeros, np.ones((3, 60), np.int32)])
     packet = MotionPacket(10, 7, None, payload, (Run(1, 4), Run(0, 3)), scale=SCALE)
     decoder.prepare()
     source = decoder.library.at(1)
     assert source is not None
-    shown = [(motion.still, decoder.picture(motion)) for motion in decoder.motion(packet)]
-    assert [still for still, _ in shown] == [True] * 4 + [False] * 3
-    assert all((made is source.picture) == still for still, made in shown)
+    shown = [(motion.skip, decoder.picture(motion)) for motion in decoder.motion(packet)]
+    assert [skip for skip, _ in shown] == [True] * 4 + [False] * 3
+    assert all((made is source.picture) == skip for skip, made in shown)
 
 
-def test_frames_whose_source_is_missing_are_left_out():
+def test_frames_of_a_missing_source_are_left_out():
     packet, _ = transformed((Run(1, 4), Run(0, 3)))
     found = with_sources(1).motion(packet)
     assert [motion.number for motion in found] == [14, 15, 16]
     assert with_sources(0).motion(packet) == []
 
 
-def test_a_source_that_replaces_another_has_a_space_of_its_own():
+def test_a_replaced_source_has_new_coordinates():
     decoder = with_sources(1)
     first = decoder.space(0)
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
@@ -159,7 +131,7 @@ def test_a_source_that_replaces_another_has_a_space_of_its_own():
     assert decoder.space(0) is second
 
 
-def test_sources_that_are_all_there_is_to_show_are_not_prepared():
+def test_sources_only_shown_as_frames_are_not_prepared():
     class Unprepared(StubRuntime):
         def prepare(self, picture: np.ndarray) -> NoReturn:
             raise AssertionError("this takes 40 ms")
@@ -169,8 +141,3 @@ def test_sources_that_are_all_there_is_to_show_are_not_prepared():
         decoder.add_source(encoder.add_source(picture(LEVELS[n]), frame=10 + n))
     packet, _ = transformed((Run(0, 1), Run(1, 2)))
     assert [frame.number for frame in decoder.push(packet)] == [10, 11, 12]
-
-
-def test_calls_have_no_transformed_motion():
-    with pytest.raises(FormatError):
-        MotionDecoder(20).decode(transformed((Run(0, 2),))[0], Quantiser())

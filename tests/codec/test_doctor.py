@@ -1,11 +1,11 @@
-"""What `iwcodec doctor` measures."""
+"""What `iwcodec doctor` reports."""
 
 from pathlib import Path
 
 import pytest
 
 from iwcodec.codec import doctor
-from iwcodec.codec.extras import PACKAGE
+from iwcodec.codec.extras import requirement
 from iwcodec.models.runtime.weights import DEFAULT_MODEL
 from stub_runtime import StubRuntime
 
@@ -22,12 +22,12 @@ def test_the_default_model_is_not_larger_than_itself() -> None:
     assert DEFAULT_MODEL not in doctor.larger_models()
 
 
-def test_remedies_install_from_the_checkout_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extras_are_installed_from_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "load_runtime", lambda *_: StubRuntime())
     monkeypatch.setattr(doctor, "larger_models", list)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     missing = doctor.examine().missing
-    assert (Path(PACKAGE) / "pyproject.toml").exists()
+    assert (Path(requirement()) / "pyproject.toml").exists()
     for extra in ("train", "server", "call", "bench"):
-        assert any(f"'{PACKAGE}[{extra}]'" in line for line in missing)
+        assert any(f"'{requirement(extra)}'" in line for line in missing)
     assert any(line.startswith("mediapipe") for line in missing)

@@ -1,132 +1,39 @@
-"""Motion packets against acknowledged frames; the encoder as a whole."""
+"""The streaming encoder: its library stays equal to the decoder's, and it chooses sources by the policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MAX_FRAMES, MotionPacket, SourcePacket
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
-from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video
-from iwcodec.codec.motion.decoder import MotionDecoder
-from iwcodec.codec.motion.encoder import MotionEncoder
-from iwcodec.codec.motion.types import Quantiser
+from iwcodec.codec.sources.source_policy import JUDGE_INTERVAL_S
 from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import Keypoints, Source
 from stub_runtime import StubRuntime, picture
 
-USUAL = Quantiser()
-COARSE = Quantiser(2 * USUAL.step_xy, 2 * USUAL.step_strength)
 
+class Copying(StubRuntime):
+    """Returns the nearest source unmodified, so that frames of another brightness have a deficit."""
 
-def track(frames: int) -> NDArray[np.float32]:
-    """Keypoints far from where any mean would expect them, moving slowly."""
-    rng = np.random.default_rng(1)
-    start = rng.uniform(-0.9, 0.9, (1, 20, 3))
-    return np.clip(start + np.cumsum(rng.normal(0, 0.01, (frames, 20, 3)), 0), -1, 1).astype(np.float32)
+    def __init__(self) -> None:
+        self.rebuilt = 0
+        self.active = 0
 
-
-def test_a_packet_stands_alone_until_a_frame_is_acknowledged():
-    encoder, keypoints = MotionEncoder(), track(9)
-    for row in keypoints:
-        encoder.push(row)
-    alone = encoder.pack(6, 3)
-    assert alone.reference is None
-    encoder.acknowledge(4)
-    predicted = encoder.pack(6, 3)
-    assert predicted.reference == 4
-    assert len(predicted.payload) < 0.7 * len(alone.payload)
-    decoder = MotionDecoder(20)
-    decoder.decode(encoder.pack(0, 6), USUAL)
-    assert decoder.newest == 5
-    decoded = decoder.decode(predicted, USUAL)
-    assert [frame.number for frame in decoded] == [6, 7, 8]
-    for frame, other in zip(decoded, MotionDecoder(20).decode(alone, USUAL), strict=True):
-        assert np.array_equal(frame.keypoints, other.keypoints)
-        expected = np.clip(keypoints[frame.number], [-1, -1, 0], 1)
-        assert np.abs(frame.keypoints - expected).max(0) == pytest.approx(0, abs=0.05)
-
-
-def test_the_reference_lies_before_the_packet():
-    encoder = MotionEncoder()
-    for row in track(6):
-        encoder.push(row)
-    encoder.acknowledge(4)
-    assert encoder.pack(3, 3).reference is None
-    encoder.acknowledge(2)  # an older one changes nothing
-    encoder.acknowledge(99)  # nor one that was never pushed
-    assert encoder.pack(5, 1).reference == 4
-
-
-def test_an_unknown_reference():
-    encoder = MotionEncoder()
-    for row in track(6):
-        encoder.push(row)
-    encoder.acknowledge(1)
-    packet = encoder.pack(2, 3)
-    with pytest.raises(FormatError, match="frame 1"):
-        MotionDecoder(20).decode(packet, USUAL)
-
-
-def test_other_steps():
-    """With coarser steps packets are smaller; a reference with other steps is none."""
-    encoder, decoder, keypoints = MotionEncoder(), MotionDecoder(20), track(20)
-    for row in keypoints[:10]:
-        encoder.push(row)
-    decoder.decode(encoder.pack(0, 10), USUAL)
-    encoder.acknowledge(9)
-    encoder.requantise(COARSE)
-    for row in keypoints[10:]:
-        encoder.push(row)
-    coarse = encoder.pack(10, 5)
-    assert coarse.reference is None
-    encoder.acknowledge(9)
-    assert encoder.pack(10, 5).reference is None
-    decoder.decode(coarse, COARSE)
-    encoder.acknowledge(14)
-    predicted = encoder.pack(15, 5)
-    assert predicted.reference == 14
-    with pytest.raises(FormatError):
-        decoder.decode(predicted, USUAL)
-    frames = decoder.decode(predicted, COARSE)
-    expected = np.clip(keypoints[15:], [-1, -1, 0], 1)
-    assert np.abs(np.stack([f.keypoints for f in frames]) - expected).max() < 0.1
-
-
-def test_frames_are_kept_for_a_while_only():
-    encoder, decoder = MotionEncoder(), MotionDecoder(20)
-    for number, row in enumerate(track(3 * MAX_FRAMES)):
-        encoder.push(row)
-        decoder.decode(encoder.pack(number, 1), USUAL)
-    with pytest.raises(KeyError):
-        encoder.pack(0, 1)
-    assert len(encoder._levels) == len(decoder._levels) == MAX_FRAMES
-    assert decoder.newest == 3 * MAX_FRAMES - 1
-
-
-def test_what_errors_cost_decides_what_is_sent():
-    """Of a move that shakes, only what is worth its bits; where another source leads, all of it."""
-    rng = np.random.default_rng(3)
-    start = np.full((20, 3), 0.4, np.float32)
-    calm, touchy = np.eye(60) * 1e-3, np.eye(60) * 1e6
-
-    def sent(gram: np.ndarray | None, reference_sources: tuple[int, int] = (0, 0)) -> np.ndarray:
-        encoder = MotionEncoder()
-        encoder.push(start, reference_sources[0], gram)
-        number = encoder.push(start + rng.uniform(0.02, 0.04, (20, 3)).astype(np.float32), reference_sources[1], gram)
-        return encoder._levels[number] - encoder._levels[number - 1]
-
-    assert not sent(calm).any()
-    assert np.count_nonzero(sent(touchy)) > 30
-    assert np.count_nonzero(sent(calm, (0, 1))) > 20
+    def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
+        self.rebuilt += 1
+        self.active = max(self.active, len(sources))
+        return sources[0].picture
 
 
 @pytest.mark.parametrize("message", [1, 5, 50])
-def test_sender_and_receiver_keep_the_same_sources(message: int):
-    """A full library forgets one with every source that comes: the same here and there, and none that is awaited."""
+def test_encoder_and_decoder_keep_the_same_sources(message: int):
+    """A full library drops the same sources on both sides, and none that a coming packet needs."""
     rng = np.random.default_rng(0)
     levels = 128 + 100 * np.sin(np.arange(400) / 40) * rng.uniform(0.5, 1.0, 400)
     encoder = Encoder(StubRuntime(), EncoderSettings(message_frames=message, capacity=6))
@@ -147,7 +54,7 @@ def test_sender_and_receiver_keep_the_same_sources(message: int):
     assert set(decoder.library.slots()) == set(encoder.library.slots())
 
 
-def test_live_encoder_makes_its_own_sources(face_clip: Path):
+def test_the_encoder_chooses_its_own_sources(face_clip: Path):
     runtime = load_runtime()
     encoder = Encoder(runtime, EncoderSettings(message_frames=4))
     decoder = Decoder(runtime)
@@ -158,3 +65,38 @@ def test_live_encoder_makes_its_own_sources(face_clip: Path):
     frames = [frame for packet in packets for frame in decoder.push(packet)]
     assert [frame.number for frame in frames] == list(range(10))
     assert psnr(frames[0].picture, pictures[0]) > 20
+
+
+def sources_of(levels: Sequence[float], runtime: Copying, **settings: int) -> tuple[list[int], list[Picture]]:
+    """Numbers of the frames with which a source is sent, and the decoded pictures."""
+    encoder = Encoder(runtime, EncoderSettings(message_frames=1, fit=False, **settings))  # type: ignore[arg-type]
+    decoder = Decoder(runtime, capacity=encoder.settings.capacity)
+    sent, shown = [], []
+    for number, level in enumerate(levels):
+        for packet in encoder.push(picture(level)):
+            if isinstance(packet, SourcePacket):
+                sent.append(number)
+            shown += [frame.picture for frame in decoder.push(packet)]
+    return sent, shown
+
+
+def test_a_constant_scene_needs_one_source() -> None:
+    runtime = Copying()
+    assert sources_of([100] * 100, runtime)[0] == [0]
+    assert runtime.rebuilt == 100 + 7
+
+
+def test_a_new_scene_becomes_a_source_and_a_recurring_one_does_not() -> None:
+    sent, shown = sources_of([100] * 40 + [180] * 60 + [100] * 60 + [180] * 60, Copying())
+    assert len(sent) == 2
+    assert 40 <= sent[1] <= 40 + 25 * JUDGE_INTERVAL_S + 1
+    assert psnr(shown[-1], picture(180)) > 30
+
+
+def test_the_library_and_the_active_sources_are_bounded() -> None:
+    runtime = Copying()
+    encoder = Encoder(runtime, EncoderSettings(capacity=4, fit=False))
+    for n in range(400):
+        encoder.push(picture(30 + n // 2))
+    assert len(encoder.library) == 4
+    assert runtime.active <= 3

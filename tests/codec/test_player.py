@@ -1,4 +1,4 @@
-"""The player's state and its window, on SDL's dummy drivers."""
+"""The player's state, window and sound, on SDL's dummy drivers."""
 
 import itertools
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from iwcodec.models.runtime.types import Runtime
 from media_fixtures import CLIP_FRAMES
 
 
-def test_keys():
+def test_keys_pause_seek_and_quit():
     playback = Playback(20.0)
     playback.press("space")
     assert playback.paused
@@ -35,7 +35,7 @@ def test_keys():
     assert playback.finished
 
 
-def test_seeking_stays_inside():
+def test_seeking_stays_inside_the_file():
     playback = Playback(6.0)
     playback.press("left")
     assert playback.position_s == 0
@@ -44,13 +44,13 @@ def test_seeking_stays_inside():
     assert 0 < playback.position_s < 6.0
 
 
-def test_no_display_is_said_plainly(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_display_is_an_error_that_names_the_alternative(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "none-such")
     with pytest.raises(CodecError, match="iwcodec decode"), player.window("x"):
         pass
 
 
-def test_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     shown: list[int] = []
@@ -62,8 +62,8 @@ def test_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
     assert (report.shown, report.late) == (len(shown), 0)
 
 
-def test_the_network_is_loaded_once(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
-    """However often playing begins anew, for picture and sound."""
+def test_the_network_is_loaded_once_for_all_seeks(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """For picture and sound."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     monkeypatch.setattr(player, "LATE_S", -1e9)
@@ -83,7 +83,7 @@ def test_the_network_is_loaded_once(iwc_file: Path, monkeypatch: pytest.MonkeyPa
     assert not list(seeks)
 
 
-def test_frames_that_are_late_are_counted(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_late_frames_are_skipped_and_counted(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(player, "LATE_S", -1e9)
     report = player.play(iwc_file)
@@ -91,8 +91,7 @@ def test_frames_that_are_late_are_counted(iwc_file: Path, monkeypatch: pytest.Mo
     assert report.late == CLIP_FRAMES
 
 
-def test_sound_is_read_a_few_blocks_ahead_of_what_plays(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
-    """However long the file is."""
+def test_sound_is_decoded_only_a_few_blocks_ahead(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
     read: list[int] = []
 
     def endless(file: IwcFile, start: int) -> Iterator[Samples]:
@@ -107,20 +106,20 @@ def test_sound_is_read_a_few_blocks_ahead_of_what_plays(iwc_file: Path, monkeypa
         assert speaker is not None
         speaker.start(3.0)
         for _ in range(100):
-            speaker.go_on()
+            speaker.refill()
         speaker.stop()
     assert read[0] == 3 * AUDIO_RATE
     assert len(read) <= player.BLOCKS_AHEAD + 4
 
 
-def test_blocks_are_the_same_samples():
-    given = [np.arange(n, dtype=np.int16) for n in (10, 30_000, 0, 5)]
-    made = list(player.blocks(iter(given)))
-    np.testing.assert_array_equal(np.concatenate(made), np.concatenate(given))
+def test_blocks_hold_the_same_samples():
+    pieces = [np.arange(n, dtype=np.int16) for n in (10, 30_000, 0, 5)]
+    made = list(player.blocks(iter(pieces)))
+    np.testing.assert_array_equal(np.concatenate(made), np.concatenate(pieces))
     assert [len(block) for block in made] == [24_000, 6_015]
 
 
-def test_a_seek_starts_from_there(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_after_a_seek_frames_play_from_there(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(player, "LATE_S", 1e9)
     shown: list[int] = []
@@ -138,11 +137,11 @@ def test_a_seek_starts_from_there(iwc_file: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(player, "poll_keys", keys)
     player.play(iwc_file)
     after = shown[shown.index(-1) + 1 :]
-    assert after[0] > 10  # the clip is shorter than a seek: it goes to the last frames
+    assert after[0] > 10  # the clip is shorter than a seek, which goes to the last frames
     assert after == sorted(after)
 
 
-def test_a_recorded_call_plays_although_its_header_names_no_frames(
+def test_a_recorded_call_whose_header_has_no_frame_count_plays(
     iwc_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")

@@ -1,4 +1,4 @@
-"""Which model a size needs, or a file."""
+"""The model for a picture size, or for a file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from iwcodec.codec.shipped_model import check_model, load_runtime_for
 from stub_file import stub_file
 
 
-def test_the_size_chooses_the_model(monkeypatch: pytest.MonkeyPatch):
+def test_the_picture_size_selects_the_model(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("iwcodec.codec.shipped_model.load_runtime", lambda name, threads: (name, threads))
     assert load_runtime_for(512, 1) == ("lite-512", 1)
     monkeypatch.undo()
@@ -20,17 +20,17 @@ def test_the_size_chooses_the_model(monkeypatch: pytest.MonkeyPatch):
         load_runtime_for(640)
 
 
-def test_the_model_that_is_needed_is_named_where_none_has_the_size(tmp_path: Path):
+def test_a_missing_model_is_named(tmp_path: Path):
     with pytest.raises(VersionError, match="needs the model stub"):
         IwcFile(stub_file(tmp_path / "a.iwc"))
 
 
-def test_other_models_files_are_refused(iwc_file: Path, tmp_path: Path):
+def test_files_of_other_models_are_refused(iwc_file: Path, tmp_path: Path):
     data = iwc_file.read_bytes()
     with IwcFile(iwc_file) as file:
         digest = file.header.model_digest
     assert digest in data
-    # The header is protected by a checksum, so that a changed digest shows as damage, not as another model:
+    # A changed digest breaks the header's checksum, so this is damage, not another model:
     forged = tmp_path / "forged.iwc"
     forged.write_bytes(data.replace(digest, bytes(8), 1))
     with pytest.raises(FormatError):

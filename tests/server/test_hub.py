@@ -1,4 +1,4 @@
-"""Connections: joining, relaying, what is refused, what is lost, and resuming; clocks are moved by hand."""
+"""Connections of the hub: joining, relaying, refusing, losing and resuming. The clocks are set by the tests."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +9,7 @@ from iwcodec.server import tokens
 from iwcodec.server.hub import Hub
 from iwcodec.server.limits import Limits
 from iwcodec.server.messages import MAX_MESSAGE_BYTES, PROTOCOL
-from iwcodec.server.rooms import MemoryStore
+from iwcodec.server.store.memory import MemoryStore
 from iwcodec.server.turn import TTL_S, IceConfig
 from signalling import NOW, SECRET, Caller, Clock, make_hub, sdp
 
@@ -73,7 +73,7 @@ async def test_two_meet_and_exchange_signals(hub: Hub) -> None:
     assert count(hub, "messages_total", type="signal") == 4
 
 
-async def test_a_signal_reaches_its_addressee_alone(hub: Hub) -> None:
+async def test_a_signal_reaches_only_its_addressee(hub: Hub) -> None:
     callers = [Caller(hub) for _ in range(3)]
     ids = [(await caller.join())["id"] for caller in callers]
     for caller, comers in zip(callers, (2, 1, 0), strict=True):
@@ -85,7 +85,7 @@ async def test_a_signal_reaches_its_addressee_alone(hub: Hub) -> None:
     await callers[0].silent()
 
 
-async def test_nothing_leaves_a_room(hub: Hub) -> None:
+async def test_signals_do_not_cross_rooms(hub: Hub) -> None:
     ada, eve = Caller(hub, "blue"), Caller(hub, "red")
     target = (await ada.join())["id"]
     own = (await eve.join())["id"]
@@ -105,7 +105,7 @@ async def test_a_sender_cannot_be_forged(hub: Hub) -> None:
     await ada.silent()
 
 
-async def test_malformed_messages_are_dropped_and_the_connection_goes_on(hub: Hub) -> None:
+async def test_malformed_messages_are_dropped_and_the_connection_stays_open(hub: Hub) -> None:
     ada = Caller(hub)
     await ada.join()
     for raw in ("nonsense", b"\x00\x01", "x" * (MAX_MESSAGE_BYTES + 1), '{"type":"reboot"}'):
@@ -117,7 +117,7 @@ async def test_malformed_messages_are_dropped_and_the_connection_goes_on(hub: Hu
     assert count(hub, "dropped_total", reason="bad-message") == 5
 
 
-async def test_join_comes_first(hub: Hub) -> None:
+async def test_messages_before_join_are_dropped(hub: Hub) -> None:
     ada = Caller(hub)
     for kind in ("ping", "ice", "leave"):
         ada.say(type=kind)
@@ -125,7 +125,7 @@ async def test_join_comes_first(hub: Hub) -> None:
     assert (await ada.join())["type"] == "welcome"
 
 
-async def test_another_version_is_told(hub: Hub) -> None:
+async def test_another_protocol_version_is_refused(hub: Hub) -> None:
     ada = Caller(hub)
     ada.say(type="join", protocol=PROTOCOL + 1, name="Ada")
     assert (await ada.hear("error"))["code"] == "version"
@@ -151,7 +151,7 @@ async def test_rooms_by_invitation(clock: Clock) -> None:
     ada = Caller(hub, room)
     welcome = await ada.join(token=guest(room))
     assert welcome["type"] == "welcome"
-    # A token that has expired since does not end the call, nor keep from resuming it.
+    # A token that expires during the call neither ends it nor prevents resuming.
     clock.now += 61
     await ada.silent()
     again = Caller(hub, room)
@@ -177,7 +177,45 @@ async def test_a_full_room_and_a_full_server_refuse() -> None:
     assert (await Caller(hub, "red").join())["code"] == "full"
 
 
-async def test_ice_servers_are_fresh_whenever_asked(clock: Clock) -> None:
+async def test_an_address_opens_a_limited_number_of_rooms(clock: Clock) -> None:
+    hub = await started(clock, limits=Limits(room_burst=2, rooms_per_s=0.1))
+    for room in ("r1", "r2"):
+        welcome = await Caller(hub, room).join()
+        assert welcome["type"] == "welcome"
+    third = Caller(hub, "r3")
+    refusal = await third.join()
+    assert (refusal["type"], refusal["code"]) == ("error", "unavailable")
+    assert "opened from here" in refusal["text"]
+    assert await third.ended() == 1013
+    assert count(hub, "refused_requests_total", reason="rooms") == 1
+    assert count(hub, "joins_total", outcome="unavailable") == 1
+    # Rooms that exist, resuming in them, and other addresses are not limited.
+    assert (await Caller(hub, "r1").join())["type"] == "welcome"
+    assert (await Caller(hub, "r2").join(resume=welcome["resume"]))["resumed"]
+    assert (await Caller(hub, "r3", "192.0.2.2").join())["type"] == "welcome"
+    # The next room after ten seconds.
+    clock.now += 10
+    assert (await Caller(hub, "r4").join())["type"] == "welcome"
+    assert (await Caller(hub, "r5").join())["code"] == "unavailable"
+
+
+async def test_one_address_cannot_take_the_whole_server(clock: Clock) -> None:
+    """400 rooms in 40 s, each left at once, as a client does that wants to keep all of them for the grace period."""
+    hub = await started(clock)
+    opened = 0
+    for number in range(400):
+        eve = Caller(hub, f"r{number}")
+        opened += (await eve.join())["type"] == "welcome"
+        eve.socket.incoming.put_nowait(None)
+        await eve.ended()
+        clock.now += 0.1
+    # 20 at once, and one every 10 s.
+    assert opened == 23
+    assert (await hub.store.totals())[0] == 23
+    assert (await Caller(hub, "mine", "192.0.2.2").join())["type"] == "welcome"
+
+
+async def test_ice_credentials_are_renewed_on_request(clock: Clock) -> None:
     hub = await started(clock, ice=IceConfig(("stun:s:1",), ("turn:t:2",), "north wind"))
     ada = Caller(hub)
     welcome = await ada.join()
@@ -212,7 +250,7 @@ async def test_a_lost_connection_keeps_its_place_for_the_grace_period(hub: Hub, 
     assert count(hub, "joins_total", outcome="resumed") == 1
 
 
-async def test_whoever_stays_away_is_lost(hub: Hub, clock: Clock) -> None:
+async def test_a_member_is_lost_after_the_grace_period(hub: Hub, clock: Clock) -> None:
     ada, bob = Caller(hub), Caller(hub)
     await ada.join("Ada")
     second = await bob.join("Bob")
@@ -254,7 +292,7 @@ async def test_pings_keep_a_connection_and_its_lease(hub: Hub, clock: Clock) -> 
     assert (await hub.store.totals()) == (1, 1)
 
 
-async def test_silence_ends_a_connection(hub: Hub, clock: Clock) -> None:
+async def test_idle_connections_are_closed(hub: Hub, clock: Clock) -> None:
     ada, mute = Caller(hub), Caller(hub)
     await ada.join()
     clock.now += 9
@@ -263,7 +301,7 @@ async def test_silence_ends_a_connection(hub: Hub, clock: Clock) -> None:
     await hub.tick()
     clock.now += 2
     await hub.tick()
-    # Ten seconds to join; sixty to say something.
+    # The limits are 10 s to join and 60 s without a message.
     assert (await mute.hear("error"))["code"] == "idle"
     assert await mute.ended() == 4005
     await ada.silent()
@@ -273,7 +311,7 @@ async def test_silence_ends_a_connection(hub: Hub, clock: Clock) -> None:
     assert await ada.ended() == 4005
 
 
-async def test_a_flood_is_dropped_then_ended_and_the_others_go_on(hub: Hub) -> None:
+async def test_a_flood_is_dropped_then_disconnected_and_others_are_unaffected(hub: Hub) -> None:
     ada, bob = Caller(hub), Caller(hub)
     await ada.join("Ada")
     target = (await bob.join("Bob"))["id"]
@@ -309,7 +347,7 @@ async def test_large_messages_have_their_own_allowance() -> None:
     await ada.silent()
 
 
-async def test_a_member_that_does_not_read_fills_its_mailbox_and_no_more(hub: Hub) -> None:
+async def test_a_full_mailbox_refuses_signals(hub: Hub) -> None:
     ada, bob = Caller(hub), Caller(hub)
     await ada.join("Ada")
     target = (await bob.join("Bob"))["id"]
@@ -323,7 +361,7 @@ async def test_a_member_that_does_not_read_fills_its_mailbox_and_no_more(hub: Hu
     assert (await ada.hear("error"))["code"] == "peer-busy"
 
 
-async def test_a_fault_of_ours_ends_one_connection_only(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_internal_error_closes_only_one_connection(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     ada, bob = Caller(hub), Caller(hub)
     await ada.join("Ada")
     await bob.join("Bob")
@@ -337,7 +375,7 @@ async def test_a_fault_of_ours_ends_one_connection_only(hub: Hub, caplog: pytest
     assert count(hub, "closed_total", reason="disconnected") == 1
 
 
-async def test_the_gauges_tell_who_is_there(hub: Hub) -> None:
+async def test_gauges_count_connections_rooms_and_participants(hub: Hub) -> None:
     ada = Caller(hub)
     await ada.join()
     await hub.refresh_totals()

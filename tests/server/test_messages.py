@@ -1,4 +1,4 @@
-"""The signalling messages: what is understood, every bound, and that nothing else gets through."""
+"""The signalling messages: valid ones, every limit, and that nothing else is accepted."""
 
 import json
 import random
@@ -79,14 +79,14 @@ BAD: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize("message", GOOD, ids=lambda message: message["type"])
-def test_good_messages_are_understood(message: dict[str, Any]) -> None:
+def test_valid_messages_are_parsed(message: dict[str, Any]) -> None:
     understood = parse(json.dumps(message))
     assert understood.type == message["type"]
     assert parse(json.dumps(message).encode()) == understood
 
 
 @pytest.mark.parametrize(("text", "reason"), BAD)
-def test_bad_messages_are_refused_with_a_reason(text: str, reason: str) -> None:
+def test_invalid_messages_are_rejected_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(BadMessage) as refusal:
         parse(text)
     assert any(part in str(refusal.value) for part in reason.split("|")), refusal.value
@@ -111,7 +111,7 @@ def test_names_are_trimmed_and_composed() -> None:
     assert joined.name == "Zo\u00eb"
 
 
-def test_a_relayed_signal_is_what_was_sent_with_its_sender() -> None:
+def test_a_relayed_signal_equals_the_sent_one_plus_its_sender() -> None:
     for message in GOOD:
         if message["type"] != "signal":
             continue
@@ -122,13 +122,13 @@ def test_a_relayed_signal_is_what_was_sent_with_its_sender() -> None:
         assert json.loads(messages.encode(messages.relayed(signal, "me"))) == expected
 
 
-def test_what_browsers_may_add_is_not_relayed() -> None:
+def test_unknown_fields_of_browsers_are_not_relayed() -> None:
     signal = parse(json.dumps({"type": "signal", "to": "p", "candidate": {**CANDIDATE, "relayProtocol": "udp"}}))
     assert isinstance(signal, Signal)
     assert json.loads(messages.encode(messages.relayed(signal, "me")))["candidate"] == CANDIDATE
 
 
-def test_server_messages_carry_their_type_and_only_what_was_given() -> None:
+def test_server_messages_contain_their_type_and_the_given_fields() -> None:
     welcome = messages.Welcome(
         room="blue",
         id="a",
@@ -171,7 +171,7 @@ def test_room_names(room: str, good: bool) -> None:
 
 
 def mangled(rng: random.Random) -> bytes:
-    """A good message, damaged: bytes changed, cut, doubled; values swapped for odd ones; or plain noise."""
+    """Return a valid message with changed, cut or repeated bytes, one with an odd value, or random bytes."""
     odd = [None, True, -1, 2**70, 1.5, "", "\x00", "a" * 600, [], {}, [[]], {"type": "offer"}, "v=0", "candidate:"]
     message = json.loads(json.dumps(rng.choice(GOOD)))
     kind = rng.randrange(5)
@@ -194,7 +194,7 @@ def mangled(rng: random.Random) -> bytes:
     return bytes(text)
 
 
-def test_fuzz_nothing_but_known_messages_or_a_refusal() -> None:
+def test_fuzzed_messages_are_parsed_within_bounds_or_rejected() -> None:
     rng = random.Random(5)
     outcomes = {"understood": 0, "refused": 0}
     longest = 0
@@ -210,7 +210,7 @@ def test_fuzz_nothing_but_known_messages_or_a_refusal() -> None:
         outcomes["understood"] += 1
         if isinstance(message, Signal):
             check_bounds(message)
-            # Whatever is accepted can be written as UTF-8, and is understood again.
+            # Every accepted message can be encoded as UTF-8.
             messages.encode(messages.relayed(message, "me")).encode()
         elif isinstance(message, Join):
             assert 1 <= len(message.name) <= messages.MAX_NAME

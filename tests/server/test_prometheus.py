@@ -1,4 +1,4 @@
-"""The metrics' text format."""
+"""Metrics in the text format of Prometheus."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from iwcodec.server.prometheus import Metrics
 
 
-def test_the_page_parses_and_every_metric_says_what_it_is() -> None:
+def test_the_text_format_parses_and_every_metric_is_documented() -> None:
     metrics = Metrics()
     metrics.joins.labels("joined").inc()
     families = {family.name: family for family in text_string_to_metric_families(metrics.page().decode())}
@@ -17,7 +17,7 @@ def test_the_page_parses_and_every_metric_says_what_it_is() -> None:
     assert {"iwcodec_connections", "iwcodec_rooms", "iwcodec_participants", "iwcodec_dropped"} <= set(families)
 
 
-def test_two_servers_in_one_process_count_apart() -> None:
+def test_two_servers_in_one_process_count_separately() -> None:
     one, two = Metrics(), Metrics()
     one.lost.inc()
     assert b"iwcodec_lost_total 1.0" in one.page()

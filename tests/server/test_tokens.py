@@ -1,4 +1,4 @@
-"""Join tokens: genuine ones open their room until they expire; no other string does."""
+"""Join tokens open their room until they expire, and no other string does; resume tokens name a member and a key."""
 
 import json
 import random
@@ -6,9 +6,8 @@ import random
 import pytest
 
 pytest.importorskip("pydantic")
-from iwcodec.server.hub import _resume
 from iwcodec.server.messages import PROTOCOL, BadMessage, parse
-from iwcodec.server.tokens import Token, TokenError, needs_token, sign, verify
+from iwcodec.server.tokens import Token, TokenError, needs_token, parse_resume, sign, verify
 
 SECRET = b"0123456789abcdef"
 TOKEN = Token("blue", "guest", 1000)
@@ -40,12 +39,12 @@ def test_every_changed_character_breaks_the_token() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "iw1", "iw1..", "iw1.e30." + "A" * 43, "x" * 10_000, "iw1.é.é", "none"])
-def test_what_is_no_token_is_refused(text: str) -> None:
+def test_malformed_tokens_are_refused(text: str) -> None:
     with pytest.raises(TokenError):
         verify(text, "blue", SECRET, 0)
 
 
-def test_noise_is_refused() -> None:
+def test_random_text_is_refused() -> None:
     rng = random.Random(1)
     letters = "iw1.ABCdef_-=+/ \x00é"
     for _ in range(2000):
@@ -53,26 +52,26 @@ def test_noise_is_refused() -> None:
             verify("iw1." + "".join(rng.choices(letters, k=rng.randrange(80))), "blue", SECRET, 0)
 
 
-def test_noise_is_no_place_to_resume() -> None:
-    """What a join may hold as `resume`: a member and a digest, or nothing, which joins anew."""
+def test_random_text_is_not_a_resume_token() -> None:
+    """parse_resume returns a member and a digest, or None, for everything that a join message may contain."""
     rng = random.Random(2)
     letters = "iwr.ABCdef_-=+/ \x00é\ud800"
-    taken = 0
+    parsed = 0
     for number in range(5000):
         text = ("iwr." if number % 2 else "") + "".join(rng.choices(letters, k=rng.randrange(124)))
         try:
             message = parse(json.dumps({"type": "join", "protocol": PROTOCOL, "name": "Ada", "resume": text}))
         except BadMessage:
             continue
-        found = _resume(message.resume)  # type: ignore[union-attr]
-        assert found is None or (found[0] and len(found[1]) == 64)
-        taken += found is not None
-    assert taken > 100
+        resume = parse_resume(message.resume)  # type: ignore[union-attr]
+        assert resume is None or (resume[0] and len(resume[1]) == 64)
+        parsed += resume is not None
+    assert parsed > 100
     for text in (None, "", "iwr", "iwr.", "iwr..", "iwr.a.", "iwr..a", "iw1.a.b"):
-        assert _resume(text) is None
+        assert parse_resume(text) is None
 
 
-def test_signing_needs_a_real_secret_and_room() -> None:
+def test_signing_needs_a_long_secret_and_a_valid_room_name() -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         sign(TOKEN, b"short")
     with pytest.raises(ValueError, match="name"):

@@ -1,4 +1,4 @@
-"""TURN credentials: the published construction, and a coturn that accepts ours and no others."""
+"""TURN credentials: the published construction, and a coturn that accepts only valid ones."""
 
 import asyncio
 import contextlib
@@ -51,18 +51,18 @@ def test_servers_of_a_participant() -> None:
         ((), ("turn:x",), "short"),
     ],
 )
-def test_what_cannot_work_is_refused(stun: tuple[str, ...], turn: tuple[str, ...], secret: str) -> None:
+def test_invalid_configurations_are_rejected(stun: tuple[str, ...], turn: tuple[str, ...], secret: str) -> None:
     with pytest.raises(ValueError, match=r"address|secret"):
         IceConfig(stun, turn, secret)
 
 
-def test_ipv6_addresses_are_taken() -> None:
+def test_ipv6_addresses_are_accepted() -> None:
     IceConfig(("stun:[2001:db8::1]:3478",))
 
 
 @contextlib.contextmanager
 def coturn(folder: Path):  # type: ignore[no-untyped-def]
-    """A coturn on loopback with our secret; yields its port."""
+    """Run a coturn on loopback with SECRET; yields its port."""
     if shutil.which("turnserver") is None:
         pytest.skip("coturn is not installed")
     port = free_port()
@@ -77,7 +77,7 @@ def coturn(folder: Path):  # type: ignore[no-untyped-def]
         process.wait()
 
 
-def test_coturn_accepts_them_until_they_expire(tmp_path: Path) -> None:
+def test_coturn_accepts_credentials_until_they_expire(tmp_path: Path) -> None:
     turn = pytest.importorskip("aioice.turn")
     stun = pytest.importorskip("aioice.stun")
 

@@ -1,4 +1,4 @@
-"""Connections whose packets no longer arrive."""
+"""Break a connection: its packets no longer arrive."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from iwcodec.client.room import peer as p
 
 
 def silence(peer: p.Peer) -> None:
-    """Nothing that is sent from now on arrives."""
+    """Discard everything that `peer` sends from now on."""
     assert peer.connection is not None
     assert peer.connection.sctp is not None
     peer.connection.sctp.transport.transport._connection.sendto = lambda data, component: nothing()

@@ -1,4 +1,4 @@
-"""A link and a feed that send every picture as a JPEG: for tests of what is built on them."""
+"""Replacements of VideoSender and Link that send each picture as a JPEG, for tests of the layers above."""
 
 import asyncio
 import struct
@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCPeerConnection
 
-from iwcodec.client.video.link import LinkState, LinkStats, Shown
+from iwcodec.client.video.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.codec.media.types import Picture
 
 
-class DoubleFeed:
+class DoubleVideoSender:
     def __init__(self, runtime: Any = None, executor: Executor | None = None) -> None:
         self.links: set[DoubleLink] = set()
         self.preview: Picture | None = None
@@ -38,15 +38,19 @@ class DoubleLink:
     first_picture_waits = False
 
     def __init__(
-        self, connection: RTCPeerConnection, feed: DoubleFeed, runtime: Any = None, executor: Executor | None = None
+        self,
+        connection: RTCPeerConnection,
+        video_sender: DoubleVideoSender,
+        runtime: Any = None,
+        executor: Executor | None = None,
     ) -> None:
-        self.feed = feed
-        self.queue: asyncio.Queue[Shown | None] = asyncio.Queue(2)
+        self.video_sender = video_sender
+        self.queue: asyncio.Queue[RenderedFrame | None] = asyncio.Queue(2)
         self.state = LinkState.CONNECTING
         self.received = 0
         self.delay_s = 0.05
         self.connections = 0
-        feed.links.add(self)
+        video_sender.links.add(self)
         self.replace_connection(connection)
 
     def replace_connection(self, connection: RTCPeerConnection) -> None:
@@ -66,16 +70,16 @@ class DoubleLink:
         self.delay_s = now - captured_s
         self.received += 1
         self.state = LinkState.LIVE
-        self.put(Shown(number, picture, now, self.delay_s, self.state))
+        self.put(RenderedFrame(number, picture, now, self.delay_s, self.state))
 
-    def put(self, shown: Shown | None) -> None:
+    def put(self, frame: RenderedFrame | None) -> None:
         if self.queue.full():
             self.queue.get_nowait()
-        self.queue.put_nowait(shown)
+        self.queue.put_nowait(frame)
 
-    async def frames(self) -> AsyncIterator[Shown]:
-        while (shown := await self.queue.get()) is not None:
-            yield shown
+    async def frames(self) -> AsyncIterator[RenderedFrame]:
+        while (frame := await self.queue.get()) is not None:
+            yield frame
 
     def stats(self) -> LinkStats:
         rate = {"motion": 2.0, "sources": 1.0, "total": 12.0}
@@ -86,7 +90,7 @@ class DoubleLink:
 
     async def close(self) -> None:
         self.state = LinkState.CLOSED
-        self.feed.links.discard(self)
+        self.video_sender.links.discard(self)
         self.put(None)
 
 

@@ -1,4 +1,4 @@
-"""A server with rooms for calls of tests, in the event loop that they run in."""
+"""A call server for tests, running in the test's event loop."""
 
 import asyncio
 import socket
@@ -8,17 +8,18 @@ from typing import Any
 
 import uvicorn
 
-from iwcodec.server.app import create_app
-from iwcodec.server.hub import Hub, Settings
+from iwcodec.server.http.app import create_app
+from iwcodec.server.hub import Hub
 from iwcodec.server.limits import Limits
-from iwcodec.server.rooms import MemoryStore
+from iwcodec.server.settings import Settings
+from iwcodec.server.store.memory import MemoryStore
 from signalling import SECRET
 
 PATIENCE_S = 60.0
 
 
 class Server:
-    """Rooms on a port of its own, in this event loop."""
+    """A server on a free port, in the running event loop, that can be stopped and started again."""
 
     def __init__(self, **limits: Any) -> None:
         self.store = MemoryStore()
@@ -40,6 +41,7 @@ class Server:
 
 @asynccontextmanager
 async def rooms(**limits: Any) -> AsyncIterator[Server]:
+    """A running server; the test must finish within PATIENCE_S."""
     server = Server(**limits)
     await server.start()
     try:

@@ -1,4 +1,4 @@
-"""A clip whose every frame differs a little from the last, as the stub network sees it."""
+"""A test clip of a textured patch moving in a circle, and its survey by the stub network."""
 
 import math
 
@@ -11,7 +11,7 @@ COUNT = 90
 
 
 def clip() -> list[np.ndarray]:
-    """A textured patch that circles, so that every frame differs a little from the last."""
+    """COUNT pictures in which every frame differs slightly from the previous one."""
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.float32)
     for _ in range(6):

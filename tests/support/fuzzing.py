@@ -13,29 +13,25 @@ from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, Sour
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.opus import OpusWriter
+from iwcodec.codec.media.opus_track import OpusWriter
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceEncoder
 from stub_runtime import SIZE, StubRuntime, picture
 
-FILES, REBUILT = 10_000, 5
-"""Files, and of how many one is shown too: what a picture takes is most of the time, whatever it is made of."""
-
-
-ROOM = 400 << 20
-"""Bytes of address space that the reading of damaged files may take beyond what one sound file took."""
-
-
+FILES = 10_000
+REBUILD_EVERY = 5
+"""Rebuild the pictures of every Nth file: that takes most of the time, whatever the file holds."""
+MEMORY_MARGIN = 400 << 20
+"""Bytes of address space that reading damaged files may take beyond what an intact file took."""
 HEADER = Header(
     "stub", b"stubstub", 20, 1 / 128, 1 / 32, load_transform_tables().id, Fraction(25), SIZE, 24
 ).with_audio(312, 2880)
-
-
 MOTION = TransformCoder(load_transform_tables())
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Flip bits, cut, insert, overwrite and repeat bytes, one to five times."""
     out = bytearray(data)
     for _ in range(int(rng.integers(1, 6))):
         at = int(rng.integers(0, len(out))) if out else 0
@@ -53,8 +49,8 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(out)
 
 
-def sound_file(path: Path) -> list[Any]:
-    """Two sources, six frames in three messages, a quarter of a second of sound; returns its packets."""
+def intact_file(path: Path) -> list[Any]:
+    """Write two sources, six frames in three motion packets and 0.25 s of sound; return the packets."""
     rng = np.random.default_rng(5)
     coder = SourceEncoder(SIZE)
     packets: list[Any] = [SourcePacket(n, coder.add(picture(80 + 20 * n)), 3 * n) for n in range(2)]
@@ -69,7 +65,7 @@ def sound_file(path: Path) -> list[Any]:
 
 
 def write(path: Path, header: Header, packets: list[Any]) -> None:
-    """Every record with the checksum that is right for it."""
+    """Write the packets in records with valid checksums."""
     with ContainerWriter(path, header) as writer:
         for packet in packets:
             match packet:
@@ -81,15 +77,15 @@ def write(path: Path, header: Header, packets: list[Any]) -> None:
                     writer.write_audio(packet)
 
 
-def lying(packet: Any, rng: np.random.Generator) -> Any:
-    """A packet that says something else, or whose payload is damaged, and whose checksum will be right all the same."""
+def altered(packet: Any, rng: np.random.Generator) -> Any:
+    """A packet with one field or its payload changed; its record will have a valid checksum."""
     number = int(rng.choice([0, 1, 255, 65_535, 2**31, 2**40 - 1]))
     match packet:
         case SourcePacket():
             changes = [{"slot": number}, {"frame": number}, {"payload": mutated(packet.payload, rng)}]
         case MotionPacket():
             runs = (Run(int(rng.integers(32)), int(rng.integers(1, 300))),)
-            changes = [{"first": number}, {"led": runs}, {"scale": int(rng.integers(256))}]
+            changes = [{"first": number}, {"runs": runs}, {"scale": int(rng.integers(256))}]
             changes += [{"count": int(rng.integers(1, 300))}, {"payload": mutated(packet.payload, rng)}]
         case _:
             pieces = tuple(mutated(piece, rng) for piece in packet.packets)
@@ -98,28 +94,28 @@ def lying(packet: Any, rng: np.random.Generator) -> Any:
 
 
 def damaged_file(path: Path, whole: bytes, packets: list[Any], rng: np.random.Generator) -> None:
-    """Half of them with bytes changed anywhere, half with packets that lie, are missing or twice there."""
+    """Write a damaged file: half have changed bytes, half have altered, missing or repeated packets."""
     if rng.integers(2):
         path.write_bytes(mutated(whole, rng))
         return
-    there = [lying(packet, rng) if rng.random() < 0.2 else packet for packet in packets]
-    order = rng.choice(len(there), len(there)) if rng.integers(4) == 0 else range(len(there))
+    changed = [altered(packet, rng) if rng.random() < 0.2 else packet for packet in packets]
+    order = rng.choice(len(changed), len(changed)) if rng.integers(4) == 0 else range(len(changed))
     frames = int(rng.choice([0, 1, 6, 2**40]))
     try:
-        write(path, replace(HEADER, frames=frames), [there[n] for n in order])
-    except (CodecError, ValueError):  # what no writer would write
+        write(path, replace(HEADER, frames=frames), [changed[n] for n in order])
+    except (CodecError, ValueError):  # the writer refuses it
         path.write_bytes(whole)
 
 
 def read_all(path: Path, rebuilt: bool) -> None:
-    """Everything that playing a file reads: packets and their motion, sound, and from the middle on; and all frames."""
+    """Read all that playing a file reads: sound, packets from the middle on, motion; if `rebuilt`, all frames."""
     with IwcFile(path, StubRuntime()) as file:
         if rebuilt:
             assert sum(frame.picture.shape == (SIZE, SIZE, 3) for frame in file.frames()) <= 6 * 300
-        heard = 0
+        samples = 0
         for block in file.samples():
-            heard += len(block)
-            if heard > 100 * 48_000:
+            samples += len(block)
+            if samples > 100 * 48_000:
                 break
         for packet in file.reader.seek(3):
             if isinstance(packet, MotionPacket) and packet.scale is not None:
@@ -127,17 +123,17 @@ def read_all(path: Path, rebuilt: bool) -> None:
 
 
 def read_damaged_files(folder: Path) -> None:
-    """In a process of its own, which cannot have more memory than it should need."""
+    """Run in a process of its own, whose memory this limits to what reading should need."""
     rng = np.random.default_rng(1)
     path = folder / "a.iwc"
-    packets = sound_file(path)
+    packets = intact_file(path)
     whole = path.read_bytes()
     read_all(path, rebuilt=True)
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, taken + ROOM))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_MARGIN, used + MEMORY_MARGIN))
     for number in range(FILES):
         damaged_file(path, whole, packets, rng)
         try:
-            read_all(path, rebuilt=number % REBUILT == 0)
+            read_all(path, rebuilt=number % REBUILD_EVERY == 0)
         except CodecError:
             continue

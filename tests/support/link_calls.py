@@ -1,4 +1,4 @@
-"""Two links that call each other over a simulated network, on a simulated clock."""
+"""Calls between two links over a simulated network, on a simulated clock."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.benchmarks.call.simulation import AtOnce, Path, SimulatedConnection, connection_pair, simulate
-from iwcodec.client.video.link import Link, Shown
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, SimulatedConnection, connection_pair, simulate
+from iwcodec.client.video.link import Link
+from iwcodec.client.video.link_state import RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
 from stub_runtime import NearestSourceFit, StubRuntime, picture
 
@@ -15,7 +16,7 @@ FPS = 25
 
 
 def level(at_s: float) -> float:
-    """The brightness of the camera's picture: swings slowly."""
+    """Brightness of the camera's picture, which swings slowly; 0..255."""
     return 128 + 60 * float(np.sin(at_s))
 
 
@@ -24,10 +25,10 @@ class End:
 
     def __init__(self, connection: SimulatedConnection) -> None:
         self.faces = True
-        self.feed = VideoSender(StubRuntime(), AtOnce(), lambda picture: self.faces, NearestSourceFit())
+        self.sender = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: self.faces, NearestSourceFit())
         self.connection = connection
-        self.link = Link(connection, self.feed, StubRuntime(), AtOnce())  # type: ignore[arg-type]
-        self.shown: list[tuple[float, Shown]] = []
+        self.link = Link(connection, self.sender, StubRuntime(), ImmediateExecutor())  # type: ignore[arg-type]
+        self.shown: list[tuple[float, RenderedFrame]] = []
         self.watching = asyncio.create_task(self.watch())
         self.filming: asyncio.Task[None] | None = None
 
@@ -41,11 +42,11 @@ class End:
             start = loop.time()
             for n in range(1_000_000):
                 await asyncio.sleep(start + n / FPS - loop.time())
-                await self.feed.push(picture(level(loop.time())), loop.time())
+                await self.sender.push(picture(level(loop.time())), loop.time())
 
         self.filming = asyncio.create_task(frames())
 
-    def between(self, start: float, end: float) -> list[Shown]:
+    def between(self, start: float, end: float) -> list[RenderedFrame]:
         return [shown for at, shown in self.shown if start <= at < end]
 
     async def close(self) -> None:
@@ -62,7 +63,7 @@ def call(
     back: Path | None = None,
     bundling: tuple[bool, bool] = (True, True),
 ) -> list[End]:
-    """Both film from the start; the first one sends over `there`."""
+    """Run `case` with two ends that film from the start. The first sends over `there`, the second over `back`."""
 
     async def work() -> list[End]:
         ends = [End(c) for c in connection_pair(there or Path(), back or Path(seed=2), bundling)]
@@ -78,10 +79,15 @@ def call(
 
 
 async def until(condition: Callable[[], bool], longest_s: float) -> float:
-    """Wait for something; returns how long it took."""
+    """Wait until `condition` holds; returns how long that took, in seconds."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     while not condition():
         assert loop.time() - start < longest_s, "did not happen in time"
         await asyncio.sleep(0.005)
     return loop.time() - start
+
+
+def worst_error(end: End, frames: list[RenderedFrame]) -> float:
+    """Largest difference, in grey levels, between a frame and what the peer's camera captured at that time."""
+    return max(abs(float(frame.picture.mean()) - level(frame.due_s - frame.delay_s)) for frame in frames)

@@ -1,6 +1,4 @@
-"""Small media files made on the spot, for tests of anything that reads or writes video."""
-
-from __future__ import annotations
+"""Small media files generated for tests of anything that reads or writes video."""
 
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
@@ -11,10 +9,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 
 CLIP_FRAMES = 36
-"""Of the clip that the fixture `face_clip` writes."""
+"""Frames of the clip that the fixture `face_clip` writes."""
+RED, GREEN, BLUE, GREY = (230, 30, 20), (20, 200, 40), (30, 40, 210), (128, 128, 128)
 
 
 def plain(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> Picture:
@@ -23,8 +23,27 @@ def plain(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> Pi
 
 
 def grey_ramp(count: int, width: int = 64, height: int = 48) -> list[Picture]:
-    """Pictures that tell their number: all pixels have the value 20 + 8 n."""
+    """Pictures that encode their number n: all pixels have the value 20 + 8 n."""
     return [plain((20 + 8 * n,) * 3, width, height) for n in range(count)]
+
+
+def quarters(width: int = 96, height: int = 64) -> Picture:
+    """Red and green above blue and grey."""
+    picture = plain(RED, width, height)
+    picture[: height // 2, width // 2 :] = GREEN
+    picture[height // 2 :, : width // 2] = BLUE
+    picture[height // 2 :, width // 2 :] = GREY
+    return picture
+
+
+def corners(picture: Picture) -> list[tuple[int, int, int]]:
+    """The nearest of the four colours in each quarter: top left, top right, bottom left, bottom right."""
+    height, width = picture.shape[:2]
+    colours = []
+    for y, x in [(1, 1), (1, 3), (3, 1), (3, 3)]:
+        pixel = picture[y * height // 4, x * width // 4].astype(int)
+        colours.append(min((RED, GREEN, BLUE, GREY), key=lambda c: np.abs(pixel - c).sum()))
+    return colours
 
 
 def write_clip(
@@ -39,8 +58,8 @@ def write_clip(
     rate: int = 44_100,
     prepare: Callable[[Any], None] | None = None,
 ) -> Path:
-    """Writes pictures at the given times (default: regular), and mono sound (-1..1), to a file whose suffix
-    names the container. ``prepare`` may change the video stream before the first frame."""
+    """Write pictures at the given times (default: regular), and mono sound (-1..1), to a file whose suffix names the
+    container. `prepare` may change the video stream before the first frame."""
     height, width = pictures[0].shape[:2]
     tick = Fraction(1, 1000) if times_s is not None else 1 / Fraction(fps)
     with av.open(str(path), "w") as out:
@@ -75,3 +94,13 @@ def write_clip(
 
 def tone(seconds: float, rate: int = 44_100, hertz: float = 1000.0) -> NDArray[np.float32]:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def all_samples(path: Path, start: float = 0.0, duration_s: float | None = None) -> Samples:
+    return np.concatenate(list(read_samples(path, start, duration_s)))
+
+
+def peak_time(samples: Samples, rate: int = AUDIO_RATE) -> float:
+    """When the sound first exceeds half of its greatest level, in seconds."""
+    loud = np.abs(samples.astype(float))
+    return float(np.argmax(loud > loud.max() / 2)) / rate

@@ -1,5 +1,5 @@
-"""One participant of test_nat.py, in a network namespace of its own: descriptions over standard input and output, one
-JSON object a line."""
+"""One participant of test_nat.py, in a network namespace of its own. Exchanges SDP over standard input and output, one
+JSON object per line."""
 
 import asyncio
 import json
@@ -7,27 +7,30 @@ import sys
 
 from aiortc import RTCSessionDescription
 
-from iwcodec.benchmarks.call.simulation import AtOnce
-from iwcodec.client.transport.sctp import make_connection
-from iwcodec.client.video.link import Link, LinkState
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor
+from iwcodec.client.transport.connection import make_connection
+from iwcodec.client.video.link import Link
+from iwcodec.client.video.link_state import LinkState
 from iwcodec.client.video.video_sender import VideoSender
 from stub_runtime import StubRuntime, picture
 
-ENOUGH = 50
+MIN_FRAMES = 50
+"""Number of frames after which the call may end."""
 MAX_S = 30.0
+"""Maximum duration of the call."""
 
 
 async def main(offers: bool, turn: str) -> None:
     connection = make_connection([{"urls": [turn], "username": "user", "credential": "secret"}])
-    feed = VideoSender(StubRuntime(), AtOnce(), lambda picture: True)
-    link = Link(connection, feed, StubRuntime(), AtOnce())
+    video_sender = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: True)
+    link = Link(connection, video_sender, StubRuntime(), ImmediateExecutor())
     loop = asyncio.get_running_loop()
     if not offers:
-        await connection.setRemoteDescription(RTCSessionDescription(**json.loads(await hear())))
+        await connection.setRemoteDescription(RTCSessionDescription(**json.loads(await read_line())))
     await connection.setLocalDescription(await (connection.createOffer() if offers else connection.createAnswer()))
-    say({"type": connection.localDescription.type, "sdp": connection.localDescription.sdp})
+    write_line({"type": connection.localDescription.type, "sdp": connection.localDescription.sdp})
     if offers:
-        await connection.setRemoteDescription(RTCSessionDescription(**json.loads(await hear())))
+        await connection.setRemoteDescription(RTCSessionDescription(**json.loads(await read_line())))
     shown = 0
 
     async def watch() -> None:
@@ -37,24 +40,24 @@ async def main(offers: bool, turn: str) -> None:
 
     watching = asyncio.create_task(watch())
     end = loop.time() + MAX_S
-    while loop.time() < end and not (shown >= ENOUGH and link.state == LinkState.LIVE):
-        await feed.push(picture(128), loop.time())
+    while loop.time() < end and not (shown >= MIN_FRAMES and link.state == LinkState.LIVE):
+        await video_sender.push(picture(128), loop.time())
         await asyncio.sleep(0.04)
     assert connection.sctp is not None
     pair = connection.sctp.transport.transport._connection._nominated[1]
     types = [pair.local_candidate.type, pair.remote_candidate.type]
-    say({"shown": shown, "state": str(link.state), "candidates": types})
-    await hear()  # the other one is ready, too
+    write_line({"shown": shown, "state": str(link.state), "candidates": types})
+    await read_line()  # the other participant has finished, too
     await link.close()
     await connection.close()
     await watching
 
 
-def say(message: dict[str, object]) -> None:
+def write_line(message: dict[str, object]) -> None:
     print(json.dumps(message), flush=True)
 
 
-async def hear() -> str:
+async def read_line() -> str:
     return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the tests of the server: clocks that are moved by hand, sockets without a network, Redis servers."""
+"""Doubles and helpers for tests of the server: settable clocks, sockets without a network, servers, Redis."""
 
 import asyncio
 import json
@@ -14,18 +14,20 @@ import pytest
 
 for needed in ("fastapi", "prometheus_client"):
     pytest.importorskip(needed)
-from iwcodec.server.hub import Disconnected, Hub, Settings
+from iwcodec.server.hub import Hub
+from iwcodec.server.link import Disconnected
 from iwcodec.server.messages import PROTOCOL
-from iwcodec.server.rooms import Member, Store
+from iwcodec.server.settings import Settings
+from iwcodec.server.store.base import Member, Store
 
 SECRET = b"a secret of the tests, long enough"
 NOW = 1_800_000_000.0
 PATIENCE_S = 20.0
-"""For things that happen at once: a test that waits so long has failed."""
+"""Timeout in seconds for things that normally happen at once."""
 
 
 class Clock:
-    """Unix or monotonic seconds."""
+    """A clock that tests set; Unix or monotonic seconds."""
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
@@ -35,7 +37,7 @@ class Clock:
 
 
 class FakeSocket:
-    """The server's end of a WebSocket, and, by `say` and `hear`, the participant's."""
+    """A WebSocket without a network. `say` and `hear` are the participant's end."""
 
     def __init__(self) -> None:
         self.incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
@@ -60,7 +62,7 @@ class FakeSocket:
         self.incoming.put_nowait(json.dumps(message))
 
     async def hear(self, kind: str | None = None) -> dict[str, Any]:
-        """The next message, which must be of that type."""
+        """Return the next message. Its type must be `kind`, if given."""
         async with asyncio.timeout(PATIENCE_S):
             message = await self.outgoing.get()
         assert kind in (None, message["type"]), message
@@ -68,32 +70,32 @@ class FakeSocket:
 
 
 class Caller:
-    """A participant that is connected to a hub through a FakeSocket."""
+    """A participant connected to a hub through a FakeSocket."""
 
-    def __init__(self, hub: Hub, room: str = "blue") -> None:
+    def __init__(self, hub: Hub, room: str = "blue", address: str = "192.0.2.1") -> None:
         self.socket = FakeSocket()
         self.say = self.socket.say
         self.hear = self.socket.hear
-        self.task = asyncio.create_task(hub.serve(self.socket, room))
+        self.task = asyncio.create_task(hub.serve(self.socket, room, address))
 
     async def join(self, name: str = "Ada", **fields: Any) -> dict[str, Any]:
-        """The answer, whatever it is."""
+        """Send a join message and return the answer."""
         self.say(type="join", protocol=PROTOCOL, name=name, **fields)
         return await self.hear()
 
     async def vanish(self) -> None:
-        """The connection breaks."""
+        """Break the connection."""
         self.socket.incoming.put_nowait(None)
         await self.ended()
 
     async def ended(self) -> int | None:
-        """The close code, once the server is done with the connection."""
+        """Wait until the server has finished with the connection; return the close code."""
         async with asyncio.timeout(PATIENCE_S):
             await self.task
         return self.socket.closed
 
     async def silent(self) -> None:
-        """Nothing is on its way: what the server answers now is the answer to our ping."""
+        """Check that no message is pending: the next one is the answer to a ping."""
         self.say(type="ping")
         await self.hear("pong")
 
@@ -118,7 +120,7 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A redis-server of our own on loopback, which keeps nothing on disk."""
+    """A redis-server on loopback that stores nothing on disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -156,7 +158,7 @@ class RedisServer:
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[RedisServer]:
-    """Skips the test where Redis, or its client, is not installed."""
+    """Run a RedisServer. Skips the test if Redis or its client is not installed."""
     pytest.importorskip("redis")
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
@@ -177,7 +179,7 @@ class Remote:
         await self.socket.send(json.dumps(message))
 
     async def hear(self, kind: str | None = None) -> dict[str, Any]:
-        """The next message, which must be of that type."""
+        """Return the next message. Its type must be `kind`, if given."""
         async with asyncio.timeout(PATIENCE_S):
             message: dict[str, Any] = json.loads(await self.socket.recv())
         assert kind in (None, message["type"]), message
@@ -188,30 +190,57 @@ class Remote:
         return await self.hear()
 
     async def closed(self) -> int:
-        """The close code, once the server has closed."""
+        """Wait until the server closes; return the close code."""
         async with asyncio.timeout(PATIENCE_S):
             await self.socket.wait_closed()
         code: int = self.socket.close_code
         return code
 
 
+def browser(hub: Hub, token: str | None = None) -> Any:
+    """Return an httpx client that calls the application without a network."""
+    httpx = pytest.importorskip("httpx")
+    from iwcodec.server.http.app import create_app
+
+    transport = httpx.ASGITransport(create_app(hub))
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
+
+
+@asynccontextmanager
+async def running(hub: Hub, certificate: tuple[Path, Path] | None = None) -> AsyncIterator[str]:
+    """Run a real server on loopback; yields its address."""
+    pytest.importorskip("uvicorn")
+    from iwcodec.server.http.connections import Server, ServerConfig
+
+    server = Server(ServerConfig(hub, certificate))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            async with asyncio.timeout(PATIENCE_S):
+                await task
+
+
 @asynccontextmanager
 async def connected(address: str, room: str = "blue", **options: Any) -> AsyncIterator[Remote]:
-    """`address`: of the server, http:// or https://."""
+    """Open a WebSocket to a room. `address`: http:// or https:// address of the server."""
     websockets = pytest.importorskip("websockets.asyncio.client")
     async with websockets.connect(f"ws{address.removeprefix('http')}/r/{room}/ws", **options) as socket:
         yield Remote(socket)
 
 
 class DirectCall:
-    """Two aiortc peers that find each other through the server, candidates trickled, and talk over a data channel."""
+    """Two aiortc peers that connect through the server with trickled candidates and use a data channel."""
 
     def __init__(self) -> None:
         self.heard: asyncio.Queue[str] = asyncio.Queue()
 
     async def set_up(self, caller: Remote, callee: Remote, caller_id: str, callee_id: str) -> None:
         aiortc = pytest.importorskip("aiortc")
-        # No servers: loopback candidates are enough, and a test asks nobody on the internet.
+        # Loopback candidates suffice; tests must not contact STUN servers.
         configuration = aiortc.RTCConfiguration(iceServers=[])
         self.caller = aiortc.RTCPeerConnection(configuration)
         self.callee = aiortc.RTCPeerConnection(configuration)
@@ -230,7 +259,7 @@ class DirectCall:
             await opened.wait()
 
     async def take(self, pc: Any, remote: Remote, sender: str) -> None:
-        """Apply what the other side signals until its candidates end."""
+        """Apply the signals of the other side until its end of candidates."""
         from aiortc import RTCSessionDescription
         from aiortc.sdp import candidate_from_sdp
 
@@ -257,7 +286,7 @@ class DirectCall:
 
 
 async def trickle(pc: Any, remote: Remote, to: str) -> None:
-    """Send the description without its candidates, then each of them, then their end, as a browser does."""
+    """Send the SDP without candidates, then each candidate, then the end of candidates, as a browser does."""
     lines = pc.localDescription.sdp.splitlines(keepends=True)
     candidates = [line[2:].strip() for line in lines if line.startswith("a=candidate:")]
     kept = "".join(line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates")))

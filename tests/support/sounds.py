@@ -1,4 +1,4 @@
-"""Speech-like sound made on the spot, and how much of it survives."""
+"""Synthetic speech-like sound, and measures of how well it is reproduced."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ RATE = AUDIO_RATE
 
 
 def voice(seconds: float, seed: int = 0) -> Samples:
-    """A buzz of changing pitch through changing resonances, loud and soft by syllables, never silent for long."""
+    """A harmonic tone of varying pitch and resonances with the loudness of syllables, never silent for long."""
     rng = np.random.default_rng(seed)
     count = round(seconds * RATE)
     times = np.arange(count) / RATE
@@ -23,13 +23,13 @@ def voice(seconds: float, seed: int = 0) -> Samples:
 
 
 def envelope(samples: Samples) -> np.ndarray:
-    """Loudness in steps of 1 ms, over 10 ms."""
+    """RMS over 10 ms in steps of 1 ms."""
     power = np.convolve(np.square(samples.astype(np.float64)), np.ones(480) / 480, "same")
     return np.sqrt(power)[:: RATE // 1000]
 
 
 def delay_ms(spoken: Samples, heard: Samples, longest: int = 400) -> tuple[int, float]:
-    """(by how much `heard` is behind, correlation of the envelopes there)."""
+    """Delay of `heard` in milliseconds, and the correlation of the envelopes at that delay."""
     a, b = envelope(spoken), envelope(heard)
     scores = []
     for lag in range(longest):

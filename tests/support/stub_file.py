@@ -1,4 +1,4 @@
-"""A small file for decoders."""
+"""A small .iwc file of the stub model."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +15,12 @@ from stub_runtime import SIZE, StubRuntime, picture
 
 
 def stub_file(path: Path, lost: tuple[type, int] | None = None) -> Path:
-    """12 frames in messages of 4, all led by the first of three sources; the n-th packet of a kind is damaged."""
+    """12 frames in motion packets of 4, with the first of three sources as reference source. `lost`: a packet type and
+    number, of which one byte is damaged."""
     levels = [np.zeros((4, 60), np.int32)]
     payload = TransformCoder(load_transform_tables()).encode(levels)
     coder = SourceEncoder(SIZE)
-    # Frames that are not known keep each in a record of its own.
+    # Sources of unknown frames do not share a record.
     sources = [SourcePacket(n, coder.add(picture(80 + 20 * n))) for n in range(3)]
     motion = [MotionPacket(4 * n, 4, None, payload, (Run(0, 4),), scale=78) for n in range(3)]
     info = StubRuntime.info
@@ -32,9 +33,9 @@ def stub_file(path: Path, lost: tuple[type, int] | None = None) -> Path:
             writer.write_motion(packet)
     if lost is not None:
         kind, number = lost
-        wanted = (sources if kind is SourcePacket else motion)[number].to_bytes()
+        damaged = (sources if kind is SourcePacket else motion)[number].to_bytes()
         data = bytearray(path.read_bytes())
-        at = data.find(wanted)
-        data[at + len(wanted) - 1] ^= 1
+        at = data.find(damaged)
+        data[at + len(damaged) - 1] ^= 1
         path.write_bytes(data)
     return path

@@ -1,4 +1,4 @@
-"""A network for tests of what is around it: as quick as nothing, and what it shows can be computed."""
+"""A trivial network with predictable pictures, and a fit that does nothing."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,13 @@ from iwcodec.models.runtime.types import Keypoints, ModelInfo, Source
 
 SIZE = 64
 
-
 REACH = 0.14
-"""How far a source's keypoints may be away before nothing of its texture is shown."""
+"""Keypoint distance at which a source's texture has faded out."""
 
 
 class StubRuntime:
-    """The keypoints of a picture all lie at (its mean brightness, 0); a rebuilt picture has that brightness, and as
-    much of the nearest source's texture as that one is near. Keypoints move no cells: fitting changes nothing."""
+    """All keypoints of a picture are at (its mean brightness, 0). A reconstructed picture has that brightness, plus the
+    first source's texture, faded out with keypoint distance. Keypoints move no cells, so fitting changes nothing."""
 
     device = "cpu"
     info = ModelInfo("stub", b"stubstub", 20, SIZE)
@@ -41,7 +40,7 @@ class StubRuntime:
 
 
 class NearestSourceFit(KeypointFit):
-    """Nothing moves these keypoints: the fit that takes no time."""
+    """Returns the detected keypoints and the nearest source."""
 
     def frame(
         self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
@@ -50,6 +49,6 @@ class NearestSourceFit(KeypointFit):
 
 
 def picture(level: float) -> Picture:
-    """Of this mean brightness, with something in it."""
+    """A vertical gradient with this mean brightness."""
     rows = np.linspace(-20, 20, SIZE)[:, None, None]
     return np.clip(np.broadcast_to(level + rows, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)

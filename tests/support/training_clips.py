@@ -1,4 +1,4 @@
-"""Small clips for the training tests: a textured square that wanders over a background."""
+"""Small clips for the training tests: a textured square moving over a static background."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 
-def wandering_square(frames: int, seed: int, size: int = 64) -> list[np.ndarray]:
+def moving_square(frames: int, seed: int, size: int = 64) -> list[np.ndarray]:
+    """Pictures (size, size, 3) of the moving square."""
     rng = np.random.default_rng(seed)
     background = cv2.resize(
         rng.integers(0, 255, (6, 6, 3), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC
@@ -24,13 +25,14 @@ def wandering_square(frames: int, seed: int, size: int = 64) -> list[np.ndarray]
 
 
 def write_clip(path: Path, frames: int = 16, seed: int = 0, size: int = 64) -> Path:
+    """Write the pictures as an H.264 video at 25 frames/s."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(25))
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "10"}
-        for picture in wandering_square(frames, seed, size):
+        for picture in moving_square(frames, seed, size):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path

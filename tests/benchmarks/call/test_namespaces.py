@@ -1,6 +1,6 @@
-"""The real thing: `iwcodec serve` and two `iwcodec call` in network namespaces, over shaped links.
+"""`iwcodec serve` and two `iwcodec call` in network namespaces, over shaped links.
 
-Bounds are what a busy machine still keeps; the figures themselves are those of `iwcodec bench wire --only namespaces`.
+The bounds hold on a busy machine; `iwcodec bench wire --only namespaces` gives the actual figures.
 """
 
 import pytest
@@ -10,13 +10,13 @@ pytest.importorskip("aiortc")
 from iwcodec.benchmarks.call import namespaces
 from iwcodec.codec.media.video import sample_clip
 
-WHY = namespaces.obstacle()
-pytestmark = [pytest.mark.realtime, pytest.mark.patient, pytest.mark.skipif(WHY is not None, reason=WHY or "")]
+REASON = namespaces.unavailable_reason()
+pytestmark = [pytest.mark.realtime, pytest.mark.patient, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
 
 @pytest.mark.parametrize("name", namespaces.CASES)
 def test_a_call_over_a_shaped_link(name: str):
-    """First pictures, from the first packet to the server on; then still live, and new frames are shown."""
+    """Time to the first pictures, counted from the first packet to the server; then live, with new frames."""
     result = namespaces.measure(sample_clip(), 9.0 if "loss" in name else 12.0, name)
     first = result["first_picture_s"]
     assert max(first.values()) < (45.0 if name == "30 % loss" else 20.0), result

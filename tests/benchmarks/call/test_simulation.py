@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from iwcodec.benchmarks.call.simulation import AtOnce, Path, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, connection_pair, simulate
 
 
 def arrivals(path: Path, packets: int, interval_s: float, size: int = 125) -> list[tuple[float, float]]:
@@ -27,7 +27,7 @@ def test_time_passes_without_waiting():
         loop = asyncio.get_running_loop()
         start = loop.time()
         await asyncio.sleep(10_000)
-        assert await loop.run_in_executor(AtOnce(), lambda: 7) == 7
+        assert await loop.run_in_executor(ImmediateExecutor(), lambda: 7) == 7
         return loop.time() - start
 
     assert simulate(work()) == pytest.approx(10_000)

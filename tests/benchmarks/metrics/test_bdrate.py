@@ -1,7 +1,9 @@
-"""benchmarks/bdrate.py against published worked examples and scipy's interpolator."""
+"""Bjontegaard deltas against published worked examples, and on curves with an exact result."""
 
 import numpy as np
 import pytest
+
+pytest.importorskip("scipy")
 
 from iwcodec.benchmarks.metrics.bdrate import (
     NoOverlapError,
@@ -36,7 +38,7 @@ def test_published_examples(anchor: Points, test: Points, expected: float) -> No
     assert bd_rate(anchor, test) == pytest.approx(expected, rel=1e-9)
 
 
-def test_against_scipy_s_interpolator() -> None:
+def test_deltas_equal_mean_differences_of_scipy_integrals() -> None:
     interpolate = pytest.importorskip("scipy.interpolate")
     for anchor, test in [*((a, t) for a, t, _ in E137), (ANCHOR, TEST)]:
         (r1, q1), (r2, q2) = np.array(sorted(anchor)).T, np.array(sorted(test)).T
@@ -55,30 +57,30 @@ def test_exact_cases() -> None:
     assert bd_rate([(1, 1), (2, 2)], [(2, 1), (4, 2)]) == pytest.approx(100)
 
 
-def test_only_the_common_range_counts() -> None:
+def test_only_the_common_range_is_compared() -> None:
     line = [(float(2**k), float(k)) for k in range(8)]
     assert bd_rate(line[:5], [(rate * 1.1, quality) for rate, quality in line[3:]]) == pytest.approx(10)
 
 
-def test_no_common_range() -> None:
+def test_curves_without_a_common_range_raise() -> None:
     with pytest.raises(NoOverlapError, match="quality"):
         bd_rate([(1, 20), (2, 22)], [(1, 30), (2, 32)])
     with pytest.raises(NoOverlapError, match="rate"):
         bd_quality([(1, 20), (2, 22)], [(3, 20), (4, 22)])
 
 
-def test_curves_that_are_none() -> None:
+def test_invalid_curves_raise() -> None:
     for points in ([], [(1, 2)], [(0, 1), (1, 2)], [(1, 2), (2, 1)], [(1, 1), (1, 2)], [(1, 1), (2, float("inf"))]):
         with pytest.raises(ValueError, match=r"must|needs"):
             bd_rate(points, ANCHOR)
 
 
-def test_frontier_drops_what_is_beaten() -> None:
+def test_frontier_drops_dominated_points() -> None:
     points = [(5.0, 30.0), (4.0, 31.0), (6.0, 33.0), (6.0, 32.0), (7.0, 33.0)]
     assert frontier(points) == [(4.0, 31.0), (6.0, 33.0)]
 
 
-def test_bootstrap_covers_the_mean_and_is_repeatable() -> None:
+def test_bootstrap_covers_the_mean_and_is_deterministic() -> None:
     rng = np.random.default_rng(1)
     hits = 0
     for trial in range(100):
@@ -91,7 +93,7 @@ def test_bootstrap_covers_the_mean_and_is_repeatable() -> None:
         bootstrap([])
 
 
-def test_compare_over_clips_names_what_it_leaves_out() -> None:
+def test_compare_lists_the_clips_it_excludes() -> None:
     low: Points = [(1, 20), (2, 22)]
     result = compare(
         {"a": ANCHOR, "b": ANCHOR, "far": low},

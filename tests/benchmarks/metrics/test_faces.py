@@ -1,12 +1,12 @@
-"""benchmarks/faces.py: distances and misses with a finder that is known, and with MTCNN on a real face."""
+"""Average keypoint distance and missing faces with a known detector, and with MTCNN on a real face."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from iwcodec.benchmarks.metrics.faces import EVERY, Landmarks, Points, Remembered, compare
-from iwcodec.benchmarks.metrics.metrics import MetricUnavailableError
+from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.faces import STRIDE, CachedLandmarks, FaceLandmarks, Points, keypoint_distance
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video
 
@@ -22,40 +22,43 @@ def by_colour(picture: Picture) -> Points | None:
 
 
 def clip(*levels: int) -> list[Picture]:
-    """Each level held for EVERY frames."""
-    return [marked(level) for level in levels for _ in range(EVERY)]
+    """Each level held for STRIDE frames."""
+    return [marked(level) for level in levels for _ in range(STRIDE)]
 
 
 def test_distance_is_the_mean_where_both_have_a_face() -> None:
-    assert compare(by_colour, clip(10, 20, 30), clip(12, 20, 0)) == {"akd": 1.0, "missing_faces": pytest.approx(1 / 3)}
+    assert keypoint_distance(by_colour, clip(10, 20, 30), clip(12, 20, 0)) == {
+        "akd": 1.0,
+        "missing_faces": pytest.approx(1 / 3),
+    }
 
 
 def test_frames_without_a_face_do_not_count() -> None:
-    assert compare(by_colour, clip(0, 10), clip(9, 0)) == {"akd": None, "missing_faces": 1.0}
-    assert compare(by_colour, clip(0), clip(5)) == {"akd": None, "missing_faces": None}
+    assert keypoint_distance(by_colour, clip(0, 10), clip(9, 0)) == {"akd": None, "missing_faces": 1.0}
+    assert keypoint_distance(by_colour, clip(0), clip(5)) == {"akd": None, "missing_faces": None}
 
 
-def test_originals_are_looked_at_once() -> None:
+def test_originals_are_detected_once() -> None:
     seen: list[float] = []
 
-    def watched(picture: Picture) -> Points | None:
+    def recorded(picture: Picture) -> Points | None:
         seen.append(float(picture[0, 0, 0]))
         return by_colour(picture)
 
-    remembered = Remembered(watched)
+    cached = CachedLandmarks(recorded)
     for decoded, akd in ((clip(12, 20, 0), 1), (clip(10, 20, 36), 2)):
-        assert compare(by_colour, clip(10, 20, 30), decoded, remembered)["akd"] == akd
+        assert keypoint_distance(by_colour, clip(10, 20, 30), decoded, cached)["akd"] == akd
     assert seen == [10, 20, 30]
 
 
 def test_akd_of_the_speaker(face_clip: Path) -> None:
     try:
-        find = Landmarks()
+        find = FaceLandmarks()
     except MetricUnavailableError as error:
         pytest.skip(str(error))
     picture = next(iter(read_video(face_clip))).picture
     moved = np.roll(picture, 4, axis=1)
-    scores = compare(find, [picture], [moved])
+    scores = keypoint_distance(find, [picture], [moved])
     assert scores["akd"] == pytest.approx(4, abs=1.5)
     assert scores["missing_faces"] == 0
-    assert compare(find, [picture], [np.full_like(picture, 90)]) == {"akd": None, "missing_faces": 1}
+    assert keypoint_distance(find, [picture], [np.full_like(picture, 90)]) == {"akd": None, "missing_faces": 1}

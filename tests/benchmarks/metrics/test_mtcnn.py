@@ -1,4 +1,4 @@
-"""benchmarks/mtcnn.py on the bundled speaker, and beside the code of the package that carries the weights."""
+"""MTCNN on the bundled speaker, and against the code of the package that carries the weights."""
 
 import importlib.util
 import sys
@@ -12,8 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from iwcodec.benchmarks.metrics import mtcnn
-from iwcodec.benchmarks.metrics.metrics import MetricUnavailableError
-from iwcodec.benchmarks.metrics.mtcnn import Mtcnn, distinct, pyramid, squared
+from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.mtcnn import Mtcnn, non_maximum_suppression, pyramid, to_squares
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video
 
@@ -31,9 +31,9 @@ def speaker(face_clip: Path) -> Picture:
     return next(iter(read_video(face_clip))).picture
 
 
-def test_the_speaker_s_face(find: Mtcnn, speaker: Picture) -> None:
+def test_finds_the_face_and_its_landmarks(find: Mtcnn, speaker: Picture) -> None:
     (face,) = find(speaker)
-    assert face.certain > 0.99
+    assert face.confidence > 0.99
     left, right, nose, *mouth = face.points
     assert left[0] < nose[0] < right[0]
     assert max(left[1], right[1]) < nose[1] < min(corner[1] for corner in mouth)
@@ -41,7 +41,7 @@ def test_the_speaker_s_face(find: Mtcnn, speaker: Picture) -> None:
     assert (face.points < face.box[2:]).all()
 
 
-def test_points_move_with_the_picture(find: Mtcnn, speaker: Picture) -> None:
+def test_landmarks_move_with_the_picture(find: Mtcnn, speaker: Picture) -> None:
     (before,), (after,) = find(speaker), find(np.roll(speaker, (8, -8), (0, 1)))
     assert (after.points - before.points).mean(0) == pytest.approx((-8, 8), abs=1)
 
@@ -51,27 +51,27 @@ def test_two_speakers_are_two_faces(find: Mtcnn, speaker: Picture) -> None:
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (200, 30), (8, 8)])
-def test_no_face_is_none(find: Mtcnn, shape: tuple[int, int]) -> None:
+def test_picture_without_a_face_gives_none(find: Mtcnn, shape: tuple[int, int]) -> None:
     assert find(np.zeros((*shape, 3), np.uint8)) == []
     assert find(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)) == []
 
 
-def test_as_the_package_itself(find: Mtcnn, speaker: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = package_s_own(monkeypatch)(select_largest=False, device="cpu")
+def test_equals_facenet_pytorch(find: Mtcnn, speaker: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = facenet_pytorch_class(monkeypatch)(select_largest=False, device="cpu")
     for picture in (speaker, speaker[:, ::-1], np.concatenate([speaker, speaker[:, ::-1]], axis=1)):
-        _, certain, points = theirs.detect(np.ascontiguousarray(picture), landmarks=True)
+        _, confidence, points = theirs.detect(np.ascontiguousarray(picture), landmarks=True)
         faces = find(picture)
-        assert [face.certain for face in faces] == pytest.approx(list(certain), abs=1e-5)
+        assert [face.confidence for face in faces] == pytest.approx(list(confidence), abs=1e-5)
         np.testing.assert_allclose([face.points for face in faces], points.astype(float), atol=0.01)
 
 
-def package_s_own(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Its class, with what it takes from torchvision made up: one function, and a module it does not call."""
+def facenet_pytorch_class(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The MTCNN class of facenet-pytorch, with the parts of torchvision that it imports replaced by stubs."""
     names = ("", ".transforms", ".transforms.functional", ".ops", ".ops.boxes")
     made = {name: ModuleType(f"torchvision{name}") for name in names}
     made[".transforms"].functional = made[".transforms.functional"]  # type: ignore[attr-defined]
     made[".ops.boxes"].batched_nms = lambda boxes, scores, pictures, most: torch.tensor(  # type: ignore[attr-defined]
-        distinct(boxes.numpy(), scores.numpy(), most), dtype=torch.long
+        non_maximum_suppression(boxes.numpy(), scores.numpy(), most), dtype=torch.long
     )
     package = ModuleType("facenet_pytorch")
     package.__path__ = [str(mtcnn.weights_folder().parent)]
@@ -81,26 +81,26 @@ def package_s_own(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("facenet_pytorch.models.mtcnn").MTCNN
 
 
-def test_distinct_keeps_the_surest() -> None:
+def test_non_maximum_suppression_keeps_the_most_confident() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [20, 0, 30, 10], [2, 2, 6, 6]], np.float32)
-    certain = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
-    assert distinct(boxes, certain, 0.7) == [1, 2, 3]
-    assert distinct(boxes, certain, 0.9) == [1, 0, 2, 3]
-    assert distinct(boxes, certain, 0.7, of_smaller=True) == [1, 2]
-    assert distinct(boxes[:0], certain[:0], 0.5) == []
+    confidence = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
+    assert non_maximum_suppression(boxes, confidence, 0.7) == [1, 2, 3]
+    assert non_maximum_suppression(boxes, confidence, 0.9) == [1, 0, 2, 3]
+    assert non_maximum_suppression(boxes, confidence, 0.7, of_smaller=True) == [1, 2]
+    assert non_maximum_suppression(boxes[:0], confidence[:0], 0.5) == []
 
 
 def test_squares_keep_the_centre() -> None:
-    assert squared(np.array([[0, 0, 4, 10]], np.float32)).tolist() == [[-3, 0, 7, 10]]
+    assert to_squares(np.array([[0, 0, 4, 10]], np.float32)).tolist() == [[-3, 0, 7, 10]]
 
 
-def test_pyramid_ends_where_a_face_would_not_fit() -> None:
+def test_pyramid_ends_below_the_smallest_face() -> None:
     assert pyramid(19) == []
     assert pyramid(20) == [0.6]
     assert pyramid(256)[-1] * 256 >= 12 > pyramid(256)[-1] * 256 * 0.709
 
 
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mtcnn, "find_spec", lambda name: None)
     with pytest.raises(MetricUnavailableError, match="facenet-pytorch"):
         Mtcnn()

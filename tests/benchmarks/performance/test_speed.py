@@ -1,29 +1,24 @@
-"""benchmarks/speed.py runs, and its arithmetic is right; how fast anything is, no test can say."""
+"""`bench speed` measures every stage, and its arithmetic is right. Speed itself is not asserted."""
 
-from itertools import islice
-
-import cv2
-import numpy as np
 import pytest
 
 pytest.importorskip("psutil")
 
-from iwcodec.benchmarks.performance.speed import attentions, messages, peak_mb, ratios, run
-from iwcodec.benchmarks.performance.stages import INSIDE, Stage
-from iwcodec.codec.media.video import read_video, sample_clip
+from iwcodec.benchmarks.performance.frame_profile import PROFILED_STAGES
+from iwcodec.benchmarks.performance.speed import ratios, run
+from iwcodec.benchmarks.performance.stages import Stage
 from iwcodec.models.runtime.load import load_runtime
-from iwcodec.models.runtime.weights import DEFAULT_MODEL
 
 
 def test_every_stage_is_measured() -> None:
     runtime = load_runtime(kind="onnx", threads=1)
-    told: list[str] = []
-    results = run(runtime, 10, 1, 12, lambda name, share: told.append(name))
+    passes: list[str] = []
+    results = run(runtime, 10, 1, 12, lambda name, share: passes.append(name))
     stages = {(stage["stage"], stage["sources"]) for stage in results["stages"]}
     sent = ("capture", "capture: colour conversion", "capture: crop", "detector", "keypoint fit", "motion coding")
     assert stages == {
         *((name, n) for name in (*sent, "a frame, sent") for n in (1, 3, 8, 16)),
-        *((name, n) for name in ("rebuilding a frame", "a frame, received", *INSIDE) for n in (1, 3, 8, 16)),
+        *((name, n) for name in ("rebuilding a frame", "a frame, received", *PROFILED_STAGES) for n in (1, 3, 8, 16)),
         *((name, None) for name in ("capture from a file", "face search, one frame in 5", "motion decoding")),
         *((name, None) for name in ("source coding", "source decoding", "source preparation")),
         *((name, None) for name in ("SVT-AV1 encoding", "AV1 decoding (dav1d)")),
@@ -45,16 +40,7 @@ def test_every_stage_is_measured() -> None:
     assert results["dense_missing"] == "left out"
     assert results["memory_mb"]["peak"] >= results["memory_mb"]["loaded"] > 0
     assert results["soak"]["frames"] == 12
-    assert "soaking" in told
-
-
-def test_dense_attention_is_measured_beside_ours() -> None:
-    pytest.importorskip("onnx")
-    size = load_runtime(kind="onnx", threads=1).info.size
-    pictures = [cv2.resize(frame.picture, (size, size)) for frame in islice(read_video(sample_clip()), 3)]
-    found = {stage.stage: stage for stage in attentions(DEFAULT_MODEL, 1, pictures, 2, counts=(1,))}
-    assert found.keys() == {"dense attention alone", "sparse attention alone"}
-    assert all(stage.repeats == 2 and stage.sources == 1 for stage in found.values())
+    assert "soak test" in passes
 
 
 def test_ratios_are_of_medians() -> None:
@@ -75,13 +61,3 @@ def test_ratios_are_of_medians() -> None:
     found = ratios([*alone, *some, *dense])
     assert found["dense attention / ours (all of 8)"] == 100
     assert found["dense attention / ours (all of 8 / the 3 in use)"] == pytest.approx(800 / 3, abs=0.001)
-
-
-def test_motion_is_in_messages_as_in_a_call() -> None:
-    packets = list(messages([np.zeros((20, 3), np.float32)] * 10))
-    assert [(packet.first, packet.count) for packet in packets] == [(0, 4), (4, 4), (8, 2)]
-
-
-def test_peak_is_at_least_what_was_needed() -> None:
-    kept = np.ones(30_000_000, np.uint8)
-    assert peak_mb() > kept.nbytes / 2**20

@@ -1,4 +1,4 @@
-"""benchmarks/ablation.py: every variant is trained equally, with its own parts left out."""
+"""Ablation: variants are trained equally and differ only in the parts they omit."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ from iwcodec.benchmarks.quality.ablation import VARIANTS, plan, run
 from training_clips import write_clip
 
 
-def test_variants_differ_in_their_switches_alone() -> None:
+def test_variants_differ_only_in_their_switches() -> None:
     plans = {name: plan("lite", 10, 64, switches) for name, switches in VARIANTS.items()}
     full = asdict(plans["all parts"].model)
     for name, settings in plans.items():
@@ -24,12 +24,12 @@ def test_variants_differ_in_their_switches_alone() -> None:
 
 
 @pytest.mark.parametrize(("config", "size"), [("light", 64), ("lite", 96)])
-def test_mistakes_are_named(config: str, size: int) -> None:
+def test_invalid_arguments_raise(config: str, size: int) -> None:
     with pytest.raises(ValueError, match=r"light|96"):
         plan(config, 10, size, {})
 
 
-def test_trained_judged_and_resumed(
+def test_variants_are_trained_evaluated_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -47,7 +47,7 @@ def test_trained_judged_and_resumed(
     assert again["results"] == first["results"]
 
 
-def test_a_training_that_is_stopped_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_training_is_not_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iwcodec.models.training.train.train", lambda *_, **__: SimpleNamespace(finished=False))
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, 2, 64, "tiny", tmp_path / "cache", tmp_path / "runs")

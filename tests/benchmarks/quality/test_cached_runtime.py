@@ -1,4 +1,4 @@
-"""benchmarks/cached_runtime.py: the same answers, asked for once."""
+"""The cached runtime returns the same results and computes each once."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ class Counting:
         if not callable(found):
             return found
 
-        def counted(*given: Any) -> Any:
+        def counted(*arguments: Any) -> Any:
             self.calls.append(name)
-            return found(*given)
+            return found(*arguments)
 
         return counted
 
@@ -34,7 +34,7 @@ def picture(seed: int, size: int = 256) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
 
 
-def test_the_same_answers_asked_for_once() -> None:
+def test_results_are_the_same_and_computed_once() -> None:
     plain = load_runtime(kind="onnx")
     counting = Counting(plain)
     cached = CachedRuntime(counting)
@@ -61,8 +61,8 @@ def test_equal_bytes_of_another_shape_are_another_picture() -> None:
     assert (cached.detect(wide), cached.detect(tall)) == (wide.shape, tall.shape)
 
 
-def test_the_least_lately_used_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_runtime, "KEYPOINTS_KEPT", 2)
+def test_least_recently_used_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cached_runtime, "MAX_KEYPOINTS", 2)
     counting = Counting(load_runtime(kind="onnx"))
     cached = CachedRuntime(counting)
     for seed in (0, 1, 0, 2, 0, 1):

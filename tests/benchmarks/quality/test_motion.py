@@ -1,4 +1,4 @@
-"""`iwcodec bench motion`: finer steps take more bits and come nearer to the motion as it was fitted."""
+"""`iwcodec bench motion`: finer steps cost more bits and lose less quality."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,14 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from iwcodec.benchmarks.quality.motion import at_price, command, measure, parse_scales, price_table, table
+from iwcodec.benchmarks.quality.motion import at_slope, command, measure, parse_scales, slope_table, table
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.file.clip import EncodeOptions
+from iwcodec.codec.file.options import EncodeOptions
 from media_fixtures import grey_ramp, write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_a_short_clip(face_clip: Path, tmp_path: Path):
+def test_short_clip(face_clip: Path, tmp_path: Path):
     app = typer.Typer()
     app.command()(command)
     words = [str(face_clip), "--sources", "1", "--scales", "110,60,80", "--out", str(tmp_path), "--json"]
@@ -31,35 +31,35 @@ def test_a_short_clip(face_clip: Path, tmp_path: Path):
     assert losses[0] < 0.15
     assert losses[0] < losses[2]
     console = Console(width=120)
-    with console.capture() as drawn:
+    with console.capture() as printed:
         console.print(table(results))
-        console.print(price_table(results))
-    assert f"{losses[2]:.3f}" in drawn.get()
+        console.print(slope_table(results))
+    assert f"{losses[2]:.3f}" in printed.get()
     for point in clip["points"]:
         assert np.mean(point["halves_db"]) == pytest.approx(point["psnr_db"], abs=0.01)  # halves may differ by a frame
-    assert at_price(clip, 100.0)[0] == pytest.approx(rates[2] * 25 / clip["fps"])
-    assert at_price(clip, 0.04)[0] > at_price(clip, 100.0)[0]
+    assert at_slope(clip, 100.0)[0] == pytest.approx(rates[2] * 25 / clip["fps"])
+    assert at_slope(clip, 0.04)[0] > at_slope(clip, 100.0)[0]
 
 
-def test_a_clip_of_which_no_two_frames_are_looked_at(tmp_path: Path):
+def test_clip_without_two_compared_frames_is_rejected(tmp_path: Path):
     clip = write_clip(tmp_path / "short.mp4", grey_ramp(4, 64, 64))
     with pytest.raises(CodecError, match="too short"):
         measure(clip, EncodeOptions(SIZE, sources=1, crop="none"), StubRuntime(), [80], lambda name, share: None)
 
 
-def test_who_chooses_is_not_counted():
-    """What is good by chance in one half is not believed."""
+def test_scale_is_chosen_and_measured_on_different_halves():
+    """A scale that is good by chance in one half is not measured on that half."""
     points = [
         {"kbps": 2.4, "psnr_db": 29.95, "halves_db": [29.9, 30.0]},
         {"kbps": 1.2, "psnr_db": 29.85, "halves_db": [30.0, 29.7]},
     ]
     clip = {"fps": 30.0, "fitted_db": 30.0, "fitted_halves_db": [30.0, 30.0], "points": points}
-    rate, loss = at_price(clip, 0.1)
+    rate, loss = at_slope(clip, 0.1)
     assert rate == pytest.approx((1.0 + 2.0) / 2)  # the first half has the coarse one, the second the fine one
     assert loss == pytest.approx((0.3 + 0.1) / 2)
 
 
 @pytest.mark.parametrize("text", ["", "a", "60,,80", "-1", "256"])
-def test_scales_out_of_range(text: str):
+def test_invalid_scales_are_rejected(text: str):
     with pytest.raises(CodecError):
         parse_scales(text)

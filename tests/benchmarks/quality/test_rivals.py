@@ -1,4 +1,4 @@
-"""benchmarks/rivals.py: every rival encodes without delay, decodes to what was given, and is counted fairly."""
+"""Rivals: every codec encodes without delay and decodes to the input, and only RTP payload is counted."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from iwcodec.codec.sources.av1 import Picture
 
 
 def clip(count: int = 24, size: int = 64) -> list[Picture]:
-    """A textured disc that sways."""
+    """A textured disc that swings from side to side."""
     y, x = np.mgrid[:size, :size].astype(np.float64)
     frames = []
     for i in range(count):
@@ -44,7 +44,7 @@ def test_round_trip(codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_more_bits_are_spent_and_help(codec: str) -> None:
+def test_higher_rate_gives_higher_quality(codec: str) -> None:
     pictures = clip(40)
     low, high = (encode_rival(codec, pictures, 25, kbps) for kbps in (20, 120))
     assert low.kbps < high.kbps
@@ -68,7 +68,7 @@ def test_shrink_and_skip() -> None:
     assert result.fps == Fraction(30000, 1001)
 
 
-def test_what_packets_need_not_carry_is_not_counted() -> None:
+def test_only_rtp_payload_is_counted() -> None:
     frame = bytes([0x32, 0x85, 0x01]) + bytes(133)
     assert _av1_payload(b"\x12\x00" + bytes([0x0A, 2, 7, 7]) + frame) == 3 + 134
     sps, sei, slice_ = b"\x67abc", b"\x06xyz", b"\x65" + b"s" * 9
@@ -77,7 +77,7 @@ def test_what_packets_need_not_carry_is_not_counted() -> None:
     assert _h265_payload(b"\0\0\0\1" + delimiter + b"\0\0\0\1" + vps + b"\0\0\1" + prefix_sei) == 4
 
 
-def test_mistakes_are_named() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match="svtav1"):
         encode_rival("h263", clip(1), 25, 10)
     with pytest.raises(ValueError, match="no pictures"):

@@ -1,4 +1,4 @@
-"""`iwcodec bench sources`: a short clip, all columns, their order."""
+"""`iwcodec bench sources`: all columns for a short clip, and the order of rows."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 import typer
 from typer.testing import CliRunner
 
-from iwcodec.benchmarks.demo import LABEL
-from iwcodec.benchmarks.quality.sources import PAGE, SHOWN, Coded, Worst, command, draw, means
+from iwcodec.benchmarks.comparison_pictures import LABEL_HEIGHT
+from iwcodec.benchmarks.quality.sources import COLUMNS, MAX_ROWS, Coded, Worst, command, draw, means
 
 
-def test_a_short_clip_gets_every_column(face_clip: Path, tmp_path: Path):
+def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path):
     app = typer.Typer()
     app.command()(command)
     result = CliRunner().invoke(app, [str(face_clip), "--sources", "1,2", "--out", str(tmp_path), "--json"])
@@ -25,18 +25,19 @@ def test_a_short_clip_gets_every_column(face_clip: Path, tmp_path: Path):
         assert row["kbps"]["video"] > row["kbps"]["sources"] > 0
     assert rows[1]["kbps"]["sources"] > rows[0]["kbps"]["sources"]
     for count in (1, 2):
-        assert cv2.imread(str(tmp_path / f"worst-{count}.jpg")).shape == (256 + LABEL, 4 * 256, 3)
+        assert cv2.imread(str(tmp_path / f"worst-{count}.jpg")).shape == (256 + LABEL_HEIGHT, 4 * 256, 3)
 
 
 def test_the_worst_frames_come_first(tmp_path: Path):
     worst = [
-        Worst(f"clip {n}", n, 30.0 - n, tuple(np.full((64, 64, 3), 10 * n, np.uint8) for _ in SHOWN)) for n in range(12)
+        Worst(f"clip {n}", n, 30.0 - n, tuple(np.full((64, 64, 3), 10 * n, np.uint8) for _ in COLUMNS))
+        for n in range(12)
     ]
     draw(tmp_path / "worst.jpg", worst)
-    drawn = cv2.imread(str(tmp_path / "worst.jpg"))
-    assert len(drawn) == PAGE * (64 + LABEL)
-    levels = drawn.reshape(PAGE, 64 + LABEL, -1)[:, LABEL + 32, 0]
-    assert np.abs(levels - 10.0 * np.arange(11, 11 - PAGE, -1)).max() < 4
+    sheet = cv2.imread(str(tmp_path / "worst.jpg"))
+    assert len(sheet) == MAX_ROWS * (64 + LABEL_HEIGHT)
+    levels = sheet.reshape(MAX_ROWS, 64 + LABEL_HEIGHT, -1)[:, LABEL_HEIGHT + 32, 0]
+    assert np.abs(levels - 10.0 * np.arange(11, 11 - MAX_ROWS, -1)).max() < 4
 
 
 def test_means_are_by_number_of_sources():

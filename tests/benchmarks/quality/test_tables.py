@@ -1,4 +1,4 @@
-"""benchmarks/tables.py with an untrained network: the figures are about the pictures they claim to be about."""
+"""The paper's tables with an untrained network: every figure is about the right pictures."""
 
 from pathlib import Path
 
@@ -8,7 +8,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from iwcodec.benchmarks.quality import tables
-from iwcodec.benchmarks.quality.tables import KEPT, SOURCES, driven, evenly, generate, reconstruction, run
+from iwcodec.benchmarks.quality.tables import (
+    KEPT,
+    SOURCES,
+    evenly_spaced_frames,
+    frames_between_sources,
+    generate,
+    reconstruction,
+    run,
+)
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.network.attention import dense_attention
 from iwcodec.models.network.config import TINY
@@ -33,14 +41,14 @@ def test_both_tables(network: ImplicitWarp, face_clip: Path) -> None:
     for kind in ("exact top-k", "hierarchical top-k"):
         rows = [row for row in sparse if row["kind"] == kind]
         assert [row["k"] for row in rows] == list(KEPT)
-        # The more keys are kept, the nearer the picture is to that of all keys.
+        # The more keys are kept, the closer the picture is to that from dense attention.
         assert rows[-1]["same_db"] > rows[0]["same_db"]
     assert all(row["attention_ms"] > 0 for row in results["sparsity"])
 
 
-def test_generate_is_the_network_s_own(network: ImplicitWarp, face_clip: Path) -> None:
-    pictures = evenly(face_clip, TINY.size, 6, "face")
-    keypoints, sources, original = next(driven(network, pictures, 1))
+def test_generate_equals_the_network(network: ImplicitWarp, face_clip: Path) -> None:
+    pictures = evenly_spaced_frames(face_clip, TINY.size, 6, "face")
+    keypoints, sources, original = next(frames_between_sources(network, pictures, 1))
     with torch.inference_mode():
         expected = to_pictures(network.generate(keypoints, sources, dense=True).picture)[0]
         picture, _ = generate(network, keypoints, sources, dense_attention)
@@ -48,21 +56,21 @@ def test_generate_is_the_network_s_own(network: ImplicitWarp, face_clip: Path) -
     assert any((original == picture).all() for picture in pictures)
 
 
-def test_sources_are_not_judged(network: ImplicitWarp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_are_not_measured(network: ImplicitWarp, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = np.stack(grey_ramp(5, 64, 64))
-    judged: list[int] = []
-    monkeypatch.setattr(tables, "mean_psnr", lambda originals, shown: judged.append(len(originals)) or 1.0)
+    measured: list[int] = []
+    monkeypatch.setattr(tables, "mean_psnr", lambda originals, shown: measured.append(len(originals)) or 1.0)
     reconstruction(network, "ramp", pictures, 2)
-    assert judged == [3, 3, 3]
+    assert measured == [3, 3, 3]
 
 
-def test_a_clip_too_short_is_named(tmp_path: Path) -> None:
+def test_too_short_clip_is_rejected(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "short.mp4", grey_ramp(3, 64, 64))
     with pytest.raises(CodecError, match=r"short\.mp4 has 3 frames"):
-        evenly(clip, 64, 8, "none")
+        evenly_spaced_frames(clip, 64, 8, "none")
 
 
-def test_clips_of_the_same_name_are_refused(network: ImplicitWarp, tmp_path: Path) -> None:
+def test_clips_of_one_name_are_rejected(network: ImplicitWarp, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     clips = [write_clip(tmp_path / folder / "short.mp4", grey_ramp(6, 64, 64)) for folder in ("a", "b")]

@@ -1,4 +1,4 @@
-"""Whole calls through a real server: who comes, who goes, what a lost server or a lost participant means."""
+"""Whole calls through a real server: joining, leaving, outages of the server, the network and participants."""
 
 import asyncio
 import time
@@ -13,15 +13,18 @@ import pytest
 for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
     pytest.importorskip(needed)
 from broken_wire import silence
-from call_double import DoubleFeed, DoubleLink, make_connection
+from call_double import DoubleLink, DoubleVideoSender, make_connection
 from call_rooms import Server, rooms
-from iwcodec.client.audio.jitter_buffer import BLOCK, Speaker
-from iwcodec.client.audio.track import Microphone
+from iwcodec.client.audio.jitter_buffer import BLOCK
+from iwcodec.client.audio.sender import AudioSender
+from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.room import call as c
 from iwcodec.client.room import peer
-from iwcodec.client.room.signalling import Description, Joined, Signalling, SignallingError
-from iwcodec.client.transport import sctp
-from iwcodec.client.video.link import Link, LinkState, Shown
+from iwcodec.client.room.protocol import Joined, RemoteDescription, SignallingError
+from iwcodec.client.room.signalling import Signalling
+from iwcodec.client.transport.connection import make_connection as make_real_connection
+from iwcodec.client.video.link import Link
+from iwcodec.client.video.link_state import LinkState, RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.server.turn import IceConfig
 from sounds import voice
@@ -33,32 +36,34 @@ PICTURE = np.full((64, 64, 3), 128, np.uint8)
 
 
 class Client:
-    """One participant, filming grey."""
+    """One participant that sends grey pictures."""
 
     def __init__(self, server: Server, name: str, room: str = "blue", sound: bool = False) -> None:
-        self.feed = DoubleFeed()
-        self.microphone = Microphone() if sound else None
+        self.video_sender = DoubleVideoSender()
+        self.audio_sender = AudioSender() if sound else None
         self.speaker = Speaker() if sound else None
         self.call = c.Call(
-            Signalling(f"http://127.0.0.1:{server.port}/r/{room}", name, pauses_s=(0.05,)),
-            self.feed,  # type: ignore[arg-type]
-            lambda connection: DoubleLink(connection, self.feed),  # type: ignore[arg-type, return-value]
+            Signalling(f"http://127.0.0.1:{server.port}/r/{room}", name, reconnect_delays_s=(0.05,)),
+            self.video_sender,  # type: ignore[arg-type]
+            lambda connection: DoubleLink(connection, self.video_sender),  # type: ignore[arg-type, return-value]
             make_connection,
-            self.microphone,
+            self.audio_sender,
             self.speaker,
         )
         self.task = asyncio.create_task(self.call.run())
 
     async def push(self) -> None:
-        await self.feed.push(PICTURE, 0.0)
+        await self.video_sender.push(PICTURE, 0.0)
 
     def names(self) -> list[str]:
         return sorted(participant.name for participant in self.call.participants.values())
 
     def sees(self, *names: str) -> bool:
-        """Exactly these are there, and live."""
+        """Whether exactly these participants are in the call, connected and live."""
         participants = self.call.participants.values()
-        return self.names() == sorted(names) and all(p.connected_and_live for p in map(Seen, participants))
+        return self.names() == sorted(names) and all(
+            p.peer.connected and p.state is LinkState.LIVE for p in participants
+        )
 
     async def leave(self) -> None:
         await self.call.leave()
@@ -66,51 +71,46 @@ class Client:
 
 
 class RealClient(Client):
-    """With the real feed and real links, whose network is a stub; films a brightness of its own, that swings."""
+    """With the real video sender and links, and a stub network; sends pictures around a brightness of its own."""
 
     def __init__(self, server: Server, name: str, level: float) -> None:
         self.level = level
         self.executor = ThreadPoolExecutor(1)
-        self.feed = VideoSender(StubRuntime(), self.executor, lambda picture: True, NearestSourceFit())  # type: ignore[assignment]
+        self.video_sender = VideoSender(StubRuntime(), self.executor, lambda picture: True, NearestSourceFit())  # type: ignore[assignment]
         self.call = c.Call(
-            Signalling(f"http://127.0.0.1:{server.port}/r/blue", name, pauses_s=(0.05,)),
-            self.feed,  # type: ignore[arg-type]
-            lambda connection: Link(connection, self.feed, StubRuntime(), self.executor),  # type: ignore[arg-type]
-            sctp.make_connection,
+            Signalling(f"http://127.0.0.1:{server.port}/r/blue", name, reconnect_delays_s=(0.05,)),
+            self.video_sender,  # type: ignore[arg-type]
+            lambda connection: Link(connection, self.video_sender, StubRuntime(), self.executor),  # type: ignore[arg-type]
+            make_real_connection,
         )
-        self.microphone = None
+        self.audio_sender = None
         self.task = asyncio.create_task(self.call.run())
 
     async def push(self) -> None:
         now = time.monotonic()
-        await self.feed.push(picture(self.level + 3 * np.sin(now)), now)
+        await self.video_sender.push(picture(self.level + 3 * np.sin(now)), now)
 
-    def shown(self) -> dict[str, Shown]:
-        """The newest picture of everyone that is no still."""
-        seen = {p.name: p.shown for p in self.call.participants.values()}
+    def shown(self) -> dict[str, RenderedFrame]:
+        """The latest frame of every participant, without scene snapshots."""
+        seen = {p.name: p.frame for p in self.call.participants.values()}
         return {name: shown for name, shown in seen.items() if shown is not None and shown.number >= 0}
 
 
-class Seen:
-    def __init__(self, participant: c.Participant) -> None:
-        self.connected_and_live = participant.peer.connected and participant.state is LinkState.LIVE
-
-
 async def until(clients: list[Client], condition: Callable[[], bool]) -> None:
-    """Pictures, and a little sound, are sent meanwhile."""
+    """Send pictures and audio until the condition holds."""
     sound, at = voice(2.0), 0
     while not condition():
         for client in clients:
             if client.task.done() and not client.task.cancelled() and (error := client.task.exception()):
                 raise error
             await client.push()
-            if client.microphone is not None:
-                client.microphone.push(sound[at % 48_000 : at % 48_000 + BLOCK], at / 48_000)
+            if client.audio_sender is not None:
+                client.audio_sender.push(sound[at % 48_000 : at % 48_000 + BLOCK], at / 48_000)
         at += BLOCK
         await asyncio.sleep(0.02)
 
 
-def test_people_come_and_go() -> None:
+def test_participants_join_and_leave() -> None:
     async def scenario() -> None:
         async with rooms() as server:
             ada = Client(server, "Ada")
@@ -124,7 +124,7 @@ def test_people_come_and_go() -> None:
             await bob.leave()
             await until([ada, cyd], lambda: ada.sees("Cyd") and cyd.sees("Ada"))
             assert ada.call.notices[-1] == "Bob left"
-            assert len(ada.feed.links) == 1
+            assert len(ada.video_sender.links) == 1
             await cyd.leave()
             await until([ada], lambda: ada.call.state is c.CallState.WAITING)
             await ada.leave()
@@ -133,11 +133,11 @@ def test_people_come_and_go() -> None:
     asyncio.run(scenario())
 
 
-def test_who_came_while_the_server_was_out_of_reach_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newcomer's offer was lost with the connection to the server: it is not waited for."""
-    monkeypatch.setattr(peer, "CONNECT_S", 1000.0)
-    monkeypatch.setattr(peer, "HURRY_S", 0.5)
-    monkeypatch.setattr(c, "OFFER_S", 0.1)
+def test_a_participant_who_joined_during_an_outage_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newcomer's offer was lost with the connection to the server, so we make one."""
+    monkeypatch.setattr(peer, "CONNECT_TIMEOUT_S", 1000.0)
+    monkeypatch.setattr(peer, "MIN_ATTEMPT_S", 0.5)
+    monkeypatch.setattr(c, "OFFER_WAIT_S", 0.1)
 
     async def scenario() -> None:
         async with rooms() as server:
@@ -146,17 +146,17 @@ def test_who_came_while_the_server_was_out_of_reach_is_called(monkeypatch: pytes
             handle, lost = ada.call._handle, []
             ada.call._handle = lost.append  # type: ignore[method-assign, assignment]
             bob = Client(server, "Bob")
-            await until([ada, bob], lambda: any(isinstance(event, Description) for event in lost))
+            await until([ada, bob], lambda: any(isinstance(event, RemoteDescription) for event in lost))
             await asyncio.sleep(0.6)
             ada.call._handle = handle  # type: ignore[method-assign]
-            ada.call.signalling.renew()
+            ada.call.signalling.reconnect()
             await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
             await asyncio.gather(ada.leave(), bob.leave())
 
     asyncio.run(scenario())
 
 
-def test_ice_servers_that_cannot_be_used_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_unusable_ice_servers_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with rooms() as server:
             server.settings = replace(server.settings, ice=IceConfig(("stun:[2001:db8::1]:3478", "stuns:s.example")))
@@ -164,34 +164,34 @@ def test_ice_servers_that_cannot_be_used_are_left_out(caplog: pytest.LogCaptureF
             await server.start()
             ada, bob = Client(server, "Ada"), Client(server, "Bob")
             await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
-            assert (ada.call.unusable, bob.call.unusable) == (2, 2)
+            assert (ada.call.unusable_ice_servers, bob.call.unusable_ice_servers) == (2, 2)
             await asyncio.gather(ada.leave(), bob.leave())
 
     asyncio.run(scenario())
     assert sum("ICE servers" in record.message for record in caplog.records) == 2
 
 
-def test_sound_is_heard_and_muted() -> None:
+def test_audio_is_received_and_muted() -> None:
     async def scenario() -> None:
         async with rooms() as server:
             ada, bob = Client(server, "Ada", sound=True), Client(server, "Bob", sound=True)
             await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
-            playout = next(iter(ada.call.participants.values())).playout
-            assert playout is not None
-            await until([ada, bob], lambda: len(playout._packets) >= 5)
+            audio_buffer = next(iter(ada.call.participants.values())).audio_buffer
+            assert audio_buffer is not None
+            await until([ada, bob], lambda: len(audio_buffer._packets) >= 5)
             bob.call.mute(True)
-            await until([ada, bob], lambda: bob.microphone is not None and bob.microphone.bytes > 200)
-            bob.call.hide(True)
-            assert (bob.call.muted, bob.feed.paused) == (True, True)
+            await until([ada, bob], lambda: bob.audio_sender is not None and bob.audio_sender.bytes > 200)
+            bob.call.set_camera_off(True)
+            assert (bob.call.muted, bob.video_sender.paused) == (True, True)
             await asyncio.gather(ada.leave(), bob.leave())
             assert ada.speaker is not None
-            assert not ada.speaker._playouts
+            assert not ada.speaker._sources
 
     asyncio.run(scenario())
 
 
-def test_a_call_outlives_its_server() -> None:
-    """The server goes and comes back: pictures go on, and a newcomer finds everyone."""
+def test_a_call_survives_a_restart_of_the_server() -> None:
+    """Pictures continue during the outage, and a newcomer afterwards connects to everyone."""
 
     async def scenario() -> None:
         async with rooms() as server:
@@ -211,12 +211,12 @@ def test_a_call_outlives_its_server() -> None:
     asyncio.run(scenario())
 
 
-def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address goes away and with it every path: at once all is connected anew, with the same links."""
-    monkeypatch.setattr(c, "TIDY_S", 0.3)
-    monkeypatch.setattr(c, "HURRIES", 20)
-    monkeypatch.setattr(peer, "HURRY_S", 2.0)
-    monkeypatch.setattr(peer, "SILENCE_S", 3600.0)  # so that silence alone changes nothing
+def test_a_network_change_reconnects_everyone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local address disappears and all connections go silent; the links stay the same."""
+    monkeypatch.setattr(c, "MAINTENANCE_S", 0.3)
+    monkeypatch.setattr(c, "NETWORK_CHANGE_CHECKS", 20)
+    monkeypatch.setattr(peer, "MIN_ATTEMPT_S", 2.0)
+    monkeypatch.setattr(peer, "SILENCE_TIMEOUT_S", 3600.0)  # so that silence alone changes nothing
     addresses = {"192.0.2.1", "192.0.2.2"}
     monkeypatch.setattr(c, "local_addresses", lambda: set(addresses))
 
@@ -238,10 +238,10 @@ def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(scenario())
 
 
-def test_whoever_vanishes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No goodbye to anybody: shown as reconnecting, then gone."""
-    monkeypatch.setattr(c, "ABANDON_S", 1.0)
-    monkeypatch.setattr(c, "TIDY_S", 0.1)
+def test_a_vanished_participant_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A participant who leaves without a goodbye to anybody is removed after a time-out."""
+    monkeypatch.setattr(c, "ABSENCE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(c, "MAINTENANCE_S", 0.1)
 
     async def scenario() -> None:
         async with rooms(grace_s=1.0) as server:
@@ -255,8 +255,8 @@ def test_whoever_vanishes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(scenario())
 
 
-def test_six_see_each_other_and_a_seventh_is_told_why_not() -> None:
-    """Every one of thirty links shows what its own sender films, and goes on."""
+def test_six_participants_see_each_other_and_a_seventh_is_refused() -> None:
+    """Each of the thirty links keeps showing what its own sender sends."""
 
     async def scenario() -> None:
         async with rooms() as server:
@@ -285,7 +285,7 @@ def test_six_see_each_other_and_a_seventh_is_told_why_not() -> None:
     asyncio.run(scenario())
 
 
-def test_a_full_room_says_so() -> None:
+def test_joining_a_full_room_raises() -> None:
     async def scenario() -> None:
         async with rooms(room_size=2) as server:
             ada, bob = Client(server, "Ada"), Client(server, "Bob")
@@ -298,7 +298,7 @@ def test_a_full_room_says_so() -> None:
     asyncio.run(scenario())
 
 
-def test_a_closed_room_says_what_is_missing() -> None:
+def test_joining_a_room_without_its_invitation_raises() -> None:
     async def scenario() -> None:
         async with rooms() as server:
             with pytest.raises(SignallingError, match="invitation"):
@@ -307,29 +307,29 @@ def test_a_closed_room_says_what_is_missing() -> None:
     asyncio.run(scenario())
 
 
-def test_who_is_still_there_after_a_place_has_lapsed_is_called_anew() -> None:
-    """To the others we are somebody else then, and they keep their names to us."""
-    came: list[list[str]] = []
+def test_all_peers_are_reconnected_after_joining_with_a_new_id() -> None:
+    """With a new id we are a new participant to the others, who keep their ids."""
+    present: list[list[str]] = []
 
-    class Told:
-        """In place of a server: a welcome, and another one under a new name."""
+    class TwoWelcomes:
+        """Signalling double: a welcome, and another one with a new id."""
 
         async def events(self) -> AsyncIterator[Any]:
             for id in ("ada", "eve"):
                 yield Joined(id, False, {"bob": "Bob"}, [], 3600.0)
                 await asyncio.sleep(0.1)
-                came.append(list(call.participants))
+                present.append(list(call.participants))
 
         async def send_description(self, *_: Any) -> None: ...
         async def leave(self) -> None: ...
 
     async def work() -> None:
         nonlocal call
-        feed = DoubleFeed()
-        call = c.Call(Told(), feed, lambda made: DoubleLink(made, feed), make_connection)  # type: ignore[arg-type]
+        video_sender = DoubleVideoSender()
+        call = c.Call(TwoWelcomes(), video_sender, lambda made: DoubleLink(made, video_sender), make_connection)  # type: ignore[arg-type]
         await call.run()
 
     call: Any = None
     asyncio.run(work())
-    assert came == [["bob"], ["bob"]]
+    assert present == [["bob"], ["bob"]]
     assert call.notices[:3] == ["Bob joined", "Bob left", "Bob joined"]

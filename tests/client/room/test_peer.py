@@ -1,4 +1,4 @@
-"""One peer connection from the first offer to the last: crossing offers, breaks, what malformed signals do."""
+"""Negotiation and recovery of one peer connection: glare, failures, malformed signals."""
 
 import asyncio
 import random
@@ -16,11 +16,13 @@ pytest.importorskip("websockets")
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from broken_wire import nothing, silence
-from call_double import DoubleFeed, DoubleLink, make_connection
+from call_double import DoubleLink, DoubleVideoSender, make_connection
 from iwcodec.client.room import peer as p
-from iwcodec.client.room.signalling import Candidate, Description
+from iwcodec.client.room.protocol import RemoteCandidate, RemoteDescription
 from iwcodec.client.transport import sctp
-from iwcodec.client.video.link import Link, LinkState
+from iwcodec.client.transport.connection import make_connection as make_real_connection
+from iwcodec.client.video.link import Link
+from iwcodec.client.video.link_state import LinkState
 from iwcodec.client.video.messages import SOURCE_CHANNEL
 from iwcodec.client.video.video_sender import VideoSender
 from stub_runtime import NearestSourceFit, StubRuntime, picture
@@ -32,7 +34,7 @@ PICTURE = np.full((64, 64, 3), 128, np.uint8)
 
 
 class Wire:
-    """In place of the server: relays to the other peer, unless it is cut."""
+    """Signalling double: relays to the other peer unless `cut`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,23 +43,23 @@ class Wire:
         self.sent: list[Any] = []
 
     async def send_description(self, to: str, kind: str, sdp: str, call: str) -> None:
-        self.relay(Description(self.name, kind, sdp, call))
+        self.relay(RemoteDescription(self.name, kind, sdp, call))
 
     def relay(self, signal: Any) -> None:
         self.sent.append(signal)
         if not self.cut and self.other is not None:
-            self.other.signalled(signal)
+            self.other.receive(signal)
 
 
 class Video:
-    """Media without sound."""
+    """Media double without audio."""
 
     def __init__(self) -> None:
-        self.feed = DoubleFeed()
+        self.video_sender = DoubleVideoSender()
 
     def attach(self, connection: RTCPeerConnection, link: Any) -> Any:
         if link is None:
-            return DoubleLink(connection, self.feed)
+            return DoubleLink(connection, self.video_sender)
         link.replace_connection(connection)
         return link
 
@@ -65,19 +67,19 @@ class Video:
         pass
 
     async def push(self) -> None:
-        await self.feed.push(PICTURE, 0.0)
+        await self.video_sender.push(PICTURE, 0.0)
 
 
 class RealVideo:
-    """Real links over real connections; the brightness of what is filmed swings."""
+    """Real links over real connections; the brightness of the pictures varies."""
 
     def __init__(self) -> None:
         self.executor = ThreadPoolExecutor(1)
-        self.feed = VideoSender(StubRuntime(), self.executor, lambda picture: True, NearestSourceFit())
+        self.video_sender = VideoSender(StubRuntime(), self.executor, lambda picture: True, NearestSourceFit())
 
     def attach(self, connection: RTCPeerConnection, link: Any) -> Any:
         if link is None:
-            return Link(connection, self.feed, StubRuntime(), self.executor)
+            return Link(connection, self.video_sender, StubRuntime(), self.executor)
         link.replace_connection(connection)
         return link
 
@@ -86,7 +88,7 @@ class RealVideo:
 
     async def push(self) -> None:
         now = time.monotonic()
-        await self.feed.push(picture(128 + 40 * np.sin(now)), now)
+        await self.video_sender.push(picture(128 + 40 * np.sin(now)), now)
 
 
 class Pair:
@@ -98,7 +100,7 @@ class Pair:
     ) -> None:
         self.wires = Wire("ada"), Wire("bob")
         self.media = media(), media()
-        # Ada has the smaller id: she gives way.
+        # Ada has the smaller id, so she is polite.
         self.ada = p.Peer("bob", "Bob", True, offers[0], self.wires[0], lambda: make_connection([]), self.media[0])  # type: ignore[arg-type]
         self.bob = p.Peer("ada", "Ada", False, offers[1], self.wires[1], lambda: make_connection([]), self.media[1])  # type: ignore[arg-type]
         self.wires[0].other, self.wires[1].other = self.bob, self.ada
@@ -106,7 +108,7 @@ class Pair:
         self.tasks = [asyncio.create_task(peer.run()) for peer in self.peers]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Pictures are sent meanwhile, both ways."""
+        """Send pictures both ways until the condition holds."""
         while not condition():
             for task in self.tasks:
                 assert not task.done(), task.exception()
@@ -118,7 +120,7 @@ class Pair:
         return [getattr(peer.link, "received", 0) for peer in self.peers]
 
     async def live(self) -> None:
-        """New pictures arrive on both sides."""
+        """Wait until new pictures arrive on both sides."""
         await self.until(lambda: all(peer.connected for peer in self.peers))
         before = self.seen()
         await self.until(lambda: all(now > then for now, then in zip(self.seen(), before, strict=True)))
@@ -144,7 +146,7 @@ def run(scenario: Callable[[Pair], Any], offers: tuple[bool, bool] = (True, Fals
     asyncio.run(whole())
 
 
-def test_one_offers() -> None:
+def test_an_offer_connects() -> None:
     async def scenario(pair: Pair) -> None:
         assert pair.ada.state is LinkState.CONNECTING
         await pair.live()
@@ -154,9 +156,9 @@ def test_one_offers() -> None:
     run(scenario)
 
 
-def test_whoever_offers_does_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at the next look; and in one message, which says that its candidates are all."""
-    monkeypatch.setattr(p, "LOOK_S", 1000.0)
+def test_the_first_offer_is_immediate_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for the next poll, and one message holds all candidates and `a=end-of-candidates`."""
+    monkeypatch.setattr(p, "POLL_S", 1000.0)
 
     async def scenario(pair: Pair) -> None:
         await pair.until(lambda: pair.bob.connection is not None and bool(pair.wires[1].sent))
@@ -170,21 +172,21 @@ def test_whoever_offers_does_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     run(scenario)
 
 
-def test_where_offers_cross_one_gives_way() -> None:
+def test_glare_is_resolved_by_the_polite_side() -> None:
     async def scenario(pair: Pair) -> None:
         await pair.live()
-        # Bob could not know whether Ada had his offer, and sent it again.
-        assert [peer.refused for peer in pair.peers] == [{"repeated offer": 1}, {}]
-        # Ada dropped her own offer for Bob's; Bob kept his.
+        # Bob cannot know whether Ada has his offer, and resends it.
+        assert [peer.rejected for peer in pair.peers] == [{"repeated offer": 1}, {}]
+        # Ada drops her own offer for Bob's; Bob keeps his.
         assert (pair.ada.connections, pair.bob.connections) == (2, 1)
 
     run(scenario, (True, True))
 
 
-def test_a_broken_connection_is_replaced_and_the_link_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path dies without a word, as when a network goes away."""
-    monkeypatch.setattr(p, "SILENCE_S", 0.5)
-    monkeypatch.setattr(p, "YIELD_S", 0.5)
+def test_a_silent_connection_is_replaced_and_the_link_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets stop arriving, as when a network disappears."""
+    monkeypatch.setattr(p, "SILENCE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(p, "POLITE_DELAY_S", 0.5)
 
     async def scenario(pair: Pair) -> None:
         await pair.live()
@@ -198,9 +200,9 @@ def test_a_broken_connection_is_replaced_and_the_link_goes_on(monkeypatch: pytes
     run(scenario)
 
 
-def test_a_connection_whose_channels_are_gone_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although ICE and DTLS still stand, and sound may still come."""
-    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
+def test_a_closed_sctp_association_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even though ICE and DTLS are up, and audio may still arrive."""
+    monkeypatch.setattr(p, "RETRY_DELAYS_S", (0.1,))
 
     async def scenario(pair: Pair) -> None:
         await pair.live()
@@ -212,51 +214,53 @@ def test_a_connection_whose_channels_are_gone_is_replaced(monkeypatch: pytest.Mo
     run(scenario)
 
 
-def test_a_library_outlives_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sockets of one side go, as with the network that they were on: over the next connection pictures go on from
-    the sources that are there, and none of them is sent again."""
-    monkeypatch.setattr(p, "SILENCE_S", 1.0)
-    monkeypatch.setattr(p, "YIELD_S", 0.5)
+def test_the_source_library_survives_a_reconnection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One side loses its sockets, as with its network. The next connection uses the sources that are there, and sends
+    none of them again."""
+    monkeypatch.setattr(p, "SILENCE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(p, "POLITE_DELAY_S", 0.5)
 
     async def scenario(pair: Pair) -> None:
         for media in pair.media:
-            media.feed._judge = nothing  # type: ignore[assignment, method-assign, union-attr]
+            media.video_sender._judge = nothing  # type: ignore[assignment, method-assign, union-attr]
             for level in (90, 120, 150):
-                await media.feed._add_source(picture(level), 0.0)  # type: ignore[union-attr]
+                await media.video_sender._add_source(picture(level), 0.0)  # type: ignore[union-attr]
         await pair.until(lambda: all(peer.connected and peer.state is LinkState.LIVE for peer in pair.peers))
         links: list[Any] = [peer.link for peer in pair.peers]
-        await pair.until(lambda: all(len(link._library) == 3 and link._peer_has[1] == 3 for link in links))
-        kept = [link._library.sources() for link in links]
+        await pair.until(lambda: all(len(link.incoming.library) == 3 for link in links))
+        await pair.until(lambda: all(link.outgoing._peer_has[1] == 3 for link in links))
+        kept = [link.incoming.library.sources() for link in links]
         assert all(sources_received(peer) > 100 for peer in pair.peers)
         connections = [peer.connection for peer in pair.peers]
         for protocol in connections[0].sctp.transport.transport._connection._protocols:  # type: ignore[union-attr]
             protocol.transport.abort()
         await pair.until(lambda: all(peer.connected and peer.connection not in connections for peer in pair.peers))
-        seen = [link._latest.number for link in links]
-        await pair.until(lambda: all(link._latest.number > n + 20 for link, n in zip(links, seen, strict=True)))
+        incoming = [link.incoming for link in links]
+        numbers = [half._latest.number for half in incoming]
+        await pair.until(lambda: all(half._latest.number > n + 20 for half, n in zip(incoming, numbers, strict=True)))
         assert [peer.link for peer in pair.peers] == links
         assert all(peer.state is LinkState.LIVE for peer in pair.peers)
         assert [sources_received(peer) for peer in pair.peers] == [0, 0]
-        assert [link._library.sources() for link in links] == kept
+        assert [link.incoming.library.sources() for link in links] == kept
         for media in pair.media:
-            await media.feed._add_source(picture(180), 0.0)  # type: ignore[union-attr]
-        await pair.until(lambda: all(len(link._library) == 4 for link in links))
+            await media.video_sender._add_source(picture(180), 0.0)  # type: ignore[union-attr]
+        await pair.until(lambda: all(len(link.incoming.library) == 4 for link in links))
         assert [sum(link._dropped.values()) for link in links] == [0, 0]
 
-    run(scenario, media=RealVideo, make_connection=sctp.make_connection)
+    run(scenario, media=RealVideo, make_connection=make_real_connection)
 
 
 def sources_received(peer: p.Peer) -> int:
-    """Bytes, over the present connection."""
+    """Bytes received over the source channel of the present connection."""
     assert peer.connection is not None
     assert isinstance(peer.connection.sctp, sctp.BundlingSctpTransport)
     return peer.connection.sctp.received[SOURCE_CHANNEL]
 
 
-def test_a_changed_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other side closed, and signalling is back after a break: at once, not after a time-out."""
-    monkeypatch.setattr(p, "PAUSES_S", (60.0,))
-    monkeypatch.setattr(p, "HURRY_S", 0.1)
+def test_retry_reconnects_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After both sides have closed, without waiting for a time-out."""
+    monkeypatch.setattr(p, "RETRY_DELAYS_S", (60.0,))
+    monkeypatch.setattr(p, "MIN_ATTEMPT_S", 0.1)
 
     async def scenario(pair: Pair) -> None:
         await pair.live()
@@ -265,56 +269,56 @@ def test_a_changed_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
             await peer.connection.close()
         await pair.until(lambda: not any(peer.connected for peer in pair.peers))
         assert pair.ada.state is LinkState.RECONNECTING
-        pair.ada.hurry()
+        pair.ada.retry()
         await pair.live()
 
     run(scenario)
 
 
-def test_a_path_that_is_heard_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signalling is back first, after an outage of everything."""
-    monkeypatch.setattr(p, "HURRY_S", 0.0)
+def test_retry_keeps_a_connection_that_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage of the whole network, signalling comes back first."""
+    monkeypatch.setattr(p, "MIN_ATTEMPT_S", 0.0)
 
     async def scenario(pair: Pair) -> None:
         await pair.live()
-        pair.ada._heard_s -= 5.0
-        pair.ada.hurry()
+        pair.ada._packet_s -= 5.0
+        pair.ada.retry()
         for _ in range(3):
             before = pair.seen()[0]
             await pair.until(lambda: pair.seen()[0] > before)  # noqa: B023
-        await asyncio.sleep(2 * p.HEAL_S)
+        await asyncio.sleep(2 * p.RECOVERY_S)
         await pair.live()
         assert [peer.connections for peer in pair.peers] == [1, 1]
 
     run(scenario)
 
 
-def test_an_offer_that_was_lost_before_another_one_crossed_it_is_sent_again() -> None:
-    """Whoever need not give way would wait for an answer, and the other side for its offer to be answered."""
+def test_a_lost_offer_is_resent_after_glare() -> None:
+    """Otherwise the impolite side waits for an answer, and the polite side for an answer to its own offer."""
 
     async def scenario(pair: Pair) -> None:
         pair.wires[1].cut = True
         await pair.until(lambda: bool(pair.wires[1].sent))
         pair.wires[1].cut = False
         started = time.monotonic()
-        pair.ada._due_s = 0.0
+        pair.ada._offer_at_s = 0.0
         await pair.live()
-        assert time.monotonic() - started < p.HURRY_S
-        assert [type(signal) for signal in pair.wires[1].sent] == [Description] * 2
+        assert time.monotonic() - started < p.MIN_ATTEMPT_S
+        assert [type(signal) for signal in pair.wires[1].sent] == [RemoteDescription] * 2
         assert pair.wires[1].sent[0] == pair.wires[1].sent[1]
-        for n in range(5):  # once is enough
-            pair.bob._offering, pair.bob._renewed_s = True, time.monotonic()
-            pair.bob.signalled(Description("ada", "offer", pair.wires[0].sent[0].sdp, f"late{n}"))
+        for n in range(5):  # only once
+            pair.bob._offering, pair.bob._created_s = True, time.monotonic()
+            pair.bob.receive(RemoteDescription("ada", "offer", pair.wires[0].sent[0].sdp, f"late{n}"))
         await asyncio.sleep(0.2)
         assert len(pair.wires[1].sent) == 2
 
     run(scenario, (False, True))
 
 
-def test_lost_signals_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p, "CONNECT_S", 0.5)
-    monkeypatch.setattr(p, "YIELD_S", 1.5)
-    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
+def test_lost_signals_are_followed_by_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(p, "POLITE_DELAY_S", 1.5)
+    monkeypatch.setattr(p, "RETRY_DELAYS_S", (0.1,))
 
     async def scenario(pair: Pair) -> None:
         pair.wires[0].cut = True
@@ -325,26 +329,28 @@ def test_lost_signals_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
     run(scenario)
 
 
-def test_forged_and_late_signals_change_nothing() -> None:
+def test_forged_and_late_signals_are_ignored() -> None:
     async def scenario(pair: Pair) -> None:
         await pair.live()
-        answer = next(s for s in pair.wires[1].sent if isinstance(s, Description))
+        answer = next(s for s in pair.wires[1].sent if isinstance(s, RemoteDescription))
         for signal in (
-            Description("bob", "answer", answer.sdp, "another call"),
-            Description("bob", "answer", answer.sdp, answer.call),  # replayed
-            Candidate("bob", {"candidate": "candidate:1 1 udp 1 192.0.2.9 9 typ host", "sdpMid": "0"}, "another call"),
-            Candidate("bob", {"candidate": "nonsense"}, answer.call),
-            Candidate("bob", {"candidate": "candidate:1 1 udp x y z typ w", "sdpMid": "0"}, answer.call),
+            RemoteDescription("bob", "answer", answer.sdp, "another call"),
+            RemoteDescription("bob", "answer", answer.sdp, answer.call),  # replayed
+            RemoteCandidate(
+                "bob", {"candidate": "candidate:1 1 udp 1 192.0.2.9 9 typ host", "sdpMid": "0"}, "another call"
+            ),
+            RemoteCandidate("bob", {"candidate": "nonsense"}, answer.call),
+            RemoteCandidate("bob", {"candidate": "candidate:1 1 udp x y z typ w", "sdpMid": "0"}, answer.call),
         ):
-            pair.ada.signalled(signal)
+            pair.ada.receive(signal)
         await pair.live()
         assert (pair.ada.connections, pair.bob.connections) == (1, 1)
-        assert sum(pair.ada.refused.values()) == 2
+        assert sum(pair.ada.rejected.values()) == 2
 
     run(scenario)
 
 
-def test_an_offer_that_is_none_changes_nothing() -> None:
+def test_malformed_offers_are_rejected() -> None:
     async def scenario(pair: Pair) -> None:
         await pair.live()
         bad = (
@@ -355,25 +361,25 @@ def test_an_offer_that_is_none_changes_nothing() -> None:
             "v=0\r\nm=\r\n",
         )
         for sdp in bad:
-            pair.bob.signalled(Description("ada", "offer", sdp, "forged"))
-        await pair.until(lambda: sum(pair.bob.refused.values()) == len(bad))
+            pair.bob.receive(RemoteDescription("ada", "offer", sdp, "forged"))
+        await pair.until(lambda: sum(pair.bob.rejected.values()) == len(bad))
         await pair.live()
         assert (pair.ada.connections, pair.bob.connections) == (1, 1)
 
     run(scenario)
 
 
-def test_a_repeated_offer_changes_nothing() -> None:
+def test_duplicate_offers_are_rejected() -> None:
     async def scenario(pair: Pair) -> None:
         await pair.live()
-        offer = next(s for s in pair.wires[0].sent if isinstance(s, Description))
+        offer = next(s for s in pair.wires[0].sent if isinstance(s, RemoteDescription))
         connection = pair.bob.connection
-        pair.bob.signalled(offer)
-        pair.bob.signalled(Description("ada", "offer", offer.sdp, "another name"))
-        pair.bob.signalled(Description("ada", "offer", offer.sdp, ""))
-        pair.ada.signalled(Description("bob", "offer", offer.sdp, offer.call))  # one's own
-        await pair.until(lambda: pair.bob.refused.get("repeated offer") == 3)
-        await pair.until(lambda: pair.ada.refused.get("repeated offer") == 1)
+        pair.bob.receive(offer)
+        pair.bob.receive(RemoteDescription("ada", "offer", offer.sdp, "another name"))
+        pair.bob.receive(RemoteDescription("ada", "offer", offer.sdp, ""))
+        pair.ada.receive(RemoteDescription("bob", "offer", offer.sdp, offer.call))  # its own
+        await pair.until(lambda: pair.bob.rejected.get("repeated offer") == 3)
+        await pair.until(lambda: pair.ada.rejected.get("repeated offer") == 1)
         await pair.live()
         assert pair.bob.connection is connection
         assert (pair.ada.connections, pair.bob.connections) == (1, 1)
@@ -381,22 +387,22 @@ def test_a_repeated_offer_changes_nothing() -> None:
     run(scenario)
 
 
-def test_offers_are_not_remembered_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p, "MAX_OFFERS", 4)
+def test_the_memory_of_offers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p, "MAX_REMEMBERED_OFFERS", 4)
 
     async def scenario(pair: Pair) -> None:
         for number in range(50):
-            assert not pair.bob._is_repeated(Description("ada", "offer", f"sdp {number}", f"call {number}"))
+            assert not pair.bob._is_duplicate(RemoteDescription("ada", "offer", f"sdp {number}", f"call {number}"))
         assert len(pair.bob._offers) == 8
-        assert pair.bob._is_repeated(Description("ada", "offer", "sdp 49", "new"))
+        assert pair.bob._is_duplicate(RemoteDescription("ada", "offer", "sdp 49", "new"))
 
     run(scenario)
 
 
-def test_an_attempt_that_fails_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first connections cannot even be made: as if nobody had answered."""
-    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
-    monkeypatch.setattr(p, "YIELD_S", 0.0)
+def test_a_failed_attempt_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first connections cannot even be created."""
+    monkeypatch.setattr(p, "RETRY_DELAYS_S", (0.1,))
+    monkeypatch.setattr(p, "POLITE_DELAY_S", 0.0)
     failures = ["malformed uri", "out of sockets"]
 
     def connect() -> RTCPeerConnection:
@@ -407,20 +413,20 @@ def test_an_attempt_that_fails_is_followed_by_another(monkeypatch: pytest.Monkey
     async def scenario(pair: Pair) -> None:
         pair.ada._connect = connect
         await pair.live()
-        assert pair.ada.refused == {"ValueError": 2}
-        await pair.until(lambda: pair.ada.tries == 0)
+        assert pair.ada.rejected == {"ValueError": 2}
+        await pair.until(lambda: pair.ada.attempts == 0)
 
     run(scenario)
 
 
 def bare(sdp: str) -> str:
-    """Without candidates."""
+    """The SDP without candidates."""
     kept = [line for line in sdp.splitlines() if not line.startswith(("a=candidate", "a=end-of-candidates"))]
     return "\r\n".join(kept) + "\r\n"
 
 
-def test_a_peer_that_trickles() -> None:
-    """Its answer names no candidates; they come afterwards, one by one (RFC 8838)."""
+def test_trickled_candidates_connect() -> None:
+    """The answer has no candidates; they arrive afterwards, one by one (RFC 8838)."""
 
     async def scenario() -> None:
         wire, media = Wire("ada"), Video()
@@ -428,25 +434,25 @@ def test_a_peer_that_trickles() -> None:
         task = asyncio.create_task(ada.run())
         theirs = make_connection([])
         theirs.createDataChannel("video", negotiated=True, id=0)
-        while not any(isinstance(signal, Description) for signal in wire.sent):
+        while not any(isinstance(signal, RemoteDescription) for signal in wire.sent):
             await asyncio.sleep(0.02)
         offer = wire.sent[0]
-        # Nor does it know ours, that no check of its own tells us where it is.
+        # Hide our candidates too, so that no connectivity check reveals a peer-reflexive one.
         await theirs.setRemoteDescription(RTCSessionDescription(bare(offer.sdp), "offer"))
         await theirs.setLocalDescription(await theirs.createAnswer())
         answer = theirs.localDescription.sdp
-        ada.signalled(Description("bob", "answer", bare(answer), offer.call))
+        ada.receive(RemoteDescription("bob", "answer", bare(answer), offer.call))
         await asyncio.sleep(0.3)
         assert not ada.connected
         found = [line.removeprefix("a=") for line in answer.splitlines() if line.startswith("a=candidate")]
         for number, candidate in enumerate(found):
             where: dict[str, Any] = {"sdpMid": "0"} if number % 2 else {"sdpMLineIndex": 0}
-            ada.signalled(Candidate("bob", {"candidate": candidate, **where}, offer.call))
-        ada.signalled(Candidate("bob", {"candidate": "", "sdpMid": "0"}, offer.call))
+            ada.receive(RemoteCandidate("bob", {"candidate": candidate, **where}, offer.call))
+        ada.receive(RemoteCandidate("bob", {"candidate": "", "sdpMid": "0"}, offer.call))
         while not ada.connected:
             assert not task.done(), task.exception()
             await asyncio.sleep(0.02)
-        assert (ada.connections, ada.refused) == (1, {})
+        assert (ada.connections, ada.rejected) == (1, {})
         task.cancel()
         await asyncio.gather(theirs.close(), ada.close())
         await p.all_closed()
@@ -454,7 +460,7 @@ def test_a_peer_that_trickles() -> None:
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
-def test_a_server_that_does_not_answer_holds_up_no_offer() -> None:
+def test_an_ice_server_that_does_not_answer_does_not_block_the_offer() -> None:
     async def scenario() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
             mute.bind(("127.0.0.1", 0))
@@ -467,7 +473,7 @@ def test_a_server_that_does_not_answer_holds_up_no_offer() -> None:
             while not wire.sent:
                 assert not task.done(), task.exception()
                 await asyncio.sleep(0.02)
-            assert p.GATHER_S[0] * 0.9 < time.monotonic() - start < 3.5
+            assert p.GATHERING_TIMEOUTS_S[0] * 0.9 < time.monotonic() - start < 3.5
             assert "a=candidate" in wire.sent[0].sdp
             task.cancel()
             await ada.close()
@@ -477,8 +483,8 @@ def test_a_server_that_does_not_answer_holds_up_no_offer() -> None:
 
 
 def damaged(text: str, rng: random.Random, odd: str) -> str:
-    """A line or a few characters dropped, repeated or replaced. `odd` has no digits, that no address becomes another's
-    to which something would then be sent."""
+    """Drop, repeat or change a line or a few characters. `odd` has no digits, so that no address turns into another
+    one, to which packets would be sent."""
     lines = text.splitlines()
     for _ in range(rng.randrange(1, 4)):
         at = rng.randrange(len(lines))
@@ -497,7 +503,7 @@ def damaged(text: str, rng: random.Random, odd: str) -> str:
     return "\r\n".join(line for line in lines if line or rng.random() < 0.1) + "\r\n"
 
 
-def test_no_candidate_disturbs_a_connection() -> None:
+def test_mutated_candidates_do_not_disturb_a_connection() -> None:
     rng = random.Random(21)
     seeds = (
         "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host generation 0",
@@ -506,35 +512,37 @@ def test_no_candidate_disturbs_a_connection() -> None:
 
     async def scenario(pair: Pair) -> None:
         await pair.live()
-        call = next(s for s in pair.wires[0].sent if isinstance(s, Description)).call
+        call = next(s for s in pair.wires[0].sent if isinstance(s, RemoteDescription)).call
         for number in range(1000):
             text = damaged(seeds[number % 2].replace(" ", "\n"), rng, "ab:/. -+\x00\ud800é").replace("\r\n", " ")
             where = rng.choice(({"sdpMid": "0"}, {"sdpMLineIndex": 0}, {"sdpMid": "zz"}, {"sdpMLineIndex": 255}, {}))
-            await pair.ada._take(Candidate("bob", {"candidate": text.strip(), **where}, call))
-        assert sum(pair.ada.refused.values()) > 300
+            await pair.ada._handle(RemoteCandidate("bob", {"candidate": text.strip(), **where}, call))
+        assert sum(pair.ada.rejected.values()) > 300
         await pair.live()
         assert (pair.ada.connections, pair.bob.connections) == (1, 1)
 
     run(scenario)
 
 
-def test_no_description_ends_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offers with something wrong in them: refused, or answered, and whatever they are, the next real one connects."""
-    monkeypatch.setattr(p, "PAUSES_S", (0.1,))
-    monkeypatch.setattr(p, "CONNECT_S", 3.0)
+def test_a_peer_recovers_from_mutated_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are rejected or answered, and the next valid offer connects."""
+    monkeypatch.setattr(p, "RETRY_DELAYS_S", (0.1,))
+    monkeypatch.setattr(p, "CONNECT_TIMEOUT_S", 3.0)
     rng = random.Random(22)
 
     async def scenario(pair: Pair) -> None:
         await pair.live()
-        sent = next(s for s in pair.wires[0].sent if isinstance(s, Description))
+        sent = next(s for s in pair.wires[0].sent if isinstance(s, RemoteDescription))
         offer = "\r\n".join(line for line in sent.sdp.splitlines() if not line.startswith("a=candidate")) + "\r\n"
-        pair.wires[1].cut = True  # its answers to what was never asked
+        pair.wires[1].cut = True  # drop its answers to offers that Ada never made
         for number in range(120):
             text = damaged(offer, rng, "ab:/= -+*\x00é")
-            await pair.bob._take(Description("ada", rng.choice(("offer", "offer", "answer")), text, f"noise{number}"))
+            await pair.bob._handle(
+                RemoteDescription("ada", rng.choice(("offer", "offer", "answer")), text, f"noise{number}")
+            )
         pair.wires[1].cut = False
         assert 5 < pair.bob.connections < 120
-        assert sum(pair.bob.refused.values()) > 5
+        assert sum(pair.bob.rejected.values()) > 5
         await pair.live()
 
     run(scenario)

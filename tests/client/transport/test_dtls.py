@@ -1,4 +1,4 @@
-"""Handshakes over real ICE and OpenSSL, whose datagrams take a simulated path on a simulated clock."""
+"""Handshakes with real ICE and OpenSSL, over simulated paths and on a simulated clock."""
 
 import asyncio
 from typing import Any
@@ -12,13 +12,13 @@ from aiortc import RTCPeerConnection
 from OpenSSL import SSL
 
 from iwcodec.benchmarks.call import simulation
-from iwcodec.benchmarks.call.wire import ShapedSocket
+from iwcodec.benchmarks.call.simulation import ShapedSocket
+from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.transport.dtls import REPEAT_S, RepeatingDtlsTransport
-from iwcodec.client.transport.sctp import make_connection
 
 
 async def connect(paths: list[simulation.Path], wait_s: float) -> list[RTCPeerConnection]:
-    """Two ends, each behind its path, `wait_s` after they have heard of each other."""
+    """Two ends that send over `paths`, `wait_s` after both have the other's SDP."""
     ends = [make_connection([]) for _ in paths]
     for end in ends:
         end.createDataChannel("x", negotiated=True, id=1)
@@ -40,8 +40,8 @@ async def close(ends: list[RTCPeerConnection]) -> None:
         await end.close()
 
 
-def test_lost_flights_are_repeated():
-    """OpenSSL's own clock is not simulated: it repeats nothing here."""
+def test_lost_flights_are_retransmitted():
+    """OpenSSL's own retransmission is disabled, because its clock is not simulated."""
 
     async def case(seed: int) -> None:
         ends = await connect([simulation.Path(loss=0.3, seed=2 * seed + way) for way in (0, 1)], 20.0)
@@ -54,7 +54,7 @@ def test_lost_flights_are_repeated():
             simulation.simulate(case(seed))
 
 
-def test_nothing_is_repeated_where_nothing_is_lost():
+def test_nothing_is_retransmitted_without_loss():
     async def case(repeats: bool) -> list[int]:
         paths = [simulation.Path(seed=3), simulation.Path(seed=4)]
         with mock.patch.object(

@@ -1,4 +1,4 @@
-"""What is made of the ICE servers that a server names."""
+"""Selection of ICE servers that aiortc can use."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ SECRETS = {"username": "u", "credential": "c"}
 
 
 @pytest.mark.parametrize(
-    ("url", "is_usable"),
+    ("url", "usable"),
     [
         ("stun:s.example", True),
         ("stun:192.0.2.1:3478", True),
@@ -35,34 +35,34 @@ SECRETS = {"username": "u", "credential": "c"}
         ("turn:??", False),
     ],
 )
-def test_what_can_be_used(url: str, is_usable: bool) -> None:
-    kept, dropped = ice.usable([{"urls": [url], **SECRETS}])
-    assert (kept, dropped) == (([{"urls": [url], **SECRETS}], []) if is_usable else ([], [url]))
-    if is_usable:
+def test_usable_urls(url: str, usable: bool) -> None:
+    kept, dropped = ice.usable_servers([{"urls": [url], **SECRETS}])
+    assert (kept, dropped) == (([{"urls": [url], **SECRETS}], []) if usable else ([], [url]))
+    if usable:
         assert connection_kwargs([RTCIceServer(**server) for server in kept])
 
 
-def test_every_attempt_has_the_next_ones() -> None:
-    servers, _ = ice.usable(
+def test_each_attempt_uses_the_next_servers() -> None:
+    servers, _ = ice.usable_servers(
         [
             {"urls": ["stun:a.example", "stun:b.example"]},
             {"urls": ["turn:c.example", "turns:d.example", "turn:[::1]"], **SECRETS},
             {"urls": ["stun:e.example"]},
         ]
     )
-    tried = [[server["urls"] for server in ice.chosen(servers, attempt)] for attempt in range(4)]
-    assert tried == [
+    urls = [[server["urls"] for server in ice.servers_for_attempt(servers, attempt)] for attempt in range(4)]
+    assert urls == [
         [["stun:a.example"], ["turn:c.example"]],
         [["stun:b.example"], ["turns:d.example"]],
         [["stun:e.example"], ["turn:c.example"]],
         [["stun:a.example"], ["turns:d.example"]],
     ]
-    assert ice.chosen(servers, 0)[1]["credential"] == "c"
-    assert ice.chosen([], 3) == []
+    assert ice.servers_for_attempt(servers, 0)[1]["credential"] == "c"
+    assert ice.servers_for_attempt([], 3) == []
 
 
-def test_noise_makes_no_connection_fail() -> None:
-    """Whatever the signalling lets through: at the end aiortc takes what is left."""
+def test_random_urls_never_break_a_connection() -> None:
+    """aiortc accepts all servers that remain of random ones."""
     rng = random.Random(8)
 
     async def scenario() -> None:
@@ -72,10 +72,10 @@ def test_noise_makes_no_connection_fail() -> None:
                 + "".join(rng.choice("ab1:.?[]=-transport=udptcp%") for _ in range(rng.randrange(1, 30)))
                 for _ in range(4)
             ]
-            servers, dropped = ice.usable([{"urls": urls, **SECRETS}])
+            servers, dropped = ice.usable_servers([{"urls": urls, **SECRETS}])
             assert len(servers) + len(dropped) == 4
-            picked = [RTCIceServer(**server) for server in ice.chosen(servers, rng.randrange(9))]
-            connection = RTCPeerConnection(RTCConfiguration(iceServers=picked))
+            chosen = [RTCIceServer(**server) for server in ice.servers_for_attempt(servers, rng.randrange(9))]
+            connection = RTCPeerConnection(RTCConfiguration(iceServers=chosen))
             connection.createDataChannel("x")
             await connection.close()
 

@@ -1,4 +1,4 @@
-"""A call between two networks behind symmetric NAT, through coturn: the real thing, in network namespaces of Linux.
+"""A call between two networks behind symmetric NAT, through coturn, in network namespaces of Linux.
 
 Needs root, iproute2, nftables and coturn (Debian: apt-get install iproute2 nftables coturn); skipped elsewhere.
 
@@ -38,16 +38,16 @@ table ip nat {
     }
 }
 """
-"""A new port for every destination: no path but the relay works."""
+"""Symmetric NAT, with a new port for each destination: only the relay works."""
 
 
 def is_possible() -> bool:
     if os.name != "posix" or os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nft", "turnserver"))):
         return False
-    tried = f"iwtest{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", tried], capture_output=True).returncode == 0
-    subprocess.run(["ip", "netns", "del", tried], capture_output=True)
-    return made
+    namespace = f"iwtest{os.getpid()}"
+    created = subprocess.run(["ip", "netns", "add", namespace], capture_output=True).returncode == 0
+    subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
+    return created
 
 
 def run(*words: str, text: str | None = None) -> None:
@@ -60,7 +60,7 @@ def ip(namespace: str, *words: str) -> None:
 
 @pytest.fixture
 def networks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With a coturn that knows users in the way that the test asks for."""
+    """Two networks behind NAT, and coturn with the authentication options of the test's parameter."""
     remove()
     try:
         build()
@@ -84,7 +84,7 @@ def build() -> None:
     ip(WAN, "link", "add", "bridge", "type", "bridge")
     ip(WAN, "addr", "add", f"{TURN}/24", "dev", "bridge")
     ip(WAN, "link", "set", "bridge", "up")
-    # coturn gives a session up when an address is unreachable: what is not here goes nowhere, quietly.
+    # coturn ends a session on "unreachable" errors: packets to other addresses are discarded silently instead.
     ip(WAN, "link", "add", "void", "type", "veth", "peer", "name", "end")
     for end in ("void", "end"):
         ip(WAN, "link", "set", end, "up")
@@ -115,14 +115,14 @@ def start(n: int, role: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-NEEDED = pytest.mark.skipif(not is_possible(), reason="needs root, network namespaces, nftables and coturn")
+REQUIREMENTS = pytest.mark.skipif(not is_possible(), reason="needs root, network namespaces, nftables and coturn")
 
 
-@NEEDED
+@REQUIREMENTS
 @pytest.mark.realtime
 @pytest.mark.parametrize("networks", [SHORT_LIVED], indirect=True)
-def test_two_clients_with_credentials_of_the_server(networks: None, tmp_path: Path):
-    """`iwcodec serve` gives each a name and password that coturn takes for a while; `iwcodec call` does the rest."""
+def test_clients_with_short_lived_credentials(networks: None, tmp_path: Path):
+    """`iwcodec serve` gives each client a name and password for coturn, which expire; `iwcodec call` uses them."""
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     with ExitStack() as stack:
@@ -135,12 +135,12 @@ def test_two_clients_with_credentials_of_the_server(networks: None, tmp_path: Pa
             client.wait(f"{other}: live")
         time.sleep(6)
         for client in (ada, bob):
-            assert client.looks()[-1]["frames_per_s"] > 0
+            assert client.reports()[-1]["frames_per_s"] > 0
 
 
-@NEEDED
+@REQUIREMENTS
 @pytest.mark.parametrize("networks", [USER], indirect=True)
-def test_a_call_through_a_relay(networks: None):
+def test_call_through_a_relay(networks: None):
     offering, answering = start(1, "offer"), start(2, "answer")
     try:
         for a, b in ((offering, answering), (answering, offering)):

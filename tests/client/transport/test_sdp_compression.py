@@ -1,4 +1,4 @@
-"""Descriptions made small: how small, that all comes back, and that no foreign text inflates without bounds."""
+"""SDP compression: size, round trip, and bounds on what a malicious text inflates to."""
 
 import asyncio
 import random
@@ -10,15 +10,16 @@ import pytest
 pytest.importorskip("aiortc")
 from aiortc import RTCSessionDescription
 
-from iwcodec.client.audio.track import Microphone, Playout, carry_sound
-from iwcodec.client.transport.sctp import make_connection
-from iwcodec.client.transport.sdp_compression import DICTIONARY, MAX_PACKED, MOST, packed, unpacked
+from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
+from iwcodec.client.audio.sender import AudioSender
+from iwcodec.client.audio.transceiver import add_audio
+from iwcodec.client.transport.connection import make_connection
+from iwcodec.client.transport.sdp_compression import DICTIONARY, MAX_COMPRESSED, MAX_SDP, compress_sdp, decompress_sdp
 
 DIGEST = bytes(range(224, 256))
 LINE = "a=fingerprint:sha-256 " + DIGEST.hex(":").upper() + "\r\n"
 GOLDEN = "4OHi4+Tl5ufo6err7O3u7/Dx8vP09fb3+Pn6+/z9/v8Dp0hc7gcA"
-"""Of "v=0", a line's end and LINE, with the dictionary of this version of the protocol; another zlib may choose other
-bits."""
+"""Compressed "v=0\\r\\n" + LINE, with the dictionary of this protocol version. Another zlib may encode it otherwise."""
 CRC = 0x1901498B
 
 
@@ -26,7 +27,7 @@ async def offer_and_answer() -> list[str]:
     ada, bob = make_connection([]), make_connection([])
     try:
         for connection in (ada, bob):
-            carry_sound(connection, Microphone(), Playout())
+            add_audio(connection, AudioSender(), AudioJitterBuffer())
         ada.createDataChannel("motion")
         await ada.setLocalDescription(await ada.createOffer())
         await bob.setRemoteDescription(RTCSessionDescription(ada.localDescription.sdp, "offer"))
@@ -42,29 +43,29 @@ def deflated(data: bytes) -> str:
     return b64encode(DIGEST + deflate.compress(data) + deflate.flush()).decode()
 
 
-def test_ours_come_back_and_are_a_quarter() -> None:
+def test_our_sdp_is_compressed_to_less_than_a_third() -> None:
     for sdp in asyncio.run(offer_and_answer()):
-        small = packed(sdp)
-        assert small is not None
-        assert unpacked(small) == sdp
-        assert len(small) < len(sdp) / 3.5  # networks with more addresses have more that nobody can foresee
+        compressed = compress_sdp(sdp)
+        assert compressed is not None
+        assert decompress_sdp(compressed) == sdp
+        assert len(compressed) < len(sdp) / 3.5  # more addresses are less predictable
 
 
-def test_the_dictionary_is_that_of_the_protocol() -> None:
-    assert unpacked(GOLDEN) == "v=0\r\n" + LINE
+def test_dictionary_has_not_changed() -> None:
+    assert decompress_sdp(GOLDEN) == "v=0\r\n" + LINE
     assert zlib.crc32(DICTIONARY) == CRC
 
 
-LONGEST = "a" * (MOST - len("\r\n" + LINE)) + "\r\n" + LINE
+LONGEST = "a" * (MAX_SDP - len("\r\n" + LINE)) + "\r\n" + LINE
 
 
 @pytest.mark.parametrize(
     "sdp", ["v=0\r\n" + LINE, f"v=0\r\ns=Zoë\r\n{LINE}m=x\r\n{LINE}", "v=0\r\n" + LINE * 9, LONGEST]
 )
-def test_any_text_with_one_fingerprint_comes_back(sdp: str) -> None:
-    small = packed(sdp)
-    assert small is not None
-    assert unpacked(small) == sdp
+def test_round_trip_of_any_text_with_one_fingerprint(sdp: str) -> None:
+    compressed = compress_sdp(sdp)
+    assert compressed is not None
+    assert decompress_sdp(compressed) == sdp
 
 
 @pytest.mark.parametrize(
@@ -78,31 +79,31 @@ def test_any_text_with_one_fingerprint_comes_back(sdp: str) -> None:
         "v=0\r\n" + LINE + LINE.replace("E0:", "00:"),
     ],
 )
-def test_what_does_not_fit_goes_as_it_is(sdp: str) -> None:
-    assert packed(sdp) is None
+def test_other_texts_are_not_compressed(sdp: str) -> None:
+    assert compress_sdp(sdp) is None
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "A", "!!!!", "é" * 4, "AAAA", deflated(b"") + "AAAA", "A" * (MAX_PACKED + 4)),
+        *("", "A", "!!!!", "é" * 4, "AAAA", deflated(b"") + "AAAA", "A" * (MAX_COMPRESSED + 4)),
         deflated(b"v=0\r\n")[:-8] + " " + deflated(b"v=0\r\n")[-8:],
         b64encode(DIGEST).decode(),
         b64encode(DIGEST + bytes(40)).decode(),
-        deflated(b"a" * (MOST + 1)),  # one too many
-        deflated(b"\r\na=fingerprint:sha-256 " * 1000 + b"\r\n"),  # too many when it has come back
-        deflated(bytes(3_000_000)),  # a bomb, of 4 kB
+        deflated(b"a" * (MAX_SDP + 1)),  # one character too long
+        deflated(b"\r\na=fingerprint:sha-256 " * 1000 + b"\r\n"),  # too long after the fingerprints are inserted
+        deflated(bytes(3_000_000)),  # a zip bomb of 4 kB
         deflated(b"\xff\xfe"),
         deflated(b"v=0\r\n" * 50)[:-4],  # cut off
     ],
 )
-def test_all_else_is_refused(text: str) -> None:
+def test_other_input_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"too long|not deflated|does not end|decode|ASCII"):
-        unpacked(text)
+        decompress_sdp(text)
 
 
-def test_damaged_texts_are_refused_or_bounded() -> None:
-    whole = packed(asyncio.run(offer_and_answer())[0])
+def test_damaged_input_is_refused_or_bounded() -> None:
+    whole = compress_sdp(asyncio.run(offer_and_answer())[0])
     assert whole is not None
     rng = random.Random(2)
     refused = 0
@@ -111,7 +112,7 @@ def test_damaged_texts_are_refused_or_bounded() -> None:
         for _ in range(rng.randrange(1, 4)):
             text[rng.randrange(len(text))] = rng.choice("ABCDabcd0123+/=")
         try:
-            assert len(unpacked("".join(text))) <= MOST
+            assert len(decompress_sdp("".join(text))) <= MAX_SDP
         except ValueError:
             refused += 1
     assert 0 < refused < 2000

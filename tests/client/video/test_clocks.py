@@ -1,13 +1,15 @@
+"""Clock offset and round trip from reports."""
+
 import pytest
 
-from iwcodec.client.video.clocks import KEPT_S, Clocks
+from iwcodec.client.video.clocks import WINDOW_S, Clocks
 
 AHEAD_S = 77.0
-"""The peer's clock before ours."""
+"""By how much the peer's clock is ahead of ours."""
 
 
 def exchange(clocks: Clocks, now_s: float, there_s: float, back_s: float, held_s: float = 0.1) -> None:
-    """A report of ours, sent at such a time that the peer's answer comes now."""
+    """Take the peer's answer to a report of ours; it arrives now, after the given times on the way."""
     sent_s = now_s - there_s - held_s - back_s
     answered_ms = round(1000 * (now_s - back_s + AHEAD_S))
     clocks.take(round(1000 * now_s), answered_ms, round(1000 * sent_s), round(1000 * held_s), now_s)
@@ -22,20 +24,20 @@ def test_round_trip_and_offset():
     assert clocks.local_s(200.0) == pytest.approx(200.0 - AHEAD_S, abs=0.002)
 
 
-def test_the_shortest_trip_counts():
-    """A queue in one direction would shift the clocks by half of it."""
+def test_sample_with_the_shortest_round_trip_is_used():
+    """A queue in one direction would shift the offset by half its delay."""
     clocks = Clocks()
     exchange(clocks, 100.0, 0.02, 0.02)
     exchange(clocks, 101.0, 1.5, 0.02)
     assert clocks.local_s(200.0) == pytest.approx(200.0 - AHEAD_S, abs=0.002)
-    exchange(clocks, 101.0 + KEPT_S, 0.2, 0.2)
+    exchange(clocks, 101.0 + WINDOW_S, 0.2, 0.2)
     assert clocks.round_trip_s == pytest.approx(0.4)
 
 
-def test_nonsense_is_not_taken():
+def test_implausible_samples_are_discarded():
     clocks = Clocks()
     clocks.take(1000, 5, 4000, 0, 1.0)  # an echo of what we have not sent yet
-    clocks.take(100_000, 5, 0, 0, 100.0)  # of long ago
+    clocks.take(100_000, 5, 0, 0, 100.0)  # a round trip of 100 s
     clocks.take(1000, 5, None, 0, 1.0)
     assert clocks.round_trip_s is None
 

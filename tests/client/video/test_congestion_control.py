@@ -1,18 +1,18 @@
-"""The rate control against a simulated link: what it sends, and what the link makes of it."""
+"""Congestion control against a simulated link with a queue and losses."""
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from iwcodec.client.video.congestion_control import LADDER, LOSS_RUNG, LOSSY_FRAMES, RateControl, Sending
+from iwcodec.client.video.congestion_control import LADDER, LOSS_RUNG, LOSSY_FRAMES, CongestionControl, SendParameters
 
 FPS = 25
 HEADERS, FRAME_BYTES = 109, 10
 REPORT_S = 0.5
 
 
-def kbps(sending: Sending) -> float:
-    """About what a rung costs with its sources."""
+def kbps(sending: SendParameters) -> float:
+    """Approximate rate of a rung, with sources and headers."""
     frames = FPS / sending.stride
     payload = FRAME_BYTES * (1 + sending.repeats) * frames / (1 + sending.coarseness / 2)
     return 8 * (frames / sending.message_frames * HEADERS + payload) / 1000 + sending.source_kbps
@@ -27,15 +27,17 @@ class Path:
     queued_kbit: float = 0.0
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(3))
 
-    def carry(self, sending: Sending) -> tuple[float, float]:
-        """A report's time of traffic -> (share lost, queue in seconds)."""
+    def carry(self, sending: SendParameters) -> tuple[float, float]:
+        """Traffic of one report interval -> (share of messages lost, queueing delay in seconds)."""
         self.queued_kbit = max(0.0, self.queued_kbit + (kbps(sending) - self.capacity) * REPORT_S)
         messages = max(1, round(FPS / sending.stride / sending.message_frames * REPORT_S))
         return float(self.rng.binomial(messages, self.loss)) / messages, self.queued_kbit / self.capacity
 
 
-def drive(control: RateControl, path: Path, start_s: float, duration_s: float) -> list[tuple[Sending, float]]:
-    """Each report's way of sending and the queue it met."""
+def drive(
+    control: CongestionControl, path: Path, start_s: float, duration_s: float
+) -> list[tuple[SendParameters, float]]:
+    """Parameters and queueing delay of each report interval."""
     out = []
     for n in range(round(duration_s / REPORT_S)):
         sending = control.sending
@@ -45,43 +47,43 @@ def drive(control: RateControl, path: Path, start_s: float, duration_s: float) -
     return out
 
 
-def test_the_ladder_falls():
+def test_rungs_are_sorted_by_rate():
     rates = [kbps(sending) for sending in LADDER]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 4
 
 
-def test_a_wide_link_is_used():
-    assert all(sending == LADDER[0] for sending, _ in drive(RateControl(), Path(60), 0, 60))
+def test_wide_link_is_used_fully():
+    assert all(sending == LADDER[0] for sending, _ in drive(CongestionControl(), Path(60), 0, 60))
 
 
-def test_a_narrow_link_is_not_overfilled():
-    """Settles within seconds on a rung that fits; later tries of the next one are few."""
-    history = drive(RateControl(), Path(10), 0, 240)
+def test_narrow_link_is_not_overfilled():
+    """Settles on a rung that fits, and rarely tries the next one."""
+    history = drive(CongestionControl(), Path(10), 0, 240)
     settled = history[80:]
     assert np.mean([kbps(sending) <= 10 for sending, _ in settled]) > 0.9
     assert np.mean([queued < 0.3 for _, queued in settled]) > 0.9
     assert np.mean([kbps(sending) for sending, _ in settled]) > 7
 
 
-def test_it_climbs_again():
-    control = RateControl()
+def test_climbs_after_the_link_has_recovered():
+    control = CongestionControl()
     drive(control, Path(5), 0, 30)
     assert kbps(control.sending) <= 5
     drive(control, Path(60), 30, 90)
     assert control.sending == LADDER[0]
 
 
-def test_there_is_no_stall():
-    """However narrow the link, some frames a second remain."""
-    history = drive(RateControl(), Path(0.5), 0, 60)
+def test_never_stalls():
+    """Some frames per second remain, however narrow the link."""
+    history = drive(CongestionControl(), Path(0.5), 0, 60)
     assert history[-1][0] == LADDER[-1]
     assert FPS / history[-1][0].stride > 3
 
 
-def test_loss_is_met_with_repetition_not_with_silence():
+def test_loss_leads_to_repetition_not_to_fewer_frames():
     for loss in (0.1, 0.3):
-        control = RateControl()
+        control = CongestionControl()
         history = drive(control, Path(60, loss), 0, 60)
         assert np.mean([sending.repeats >= 1 for sending, _ in history[20:]]) > 0.95
         assert (np.mean([sending.repeats == 2 for sending, _ in history[20:]]) > 0.8) == (loss == 0.3)
@@ -95,7 +97,7 @@ def test_loss_is_met_with_repetition_not_with_silence():
 
 
 def test_sources_are_small_from_a_low_rung_until_the_first():
-    control = RateControl()
+    control = CongestionControl()
     drive(control, Path(5), 0, 30)
     assert control.small
     history: list[bool] = []
@@ -106,30 +108,30 @@ def test_sources_are_small_from_a_low_rung_until_the_first():
     assert not control.small
 
 
-def test_what_a_full_queue_loses_is_not_repeated():
-    """Repetition would fill it for ever."""
-    control = RateControl()
+def test_losses_of_a_full_queue_do_not_lead_to_repetition():
+    """Repetition would keep it full."""
+    control = CongestionControl()
     for n in range(20):
         control.report(n * REPORT_S, 0.3, 0.9)
     assert control.sending.repeats == 0
 
 
-def test_messages_span_little_time_at_every_rate():
-    """2 to 5 frames, and the first of them waits a quarter of a second at most, however few there are."""
+def test_messages_span_at_most_a_quarter_of_a_second():
+    """Messages have 2 to 5 frames, and the first frame waits at most 0.25 s, also at low frame rates."""
     assert {sending.message_frames for sending in LADDER} == {2, 3, 4, 5}
     assert all((sending.message_frames - 1) * sending.stride / FPS <= 0.25 for sending in LADDER)
 
 
-def test_waiting_at_our_own_end_is_congestion():
-    control = RateControl()
+def test_queue_at_our_own_end_is_congestion():
+    control = CongestionControl()
     for n in range(4):
         control.report(n * REPORT_S, 0, 0, blocked=True)
     assert control.sending == LADDER[2]
 
 
-def test_an_outage():
-    """Hardly anything is sent into silence; after it, as before."""
-    control = RateControl()
+def test_outage():
+    """The last rung is used during an outage, and the former rung after it."""
+    control = CongestionControl()
     drive(control, Path(60), 0, 10)
     control.silence(11)
     assert control.sending == LADDER[0]
@@ -139,8 +141,8 @@ def test_an_outage():
     assert control.sending == LADDER[0]
 
 
-def test_losses_alone_are_no_congestion() -> None:
-    lossy, narrow = RateControl(), RateControl()
+def test_loss_alone_is_not_congestion() -> None:
+    lossy, narrow = CongestionControl(), CongestionControl()
     drive(lossy, Path(100.0, loss=0.3), 0.0, 20.0)
     assert not lossy.congested
     drive(narrow, Path(8.0), 0.0, 20.0)

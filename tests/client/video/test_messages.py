@@ -1,3 +1,5 @@
+"""Messages of the data channels: round trips, sizes, refusal of malformed ones."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,15 +49,15 @@ def test_motion_round_trip(sequence: int, first: int, gaps: list[int], coarsenes
     assert max(abs(a - b) for a, b in zip(back.stamps, stamps, strict=True)) <= 10
 
 
-def test_motion_is_small():
-    """Beside the packet itself (5 bytes and its levels): flags, sequence, two of the stamp, span, acknowledgement."""
+def test_motion_overhead_is_6_bytes():
+    """Overhead besides the packet: flags, sequence, two bytes of the stamp, span, acknowledgement."""
     assert len(MOTION.to_bytes()) == len(MOTION.packet.to_bytes()) + 6
     assert not is_control(MOTION.to_bytes())
 
 
 def test_source_round_trip():
-    for still in (False, True):
-        chunk = SourceChunk(3, 200, still, 2000, 900, b"part")
+    for is_snapshot in (False, True):
+        chunk = SourceChunk(3, 200, is_snapshot, 2000, 900, b"part")
         assert SourceChunk.from_bytes(chunk.to_bytes()) == chunk
 
 
@@ -75,12 +77,12 @@ def test_control_round_trip(control: Control):
         b"\x10\x00\x00\x00\x00\x00\x00x",  # an unknown flag
         b"\x04\x00\x00\x10" + bytes(30),  # too many times
         b"\x04\x00\x00\x02\x01\x01\x00\x00\x00x",  # three times for one frame
-        b"\x00\x00\x00\x05\x00\x00\x00x",  # one frame, yet time passes in it
+        b"\x00\x00\x00\x05\x00\x00\x00x",  # one frame, but a time span
         b"\x00\x00\x00\x05\x00\x7f\x00x",  # 128 frames
         MOTION.to_bytes() + bytes(MAX_MESSAGE),
     ],
 )
-def test_bad_motion(data: bytes):
+def test_bad_motion_is_refused(data: bytes):
     with pytest.raises(FormatError):
         MotionMessage.from_bytes(data)
 
@@ -89,12 +91,12 @@ def test_bad_motion(data: bytes):
     "data",
     [
         b"",
-        SourceChunk(0, 0, False, 10, 8, b"abc").to_bytes(),  # beyond the end
+        SourceChunk(0, 0, False, 10, 8, b"abc").to_bytes(),  # exceeds the length
         SourceChunk(0, 0, False, 10, 8, b"").to_bytes(),
-        SourceChunk(0, 0, False, 1 << 17, 0, b"a").to_bytes(),  # a giant
+        SourceChunk(0, 0, False, 1 << 17, 0, b"a").to_bytes(),  # too long
     ],
 )
-def test_bad_source(data: bytes):
+def test_bad_source_chunk_is_refused(data: bytes):
     with pytest.raises(FormatError):
         SourceChunk.from_bytes(data)
 
@@ -111,17 +113,17 @@ def test_bad_source(data: bytes):
         b"\x83\x92\xc3\x01",  # true is not 1
         b"\x83\x92\xff\x01",  # below zero
         b"\x83" + b"\x91" * 900,  # deeply nested
-        b"\x83\x92\x01\x01\x01",  # something behind it
-        b"\x83\xdd\xff\xff\xff\xff",  # claims four thousand million fields
+        b"\x83\x92\x01\x01\x01",  # trailing data
+        b"\x83\xdd\xff\xff\xff\xff",  # claims 2**32 - 1 fields
     ],
 )
-def test_bad_control(data: bytes):
+def test_bad_control_message_is_refused(data: bytes):
     with pytest.raises(FormatError):
         control_from_bytes(data)
 
 
-def test_fuzz():
-    """Ten thousand damaged messages: nothing but FormatError comes out."""
+def test_damaged_messages_raise_only_format_error():
+    """10,000 damaged messages raise nothing but FormatError."""
     rng = np.random.default_rng(4)
     seeds = [MOTION.to_bytes(), SourceChunk(3, 200, True, 2000, 900, b"part").to_bytes()]
     seeds += [control_to_bytes(control) for control in CONTROLS]

@@ -1,10 +1,12 @@
+"""Motion messages into frames, source chunks into units; loss, replay, and forged messages."""
+
 import numpy as np
 import pytest
 
 from fuzzing import mutated
-from iwcodec.client.video.congestion_control import Sending
+from iwcodec.client.video.congestion_control import SendParameters
 from iwcodec.client.video.messages import MAX_UNIT, MotionMessage, SourceChunk
-from iwcodec.client.video.receive import EXPECTED_S, MAX_ENDED, REORDERED, Allowance, MotionReceiver, SourceAssembler
+from iwcodec.client.video.receive import EXPECTED_S, MAX_ENDED, MAX_REORDERING, MotionReceiver, SourceAssembler
 from iwcodec.client.video.send import MotionSender
 from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
@@ -12,7 +14,7 @@ from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 
 def messages(count: int, repeat: bool = False) -> list[bytes]:
     """One every 120 ms."""
-    sender = MotionSender(Sending(3, 1, 0, 8.0, repeat))
+    sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeat))
     out = []
     for number in range(3 * count):
         if sender.take(OutgoingFrame(1000 + 40 * number, np.full((20, 3), 0.3, np.float32))):
@@ -25,12 +27,12 @@ def deliver(receiver: MotionReceiver, order: list[int], data: list[bytes]) -> No
         receiver.take(data[number], 10.0 + 0.12 * number)
 
 
-def test_frames_go_to_the_playout():
+def test_frames_go_to_the_jitter_buffer():
     receiver = MotionReceiver(20)
     assert receiver.take(messages(1)[0], 10.0) == 2
     assert receiver.acknowledged == 2
     assert receiver.arrived_s == 10.0
-    due = receiver.playout.pop(10.01)
+    due = receiver.jitter_buffer.pop(10.01)
     assert due is not None
     assert due.frame.stamp_s == 1.0
 
@@ -42,33 +44,33 @@ def test_loss_is_counted():
     assert sum(receiver.dropped.values()) == 0
 
 
-def test_a_late_message_is_not_lost():
+def test_late_message_does_not_count_as_lost():
     receiver, data = MotionReceiver(20), messages(8)
     deliver(receiver, [0, 1, 3, 2, 4, 5, 7, 6], data)
     assert (receiver.reception.messages, receiver.reception.lost) == (8, 0)
 
 
-def test_counting_goes_on_beyond_256():
+def test_sequence_numbers_are_unwrapped_beyond_256():
     receiver, data = MotionReceiver(20), messages(600)
     deliver(receiver, [n for n in range(600) if n % 100 != 50], data)
     assert (receiver.reception.messages, receiver.reception.lost) == (594, 6)
-    assert len(receiver._seen) <= REORDERED + 1
+    assert len(receiver._recent) <= MAX_REORDERING + 1
 
 
-def test_replays():
+def test_replayed_messages_are_dropped():
     receiver, data = MotionReceiver(20), messages(300)
     deliver(receiver, list(range(100)), data)
     for number in (99, 98, 60):
         receiver.take(data[number], 22.0)
     assert receiver.dropped["replayed"] == 3
     deliver(receiver, list(range(100, 300)), data)
-    receiver.take(data[100], 46.0)  # 199 messages old: it seems to be 57 ahead, but its times do not
+    receiver.take(data[100], 46.0)  # 199 messages old: its number seems 57 ahead, but not its times
     assert receiver.dropped["implausible"] == 1
     assert receiver.reception.lost == 0
 
 
 @pytest.mark.parametrize(("number", "stamp"), [(10**9, 1240), (9, 10**9), (9, 0)])
-def test_out_of_all_proportion(number: int, stamp: int):
+def test_implausible_number_or_time_is_dropped(number: int, stamp: int):
     receiver, data = MotionReceiver(20), messages(400)
     deliver(receiver, list(range(120)), data)
     payload = MotionMessage.from_bytes(data[0]).packet.payload
@@ -80,14 +82,14 @@ def test_out_of_all_proportion(number: int, stamp: int):
     assert sum(receiver.dropped.values()) == 1
 
 
-def test_after_a_long_silence_any_time_is_taken():
+def test_any_time_is_accepted_after_a_long_silence():
     receiver, data = MotionReceiver(20), messages(2)
     receiver.take(data[0], 10.0)
     receiver.take(data[1], 10.0 + EXPECTED_S + 1)
     assert sum(receiver.dropped.values()) == 0
 
 
-def test_an_unknown_reference_is_dropped():
+def test_unknown_reference_is_dropped():
     payload = MotionMessage.from_bytes(messages(1)[0]).packet.payload
     receiver = MotionReceiver(20)
     receiver.take(MotionMessage(0, (0,), 0, None, MotionPacket(50, 1, 40, payload)).to_bytes(), 1.0)
@@ -95,8 +97,8 @@ def test_an_unknown_reference_is_dropped():
     assert receiver.acknowledged is None
 
 
-def test_fuzz():
-    """Damaged messages among good ones: nothing comes out, and the good ones are taken."""
+def test_damaged_messages_do_no_harm():
+    """They raise nothing, and the valid messages among them are decoded."""
     rng, data = np.random.default_rng(7), messages(500, repeat=True)
     receiver = MotionReceiver(20)
     for number, message in enumerate(data):
@@ -116,31 +118,31 @@ def chunks(packet: bytes, sequence: int, index: int, size: int = 10) -> list[byt
     ]
 
 
-def test_sources_are_put_together():
+def test_chunks_are_joined_to_units():
     assembler = SourceAssembler()
     packets = [SourcePacket(n, bytes([n + 1]) * 35) for n in range(3)]
-    got = [
+    units = [
         unit
         for n, packet in enumerate(packets)
         for unit in map(assembler.take, chunks(packet.to_bytes(), 7, n))
         if unit is not None
     ]
-    assert got == [(packet, False) for packet in packets]
+    assert units == [(packet, False) for packet in packets]
     assert (assembler.sequence, assembler.index) == (7, 3)
 
 
-def test_what_does_not_follow_is_dropped():
+def test_chunks_out_of_sequence_are_dropped():
     assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
     first, second, third, _ = chunks(packet, 7, 0)
-    assembler.take(second)  # nothing has begun
+    assembler.take(second)  # no sequence has begun
     assembler.take(first)
-    assembler.take(third)  # a hole
+    assembler.take(third)  # a gap
     assembler.take(chunks(packet, 8, 1)[0])  # the middle of another sequence
     assert assembler.dropped["out of sequence"] == 3
     assert (assembler.sequence, assembler.index) == (7, 0)
 
 
-def test_a_sequence_that_begins_again_replaces_the_other():
+def test_new_sequence_replaces_the_former():
     assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
     for data in chunks(packet, 7, 0)[:2]:
         assembler.take(data)
@@ -152,8 +154,8 @@ def test_a_sequence_that_begins_again_replaces_the_other():
     assert assembler.dropped["out of sequence"] == 1
 
 
-def test_a_replayed_start_does_not_begin_the_sequence_again():
-    """Counted and dropped, whether it comes between two units or within one; what follows is taken."""
+def test_replayed_start_does_not_restart_the_sequence():
+    """It is dropped and counted, between two units and within one; the next chunks are accepted."""
     assembler = SourceAssembler()
     first, second = (chunks(SourcePacket(n, bytes([n + 1]) * 35).to_bytes(), 7, n) for n in range(2))
     for data in (*first, second[0]):
@@ -162,11 +164,11 @@ def test_a_replayed_start_does_not_begin_the_sequence_again():
         assert assembler.take(data) is None
     assert assembler.dropped == {"replayed": len(first) + 1}
     assert [assembler.take(data) for data in second[1:]][-1] == (SourcePacket(1, bytes([2]) * 35), False)
-    assembler.forget()  # a fresh start was asked for: the sender may begin the same sequence again
+    assembler.forget()  # the sender may begin the same sequence again
     assert [assembler.take(data) for data in first][-1] is not None
 
 
-def test_a_sequence_that_was_replaced_does_not_come_back():
+def test_replaced_sequence_does_not_come_back():
     assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
     for sequence in (7, 8):
         for data in chunks(packet, sequence, 0):
@@ -176,8 +178,8 @@ def test_a_sequence_that_was_replaced_does_not_come_back():
     assert (assembler.sequence, assembler.index) == (8, 1)
 
 
-def test_fuzzed_chunks():
-    """Damaged chunks and random ones among good ones: only counted, and what is kept stays below one unit."""
+def test_damaged_chunks_do_no_harm():
+    """Damaged and random chunks are counted, and memory stays below one unit."""
     rng, assembler, whole = np.random.default_rng(8), SourceAssembler(), 0
     for n in range(2000):
         packet = SourcePacket(n % 32, rng.bytes(300)).to_bytes()
@@ -194,27 +196,20 @@ def test_fuzzed_chunks():
     assert whole > 500
 
 
-def test_allowance():
-    allowance = Allowance(10, 20)
-    assert sum(allowance.take(5.0) for _ in range(100)) == 20
-    assert sum(allowance.take(6.0) for _ in range(100)) == 10
-    assert sum(allowance.take(60.0) for _ in range(100)) == 20
-
-
 @pytest.mark.parametrize("lost", [60, 90, 130, 200, 400])
-def test_however_many_messages_are_lost_one_way_the_next_is_understood(lost: int):
-    """Acknowledgements go on all the time, modulo 256; reports, which come now and then, say the number whole."""
+def test_next_message_is_decoded_after_any_number_of_losses(lost: int):
+    """Acknowledgements modulo 256 arrive all the time, reports with the whole number now and then."""
     rng = np.random.default_rng(1)
-    sender, receiver, sent, since = MotionSender(Sending(3, 1, 0, 8.0)), MotionReceiver(20), 0, 0
+    sender, receiver, sent, received_after = MotionSender(SendParameters(3, 1, 0, 8.0)), MotionReceiver(20), 0, 0
     keypoints = np.full((20, 3), 0.3, np.float32)
-    while since < 4:
+    while received_after < 4:
         keypoints = (keypoints + rng.normal(0, 0.01, keypoints.shape)).clip(0, 1).astype(np.float32)
         if not sender.take(OutgoingFrame(1000 + 40 * (3 * sent + sender.waiting), keypoints)):
             continue
         message, sent = sender.message(None), sent + 1
         if not 20 <= sent < 20 + lost:
             receiver.take(message, 10.0 + 0.12 * sent)
-            since += sent >= 20 + lost
+            received_after += sent >= 20 + lost
         assert receiver.acknowledged is not None
         sender.acknowledge_low(receiver.acknowledged & 0xFF)
         if sent % 6 == 0:

@@ -1,8 +1,10 @@
+"""Motion messages and source chunks: grouping, repetition, pacing."""
+
 import numpy as np
 import pytest
 
-from iwcodec.client.video.congestion_control import Sending
-from iwcodec.client.video.messages import MAX_FRAMES, MotionMessage, SourceChunk
+from iwcodec.client.video.congestion_control import SendParameters
+from iwcodec.client.video.messages import MAX_MESSAGE_FRAMES, MotionMessage, SourceChunk
 from iwcodec.client.video.send import (
     FIRST_PART,
     MAX_BEHIND,
@@ -13,13 +15,14 @@ from iwcodec.client.video.send import (
     SourceSender,
     quantiser,
 )
-from iwcodec.client.video.video_sender import OutgoingFrame, SourceSequence
+from iwcodec.client.video.source_sequence import SourceSequence
+from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.fit.alignment import as_keypoints, unknowns
 from iwcodec.codec.motion.decoder import MotionDecoder
 from iwcodec.codec.motion.types import Quadratic
 from stub_runtime import SIZE, picture
 
-SENDING = Sending(3, 1, 0, 8.0)
+SENDING = SendParameters(3, 1, 0, 8.0)
 
 
 def frame(number: int, interval_ms: int = 40) -> OutgoingFrame:
@@ -31,49 +34,49 @@ def send(sender: MotionSender, frames: range) -> list[MotionMessage]:
     return [MotionMessage.from_bytes(sender.message(None)) for number in frames if sender.take(frame(number)) or False]
 
 
-def test_messages_of_some_frames_each():
+def test_frames_are_grouped_into_messages():
     messages = send(MotionSender(SENDING), range(9))
     assert [m.packet.first for m in messages] == [0, 3, 6]
     assert [m.sequence for m in messages] == [0, 1, 2]
     assert messages[1].stamps == (1120, 1160, 1200)
 
 
-def test_what_errors_cost_rules_the_levels():
+def test_error_costs_improve_the_quantisation():
     rng = np.random.default_rng(0)
     root = rng.normal(size=(60, 60))
-    seen = [Quadratic(0.3 + 0.05 * rng.random(60), root @ root.T) for _ in range(6)]
+    fits = [Quadratic(0.3 + 0.05 * rng.random(60), root @ root.T) for _ in range(6)]
 
     def error(with_costs: bool) -> float:
-        sender, decoder, spent = MotionSender(SENDING), MotionDecoder(20), 0.0
-        for number, one in enumerate(seen):
-            costs = one.gram if with_costs else None
-            if sender.take(OutgoingFrame(1000 + 40 * number, as_keypoints(one.target), reference_source=0, gram=costs)):
+        sender, decoder, total = MotionSender(SENDING), MotionDecoder(20), 0.0
+        for number, fit in enumerate(fits):
+            costs = fit.gram if with_costs else None
+            if sender.take(OutgoingFrame(1000 + 40 * number, as_keypoints(fit.target), reference_source=0, gram=costs)):
                 packet = MotionMessage.from_bytes(sender.message(None)).packet
-                for row, of in zip(decoder.decode(packet, quantiser(0)), seen[packet.first :], strict=False):
-                    spent += of.of(unknowns(row.keypoints))
-        return spent
+                for row, expected in zip(decoder.decode(packet, quantiser(0)), fits[packet.first :], strict=False):
+                    total += expected.of(unknowns(row.keypoints))
+        return total
 
     assert error(True) < 0.75 * error(False)
 
 
-def test_every_second_frame():
-    sender = MotionSender(Sending(3, 2, 0, 8.0))
+def test_stride_of_two_sends_every_second_frame():
+    sender = MotionSender(SendParameters(3, 2, 0, 8.0))
     messages = send(sender, range(12))
     assert [m.packet.first for m in messages] == [0, 3]
     assert messages[1].stamps == (1240, 1320, 1400)
 
 
 def test_no_message_spans_a_change_of_stride():
-    sender = MotionSender(Sending(4, 2, 0, 8.0))
+    sender = MotionSender(SendParameters(4, 2, 0, 8.0))
     assert [sender.take(frame(n)) for n in range(3)] == [False] * 3
-    sender.sending = Sending(4, 1, 0, 8.0)
+    sender.sending = SendParameters(4, 1, 0, 8.0)
     assert sender.take(frame(3))
     assert MotionMessage.from_bytes(sender.message(None)).stamps == (1000, 1080, 1120)
     assert [sender.take(frame(n)) for n in range(4, 8)] == [False, False, False, True]
 
 
 def test_acknowledged_frames_are_references_and_are_not_repeated():
-    sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=1))
+    sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeats=1))
     messages = send(sender, range(6))
     assert (messages[1].packet.first, messages[1].packet.count) == (0, 6)
     sender.acknowledge_low(4)
@@ -84,8 +87,8 @@ def test_acknowledged_frames_are_references_and_are_not_repeated():
     assert (message.packet.first, message.packet.count, message.packet.reference) == (9, 3, 8)
 
 
-def test_where_much_is_lost_frames_are_repeated_twice():
-    sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=2))
+def test_frames_are_repeated_twice_with_two_repeats():
+    sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeats=2))
     spans = [(m.packet.first, m.packet.count) for m in send(sender, range(12))]
     assert spans == [(0, 3), (0, 6), (0, 9), (3, 9)]
 
@@ -93,7 +96,7 @@ def test_where_much_is_lost_frames_are_repeated_twice():
 def test_acknowledgements_are_counted_modulo_256():
     sender = MotionSender(SENDING)
     send(sender, range(600))
-    sender.acknowledge_low(597 & 0xFF)  # or 341, or 85: nobody knows
+    sender.acknowledge_low(597 & 0xFF)  # or 341, or 85: ambiguous
     (message,) = send(sender, range(600, 603))
     assert message.packet.reference is None
     sender.acknowledge(500)
@@ -102,7 +105,7 @@ def test_acknowledgements_are_counted_modulo_256():
     assert message.packet.reference == 599
 
 
-def test_a_blocked_way_keeps_the_newest():
+def test_skip_keeps_the_newest_frames():
     sender = MotionSender(SENDING)
     for number in range(10):
         sender.take(frame(number))
@@ -118,10 +121,10 @@ def test_a_blocked_way_keeps_the_newest():
 def test_coarser_steps_begin_with_a_new_message():
     sender = MotionSender(SENDING)
     first = send(sender, range(4))
-    sender.sending = Sending(3, 1, 2, 3.0, repeats=1)
+    sender.sending = SendParameters(3, 1, 2, 3.0, repeats=1)
     second = send(sender, range(4, 9))
     assert [m.coarseness for m in (*first, *second)] == [0, 0, 2]
-    assert second[1].packet.first == 6  # nothing from before the change is repeated
+    assert second[1].packet.first == 6  # frames with the former steps are not repeated
     decoder = MotionDecoder(20)
     for message in (*first, *second):
         decoded = decoder.decode(message.packet, quantiser(message.coarseness))
@@ -129,18 +132,18 @@ def test_coarser_steps_begin_with_a_new_message():
 
 
 def test_no_message_spans_a_pause():
-    sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=1))
+    sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeats=1))
     send(sender, range(4))
     (message,) = send(sender, range(1000, 1003))
     assert message.stamps[0] == 1000 + 1000 * 40
     assert message.packet.count == 3
 
 
-def test_a_message_is_bounded():
-    sender = MotionSender(Sending(3, 1, 0, 8.0, repeats=1))
+def test_message_size_is_bounded():
+    sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeats=1))
     for number in range(40):
         sender.take(frame(number))
-    assert MotionMessage.from_bytes(sender.message(None)).packet.count == MAX_FRAMES
+    assert MotionMessage.from_bytes(sender.message(None)).packet.count == MAX_MESSAGE_FRAMES
     with pytest.raises(ValueError, match="no frame"):
         sender.message(None)
 
@@ -161,7 +164,7 @@ def drain(sender: SourceSender, kbps: float, from_s: float, seconds: float) -> l
     return chunks
 
 
-def test_sources_are_paced_and_whole():
+def test_sources_are_paced_and_complete():
     sequence = sequence_of(4)
     sender = SourceSender()
     assert drain(sender, 4.0, 0, 1) == []
@@ -175,8 +178,8 @@ def test_sources_are_paced_and_whole():
     assert sum(sent) <= 2 * PART + 1.0 * 125 * 1.0 + PART
 
 
-def test_chunks_are_worth_their_packet_and_small_where_the_link_is_narrow():
-    """Each is as long as its limit, but for the end of a unit; and in a call nothing is sent in a burst."""
+def test_chunks_have_full_size_and_are_smaller_on_narrow_links():
+    """All but the last chunk of a unit have the maximum size, and there is no burst."""
     sequence, rng = SourceSequence(SIZE), np.random.default_rng(4)
     for _ in range(4):
         sequence.add(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
@@ -193,8 +196,8 @@ def test_chunks_are_worth_their_packet_and_small_where_the_link_is_narrow():
 
 
 @pytest.mark.parametrize("index", [0, 2])
-def test_the_first_picture_goes_in_larger_parts(index):
-    """At once, and faster than motion would leave room for; the next ones wait their turn."""
+def test_first_picture_is_sent_in_larger_chunks(index):
+    """It is also sent in a larger burst; the next units use the usual chunks."""
     sequence, rng = SourceSequence(2 * SIZE), np.random.default_rng(4)
     for _ in range(4):
         sequence.add(rng.integers(0, 256, (2 * SIZE, 2 * SIZE, 3), dtype=np.uint8))
@@ -211,7 +214,7 @@ def test_the_first_picture_goes_in_larger_parts(index):
 
 
 def drain_again(sequence: SourceSequence, kbps: float) -> list[SourceChunk]:
-    """A second at this rate, from the start."""
+    """Chunks of the first second at this rate."""
     sender = SourceSender()
     sender.start(sequence)
     return drain(sender, kbps, 0, 1)

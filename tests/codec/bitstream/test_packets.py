@@ -1,16 +1,17 @@
+"""Packets: round trips, overheads, and bytes that are refused."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iwcodec.codec.bitstream.packets import (
-    LARGEST_OPUS,
     MAX_BACK,
     MAX_FRAME,
-    MAX_FRAMES,
+    MAX_GROUP,
+    MAX_OPUS_BYTES,
+    MAX_PACKET_FRAMES,
     MAX_PAYLOAD,
     MAX_SLOT,
-    MAX_STRIDE,
-    MAX_TOGETHER,
     AudioPacket,
     MotionPacket,
     Run,
@@ -32,23 +33,28 @@ def test_source_round_trip(slot: int, payload: bytes, frame: int | None):
 
 
 @given(
-    st.integers(0, MAX_SLOT - MAX_TOGETHER),
-    st.lists(st.tuples(payloads, st.integers(0, MAX_FRAME)), min_size=2, max_size=MAX_TOGETHER),
+    st.integers(0, MAX_SLOT - MAX_GROUP),
+    st.lists(st.tuples(payloads, st.integers(0, MAX_FRAME)), min_size=2, max_size=MAX_GROUP),
 )
-def test_sources_round_trip(slot: int, given_sources: list[tuple[bytes, int]]):
-    packets = [SourcePacket(slot + n, payload, frame) for n, (payload, frame) in enumerate(given_sources)]
+def test_sources_round_trip(slot: int, contents: list[tuple[bytes, int]]):
+    packets = [SourcePacket(slot + n, payload, frame) for n, (payload, frame) in enumerate(contents)]
     assert unpack_sources(pack_sources(packets)) == packets
 
 
-def test_which_sources_come_together():
+def test_consecutive_sources_of_known_frames_share_a_packet():
     def sizes(packets: list[SourcePacket]) -> list[int]:
         groups = list(source_groups(packets))
         assert [packet for group in groups for packet in group] == packets
         return [len(group) for group in groups]
 
-    assert sizes([SourcePacket(n, b"x", n) for n in range(20)]) == [1, 8, 8, 3]  # the others build on the first
+    assert sizes([SourcePacket(n, b"x", n) for n in range(20)]) == [
+        1,
+        8,
+        8,
+        3,
+    ]  # all depend on the first
     assert sizes([SourcePacket(n, b"x", n) for n in range(5, 9)]) == [4]
-    assert sizes([SourcePacket(n, b"x", None) for n in range(5, 8)]) == [1, 1, 1]  # of a call
+    assert sizes([SourcePacket(n, b"x", None) for n in range(5, 8)]) == [1, 1, 1]  # calls do not name frames
     assert sizes([SourcePacket(n, b"x", 3) for n in (5, 6, 9, 10)]) == [2, 2]
     assert sizes([SourcePacket(n, bytes(MAX_PAYLOAD // 2), 3) for n in range(5, 9)]) == [2, 2]
     assert sizes([]) == []
@@ -59,40 +65,42 @@ def test_which_sources_come_together():
     [
         b"",
         b"\x05\x00\x01\x02",  # no lengths
-        b"\x05\x00\x01\x02\x03ab",  # the first has more than there is
+        b"\x05\x00\x01\x02\x03ab",  # the first is longer than the packet
         b"\x05\x00\x01\x02\x02ab",  # nothing is left for the last
-        b"\x05\x00\x01\x02\x00ab",  # an empty one
-        b"\x05\x00\x01\x05\x01ab",  # before the first frame
-        b"\x05\x07\x01\x02\x01ab",  # too many
+        b"\x05\x00\x01\x02\x00ab",  # one is empty
+        b"\x05\x00\x01\x05\x01ab",  # a frame number below 0
+        b"\x05\x07\x01\x02\x01ab",  # too many sources
         b"\x05\x00\x01\x02\x01a" + bytes(MAX_PAYLOAD + 1),
     ],
 )
-def test_bad_sources(data: bytes):
+def test_bad_groups_of_sources_are_refused(data: bytes):
     with pytest.raises(FormatError):
         unpack_sources(data)
 
 
-@given(st.integers(MAX_BACK, MAX_FRAME), st.integers(1, MAX_FRAMES), st.none() | st.integers(1, MAX_BACK), payloads)
+@given(
+    st.integers(MAX_BACK, MAX_FRAME), st.integers(1, MAX_PACKET_FRAMES), st.none() | st.integers(1, MAX_BACK), payloads
+)
 def test_motion_round_trip(first: int, count: int, back: int | None, payload: bytes):
     packet = MotionPacket(first, count, None if back is None else first - back, payload)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
     assert packet.reference_sources() == [None] * count
 
 
-@given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_FRAMES), st.integers(1, MAX_STRIDE), payloads)
-def test_motion_with_leading_sources_round_trip(slots: list[int], stride: int, payload: bytes):
-    packet = MotionPacket(9, len(slots), 4, payload, runs_of(slots), stride)
+@given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_PACKET_FRAMES), payloads)
+def test_motion_with_reference_sources_round_trip(slots: list[int], payload: bytes):
+    packet = MotionPacket(9, len(slots), 4, payload, runs_of(slots))
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
     assert packet.reference_sources() == slots
 
 
-@given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_FRAMES), st.integers(0, 255), payloads)
+@given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_PACKET_FRAMES), st.integers(0, 255), payloads)
 def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: bytes):
     packet = MotionPacket(9, len(slots), None, payload, runs_of(slots), scale=scale)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
 
 
-def test_runs_are_named_only_where_all_are_known():
+def test_runs_need_the_slots_of_all_frames():
     assert runs_of([2, 2, 5, 2]) == (Run(2, 2), Run(5, 1), Run(2, 1))
     assert runs_of([2, None]) == ()
 
@@ -104,12 +112,12 @@ def test_audio_round_trip(first: int, opus: list[bytes]):
 
 
 def test_overheads():
-    """What each kind adds to its payload, in a typical place."""
+    """Bytes with a one-byte payload, for typical numbers."""
     assert len(SourcePacket(3, b"x").to_bytes()) == 3
     assert len(SourcePacket(3, b"x", 1000).to_bytes()) == 4
     assert len(MotionPacket(100, 50, None, b"x").to_bytes()) == 4
     assert len(MotionPacket(100, 3, 97, b"x").to_bytes()) == 5
-    assert len(MotionPacket(100, 50, None, b"x", runs_of([3] * 50), 2).to_bytes()) == 7
+    assert len(MotionPacket(100, 50, None, b"x", runs_of([3] * 50)).to_bytes()) == 6
     assert len(MotionPacket(100, 50, None, b"x", runs_of([3] * 50), scale=78).to_bytes()) == 7
 
 
@@ -121,35 +129,35 @@ def test_overheads():
         b"\x00\x00",
         b"\x00\x00\x00",  # no payload
         b"\x00\x00\x10x",  # an unknown flag
-        b"\x00\x00\x08\x50x",  # transformed, and nothing leads
-        b"\x05\x00\x0b\x01\x00\x00\x50x",  # transformed, and predicted from another frame
-        b"\x00\x05\x0e\x00\x00\x00\x50x",  # transformed, and not every frame is coded
+        b"\x00\x00\x08\x50x",  # transform-coded without reference sources
+        b"\x05\x00\x0b\x01\x00\x00\x50x",  # transform-coded with a reference frame
+        b"\x00\x05\x0e\x00\x00\x00\x50x",  # transform-coded, with the reserved flag
         b"\x00\x00\x0a\x00\x00\x80\x02x",  # a scale beyond the last
         b"\x00\x00\x0a\x00\x00\x50",  # no payload
-        b"\x00\x05\x02\x06\x00x",  # more sources lead than there are frames
-        b"\x00\x05\x02\x01\x00\x00\x01x",  # one leads for no frame
-        b"\x00\x05\x02\x01\x00\x06\x01x",  # or for all of them, and another follows
-        b"\x00\x05\x04\x1fx",  # too few are coded
+        b"\x00\x05\x02\x06\x00x",  # more runs than frames
+        b"\x00\x05\x02\x01\x00\x00\x01x",  # a run of no frames
+        b"\x00\x05\x02\x01\x00\x06\x01x",  # a run of all frames before another run
+        b"\x00\x05\x04\x00x",  # the reserved flag
         b"\x05\x00\x01\x06x",  # refers to before the first frame
         b"\x05\x00\x01\x00x",  # refers to itself
         b"\x00\xff\x7fx",  # too many frames
         b"\x00\x00\x00" + bytes(1 << 19),
     ],
 )
-def test_bad_motion(data: bytes):
+def test_bad_motion_is_refused(data: bytes):
     with pytest.raises(FormatError):
         MotionPacket.from_bytes(data)
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x00", b"\x00\x01\x05abc", b"\x00\x01\x00abc", b"\x00\x00" + bytes(LARGEST_OPUS + 1)]
+    "data", [b"", b"\x00", b"\x00\x01\x05abc", b"\x00\x01\x00abc", b"\x00\x00" + bytes(MAX_OPUS_BYTES + 1)]
 )
-def test_bad_audio(data: bytes):
+def test_bad_audio_is_refused(data: bytes):
     with pytest.raises(FormatError):
         AudioPacket.from_bytes(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01", b"\xff\xff\x7fx"])
-def test_bad_source(data: bytes):
+def test_a_bad_source_is_refused(data: bytes):
     with pytest.raises(FormatError):
         SourcePacket.from_bytes(data)

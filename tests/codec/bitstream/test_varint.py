@@ -1,3 +1,5 @@
+"""Varints: round trips, sizes and bounds."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,12 +19,12 @@ def test_sizes():
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80", b"\x80\x00", b"\xff" * 12, b"\x05"])
-def test_bad_numbers(data: bytes):
+def test_bad_varints_are_refused(data: bytes):
     with pytest.raises(FormatError):
         read_varint(data, 0, 4)
 
 
-def test_out_of_range_values_are_not_written():
+def test_values_out_of_range_are_not_written():
     for value in (-1, 2**63):
         with pytest.raises(ValueError, match="fit"):
             write_varint(value)

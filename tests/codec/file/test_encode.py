@@ -1,4 +1,4 @@
-"""Video -> .iwc."""
+"""Encoding video files into .iwc files."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -9,17 +9,17 @@ import pytest
 
 from circling import PICTURES
 from iwcodec.codec.errors import CodecError, MediaError, NoFaceError, VersionError
-from iwcodec.codec.file.clip import EncodeOptions
 from iwcodec.codec.file.decode import decode
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
+from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media import writer
 from iwcodec.codec.media.video import probe, read_video
 from media_fixtures import grey_ramp, plain, write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_report_adds_up(face_clip: Path, tmp_path: Path):
+def test_the_report_adds_up(face_clip: Path, tmp_path: Path):
     target = tmp_path / "a.iwc"
     report = encode(face_clip, target, EncodeOptions(sources=2, verify=True))
     assert report.frames == probe(face_clip).frames
@@ -35,16 +35,16 @@ def test_report_adds_up(face_clip: Path, tmp_path: Path):
     assert report.copy_psnr_db is not None
 
 
-def test_larger_pictures_through_a_file(face_clip: Path, tmp_path: Path):
-    """A model with an up block: sources, file and rebuilt pictures of 512, on the attention grid of one for 256."""
+def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path):
+    """With a model with an up block: sources and decoded pictures of 512, on the attention grid of 256."""
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
 
     from iwcodec.codec.bitstream.info import inspect
+    from iwcodec.models.export.export import export
     from iwcodec.models.network.config import TINY
     from iwcodec.models.network.network import ImplicitWarp
     from iwcodec.models.runtime.onnx import OnnxRuntime
-    from iwcodec.models.training.export import export
 
     small, large = ImplicitWarp(replace(TINY, size=256)), ImplicitWarp(replace(TINY, size=512, up_blocks=1))
     large.load_state_dict(small.state_dict(), strict=False)
@@ -67,13 +67,13 @@ def test_larger_pictures_through_a_file(face_clip: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
 @pytest.mark.parametrize("rate", [{"kbps": 4.0}, {"quality_db": 30.0}])
-def test_a_clip_of_a_moment_has_a_rate_too(frames: int, rate: dict[str, float], tmp_path: Path):
+def test_very_short_clips_can_have_a_rate_or_a_quality(frames: int, rate: dict[str, float], tmp_path: Path):
     clip = write_clip(tmp_path / "short.mp4", PICTURES[:frames], fps=25)
     options = EncodeOptions(SIZE, crop="none", audio=False, **rate)
     assert encode(clip, tmp_path / "a.iwc", options, StubRuntime()).frames == frames
 
 
-def test_no_face_names_the_way_out(tmp_path: Path):
+def test_the_error_of_no_face_suggests_a_crop(tmp_path: Path):
     clip = write_clip(tmp_path / "grey.mp4", grey_ramp(12, 96, 64))
     with pytest.raises(NoFaceError, match="--crop none"):
         encode(clip, tmp_path / "x.iwc")
@@ -81,7 +81,7 @@ def test_no_face_names_the_way_out(tmp_path: Path):
     assert encode(clip, tmp_path / "x.iwc", EncodeOptions(crop="none", sources=1)).frames == 12
 
 
-def test_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
+def test_a_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
     faces = [frame.picture for frame in read_video(face_clip)][:12]
     grey = [plain((120, 120, 120), faces[0].shape[1], faces[0].shape[0])] * 12
     clip = write_clip(tmp_path / "gone.mp4", [*faces, *grey, *faces], fps=24)
@@ -91,7 +91,7 @@ def test_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
     assert report.psnr_db > 18
 
 
-def test_impossible_targets(face_clip: Path, tmp_path: Path):
+def test_impossible_outputs_and_sizes_are_refused(face_clip: Path, tmp_path: Path):
     with pytest.raises(MediaError, match="folder"):
         encode(face_clip, tmp_path)
     with pytest.raises(MediaError, match="does not exist"):
@@ -110,7 +110,7 @@ def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_variable_frame_rate_keeps_its_length(face_clip: Path, tmp_path: Path):
+def test_a_variable_frame_rate_keeps_the_duration(face_clip: Path, tmp_path: Path):
     pictures = [frame.picture for frame in read_video(face_clip)][:12]
     times = np.cumsum([0.0] + [0.04, 0.12] * 6)[:12]
     clip = write_clip(tmp_path / "vfr.mp4", pictures, list(times))
@@ -118,19 +118,19 @@ def test_variable_frame_rate_keeps_its_length(face_clip: Path, tmp_path: Path):
     assert report.duration_s == pytest.approx(times[-1] + 0.08, abs=0.15)
 
 
-def test_a_quality_is_had(face_clip: Path, tmp_path: Path):
-    """By sending more real frames: this network has no other way."""
+def test_a_quality_is_reached(face_clip: Path, tmp_path: Path):
+    """By more sources: the stub network has no other way."""
     sizes = []
-    for wanted_db in (18.0, 30.0):
-        options = EncodeOptions(SIZE, quality_db=wanted_db, verify=True, audio=False, overwrite=True)
+    for quality_db in (18.0, 30.0):
+        options = EncodeOptions(SIZE, quality_db=quality_db, verify=True, audio=False, overwrite=True)
         report = encode(face_clip, tmp_path / "a.iwc", options, StubRuntime())
         assert report.psnr_db is not None
-        assert report.psnr_db > wanted_db - 1
+        assert report.psnr_db > quality_db - 1
         sizes.append(report.bytes["total"])
     assert sizes[0] < sizes[1]
 
 
-def test_odd_rates_survive(face_clip: Path, tmp_path: Path):
+def test_a_fractional_frame_rate_is_kept(face_clip: Path, tmp_path: Path):
     pictures = [frame.picture for frame in read_video(face_clip)][:6]
     clip = write_clip(tmp_path / "ntsc.mp4", pictures, fps=Fraction(30_000, 1001))
     encode(clip, tmp_path / "n.iwc", EncodeOptions(sources=1))
@@ -138,7 +138,7 @@ def test_odd_rates_survive(face_clip: Path, tmp_path: Path):
         assert file.header.fps == Fraction(30_000, 1001)
 
 
-def test_media_errors_pass_through(tmp_path: Path):
+def test_unreadable_inputs_raise_media_errors(tmp_path: Path):
     for name, content in (("empty.mp4", b""), ("noise.mp4", b"not a video" * 50)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(MediaError):

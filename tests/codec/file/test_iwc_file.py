@@ -1,4 +1,4 @@
-"""Files from the beginning, from the middle, and damaged."""
+"""Reading .iwc files: from the start, from the middle, and damaged."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -16,11 +16,11 @@ from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.decoder import Decoder, Frame
 from iwcodec.codec.encoder import Encoder, EncoderSettings
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.file import rate_control as ratecontrol
-from iwcodec.codec.file.clip import EncodeOptions
+from iwcodec.codec.file import trials
 from iwcodec.codec.file.encode import encode
-from iwcodec.codec.file.iwc_file import IwcFile, filled, held_to_the_end
-from iwcodec.codec.motion.predictive_coder import MotionCoder
+from iwcodec.codec.file.iwc_file import IwcFile, all_pictures, fill_gaps
+from iwcodec.codec.file.options import EncodeOptions
+from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
@@ -32,25 +32,24 @@ from stub_file import stub_file
 from stub_runtime import SIZE, StubRuntime, picture
 
 
-def test_streaming_equals_the_file(iwc_file: Path):
-    """Packets pushed one by one into a Decoder of one's own give the file's pictures, bit for bit."""
+def test_packets_pushed_one_by_one_give_the_same_pictures(iwc_file: Path):
     with IwcFile(iwc_file) as file:
         expected = [frame.picture for frame in file.frames()]
         decoder = Decoder(file.runtime, active=file.header.active, suppression=file.header.suppression / 10)
-        with_reader = [p for p in ContainerReader(iwc_file).records() if isinstance(p, SourcePacket | MotionPacket)]
-        streamed = [frame.picture for packet in with_reader for frame in decoder.push(packet)]
+        packets = [p for p in ContainerReader(iwc_file).records() if isinstance(p, SourcePacket | MotionPacket)]
+        streamed = [frame.picture for packet in packets for frame in decoder.push(packet)]
     assert len(streamed) == len(expected)
     assert all(np.array_equal(a, b) for a, b in zip(streamed, expected, strict=True))
 
 
-def test_small_shifts_are_left_out_as_the_file_says(iwc_file: Path):
-    shown = []
-    for zone in (0, 50):
+def test_small_shifts_are_suppressed_as_the_header_states(iwc_file: Path):
+    motion = []
+    for tenths in (0, 50):
         with IwcFile(iwc_file) as file:
-            file.header = replace(file.header, suppression=zone)
+            file.header = replace(file.header, suppression=tenths)
             pictures = [frame.picture for frame, _ in zip(file.frames(), range(12), strict=False)]
-            shown.append(np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairwise(pictures)]))
-    assert 0 < shown[1] < shown[0]  # less moves
+            motion.append(np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairwise(pictures)]))
+    assert 0 < motion[1] < motion[0]
 
 
 def test_seeking_gives_the_same_frames(iwc_file: Path):
@@ -62,9 +61,9 @@ def test_seeking_gives_the_same_frames(iwc_file: Path):
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[20:], strict=True))
 
 
-def test_a_stream_of_sources_comes_back_whole_and_from_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Of more than a library holds, in which poses come back when their first sources have left."""
-    monkeypatch.setattr(ratecontrol, "STRIDES", (2,))
+def test_a_stream_of_sources_is_decoded_from_any_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With more sources than a library holds; poses return after their first sources were evicted."""
+    monkeypatch.setattr(trials, "STRIDES", (2,))
     clip, coded = write_clip(tmp_path / "circling.mp4", PICTURES, fps=25), tmp_path / "a.iwc"
     report = encode(clip, coded, EncodeOptions(SIZE, kbps=16.0, crop="none", audio=False), StubRuntime())
     assert CAPACITY < report.sources < COUNT
@@ -76,25 +75,25 @@ def test_a_stream_of_sources_comes_back_whole_and_from_the_middle(tmp_path: Path
 
 
 @pytest.mark.parametrize("start", [1, 5000, 48_000, 60_001])
-def test_sound_begins_anywhere(start: int, iwc_file: Path):
-    """In step with what it is from the beginning on, but for what the decoder would remember."""
+def test_sound_starts_at_any_sample(start: int, iwc_file: Path):
+    """In sync with the sound decoded from the start, apart from the decoder's state."""
     with IwcFile(iwc_file) as file:
         whole = np.concatenate(list(file.samples()))
         part = np.concatenate(list(file.samples(start)))
     assert len(part) == len(whole) - start
-    assert np.corrcoef(part, whole[start:])[0, 1] > 0.98  # of a tone of 48 samples: one sample off has 0.99, two 0.96
+    assert np.corrcoef(part, whole[start:])[0, 1] > 0.98  # period 48 samples: 0.99 is one sample off, 0.96 two
 
 
-def test_sources_behind_a_damaged_one_are_lost_and_named(tmp_path: Path):
+def test_sources_after_a_damaged_one_are_reported_as_undecodable(tmp_path: Path):
     with IwcFile(stub_file(tmp_path / "a.iwc", (SourcePacket, 1)), StubRuntime()) as file:
         assert len(list(file.frames())) == 12
         assert "source record 2" in file.damage[0]
         assert file.damage[1].startswith("source 2:")
 
 
-def test_a_recorded_call_goes_on_with_the_sequence_that_begins_anew(tmp_path: Path):
-    """Sources of one sequence, then of another; the second of the first is damaged."""
-    path, info, motion = tmp_path / "call.iwc", StubRuntime.info, MotionCoder(load_tables())
+def test_a_recorded_call_recovers_at_the_next_key_picture(tmp_path: Path):
+    """Two sequences of sources; the second source of the first is damaged."""
+    path, info, motion = tmp_path / "call.iwc", StubRuntime.info, PredictiveCoder(load_tables())
     sources = [
         SourcePacket(slot, coder.add(picture(level)))
         for coder, levels in ((SourceEncoder(SIZE), (80, 90, 100)), (SourceEncoder(SIZE), (180, 190)))
@@ -115,10 +114,8 @@ def test_a_recorded_call_goes_on_with_the_sequence_that_begins_anew(tmp_path: Pa
         assert len(file.damage) == 2
 
 
-def test_what_is_refused_is_named_once_however_often_it_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who looks at a damaged place for hours neither runs out of memory nor is told of it again."""
+def test_an_undecodable_record_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is read; and the number of reports is bounded."""
     with IwcFile(stub_file(tmp_path / "a.iwc", (SourcePacket, 1)), StubRuntime()) as file:
         for _ in range(3):
             assert len(list(file.frames())) == 12
@@ -126,17 +123,17 @@ def test_what_is_refused_is_named_once_however_often_it_is_read(
         monkeypatch.setattr("iwcodec.codec.file.iwc_file.MAX_DAMAGE", 4)
         for number in range(9):
             file._note("source", number, FormatError("It is damaged."))
-        assert len(file.bad) == 4
+        assert len(file.undecodable) == 4
 
 
-def test_filled_repeats_for_missing_frames():
+def test_missing_frames_repeat_the_previous_one():
     a, b = plain((1, 1, 1)), plain((2, 2, 2))
     frames = iter([Frame(1, a), Frame(4, b)])
-    assert [p[0, 0, 0] for p in filled(frames, 10)] == [1, 1, 1, 1, 2]
+    assert [p[0, 0, 0] for p in fill_gaps(frames, 10)] == [1, 1, 1, 1, 2]
 
 
-def test_a_small_file_is_no_long_film_whatever_its_numbers_say(tmp_path: Path):
-    """Alike in the header and in a record, whose checksums are right."""
+def test_forged_frame_numbers_give_no_long_video(tmp_path: Path):
+    """The header and a record with a valid checksum agree on the forged number."""
     header = Header("stub", b"stubstub", 20, 1 / 128, 1 / 32, load_transform_tables().id, Fraction(25), SIZE, 2**40)
     payload = TransformCoder(load_transform_tables()).encode([np.zeros((4, 60), np.int32)])
     with ContainerWriter(tmp_path / "a.iwc", header) as writer:
@@ -144,12 +141,12 @@ def test_a_small_file_is_no_long_film_whatever_its_numbers_say(tmp_path: Path):
         writer.write_motion(MotionPacket(0, 4, None, payload, (Run(0, 4),), scale=78))
         writer.write_motion(MotionPacket(2**39, 4, None, payload, (Run(0, 4),), scale=78))
     with IwcFile(tmp_path / "a.iwc", StubRuntime()) as file:
-        shown = sum(1 for _ in held_to_the_end(file))
-    assert shown < 256 * (tmp_path / "a.iwc").stat().st_size / 8
+        count = sum(1 for _ in all_pictures(file))
+    assert count < 256 * (tmp_path / "a.iwc").stat().st_size / 8
 
 
-def test_a_recorded_call_of_many_sources_is_entered_anywhere(tmp_path: Path):
-    """What it showed from sources of long ago, it shows again."""
+def test_seeking_in_a_recorded_call_with_many_sources(tmp_path: Path):
+    """Frames that use old sources are decoded alike from the start and from the middle."""
     header = Header(
         "stub", b"stubstub", 20, Quantiser.step_xy, Quantiser.step_strength, load_tables().id, Fraction(25), SIZE, 0
     )
@@ -167,6 +164,6 @@ def test_a_recorded_call_of_many_sources_is_entered_anywhere(tmp_path: Path):
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[190:], strict=True))
 
 
-def test_filled_is_bounded_whatever_the_numbers_say():
+def test_filling_gaps_is_bounded():
     frames = iter([Frame(0, plain((1, 1, 1))), Frame(2**40, plain((2, 2, 2)))])
-    assert len(list(filled(frames, 5))) == 1
+    assert len(list(fill_gaps(frames, 5))) == 1

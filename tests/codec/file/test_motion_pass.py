@@ -1,4 +1,4 @@
-"""The motion of a clip: fitted to the sources it will be rebuilt from, and packed within a bound."""
+"""The motion of a clip: fitted to the sources it is reconstructed from, and coded within a budget."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,24 @@ from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import (
     FINEST_SCALE,
-    SOURCES_TOGETHER,
+    MAX_MESSAGE_SOURCES,
     USUAL_SCALE,
-    fitted_motion,
-    from_sources,
+    decode_motion,
+    fit_motion,
+    message_length,
     motion_size,
-    quantised_motion,
-    together,
+    quantise_to_budget,
+    to_source_coordinates,
 )
-from iwcodec.codec.file.source_plan import CLOSE, Plan, before, code, dense_plan, sparse_plan, wanted
+from iwcodec.codec.file.source_plan import (
+    BUDGET_TOLERANCE,
+    CodedSources,
+    Plan,
+    encode_plan,
+    interleaved_plan,
+    pictures_of,
+    upfront_plan,
+)
 from iwcodec.codec.fit.keypoint_fit import live_fit
 from iwcodec.codec.motion.types import Fit, Quadratic
 from iwcodec.codec.sources.library import CAPACITY
@@ -24,81 +33,85 @@ from stub_runtime import SIZE, StubRuntime
 MESSAGE = 30
 
 
-def fits(rows: np.ndarray) -> list[Fit]:
+def fits_of(rows: np.ndarray) -> list[Fit]:
     return [Fit(Quadratic(row, np.eye(60)), 0) for row in rows]
 
 
-def wild() -> list[Fit]:
-    return fits(np.random.default_rng(0).normal(size=(60, 60)) * np.geomspace(20, 0.2, 60))
+def lively_fits() -> list[Fit]:
+    return fits_of(np.random.default_rng(0).normal(size=(60, 60)) * np.geomspace(20, 0.2, 60))
 
 
-def test_still_motion_takes_the_usual_steps():
-    packets = quantised_motion(fits(np.ones((60, 60))), MESSAGE, 10_000)
+def encode_sources(plan: Plan) -> CodedSources:
+    return encode_plan(plan, pictures_of(plan.frames, lambda: PICTURES, hold=plan.upfront), SIZE)
+
+
+def fit_circling(coded: CodedSources) -> tuple[list[Fit], list[Fit]]:
+    """Fits of the circling clip, and the same in source coordinates."""
+    fits = list(fit_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, Decoder(StubRuntime()), live_fit()))
+    decoder = Decoder(StubRuntime())
+    again = fit_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit())
+    return fits, list(to_source_coordinates(again, decoder))
+
+
+def test_cheap_motion_is_coded_at_the_usual_scale():
+    packets = quantise_to_budget(fits_of(np.ones((60, 60))), MESSAGE, 10_000)
     assert {packet.scale for packet in packets} == {USUAL_SCALE}
     assert [(packet.first, packet.count) for packet in packets] == [(0, MESSAGE), (MESSAGE, MESSAGE)]
 
 
-def test_steps_fit_the_bound():
-    usual = motion_size(quantised_motion(wild(), MESSAGE, np.inf))
-    packets = quantised_motion(wild(), MESSAGE, 0.8 * usual)
+def test_the_scale_follows_the_budget():
+    usual = motion_size(quantise_to_budget(lively_fits(), MESSAGE, np.inf))
+    packets = quantise_to_budget(lively_fits(), MESSAGE, 0.8 * usual)
     assert packets[0].scale > USUAL_SCALE
-    assert 0.6 * usual < motion_size(packets) <= 0.8 * usual * (1 + CLOSE)
-    packets = quantised_motion(wild(), MESSAGE, 1.2 * usual, finest=FINEST_SCALE)
+    assert 0.6 * usual < motion_size(packets) <= 0.8 * usual * (1 + BUDGET_TOLERANCE)
+    packets = quantise_to_budget(lively_fits(), MESSAGE, 1.2 * usual, finest=FINEST_SCALE)
     assert FINEST_SCALE < packets[0].scale < USUAL_SCALE
-    assert usual < motion_size(packets) <= 1.2 * usual * (1 + CLOSE)
+    assert usual < motion_size(packets) <= 1.2 * usual * (1 + BUDGET_TOLERANCE)
 
 
-def test_a_bound_that_nothing_keeps_gives_the_least_there_is():
-    packets = quantised_motion(wild(), MESSAGE, 1.0)
+def test_an_impossible_budget_gives_the_coarsest_scale():
+    packets = quantise_to_budget(lively_fits(), MESSAGE, 1.0)
     assert max(len(packet.payload) for packet in packets) <= 4
 
 
 @pytest.mark.parametrize("upfront", [True, False])
 def test_frames_that_are_sources_need_no_motion(upfront: bool):
-    plan = sparse_plan(SURVEY, 3) if upfront else dense_plan(COUNT, 30)
-    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=upfront), SIZE)
-    decoder = Decoder(StubRuntime())
-    found = list(from_sources(fitted_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit()), decoder))
-    assert len(found) == COUNT
-    assert {n for n, (frame, *_) in enumerate(found) if not frame.gram.any()} == set(plan.frames)
-    assert {fit.reference_source for fit in found} <= {packet.slot for packet in coded.packets}
+    plan = upfront_plan(SURVEY, 3) if upfront else interleaved_plan(COUNT, 30)
+    coded = encode_sources(plan)
+    _, fits = fit_circling(coded)
+    assert len(fits) == COUNT
+    assert {number for number, fit in enumerate(fits) if not fit.frame.gram.any()} == set(plan.frames)
+    assert {fit.reference_source for fit in fits} <= {packet.slot for packet in coded.packets}
 
 
 @pytest.mark.parametrize("stride", [None, 2])
-def test_what_is_packed_is_what_was_fitted(stride: int | None):
-    """But for what quantising loses: through packets, and a decoder of its own. Also from a stream of more sources than
-    a library holds, in which poses come back when their first sources have left."""
-    plan = sparse_plan(SURVEY, 2) if stride is None else dense_plan(COUNT, stride)
-    coded = code(plan, wanted(plan.frames, lambda: PICTURES, hold=plan.upfront), SIZE)
+def test_a_receiver_decodes_the_fitted_keypoints(stride: int | None):
+    """Apart from quantisation loss. Also for more sources than a library holds, where poses return after their first
+    sources were evicted."""
+    plan = upfront_plan(SURVEY, 2) if stride is None else interleaved_plan(COUNT, stride)
+    coded = encode_sources(plan)
     assert plan.upfront or len(coded.packets) > CAPACITY
-    raw = list(fitted_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, Decoder(StubRuntime()), live_fit()))
-    decoder = Decoder(StubRuntime())
-    found = list(from_sources(fitted_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit()), decoder))
-    packets = quantised_motion(found, MESSAGE, np.inf, FINEST_SCALE, FINEST_SCALE)
-    receiver, sent, decoded = Decoder(StubRuntime()), 0, []
-    for message in packets:
-        due = before(coded.packets, plan, message.first + message.count)
-        for packet in coded.packets[sent:due]:
-            receiver.add_source(packet)
-        sent = due
-        decoded += receiver.motion(message)
-        assert {fit.reference_source for fit in raw[message.first :][: message.count]} <= set(receiver.library.slots())
+    fits, coordinates = fit_circling(coded)
+    packets = quantise_to_budget(coordinates, MESSAGE, np.inf, FINEST_SCALE, FINEST_SCALE)
+    receiver, decoded = Decoder(StubRuntime()), []
+    for motion in decode_motion(coded, packets, receiver):
+        decoded.append(motion)
+        assert fits[motion.number].reference_source in receiver.library.slots()
     assert [motion.number for motion in decoded] == list(range(COUNT))
-    for motion, (frame, reference_source, _) in zip(decoded, raw, strict=True):
+    for motion, (frame, reference_source, _) in zip(decoded, fits, strict=True):
         assert motion.reference_source == reference_source
         if frame.gram.any():
             assert frame.of(motion.keypoints.T.reshape(-1)) < 1.0
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 16])
-@pytest.mark.parametrize("most", [1, 50, 120, 240])
-def test_the_sources_of_a_message_are_all_there(stride: int, most: int):
-    plan = dense_plan(1000, stride)
-    length = together(plan, most)
-    assert 1 <= length <= most
-    assert -(-length // stride) + 1 <= SOURCES_TOGETHER + 1 < CAPACITY
+@pytest.mark.parametrize("max_frames", [1, 50, 120, 240])
+def test_a_library_holds_the_sources_of_a_message(stride: int, max_frames: int):
+    length = message_length(interleaved_plan(1000, stride), max_frames)
+    assert 1 <= length <= max_frames
+    assert -(-length // stride) + 1 <= MAX_MESSAGE_SOURCES + 1 < CAPACITY
 
 
-def test_messages_of_few_sources_are_as_long_as_may_be():
-    assert together(sparse_plan(SURVEY, 3), 100) == 100
-    assert together(Plan((0,), 57, False), 100) == 100
+def test_messages_of_few_sources_have_the_maximum_length():
+    assert message_length(upfront_plan(SURVEY, 3), 100) == 100
+    assert message_length(Plan((0,), 57, False), 100) == 100

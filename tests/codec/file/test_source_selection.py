@@ -1,11 +1,20 @@
+"""Which frames become sources, and in what order they are coded."""
+
 import numpy as np
 import pytest
 
-from iwcodec.codec.file.source_selection import THUMBNAIL, Survey, choose_sources, coding_order, spaced, thumbnail
+from iwcodec.codec.file.source_selection import (
+    THUMBNAIL,
+    Survey,
+    choose_sources,
+    coding_order,
+    evenly_spaced,
+    thumbnail,
+)
 
 
 def clip_of(*poses: float, each: int = 10) -> Survey:
-    """A clip that holds each of the poses for `each` frames; a pose has its own grey level and keypoints."""
+    """A clip that shows each pose for `each` frames; a pose has its own grey level and keypoints."""
     levels = np.repeat(np.array(poses, np.float32), each)
     noise = np.random.default_rng(0).normal(0, 0.3, len(levels))
     thumbnails = np.clip(128 + 80 * levels + noise, 0, 255).astype(np.uint8)[:, None, None, None]
@@ -13,38 +22,38 @@ def clip_of(*poses: float, each: int = 10) -> Survey:
     return Survey(np.broadcast_to(thumbnails, (len(levels), THUMBNAIL, THUMBNAIL, 3)), keypoints.astype(np.float32))
 
 
-def test_one_source_is_the_most_common_pose():
+def test_a_single_source_shows_the_most_common_pose():
     survey = clip_of(-1, 0, 0, 0, 1)
     (chosen,) = choose_sources(survey, 1)
     assert 10 <= chosen < 40
 
 
-def test_each_pose_gets_its_source_before_any_gets_two():
+def test_each_pose_gets_a_source_before_any_gets_two():
     chosen = choose_sources(clip_of(-1, 0, 1), 3)
     assert sorted(n // 10 for n in chosen) == [0, 1, 2]
 
 
-def test_automatic_choice_stops_when_nothing_is_gained():
-    assert len(choose_sources(clip_of(-1, 0, 1), 30, least_gain_db=0.1)) == 3
+def test_selection_stops_when_the_gain_is_too_small():
+    assert len(choose_sources(clip_of(-1, 0, 1), 30, min_gain_db=0.1)) == 3
 
 
-def test_more_sources_than_frames():
+def test_every_frame_becomes_a_source_if_more_are_asked_for():
     survey = clip_of(0.0, 1.0, each=2)
     assert sorted(choose_sources(survey, 30)) == [0, 1, 2, 3]
 
 
-def test_coding_order_goes_from_neighbour_to_neighbour():
+def test_coding_order_goes_to_the_nearest_thumbnail():
     survey = clip_of(-1, -0.5, 0.5, 1)
     assert coding_order(survey, [5, 35, 25, 15]) == [5, 15, 25, 35]
 
 
 @pytest.mark.parametrize("count", [1, 5, 1000])
-def test_spaced_covers_both_ends(count: int):
-    numbers = spaced(count, 7)
+def test_evenly_spaced_includes_both_ends(count: int):
+    numbers = evenly_spaced(count, 7)
     assert numbers[0] == 0
     assert numbers[-1] == count - 1
     assert len(numbers) == min(count, 7)
 
 
-def test_thumbnail():
+def test_size_of_thumbnails():
     assert thumbnail(np.zeros((256, 256, 3), np.uint8)).shape == (THUMBNAIL, THUMBNAIL, 3)

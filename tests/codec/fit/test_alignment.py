@@ -1,4 +1,4 @@
-"""Alignment: fields are inverted, equations are those of the squares they stand for, and torch and NumPy agree."""
+"""Alignment: inverse fields, normal equations, convergence, and agreement with the PyTorch version."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from iwcodec.codec.fit import alignment as al
 from iwcodec.models.flow import FLOW_SIZE, GRID
-from iwcodec.models.runtime.onnx import pixel_grid
+from iwcodec.models.runtime.pictures import pixel_grid
 
 K = 4
 RNG = np.random.default_rng(0)
@@ -25,10 +25,10 @@ def grey(seed: int) -> np.ndarray:
 def reference() -> al.Reference:
     picture = grey(1)
     basis = smooth(3 * K, 0.3, 2).reshape(GRID * GRID, 3 * K)
-    return al.Reference(picture, al.softened(picture), basis, np.full(3 * K, 0.4))
+    return al.Reference(picture, al.blur_levels(picture), basis, np.full(3 * K, 0.4))
 
 
-def test_a_field_and_its_inverse_lead_back():
+def test_a_field_and_its_inverse_cancel():
     forward = smooth(2, 1.0)
     back = al.backward(forward)
     inside = back[4:-4, 4:-4]
@@ -37,7 +37,7 @@ def test_a_field_and_its_inverse_lead_back():
     assert np.abs(inside).max() > 0.5
 
 
-def test_normal_equations_are_those_of_the_sum_over_cells():
+def test_normal_equations_sum_over_cells():
     basis = RNG.normal(0, 1, (7, 3 * K)).astype(np.float32)
     half = RNG.normal(0, 1, (7, 2, 2))
     tensors, gains = half @ half.transpose(0, 2, 1), RNG.normal(0, 1, (7, 2))
@@ -50,7 +50,7 @@ def test_normal_equations_are_those_of_the_sum_over_cells():
     np.testing.assert_allclose(found.right, -np.einsum("nai,na->i", moves, gains), rtol=1e-4, atol=1e-4)
 
 
-def test_steps_lead_to_keypoints_that_made_a_picture():
+def test_steps_converge_to_the_keypoints_of_a_picture():
     ref = reference()
     truth = ref.unknowns + RNG.normal(0, 0.06, 3 * K)
     picture = al.warped(ref, truth).grey
@@ -58,28 +58,28 @@ def test_steps_lead_to_keypoints_that_made_a_picture():
     for _ in range(6):
         view = al.warped(ref, values)
         errors.append(view.error(picture))
-        equations = al.step_of(ref, view, picture, values - ref.unknowns)
+        equations = al.alignment_equations(ref, view, picture, values - ref.unknowns)
         values = values + np.linalg.solve(equations.gram, equations.right)
     assert errors[-1] < 0.02 * errors[0]
 
 
-def test_keypoints_and_unknowns():
+def test_as_keypoints_inverts_unknowns_and_clips():
     keypoints = RNG.random((K, 3)).astype(np.float32)
     np.testing.assert_array_equal(al.as_keypoints(al.unknowns(keypoints)), keypoints)
     assert al.as_keypoints(np.full(3 * K, -2.0)).min() == -1
     assert al.as_keypoints(np.full(3 * K, -2.0))[:, 2].min() == 0
 
 
-def test_training_aligns_as_senders_do():
+def test_the_alignment_of_training_agrees():
     torch = pytest.importorskip("torch")
     from iwcodec.models.training import alignment as taught
 
     ref = reference()
     picture = cv2.remap(ref.grey, pixel_grid(FLOW_SIZE) + np.float32([2.5, -1.5]), None, cv2.INTER_LINEAR, borderMode=1)
-    soft, values = al.softened(picture), ref.unknowns
+    blurred, values = al.blur_levels(picture), ref.unknowns
     for blur in al.BLURS:
         view = al.warped(ref, values, blur)
-        equations = al.step_of(ref, view, soft[blur], values - ref.unknowns)
+        equations = al.alignment_equations(ref, view, blurred[blur], values - ref.unknowns)
         values = al.unknowns(al.as_keypoints(values + np.linalg.solve(equations.gram, equations.right)))
     planes = [torch.from_numpy(plane.astype(np.float32))[None, None] for plane in (ref.grey, picture)]
     start = torch.from_numpy(al.as_keypoints(ref.unknowns))[None]

@@ -1,4 +1,4 @@
-"""Motion: bit-exact round trips, every message by itself, bounded whatever the bytes."""
+"""Predictive coder: bit-exact round trips, independent messages, and FormatError for invalid bytes."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.predictive_coder import MotionCoder
+from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
-from iwcodec.codec.motion.types import DEAD_ZONE, MAX_LEVEL, Quantiser
+from iwcodec.codec.motion.types import MAX_LEVEL
 
-CODER = MotionCoder(load_tables())
+CODER = PredictiveCoder(load_tables())
 
 
 def walk(frames: int, keypoints: int, seed: int, stride: int = 2) -> np.ndarray:
@@ -27,16 +27,16 @@ def test_round_trip(frames: int, keypoints: int, seed: int, stride: int, referre
     np.testing.assert_array_equal(CODER.decode(payload, frames, keypoints, reference), levels)
 
 
-def test_extreme_levels_escape():
+def test_extreme_levels_are_escaped():
     levels = np.full((2, 20, 3), MAX_LEVEL // 2, np.int32)
     levels[1] *= -1
     np.testing.assert_array_equal(CODER.decode(CODER.encode(levels, None), 2, 20, None), levels)
 
 
-def test_a_still_face_costs_almost_nothing():
-    still = np.repeat(walk(1, 20, 3), 50, axis=0)
-    moving = CODER.encode(still[:1], None)
-    assert len(CODER.encode(still, None)) - len(moving) < 50 * 2
+def test_a_face_at_rest_costs_at_most_two_bytes_per_frame():
+    resting = np.repeat(walk(1, 20, 3), 50, axis=0)
+    first = CODER.encode(resting[:1], None)
+    assert len(CODER.encode(resting, None)) - len(first) < 50 * 2
 
 
 def test_the_wrong_reference_gives_other_levels():
@@ -46,28 +46,11 @@ def test_the_wrong_reference_gives_other_levels():
 
 
 @pytest.mark.parametrize(("count", "keypoints"), [(0, 20), (257, 20), (1, 0), (1, 65)])
-def test_impossible_counts(count: int, keypoints: int):
+def test_invalid_counts_are_refused(count: int, keypoints: int):
     with pytest.raises(FormatError):
         CODER.decode(b"abcd", count, keypoints, None)
 
 
-def test_a_payload_too_long():
+def test_too_long_a_payload_is_refused():
     with pytest.raises(FormatError):
         CODER.decode(bytes(100_000), 1, 20, None)
-
-
-def test_quantiser_is_exact_to_half_a_step_and_clips():
-    quantiser = Quantiser()
-    keypoints = np.random.default_rng(0).uniform(-1, 1, (5, 20, 3)).astype(np.float32)
-    keypoints[..., 2] = np.abs(keypoints[..., 2])
-    back = quantiser.dequantise(quantiser.quantise(keypoints))
-    assert (np.abs(back - keypoints) <= quantiser.steps / 2 + 1e-6).all()
-    assert np.abs(quantiser.dequantise(np.full((20, 3), 9999, np.int32))).max() <= 1
-
-
-def test_the_dead_zone_holds_jitter_and_lets_motion_through():
-    quantiser = Quantiser()
-    level = np.full((20, 3), 10, np.int32)
-    jitter = (level + 0.9 * DEAD_ZONE).astype(np.float32) * quantiser.steps
-    np.testing.assert_array_equal(quantiser.quantise(jitter, level), level)
-    np.testing.assert_array_equal(quantiser.quantise(jitter + quantiser.steps, level), level + 2)

@@ -1,4 +1,4 @@
-"""Coordinates for motion: there and back, and orthonormal in what errors cost."""
+"""Motion coordinates: invertible, and orthonormal in the quadratic form of the error."""
 
 import numpy as np
 import pytest
@@ -25,23 +25,23 @@ def test_the_first_columns_span_the_first_directions(count: int):
     assert np.linalg.matrix_rank(both / np.linalg.norm(both, axis=0), tol=1e-6) == count
 
 
-def test_there_and_back():
+def test_keypoints_invert_coordinates():
     space = MotionSpace(RNG.uniform(0.2, 0.4, 60), columns(FORM, DIRECTIONS))
-    wanted = space.own + RNG.normal(size=60) * 0.01
-    back = space.keypoints(space.coordinates(wanted)[None])[0]
-    np.testing.assert_allclose(unknowns(back), wanted, atol=1e-6)
+    expected = space.own + RNG.normal(size=60) * 0.01
+    back = space.keypoints(space.coordinates(expected)[None])[0]
+    np.testing.assert_allclose(unknowns(back), expected, atol=1e-6)
     np.testing.assert_allclose(space.keypoints(np.zeros((1, 60)))[0], space.own.reshape(3, 20).T, rtol=1e-6)
 
 
-def test_errors_cost_the_same_in_both():
+def test_the_error_is_the_same_in_unknowns_and_coordinates():
     space, error = MotionSpace(np.zeros(60), columns(FORM, DIRECTIONS)), RNG.normal(size=60)
     form = np.diag(RNG.uniform(1, 2, 60))
     y = space.coordinates(error)
     assert y @ space.metric(form) @ y == pytest.approx(error @ form @ error)
 
 
-def test_a_real_source_is_its_own_origin_and_small_differences_stay_small():
-    """Sender and receiver may compute the form on different machines."""
+def test_the_origin_is_the_source_and_the_columns_are_numerically_stable():
+    """Sender and receiver may compute the Gram matrix on different machines."""
     shown = np.random.default_rng(1).integers(0, 256, (16, 16, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
     runtime = load_runtime(threads=1)
     source = runtime.prepare(shown)
@@ -52,6 +52,6 @@ def test_a_real_source_is_its_own_origin_and_small_differences_stay_small():
     np.testing.assert_allclose(other, space.columns, atol=1e-3 * np.abs(space.columns).max())
 
 
-def test_tables_of_another_network_do_without_directions():
+def test_directions_of_another_number_of_keypoints_are_ignored():
     space = motion_space(StubRuntime().prepare(picture(90)), DIRECTIONS[:9, :9])
     assert space.columns.shape == (60, 60)

@@ -1,4 +1,4 @@
-"""Transformed motion: bit-exact round trips, every message by itself, bounded whatever the bytes."""
+"""Transform coder: bit-exact round trips, independent messages, and FormatError for invalid bytes."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.transform_coder import (
     SCALES,
     TransformCoder,
-    cosines,
-    over_time,
+    dct_matrix,
+    inverse_transform,
     scale_of,
     step_of,
     used_frequencies,
@@ -27,7 +27,7 @@ GOLDEN = bytes.fromhex(
 
 
 def falling(frames: int, coordinates: int, seed: int, size: float = 4.0) -> np.ndarray:
-    """Levels, the smaller the higher the frequency and the coordinate."""
+    """Levels that decrease with frequency and coordinate."""
     rng = np.random.default_rng(seed)
     shape = 1 / (1 + np.arange(frames)[:, None] + np.arange(coordinates) / 8)
     return np.rint(rng.normal(size=(frames, coordinates)) * shape * size).astype(np.int32)
@@ -48,33 +48,33 @@ def test_round_trip(lengths: list[int], coordinates: int, seed: int, size: float
 
 
 def test_golden_payload():
-    """Of the shipped tables: files that are there must go on being read."""
+    """Existing files must stay readable with the shipped tables."""
     np.testing.assert_array_equal(CODER.decode(GOLDEN, [8], 60)[0], falling(8, 60, 5))
     assert CODER.encode([falling(8, 60, 5)]) == GOLDEN
 
 
-def test_extreme_levels_escape():
+def test_extreme_levels_are_escaped():
     levels = np.full((2, 60), MAX_LEVEL, np.int32)
     levels[1] *= -1
     np.testing.assert_array_equal(CODER.decode(CODER.encode([levels]), [2], 60)[0], levels)
 
 
-def test_a_still_face_costs_next_to_nothing():
+def test_a_run_without_motion_costs_at_most_two_bytes():
     assert len(CODER.encode([np.zeros((50, 60), np.int32)])) <= 2
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [3, 0], [257], [200, 57]])
-def test_impossible_counts(lengths: list[int]):
+def test_invalid_run_lengths_are_refused(lengths: list[int]):
     with pytest.raises(FormatError):
         CODER.decode(b"abcd", lengths, 60)
 
 
-def test_a_payload_too_long():
+def test_too_long_a_payload_is_refused():
     with pytest.raises(FormatError):
         CODER.decode(bytes(100_000), [1], 60)
 
 
-def test_scales_are_steps():
+def test_scales_and_steps_are_inverse():
     assert [scale_of(step_of(scale)) for scale in range(SCALES)] == list(range(SCALES))
     assert step_of(96) == 1.0
     assert step_of(112) == 2.0
@@ -82,16 +82,16 @@ def test_scales_are_steps():
 
 
 @pytest.mark.parametrize("count", [1, 2, 50, 256])
-def test_frequencies_are_orthonormal(count: int):
-    np.testing.assert_allclose(cosines(count) @ cosines(count).T, np.eye(count), atol=1e-12)
+def test_the_dct_matrix_is_orthonormal(count: int):
+    np.testing.assert_allclose(dct_matrix(count) @ dct_matrix(count).T, np.eye(count), atol=1e-12)
 
 
-def test_over_time_is_the_inverse_of_the_transform():
+def test_the_inverse_transform_inverts_the_dct():
     levels = falling(12, 60, 3)
-    np.testing.assert_allclose(cosines(12) @ over_time(levels, 96), levels, atol=1e-9)
+    np.testing.assert_allclose(dct_matrix(12) @ inverse_transform(levels, 96), levels, atol=1e-9)
 
 
-def test_frequencies_that_hold_nothing_are_not_used():
+def test_zero_frequencies_at_the_end_are_not_used():
     levels = np.zeros((6, 60), np.int32)
     assert used_frequencies(levels) == 0
     levels[3, 7] = -1

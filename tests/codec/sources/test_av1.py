@@ -1,4 +1,4 @@
-"""codec/sources.py: AV1 units one for one, and nothing but FormatError for foreign bytes."""
+"""AV1 source coding: one unit per picture, and FormatError for invalid bytes."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def units() -> list[bytes]:
     return [encoder.add(picture(i)) for i in range(6)]
 
 
-def test_every_picture_comes_out_at_once_and_as_the_encoder_saw_it() -> None:
+def test_every_picture_is_decoded_at_once_and_equals_the_encoders() -> None:
     encoder, decoder = SourceEncoder(SIZE, crf=35), SourceDecoder(SIZE)
     for shift in range(7):
         decoded = decoder.add(encoder.add(picture(shift)))
@@ -64,7 +64,7 @@ def test_lower_crf_is_better_and_larger() -> None:
     assert psnr(fine.reconstructed, picture(0)) > psnr(coarse.reconstructed, picture(0))
 
 
-def test_late_joiner_starts_at_a_key_picture_and_others_go_on() -> None:
+def test_a_late_decoder_starts_at_a_key_picture_and_others_continue() -> None:
     encoder, early = SourceEncoder(SIZE, preset=8), SourceDecoder(SIZE)
     for shift in range(3):
         early.add(encoder.add(picture(shift)))
@@ -74,7 +74,7 @@ def test_late_joiner_starts_at_a_key_picture_and_others_go_on() -> None:
         np.testing.assert_array_equal(early.add(unit), late.add(unit))
 
 
-def test_encoder_restart_inside_one_decoder() -> None:
+def test_a_decoder_continues_with_a_new_encoder() -> None:
     decoder = SourceDecoder(SIZE)
     for crf in (50, 40):
         encoder = SourceEncoder(SIZE, crf, preset=8)
@@ -87,7 +87,7 @@ def test_starting_inside_the_sequence_is_refused(units: list[bytes]) -> None:
         SourceDecoder(SIZE).add(units[1])
 
 
-def test_after_an_error_or_a_reset_only_a_key_picture_is_taken(units: list[bytes]) -> None:
+def test_after_an_error_or_reset_only_a_key_unit_is_accepted(units: list[bytes]) -> None:
     decoder = SourceDecoder(SIZE)
     first = decoder.add(units[0])
     with pytest.raises(FormatError):
@@ -129,7 +129,7 @@ def test_truncated_key_units_are_refused(units: list[bytes]) -> None:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.binary(max_size=200), st.integers(0, 5), st.integers(0, 400), st.integers(0, 7))
-def test_random_and_damaged_bytes_never_do_more_than_raise(
+def test_random_and_damaged_bytes_raise_only_format_errors(
     units: list[bytes], noise: bytes, index: int, place: int, bit: int
 ) -> None:
     damaged = bytearray(units[index])
@@ -143,7 +143,7 @@ def test_random_and_damaged_bytes_never_do_more_than_raise(
             decoder.add(units[0])
 
 
-def test_pictures_of_another_shape_or_type_are_a_caller_s_mistake() -> None:
+def test_invalid_pictures_and_settings_raise_value_errors() -> None:
     encoder = SourceEncoder(SIZE)
     for wrong in (picture(0, 128), picture(0).astype(np.float32), picture(0)[..., 0]):
         with pytest.raises(ValueError, match="source must be"):
@@ -153,7 +153,7 @@ def test_pictures_of_another_shape_or_type_are_a_caller_s_mistake() -> None:
             SourceEncoder(size, crf)
 
 
-def test_plain_colours_survive_the_conversion() -> None:
+def test_plain_colours_survive_coding() -> None:
     for colour in ([255, 255, 255], [0, 0, 0], [128, 128, 128], [255, 0, 0], [0, 255, 0], [0, 0, 255]):
         plain = np.full((SIZE, SIZE, 3), colour, np.uint8)
         encoder = SourceEncoder(SIZE, crf=10, preset=10)

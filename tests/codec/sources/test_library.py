@@ -1,3 +1,5 @@
+"""The library of sources: order by pose, and eviction."""
+
 import numpy as np
 
 from iwcodec.codec.sources.library import Library, pose_distance
@@ -12,14 +14,14 @@ def source(x: float, strength: float = 0.5) -> Source:
     )
 
 
-def test_pose_distance_counts_places_more_than_strengths():
-    still, moved, stronger = source(0).keypoints, source(0.5).keypoints, source(0, 1.0).keypoints
-    assert pose_distance(still, still) == 0
-    assert pose_distance(still, moved) > pose_distance(still, stronger) > 0
-    assert pose_distance(np.stack([still, moved]), still).shape == (2,)
+def test_pose_distance_weights_positions_more_than_strengths():
+    resting, moved, stronger = source(0).keypoints, source(0.5).keypoints, source(0, 1.0).keypoints
+    assert pose_distance(resting, resting) == 0
+    assert pose_distance(resting, moved) > pose_distance(resting, stronger) > 0
+    assert pose_distance(np.stack([resting, moved]), resting).shape == (2,)
 
 
-def test_nearest_come_in_order_and_no_more_than_asked():
+def test_nearest_sources_are_ordered_and_limited():
     library = Library()
     assert library.nearest(source(0).keypoints) == []
     for slot, x in enumerate((0.9, 0.1, -0.5, 0.2)):
@@ -28,27 +30,27 @@ def test_nearest_come_in_order_and_no_more_than_asked():
     np.testing.assert_allclose(found, [0.1, 0.2, -0.5], atol=1e-6)
 
 
-def test_the_source_that_leads_enters_alone_and_the_nearest_stay():
+def test_only_the_reference_source_is_attended_and_the_nearest_are_kept():
     library = Library(capacity=4)
     for slot, x in enumerate((0.9, 0.1, -0.5, 0.2)):
         library.add(slot, source(x))
     pose = source(0).keypoints
-    assert library.entering(pose) == library.entering(pose, reference_source=9) == library.nearest(pose)
-    assert library.entering(pose, reference_source=0) == [library.at(0)]
+    assert library.attended(pose) == library.attended(pose, reference_source=9) == library.nearest(pose)
+    assert library.attended(pose, reference_source=0) == [library.at(0)]
     library.add(4, source(-0.8))
-    assert set(library.slots()) == {0, 1, 3, 4}  # what leads and what is nearest
+    assert set(library.slots()) == {0, 1, 3, 4}  # the reference source and the nearest
 
 
-def test_a_full_library_forgets_what_was_not_used():
+def test_a_full_library_drops_the_least_recently_used():
     library = Library(capacity=2)
     library.add(0, source(0.0))
     library.add(1, source(0.8))
-    library.entering(source(0.1).keypoints, reference_source=0)
+    library.attended(source(0.1).keypoints, reference_source=0)
     library.add(2, source(-0.8))
-    assert set(library.slots()) == {1, 2}  # both were among the nearest: the one added first leaves
+    assert set(library.slots()) == {1, 2}  # both were among the nearest: the one added first is dropped
 
 
-def test_what_is_only_looked_at_leaves_in_the_order_of_its_coming():
+def test_queries_do_not_count_as_use():
     library = Library(capacity=4)
     for slot in range(4):
         library.add(slot, source(slot / 10))
@@ -58,7 +60,7 @@ def test_what_is_only_looked_at_leaves_in_the_order_of_its_coming():
     assert set(library.slots()) == {1, 2, 3, 4}
 
 
-def test_a_slot_sent_again_replaces_its_source():
+def test_a_slot_in_use_is_replaced():
     library = Library(capacity=2)
     library.add(0, source(0.0))
     library.add(0, source(0.5))

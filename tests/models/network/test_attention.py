@@ -1,4 +1,4 @@
-"""One definition of attention, and the sparse ones held to it."""
+"""Dense attention, and the sparse implementations compared with it."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_dense_attention_is_softmax_over_sources_and_extras():
     torch.testing.assert_close(out[1, 7], expected)
 
 
-def test_extras_alone_decide_where_the_keys_are_masked():
+def test_only_extras_count_where_keys_are_masked():
     queries, keys, rows, extras = random_set(4, 1)
     queries = torch.cat([queries, torch.ones_like(queries[..., :1])], -1)
     keys = torch.cat([keys, torch.full_like(keys[..., :1], -1e4)], -1)
@@ -44,7 +44,7 @@ def test_topk_of_everything_is_dense(sources: int):
     torch.testing.assert_close(attention.topk_attention(*case, k=16 * sources), attention.dense_attention(*case))
 
 
-def test_topk_keeps_exactly_the_best_keys():
+def test_topk_keeps_the_best_keys():
     queries, keys, rows, extras = random_set(4, 2)
     out = attention.topk_attention(queries, keys, rows, extras, k=3)
     scores = keys[0] @ queries[0, 5]
@@ -54,12 +54,12 @@ def test_topk_keeps_exactly_the_best_keys():
 
 
 @pytest.mark.parametrize(("count", "k"), [(1024, 8), (3072, 8), (512, 1), (1024, 40), (100, 8), (6, 8)])
-def test_the_best_are_the_best(count: int, k: int):
-    """Looked for among groups, or all at once where they are too few or do not divide."""
+def test_topk_indices_are_those_of_topk(count: int, k: int):
+    """With the search by groups, and without it where scores are few or not divisible into groups."""
     scores = torch.randn(2, 50, count, generator=torch.Generator().manual_seed(1))
-    found = attention.best(scores, k)
+    indices = attention.topk_indices(scores, k)
     expected = scores.topk(min(k, count)).indices
-    assert torch.equal(found.sort(-1).values, expected.sort(-1).values)
+    assert torch.equal(indices.sort(-1).values, expected.sort(-1).values)
 
 
 @pytest.mark.parametrize("sources", [1, 2, 4])
@@ -72,7 +72,7 @@ def test_hierarchical_of_every_block_is_dense(sources: int):
 def test_hierarchical_is_close_to_dense_where_attention_is_peaked():
     side, sources = 16, 2
     queries, keys, rows, extras = random_set(side, sources, dim=4)
-    # Smooth fields, as pictures have: neighbours alike, so that pooled scores tell where the fine ones are high.
+    # Smooth fields, as in pictures: neighbours are similar, so pooled scores predict the fine ones.
     axis = torch.linspace(-1, 1, side)
     place = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(1, -1, 2)
     keys = torch.cat([12 * place, -6 * place.square().sum(-1, keepdim=True), torch.zeros(1, side * side, 1)], -1)
@@ -93,7 +93,7 @@ def test_blocks_round_trip():
     torch.testing.assert_close(attention.from_blocks(blocks, 6), x)
 
 
-def test_gather_takes_rows_of_its_own_batch():
+def test_gather_reads_rows_of_the_same_sample():
     rows = torch.arange(12.0).reshape(2, 3, 2)
     indices = torch.tensor([[2, 0], [1, 1]])
     expected = torch.stack([rows[0][indices[0]], rows[1][indices[1]]])

@@ -1,10 +1,4 @@
-"""The Triton kernel against the definition: on CUDA where there is one, else in Triton's interpreter."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""The Triton kernel compared with the reference, on CUDA if available, else in Triton's interpreter."""
 
 import pytest
 
@@ -33,13 +27,13 @@ def random_set(batch: int, queries: int, keys: int, dim: int, width: int, extras
     return rand(batch, queries, dim), rand(batch, keys, dim), rand(batch, keys, width), pairs
 
 
-def relative(found, expected) -> float:
-    """Largest difference of each column over the column's largest value; every row counts."""
-    return float(((found - expected).abs().amax((0, 1)) / expected.abs().amax((0, 1))).max())
+def relative(actual, expected) -> float:
+    """Largest difference in a column relative to the largest value of that column."""
+    return float(((actual - expected).abs().amax((0, 1)) / expected.abs().amax((0, 1))).max())
 
 
 def rounded(x, dtype):
-    """What the kernel sees: content in `dtype`, geometry as it is."""
+    """Round as the kernel does: content to `dtype`, geometry not at all."""
     return torch.cat([x[..., :-4].to(dtype).float(), x[..., -4:]], -1)
 
 
@@ -58,17 +52,17 @@ shapes = st.tuples(
 @example((1, 33, 130, 36, 92, 48), 32, torch.float16)  # the lite network's widths, a ragged last tile
 @example((1, 64, 128, 36, 92, 48), 8, torch.float16)  # full tiles
 @example((2, 1, 3, 5, 1, 1), 32, None)  # fewer keys than k
-def test_it_is_the_definition_on_any_shape(shape, k, dtype):
+def test_kernel_equals_the_reference_on_any_shape(shape, k, dtype):
     queries, keys, rows, extras = random_set(*shape, seed=k)
-    found = attention_triton.topk_attention(queries, keys, rows, extras, k, dtype)
+    actual = attention_triton.topk_attention(queries, keys, rows, extras, k, dtype)
     if dtype is not None:
         queries, keys, rows = rounded(queries, dtype), rounded(keys, dtype), rows.to(dtype).float()
         extras = Extras(rounded(extras.keys, dtype), extras.rows)
-    assert relative(found, attention.topk_attention(queries, keys, rows, extras, k)) < 1e-3
+    assert relative(actual, attention.topk_attention(queries, keys, rows, extras, k)) < 1e-3
 
 
 def prior_set(side: int, sources: int, dtype):
-    """Queries and keys with the real prior in them, rounded as `rounded`; cells moved a little from where they were."""
+    """Queries and keys with the geometric prior of slightly displaced cells, rounded by `rounded`."""
     prior = GeometricPrior(LITE).requires_grad_(False)
     like = torch.zeros(1)
     count = side * side * sources
@@ -90,29 +84,29 @@ def prior_set(side: int, sources: int, dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_keeps_the_prior_exact(dtype):
     case = prior_set(32, 1, dtype)
-    queries = torch.cat([case[0][:, :32], case[0][:, -32:]], 1)  # the corners, where its numbers are largest
+    queries = torch.cat([case[0][:, :32], case[0][:, -32:]], 1)  # the corners, where the prior's terms are largest
     case = (queries, case[1], case[2].to(dtype).float(), case[3])
     expected = attention.topk_attention(*case, k=8)
     assert relative(attention_triton.topk_attention(*case, 8, dtype), expected) < 1e-3
-    # What it is for: the same numbers in half precision throughout are wrong by far more.
+    # For comparison: rounding the geometry too gives a far larger error.
     queries, keys, rows, extras = case
-    careless = (
+    all_rounded = (
         queries.to(dtype).float(),
         keys.to(dtype).float(),
         rows,
         Extras(extras.keys.to(dtype).float(), extras.rows),
     )
-    assert relative(attention.topk_attention(*careless, k=8), expected) > 2e-2
+    assert relative(attention.topk_attention(*all_rounded, k=8), expected) > 2e-2
 
 
-def test_the_four_implementations_agree():
+def test_all_implementations_agree():
     side = 8
     case = random_set(2, side * side, 2 * side * side, 9, 11, 3, seed=8)
-    # Sparse over everything is dense, by the definition.
+    # Keeping everything, the sparse implementations equal the dense one.
     dense = attention.dense_attention(*case)
     assert relative(attention.topk_attention(*case, k=2 * side * side), dense) < 1e-3
     assert relative(attention.hierarchical_attention(*case, side=side, k=2 * side * side // 4), dense) < 1e-3
-    # The kernel keeps 32 keys: leave it no more than those.
+    # The kernel keeps 32 keys: give it no more.
     queries, keys, rows, extras = case
     few = queries, keys[:, :32], rows[:, :32], extras
     assert relative(attention_triton.topk_attention(*few, 32), attention.dense_attention(*few)) < 1e-3
@@ -124,7 +118,7 @@ def test_pages_of_several_callers_in_one_launch():
     geometry = [torch.randn(*shape, 4, device=DEVICE) for shape in ((2, 20), (2, 3, 70), (3,))]
     table = torch.tensor([[4, 1, 0], [2, 2, 2]], dtype=torch.int32, device=DEVICE)
     counts = torch.tensor([3, 1], dtype=torch.int32, device=DEVICE)
-    found = attention_triton.paged_topk_attention(
+    actual = attention_triton.paged_topk_attention(
         queries, geometry[0], attention_triton.Pages(keys, rows), geometry[1], extras, geometry[2], table, counts, 6
     )
     for caller, pages in enumerate(([4, 1, 0], [2])):
@@ -136,7 +130,7 @@ def test_pages_of_several_callers_in_one_launch():
             Extras(torch.cat([extras.keys, geometry[2]], -1), extras.rows),
             6,
         )
-        assert relative(found[caller][None], expected) < 1e-3
+        assert relative(actual[caller][None], expected) < 1e-3
 
 
 @pytest.mark.parametrize("k", [0, 33])
@@ -144,32 +138,3 @@ def test_k_is_bounded(k):
     case = random_set(1, 2, 3, 5, 2, 1, seed=0)
     with pytest.raises(ValueError, match="k from 1 to 32"):
         attention_triton.topk_attention(*case, k)
-
-
-def test_it_compiles_ahead_of_time_without_spilling(tmp_path: Path, record_property):
-    """In a process of its own: the interpreter, if this one runs it, compiles nothing. What each needs is in the
-    summary of the run (conftest.py)."""
-    code = """
-import json
-from dataclasses import asdict
-from iwcodec.models.network.attention_triton import resources
-print(json.dumps([asdict(resources(capability, k)) for capability in (80, 90) for k in (8, 16, 32)]))
-"""
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    env["TRITON_CACHE_DIR"] = str(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True, check=True
-    )
-    for used in json.loads(done.stdout):
-        record_property(
-            "kernel",
-            f"sm_{used['capability']} k = {used['k']:2}: {used['registers']} registers, "
-            f"{used['spill_store_bytes'] + used['spill_load_bytes']} bytes spilled, "
-            f"{used['shared_bytes']} bytes of shared memory",
-        )
-        assert used["spill_store_bytes"] == used["spill_load_bytes"] == 0
-        assert 0 < used["registers"] <= 255
-        assert 0 < used["shared_bytes"] <= 48 * 1024
-        assert used["tensor_core_instructions"] > 0
-        assert 100 < used["tile_instructions"] < 1000
-        assert 100 < used["turn_instructions"] < 1000

@@ -1,18 +1,18 @@
-"""Teaching by flow: the losses are lowest where the attention agrees with the correspondence."""
+"""Losses are lowest where the network agrees with flow, landmarks and target."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from iwcodec.models.network.geometry import cell_centres
-from iwcodec.models.network.network import Warp
+from iwcodec.models.network.warp import Warp
 from iwcodec.models.training import losses
 
 SIDE = 8
 
 
 def shifted(cells_x: float, sources: int = 1, grid: int = 32):
-    """Everything is `cells_x` cells of the 8x8 grid to the right, known everywhere but where it leaves the picture."""
+    """Flow of `cells_x` cells of the 8x8 grid to the right everywhere, with no error."""
     shift = torch.zeros(1, sources, grid, grid, 2)
     shift[..., 0] = cells_x * 2 / SIDE
     return shift, torch.zeros(1, sources, grid, grid)
@@ -24,7 +24,7 @@ def warp_of(teacher, mass=None):
     return Warp(torch.ones_like(teacher.share) if mass is None else mass, places)
 
 
-def test_match_loss_is_zero_at_the_taught_cell_and_capped_elsewhere():
+def test_match_loss_is_zero_at_the_target_cell_and_bounded():
     teacher = losses.teach(*shifted(0), SIDE)
     right = torch.full((1, 64, 64), -100.0)
     right[0].fill_diagonal_(100.0)
@@ -46,7 +46,7 @@ def test_match_loss_is_bilinear_between_cells():
     assert losses.match_loss(logits, only_inside, SIDE) == pytest.approx(float(capped), abs=1e-3)
 
 
-def test_place_loss_is_zero_at_the_taught_place_and_grows_with_distance():
+def test_place_loss_is_zero_at_the_target_and_grows_with_distance():
     teacher = losses.teach(*shifted(1.5), SIDE)
     warp = warp_of(teacher)
     assert losses.place_loss(warp, teacher, SIDE) < 1e-6
@@ -54,7 +54,7 @@ def test_place_loss_is_zero_at_the_taught_place_and_grows_with_distance():
     assert 0 < off[0] < off[1] < off[2]
 
 
-def test_unknown_cells_teach_nothing():
+def test_cells_without_valid_flow_have_no_loss():
     shift, error = shifted(1)
     error[...] = 255
     teacher = losses.teach(shift, error, SIDE)
@@ -63,7 +63,7 @@ def test_unknown_cells_teach_nothing():
     assert losses.match_loss(torch.randn(1, 64, 64), teacher, SIDE) == 0
 
 
-def test_the_better_source_gets_the_larger_share():
+def test_better_source_has_the_larger_target_share():
     shift, error = shifted(0, sources=3)
     error[:, 1], error[:, 2] = 6.0, 255
     share = losses.teach(shift, error, SIDE).share[0, :, 0]
@@ -72,7 +72,7 @@ def test_the_better_source_gets_the_larger_share():
     torch.testing.assert_close(share.sum(), torch.tensor(1.0))
 
 
-def test_choice_loss_prefers_the_taught_shares():
+def test_choice_loss_is_lower_for_the_target_shares():
     shift, error = shifted(0, sources=2)
     error[:, 1] = 6.0
     teacher = losses.teach(shift, error, SIDE)
@@ -81,14 +81,14 @@ def test_choice_loss_prefers_the_taught_shares():
     assert right < wrong
 
 
-def test_pool_warp_averages_places():
+def test_pool_warp_averages_positions():
     own = cell_centres(16, torch.zeros(1)) * 8
     places, mass = losses.pool_warp(Warp(torch.full((1, 1, 256), 0.5), own[None, None] + 2.0), SIDE)
     torch.testing.assert_close(places[0, 0], cell_centres(SIDE, own) * 4 + 1.0)
     assert mass.shape == (1, 1, 64)
 
 
-def test_equivariance_is_zero_for_keypoints_that_move_with_the_picture():
+def test_equivariance_loss_is_zero_for_keypoints_that_follow_the_transform():
     affine = losses.random_affine(3, torch.zeros(1))
     moved = torch.rand(3, 5, 3)
     carried = moved[..., :2] @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
@@ -97,22 +97,22 @@ def test_equivariance_is_zero_for_keypoints_that_move_with_the_picture():
     assert losses.equivariance_loss(moved, moved, affine) > 1e-3
 
 
-def test_miss_loss_is_least_where_nothing_is_missed_and_counts_trusted_cells_alone():
-    def missed(cells_x: float):
+def test_miss_loss_is_lowest_without_residuals_and_weighted():
+    def residuals(cells_x: float):
         return torch.tensor([cells_x / losses.MISS_CELLS, 0.0]).expand(1, 1, 9, 2)
 
     weights = torch.ones(1, 1, 9)
-    least = losses.miss_loss(missed(0), weights)
-    assert least == pytest.approx(losses.STILL**0.5, rel=1e-3)
-    assert least < losses.miss_loss(missed(-0.5), weights) < losses.miss_loss(missed(1), weights)
-    assert losses.miss_loss(missed(4), weights) == pytest.approx(2, rel=1e-3)
+    least = losses.miss_loss(residuals(0), weights)
+    assert least == pytest.approx(losses.NEGLIGIBLE_MISS**0.5, rel=1e-3)
+    assert least < losses.miss_loss(residuals(-0.5), weights) < losses.miss_loss(residuals(1), weights)
+    assert losses.miss_loss(residuals(4), weights) == pytest.approx(2, rel=1e-3)
     half = torch.cat([weights[..., :4], 0 * weights[..., 4:]], dim=-1)
-    astray = torch.cat([missed(0)[:, :, :4], missed(9)[:, :, 4:]], dim=2)
+    astray = torch.cat([residuals(0)[:, :, :4], residuals(9)[:, :, 4:]], dim=2)
     assert losses.miss_loss(astray, half) == least
-    assert losses.miss_loss(missed(9), 0 * weights) == 0
+    assert losses.miss_loss(residuals(9), 0 * weights) == 0
 
 
-def test_landmark_loss_counts_known_landmarks_alone():
+def test_landmark_loss_ignores_unknown_landmarks():
     keypoints = torch.zeros(1, 4, 3)
     heat = torch.zeros(1, 4, 64)
     landmarks = torch.full((1, 3, 3), torch.nan)
@@ -127,9 +127,9 @@ def test_landmark_loss_counts_known_landmarks_alone():
     assert losses.landmark_loss(keypoints, heat, landmarks) == pytest.approx(distance + 1, rel=1e-3)
 
 
-def test_decibels_count_alike_at_every_quality():
+def test_decibel_loss_falls_equally_per_halving_of_the_noise():
     target = torch.rand(2, 3, 8, 8)
     noise = torch.randn(2, 3, 8, 8)
     found = [losses.decibel_loss(target + level * noise, target) for level in (0.2, 0.1, 0.05)]
     assert found[0] - found[1] == pytest.approx(float(found[1] - found[2]), abs=0.02)
-    assert losses.decibel_loss(target, target) == pytest.approx(float(torch.tensor(losses.UNSEEN).log10()))
+    assert losses.decibel_loss(target, target) == pytest.approx(float(torch.tensor(losses.NEGLIGIBLE_ERROR).log10()))

@@ -1,4 +1,4 @@
-"""Perceptual loss: VGG-19's features where its weights are, else EfficientNet-Lite0's."""
+"""Perceptual loss on VGG-19 if its weights are present, else on EfficientNet-Lite0."""
 
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from iwcodec.codec import cli
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.network.config import TINY
 from iwcodec.models.training import perceptual
-from iwcodec.models.training.data import SamplePlan
+from iwcodec.models.training.config import Stage, TrainConfig
+from iwcodec.models.training.data.samples import SamplePlan
 from iwcodec.models.training.losses import LossWeights
 from iwcodec.models.training.perceptual import FILE_NAME, PerceptualLoss
-from iwcodec.models.training.train import Stage, TrainConfig, train
+from iwcodec.models.training.train import train
 from training_clips import write_clip
 
 CONVOLUTIONS = {
@@ -28,12 +29,12 @@ CONVOLUTIONS = {
     19: (256, 512),
     **dict.fromkeys((21, 23, 25, 28, 30, 32, 34), (512, 512)),
 }
-"""torchvision's `features`: number -> channels in and out."""
+"""Torchvision's `features`: layer number -> input and output channels."""
 POOLINGS = (4, 9, 18, 27)
 
 
 def weights(last: int = 28) -> dict[str, torch.Tensor]:
-    """Random ones up to this layer, and one of the classifier."""
+    """Random weights up to a layer, and one of the classifier."""
     generator = torch.Generator().manual_seed(1)
     state = {"classifier.6.bias": torch.zeros(1000)}
     for number, (inputs, outputs) in CONVOLUTIONS.items():
@@ -51,7 +52,7 @@ def no_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def relus(pictures: torch.Tensor, state: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """relu1_1, 2_1, 3_1, 4_1 and 5_1."""
+    """Features relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1."""
     shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     x, found = (pictures - shift) / scale, []
     for number in range(29):
@@ -65,7 +66,7 @@ def relus(pictures: torch.Tensor, state: dict[str, torch.Tensor]) -> list[torch.
 
 
 @pytest.mark.parametrize("place", ["named", "hub"])
-def test_vgg_is_used_where_its_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
+def test_vgg_is_used_if_its_file_is_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
     folder = tmp_path / "weights" if place == "named" else tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     state = weights()
@@ -83,7 +84,7 @@ def test_vgg_is_used_where_its_file_is(tmp_path: Path, monkeypatch: pytest.Monke
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
-def test_training_says_what_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_training_logs_the_feature_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for n in range(2):
         write_clip(tmp_path / "data" / "train" / f"c{n}.mp4", 12, n)
     torch.save(weights(), tmp_path / FILE_NAME)
@@ -98,7 +99,7 @@ def test_training_says_what_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert first == f"s: perceptual loss on the features of VGG-19 of {tmp_path / FILE_NAME}"
 
 
-def test_without_it_there_is_the_smaller_network():
+def test_efficientnet_is_the_fallback():
     pytest.importorskip("efficientnet_lite_pytorch")
     loss = PerceptualLoss()
     assert loss.source.startswith("EfficientNet-Lite0")
@@ -107,7 +108,7 @@ def test_without_it_there_is_the_smaller_network():
 
 
 @pytest.mark.parametrize("fault", ["cut short", "layers missing", "another network"])
-def test_a_file_that_is_not_vgg_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str):
+def test_invalid_vgg_file_is_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str):
     file = tmp_path / FILE_NAME
     state = weights(7)
     if fault == "another network":

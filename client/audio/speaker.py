@@ -1,0 +1,107 @@
+"""Loudspeaker: mixes the jitter buffers of all participants, and plays the mix or, without a sound card, clocks it."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from iwcodec.client.audio.jitter_buffer import BLOCK, AudioJitterBuffer
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.media.types import AUDIO_RATE, Samples
+
+
+class Speaker:
+    """Mix of all participants, clocked by a thread in real time and not played."""
+
+    def __init__(self) -> None:
+        self._sources: list[AudioJitterBuffer] = []
+        self.listeners: list[Callable[[Samples, float], None]] = []
+        """Called on the speaker's thread with every mixed block and the monotonic time at which it is played."""
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, audio_buffer: AudioJitterBuffer) -> None:
+        self._sources = [*self._sources, audio_buffer]
+
+    def remove(self, audio_buffer: AudioJitterBuffer) -> None:
+        self._sources = [other for other in self._sources if other is not audio_buffer]
+
+    def mix(self, count: int, at_s: float) -> Samples:
+        """Pull and add `count` samples from every buffer; int16 mono at 48 kHz, clipped. `at_s`: playout time of the
+        first sample (monotonic clock)."""
+        total = np.zeros(count, np.int32)
+        for audio_buffer in self._sources:
+            total += audio_buffer.pull(count, at_s)
+        block = np.asarray(total.clip(-32768, 32767), np.int16)
+        for listener in self.listeners:
+            listener(block, at_s)
+        return block
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._tick, name="speaker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _tick(self) -> None:
+        due = time.monotonic()
+        while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            self.mix(BLOCK, due)
+            due += BLOCK / AUDIO_RATE
+
+
+class SoundCard(Speaker):
+    """The default output device, through PortAudio. `start` raises CodecError if there is none."""
+
+    def start(self) -> None:
+        sounddevice = load_sounddevice()
+
+        def fill(out: Any, count: int, times: Any, _: Any) -> None:
+            latency_s = times.outputBufferDacTime - times.currentTime
+            out[:, 0] = self.mix(count, time.monotonic() + (latency_s if 0 <= latency_s < 1 else 0.0))
+
+        try:
+            self._stream = sounddevice.OutputStream(
+                AUDIO_RATE, BLOCK, channels=1, dtype="int16", latency="low", callback=fill
+            )
+            self._stream.start()
+        except Exception as error:  # PortAudioError; its class is not importable without PortAudio
+            raise CodecError(f"The loudspeaker cannot be opened: {error}.") from error
+
+    def stop(self) -> None:
+        self._stream.stop()
+        self._stream.close()
+
+
+def load_sounddevice() -> Any:
+    """Import sounddevice. Raises CodecError, with the command to install it, if it or PortAudio is missing."""
+    try:
+        import sounddevice
+    except ImportError as error:
+        raise CodecError("Loudspeaker and microphone need sounddevice: pip install sounddevice.") from error
+    except OSError as error:
+        raise CodecError("Loudspeaker and microphone need PortAudio (Debian: apt install libportaudio2).") from error
+    return sounddevice
+
+
+def open_speaker(headless: bool) -> tuple[Speaker, str | None]:
+    """Start a speaker: the sound card, or one without output if `headless` or if the sound card cannot be opened.
+
+    Returns the speaker and, in the last case, the reason.
+    """
+    problem = None
+    if not headless:
+        card = SoundCard()
+        try:
+            card.start()
+            return card, None
+        except CodecError as error:
+            problem = str(error)
+    speaker = Speaker()
+    speaker.start()
+    return speaker, problem

@@ -1,0 +1,291 @@
+"""The receiving half of a link: decoding of sources, rendering of frames, reports to the peer.
+
+Networks run in the executor; everything else runs in the event loop, whose clock is time.monotonic().
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Protocol, TypeVar
+
+from iwcodec.client.video.channels import STATS_S
+from iwcodec.client.video.clocks import Clocks
+from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
+from iwcodec.client.video.link_state import SNAPSHOT_NUMBER, LinkState, RenderedFrame
+from iwcodec.client.video.messages import Report, SourceAck, Status
+from iwcodec.client.video.receive import MotionReceiver, ReceptionCounts, SourceAssembler
+from iwcodec.codec.bitstream.packets import SourcePacket
+from iwcodec.codec.errors import FormatError
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.av1 import SourceDecoder
+from iwcodec.codec.sources.library import CAPACITY, Library
+from iwcodec.models.runtime.types import Runtime, Source
+
+T = TypeVar("T")
+
+REPORT_S, BAD_REPORT_S = 1.0, 0.5
+"""Interval between reports, and while there is loss or a queue to report. A queue is measured over the latter."""
+QUEUED_S = 0.05
+"""Queueing delay from which on reports are sent at the shorter interval."""
+MAX_RENDER_S = 0.3
+"""Upper bound of the rendering time that the jitter buffer allows for."""
+RENDER_TIMES = 30
+"""Number of frames over which rendering time and lateness are estimated."""
+MAX_QUEUED_UNITS = 64
+"""Source units that wait for decoding; with more the sequence is abandoned."""
+MAX_SOURCES = 2 * CAPACITY
+"""Sources of the peer that are kept. The peer keeps CAPACITY; which of them it uses is known here late or never."""
+
+
+class Recording(Protocol):
+    """Receives everything valid that comes from the peer."""
+
+    def source(self, packet: SourcePacket) -> None:
+        """The next unit of the peer's AV1 sequence, scene snapshots included; a key unit begins another sequence."""
+        ...
+
+    def motion(self, frames: list[TimedFrame], arrived_s: float) -> None:
+        """Frames of a message and its arrival time; messages may be repeated, late, or lost."""
+        ...
+
+
+class IncomingVideo:
+    """Turns one peer's messages into rendered frames."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        executor: Executor,
+        stamp_ms: Callable[[float], int],
+        state: Callable[[], LinkState],
+        on_first_source: Callable[[], None],
+        dropped: Counter[str],
+    ) -> None:
+        """`stamp_ms` converts time.monotonic() to the clock of our own messages; `state` gives the link's state;
+        `on_first_source` is called when the peer's first source is decoded; `dropped` counts discarded messages."""
+        self.recording: Recording | None = None
+        self.peer_status = Status(camera_off=False, face_lost=False)
+        self.wants_fresh_sequence = False
+        """Whether the peer's sequence cannot be continued. The link asks for another one and resets this."""
+        self.render_s: deque[float] = deque(maxlen=RENDER_TIMES)
+        """Time from taking a frame out of the jitter buffer to its picture, of the newest frames."""
+        self._runtime, self._executor = runtime, executor
+        self._stamp_ms, self._state, self._on_first_source = stamp_ms, state, on_first_source
+        self._dropped = dropped
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._wake = asyncio.Event()
+        self._lateness_s: deque[float] = deque(maxlen=RENDER_TIMES)
+        """Time from when a frame was due to when it was shown, of the newest frames."""
+        self._playout_delay_s = 0.0
+        self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MAX_QUEUED_UNITS)
+        self._source_ack_due = False
+        self._reported_s = self._loop.time()
+        self._latest: RenderedFrame | None = None
+        self._has_new_frame = asyncio.Event()
+        self._shown: deque[tuple[float, float]] = deque(maxlen=256)
+        """(time, delay) of the newest frames shown."""
+        self._shown_since_report = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin another stream of the peer: forget everything about the one before."""
+        info = self._runtime.info
+        self.library = Library(MAX_SOURCES)
+        self.assembler = SourceAssembler()
+        self.motion = MotionReceiver(info.keypoints)
+        self.loss = 0.0
+        """Share of motion messages lost in the last report interval."""
+        self._source_decoder = SourceDecoder(info.size)
+        self._clocks = Clocks()
+        self._newest_report_ms = -1
+
+    def new_connection(self) -> None:
+        """What is received from now on took another path."""
+        self.assembler.restart_unit()
+        self.motion.jitter_buffer.new_path()
+
+    def close(self) -> None:
+        self._closed = True
+        self._has_new_frame.set()
+
+    async def frames(self) -> AsyncIterator[RenderedFrame]:
+        """Each frame at its playout time. A slow consumer gets the newest one. Ends when closed."""
+        while True:
+            await self._has_new_frame.wait()
+            self._has_new_frame.clear()
+            if self._closed:
+                return
+            if self._latest is not None:
+                yield self._latest
+
+    def playout_delay_s(self) -> float:
+        """Delay from a frame's arrival to its display."""
+        jitter_buffer = self.motion.jitter_buffer
+        late_s = sorted(self._lateness_s)[len(self._lateness_s) // 2] if self._lateness_s else 0.0
+        if jitter_buffer.fastest_s is not None:  # None on a new path before the first arrival: keep the last value
+            self._playout_delay_s = max(0.0, jitter_buffer.delay_s - jitter_buffer.fastest_s + late_s)
+        return self._playout_delay_s
+
+    def frame_stats(self, now_s: float) -> tuple[float, float]:
+        """(frames shown per second, their mean glass-to-glass delay in ms), over the last STATS_S."""
+        delays = [delay for at, delay in self._shown if at > now_s - STATS_S]
+        return len(delays) / STATS_S, 1000 * sum(delays) / len(delays) if delays else 0.0
+
+    @property
+    def units_to_decode(self) -> int:
+        return self._units.qsize()
+
+    # Messages
+
+    def receive_motion(self, data: bytes, now_s: float) -> int | None:
+        """Decode a motion message; returns the acknowledgement in it (modulo 256), if any."""
+        acknowledged = self.motion.take(data, now_s)
+        if self.recording is not None and self.motion.arrived_s == now_s:
+            self.recording.motion(self.motion.newest_frames, now_s)
+        self._wake.set()
+        return acknowledged
+
+    def receive_source(self, data: bytes) -> None:
+        """Take a source chunk, and queue the unit that it completes for decoding."""
+        before = self.assembler.dropped.copy()
+        unit = self.assembler.take(data)
+        if self.assembler.dropped["out of sequence"] > before["out of sequence"]:
+            self.abandon_sequence()
+        if self.assembler.dropped["replayed"] > before["replayed"]:
+            self._source_ack_due = True  # a sender that restarted a unit does not know that it has arrived
+        if unit is None:
+            return
+        try:
+            self._units.put_nowait((self.assembler, *unit))
+        except asyncio.QueueFull:
+            self._dropped["flood"] += 1
+            self.abandon_sequence()
+
+    def receive_report(self, report: Report, now_s: float) -> bool:
+        """Returns False for a report that is older than one before it, or repeated."""
+        if report.sent_ms <= self._newest_report_ms:
+            self._dropped["replayed"] += 1
+            return False
+        self._newest_report_ms = report.sent_ms
+        self._clocks.take(self._stamp_ms(now_s), report.sent_ms, report.echo_ms, report.held_ms, now_s)
+        return True
+
+    def abandon_sequence(self) -> None:
+        """The present sequence cannot be continued: wait for the start of another one."""
+        self.assembler.forget()
+        self.wants_fresh_sequence = True
+
+    # Messages to the peer
+
+    def take_source_ack(self) -> SourceAck | None:
+        """The acknowledgement of sources, if one is due."""
+        if not self._source_ack_due or self.assembler.sequence is None:
+            return None
+        self._source_ack_due = False
+        return SourceAck(self.assembler.sequence, self.assembler.index)
+
+    def take_report(self, now_s: float) -> Report | None:
+        """The next report, if it is due."""
+        queued_s = self.motion.jitter_buffer.queued_s(now_s, BAD_REPORT_S)
+        counts = self.motion.reception
+        is_bad = counts.lost > 0 or queued_s > QUEUED_S
+        if now_s - self._reported_s < (BAD_REPORT_S if is_bad else REPORT_S):
+            return None
+        self._reported_s = now_s
+        lost = max(0, counts.lost)
+        total = counts.messages + lost
+        self.loss = lost / total if total else 0.0
+        self.motion.reception = ReceptionCounts()
+        shown, self._shown_since_report = self._shown_since_report, 0
+        echo_ms, held_s = self._clocks.echo(now_s)
+        return Report(
+            sent_ms=self._stamp_ms(now_s),
+            echo_ms=echo_ms,
+            held_ms=round(1000 * held_s),
+            messages=counts.messages,
+            lost=lost,
+            queued_ms=max(0, round(1000 * queued_s)),
+            acknowledged=self.motion.acknowledged,
+            shown=shown,
+        )
+
+    # Tasks, run by the link
+
+    async def decode_sources(self) -> None:
+        """Decode queued source units. Never returns."""
+        while True:
+            assembler, packet, is_snapshot = await self._units.get()
+            if assembler is not self.assembler:  # of a stream that has ended
+                continue
+            library, decoder = self.library, self._source_decoder
+            try:
+                picture, source = await self._run(partial(self._decode_source, decoder, packet, is_snapshot))
+            except FormatError:
+                self._dropped["sources"] += 1
+                self.abandon_sequence()
+                continue
+            self._source_ack_due = True
+            if self.recording is not None:
+                self.recording.source(packet)
+            if source is not None:
+                is_first = not len(library)
+                library.add(packet.slot, source)
+                if is_first:
+                    self.motion.jitter_buffer.relearn()  # the motion so far shared the link with this picture
+                    self._on_first_source()
+                self._wake.set()
+            elif self.peer_status.face_lost:
+                self._show(RenderedFrame(SNAPSHOT_NUMBER, picture, self._loop.time(), 0.0, LinkState.FACE_LOST))
+
+    def _decode_source(
+        self, decoder: SourceDecoder, packet: SourcePacket, is_snapshot: bool
+    ) -> tuple[Picture, Source | None]:
+        """Runs in the executor."""
+        picture = decoder.add(packet.payload)
+        return picture, None if is_snapshot else self._runtime.prepare(picture)
+
+    async def render(self) -> None:
+        """Render frames as they become due. Never returns."""
+        while True:
+            now = self._loop.time()
+            jitter_buffer = self.motion.jitter_buffer
+            next_s = jitter_buffer.next_s(now) if len(self.library) else None
+            if next_s is None or next_s > now:
+                alarm = None if next_s is None else self._loop.call_at(next_s, self._wake.set)
+                await self._wake.wait()
+                self._wake.clear()
+                if alarm is not None:
+                    alarm.cancel()
+                continue
+            due = jitter_buffer.pop(now)
+            if due is not None:
+                await self._render(due, now)
+
+    async def _render(self, due: DueFrame, began_s: float) -> None:
+        frame = due.frame
+        sources = self.library.attended(frame.keypoints, frame.reference_source)
+        picture = await self._run(partial(self._runtime.reconstruct, frame.keypoints, sources))
+        now = self._loop.time()
+        self.render_s.append(now - began_s)
+        self.motion.jitter_buffer.render_s = min(MAX_RENDER_S, sorted(self.render_s)[len(self.render_s) * 7 // 10])
+        shown_s = max(now, due.due_s)
+        self._lateness_s.append(shown_s - due.due_s)
+        captured_s = self._clocks.local_s(frame.stamp_s)
+        if captured_s is None:  # the clocks' offset is unknown: assume that an empty path has no delay
+            delay_s = shown_s - frame.stamp_s - self.motion.jitter_buffer.empty_s
+        else:
+            delay_s = self._stamp_ms(shown_s) / 1000 - captured_s
+        rendered = RenderedFrame(frame.number, picture, shown_s, delay_s, self._state())
+        self._loop.call_at(shown_s, self._show, rendered)
+
+    def _show(self, frame: RenderedFrame) -> None:
+        self._latest = frame
+        self._shown.append((frame.due_s, frame.delay_s))
+        self._shown_since_report += 1
+        self._has_new_frame.set()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._executor, work)

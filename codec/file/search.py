@@ -1,0 +1,122 @@
+"""Rate control: search for the source plan that reconstructs a clip best within a budget.
+
+With few sources, the network reconstructs the frames between them; at higher rates more and more frames are sources,
+which are shown unmodified, until the stream is an AV1 stream. A trial (trials.py) tells what a plan is worth.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from iwcodec.codec.file.motion_pass import USUAL_SCALE
+from iwcodec.codec.file.options import Progress
+from iwcodec.codec.file.source_plan import CRF, PRESETS, Pictures, Presets, encode_within_budget
+from iwcodec.codec.file.source_selection import Survey
+from iwcodec.codec.file.trials import SCALES, Choice, PlanTrials, Trial, climb
+from iwcodec.models.runtime.types import Runtime
+
+START = 2
+"""Index in NUMBERS of the plan tried first."""
+TIE_DB = 0.005
+"""Gain in dB that the next larger plan must bring, since few frames are evaluated."""
+MAX_CANDIDATES, CANDIDATE_DB = 3, 0.5
+"""Maximum number of plans that are coded completely, and how far below the best their predicted quality may be in
+dB."""
+USUAL_KBPS = 4.0
+"""Bitrate at which USUAL_SCALE is the first motion scale tried; it is finer at higher rates."""
+USUAL_TRIALS = 12
+"""Plans tried in a search, roughly; for the progress report."""
+MIN_KBPS, MAX_KBPS = 1.5, 120.0
+"""Bitrates tried to reach a quality."""
+MAX_RATES, EXCESS_DB = 6, 0.15
+"""Maximum number of rates tried to reach a quality, and by how much in dB it may be exceeded."""
+DOUBLING_DB = 2.5
+"""Gain in dB expected of twice the rate, before two rates have been tried."""
+
+
+def choose(
+    survey: Survey,
+    pictures: Pictures,
+    runtime: Runtime,
+    budget: float,
+    kbps: float,
+    message_frames: int,
+    progress: Progress,
+    presets: Presets = PRESETS,
+) -> list[Choice]:
+    """Candidates for the best reconstruction within `budget` bytes for sources and motion, which are `kbps`.
+
+    The best comes first; the others are close enough to be better in truth. If the budget is too small for any plan,
+    the cheapest is returned. Sources are coded with what the motion is expected to leave.
+    """
+    trials = PlanTrials(survey, pictures, runtime, message_frames)
+    choices = [trials.with_best_active(trial) for trial in search(trials, budget, kbps, progress)]
+    budgets = [max(1.0, budget - choice.motion_bytes) for choice in choices]
+    return [
+        replace(choice, coded=encode_within_budget(choice.coded.plan, pictures, runtime.info.size, left, presets))
+        for choice, left in zip(choices, budgets, strict=True)
+    ]
+
+
+def rate_for_quality(
+    quality_db: float,
+    survey: Survey,
+    pictures: Pictures,
+    runtime: Runtime,
+    budget: Callable[[float], float],
+    message_frames: int,
+    progress: Progress,
+) -> float:
+    """The lowest kbps at which the clip is predicted to have this mean PSNR. `budget`: kbps -> bytes for sources and
+    motion."""
+    trials = PlanTrials(survey, pictures, runtime, message_frames)
+    return lowest_rate(quality_db, lambda kbps: search(trials, budget(kbps), kbps, progress)[0].quality)
+
+
+def lowest_rate(quality_db: float, predicted: Callable[[float], float]) -> float:
+    """The lowest of MAX_RATES rates tried at which `predicted` (kbps -> dB) reaches a quality; the highest tried if
+    none does."""
+    tried: dict[float, float] = {}
+    kbps, doubling_db = USUAL_KBPS, DOUBLING_DB
+    for _ in range(MAX_RATES):
+        nearest, tried[kbps] = max(tried, key=lambda rate: -abs(rate - kbps), default=None), predicted(kbps)
+        if nearest is not None:
+            doubling_db = max(0.5, (tried[kbps] - tried[nearest]) / math.log2(kbps / nearest))
+        missing_db = quality_db - tried[kbps]
+        low = max((rate * 1.05 for rate in tried if tried[rate] < quality_db), default=MIN_KBPS)
+        high = min((rate / 1.05 for rate in tried if tried[rate] >= quality_db), default=MAX_KBPS)
+        doublings = min(max(missing_db / doubling_db, -2.0), 2.0)
+        kbps = min(max(kbps * 2**doublings, low), high)
+        if -EXCESS_DB <= missing_db <= 0 or low > high or kbps in tried:
+            break
+    return min((rate for rate in tried if tried[rate] >= quality_db), default=max(tried))
+
+
+def search(trials: PlanTrials, budget: float, kbps: float, progress: Progress) -> list[Trial]:
+    """The best trials found within `budget` bytes, which are `kbps`; at most MAX_CANDIDATES, the best first."""
+    start = nearest_scale(USUAL_SCALE - 8 * math.log2(max(1.0, kbps / USUAL_KBPS)))
+    last, last_usual = trials.last_affordable(trials.worst_crf, budget), trials.last_affordable(CRF, budget)
+    tried: dict[int, Trial] = {}
+
+    def value(plan: int) -> float:
+        if plan not in tried:
+            progress("choosing sources", min(1.0, len(tried) / USUAL_TRIALS))
+            neighbour = tried.get(min(tried, key=lambda other: abs(other - plan), default=-1))
+            first_scale = start if neighbour is None else SCALES.index(neighbour.choice.scale)
+            best = max(tried.values(), key=lambda trial: trial.quality, default=None)
+            tried[plan] = trials.best(plan, first_scale, budget, neighbour, best)
+        return tried[plan].quality - plan * TIE_DB
+
+    coarse = [plan for plan in trials.coarse if plan <= last]
+    # Quality has two local maxima: a few good sources, and many cheaper ones. Search from both sides of the dip.
+    usual = sum(plan <= last_usual for plan in coarse) - 1
+    starts = [min(START, len(coarse) - 1)] + [usual] * (usual > START + 1)
+    tops = (coarse[climb(lambda n: value(coarse[n]), len(coarse), begin, reach=2)] for begin in starts)
+    top = climb(value, last + 1, max(tops, key=value))
+    close = [plan for plan in tried if tried[plan].quality >= tried[top].quality - CANDIDATE_DB and plan != top]
+    return [tried[plan] for plan in (top, *sorted(close, key=value, reverse=True)[: MAX_CANDIDATES - 1])]
+
+
+def nearest_scale(scale: float) -> int:
+    """Index in SCALES of the nearest scale."""
+    return min(range(len(SCALES)), key=lambda i: abs(SCALES[i] - scale))

@@ -1,0 +1,52 @@
+"""Who may use what: pages of other origins, and /metrics."""
+
+import hmac
+from collections.abc import Collection
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+
+
+def client_address(connection: HTTPConnection) -> str:
+    """Return the address of the client. Behind a trusted proxy uvicorn has replaced the proxy's by the client's."""
+    return connection.client.host if connection.client else ""
+
+
+def is_foreign(connection: HTTPConnection, allowed: Collection[str]) -> bool:
+    """Return whether a browser sent this for a page of another server, which is not among the `allowed` origins.
+
+    Browsers name the page's origin in a header that pages cannot change (RFC 6454 section 7). Programs other than
+    browsers send none, and are accepted.
+    """
+    origin = connection.headers.get("origin")
+    return origin is not None and origin not in allowed and not _is_same(origin, connection.headers.get("host", ""))
+
+
+def may_read_metrics(connection: HTTPConnection, token: str) -> bool:
+    """Return whether the metrics may be read: by a program on this machine, or with the bearer `token`, if not empty.
+
+    What a proxy on this machine passes on is not from this machine, even if the proxy is not a trusted one.
+    """
+    scheme, _, given = connection.headers.get("authorization", "").partition(" ")
+    if token and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+        return True
+    try:
+        local = ip_address(client_address(connection)).is_loopback
+    except ValueError:
+        return False
+    return local and not any(name in connection.headers for name in _PROXY_HEADERS)
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Return whether `origin` is that of a server whose Host header is `host`."""
+    try:
+        page = urlsplit(origin)
+        default = _DEFAULT_PORTS[page.scheme]
+        here = urlsplit(f"//{host}")
+        return bool(page.hostname) and (page.hostname, page.port or default) == (here.hostname, here.port or default)
+    except (KeyError, ValueError):
+        return False

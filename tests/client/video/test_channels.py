@@ -1,0 +1,78 @@
+"""Rate limits of the data channels: floods of messages cost little time and no memory."""
+
+import asyncio
+import time
+
+import pytest
+
+pytest.importorskip("aiortc")
+
+from iwcodec.benchmarks.call.simulation import Path
+from iwcodec.client.video.link import Link
+from iwcodec.client.video.link_state import LinkState
+from iwcodec.client.video.messages import (
+    CONTROL_CHANNEL,
+    MOTION_CHANNEL,
+    SOURCE_CHANNEL,
+)
+from link_calls import End, call
+
+
+@pytest.mark.parametrize("channel_id", [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL])
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x80", b"\xff\x01\x02"])
+def test_a_million_tiny_messages_cost_little(channel_id: int, data: bytes):
+    """83 messages each millisecond: a few are parsed, all are counted, none is kept."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(3)
+        link = b.link
+        before, kept = sum(link.stats().dropped.values()), memory(link)
+        began = time.process_time()
+        for _ in range(1000):
+            for _ in range(83):  # with the 12 cases: a million
+                link._channels.receive(channel_id, data)
+            await asyncio.sleep(0.001)
+        assert time.process_time() - began < 20
+        assert sum(link.stats().dropped.values()) - before >= 83_000  # the peer sends, too
+        assert link.stats().dropped["flood"] > 80_000
+        assert memory(link) == pytest.approx(kept, abs=200)
+        await asyncio.sleep(3)
+        assert link.state == LinkState.LIVE
+
+    call(case)
+
+
+def memory(link: Link) -> int:
+    """Number of items that a link keeps of its peer."""
+    motion, assembler = link.incoming.motion, link.incoming.assembler
+    kept = (
+        motion.jitter_buffer._waiting,
+        motion.jitter_buffer._known,
+        motion.jitter_buffer._transits,
+        motion._recent,
+        motion.dropped,
+    )
+    return (
+        sum(map(len, (*kept, assembler._part, assembler.dropped, link._early, link._dropped)))
+        + link.incoming.units_to_decode
+    )
+
+
+def test_flood_of_tiny_messages_over_a_fast_link():
+    """Thousands per second are dropped unparsed, and memory does not grow."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(3)
+        for _ in range(40):
+            for _ in range(250):
+                a.link._channels.send(CONTROL_CHANNEL, b"\x80")
+                a.link._channels.send(SOURCE_CHANNEL, b"\x00")
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(3)
+        stats = b.link.stats()
+        assert stats.dropped["flood"] > 15_000
+        assert len(b.link.incoming.assembler._part) == 0
+        assert b.link.incoming.units_to_decode == 0
+        assert b.link.state == LinkState.LIVE
+
+    call(case, Path(kbps=100_000))

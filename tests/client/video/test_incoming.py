@@ -1,0 +1,134 @@
+"""The receiving half of a link against damaged, forged and replayed messages."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("aiortc")
+
+from iwcodec.client.video.congestion_control import LADDER
+from iwcodec.client.video.link_state import LinkState
+from iwcodec.client.video.messages import (
+    MOTION_CHANNEL,
+    SOURCE_CHANNEL,
+    Hello,
+    MotionMessage,
+    SourceChunk,
+    control_to_bytes,
+)
+from iwcodec.codec.bitstream.packets import MotionPacket
+from link_calls import FPS, End, call, until, worst_error
+
+
+def test_damaged_sources_lead_to_a_fresh_sequence():
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(5)
+        sequence = a.link.outgoing.sequence
+        assert sequence is not None
+        index = a.link.outgoing.sources.index
+        forged = SourceChunk(sequence.number, index, False, 40, 0, bytes(40))
+        a.link._channels.send(SOURCE_CHANNEL, forged.to_bytes())
+        await asyncio.sleep(6)
+        assert b.link.stats().dropped["sources"] == 1
+        assert b.link.incoming.assembler.sequence is not None
+        assert b.link.state == LinkState.LIVE
+        await until(lambda: a.link.outgoing.backlog() == 0, 10)
+
+    call(case)
+
+
+def test_forged_messages_are_dropped_and_counted():
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(4)
+        rng = np.random.default_rng(6)
+        newest = b.link.incoming.motion._newest
+        assert newest is not None
+        stamp = round(1000 * newest[1])
+        good = a.link.outgoing.motion
+        payload = good._encoder.pack(good._count - 1, 1).payload
+        attacks = {
+            "too large": [(MOTION_CHANNEL, bytes(5000)), (SOURCE_CHANNEL, bytes(3000))],
+            "malformed": [(channel, rng.bytes(60)) for channel in (1, 2, 3) for _ in range(10)],
+            "implausible": [
+                (MOTION_CHANNEL, MotionMessage(9, (stamp,), 0, None, MotionPacket(10**9, 1, None, payload)).to_bytes()),
+                (MOTION_CHANNEL, MotionMessage(9, (10**9,), 0, None, MotionPacket(99, 1, None, payload)).to_bytes()),
+            ],
+            "out of sequence": [(SOURCE_CHANNEL, SourceChunk(7, 3, False, 65536, 0, b"x" * 900).to_bytes())],
+            "wrong channel": [(MOTION_CHANNEL, control_to_bytes(Hello(1, b"stubstub", 0, 0, None, 0)))],
+        }
+        for messages in attacks.values():
+            for channel, data in messages:
+                a.link._channels.send(channel, data)
+        await asyncio.sleep(3)
+        dropped = b.link.stats().dropped
+        assert dropped["too large"] == 2
+        assert dropped["implausible"] == 2
+        assert dropped["wrong channel"] == 1
+        assert dropped["malformed"] >= 15  # some random bytes are valid messages
+        assert dropped["out of sequence"] >= 1
+        assert b.link.state == LinkState.LIVE
+        assert b.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
+        assert worst_error(b, [b.shown[-1][1]]) < 4
+
+    call(case)
+
+
+def test_replayed_motion_is_dropped():
+    async def case(a: End, b: End) -> None:
+        sent: list[bytes] = []
+        channel = a.link._channels.by_id[MOTION_CHANNEL]
+        send = channel.send
+        channel.send = lambda data: (sent.append(data), send(data))  # type: ignore[method-assign,func-returns-value]
+        await asyncio.sleep(6)
+        motion = [data for data in sent if data[0] < 0x80]
+        for data in motion[-30:]:
+            send(data)
+        await asyncio.sleep(2)
+        assert b.link.stats().dropped["replayed"] == 30
+        assert b.link.stats().loss == 0
+        assert b.link.state == LinkState.LIVE
+
+    call(case)
+
+
+def test_replayed_control_messages_and_sources_are_harmless():
+    """All messages but motion are repeated in the middle of a call: no picture is lost, and no state goes back."""
+
+    async def case(a: End, b: End) -> None:
+        sent: list[tuple[int, bytes]] = []
+        sends = {}
+        for channel_id, channel in a.link._channels.by_id.items():
+            sends[channel_id] = send = channel.send
+
+            def record(data: bytes, channel_id: int = channel_id, send: Any = send) -> None:
+                if channel_id != MOTION_CHANNEL or data[0] >= 0x80:
+                    sent.append((channel_id, data))
+                send(data)
+
+            channel.send = record  # type: ignore[method-assign,assignment]
+        await asyncio.sleep(8)
+        kinds = {(channel_id, data[0] if channel_id != SOURCE_CHANNEL else 0) for channel_id, data in sent}
+        assert len(kinds) == 5  # Report, Hello, Status, SourceAck, and chunks
+        sources, loss = b.link.stats().sources, b.link.stats().loss
+        again, since = list(sent), asyncio.get_running_loop().time()
+        for channel_id, data in again:
+            sends[channel_id](data)
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(6)
+        dropped = b.link.stats().dropped
+        assert dropped["replayed"] >= len([1 for channel_id, data in again if data[0] == 0x80])
+        assert not {"out of sequence", "sources", "malformed", "implausible"} & {k for k, n in dropped.items() if n}
+        assert b.link.stats().sources >= sources
+        assert b.link.stats().loss == loss == 0
+        for end in (a, b):
+            assert end.link.state == LinkState.LIVE
+            assert end.link.outgoing.has_picture
+            assert end.link.outgoing.parameters() == LADDER[0]
+            assert end.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
+            assert worst_error(end, end.between(since, 1e9)) < 4
+            gaps = np.diff([at for at, _ in end.shown if at > since])
+            assert gaps.max() < 0.2
+
+    call(case)

@@ -1,0 +1,237 @@
+"""The sending half of a link: what is sent when, over simulated paths and on a simulated clock."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("aiortc")
+
+from iwcodec.benchmarks.call.simulation import Path, connection_pair, simulate
+from iwcodec.client.video.congestion_control import LADDER
+from iwcodec.client.video.link_state import LinkState
+from iwcodec.client.video.messages import (
+    MOTION_CHANNEL,
+    SOURCE_CHANNEL,
+    Hello,
+    SourceChunk,
+    is_control,
+)
+from iwcodec.client.video.send import FIRST_PART, PART
+from link_calls import FPS, End, call, until, worst_error
+
+
+def test_acknowledgements_share_the_packets_of_motion():
+    """While both film, nearly all acknowledgements of the transport share a packet with motion."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(10)
+        before = there.packets
+        await asyncio.sleep(10)
+        assert there.packets - before < 1.3 * 10 * FPS / LADDER[0].message_frames
+
+    there = Path()
+    call(case, there)
+
+
+def test_first_picture_waits_until_it_is_sent():
+    """`first_picture_waits` makes sound pause meanwhile. It is False if no picture is to be expected."""
+
+    async def work() -> None:
+        narrow = {"kbps": 30.0, "delay_s": 0.05}
+        a, b = (End(connection) for connection in connection_pair(Path(**narrow), Path(**narrow, seed=2)))
+        b.sender.pause(True)
+        assert (a.link.first_picture_waits, b.link.first_picture_waits) == (True, False)
+        noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        await a.sender._add_source(noise, 0.0)
+        for end in (a, b):
+            end.film()
+            await end.connection.start()
+        await until(lambda: a.link.outgoing.sources.sequence is not None, 2)
+        await asyncio.sleep(0.2)
+        assert a.link.first_picture_waits
+        await until(lambda: not a.link.first_picture_waits, 3)
+        assert a.link.outgoing.sources.index > 0
+        await until(lambda: a.link.outgoing.has_picture, 3)
+        assert not a.link.first_picture_waits
+        for end in (a, b):
+            await end.close()
+
+    simulate(work())
+
+
+def test_motion_waits_for_the_first_picture_only():
+    """Motion follows directly after the last chunk of the first picture. It does not wait for the first picture of a
+    later sequence, because the peer has pictures already."""
+
+    async def work() -> None:
+        narrow = {"kbps": 30.0, "delay_s": 0.05}
+        a, b = (End(connection) for connection in connection_pair(Path(**narrow), Path(**narrow, seed=2)))
+        sent: list[str] = []
+        send = a.link._channels.send
+
+        def record(channel_id: int, data: bytes) -> None:
+            if channel_id == SOURCE_CHANNEL and SourceChunk.from_bytes(data).index == 0:
+                sent.append("first")
+            elif channel_id == MOTION_CHANNEL and not is_control(data):
+                sent.append("motion")
+            send(channel_id, data)
+
+        a.link._channels.send = record  # type: ignore[method-assign]
+        for end in (a, b):
+            end.sender._judge = nothing  # type: ignore[method-assign]
+            noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            await end.sender._add_source(noise, 0.0)
+            end.film()
+            await end.connection.start()
+        await until(lambda: a.link.outgoing.has_picture, 3)
+        parts = sent.count("first")
+        assert parts > 5 * PART / FIRST_PART
+        assert sent[:parts] == ["first"] * parts
+        assert sent[parts] == "motion"
+        await asyncio.sleep(3)
+        b.link.incoming.abandon_sequence()
+        await until(lambda: not a.link.outgoing.has_picture, 3)
+        sent.clear()
+        await until(lambda: a.link.outgoing.has_picture, 5)
+        assert sent.count("first") == parts
+        assert "motion" in sent[: sent.index("first", parts // 2)]
+        for end in (a, b):
+            await end.close()
+
+    async def nothing(*args: Any) -> None:
+        pass
+
+    simulate(work())
+
+
+def test_sources_are_sent_before_the_hello_arrives():
+    """They are not repeated after it."""
+
+    async def case(a: End, b: End) -> None:
+        await until(lambda: a.link.outgoing.sources.index > 0, 2)
+        assert a.link.outgoing.peer is None
+        await until(lambda: b.link.state == LinkState.LIVE, 2)
+        assert b.link.stats().dropped == {}
+        assert b.link.incoming.assembler.sequence == a.link.outgoing.sequence.number  # type: ignore[union-attr]
+
+    call(case, Path(delay_s=0.2), Path(delay_s=0.2, seed=2))
+
+
+@pytest.mark.parametrize(("kbps", "most_s"), [(30.0, 0.02), (24.0, 0.05)])
+def test_motion_never_waits_for_a_source(kbps: float, most_s: float):
+    """Motion messages over a narrow link are as fast while sources are sent as without."""
+
+    def transits(sources: int) -> list[float]:
+        transit_times: list[float] = []
+
+        async def case(a: End, b: End) -> None:
+            await asyncio.sleep(8)
+            rng = np.random.default_rng(5)
+            a.sender._judge = quiet  # type: ignore[method-assign]
+            await until(lambda: a.link.outgoing.backlog() == 0, 15)
+            await asyncio.sleep(3)
+            for _ in range(sources):
+                await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
+            assert a.link.outgoing.backlog() == sources
+            arrived, start = b.link.incoming.motion, asyncio.get_running_loop().time()
+            before = start
+            while asyncio.get_running_loop().time() < start + 6:
+                await asyncio.sleep(0.001)
+                if arrived.arrived_s is not None and arrived.arrived_s > before:
+                    before = arrived.arrived_s
+                    transit_times.append(before - arrived.newest_frames[-1].stamp_s)
+            assert sources == 0 or a.link.outgoing.backlog() < sources - 2
+
+        async def quiet(*args: Any) -> None:
+            pass
+
+        narrow = {"kbps": kbps, "delay_s": 0.05}
+        call(case, Path(**narrow), Path(**narrow, seed=2))
+        return transit_times
+
+    without, during = transits(0), transits(6)
+    assert len(during) == pytest.approx(len(without), abs=2)
+    assert np.percentile(during, 90) - np.percentile(without, 90) < most_s
+    assert np.median(during) - np.median(without) < 0.02
+
+
+def test_sources_do_not_delay_pictures():
+    """While sources of 2.5 KB are sent over a narrow link, the delay of the frames shown does not grow."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(8)
+        rng = np.random.default_rng(5)
+        before = a.link.outgoing.sources.backlog()
+        for _ in range(6):
+            await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
+        assert a.link.outgoing.backlog() >= before + 6
+        start = asyncio.get_running_loop().time()
+        await until(lambda: a.link.outgoing.backlog() == 0, 15)
+        during = b.between(start, asyncio.get_running_loop().time())
+        assert len(during) > 20
+        assert max(shown.delay_s for shown in during) < 0.35
+
+    narrow = {"kbps": 24.0, "delay_s": 0.05}
+    call(case, Path(**narrow), Path(**narrow, seed=2))
+
+
+def test_link_of_12_kbps_is_not_overfilled():
+    """After some seconds there is no queue any more."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(15)
+        before = there.bytes
+        await asyncio.sleep(15)
+        assert (there.bytes - before) * 8 / 1000 / 15 < 12
+        assert b.link.state == LinkState.LIVE
+        assert np.percentile([shown.delay_s for shown in b.between(1015, 1e9)], 95) < 0.8
+
+    there = Path(kbps=12.0, delay_s=0.05)
+    call(case, there, Path(kbps=12.0, delay_s=0.05, seed=2))
+
+
+def test_sources_are_small_on_a_narrow_link():
+    """A fresh sequence has smaller pictures, and another one the usual ones after the link has recovered."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(25)
+        for small in (True, False):
+            a.link.outgoing.congestion_control.small = small
+            rng = np.random.default_rng(5)
+            for _ in range(3):
+                await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
+            await until(lambda small=small: a.link.outgoing.sequence.small == small, 3)  # type: ignore[misc]
+            await asyncio.sleep(24)
+            assert b.link.incoming.assembler.sequence == a.link.outgoing.sequence.number
+            assert a.link.outgoing.backlog() == 0
+            assert b.link.state == LinkState.LIVE
+            assert worst_error(b, b.between(asyncio.get_running_loop().time() - 20, 1e9)) < 4
+
+    call(case)
+
+
+def test_fresh_sequences_are_limited_to_one_per_second():
+    """The peer asks for them all the time; each costs pictures to be coded."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(4)
+        hello = Hello(
+            a.link.outgoing.peer.protocol,
+            b"stubstub",
+            a.link.outgoing.peer.tables,
+            a.link.outgoing.peer.stream,
+            None,
+            0,
+        )
+        numbers = set()
+        for _ in range(100):
+            b.link._channels.send_control(hello)
+            await asyncio.sleep(0.1)
+            numbers.add(a.sender._sequence.number)
+        assert 2 <= len(numbers) <= 12
+        await asyncio.sleep(4)
+        assert b.link.state == LinkState.LIVE
+
+    call(case)

@@ -1,0 +1,26 @@
+"""The description of a file."""
+
+from pathlib import Path
+
+import pytest
+
+from container_file import HEADER, write_container
+from iwcodec.codec.bitstream.info import inspect
+from iwcodec.codec.errors import MediaError
+
+
+def test_every_byte_and_frame_is_counted(tmp_path: Path):
+    path = write_container(tmp_path / "a.iwc")
+    report = inspect(path)
+    assert (report.version, report.model, report.sources, report.frames) == (5, HEADER.model_id, 3, HEADER.frames)
+    assert report.bytes["total"] == path.stat().st_size
+    assert sum(report.bytes.values()) == 2 * report.bytes["total"]
+    assert not report.truncated
+    assert report.damage == []
+
+
+def test_a_path_that_is_no_file_is_refused(tmp_path: Path):
+    with pytest.raises(MediaError, match="is not a file"):
+        inspect(tmp_path)
+    with pytest.raises(MediaError, match="does not exist"):
+        inspect(tmp_path / "a.iwc")

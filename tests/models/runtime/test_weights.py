@@ -1,0 +1,43 @@
+"""Identity and files of a model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from iwcodec.models.export.export import save_weights
+from iwcodec.models.network.network import ImplicitWarp
+from iwcodec.models.runtime.torch import load_network
+from iwcodec.models.runtime.weights import PARTS, graph_file, list_models, read_info
+
+
+def test_info_identifies_the_weights(exported_models: Path):
+    info = read_info("tiny-64", exported_models)
+    assert (info.keypoints, info.size, len(info.digest)) == (20, 64, 8)
+    with pytest.raises(FileNotFoundError, match="tiny-64"):
+        read_info("lite-9000", exported_models)
+
+
+def test_digest_depends_on_the_base(exported_models: Path, tmp_path: Path):
+    network = load_network("tiny-128", exported_models)
+    digests = []
+    for level in (0.5, 0.25):
+        torch.nn.init.constant_(network.extra_pixels, level)
+        smaller = ImplicitWarp(replace(network.config, name="tiny", size=64, up_blocks=0))
+        smaller.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("decoder.up.")})
+        save_weights(smaller, tmp_path / "tiny-64.safetensors")
+        if digests:
+            with pytest.raises(FileNotFoundError, match="another tiny-64"):
+                read_info("tiny-128", tmp_path)
+        save_weights(network, tmp_path / "tiny-128.safetensors", "tiny-64")
+        digests.append(read_info("tiny-128", tmp_path).digest)
+    assert digests[0] != digests[1]
+
+
+def test_graphs_of_a_model_come_from_its_base_where_it_has_none(exported_models: Path):
+    assert list_models(exported_models) == ["tiny-128", "tiny-64"]
+    names = {part: graph_file("tiny-128", part, exported_models).name for part in PARTS}
+    assert names.pop("refine") == "tiny-128.refine.onnx"
+    assert names == {part: f"tiny-64.{part}.onnx" for part in names}
