@@ -47,8 +47,19 @@ AXES = {
     "akd": "Average keypoint distance, pixels (less is better)",
     "missing_faces": "Share of faces lost (less is better)",
     "cvvdp": "ColorVideoVDP, JOD",
+    "eye_r": "Eye opening, correlation",
+    "gaze_r": "Gaze, correlation",
+    "mouth_open_r": "Mouth opening, correlation",
+    "mouth_width_r": "Mouth width, correlation",
+    "blink_recall": "Share of blinks kept",
+    "blink_false": "Share of open eyes shown closed (less is better)",
+    "lips_lmd": "Distance of lips, % of the eyes' distance (less is better)",
+    "eyes_lmd": "Distance of eyelids, % of the eyes' distance (less is better)",
 }
-LOWER_IS_BETTER = ("flicker", "motion_error", "lpips", "fid", "akd", "missing_faces")
+LOWER_IS_BETTER = (
+    *("flicker", "motion_error", "lpips", "fid", "akd", "missing_faces"),
+    *("blink_false", "lips_lmd", "eyes_lmd"),
+)
 """Scores of AXES where lower is better; all others are better when higher."""
 TICKS = (1, 2, 3, 4, 6, 8, 12, 20, 40, 60, 100, 200)
 SMALL_TICKS = (2, 4, 8, 20, 40, 100)

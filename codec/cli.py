@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,6 +128,13 @@ def common(
     """Options of the `iwcodec` command itself."""
 
 
+class Tune(StrEnum):
+    """What the encoder spends bits on."""
+
+    psnr = "psnr"
+    face = "face"
+
+
 def parse_sources(value: str) -> int | None:
     """Parse --sources; None for auto. Raises CodecError."""
     if value == "auto":
@@ -153,6 +161,13 @@ def encode_command(
             help="Mean PSNR in dB to reach at the lowest bitrate. Encodes several times to find it.", min=15, max=50
         ),
     ] = None,
+    tune: Annotated[
+        Tune,
+        typer.Option(
+            help="face spends part of the bits on small pictures of eyes and mouth, so that blinks, glances and "
+            "speech are the speaker's own; psnr spends all on the whole picture."
+        ),
+    ] = Tune.psnr,
     crop: Annotated[
         str,
         typer.Option(help="face follows the speaker; none takes the centre square; X,Y,SIDE is a square in pixels."),
@@ -188,6 +203,7 @@ def encode_command(
         sources=parse_sources(sources),
         kbps=bitrate,
         quality_db=quality,
+        tune=tune.value,
         crop=crop,
         audio=not no_audio,
         effort=effort,
@@ -209,6 +225,8 @@ def encode_command(
         f"({report.frames} frames, {report.duration_s:.1f} s, {report.size}x{report.size})",
     )
     table.add_row("  sources", f"{sizes['sources']} bytes in {report.sources} pictures")
+    if sizes["parts"]:
+        table.add_row("  parts", f"{sizes['parts']} bytes of eyes and mouths")
     table.add_row("  motion", f"{sizes['motion']} bytes ({report.kbps['motion']:.2f} kbps)")
     table.add_row("  container", f"{sizes['container']} bytes")
     table.add_row("sound", f"{sizes['audio']} bytes" if sizes["audio"] else "none")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.bitstream.packets import MotionPacket, PartsPacket, SourcePacket
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion, MotionDecoder
 from iwcodec.codec.motion.predictive_tables import Tables
@@ -19,6 +19,7 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Levels, Quantiser
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import ACTIVE, CAPACITY, Library
+from iwcodec.codec.sources.parts import PartLibrary
 from iwcodec.models.runtime.types import Runtime, Source
 
 MAX_SOURCE_FRAMES = 512
@@ -62,16 +63,20 @@ class Decoder:
         self._spaces: dict[int, tuple[Source, MotionSpace]] = {}
         self._sources = SourceDecoder(runtime.info.size)
         self.library = Library(capacity)
+        self.parts = PartLibrary(runtime)
         self._capacity = capacity
         self._active = active
         self._suppression = suppression
         self._unprepared: dict[int, Picture] = {}
         self._source_frames: dict[int, Picture] = {}
 
-    def push(self, packet: SourcePacket | MotionPacket) -> Iterator[Frame]:
-        """Decode a packet and yield its frames; a source packet has none. Raises FormatError."""
+    def push(self, packet: SourcePacket | PartsPacket | MotionPacket) -> Iterator[Frame]:
+        """Decode a packet and yield its frames; only motion packets have any. Raises FormatError."""
         if isinstance(packet, SourcePacket):
             self.add_source(packet)
+            return
+        if isinstance(packet, PartsPacket):
+            self.add_parts(packet)
             return
         for motion in self.motion(packet):
             picture = self.picture(motion)
@@ -96,6 +101,11 @@ class Decoder:
             self._source_frames[packet.frame] = picture
             keep_newest(self._source_frames, MAX_SOURCE_FRAMES)
 
+    def add_parts(self, packet: PartsPacket) -> None:
+        """Decode a packet of parts. Raises FormatError."""
+        self.prepare()
+        self.parts.add(packet, self.library.at(packet.slot))
+
     def reset_sources(self) -> None:
         """Call this when a source packet is lost: sources predicted from it are refused until a key unit."""
         self._sources.reset()
@@ -115,7 +125,7 @@ class Decoder:
         for run, rows in zip(packet.runs, levels, strict=True):
             numbers = range(first, first + run.frames)
             frames += [
-                Motion(number, keypoints, run.slot, not rows.any())
+                Motion(number, keypoints, run.slot, not rows.any(), packet.parts_of(number - packet.first))
                 for number, keypoints in zip(numbers, self._run(run.slot, numbers, rows, packet.scale), strict=False)
             ]
             first += run.frames
@@ -148,10 +158,17 @@ class Decoder:
 
     def reconstruct_motion(self, motion: Motion) -> Picture | None:
         """Reconstruct a frame, or return its reference source in skip mode; None without any source."""
-        source = (
-            self.library.at(motion.reference_source) if motion.skip and motion.reference_source is not None else None
-        )
-        return self.reconstruct(motion.keypoints, motion.reference_source) if source is None else source.picture
+        sources = self.sources_of(motion)
+        if not sources:
+            return None
+        if motion.skip:
+            return sources[0].picture
+        return self._runtime.reconstruct(motion.keypoints, sources, self._suppression)
+
+    def sources_of(self, motion: Motion) -> list[Source]:
+        """Return the sources that a frame is reconstructed from: first the reference source with the frame's parts."""
+        sources = self.nearest(motion.keypoints, motion.reference_source)
+        return [self.parts.composite(sources[0], motion.parts), *sources[1:]] if motion.parts and sources else sources
 
     def reconstruct_from(self, keypoints: NDArray[np.float32], reference_source: Source) -> Picture:
         """As `reconstruct`, with a reference source that is in the library."""

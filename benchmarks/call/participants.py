@@ -62,6 +62,9 @@ class PrecomputedDetection:
     def prepare(self, picture: Picture) -> Source:
         return self._runtime.prepare(picture)
 
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        return self._runtime.with_picture(source, picture)
+
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         return self._runtime.reconstruct(keypoints, sources, suppression)
 
@@ -74,7 +77,7 @@ class DeferredReconstruction:
 
     def __init__(self, runtime: Runtime) -> None:
         self.info, self.device = runtime.info, runtime.device
-        self.detect, self.prepare = runtime.detect, runtime.prepare
+        self.detect, self.prepare, self.with_picture = runtime.detect, runtime.prepare, runtime.with_picture
         self._runtime = runtime
         self._recorded: list[tuple[Keypoints, list[Source], float]] = []
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics import faces, fid, lpips, vmaf
+from iwcodec.benchmarks.metrics import expression, faces, fid, lpips, vmaf
 from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.cvvdp import ColorVideoVdp
+from iwcodec.benchmarks.metrics.face_mesh import FaceMesh
 from iwcodec.benchmarks.metrics.fidelity import MIN_MS_SSIM_SIDE, luma, ms_ssim, psnr_y, ssim_from_maps, ssim_maps
 from iwcodec.benchmarks.metrics.temporal import flicker, motion_error
 from iwcodec.codec.errors import CodecError
@@ -31,10 +32,21 @@ CLIP_METRICS: dict[str, tuple[str, ...]] = {
     "fid": ("fid",),
     "akd": ("akd", "missing_faces"),
     "cvvdp": ("cvvdp",),
+    "expression": (
+        "eye_r",
+        "gaze_r",
+        "mouth_open_r",
+        "mouth_width_r",
+        "blink_recall",
+        "blink_false",
+        "lips_lmd",
+        "eyes_lmd",
+    ),
 }
 """Metrics that take the whole clip and need optional packages or weights -> the scores each gives."""
 METRICS = {**FRAME_METRICS, **CLIP_METRICS}
-"""Name -> scores. Higher is better for psnr, ssim, ms-ssim, vmaf and cvvdp; lower is better for the others."""
+"""Name -> scores. Higher is better for psnr, ssim, ms-ssim, vmaf and cvvdp, and for correlations and blink recall of
+expression; lower is better for the others."""
 DEFAULT_METRICS = ("psnr", "ssim", "ms-ssim", "vmaf")
 DIGITS = 4
 """Decimals of the scores in result files."""
@@ -156,4 +168,15 @@ def _cvvdp() -> Callable[[Pictures, Pictures, float], Scores]:
     return lambda originals, decoded, fps: {"cvvdp": metric(originals, decoded, fps)}
 
 
-_MAKERS = {"vmaf": _vmaf, "lpips": _lpips, "fid": _fid, "akd": _akd, "cvvdp": _cvvdp}
+def _expression() -> Callable[[Pictures, Pictures, float], Scores]:
+    detect = FaceMesh()
+    cached = faces.CachedLandmarks(detect)
+
+    def scores(originals: Pictures, decoded: Pictures, fps: float) -> Scores:
+        measured = expression.measure_clip(detect, originals, decoded, cached)
+        return {column: getattr(measured, column) for column in CLIP_METRICS["expression"]}
+
+    return scores
+
+
+_MAKERS = {"vmaf": _vmaf, "lpips": _lpips, "fid": _fid, "akd": _akd, "cvvdp": _cvvdp, "expression": _expression}

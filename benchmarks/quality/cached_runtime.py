@@ -38,6 +38,9 @@ class CachedRuntime:
     def prepare(self, picture: Picture) -> Source:
         return _cached(self._sources, MAX_SOURCES, picture, self._runtime.prepare)
 
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        return self._runtime.with_picture(source, picture)
+
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         return self._runtime.reconstruct(keypoints, sources, suppression)
 

@@ -1,10 +1,10 @@
-r"""The .iwc file format, version 5, byte by byte. Header, packets, index: header.py, packets.py, index.py.
+r"""The .iwc file format, version 6, byte by byte. Header, packets, index: header.py, packets.py, index.py.
 
 Fixed-size integers are little-endian; LEB128 stands for an unsigned varint of up to 9 bytes (varint.py). A file is
 
     bytes   content
     4       magic 89 49 57 43 ("\x89IWC")
-    2       version: 5
+    2       version: 6
     4       length H of the header, at most 65,536
     H       header: a msgpack array of 13 values
     4       CRC-32 of all bytes before
@@ -30,7 +30,7 @@ The header's values, in this order:
 
 A record is
 
-    1       kind: A1 source, A2 motion, A3 audio, A4 index, A5 several sources
+    1       kind: A1 source, A2 motion, A3 audio, A4 index, A5 several sources, A6 parts
     1..3    length L of the payload, LEB128
     1       low byte of the CRC-32 of kind and length: lets a reader find the next record after damage
     L       payload: a packet or the index
@@ -50,13 +50,24 @@ it.
                     lengths                   of every payload but the last
                     payloads                  AV1 temporal units; the last one takes the remaining bytes
 
+    parts           region                    0 eyes, 1 mouth
+                    first                     number of the first part; each other takes the next number
+                    slot                      of the source that the parts are registered to
+                    box                       where they lie in it: x, y of the centre, width, height (1/8 pixel),
+                                              rotation (1/4096 turn)
+                    count - 1                 0..63
+                    lengths                   of every payload but the last
+                    payloads                  AV1 temporal units of 64x64 pixels, of a sequence of the region's own
+
     motion          first                     number of the first frame
                     count - 1                 0..255
                     flags                     bit 0: predicted from a reference frame; bit 1: names reference sources;
-                                              bit 2: reserved, 0; bit 3: transform-coded, only with bit 1 and not bit 0
+                                              bit 2: names parts; bit 3: transform-coded, only with bit 1 and not bit 0
                     first - reference         with bit 0: 1..4096, how many frames back the reference frame is
                     runs - 1, slot,           with bit 1: runs of frames with the same reference source; the last run
                     (frames, slot)...         takes the remaining frames. Without bit 1, the source nearest in pose
+                    regions - 1, runs...      with bit 2: for each region runs as above, of the number + 1 of the part
+                                              that the frames show there; 0: the reference source's own pixels
                     scale                     with bit 3: 0..255, quantisation scale
                     payload                   range-coded levels: transform_coder.py with bit 3, else
                                               predictive_coder.py
@@ -67,20 +78,20 @@ it.
                     lengths                   of every Opus packet but the last
                     payloads                  Opus packets (RFC 6716); the last one takes the remaining bytes
 
-The index, the record before the footer, has for every record of sources or motion, in file order, all LEB128:
+The index, the record before the footer, has for every record of sources, parts or motion, in file order, all LEB128:
 
-    kind            1 sources, 2 motion
+    kind            1 sources or parts, 2 motion
     offset          of the record, minus that of the one before
-    first           motion: number of the first frame, minus that of the motion record before; sources: 0
+    first           motion: number of the first frame, minus that of the motion record before; else 0
 
 A file without its footer was cut: a reader walks the records and plays what is there. A record with a wrong checksum is
 skipped and reported.
 """
 
 MAGIC = b"\x89IWC"
-VERSION = 5
-SOURCE, MOTION, AUDIO, INDEX, SOURCES = 0xA1, 0xA2, 0xA3, 0xA4, 0xA5
-RECORD_NAMES = {SOURCE: "source", MOTION: "motion", AUDIO: "audio", INDEX: "index", SOURCES: "sources"}
+VERSION = 6
+SOURCE, MOTION, AUDIO, INDEX, SOURCES, PARTS = 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6
+RECORD_NAMES = {SOURCE: "source", MOTION: "motion", AUDIO: "audio", INDEX: "index", SOURCES: "sources", PARTS: "parts"}
 FOOTER_MAGIC = b"IWCX"
 FOOTER_BYTES = 12
 

@@ -27,7 +27,17 @@ MAX_OPUS_PACKETS = 256
 """Opus packets in one audio packet."""
 MAX_OPUS_BYTES = 1275 * 3 + 7
 """Bytes of an Opus packet of up to 60 ms (RFC 6716, section 3.2)."""
-_REFERENCE, _RUNS, _RESERVED, _TRANSFORMED = 1, 2, 4, 8
+MAX_REGIONS = 4
+"""Regions of a face that parts exist for."""
+MAX_PART = 1023
+"""Largest number of a part of a region."""
+MAX_PARTS_GROUP = 64
+"""Parts in one packet."""
+MAX_PART_BYTES = 1 << 14
+"""Bytes of a part; 64 x 64 pixels in the best quality take fewer."""
+MAX_BOX = 1 << 16
+"""Largest number of a box: its unit is an eighth of a pixel, or a 4096th of a turn."""
+_REFERENCE, _RUNS, _PARTS, _TRANSFORMED = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
@@ -114,9 +124,59 @@ def _payloads(data: bytes, at: int, counted: int, largest: int) -> list[bytes]:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A rectangle in a source picture, in integers, because it is transmitted: x and y of its centre, width and height
+    in eighths of a pixel, and its rotation (clockwise) in 4096ths of a turn."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    angle: int
+
+
+@dataclass(frozen=True)
+class PartsPacket:
+    """Part pictures of one region (eyes or mouth), each an AV1 unit of the region's own sequence."""
+
+    region: int
+    first: int
+    """Number of the first part; the others take the next numbers."""
+    slot: int
+    """Slot of the source that the parts are registered to."""
+    box: Box
+    """Where the parts lie in that source."""
+    payloads: tuple[bytes, ...]
+    """One AV1 temporal unit for each part."""
+
+    def to_bytes(self) -> bytes:
+        """Serialise."""
+        box = self.box
+        numbers = [self.region, self.first, self.slot, box.x, box.y, box.width, box.height, box.angle]
+        numbers += [len(self.payloads) - 1, *(len(payload) for payload in self.payloads[:-1])]
+        return b"".join([*map(write_varint, numbers), *self.payloads])
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "PartsPacket":
+        """Parse. Raises FormatError."""
+        region, at = read_varint(data, 0, MAX_REGIONS - 1)
+        first, at = read_varint(data, at, MAX_PART)
+        slot, at = read_varint(data, at, MAX_SLOT)
+        box = []
+        for _ in range(5):
+            number, at = read_varint(data, at, MAX_BOX)
+            box.append(number)
+        more, at = read_varint(data, at, MAX_PARTS_GROUP - 1)
+        if first + more > MAX_PART or 0 in box[2:4]:
+            raise FormatError("A packet of parts has a number or a box that is out of range.")
+        payloads = _payloads(data, at, more, MAX_PART_BYTES)
+        return PartsPacket(region, first, slot, Box(*box), tuple(payloads))
+
+
+@dataclass(frozen=True)
 class Run:
     """Consecutive frames with the same reference source: it comes first in attention, and the motion is coded relative
-    to it."""
+    to it. Of parts: consecutive frames whose region shows part `slot` - 1; 0: the reference source's own."""
 
     slot: int
     frames: int
@@ -136,18 +196,20 @@ class MotionPacket:
     """Reference sources, `count` frames together; empty: the source nearest in pose."""
     scale: int | None = None
     """Quantisation scale of transform-coded motion, which has runs and no reference frame; None: predictive coding."""
+    parts: tuple[tuple[Run, ...], ...] = ()
+    """For each region, runs over the packet's frames; empty: no frame uses a part."""
 
     def to_bytes(self) -> bytes:
         """Serialise."""
         flags = (0 if self.reference is None else _REFERENCE) | (_RUNS if self.runs else 0)
-        flags |= 0 if self.scale is None else _TRANSFORMED
+        flags |= (0 if self.scale is None else _TRANSFORMED) | (_PARTS if self.parts else 0)
         head = write_varint(self.first) + write_varint(self.count - 1) + write_varint(flags)
         if self.reference is not None:
             head += write_varint(self.first - self.reference)
         if self.runs:
-            head += write_varint(len(self.runs) - 1) + write_varint(self.runs[0].slot)
-            for run, following in itertools.pairwise(self.runs):
-                head += write_varint(run.frames) + write_varint(following.slot)
+            head += _write_runs(self.runs)
+        if self.parts:
+            head += write_varint(len(self.parts) - 1) + b"".join(map(_write_runs, self.parts))
         if self.scale is not None:
             head += write_varint(self.scale)
         return head + self.payload
@@ -161,10 +223,8 @@ class MotionPacket:
         """Parse. Raises FormatError."""
         first, at = read_varint(data, 0, MAX_FRAME)
         count, at = read_varint(data, at, MAX_PACKET_FRAMES - 1)
-        flags, at = read_varint(data, at, _REFERENCE | _RUNS | _RESERVED | _TRANSFORMED)
-        if flags & _RESERVED:
-            raise FormatError("A motion packet sets a reserved flag.")
-        if flags & _TRANSFORMED and flags != _TRANSFORMED | _RUNS:
+        flags, at = read_varint(data, at, _REFERENCE | _RUNS | _PARTS | _TRANSFORMED)
+        if flags & _TRANSFORMED and flags & ~_PARTS != _TRANSFORMED | _RUNS:
             raise FormatError("A transform-coded motion packet has a reference frame or lacks reference sources.")
         reference = None
         if flags & _REFERENCE:
@@ -175,10 +235,26 @@ class MotionPacket:
         runs: tuple[Run, ...] = ()
         if flags & _RUNS:
             runs, at = _read_runs(data, at, count + 1)
+        parts = []
+        if flags & _PARTS:
+            more, at = read_varint(data, at, MAX_REGIONS - 1)
+            for _ in range(more + 1):
+                of_region, at = _read_runs(data, at, count + 1, MAX_PART + 1)
+                parts.append(of_region)
         scale = None
         if flags & _TRANSFORMED:
             scale, at = read_varint(data, at, MAX_SCALE)
-        return MotionPacket(first, count + 1, reference, _rest(data, at, MAX_PAYLOAD), runs, scale)
+        return MotionPacket(first, count + 1, reference, _rest(data, at, MAX_PAYLOAD), runs, scale, tuple(parts))
+
+    def parts_of(self, frame: int) -> tuple[int | None, ...]:
+        """Return the number of the part that each region of the packet's frame `frame` (0 is its first) shows; None:
+        the reference source's own."""
+        found = []
+        for runs in self.parts:
+            ends = itertools.accumulate(run.frames for run in runs)
+            slot = next(run.slot for run, end in zip(runs, ends, strict=True) if frame < end)
+            found.append(slot - 1 if slot else None)
+        return tuple(found)
 
 
 def runs_of(slots: Sequence[int | None]) -> tuple[Run, ...]:
@@ -188,9 +264,16 @@ def runs_of(slots: Sequence[int | None]) -> tuple[Run, ...]:
     return tuple(Run(slot, len(list(same))) for slot, same in itertools.groupby(slots) if slot is not None)
 
 
-def _read_runs(data: bytes, at: int, count: int) -> tuple[tuple[Run, ...], int]:
+def _write_runs(runs: Sequence[Run]) -> bytes:
+    head = write_varint(len(runs) - 1) + write_varint(runs[0].slot)
+    for run, following in itertools.pairwise(runs):
+        head += write_varint(run.frames) + write_varint(following.slot)
+    return head
+
+
+def _read_runs(data: bytes, at: int, count: int, max_slot: int = MAX_SLOT) -> tuple[tuple[Run, ...], int]:
     more, at = read_varint(data, at, count - 1)
-    slot, at = read_varint(data, at, MAX_SLOT)
+    slot, at = read_varint(data, at, max_slot)
     runs, left = [], count
     for _ in range(more):
         frames, at = read_varint(data, at, left - 1)
@@ -198,7 +281,7 @@ def _read_runs(data: bytes, at: int, count: int) -> tuple[tuple[Run, ...], int]:
             raise FormatError("A motion packet has a run of no frames.")
         runs.append(Run(slot, frames))
         left -= frames
-        slot, at = read_varint(data, at, MAX_SLOT)
+        slot, at = read_varint(data, at, max_slot)
     return (*runs, Run(slot, left)), at
 
 
@@ -223,7 +306,7 @@ class AudioPacket:
         return AudioPacket(first, tuple(_payloads(data, at, count, MAX_OPUS_BYTES)))
 
 
-Packet = SourcePacket | MotionPacket | AudioPacket
+Packet = SourcePacket | PartsPacket | MotionPacket | AudioPacket
 
 
 def _rest(data: bytes, at: int, largest: int) -> bytes:

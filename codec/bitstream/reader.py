@@ -15,6 +15,7 @@ from iwcodec.codec.bitstream.container import (
     MAX_RECORD,
     MIN_RECORD,
     MOTION,
+    PARTS,
     RECORD_NAMES,
     SOURCE,
     SOURCES,
@@ -27,6 +28,7 @@ from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
     Packet,
+    PartsPacket,
     SourcePacket,
     unpack_sources,
 )
@@ -77,8 +79,8 @@ class ContainerReader:
         return self._walk(self._start)
 
     def seek(self, frame: int) -> Iterator[Packet]:
-        """Yield all sources stored before the record with the motion of `frame`, then all packets from that record on.
-        Uses the index if it is valid, else walks the file."""
+        """Yield all sources and parts stored before the record with the motion of `frame`, then all packets from that
+        record on. Uses the index if it is valid, else walks the file."""
         entries = self._index_entries()
         target = None
         for kind, offset, first in entries:
@@ -89,7 +91,9 @@ class ContainerReader:
             return
         for kind, offset, _ in entries:
             if kind == INDEX_SOURCES and offset < target:
-                yield from (packet for packet in self._record_at(offset) if isinstance(packet, SourcePacket))
+                yield from (
+                    packet for packet in self._record_at(offset) if isinstance(packet, SourcePacket | PartsPacket)
+                )
         yield from self._from_frame(target, frame)
 
     @property
@@ -241,6 +245,8 @@ def _parse(kind: int, payload: bytes) -> list[Packet]:
         return [SourcePacket.from_bytes(payload)]
     if kind == SOURCES:
         return [*unpack_sources(payload)]
+    if kind == PARTS:
+        return [PartsPacket.from_bytes(payload)]
     if kind == MOTION:
         return [MotionPacket.from_bytes(payload)]
     return [AudioPacket.from_bytes(payload)]

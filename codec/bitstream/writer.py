@@ -16,13 +16,21 @@ from iwcodec.codec.bitstream.container import (
     MAGIC,
     MAX_RECORD,
     MOTION,
+    PARTS,
     SOURCE,
     SOURCES,
     VERSION,
 )
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.index import INDEX_MOTION, INDEX_SOURCES, IndexEntry, pack_index
-from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, SourcePacket, pack_sources, source_groups
+from iwcodec.codec.bitstream.packets import (
+    AudioPacket,
+    MotionPacket,
+    PartsPacket,
+    SourcePacket,
+    pack_sources,
+    source_groups,
+)
 from iwcodec.codec.bitstream.varint import write_varint
 from iwcodec.codec.errors import MediaError
 
@@ -36,7 +44,7 @@ class ContainerWriter:
 
     def __init__(self, path: str | Path, header: Header) -> None:
         self.path, self.header = Path(path), header
-        self.bytes = {"sources": 0, "motion": 0, "audio": 0, "container": 0}
+        self.bytes = {"sources": 0, "parts": 0, "motion": 0, "audio": 0, "container": 0}
         """Payload bytes by kind; all other bytes count as "container", known after `close`."""
         self._index: list[IndexEntry] = []
         self._partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
@@ -60,6 +68,11 @@ class ContainerWriter:
             kind, payload = (SOURCE, group[0].to_bytes()) if len(group) == 1 else (SOURCES, pack_sources(group))
             self._record(kind, payload, sum(len(packet.payload) for packet in group), "sources")
 
+    def write_parts(self, packet: PartsPacket) -> None:
+        """Append a record of parts."""
+        self._index.append(IndexEntry(INDEX_SOURCES, self._at, 0))
+        self._record(PARTS, packet.to_bytes(), sum(map(len, packet.payloads)), "parts")
+
     def write_motion(self, packet: MotionPacket) -> None:
         """Append a record of motion."""
         self._index.append(IndexEntry(INDEX_MOTION, self._at, packet.first))
@@ -77,7 +90,7 @@ class ContainerWriter:
             index = pack_index(self._index)
             self._record(INDEX, index if len(index) <= MAX_RECORD else b"", 0, "container")
             self._put(start.to_bytes(8, "little") + FOOTER_MAGIC)
-            self.bytes["container"] = self._at - sum(self.bytes[k] for k in ("sources", "motion", "audio"))
+            self.bytes["container"] = self._at - sum(self.bytes[k] for k in self.bytes if k != "container")
             self._file.close()
             os.replace(self._partial, self.path)
         except OSError as error:

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from iwcodec.codec.bitstream.header import Header
-from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, PartsPacket
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import Footage, read_clip
 from iwcodec.codec.file.closed_loop import best_stream, choose_suppression
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
-from iwcodec.codec.file.options import EncodeOptions, Progress
-from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of
+from iwcodec.codec.file.options import PARTS_KBPS, PARTS_SHARE, EncodeOptions, Progress
+from iwcodec.codec.file.part_selection import choose_parts
+from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, size_factor
 from iwcodec.codec.file.search import rate_for_quality
 from iwcodec.codec.file.source_plan import CodedSources, pictures_of, sources_due
 from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
@@ -46,7 +47,7 @@ class EncodeReport:
     """Side of the pictures in pixels."""
     sources: int
     bytes: dict[str, int]
-    """Bytes of the file: `total`, and its parts `sources`, `motion`, `audio` and `container`."""
+    """Bytes of the file: `total`, and of that `sources`, `parts`, `motion`, `audio` and `container`."""
     kbps: dict[str, float]
     """Bitrates: `total`, `video` (sources, motion and container), `sources`, `motion`."""
     seconds: float
@@ -86,6 +87,12 @@ def encode(
         length, budget = clip.message_frames, clip.bytes_at
         rate = rate_for_quality(options.quality_db, survey, video.pictures, runtime, budget, length, progress)
         clip = replace(clip, options=replace(options, kbps=rate))
+    parts_kbps = 0.0
+    if options.tune == "face":
+        whole = clip.options.kbps
+        parts_kbps = PARTS_KBPS * size_factor(options.size) if whole is None else PARTS_SHARE * whole
+        if whole is not None:
+            clip = replace(clip, options=replace(clip.options, kbps=whole - parts_kbps))
     choices = choose_sources_and_motion(clip, progress)
     streams = [
         code_stream(choice, clip, part_of(progress, number, len(choices))) for number, choice in enumerate(choices)
@@ -95,12 +102,24 @@ def encode(
     suppression = choose_suppression(
         stream, frames, video.pictures, runtime, partial(progress, "suppressing small shifts")
     )
+    parts: tuple[PartsPacket, ...] = ()
+    if parts_kbps:
+        chosen = choose_parts(
+            stream,
+            frames,
+            video.pictures,
+            runtime,
+            parts_kbps * 125 * clip.seconds,
+            suppression / 10,
+            partial(progress, "choosing eyes and mouths"),
+        )
+        parts, stream = chosen.packets, replace(stream, motion=chosen.motion)
     header = make_header(runtime.info, video, frames, stream.active, suppression)
     track = open_audio(video, options, frames)
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
     with ContainerWriter(target, header) as writer:
-        write_streams(writer, stream.motion, stream.coded, track)
+        write_streams(writer, stream.motion, stream.coded, parts, track)
     report = summarise(writer.bytes, frames, float(video.info.fps), options.size, len(stream.coded.packets))
     quality: dict[str, Any] = {}
     if options.verify:
@@ -131,17 +150,23 @@ def open_audio(video: Footage, options: EncodeOptions, frames: int) -> OpusTrack
 
 
 def write_streams(
-    writer: ContainerWriter, motion: Sequence[MotionPacket], coded: CodedSources, track: OpusTrack | None
+    writer: ContainerWriter,
+    motion: Sequence[MotionPacket],
+    coded: CodedSources,
+    parts: Sequence[PartsPacket],
+    track: OpusTrack | None,
 ) -> None:
     """Write sources, motion and sound, interleaved by time. Sources precede the motion that needs them."""
     sound = audio_records(track) if track is not None else iter(())
-    audio_s, sent = 0.0, 0
+    audio_s, sent, waiting = 0.0, 0, list(parts)
     fps = float(writer.header.fps)
 
     for packet in motion:
         due = sources_due(coded.packets, coded.plan, packet.first + packet.count)
         writer.write_sources(coded.packets[sent:due])
         sent = due
+        while waiting and any(source.slot == waiting[0].slot for source in coded.packets[:sent]):
+            writer.write_parts(waiting.pop(0))
         while track is not None and audio_s <= packet.first / fps and (record := next(sound, None)):
             writer.write_audio(record)
             audio_s = (record.first + len(record.packets) * track.packet_samples) / AUDIO_RATE
@@ -171,6 +196,7 @@ def summarise(parts: dict[str, int], frames: int, fps: float, size: int, sources
         "total": total,
         "video": total - parts["audio"],
         "sources": parts["sources"],
+        "parts": parts["parts"],
         "motion": parts["motion"],
     }
     return {

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES, MAX_SLOT, AudioPacket, MotionPacket, Packet, SourcePacket
+from iwcodec.codec.bitstream.packets import (
+    MAX_PACKET_FRAMES,
+    MAX_SLOT,
+    AudioPacket,
+    MotionPacket,
+    Packet,
+    PartsPacket,
+    SourcePacket,
+)
 from iwcodec.codec.bitstream.reader import MAX_DAMAGE, ContainerReader
 from iwcodec.codec.decoder import Decoder, Frame
 from iwcodec.codec.errors import FormatError, MediaError, VersionError
@@ -83,14 +91,11 @@ class IwcFile:
                 if packet.slot != next_slot:  # a source is missing, or a recorded call restarted with a key picture
                     decoder.reset_sources()
                 next_slot = (packet.slot + 1) % (MAX_SLOT + 1)
-            if isinstance(packet, SourcePacket | MotionPacket):
+            if not isinstance(packet, AudioPacket):
                 try:
                     yield from (frame for frame in decoder.push(packet) if frame.number >= start)
                 except FormatError as error:
-                    kind, number = (
-                        ("source", packet.slot) if isinstance(packet, SourcePacket) else ("motion", packet.first)
-                    )
-                    self._note(kind, number, error)
+                    self._note(*_named(packet), error)
 
     def samples(self, start: int = 0) -> Iterator[Samples]:
         """Sound from sample `start` on, in blocks of mono int16 at 48 kHz; silence where it is missing or damaged."""
@@ -132,6 +137,13 @@ class IwcFile:
     def damage(self) -> list[str]:
         """Damaged records read so far, one line each."""
         return [*self.reader.damage, *self.undecodable]
+
+
+def _named(packet: SourcePacket | PartsPacket | MotionPacket) -> tuple[str, int]:
+    """Kind and number of a packet, for reports."""
+    if isinstance(packet, SourcePacket):
+        return "source", packet.slot
+    return ("part" if isinstance(packet, PartsPacket) else "motion"), packet.first
 
 
 def audio_from(packets: Iterable[Packet], start: int) -> Iterator[AudioPacket]:

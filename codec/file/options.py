@@ -2,9 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 Progress = Callable[[str, float], None]
 """Progress callback: name of the current pass, and the share of it that is done (0..1)."""
+PARTS_SHARE = 0.22
+"""Share of a bitrate that goes to parts if the face counts."""
+PARTS_KBPS = 0.9
+"""Bitrate of parts without a bitrate given."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,9 @@ class EncodeOptions:
     """Mean PSNR in dB over all frames, reached at about the lowest bitrate. None: no target."""
     crop: str = "face"
     """"face" tracks the speaker, "none" crops the central square, "X,Y,SIDE" (pixels) is a fixed square."""
+    tune: Literal["psnr", "face"] = "psnr"
+    """What the bits are spent on: "psnr" on the whole picture, "face" also on part pictures of eyes and mouth, so that
+    blinks, glances and speech are the speaker's own. Without a bitrate, parts add about PARTS_KBPS."""
     audio: bool = True
     """Code the sound, if there is any."""
     audio_bitrate: int = 12_000

@@ -24,6 +24,8 @@ class Motion:
     """Slot of the reference source; None: the source nearest in pose."""
     skip: bool = False
     """Skip mode: the frame is the unmodified reference source."""
+    parts: tuple[int | None, ...] = ()
+    """Number of the part that each region shows; None, and regions that are not named: the reference source's own."""
 
 
 class MotionDecoder:

@@ -9,8 +9,8 @@ shape, so that a few graphs serve every combination.
 On the CPU the same code runs without graph and streams, for tests.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from iwcodec.models.runtime.frame_path import Batch, FramePath, attend_torch, attend_triton
 from iwcodec.models.runtime.pictures import resize_area
-from iwcodec.models.runtime.source_pool import SourcePool
+from iwcodec.models.runtime.source_pool import Page, SourcePool
 from iwcodec.models.runtime.torch import load_network
 from iwcodec.models.runtime.types import MAX_ACTIVE, Keypoints, Picture, Source
 from iwcodec.models.runtime.weights import DEFAULT_MODEL, WEIGHTS, read_info
@@ -162,18 +162,33 @@ class CudaRuntime:
 
     @torch.inference_mode()
     def prepare(self, picture: Picture) -> Source:
+        keypoints, features, page = self._store(lambda: self._encode(picture))
+        return Source(picture, keypoints, page, *(x.cpu().numpy() for x in features[-2:]))
+
+    @torch.inference_mode()
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        def features() -> tuple[Keypoints, tuple[Tensor, ...]]:
+            keys, rows, _, *geometry = (tensor[source.features.number] for tensor in self._pool.tensors())
+            return source.keypoints, (keys, rows, self._tensor(picture), *geometry)
+
+        return replace(source, picture=picture, features=self._store(features)[2])
+
+    def _store(
+        self, compute: Callable[[], tuple[Keypoints, tuple[Tensor, ...]]]
+    ) -> tuple[Keypoints, tuple[Tensor, ...], Page]:
+        """Compute keypoints and features on the upload stream, and put the features into the pool."""
         if not self._pool.free:
             self._grow()
         if self.device == "cpu":
-            keypoints, features = self._encode(picture)
-            return Source(picture, keypoints, self._pool.store(features), *(x.numpy() for x in features[-2:]))
+            keypoints, features = compute()
+            return keypoints, features, self._pool.store(features)
         with torch.cuda.stream(self._uploads):
-            keypoints, features = self._encode(picture)
+            keypoints, features = compute()
             # The page may be reused from a source that a frame in flight still reads.
             self._uploads.wait_stream(self._compute)
             page = self._pool.store(features)
         self._compute.wait_stream(self._uploads)
-        return Source(picture, keypoints, page, *(x.cpu().numpy() for x in features[-2:]))
+        return keypoints, features, page
 
     @torch.inference_mode()
     def submit(self, jobs: Sequence[Job]) -> Pending:

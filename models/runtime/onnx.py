@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ class OnnxRuntime:
         inputs = {"picture": self.graph_input("source", picture), "keypoints": keypoints[None]}
         features = self.sessions["source"].run(None, inputs)
         return Source(picture, keypoints, *(feature[0] for feature in features))
+
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        return replace(source, picture=picture)
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         if not 1 <= len(sources) <= MAX_ACTIVE:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ class TorchRuntime:
         encoded = self.network.encode_sources(pixels, source_keypoints, net_pixels)
         membership, basis = (part[0, 0].cpu().numpy() for part in (encoded.membership, encoded.basis))
         return Source(picture, keypoints, encoded, membership, basis)
+
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        pixels = self._tensor(picture)[None, None]
+        return replace(source, picture=picture, features=source.features._replace(pictures=pixels))
 
     @torch.inference_mode()
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:

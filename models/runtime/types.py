@@ -71,6 +71,11 @@ class Runtime(Protocol):
         """Encode a source picture of `info.size` once, so that frames can be reconstructed from it."""
         ...
 
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        """Return a source with the features of another one, whose pixels are sampled from `picture` instead: the same
+        view in which some region differs. Takes no network run."""
+        ...
+
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         """Reconstruct a picture of `info.size` from keypoints (K, 3) and 1 to MAX_ACTIVE sources.
 

@@ -1,6 +1,7 @@
 """A trivial network with predictable pictures, and a fit that does nothing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,6 +31,9 @@ class StubRuntime:
     def prepare(self, picture: Picture) -> Source:
         membership = np.full((256, 21), 1 / 21, np.float32)
         return Source(picture, self.detect(picture), None, membership, np.zeros((256, 60), np.float32))
+
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        return replace(source, picture=picture)
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         assert len(sources) >= 1

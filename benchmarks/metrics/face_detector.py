@@ -1,0 +1,113 @@
+"""MediaPipe's short-range face detector: V. Bazarevsky et al., "BlazeFace", CVPR workshop 2019 (arXiv:1907.05047).
+
+Decodes, merges and crops as MediaPipe's FaceDetectionShortRange graph does. Only the most confident face is returned.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from iwcodec.benchmarks.metrics.tflite import Tensor, TfliteGraph
+from iwcodec.benchmarks.weights import FACE_DETECTOR, weight_file
+from iwcodec.codec.media.types import Picture
+
+SIDE = 128
+"""Side of the detector's input in pixels, and the unit of its outputs."""
+MIN_CONFIDENCE = 0.3
+"""A detection below this confidence is dropped. MediaPipe's default is 0.5; blurred faces of low rates need less."""
+MAX_OVERLAP = 0.3
+"""Boxes that overlap the most confident one by more than this intersection over union are averaged with it."""
+RIGHT_EYE, LEFT_EYE = 0, 1
+"""The speaker's eyes in a detection's six points."""
+
+
+@dataclass(frozen=True)
+class FaceBox:
+    """A detected face; all coordinates in pixels of the picture."""
+
+    confidence: float
+    box: NDArray[np.float64]  # (4,): left, top, right, bottom
+    points: NDArray[np.float64]  # (6, 2): right eye, left eye, nose tip, mouth, right ear, left ear
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square region of a picture, in pixels, turned by `angle` radians (clockwise on the screen)."""
+
+    x: float
+    y: float
+    side: float
+    angle: float = 0.0
+
+    def to_picture(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Points (..., 2) in shares of the square (0..1) -> pixels of the picture."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        turned = (np.asarray(points, np.float64) - 0.5) @ np.array([[cos, sin], [-sin, cos]])
+        return turned * self.side + (self.x, self.y)
+
+    def crop(self, picture: Picture, side: int, border: int) -> Picture:
+        """The region, resampled to `side` x `side`; `border` is an OpenCV border mode for what lies outside."""
+        corners = np.array([(0, 1), (0, 0), (1, 0), (1, 1)], np.float32)
+        matrix = cv2.getPerspectiveTransform(self.to_picture(corners).astype(np.float32), corners * side)
+        cropped: Picture = cv2.warpPerspective(picture, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=border)
+        return cropped
+
+
+class FaceDetector:
+    """The most confident face of a uint8 RGB picture (H, W, 3), or None.
+
+    Raises MetricUnavailableError without LiteRT or the weights.
+    """
+
+    def __init__(self) -> None:
+        self._graph = TfliteGraph(weight_file(FACE_DETECTOR), ["input"], ["regressors", "classificators"])
+        self._anchors = anchors()
+
+    def __call__(self, picture: Picture) -> FaceBox | None:
+        height, width = picture.shape[:2]
+        whole = Square(width / 2, height / 2, max(width, height))
+        pixels = whole.crop(picture, SIDE, cv2.BORDER_CONSTANT)
+        offsets, logits = self._graph(pixels[None].astype(np.float32) / 127.5 - 1)
+        confidence = 1 / (1 + np.exp(-logits[0, :, 0].astype(np.float64).clip(-100, 100)))
+        boxes, points = decode(offsets[0], self._anchors)
+        confident = confidence >= MIN_CONFIDENCE
+        if not confident.any():
+            return None
+        best = merge(confidence[confident], boxes[confident], points[confident])
+        return FaceBox(best.confidence, whole.to_picture(best.box.reshape(2, 2)).ravel(), whole.to_picture(best.points))
+
+
+def anchors() -> NDArray[np.float64]:
+    """(896, 2): centres of the detector's anchors in shares of its input: two to a cell of 16x16, six to one of 8x8."""
+    levels = []
+    for cells, count in ((16, 2), (8, 6)):
+        y, x = np.divmod(np.arange(cells * cells), cells)
+        levels.append(np.repeat((np.stack([x, y], 1) + 0.5) / cells, count, axis=0))
+    return np.concatenate(levels)
+
+
+def decode(offsets: Tensor, centres: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The detector's (n, 16) outputs -> boxes (n, 4) and points (n, 6, 2), in shares of its input."""
+    values = offsets.astype(np.float64).reshape(-1, 8, 2) / SIDE
+    middle, half = values[:, 0] + centres, values[:, 1] / 2
+    return np.concatenate([middle - half, middle + half], 1), values[:, 2:] + centres[:, None]
+
+
+def merge(confidence: NDArray[np.float64], boxes: NDArray[np.float64], points: NDArray[np.float64]) -> FaceBox:
+    """The most confident box, averaged with all that overlap it by MAX_OVERLAP, weighted by confidence."""
+    best = int(confidence.argmax())
+    sides = np.minimum(boxes[:, 2:], boxes[best, 2:]) - np.maximum(boxes[:, :2], boxes[best, :2])
+    shared = sides.clip(min=0).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    weights = np.where(shared > MAX_OVERLAP * (areas + areas[best] - shared), confidence, 0)
+    return FaceBox(float(confidence[best]), np.average(boxes, 0, weights), np.average(points, 0, weights))
+
+
+def eye_level_square(face: FaceBox, scale: float) -> Square:
+    """The square about a face's box, `scale` times its longer side, turned so that the line of the eyes is level."""
+    (left, top), (right, bottom) = face.box.reshape(2, 2)
+    dx, dy = face.points[LEFT_EYE] - face.points[RIGHT_EYE]
+    side = scale * max(right - left, bottom - top)
+    return Square((left + right) / 2, (top + bottom) / 2, side, float(np.arctan2(dy, dx)))
