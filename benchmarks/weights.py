@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 

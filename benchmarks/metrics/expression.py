@@ -1,7 +1,7 @@
 """Expression of a decoded face against the original: eyes, gaze, mouth, blinks, and the places of lips and eyelids.
 
-Measured on face mesh landmarks (see `face_mesh`), original and decoded pictures alike. PSNR cannot see any of this: eyes
-and mouth are a twentieth of the picture.
+Measured on face mesh landmarks (see `face_mesh`), of original and decoded pictures alike. PSNR cannot see any of this:
+eyes and mouth are a twentieth of the picture.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.face_mesh import LEFT_EYE, LEFT_IRIS, LIPS, RIGHT_EYE, RIGHT_IRIS, Landmarks
+from iwcodec.benchmarks.metrics.mesh.face_mesh import LEFT_EYE, LEFT_IRIS, LIPS, RIGHT_EYE, RIGHT_IRIS, Landmarks
 from iwcodec.codec.media.types import Picture
 
 MAX_FRAMES = 120
@@ -119,8 +119,7 @@ def to_eyes(face: Landmarks) -> Landmarks:
     level."""
     x, y = face[LEFT_CORNER] - face[RIGHT_CORNER]
     centred = face - (face[RIGHT_CORNER] + face[LEFT_CORNER]) / 2
-    aligned: Landmarks = centred @ np.array([[x, -y], [y, x]]) / (x * x + y * y)
-    return aligned
+    return centred @ np.array([[x, -y], [y, x]], np.float32) / (x * x + y * y)
 
 
 def correlation(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.extras import install
 from iwcodec.codec.media.types import Picture
 

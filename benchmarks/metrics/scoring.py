@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics import expression, faces, fid, lpips, vmaf
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
-from iwcodec.benchmarks.metrics.cvvdp import ColorVideoVdp
-from iwcodec.benchmarks.metrics.face_mesh import FaceMesh
+from iwcodec.benchmarks.metrics import expression, faces, vmaf
 from iwcodec.benchmarks.metrics.fidelity import MIN_MS_SSIM_SIDE, luma, ms_ssim, psnr_y, ssim_from_maps, ssim_maps
+from iwcodec.benchmarks.metrics.learned import fid, lpips
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.cvvdp import ColorVideoVdp
+from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.benchmarks.metrics.temporal import flicker, motion_error
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.quality import psnr

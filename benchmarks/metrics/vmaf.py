@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.extras import install
 from iwcodec.codec.media.types import Picture
 

@@ -17,9 +17,9 @@ from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import Footage, read_clip
 from iwcodec.codec.file.closed_loop import best_stream, choose_suppression
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
-from iwcodec.codec.file.options import PARTS_KBPS, PARTS_SHARE, EncodeOptions, Progress
+from iwcodec.codec.file.options import EncodeOptions, Progress
 from iwcodec.codec.file.part_selection import choose_parts
-from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, size_factor
+from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, reserve_for_parts
 from iwcodec.codec.file.search import rate_for_quality
 from iwcodec.codec.file.source_plan import CodedSources, pictures_of, sources_due
 from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
@@ -49,7 +49,7 @@ class EncodeReport:
     bytes: dict[str, int]
     """Bytes of the file: `total`, and of that `sources`, `parts`, `motion`, `audio` and `container`."""
     kbps: dict[str, float]
-    """Bitrates: `total`, `video` (sources, motion and container), `sources`, `motion`."""
+    """Bitrates: `total`, `video` (all but sound), `sources`, `parts`, `motion`."""
     seconds: float
     """Time taken."""
     psnr_db: float | None = None
@@ -87,12 +87,7 @@ def encode(
         length, budget = clip.message_frames, clip.bytes_at
         rate = rate_for_quality(options.quality_db, survey, video.pictures, runtime, budget, length, progress)
         clip = replace(clip, options=replace(options, kbps=rate))
-    parts_kbps = 0.0
-    if options.tune == "face":
-        whole = clip.options.kbps
-        parts_kbps = PARTS_KBPS * size_factor(options.size) if whole is None else PARTS_SHARE * whole
-        if whole is not None:
-            clip = replace(clip, options=replace(clip.options, kbps=whole - parts_kbps))
+    clip, parts_budget = reserve_for_parts(clip)
     choices = choose_sources_and_motion(clip, progress)
     streams = [
         code_stream(choice, clip, part_of(progress, number, len(choices))) for number, choice in enumerate(choices)
@@ -103,13 +98,13 @@ def encode(
         stream, frames, video.pictures, runtime, partial(progress, "suppressing small shifts")
     )
     parts: tuple[PartsPacket, ...] = ()
-    if parts_kbps:
+    if parts_budget:
         chosen = choose_parts(
             stream,
             frames,
             video.pictures,
             runtime,
-            parts_kbps * 125 * clip.seconds,
+            parts_budget,
             suppression / 10,
             partial(progress, "choosing eyes and mouths"),
         )

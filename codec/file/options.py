@@ -8,6 +8,8 @@ Progress = Callable[[str, float], None]
 """Progress callback: name of the current pass, and the share of it that is done (0..1)."""
 PARTS_SHARE = 0.22
 """Share of a bitrate that goes to parts if the face counts."""
+MIN_PARTS_BYTES = 800
+"""With fewer bytes for parts there are none: a clip of a few seconds gains more from whole sources."""
 PARTS_KBPS = 0.9
 """Bitrate of parts without a bitrate given."""
 

@@ -72,7 +72,7 @@ def choose_parts(
     home_slot = _most_used_slot(stream.motion)
     decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active, suppression=suppression)
     view: RegionView | None = None
-    numbers = sorted(evaluated_frames(count, CANDIDATE_FRAMES))
+    numbers = sorted(evaluated_frames(count, CANDIDATE_FRAMES, stream.coded.plan.frames))
     originals = dict(pictures_of(numbers, pictures, hold=False))
     seen: list[list[tuple[_Patch, _Patch]]] = []
     for motion in decode_motion(stream.coded, stream.motion, decoder):
@@ -149,10 +149,10 @@ def _coded_within(
 
 
 def _ranked(seen: Sequence[Sequence[tuple[_Patch, _Patch]]], boxes: Sequence[Box], most: int) -> list[tuple[int, int]]:
-    """(region, index into `seen`) of up to `most` parts, the one that brings most first."""
-    left, costs = [], []
-    for region in REGIONS:
-        area = boxes[region].width * boxes[region].height
+    """(region, index into `seen`) of up to `most` parts, the one that brings most first. Each brings more, over all
+    frames, than its coding adds to one."""
+    left, costs, areas = [], [], [float(box.width * box.height) for box in boxes]
+    for region, area in zip(REGIONS, areas, strict=True):
         flat = np.stack([_halved(pair[region][0]).reshape(-1) for pair in seen])
         weight = np.repeat(_halved(MASK).reshape(-1), 3)
         weight /= weight.sum()
@@ -163,9 +163,12 @@ def _ranked(seen: Sequence[Sequence[tuple[_Patch, _Patch]]], boxes: Sequence[Box
     picks: list[tuple[int, int]] = []
     while len(picks) < most:
         gains = [np.maximum(left[region][:, None] - costs[region], 0).sum(0) for region in REGIONS]
+        for region in REGIONS:
+            if sum(pick[0] == region for pick in picks) >= MAX_PARTS_GROUP:
+                gains[region][:] = 0
         region = int(np.argmax([gain.max() for gain in gains]))
         best = int(gains[region].argmax())
-        if gains[region][best] <= 0 or sum(pick[0] == region for pick in picks) >= MAX_PARTS_GROUP:
+        if gains[region][best] <= CODING_ERROR * areas[region]:
             break
         picks.append((region, best))
         left[region] = np.minimum(left[region], costs[region][:, best])
@@ -199,6 +202,7 @@ def _assign(
     """The parts that each frame shows, by its number; frames that show none are left out."""
     decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active, suppression=suppression)
     count = sum(packet.count for packet in stream.motion)
+    source_frames = set(stream.coded.plan.frames)  # shown unmodified, whatever parts they name
     frames, shown, view = enumerate(pictures()), {}, None
     coded: list[list[_Patch]] = []
     number, original = next(frames)
@@ -207,7 +211,7 @@ def _assign(
             number, original = pair
         sources, picture = decoder.sources_of(motion), decoder.picture(motion)
         home = decoder.library.at(home_slot)
-        if home is None or picture is None or motion.number != number or not sources:
+        if home is None or picture is None or motion.number != number or number in source_frames:
             continue
         if view is None:
             view = RegionView(home, decoder.parts)
@@ -238,7 +242,7 @@ def _best_parts(
         for a, parts in zip(wanted, coded, strict=True)
     ]
     best: list[int | None] = [None] * len(REGIONS)
-    for rank in range(TRIED_PARTS):  # both regions at once: they do not overlap
+    for rank in range(TRIED_PARTS):  # both regions at once: they hardly overlap
         tried = tuple(parts[rank] if rank < len(parts) else None for parts in nearest)
         shown = decoder.reconstruct_motion(replace(motion, parts=tried))
         if shown is None or tried == (None,) * len(REGIONS):

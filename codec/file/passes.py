@@ -16,7 +16,7 @@ from iwcodec.codec.file.motion_pass import (
     quantise_to_budget,
     to_source_coordinates,
 )
-from iwcodec.codec.file.options import Progress
+from iwcodec.codec.file.options import MIN_PARTS_BYTES, PARTS_KBPS, PARTS_SHARE, Progress
 from iwcodec.codec.file.search import choose
 from iwcodec.codec.file.source_plan import (
     BUDGET_TOLERANCE,
@@ -64,6 +64,19 @@ def choose_sources_and_motion(clip: Clip, progress: Progress) -> list[Choice]:
         return [Choice(coded, 1)]
     progress("choosing sources", 1.0)
     return [Choice(coded, best_active(coded, Excerpt(survey, pictures, runtime, length)))]
+
+
+def reserve_for_parts(clip: Clip) -> tuple[Clip, float]:
+    """Split the bitrate if it is tuned for the face: the clip with what is left for sources and motion, and the bytes
+    for parts, 0 if there are to be none. To a rate that was found for a quality, parts are added."""
+    kbps = clip.options.kbps if clip.options.quality_db is None else None
+    parts_kbps = PARTS_KBPS * size_factor(clip.options.size) if kbps is None else PARTS_SHARE * kbps
+    budget = parts_kbps * 125 * clip.seconds
+    if clip.options.tune != "face" or budget < MIN_PARTS_BYTES:
+        return clip, 0.0
+    if kbps is not None:
+        clip = replace(clip, options=replace(clip.options, kbps=kbps - parts_kbps))
+    return clip, budget
 
 
 def part_of(progress: Progress, number: int, count: int) -> Progress:

@@ -61,4 +61,7 @@ class MotionDecoder:
         for number in sorted(self._levels)[:-MAX_PACKET_FRAMES]:
             del self._levels[number]
         rows = zip(quantiser.dequantise(levels), packet.reference_sources(), strict=True)
-        return [Motion(number, row, source) for number, (row, source) in enumerate(rows, packet.first)]
+        return [
+            Motion(number, row, source, parts=packet.parts_of(number - packet.first))
+            for number, (row, source) in enumerate(rows, packet.first)
+        ]

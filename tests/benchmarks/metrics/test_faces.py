@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.faces import STRIDE, CachedLandmarks, FaceLandmarks, Points, keypoint_distance
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video
 

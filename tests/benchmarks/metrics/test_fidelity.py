@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from iwcodec.benchmarks.metrics import vmaf
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.fidelity import luma, ms_ssim, psnr_y, ssim
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from metric_pictures import noisy, pair, texture

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from iwcodec.benchmarks.metrics import mtcnn
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.mtcnn import Mtcnn, non_maximum_suppression, pyramid, to_squares
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video

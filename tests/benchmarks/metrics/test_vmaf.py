@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.vmaf import find_ffmpeg, vmaf
 from metric_pictures import pair, shifted, texture
 

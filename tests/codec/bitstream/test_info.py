@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from container_file import HEADER, write_container
+from iwcodec.codec.bitstream.container import VERSION
 from iwcodec.codec.bitstream.info import inspect
 from iwcodec.codec.errors import MediaError
 
@@ -12,7 +13,9 @@ from iwcodec.codec.errors import MediaError
 def test_every_byte_and_frame_is_counted(tmp_path: Path):
     path = write_container(tmp_path / "a.iwc")
     report = inspect(path)
-    assert (report.version, report.model, report.sources, report.frames) == (5, HEADER.model_id, 3, HEADER.frames)
+    assert (report.version, report.model) == (VERSION, HEADER.model_id)
+    assert (report.sources, report.parts, report.frames) == (3, 3, HEADER.frames)
+    assert report.bytes["parts"] == 25 + 9 + 3
     assert report.bytes["total"] == path.stat().st_size
     assert sum(report.bytes.values()) == 2 * report.bytes["total"]
     assert not report.truncated

@@ -8,7 +8,7 @@ import pytest
 
 from container_file import HEADER, packets, write_container
 from iwcodec.codec.bitstream import writer
-from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.bitstream.packets import MotionPacket, PartsPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import FormatError
 
@@ -19,11 +19,12 @@ def data(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize(("frame", "first"), [(0, 0), (39, 0), (40, 40), (119, 80)])
-def test_seek_gives_all_sources_and_the_right_motion(data: bytes, frame: int, first: int):
+def test_seek_gives_all_sources_and_parts_and_the_right_motion(data: bytes, frame: int, first: int):
     for stream in (data, data[:-1]):  # with the index, and without
         reader = ContainerReader(io.BytesIO(stream))
         read = list(reader.seek(frame))
-        assert [p.slot for p in read if isinstance(p, SourcePacket)] == [0, 1, 2]
+        assert read[:4] == packets()[:4]
+        assert sum(isinstance(p, SourcePacket | PartsPacket) for p in read) == 4
         assert next(p for p in read if isinstance(p, MotionPacket)).first == first
 
 
@@ -63,7 +64,7 @@ def test_any_flipped_byte_costs_one_record_at_most(data: bytes):
 
 
 def test_damage_is_reported_with_record_and_offset(data: bytes):
-    at = data.find(packets()[4].payload)  # type: ignore[union-attr]
+    at = data.find(next(p for p in packets() if isinstance(p, MotionPacket)).payload)
     broken = bytearray(data)
     broken[at] ^= 1
     reader = ContainerReader(io.BytesIO(bytes(broken)))
@@ -71,6 +72,21 @@ def test_damage_is_reported_with_record_and_offset(data: bytes):
     (line,) = reader.damage
     assert line.startswith("motion record 1 at byte ")
     assert "CRC mismatch" in line
+
+
+def test_damaged_parts_are_reported_and_skipped(data: bytes):
+    parts = next(p for p in packets() if isinstance(p, PartsPacket))
+    broken = bytearray(data)
+    broken[data.find(parts.payloads[0])] ^= 1
+    for read in (lambda reader: reader.records(), lambda reader: reader.seek(50)):
+        reader = ContainerReader(io.BytesIO(bytes(broken)))
+        found = list(read(reader))
+        assert not any(isinstance(p, PartsPacket) for p in found)
+        assert sum(isinstance(p, SourcePacket) for p in found) == 3
+    reader = ContainerReader(io.BytesIO(bytes(broken)))
+    assert len(list(reader.records())) == len(packets()) - 1
+    (line,) = reader.damage
+    assert line.startswith("parts record 1 at byte ")
 
 
 def test_files_of_other_formats_are_refused(data: bytes):

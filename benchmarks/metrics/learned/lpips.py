@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics.availability import ALEXNET, LPIPS, load_weights
+from iwcodec.benchmarks.metrics.learned.availability import ALEXNET, LPIPS, load_weights
 from iwcodec.codec.media.types import Picture
 
 if TYPE_CHECKING:

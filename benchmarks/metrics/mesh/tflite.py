@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.extras import install
 
 Tensor = NDArray[np.float32]

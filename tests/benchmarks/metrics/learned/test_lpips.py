@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from iwcodec.benchmarks.metrics.availability import ALEXNET, LPIPS, MetricUnavailableError
-from iwcodec.benchmarks.metrics.lpips import Lpips
+from iwcodec.benchmarks.metrics.learned.availability import ALEXNET, LPIPS, MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.lpips import Lpips
 from iwcodec.codec.media.types import Picture
 
 ALEXNET_SHAPES = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.media.types import Picture
 
 

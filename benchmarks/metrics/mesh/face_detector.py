@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.tflite import Tensor, TfliteGraph
+from iwcodec.benchmarks.metrics.mesh.tflite import Tensor, TfliteGraph
 from iwcodec.benchmarks.weights import FACE_DETECTOR, weight_file
 from iwcodec.codec.media.types import Picture
 
@@ -69,7 +69,7 @@ class FaceDetector:
         height, width = picture.shape[:2]
         whole = Square(width / 2, height / 2, max(width, height))
         pixels = whole.crop(picture, SIDE, cv2.BORDER_CONSTANT)
-        offsets, logits = self._graph(pixels[None].astype(np.float32) / 127.5 - 1)
+        offsets, logits = self._graph(pixels[None] * np.float32(1 / 127.5) - 1)
         confidence = 1 / (1 + np.exp(-logits[0, :, 0].astype(np.float64).clip(-100, 100)))
         boxes, points = decode(offsets[0], self._anchors)
         confident = confidence >= MIN_CONFIDENCE

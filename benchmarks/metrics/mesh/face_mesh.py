@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.face_detector import FaceDetector, eye_level_square
-from iwcodec.benchmarks.metrics.tflite import Tensor, TfliteGraph
+from iwcodec.benchmarks.metrics.mesh.face_detector import FaceDetector, eye_level_square
+from iwcodec.benchmarks.metrics.mesh.tflite import Tensor, TfliteGraph
 from iwcodec.benchmarks.weights import FACE_MESH, weight_file
 from iwcodec.codec.media.types import Picture
 
@@ -55,7 +55,7 @@ LEFT_EYE = (
 RIGHT_IRIS, LEFT_IRIS = tuple(range(468, 473)), tuple(range(473, 478))
 """Landmarks of the irises: the centre first, then four on the rim."""
 
-Landmarks = NDArray[np.float64]
+Landmarks = NDArray[np.float32]
 """(478, 2): x, y in pixels."""
 
 
@@ -69,25 +69,29 @@ class FaceMesh:
         self._detect = FaceDetector()
         model = weight_file(FACE_MESH)
         patches = [f"transform_tensor_bilinear_v2{suffix}" for suffix in ("", "_1", "_2")]
+        # The model names eyes by where they are in the picture: its left eye is the speaker's right one.
         regions = [f"conv_{name}" for name in ("lips", "left_eye", "left_iris", "right_eye", "right_iris")]
         self._face = TfliteGraph(model, ["input_1"], ["p_re_lu_3", "output_mesh", "conv_faceflag"])
         self._regions = TfliteGraph(model, patches, regions)
 
     def __call__(self, picture: Picture) -> Landmarks | None:
         height, width = picture.shape[:2]
-        scale = ENLARGED / height if height < MIN_HEIGHT else 1.0
-        if scale != 1:
-            picture = cv2.resize(picture, (round(width * scale), ENLARGED), interpolation=cv2.INTER_CUBIC)
+        if height < MIN_HEIGHT:
+            size = round(width * ENLARGED / height), ENLARGED
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
         face = self._detect(picture)
         if face is None:
             return None
         square = eye_level_square(face, FACE_SCALE)
         mesh = self._landmarks(square.crop(picture, SIDE, cv2.BORDER_REPLICATE))
-        return None if mesh is None else square.to_picture(mesh / SIDE) / scale
+        if mesh is None:
+            return None
+        scale = width / picture.shape[1], height / picture.shape[0]
+        return (square.to_picture(mesh / SIDE) * scale).astype(np.float32)
 
-    def _landmarks(self, crop: Picture) -> Landmarks | None:
+    def _landmarks(self, crop: Picture) -> NDArray[np.float64] | None:
         """The landmarks of a (SIDE, SIDE, 3) crop in its pixels, or None if the model sees no face in it."""
-        features, flat, presence = self._face(crop[None].astype(np.float32) / 255)
+        features, flat, presence = self._face(crop[None] * np.float32(1 / 255))
         if 1 / (1 + np.exp(-float(presence.item()))) < MIN_PRESENCE:
             return None
         mesh = np.zeros((478, 2))
@@ -96,7 +100,6 @@ class FaceMesh:
         lips = patch_to_features(scaled, LIPS, 61, 291)
         right = patch_to_features(scaled, RIGHT_EYE, 33, 133)
         left = patch_to_features(scaled, LEFT_EYE, 362, 263)
-        # The model calls left what is on the left of the picture.
         refined = self._regions(*(sample(features, matrix) for matrix in (lips, right, left)))
         places = ((LIPS, lips), (RIGHT_EYE, right), (RIGHT_IRIS, right), (LEFT_EYE, left), (LEFT_IRIS, left))
         for (indices, matrix), values in zip(places, refined, strict=True):
@@ -105,7 +108,7 @@ class FaceMesh:
         return mesh
 
 
-def patch_to_features(mesh: Landmarks, region: tuple[int, ...], start: int, end: int) -> NDArray[np.float64]:
+def patch_to_features(mesh: NDArray[np.float64], region: tuple[int, ...], start: int, end: int) -> NDArray[np.float64]:
     """(2, 3): affine map from cells of a region's patch to cells of the feature map (Landmarks2TransformMatrix).
 
     The patch is the box around the region's landmarks (in cells of the feature map), level with the line from landmark

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.availability import INCEPTION, load_weights
-from iwcodec.benchmarks.metrics.lpips import to_tensor
+from iwcodec.benchmarks.metrics.learned.availability import INCEPTION, load_weights
+from iwcodec.benchmarks.metrics.learned.lpips import to_tensor
 from iwcodec.codec.media.types import Picture
 
 if TYPE_CHECKING:

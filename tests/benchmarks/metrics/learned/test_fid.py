@@ -9,9 +9,9 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor
 
-from iwcodec.benchmarks.metrics import fid as module
-from iwcodec.benchmarks.metrics.availability import INCEPTION, MetricUnavailableError
-from iwcodec.benchmarks.metrics.fid import fid, frechet, inception_features
+from iwcodec.benchmarks.metrics.learned import fid as module
+from iwcodec.benchmarks.metrics.learned.availability import INCEPTION, MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.fid import fid, frechet, inception_features
 from iwcodec.codec.media.types import Picture
 
 

@@ -1,0 +1,1 @@
+"""Metrics that are neural networks: LPIPS, FID, ColorVideoVDP."""

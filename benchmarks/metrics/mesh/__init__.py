@@ -1,0 +1,1 @@
+"""Face landmarks by MediaPipe's models, run without MediaPipe."""

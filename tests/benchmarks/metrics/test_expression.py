@@ -1,0 +1,164 @@
+"""Expression from landmarks made by hand, and of the bundled speaker against himself."""
+
+import itertools
+from dataclasses import asdict
+
+import cv2
+import numpy as np
+import pytest
+
+from iwcodec.benchmarks.metrics.expression import (
+    EYELIDS,
+    LIP_CONTOURS,
+    MAX_FRAMES,
+    Expression,
+    features,
+    measure,
+    measure_clip,
+    to_eyes,
+)
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh, Landmarks
+from iwcodec.benchmarks.metrics.scoring import METRICS, make_scorer
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import read_video, sample_clip
+
+EYE_DISTANCE = 100.0
+"""Pixels between the outer corners of the eyes of `face`."""
+
+
+def face(eyes: float = 1.0, gaze: float = 0.5, mouth: float = 0.0, width: float = 50.0) -> Landmarks:
+    """A face whose eyes are 30 pixels wide and 10 * `eyes` high, with a mouth of the given opening and width."""
+    points = np.tile(np.array([[50.0, 90.0]], np.float32), (478, 1))
+    for outer, inner, upper, lower, iris, x in (
+        (33, 133, (159, 158), (145, 153), 468, 0),
+        (263, 362, (386, 385), (374, 380), 473, 100),
+    ):
+        towards = 1 if x == 0 else -1
+        points[outer], points[inner] = (x, 0), (x + 30 * towards, 0)
+        for n, (top, bottom) in enumerate(zip(upper, lower, strict=True)):
+            middle = x + (12 + 6 * n) * towards
+            points[top], points[bottom] = (middle, -5 * eyes), (middle, 5 * eyes)
+        points[iris] = (30 * gaze if x == 0 else 70 + 30 * gaze, 0)
+    points[13], points[14] = (50, 70 - mouth / 2), (50, 70 + mouth / 2)
+    points[61], points[291] = (50 - width / 2, 70), (50 + width / 2, 70)
+    return points
+
+
+def moving(count: int = 20) -> list[Landmarks]:
+    """Eyes, gaze and mouth move independently; eyes are closed in frames 4 and 14."""
+    rng = np.random.default_rng(0)
+    eyes = rng.uniform(0.9, 1.1, count)
+    eyes[4::10] = 0.1
+    return [
+        face(e, *values) for e, values in zip(eyes, rng.uniform((0.3, 0, 40), (0.7, 10, 60), (count, 3)), strict=True)
+    ]
+
+
+def test_features_of_a_known_face() -> None:
+    np.testing.assert_allclose(features(face(1, 0.4, 6, 48)), (1 / 3, 0.4, 0.06, 0.48), rtol=1e-5)
+
+
+def test_an_eye_half_closed_has_half_the_opening() -> None:
+    assert features(face(0.5))[0] == pytest.approx(features(face(1))[0] / 2)
+    np.testing.assert_allclose(features(face(0.5))[1:], features(face(1))[1:])
+
+
+def test_a_mouth_opened_by_six_pixels() -> None:
+    assert features(face(mouth=8))[2] - features(face(mouth=2))[2] == pytest.approx(6 / EYE_DISTANCE)
+
+
+def test_a_gaze_moved_by_a_tenth_of_the_eye() -> None:
+    assert features(face(gaze=0.6))[1] - features(face(gaze=0.5))[1] == pytest.approx(0.1)
+
+
+def test_features_do_not_depend_on_size_place_and_tilt() -> None:
+    turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
+    moved = (1.7 * face(0.8, 0.4, 5) @ turn.T + (30, -20)).astype(np.float32)
+    np.testing.assert_allclose(features(moved), features(face(0.8, 0.4, 5)), rtol=1e-4)
+    np.testing.assert_allclose(to_eyes(moved), to_eyes(face(0.8, 0.4, 5)), atol=1e-5)
+
+
+def test_a_clip_against_itself_is_perfect() -> None:
+    scores = asdict(measure(moving(), moving()))
+    perfect = {"blink_recall": 1, "blink_false": 0, "lips_lmd": 0, "eyes_lmd": 0, "faces": 20}
+    assert scores == pytest.approx({name: perfect.get(name, 1) for name in scores})
+
+
+def test_a_frozen_face_has_no_correlation_and_no_blinks() -> None:
+    scores = measure(moving(), [face()] * 20)
+    assert (scores.eye_r, scores.gaze_r, scores.mouth_open_r, scores.mouth_width_r) == (0, 0, 0, 0)
+    assert (scores.blink_recall, scores.blink_false) == (0, 0)
+
+
+def test_only_the_changed_feature_suffers() -> None:
+    decoded = moving()
+    gaze = [landmarks[[468, 473]] for landmarks in decoded]
+    for landmarks, other in zip(decoded, gaze[::-1], strict=True):
+        landmarks[[468, 473]] = other
+    scores = measure(moving(), decoded)
+    assert scores.gaze_r is not None
+    assert scores.gaze_r < 0.9
+    assert (scores.eye_r, scores.mouth_open_r, scores.mouth_width_r) == pytest.approx((1, 1, 1))
+    assert scores.lips_lmd == 0
+
+
+def test_blinks_lost_and_invented_are_counted() -> None:
+    decoded = moving()
+    decoded[4], decoded[9] = face(1), face(0.1)
+    scores = measure(moving(), decoded)
+    assert scores.blink_recall == 0.5
+    assert scores.blink_false == pytest.approx(1 / 18)
+
+
+def test_without_blinks_their_recall_is_undefined() -> None:
+    open_eyes = [face(1 + n / 100, 0.5, n) for n in range(20)]
+    assert measure(open_eyes, open_eyes).blink_recall is None
+
+
+def test_landmark_distance_is_in_percent_of_the_eye_distance() -> None:
+    moved = [landmarks.copy() for landmarks in moving()]
+    for landmarks in moved:
+        landmarks[LIP_CONTOURS, 1] += 6
+    scores = measure(moving(), moved)
+    assert scores.lips_lmd == pytest.approx(100 * 6 / EYE_DISTANCE, rel=1e-4)
+    assert scores.eyes_lmd == pytest.approx(0, abs=1e-4)
+    assert len(LIP_CONTOURS) == 40
+    assert len(EYELIDS) == 34
+
+
+def test_frames_without_a_face_are_left_out() -> None:
+    with_gap: list[Landmarks | None] = [*moving()]
+    with_gap[3] = None
+    assert measure(moving(), with_gap).faces == 19
+    assert measure(moving(), [None] * 20) == Expression(0, *[None] * 8)
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        measure(moving(), moving(19))
+
+
+@pytest.mark.parametrize(("count", "measured"), [(30, 30), (239, 239), (240, 120), (600, 120), (650, 130)])
+def test_about_120_frames_are_measured(count: int, measured: int) -> None:
+    assert MAX_FRAMES == 120
+    pictures = [np.full((1, 1, 3), n % 256, np.uint8) for n in range(count)]
+    assert measure_clip(lambda picture: face(mouth=float(picture[0, 0, 0])), pictures, pictures).faces == measured
+
+
+def test_clips_of_different_length_are_rejected() -> None:
+    with pytest.raises(ValueError, match="2 original frames"):
+        measure_clip(lambda picture: None, [np.zeros((8, 8, 3), np.uint8)] * 2, [])
+
+
+def test_the_scorer_returns_every_column_and_is_repeatable() -> None:
+    try:
+        FaceMesh()
+    except MetricUnavailableError as error:
+        pytest.skip(str(error))
+    pictures = [frame.picture[:, 270:630] for frame in itertools.islice(read_video(sample_clip()), 60)][::5]
+    blurred: list[Picture] = [cv2.GaussianBlur(picture, (0, 0), 4) for picture in pictures]
+    scorer = make_scorer(["expression"])
+    same, worse = scorer(pictures, pictures, 24), scorer(pictures, blurred, 24)
+    assert set(same) == set(METRICS["expression"]) == scorer.columns
+    assert same["eye_r"] == same["mouth_open_r"] == 1
+    assert same["lips_lmd"] == same["eyes_lmd"] == 0
+    assert 0 < (worse["lips_lmd"] or 0) < 20
+    assert worse == make_scorer(["expression"])(pictures, blurred, 24)
