@@ -96,7 +96,8 @@ def choose_parts(
     shown = _assign(
         packets, stream, pictures, runtime, suppression, home_slot, lambda share: progress(0.4 + 0.6 * share)
     )
-    return CodedParts(packets, tuple(_with_parts(packet, shown) for packet in stream.motion))
+    used = tuple(packet for packet in packets if any(parts[packet.region] is not None for parts in shown.values()))
+    return CodedParts(used, tuple(_with_parts(packet, shown) for packet in stream.motion))
 
 
 class RegionView:

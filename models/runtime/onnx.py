@@ -77,10 +77,11 @@ class OnnxRuntime:
     def _attend(self, keypoints: Keypoints, sources: Sequence[Source]) -> None:
         """Compute the sampling field and weight of each source, and the decoder's features, into the buffers.
 
-        The merged features of the sources are reused while the set of sources stays the same."""
+        The merged features of the sources are reused while the set of sources stays the same, apart from their pictures
+        (`with_picture`)."""
         buffers = self._buffers
         if len(sources) != len(buffers.sources) or any(
-            a is not b for a, b in zip(sources, buffers.sources, strict=True)
+            a.features is not b.features for a, b in zip(sources, buffers.sources, strict=True)
         ):
             buffers.set_sources(sources, self.sessions)
         buffers.driving[0] = keypoints

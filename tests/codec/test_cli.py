@@ -15,6 +15,7 @@ import pytest
 from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter
+from iwcodec.codec.media.video import read_video
 from media_fixtures import CLIP_FRAMES, grey_ramp, write_clip
 
 try:
@@ -53,7 +54,7 @@ def test_encode_info_decode(face_clip: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {"frames", "fps", "duration_s", "sources", "bytes", "kbps", "psnr_db", "copy_psnr_db"} <= set(report)
-    assert set(report["bytes"]) == {"total", "sources", "motion", "audio", "container"}
+    assert set(report["bytes"]) == {"total", "sources", "parts", "motion", "audio", "container"}
     assert {"total", "video"} <= set(report["kbps"])
 
     info = json.loads(iwcodec("info", coded, "--json").stdout)
@@ -75,6 +76,30 @@ def test_reports_for_people_go_to_stderr(face_clip: Path, tmp_path: Path):
     assert "kbps" in done.stderr
     assert done.stdout == ""
     assert "lite-256" in iwcodec("info", tmp_path / "a.iwc").stderr
+
+
+def test_a_file_tuned_for_the_face_has_parts(face_clip: Path, tmp_path: Path):
+    """In a clip of 12 s, that short ones have none."""
+    pictures = [frame.picture for frame in read_video(face_clip)]
+    clip, coded = write_clip(tmp_path / "slow.mp4", pictures, fps=3), tmp_path / "a.iwc"
+    options = ("--tune", "face", "--bitrate", "4", "--sources", "1", "--effort", "0")
+    done = iwcodec("encode", clip, coded, *options, "--no-audio", "--json")
+    assert done.returncode == 0, done.stderr
+    report, info = json.loads(done.stdout), json.loads(iwcodec("info", coded, "--json").stdout)
+    assert report["bytes"] == info["bytes"]
+    assert report["bytes"]["parts"] > 0
+    assert report["kbps"]["parts"] == pytest.approx(report["bytes"]["parts"] * 8 / 1000 / 12, rel=0.01)
+    assert info["parts"] > 0
+    assert "parts" in iwcodec("info", coded).stderr
+    assert iwcodec("decode", coded, tmp_path / "a.mp4").returncode == 0
+
+
+def test_an_unknown_tune_is_refused(face_clip: Path, tmp_path: Path):
+    done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--tune", "ears")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "'ears' is not one of 'psnr', 'face'" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("sources", ["auto", "2"])

@@ -3,15 +3,18 @@
 from typing import NoReturn
 
 import numpy as np
+import pytest
 
-from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
+from iwcodec.codec.bitstream.packets import Box, MotionPacket, PartsPacket, Run, SourcePacket
 from iwcodec.codec.decoder import MAX_SOURCE_FRAMES, Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
+from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.codec.sources.av1 import SourceDecoder
+from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
+from iwcodec.codec.sources.parts import EYES, MOUTH, PART_SIDE
 from stub_runtime import StubRuntime, picture
 
 LEVELS = (60, 90, 120, 150)
@@ -141,3 +144,109 @@ def test_sources_only_shown_as_frames_are_not_prepared():
         decoder.add_source(encoder.add_source(picture(LEVELS[n]), frame=10 + n))
     packet, _ = transformed((Run(0, 1), Run(1, 2)))
     assert [frame.number for frame in decoder.push(packet)] == [10, 11, 12]
+
+
+def striped(level: int) -> np.ndarray:
+    """A part with stripes, which no shift of colours hides."""
+    part = np.full((PART_SIDE, PART_SIDE, 3), level, np.uint8)
+    part[:, ::8] = part[:, 1::8] = 255 - level
+    return part
+
+
+def parts_packets() -> tuple[PartsPacket, PartsPacket]:
+    """Two parts of the eyes, in a packet each, registered to source 0."""
+    encoder, box = SourceEncoder(PART_SIDE, 30, 8), Box(8 * 32, 8 * 20, 8 * 40, 8 * 20, 0)
+    first, second = (PartsPacket(EYES, n, 0, box, (encoder.add(striped(40 + 60 * n)),)) for n in range(2))
+    return first, second
+
+
+def still(parts: tuple[tuple[Run, ...], ...], first: int = 10) -> MotionPacket:
+    """Four frames of source 0 in skip mode."""
+    payload = TransformCoder(load_transform_tables()).encode([np.zeros((4, 60), np.int32)])
+    return MotionPacket(first, 4, None, payload, (Run(0, 4),), SCALE, parts)
+
+
+EYES_SHOWN = ((Run(0, 1), Run(1, 1), Run(2, 2)),)
+"""The source's own in one frame, part 0 in one, part 1 in two."""
+
+
+def test_frames_show_the_parts_that_they_name():
+    decoder = with_sources(2)
+    source, *_ = (frame.picture for frame in decoder.push(still(())))
+    for packet in parts_packets():
+        assert list(decoder.push(packet)) == []
+    own, first, second, third = (frame.picture for frame in decoder.push(still(EYES_SHOWN)))
+    assert own is source
+    assert second is third
+    assert not np.array_equal(first, source)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first[40:], source[40:])  # below the eyes
+    assert decoder.library.at(0).picture is source
+
+
+def test_reconstructed_frames_show_parts_too():
+    decoder = with_sources(1)
+    levels = np.zeros((4, 60), np.int32)
+    levels[:, -1] = 1  # hardly moves, but is no skip mode
+    payload = TransformCoder(load_transform_tables()).encode([levels])
+    packet = MotionPacket(10, 4, None, payload, (Run(0, 4),), SCALE)
+    assert not any(motion.skip for motion in decoder.motion(packet))
+    plain = [frame.picture for frame in decoder.push(packet)]
+    for parts in parts_packets():
+        decoder.add_parts(parts)
+    named = MotionPacket(10, 4, None, payload, packet.runs, SCALE, EYES_SHOWN)
+    shown = [frame.picture for frame in decoder.push(named)]
+    assert [np.array_equal(a, b) for a, b in zip(plain, shown, strict=True)] == [True, False, False, False]
+
+
+def test_frames_that_name_a_lost_part_show_the_source():
+    decoder, (first, second) = with_sources(1), parts_packets()
+    source = next(decoder.push(still(()))).picture
+    assert all(frame.picture is source for frame in decoder.push(still(EYES_SHOWN)))  # both are lost
+    decoder.add_parts(first)
+    shown = [frame.picture is source for frame in decoder.push(still(EYES_SHOWN))]
+    assert shown == [True, False, True, True]
+    with pytest.raises(FormatError, match="key picture"):  # its predecessor is lost
+        with_sources(1).add_parts(second)
+    beyond = still(((Run(1, 4),), (Run(5, 4),), (Run(1, 4),), (Run(1, 4),)))
+    assert [np.array_equal(frame.picture, source) for frame in decoder.push(beyond)] == [False] * 4
+
+
+def test_parts_of_a_lost_source_are_refused():
+    first, _ = parts_packets()
+    with pytest.raises(FormatError, match="source 0"):
+        list(with_sources(0).push(first))
+
+
+def test_a_source_frame_shows_no_parts():
+    encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(StubRuntime())
+    decoder.add_source(encoder.add_source(picture(LEVELS[0]), frame=11))
+    for packet in parts_packets():
+        decoder.add_parts(packet)
+    own, as_source, *_ = (frame.picture for frame in decoder.push(still(EYES_SHOWN)))
+    assert as_source is own
+
+
+def test_frames_of_the_predictive_coder_show_parts():
+    """As far as the format allows it; no encoder does that yet."""
+    encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=4))
+    source = encoder.add_source(picture(90))
+    (packet,) = (packet for _ in range(4) for packet in encoder.push(picture(90)))
+    plain, named = Decoder(StubRuntime()), Decoder(StubRuntime())
+    for decoder in (plain, named):
+        decoder.add_source(source)
+        for parts in parts_packets():
+            decoder.add_parts(parts)
+    with_parts = MotionPacket(packet.first, packet.count, None, packet.payload, packet.runs, None, EYES_SHOWN)
+    pairs = zip(plain.push(packet), named.push(with_parts), strict=True)
+    assert [np.array_equal(a.picture, b.picture) for a, b in pairs] == [True, False, False, False]
+
+
+def test_parts_of_the_mouth_are_kept_apart():
+    decoder, (first, _) = with_sources(1), parts_packets()
+    decoder.add_parts(first)
+    mouth = still(((Run(0, 4),), (Run(1, 4),)))
+    source = next(decoder.push(still(()))).picture
+    assert next(decoder.push(mouth)).picture is source
+    decoder.add_parts(PartsPacket(MOUTH, 0, 0, first.box, first.payloads))
+    assert next(decoder.push(mouth)).picture is not source

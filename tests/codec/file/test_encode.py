@@ -24,9 +24,10 @@ def test_the_report_adds_up(face_clip: Path, tmp_path: Path):
     report = encode(face_clip, target, EncodeOptions(sources=2, verify=True))
     assert report.frames == probe(face_clip).frames
     assert report.sources == 2
-    parts = [report.bytes[k] for k in ("sources", "motion", "audio", "container")]
-    assert sum(parts) == report.bytes["total"] == target.stat().st_size
-    assert all(part > 0 for part in parts)
+    kinds = [report.bytes[kind] for kind in ("sources", "motion", "audio", "container")]
+    assert sum(kinds) == report.bytes["total"] == target.stat().st_size
+    assert all(count > 0 for count in kinds)
+    assert report.bytes["parts"] == 0
     assert report.kbps["video"] == pytest.approx(
         (report.bytes["total"] - report.bytes["audio"]) * 8 / 1000 / report.duration_s, rel=1e-2
     )
@@ -71,6 +72,25 @@ def test_very_short_clips_can_have_a_rate_or_a_quality(frames: int, rate: dict[s
     clip = write_clip(tmp_path / "short.mp4", PICTURES[:frames], fps=25)
     options = EncodeOptions(SIZE, crop="none", audio=False, **rate)
     assert encode(clip, tmp_path / "a.iwc", options, StubRuntime()).frames == frames
+
+
+@pytest.mark.parametrize("rate", [{}, {"kbps": 4.0}, {"quality_db": 30.0}])
+def test_short_clips_tuned_for_the_face_have_no_parts(rate: dict[str, float], tmp_path: Path):
+    clip, files = write_clip(tmp_path / "short.mp4", PICTURES[:5], fps=25), []
+    for tune in ("psnr", "face"):
+        target = tmp_path / f"{tune}.iwc"
+        encode(clip, target, EncodeOptions(SIZE, crop="none", audio=False, tune=tune, **rate), StubRuntime())
+        files.append(target.read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_clip_without_a_face_can_be_tuned_for_one(tmp_path: Path):
+    """Its keypoints are all in the same place."""
+    clip, target = write_clip(tmp_path / "slow.mp4", PICTURES[:30], fps=1), tmp_path / "a.iwc"
+    report = encode(clip, target, EncodeOptions(SIZE, crop="none", audio=False, tune="face"), StubRuntime())
+    with IwcFile(target, StubRuntime()) as file:
+        assert len(list(file.frames())) == report.frames == 30
+        assert file.damage == []
 
 
 def test_the_error_of_no_face_suggests_a_crop(tmp_path: Path):

@@ -1,9 +1,15 @@
 """Encoder passes: number of sources and bitrate of a clip."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
-from iwcodec.codec.file.options import EncodeOptions
+from iwcodec.codec.file.options import MIN_PARTS_BYTES, PARTS_KBPS, PARTS_SHARE, EncodeOptions
+from iwcodec.codec.file.passes import reserve_for_parts
 
 
 def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path):
@@ -22,3 +28,44 @@ def test_a_bitrate_is_kept_with_a_fixed_number_of_sources(face_clip: Path, tmp_p
         rates.append(report.kbps["video"])
         assert 0.8 * kbps < rates[-1] < 1.05 * kbps
     assert rates[0] < rates[1]
+
+
+def clip_of(seconds: int, options: EncodeOptions) -> Clip:
+    """As much of a clip as its length and options."""
+    unused: Any = None
+    video: Any = SimpleNamespace(info=SimpleNamespace(fps=25))
+    survey: Any = SimpleNamespace(keypoints=[None] * (25 * seconds))
+    return Clip(video, survey, unused, options)
+
+
+def test_parts_get_a_share_of_the_bitrate():
+    clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(tune="face", kbps=8.0)))
+    assert budget == pytest.approx(PARTS_SHARE * 8 * 125 * 20)
+    assert clip.options.kbps == pytest.approx((1 - PARTS_SHARE) * 8)
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_without_a_bitrate_parts_have_their_own(size: int):
+    clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(size, tune="face")))
+    assert budget == pytest.approx(PARTS_KBPS * size / 256 * 125 * 20)
+    assert clip.options.kbps is None
+
+
+def test_parts_take_nothing_from_the_rate_of_a_quality():
+    """Which is reached at the whole rate that was found for it."""
+    clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(tune="face", kbps=8.0, quality_db=33.0)))
+    assert budget == pytest.approx(PARTS_KBPS * 125 * 20)
+    assert clip.options.kbps == 8.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        EncodeOptions(kbps=8.0),
+        EncodeOptions(),
+        EncodeOptions(tune="face", kbps=0.8 * MIN_PARTS_BYTES / (PARTS_SHARE * 2500)),
+    ],
+)
+def test_there_are_no_parts_if_not_asked_for_or_if_they_would_be_few(options: EncodeOptions):
+    clip = clip_of(20, options)
+    assert reserve_for_parts(clip) == (clip, 0.0)

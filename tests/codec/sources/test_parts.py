@@ -41,7 +41,7 @@ BOX = Box(8 * 110, 8 * 120, 8 * 60, 8 * 40, 100)
 
 
 def face(angle: float = 0.0, scale: float = 1.0) -> Keypoints:
-    """Keypoints of a face of usual proportions in the middle of the picture, rotated clockwise by `angle` in radians."""
+    """Keypoints of a face of usual proportions, rotated clockwise by `angle` radians about the picture's middle."""
     places = np.zeros((20, 2))
     places[list(IRISES)] = (-0.2, -0.25), (0.2, -0.25)
     places[list(LIPS)] = (-0.15, 0.32), (0.15, 0.32), (0, 0.27), (0, 0.37)

@@ -1,14 +1,20 @@
 """Batching and padding in the CUDA runtime, on whatever device there is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from cuda_jobs import random_jobs
+from cuda_jobs import noise_pictures, random_jobs
+from iwcodec.codec.media.crop import Crop, crop_resize
+from iwcodec.codec.media.video import read_video
 from iwcodec.models.runtime.cuda import CudaRuntime, pack, padded_callers
+from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.torch import TorchRuntime
+from iwcodec.models.runtime.types import MAX_ACTIVE, Runtime
 
 
 def test_number_of_callers_is_padded_to_a_power_of_two():
@@ -44,6 +50,46 @@ def test_jobs_without_or_with_too_many_sources_are_refused(runtime):
         runtime.reconstruct(job.keypoints, job.sources * 5)
     with pytest.raises(ValueError, match="at least one job"):
         runtime.submit([])
+
+
+def with_dark_eyes(runtime: Runtime, face_clip: Path) -> list[np.ndarray]:
+    """Reconstructions from a source, from it with a dark bar in its picture, from both, and again from the first."""
+    first, *_, last = (crop_resize(frame.picture, Crop(140, 0, 360), 256) for frame in read_video(face_clip))
+    source, keypoints = runtime.prepare(first), runtime.detect(last)
+    dark = first.copy()
+    dark[80:110, 60:190] = 20
+    changed = runtime.with_picture(source, dark)
+    assert changed.picture is dark
+    sets = ([source], [changed], [changed, source], [source])
+    return [runtime.reconstruct(keypoints, sources).astype(int) for sources in sets]
+
+
+def test_sources_with_another_picture_agree_on_all_runtimes(face_clip: Path):
+    kinds = [load_runtime(kind="onnx", threads=1), TorchRuntime("lite-256", "cpu"), CudaRuntime("lite-256", "cpu")]
+    expected, *others = [with_dark_eyes(runtime, face_clip) for runtime in kinds]
+    assert np.array_equal(expected[3], expected[0])
+    assert np.abs(expected[1] - expected[0])[80:110, 60:190].mean() > 20
+    for pictures in others:
+        for picture, onnx_picture in zip(pictures, expected, strict=True):
+            assert np.abs(picture - onnx_picture).max() <= 2
+        assert np.array_equal(pictures[3], pictures[0])
+
+
+def test_pages_of_sources_with_another_picture_are_freed(untrained_models: Path):
+    """Also when the pool has to grow first."""
+    runtime = CudaRuntime("tiny", "cpu", untrained_models)
+    pictures = noise_pictures(MAX_ACTIVE + 1)
+    sources = [runtime.prepare(picture) for picture in pictures[:MAX_ACTIVE]]
+    keypoints = sources[0].keypoints
+    before = runtime.reconstruct(keypoints, sources[:1])
+    assert not runtime._pool.free
+    changed = runtime.with_picture(sources[0], pictures[-1])
+    assert runtime._pool.capacity == 2 * MAX_ACTIVE
+    assert len(runtime._pool.free) == MAX_ACTIVE - 1
+    assert np.abs(runtime.reconstruct(keypoints, [changed]).astype(int) - before).mean() > 10
+    assert np.array_equal(runtime.reconstruct(keypoints, sources[:1]), before)
+    del changed
+    assert len(runtime._pool.free) == MAX_ACTIVE
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

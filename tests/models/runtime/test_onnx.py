@@ -152,3 +152,24 @@ def test_too_many_sources_are_refused(exported_models: Path):
     source = runtime.prepare(np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(ValueError, match="sources"):
         runtime.reconstruct(source.keypoints, [source] * (MAX_ACTIVE + 1))
+
+
+def test_a_source_with_another_picture_is_sampled_from_it(exported_models: Path):
+    """And the one it is made from stays as it is."""
+    runtime = OnnxRuntime("tiny-64", 1, exported_models)
+    rng = np.random.default_rng(1)
+    picture, other = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    source, keypoints = runtime.prepare(picture), runtime.detect(other)
+    before = runtime.reconstruct(keypoints, [source])
+    merged = runtime._buffers.attend
+    changed = runtime.with_picture(source, other)
+    assert changed.picture is other
+    assert source.picture is picture
+    assert np.array_equal(changed.keypoints, source.keypoints)
+    shown = runtime.reconstruct(keypoints, [changed])
+    assert np.abs(shown.astype(int) - before).mean() > 10
+    assert np.array_equal(shown, reconstruct_plainly(runtime, keypoints, [changed], 0.0))
+    assert np.array_equal(runtime.reconstruct(keypoints, [source]), before)
+    assert runtime._buffers.attend is merged  # features are not merged again
+    same = runtime.with_picture(changed, picture)
+    assert np.array_equal(runtime.reconstruct(keypoints, [same]), before)

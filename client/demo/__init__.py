@@ -1,0 +1,1 @@
+"""`iwcodec demo-call`: a server and two clients on this machine, measured."""
