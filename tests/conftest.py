@@ -59,5 +59,5 @@ def iwc_file(face_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from iwcodec.codec.file.options import EncodeOptions
 
     path = tmp_path_factory.mktemp("coded") / "face.iwc"
-    encode(face_clip, path, EncodeOptions(sources=2))
+    encode(face_clip, path, EncodeOptions(sources=2, effort=0))
     return path

@@ -1,4 +1,4 @@
-"""Ten thousand damaged files, and as many packets: they raise only CodecError, and memory is bounded."""
+"""Thousands of damaged files and packets: they raise only CodecError, and memory is bounded."""
 
 import multiprocessing
 from pathlib import Path

@@ -20,7 +20,7 @@ from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.parts import PART_SIDE, REGIONS
 from stub_runtime import SIZE, StubRuntime, picture
 
-FILES = 10_000
+FILES = 5_000
 REBUILD_EVERY = 5
 """Rebuild the pictures of every Nth file: that takes most of the time, whatever the file holds."""
 MEMORY_MARGIN = 400 << 20

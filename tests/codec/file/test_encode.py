@@ -21,7 +21,7 @@ from stub_runtime import SIZE, StubRuntime
 
 def test_the_report_adds_up(face_clip: Path, tmp_path: Path):
     target = tmp_path / "a.iwc"
-    report = encode(face_clip, target, EncodeOptions(sources=2, verify=True))
+    report = encode(face_clip, target, EncodeOptions(sources=2, effort=0, verify=True))
     assert report.frames == probe(face_clip).frames
     assert report.sources == 2
     kinds = [report.bytes[kind] for kind in ("sources", "motion", "audio", "container")]
@@ -52,7 +52,7 @@ def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path
     export(small.eval(), "tiny-256", tmp_path)
     export(large.eval(), "tiny-512", tmp_path, "tiny-256")
     runtime, target = OnnxRuntime("tiny-512", 1, tmp_path), tmp_path / "a.iwc"
-    report = encode(face_clip, target, EncodeOptions(size=512, sources=2, verify=True), runtime)
+    report = encode(face_clip, target, EncodeOptions(size=512, sources=2, effort=0, verify=True), runtime)
     assert report.size == inspect(target).size == 512
     assert inspect(target).model == "tiny-512"
     assert report.psnr_db is not None
@@ -126,7 +126,7 @@ def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("iwcodec.codec.file.encode.write_streams", broken)
     with pytest.raises(KeyboardInterrupt):
-        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(sources=1))
+        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(sources=1, effort=0))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,7 +134,7 @@ def test_a_variable_frame_rate_keeps_the_duration(face_clip: Path, tmp_path: Pat
     pictures = [frame.picture for frame in read_video(face_clip)][:12]
     times = np.cumsum([0.0] + [0.04, 0.12] * 6)[:12]
     clip = write_clip(tmp_path / "vfr.mp4", pictures, list(times))
-    report = encode(clip, tmp_path / "v.iwc", EncodeOptions(sources=1))
+    report = encode(clip, tmp_path / "v.iwc", EncodeOptions(sources=1, effort=0))
     assert report.duration_s == pytest.approx(times[-1] + 0.08, abs=0.15)
 
 
@@ -142,7 +142,7 @@ def test_a_quality_is_reached(face_clip: Path, tmp_path: Path):
     """By more sources: the stub network has no other way."""
     sizes = []
     for quality_db in (18.0, 30.0):
-        options = EncodeOptions(SIZE, quality_db=quality_db, verify=True, audio=False, overwrite=True)
+        options = EncodeOptions(SIZE, quality_db=quality_db, effort=0, verify=True, audio=False, overwrite=True)
         report = encode(face_clip, tmp_path / "a.iwc", options, StubRuntime())
         assert report.psnr_db is not None
         assert report.psnr_db > quality_db - 1
@@ -153,7 +153,7 @@ def test_a_quality_is_reached(face_clip: Path, tmp_path: Path):
 def test_a_fractional_frame_rate_is_kept(face_clip: Path, tmp_path: Path):
     pictures = [frame.picture for frame in read_video(face_clip)][:6]
     clip = write_clip(tmp_path / "ntsc.mp4", pictures, fps=Fraction(30_000, 1001))
-    encode(clip, tmp_path / "n.iwc", EncodeOptions(sources=1))
+    encode(clip, tmp_path / "n.iwc", EncodeOptions(sources=1, effort=0))
     with IwcFile(tmp_path / "n.iwc") as file:
         assert file.header.fps == Fraction(30_000, 1001)
 

@@ -13,8 +13,8 @@ from iwcodec.codec.file.passes import reserve_for_parts
 
 
 def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path):
-    few = encode(face_clip, tmp_path / "a.iwc", EncodeOptions(sources=1))
-    more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(sources=4))
+    few = encode(face_clip, tmp_path / "a.iwc", EncodeOptions(sources=1, effort=0))
+    more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(sources=4, effort=0))
     assert (few.sources, more.sources) == (1, 4)
     assert few.bytes["sources"] < more.bytes["sources"]
 
@@ -22,7 +22,7 @@ def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path:
 def test_a_bitrate_is_kept_with_a_fixed_number_of_sources(face_clip: Path, tmp_path: Path):
     rates = []
     for kbps in (12.0, 30.0):
-        options = EncodeOptions(sources=2, kbps=kbps, audio=False, overwrite=True)
+        options = EncodeOptions(sources=2, kbps=kbps, audio=False, effort=0, overwrite=True)
         report = encode(face_clip, tmp_path / "a.iwc", options)
         assert report.sources == 2
         rates.append(report.kbps["video"])
