@@ -18,6 +18,7 @@ from iwcodec.client.audio import capture as audio_capture
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker, load_sounddevice, open_speaker
 from iwcodec.client.display import Window
+from iwcodec.client.link.link import Link
 from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder
 from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.client.room.call import Call
@@ -25,7 +26,6 @@ from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.stats import stats_json, stats_lines
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.video import capture
-from iwcodec.client.video.link import Link
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.client.view import call_view
 from iwcodec.codec.cli import console

@@ -4,8 +4,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from iwcodec.client.link.link_state import LinkStats
 from iwcodec.client.room.call import Call, Participant
-from iwcodec.client.video.link_state import LinkStats
 
 
 def stats_lines(stats: LinkStats, participant: Participant) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState
 from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.stats import stats_lines
-from iwcodec.client.video.link_state import SNAPSHOT_NUMBER, LinkState
 from iwcodec.codec.media.types import Picture
 
 

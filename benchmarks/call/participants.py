@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import RenderedFrame
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.options import EncodeOptions

@@ -22,10 +22,10 @@ from iwcodec.benchmarks.call.participants import (
 )
 from iwcodec.benchmarks.call.simulated_call import SETTLED_S
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, ShapedSocket, simulate
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.transport.sctp import IP_UDP, BundlingSctpTransport
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import LinkState
 from iwcodec.models.runtime.types import Runtime
 
 

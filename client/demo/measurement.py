@@ -9,10 +9,10 @@ from rich.table import Table
 
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker
+from iwcodec.client.link.link_state import LinkStats, RenderedFrame
 from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.transport.sctp import IP_UDP
 from iwcodec.client.video.capture import CapturedFrame
-from iwcodec.client.video.link_state import LinkStats, RenderedFrame
 from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 LISTEN_S: Final = 0.9

@@ -13,11 +13,11 @@ import numpy as np
 
 from iwcodec.client.audio.jitter_buffer import AudioRtpPacket
 from iwcodec.client.audio.sender import PACKET_MS
+from iwcodec.client.link.link import Link
 from iwcodec.client.recording.resampler import KeypointResampler, ResampledFrame
 from iwcodec.client.recording.soundtrack import PRE_SKIP, Soundtrack
 from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.video.jitter_buffer import TimedFrame
-from iwcodec.client.video.link import Link
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, SourcePacket, runs_of
 from iwcodec.codec.bitstream.writer import ContainerWriter

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.client.link.link_state import RenderedFrame
 from iwcodec.client.recording.recorder import FPS
 from iwcodec.client.room.call import Call, Participant
-from iwcodec.client.video.link_state import RenderedFrame
 from iwcodec.codec.errors import CodecError
 
 SIZE: Final = (640, 480)

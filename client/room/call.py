@@ -14,6 +14,8 @@ from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.audio.transceiver import AudioTraffic, add_audio, reject_video, reported_loss
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.client.room.peer import Peer, all_closed
 from iwcodec.client.room.protocol import (
     Disconnected,
@@ -29,8 +31,6 @@ from iwcodec.client.room.protocol import (
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.transport.ice import servers_for_attempt, usable_servers
 from iwcodec.client.video.capture import Pictures
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.errors import CodecError
 

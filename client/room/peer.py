@@ -25,10 +25,10 @@ from typing import Any, Final, Protocol
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.room.protocol import RemoteCandidate, RemoteDescription
 from iwcodec.client.room.signalling import Signalling
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import LinkState
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Video of a call: capture, encoding for all peers, and the link to each of them over data channels."""
+"""Video of a call: capture, encoding for all peers, and the jitter buffer of each peer's frames."""

@@ -9,8 +9,8 @@ import numpy as np
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
 from iwcodec.codec.file.options import EncodeOptions, Progress
-from iwcodec.codec.file.source_plan import PRESETS, Presets
-from iwcodec.codec.file.source_selection import Survey, thumbnail
+from iwcodec.codec.file.rate_control.source_plan import PRESETS, Presets
+from iwcodec.codec.file.rate_control.source_selection import Survey, thumbnail
 from iwcodec.codec.media.crop import Crop, crop_resize, parse_crop
 from iwcodec.codec.media.crop_tracking import plan_crops
 from iwcodec.codec.media.face_detector import DETECT_EVERY, Face, FaceDetector

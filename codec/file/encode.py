@@ -15,13 +15,13 @@ from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, PartsPack
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import Footage, read_clip
-from iwcodec.codec.file.closed_loop import best_stream, choose_suppression
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
 from iwcodec.codec.file.options import EncodeOptions, Progress
-from iwcodec.codec.file.part_selection import choose_parts
 from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, reserve_for_parts
-from iwcodec.codec.file.search import rate_for_quality
-from iwcodec.codec.file.source_plan import CodedSources, pictures_of, sources_due
+from iwcodec.codec.file.rate_control.closed_loop import best_stream, choose_suppression
+from iwcodec.codec.file.rate_control.part_selection import choose_parts
+from iwcodec.codec.file.rate_control.search import rate_for_quality
+from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_of, sources_due
 from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import AUDIO_RATE, Picture

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.fit_cache import FitCache
-from iwcodec.codec.file.skip import SkipMode
-from iwcodec.codec.file.source_plan import (
+from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
     MAX_ATTEMPTS,
     RECORD_BYTES,
@@ -18,6 +17,7 @@ from iwcodec.codec.file.source_plan import (
     Plan,
     sources_due,
 )
+from iwcodec.codec.file.skip import SkipMode
 from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.fit.keypoint_fit import KeypointFit
 from iwcodec.codec.media.types import Picture

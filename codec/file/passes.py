@@ -6,7 +6,6 @@ from functools import partial
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.clip import Clip
-from iwcodec.codec.file.closed_loop import Stream
 from iwcodec.codec.file.motion_pass import (
     FINEST_SCALE,
     USUAL_SCALE,
@@ -17,8 +16,9 @@ from iwcodec.codec.file.motion_pass import (
     to_source_coordinates,
 )
 from iwcodec.codec.file.options import MIN_PARTS_BYTES, PARTS_KBPS, PARTS_SHARE, Progress
-from iwcodec.codec.file.search import choose
-from iwcodec.codec.file.source_plan import (
+from iwcodec.codec.file.rate_control.closed_loop import Stream
+from iwcodec.codec.file.rate_control.search import choose
+from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
     CodedSources,
     encode_plan,
@@ -26,7 +26,7 @@ from iwcodec.codec.file.source_plan import (
     pictures_of,
     upfront_plan,
 )
-from iwcodec.codec.file.trials import USUAL_MOTION, Choice, Excerpt, best_active
+from iwcodec.codec.file.rate_control.trials import USUAL_MOTION, Choice, Excerpt, best_active
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, quick_fit
 from iwcodec.codec.sources.library import CAPACITY
 

@@ -23,7 +23,7 @@ from iwcodec.codec.file.clip import MESSAGE_S, read_clip
 from iwcodec.codec.file.motion_pass import fit_motion
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.file.passes import code_sources, fit_for
-from iwcodec.codec.file.source_selection import Survey
+from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.fit.alignment import as_keypoints
 from iwcodec.codec.motion import predictive_tables, transform_tables
 from iwcodec.codec.motion.decoder import MotionDecoder

@@ -11,8 +11,8 @@ pytest.importorskip("aiortc")
 import pygame
 
 from iwcodec.client import display as d
+from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.room.call import CallState
-from iwcodec.client.video.link_state import LinkState
 from iwcodec.client.view import Tile, View
 from iwcodec.codec.errors import CodecError
 

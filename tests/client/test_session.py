@@ -16,8 +16,8 @@ for needed in ("aiortc", "websockets"):
 from iwcodec.benchmarks.call.simulation import simulate
 from iwcodec.client import session
 from iwcodec.client.audio.transceiver import AudioTraffic
+from iwcodec.client.link.link_state import LinkState, LinkStats
 from iwcodec.client.room.call import CallState
-from iwcodec.client.video.link_state import LinkState, LinkStats
 from iwcodec.codec.errors import CodecError
 
 pytestmark = pytest.mark.realtime

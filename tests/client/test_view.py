@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("aiortc")
 from iwcodec.client.audio.transceiver import AudioTraffic
+from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState, LinkStats, RenderedFrame
 from iwcodec.client.room.call import CallState
-from iwcodec.client.video.link_state import SNAPSHOT_NUMBER, LinkState, LinkStats, RenderedFrame
 from iwcodec.client.view import Tile, call_view
 
 RED = np.zeros((64, 64, 3), np.uint8) + np.array([200, 30, 30], np.uint8)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCPeerConnection
 
-from iwcodec.client.video.link_state import LinkState, LinkStats, RenderedFrame
+from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.codec.media.types import Picture
 
 

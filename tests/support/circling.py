@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from iwcodec.codec.file.source_selection import Survey, thumbnail
+from iwcodec.codec.file.rate_control.source_selection import Survey, thumbnail
 from stub_runtime import SIZE, StubRuntime
 
 COUNT = 90

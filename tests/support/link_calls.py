@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, SimulatedConnection, connection_pair, simulate
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import RenderedFrame
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
 from stub_runtime import NearestSourceFit, StubRuntime, picture
 

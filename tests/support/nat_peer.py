@@ -8,9 +8,9 @@ import sys
 from aiortc import RTCSessionDescription
 
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.transport.connection import make_connection
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import LinkState
 from iwcodec.client.video.video_sender import VideoSender
 from stub_runtime import StubRuntime, picture
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from iwcodec.client.demo.measurement import Side
+from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.client.video.capture import CapturedFrame
-from iwcodec.client.video.link_state import LinkState, LinkStats, RenderedFrame
 from sounds import RATE
 
 STATS = LinkStats({"total": 9.0}, {"motion": 2.0, "total": 8.0}, 24.0, 100.0, 0.1, 3, {})

@@ -15,10 +15,10 @@ from iwcodec.benchmarks.call import simulation
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, connection_pair, simulate
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer, AudioRtpPacket
 from iwcodec.client.audio.sender import AudioSender
+from iwcodec.client.link.link import Link
 from iwcodec.client.recording.recorder import CallRecorder, Recorder
 from iwcodec.client.recording.soundtrack import HOLD_S, PRE_SKIP, TOLERANCE, ShortestTransit, Soundtrack
 from iwcodec.client.video.jitter_buffer import TimedFrame
-from iwcodec.client.video.link import Link
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
 from iwcodec.codec.file.decode import decode

@@ -18,13 +18,13 @@ from call_rooms import Server, rooms
 from iwcodec.client.audio.jitter_buffer import BLOCK
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState, RenderedFrame
 from iwcodec.client.room import call as c
 from iwcodec.client.room import peer
 from iwcodec.client.room.protocol import Joined, RemoteDescription, SignallingError
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.transport.connection import make_connection as make_real_connection
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import LinkState, RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.server.turn import IceConfig
 from sounds import voice

@@ -17,13 +17,13 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from broken_wire import nothing, silence
 from call_double import DoubleLink, DoubleVideoSender, make_connection
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState
+from iwcodec.client.link.messages import SOURCE_CHANNEL
 from iwcodec.client.room import peer as p
 from iwcodec.client.room.protocol import RemoteCandidate, RemoteDescription
 from iwcodec.client.transport import sctp
 from iwcodec.client.transport.connection import make_connection as make_real_connection
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import LinkState
-from iwcodec.client.video.messages import SOURCE_CHANNEL
 from iwcodec.client.video.video_sender import VideoSender
 from stub_runtime import NearestSourceFit, StubRuntime, picture
 

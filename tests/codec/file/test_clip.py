@@ -10,7 +10,7 @@ from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import NoFaceError
 from iwcodec.codec.file.clip import HEADER_BYTES, Clip, Footage, open_footage
 from iwcodec.codec.file.options import EncodeOptions
-from iwcodec.codec.file.source_selection import Survey
+from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.media.crop import Crop
 from iwcodec.codec.media.face_detector import Face
 from iwcodec.codec.media.types import MediaInfo

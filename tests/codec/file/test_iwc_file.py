@@ -16,10 +16,10 @@ from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.decoder import Decoder, Frame
 from iwcodec.codec.encoder import Encoder, EncoderSettings
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.file import trials
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures, fill_gaps
 from iwcodec.codec.file.options import EncodeOptions
+from iwcodec.codec.file.rate_control import trials
 from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_coder import TransformCoder

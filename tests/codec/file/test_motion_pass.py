@@ -16,7 +16,7 @@ from iwcodec.codec.file.motion_pass import (
     quantise_to_budget,
     to_source_coordinates,
 )
-from iwcodec.codec.file.source_plan import (
+from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
     CodedSources,
     Plan,

@@ -12,7 +12,6 @@ import numpy as np
 
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.file.closed_loop import ReceivedFrame, Stream, evaluated_frames, receive
 from iwcodec.codec.file.motion_pass import (
     FINEST_SCALE,
     USUAL_SCALE,
@@ -22,7 +21,8 @@ from iwcodec.codec.file.motion_pass import (
     quantise_messages,
     to_source_coordinates,
 )
-from iwcodec.codec.file.source_plan import (
+from iwcodec.codec.file.rate_control.closed_loop import ReceivedFrame, Stream, evaluated_frames, receive
+from iwcodec.codec.file.rate_control.source_plan import (
     BEST_CRF,
     BUDGET_TOLERANCE,
     GROUPED_SOURCE_BYTES,
@@ -37,7 +37,7 @@ from iwcodec.codec.file.source_plan import (
     upfront_plan,
     worst_crf,
 )
-from iwcodec.codec.file.source_selection import Survey, choose_sources
+from iwcodec.codec.file.rate_control.source_selection import Survey, choose_sources
 from iwcodec.codec.fit.keypoint_fit import quick_fit
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.motion.types import Fit

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzzing import mutated
-from iwcodec.client.video.messages import (
+from iwcodec.client.link.messages import (
     MAX_MESSAGE,
     Control,
     Hello,

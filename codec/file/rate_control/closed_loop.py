@@ -12,7 +12,7 @@ import numpy as np
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import decode_motion
-from iwcodec.codec.file.source_plan import CodedSources, Pictures, pictures_of
+from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, pictures_of
 from iwcodec.codec.media.quality import psnr, sampling_order
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import CAPACITY

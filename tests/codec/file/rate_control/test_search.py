@@ -8,7 +8,7 @@ import pytest
 
 from circling import PICTURES, SURVEY
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
-from iwcodec.codec.file.search import (
+from iwcodec.codec.file.rate_control.search import (
     MAX_CANDIDATES,
     MAX_KBPS,
     MAX_RATES,
@@ -18,8 +18,8 @@ from iwcodec.codec.file.search import (
     nearest_scale,
     search,
 )
-from iwcodec.codec.file.source_plan import BUDGET_TOLERANCE, CodedSources, upfront_plan, worst_crf
-from iwcodec.codec.file.trials import SCALES, Choice, ExcerptQuality, PlanTrials, Trial
+from iwcodec.codec.file.rate_control.source_plan import BUDGET_TOLERANCE, CodedSources, upfront_plan, worst_crf
+from iwcodec.codec.file.rate_control.trials import SCALES, Choice, ExcerptQuality, PlanTrials, Trial
 from stub_runtime import SIZE, StubRuntime
 
 MESSAGE = 10

@@ -10,12 +10,12 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol, TypeVar
 
-from iwcodec.client.video.channels import STATS_S
-from iwcodec.client.video.clocks import Clocks
+from iwcodec.client.link.channels import STATS_S
+from iwcodec.client.link.clocks import Clocks
+from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState, RenderedFrame
+from iwcodec.client.link.messages import Report, SourceAck, Status
+from iwcodec.client.link.receive import MotionReceiver, ReceptionCounts, SourceAssembler
 from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
-from iwcodec.client.video.link_state import SNAPSHOT_NUMBER, LinkState, RenderedFrame
-from iwcodec.client.video.messages import Report, SourceAck, Status
-from iwcodec.client.video.receive import MotionReceiver, ReceptionCounts, SourceAssembler
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.types import Picture

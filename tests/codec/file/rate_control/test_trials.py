@@ -8,7 +8,7 @@ import pytest
 
 from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
-from iwcodec.codec.file.source_plan import (
+from iwcodec.codec.file.rate_control.source_plan import (
     BEST_CRF,
     BUDGET_TOLERANCE,
     encode_plan,
@@ -17,8 +17,8 @@ from iwcodec.codec.file.source_plan import (
     upfront_plan,
     worst_crf,
 )
-from iwcodec.codec.file.source_selection import Survey
-from iwcodec.codec.file.trials import (
+from iwcodec.codec.file.rate_control.source_selection import Survey
+from iwcodec.codec.file.rate_control.trials import (
     EARLY_STOP_DB,
     NO_WORSE_DB,
     PIECES,

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.options import Progress
-from iwcodec.codec.file.source_plan import CRF, PRESETS, Pictures, Presets, encode_within_budget
-from iwcodec.codec.file.source_selection import Survey
-from iwcodec.codec.file.trials import SCALES, Choice, PlanTrials, Trial, climb
+from iwcodec.codec.file.rate_control.source_plan import CRF, PRESETS, Pictures, Presets, encode_within_budget
+from iwcodec.codec.file.rate_control.source_selection import Survey
+from iwcodec.codec.file.rate_control.trials import SCALES, Choice, PlanTrials, Trial, climb
 from iwcodec.models.runtime.types import Runtime
 
 START = 2

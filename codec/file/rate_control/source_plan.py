@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from iwcodec.codec.bitstream.packets import MAX_SLOT, SourcePacket, pack_sources, source_groups
-from iwcodec.codec.file.source_selection import Survey, choose_sources, coding_order
+from iwcodec.codec.file.rate_control.source_selection import Survey, choose_sources, coding_order
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceEncoder, smaller_side

@@ -9,10 +9,10 @@ own, so that on a narrow link motion does not wait until the rest of its packet 
 import asyncio
 from dataclasses import replace
 
-from iwcodec.client.video.channels import Channels
-from iwcodec.client.video.congestion_control import LADDER, CongestionControl, SendParameters
-from iwcodec.client.video.incoming import IncomingVideo
-from iwcodec.client.video.messages import (
+from iwcodec.client.link.channels import Channels
+from iwcodec.client.link.congestion_control import LADDER, CongestionControl, SendParameters
+from iwcodec.client.link.incoming import IncomingVideo
+from iwcodec.client.link.messages import (
     MOTION_CHANNEL,
     SOURCE_CHANNEL,
     Hello,
@@ -21,7 +21,7 @@ from iwcodec.client.video.messages import (
     Status,
     control_to_bytes,
 )
-from iwcodec.client.video.send import MotionSender, SourceSender
+from iwcodec.client.link.send import MotionSender, SourceSender
 from iwcodec.client.video.source_sequence import SourceSequence, slot_of
 from iwcodec.client.video.video_sender import OutgoingFrame, VideoSender
 

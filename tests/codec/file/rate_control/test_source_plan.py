@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from circling import COUNT, PICTURES, SURVEY
-from iwcodec.codec.file import source_plan
-from iwcodec.codec.file.source_plan import (
+from iwcodec.codec.file.rate_control import source_plan
+from iwcodec.codec.file.rate_control.source_plan import (
     BEST_CRF,
     CRF,
     FINE_CRF,

@@ -7,7 +7,8 @@ import pytest
 
 from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.file.closed_loop import (
+from iwcodec.codec.file.motion_pass import USUAL_SCALE, fit_motion, quantise_messages, to_source_coordinates
+from iwcodec.codec.file.rate_control.closed_loop import (
     MIN_GAIN_DB,
     SUPPRESSION_FRAMES,
     SUPPRESSIONS,
@@ -19,8 +20,7 @@ from iwcodec.codec.file.closed_loop import (
     stream_quality,
     suppression_qualities,
 )
-from iwcodec.codec.file.motion_pass import USUAL_SCALE, fit_motion, quantise_messages, to_source_coordinates
-from iwcodec.codec.file.source_plan import Plan, encode_plan, interleaved_plan, pictures_of, upfront_plan
+from iwcodec.codec.file.rate_control.source_plan import Plan, encode_plan, interleaved_plan, pictures_of, upfront_plan
 from iwcodec.codec.fit.keypoint_fit import quick_fit
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture

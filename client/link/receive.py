@@ -7,9 +7,9 @@ follows is treated as if they had been lost. Pure: time is passed in, in seconds
 from collections import Counter, deque
 from dataclasses import dataclass
 
+from iwcodec.client.link.messages import MotionMessage, SourceChunk
+from iwcodec.client.link.send import quantiser
 from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
-from iwcodec.client.video.messages import MotionMessage, SourceChunk
-from iwcodec.client.video.send import quantiser
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.decoder import MotionDecoder

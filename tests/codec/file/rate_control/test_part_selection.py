@@ -12,12 +12,12 @@ import pytest
 from iwcodec.codec.bitstream.info import inspect
 from iwcodec.codec.bitstream.packets import MAX_PARTS_GROUP, Box, MotionPacket, PartsPacket, Run, SourcePacket
 from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.file.closed_loop import Stream
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
-from iwcodec.codec.file.part_selection import RegionView, _ranked, choose_parts
-from iwcodec.codec.file.source_plan import RECORD_BYTES, CodedSources, Plan
+from iwcodec.codec.file.rate_control.closed_loop import Stream
+from iwcodec.codec.file.rate_control.part_selection import RegionView, _ranked, choose_parts
+from iwcodec.codec.file.rate_control.source_plan import RECORD_BYTES, CodedSources, Plan
 from iwcodec.codec.media.crop import Crop, crop_resize
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
@@ -171,7 +171,7 @@ def test_parts_that_no_frame_shows_are_not_sent(
     runtime: Runtime,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("iwcodec.codec.file.part_selection._assign", lambda *_: {9: parts})
+    monkeypatch.setattr("iwcodec.codec.file.rate_control.part_selection._assign", lambda *_: {9: parts})
     pictures = [picture[::-1] if number in COVERED else picture for number, picture in enumerate(originals)]
     chosen = choose_parts(stream, COUNT, lambda: pictures, runtime, 2000.0)
     assert [packet.region for packet in chosen.packets] == regions

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from iwcodec.client.video.congestion_control import LADDER
-from iwcodec.client.video.link_state import LinkState
-from iwcodec.client.video.messages import (
+from iwcodec.client.link.congestion_control import LADDER
+from iwcodec.client.link.link_state import LinkState
+from iwcodec.client.link.messages import (
     MOTION_CHANNEL,
     SOURCE_CHANNEL,
     Hello,

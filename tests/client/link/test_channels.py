@@ -8,13 +8,9 @@ import pytest
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.simulation import Path
-from iwcodec.client.video.link import Link
-from iwcodec.client.video.link_state import LinkState
-from iwcodec.client.video.messages import (
-    CONTROL_CHANNEL,
-    MOTION_CHANNEL,
-    SOURCE_CHANNEL,
-)
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState
+from iwcodec.client.link.messages import CONTROL_CHANNEL, MOTION_CHANNEL, SOURCE_CHANNEL
 from link_calls import End, call
 
 

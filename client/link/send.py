@@ -5,8 +5,8 @@ Pure: time is passed in, in seconds.
 
 from collections import deque
 
-from iwcodec.client.video.congestion_control import SendParameters
-from iwcodec.client.video.messages import MAX_MESSAGE_FRAMES, MAX_SPAN_MS, MotionMessage, SourceChunk
+from iwcodec.client.link.congestion_control import SendParameters
+from iwcodec.client.link.messages import MAX_MESSAGE_FRAMES, MAX_SPAN_MS, MotionMessage, SourceChunk
 from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.motion.encoder import MotionEncoder

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from iwcodec.client.video.congestion_control import LADDER, LOSS_RUNG, LOSSY_FRAMES, CongestionControl, SendParameters
+from iwcodec.client.link.congestion_control import LADDER, LOSS_RUNG, LOSSY_FRAMES, CongestionControl, SendParameters
 
 FPS = 25
 HEADERS, FRAME_BYTES = 109, 10

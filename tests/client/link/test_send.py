@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from iwcodec.client.video.congestion_control import SendParameters
-from iwcodec.client.video.messages import MAX_MESSAGE_FRAMES, MotionMessage, SourceChunk
-from iwcodec.client.video.send import (
+from iwcodec.client.link.congestion_control import SendParameters
+from iwcodec.client.link.messages import MAX_MESSAGE_FRAMES, MotionMessage, SourceChunk
+from iwcodec.client.link.send import (
     FIRST_PART,
     MAX_BEHIND,
     NARROW_KBPS,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iwcodec.codec.file.source_selection import (
+from iwcodec.codec.file.rate_control.source_selection import (
     THUMBNAIL,
     Survey,
     choose_sources,

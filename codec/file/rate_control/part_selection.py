@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MAX_PARTS_GROUP, Box, MotionPacket, PartsPacket, Run, runs_of
 from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.file.closed_loop import Stream, evaluated_frames
 from iwcodec.codec.file.motion_pass import decode_motion
-from iwcodec.codec.file.source_plan import RECORD_BYTES, Pictures, pictures_of
+from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames
+from iwcodec.codec.file.rate_control.source_plan import RECORD_BYTES, Pictures, pictures_of
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.sources.av1 import SourceEncoder

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from fuzzing import mutated
-from iwcodec.client.video.congestion_control import SendParameters
-from iwcodec.client.video.messages import MAX_UNIT, MotionMessage, SourceChunk
-from iwcodec.client.video.receive import EXPECTED_S, MAX_ENDED, MAX_REORDERING, MotionReceiver, SourceAssembler
-from iwcodec.client.video.send import MotionSender
+from iwcodec.client.link.congestion_control import SendParameters
+from iwcodec.client.link.messages import MAX_UNIT, MotionMessage, SourceChunk
+from iwcodec.client.link.receive import EXPECTED_S, MAX_ENDED, MAX_REORDERING, MotionReceiver, SourceAssembler
+from iwcodec.client.link.send import MotionSender
 from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 

@@ -12,10 +12,10 @@ from concurrent.futures import Executor
 
 from aiortc import RTCPeerConnection
 
-from iwcodec.client.video.channels import Channels
-from iwcodec.client.video.incoming import IncomingVideo, Recording
-from iwcodec.client.video.link_state import LinkState, LinkStats, RenderedFrame
-from iwcodec.client.video.messages import (
+from iwcodec.client.link.channels import Channels
+from iwcodec.client.link.incoming import IncomingVideo, Recording
+from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
+from iwcodec.client.link.messages import (
     CONTROL_CHANNEL,
     MOTION_CHANNEL,
     PROTOCOL,
@@ -27,7 +27,7 @@ from iwcodec.client.video.messages import (
     control_from_bytes,
     is_control,
 )
-from iwcodec.client.video.outgoing import OutgoingVideo
+from iwcodec.client.link.outgoing import OutgoingVideo
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.predictive_tables import load_tables

@@ -9,16 +9,10 @@ import pytest
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.simulation import Path, connection_pair, simulate
-from iwcodec.client.video.congestion_control import LADDER
-from iwcodec.client.video.link_state import LinkState
-from iwcodec.client.video.messages import (
-    MOTION_CHANNEL,
-    SOURCE_CHANNEL,
-    Hello,
-    SourceChunk,
-    is_control,
-)
-from iwcodec.client.video.send import FIRST_PART, PART
+from iwcodec.client.link.congestion_control import LADDER
+from iwcodec.client.link.link_state import LinkState
+from iwcodec.client.link.messages import MOTION_CHANNEL, SOURCE_CHANNEL, Hello, SourceChunk, is_control
+from iwcodec.client.link.send import FIRST_PART, PART
 from link_calls import FPS, End, call, until, worst_error
 
 

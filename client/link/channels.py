@@ -11,8 +11,7 @@ from typing import Any
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
-from iwcodec.client.transport.sctp import BundlingSctpTransport
-from iwcodec.client.video.messages import (
+from iwcodec.client.link.messages import (
     CONTROL_CHANNEL,
     MAX_MESSAGE,
     MOTION_CHANNEL,
@@ -20,6 +19,7 @@ from iwcodec.client.video.messages import (
     Control,
     control_to_bytes,
 )
+from iwcodec.client.transport.sctp import BundlingSctpTransport
 from iwcodec.codec.token_bucket import TokenBucket
 
 STATS_S = 2.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iwcodec.client.video.clocks import WINDOW_S, Clocks
+from iwcodec.client.link.clocks import WINDOW_S, Clocks
 
 AHEAD_S = 77.0
 """By how much the peer's clock is ahead of ours."""

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, connection_pair, simulate
-from iwcodec.client.video.congestion_control import LADDER
-from iwcodec.client.video.link import FROZEN_S, Link
-from iwcodec.client.video.link_state import SNAPSHOT_NUMBER, LinkState
+from iwcodec.client.link.congestion_control import LADDER
+from iwcodec.client.link.link import FROZEN_S, Link
+from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState
 from link_calls import FPS, End, call, until, worst_error
 from stub_runtime import StubRuntime
 
