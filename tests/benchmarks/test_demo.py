@@ -61,6 +61,8 @@ def test_demo_needs_no_extras(first_second: Path, tmp_path: Path) -> None:
 
 
 def test_results_are_written(face_clip: Path, tmp_path: Path) -> None:
+    for name in ("demo.json", "contact_sheet.png", "side_by_side.mp4"):
+        (tmp_path / name).write_text("from an earlier run")
     report, rows = demo.run(tmp_path, face_clip, 2)
     assert report.sources == 2
     assert rows[0].name == "iwcodec, 2 sources"
@@ -72,4 +74,3 @@ def test_results_are_written(face_clip: Path, tmp_path: Path) -> None:
     sheet = cv2.imread(str(tmp_path / "contact_sheet.png"))
     assert sheet.shape[1] == 5 * 256
     assert probe(tmp_path / "side_by_side.mp4").width == 5 * 256
-    demo.run(tmp_path, face_clip, 2)  # overwrites the files

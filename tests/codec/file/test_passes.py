@@ -10,11 +10,12 @@ from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.options import MIN_PARTS_BYTES, PARTS_KBPS, PARTS_SHARE, EncodeOptions
 from iwcodec.codec.file.passes import reserve_for_parts
+from stub_runtime import SIZE, StubRuntime
 
 
 def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path):
-    few = encode(face_clip, tmp_path / "a.iwc", EncodeOptions(sources=1, effort=0))
-    more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(sources=4, effort=0))
+    few = encode(face_clip, tmp_path / "a.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
+    more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(SIZE, sources=4), StubRuntime())
     assert (few.sources, more.sources) == (1, 4)
     assert few.bytes["sources"] < more.bytes["sources"]
 
