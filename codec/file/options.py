@@ -30,8 +30,8 @@ class EncodeOptions:
     crop: str = "face"
     """"face" tracks the speaker, "none" crops the central square, "X,Y,SIDE" (pixels) is a fixed square."""
     tune: Literal["psnr", "face"] = "psnr"
-    """What the bits are spent on: "psnr" on the whole picture, "face" also on part pictures of eyes and mouth, so that
-    blinks, glances and speech are the speaker's own. Without a bitrate, parts add about PARTS_KBPS."""
+    """What the bits are spent on: "psnr" on the whole picture, "face" also on part pictures of eyes and mouth, which
+    bring blinks and glances nearer to the speaker's. Without a bitrate, parts add about PARTS_KBPS."""
     audio: bool = True
     """Code the sound, if there is any."""
     audio_bitrate: int = 12_000
