@@ -1,7 +1,7 @@
 """Packets: round trips, overheads, and bytes that are refused."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iwcodec.codec.bitstream.packets import (
@@ -153,6 +153,7 @@ def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: by
     payloads,
 )
 @example([(MAX_SLOT, None), (0, MAX_SLOT)], 70, b"x")
+@settings(max_examples=40, deadline=None)
 def test_motion_with_regions_round_trip(shown: list[tuple[int | None, ...]], scale: int | None, payload: bytes):
     """Slots are sent as slot + 1, so that the last one needs a number beyond those of slots."""
     regions = tuple(runs_of([0 if slot is None else slot + 1 for slot in slots]) for slots in zip(*shown, strict=True))
