@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.region_view import RegionView, nearest_sources, region_error
-from iwcodec.codec.sources.regions import BOX_SIDE, EYES, MASK, MOUTH, REGIONS, Compositor, region_box
+from iwcodec.codec.sources.region_view import WEIGHTS, RegionView, region_error, region_errors
+from iwcodec.codec.sources.regions import BOX_SIDE, EYES, MOUTH, REGIONS, Compositor, region_box, region_mask
+from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Source
 from stub_runtime import StubRuntime
 from textured_source import SIZE, moved, textured_source
@@ -35,7 +36,7 @@ def test_a_moved_frame_looks_like_the_home(dx: int, dy: int):
     view, frame = view_of(), moved(dx, dy)
     own = view.of_source(HOME)
     for region, patch in enumerate(view.of_frame(frame, shifted(dx, dy), HOME)):
-        assert patch.shape == (BOX_SIDE, BOX_SIDE, 3)
+        assert patch.shape == (BOX_SIDE // 2, BOX_SIDE // 2, 3)
         assert rms(patch, own[region]) < 5
     if dx:
         assert all(rms(a, b) > 15 for a, b in zip(view.of_frame(frame, shifted(0, 0), HOME), own, strict=True))
@@ -93,38 +94,73 @@ def test_a_variant_is_looked_at_too():
 
 
 def test_errors_count_under_the_mask():
-    flat = np.zeros((BOX_SIDE, BOX_SIDE, 3), np.float32)
-    assert region_error(flat, flat + 3) == pytest.approx(9)
-    assert region_error(flat, flat + 100 * (MASK == 0)[..., None].astype(np.float32)) == 0
+    flat = np.zeros((BOX_SIDE // 2, BOX_SIDE // 2, 3), np.float32)
+    edge = (WEIGHTS == 0).reshape(flat.shape)
+    assert edge[0, 0].all()
+    assert not edge[BOX_SIDE // 4, BOX_SIDE // 4].any()
+    assert region_error(flat, flat + 3) == pytest.approx(9, rel=1e-4)
+    assert region_error(flat, np.where(edge, np.float32(100), flat)) == 0
 
 
-def level(value: float) -> np.ndarray:
-    return np.full((BOX_SIDE, BOX_SIDE, 3), value, np.float32)
+def test_errors_of_several_sources_are_those_of_each():
+    rng = np.random.default_rng(0)
+    patch, *others = rng.uniform(0, 255, (4, BOX_SIDE // 2, BOX_SIDE // 2, 3)).astype(np.float32)
+    found = region_errors(patch, dict(zip((2, 0, 9), others, strict=True)))
+    assert found == pytest.approx({slot: region_error(patch, o) for slot, o in zip((2, 0, 9), others, strict=True)})
+    assert region_errors(patch, {}) == {}
 
 
-LEVELS = {0: level(0), 4: level(50), 9: level(100)}
-"""How the sources in slots 0, 4 and 9 look."""
+def with_region(level: int, region: int) -> np.ndarray:
+    """The home's picture with a region in one grey."""
+    mask = region_mask(HOME.keypoints, region, SIZE, pixel_grid(SIZE)) > 0
+    return np.where(mask[..., None], np.uint8(level), HOME.picture)
 
 
-@pytest.mark.parametrize(("eyes", "mouth", "chosen"), [(0, 0, (None, None)), (52, 97, (4, 9)), (8, 45, (None, 4))])
-def test_each_region_shows_the_source_that_looks_most_like_it(eyes: int, mouth: int, chosen: tuple[int | None, ...]):
-    assert nearest_sources([level(eyes), level(mouth)], [LEVELS] * 2, 0, (None, None)) == chosen
+def library_of(*pictures: np.ndarray) -> Library:
+    """The home in slot 0, and variants of it with these pictures."""
+    library = Library()
+    library.add(0, HOME)
+    for slot, picture in enumerate(pictures, 1):
+        library.add(slot, replace(HOME, picture=picture), variant=True)
+    return library
 
 
-def test_the_reference_source_may_be_any():
-    assert nearest_sources([level(52), level(1)], [LEVELS] * 2, 4, (None, None)) == (None, 0)
+def test_each_region_shows_the_source_that_looks_most_like_it():
+    """Their reference source by no name, whichever it is."""
+    view, eyes, mouth = view_of(), with_region(0, EYES), with_region(255, MOUTH)
+    library = library_of(eyes, mouth)
+    both = np.where((eyes != HOME.picture).any(-1)[..., None], eyes, mouth)
+    assert view.choose(both, HOME.keypoints, HOME, library) == (1, 2)
+    assert view.choose(eyes, HOME.keypoints, HOME, library)[EYES] == 1
+    assert view.choose(HOME.picture, HOME.keypoints, HOME, library) == (None, None)
+    other = library.at(1)
+    assert other is not None
+    assert view.choose(both, HOME.keypoints, other, library) == (None, 2)
 
 
-def test_a_small_gain_is_not_worth_a_name():
-    """Neither over the reference source, nor over the source that the frame before showed."""
-    half = level(25.01)
-    assert nearest_sources([half], [LEVELS], 0, (None,)) == (None,)
-    assert nearest_sources([half], [LEVELS], 9, (None,)) == (4,)
-    assert nearest_sources([half], [LEVELS], 9, (0,)) == (0,)
-    assert nearest_sources([level(35)], [LEVELS], 9, (0,)) == (4,)
+def test_a_small_gain_over_the_reference_source_is_not_worth_a_name():
+    """Halfway between two sources, either would do."""
+    view, library = view_of(), library_of(with_region(200, EYES))
+    near = with_region(200, EYES)
+    half = ((HOME.picture.astype(int) + near) // 2).astype(np.uint8)
+    other = library.at(1)
+    assert other is not None
+    assert view.choose(half, HOME.keypoints, HOME, library)[EYES] is None
+    assert view.choose(half, HOME.keypoints, other, library)[EYES] is None
 
 
-def test_what_is_gone_is_not_chosen():
-    """The frame before showed a source that was evicted, and the reference source is unknown."""
-    assert nearest_sources([level(99)], [LEVELS], 7, (3,)) == (9,)
-    assert nearest_sources([level(99)], [{}], 7, (3,)) == (None,)
+def test_errors_name_the_reference_source_by_none():
+    view, library = view_of(), library_of(with_region(0, EYES), with_region(255, MOUTH))
+    eyes, mouth = view.errors(HOME.picture, HOME.keypoints, HOME, library)
+    assert set(eyes) == set(mouth) == {None, 1, 2}
+    assert eyes[None] == pytest.approx(0)
+    assert eyes[1] > mouth[1]
+    assert mouth[2] > eyes[2]
+
+
+def test_without_the_reference_source_and_without_any_something_is_chosen():
+    """It was evicted, or the library is empty."""
+    view, library = view_of(), Library()
+    assert view.choose(HOME.picture, HOME.keypoints, HOME, library) == (None, None)
+    library.add(5, replace(HOME, picture=with_region(0, EYES)))
+    assert view.choose(HOME.picture, HOME.keypoints, HOME, library) == (5, 5)
