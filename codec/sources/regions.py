@@ -126,8 +126,9 @@ class Compositor:
         self._composites: dict[tuple[int, ...], tuple[tuple[Source | None, ...], Source]] = {}
 
     def composite(self, source: Source, shown: Sequence[Source | None]) -> Source:
-        """Return a source whose regions show other sources. None leaves a region as it is."""
-        others = [None if other is source else other for other in shown]
+        """Return a source whose regions show other sources. None leaves a region as it is; further regions than there
+        are do nothing."""
+        others = [None if other is source else other for other in shown[: len(REGIONS)]]
         if not any(others):
             return source
         key = (id(source), *map(id, others))
