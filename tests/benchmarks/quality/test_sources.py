@@ -10,12 +10,16 @@ from typer.testing import CliRunner
 
 from iwcodec.benchmarks.comparison_pictures import LABEL_HEIGHT
 from iwcodec.benchmarks.quality.sources import COLUMNS, MAX_ROWS, Coded, Worst, command, draw, means
+from iwcodec.codec.media.video import read_video
+from media_fixtures import write_clip
 
 
 def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path):
     app = typer.Typer()
     app.command()(command)
-    result = CliRunner().invoke(app, [str(face_clip), "--sources", "1,2", "--out", str(tmp_path), "--json"])
+    pictures = [frame.picture for frame in read_video(face_clip)][::3]
+    clip = write_clip(tmp_path / "short.mp4", pictures, fps=8)
+    result = CliRunner().invoke(app, [str(clip), "--sources", "1,2", "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "sources.json").read_text())["clips"]
     assert [row["sources"] for row in rows] == [1, 2]

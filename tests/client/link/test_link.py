@@ -1,6 +1,7 @@
 """Two links over real SCTP, on simulated paths and a simulated clock: whole calls under good and bad conditions."""
 
 import asyncio
+from functools import cache
 
 import numpy as np
 import pytest
@@ -72,13 +73,24 @@ def test_first_picture_over_a_narrow_link():
     call(case, Path(**narrow), Path(**narrow, seed=2))
 
 
+@cache
+def after_30_s(loss: float) -> tuple[list[End], list[LinkState]]:
+    """Both ends after a call of 30 s that loses this share of the packets, and their states at its end."""
+    states: list[LinkState] = []
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(30)
+        states.extend(end.link.state for end in (a, b))
+
+    return call(case, Path(loss=loss), Path(loss=loss, seed=2)), states
+
+
 def test_loss_does_not_change_the_delay():
     """With every tenth packet lost the delay is the same as without loss, and as steady: a changing delay would be
     worse than the losses."""
 
     def delays(loss: float) -> list[float]:
-        ends = call(lambda a, b: asyncio.sleep(30), Path(loss=loss), Path(loss=loss, seed=2))
-        return [shown.delay_s for end in ends for shown in end.between(1010, 1e9)]
+        return [shown.delay_s for end in after_30_s(loss)[0] for shown in end.between(1010, 1e9)]
 
     without, lossy = delays(0), delays(0.1)
     assert np.median(lossy) == pytest.approx(np.median(without), abs=0.01)
@@ -88,16 +100,12 @@ def test_loss_does_not_change_the_delay():
 @pytest.mark.parametrize("loss", [0.1, 0.3])
 def test_loss(loss: float):
     """Repetition repairs nearly all of it, and pictures stay correct."""
-
-    async def case(a: End, b: End) -> None:
-        await asyncio.sleep(30)
-        for end in (a, b):
-            assert end.link.state == LinkState.LIVE
-            late = end.between(1015, 1e9)
-            assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 15
-            assert worst_error(end, late) < 6
-
-    call(case, Path(loss=loss), Path(loss=loss, seed=2))
+    ends, states = after_30_s(loss)
+    assert states == [LinkState.LIVE] * 2
+    for end in ends:
+        late = end.between(1015, 1e9)
+        assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 15
+        assert worst_error(end, late) < 6
 
 
 def test_pictures_do_not_freeze_with_every_third_packet_lost():
@@ -105,7 +113,7 @@ def test_pictures_do_not_freeze_with_every_third_packet_lost():
 
     async def case(a: End, b: End) -> None:
         rng = np.random.default_rng(5)
-        for _ in range(20):
+        for _ in range(14):
             await asyncio.sleep(1)
             await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
 
@@ -113,7 +121,7 @@ def test_pictures_do_not_freeze_with_every_third_packet_lost():
         _, b = call(case, Path(loss=0.3, seed=2 * seed), Path(loss=0.3, seed=2 * seed + 1))
         at = [at for at, _ in b.shown]
         assert at[0] < 1010, seed
-        assert max(np.diff([*at, 1020.0])) < FROZEN_S, seed
+        assert max(np.diff([*at, 1014.0])) < FROZEN_S, seed
 
 
 def test_duplicates_and_reordering_are_harmless():
@@ -150,9 +158,9 @@ def test_very_narrow_link_never_stalls():
     """At 6 kbps there are fewer frames, but they keep coming."""
 
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(45)
         shown = b.between(1025, 1e9)
-        assert len(shown) > 3 * 30
+        assert len(shown) > 3 * 17
         gaps = np.diff([item.due_s for item in shown])
         assert np.percentile(gaps, 95) < 1.0
         assert b.link.state == LinkState.LIVE

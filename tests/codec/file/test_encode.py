@@ -1,5 +1,6 @@
 """Encoding video files into .iwc files."""
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,14 +15,19 @@ from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media import writer
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import probe, read_video
 from media_fixtures import grey_ramp, plain, write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
+def first_pictures(clip: Path, count: int) -> list[Picture]:
+    return [frame.picture for frame in itertools.islice(read_video(clip), count)]
+
+
 def test_the_report_adds_up(face_clip: Path, tmp_path: Path):
     target = tmp_path / "a.iwc"
-    report = encode(face_clip, target, EncodeOptions(sources=2, effort=0, verify=True))
+    report = encode(face_clip, target, EncodeOptions(SIZE, sources=2, effort=0, verify=True), StubRuntime())
     assert report.frames == probe(face_clip).frames
     assert report.sources == 2
     kinds = [report.bytes[kind] for kind in ("sources", "motion", "audio", "container")]
@@ -52,7 +58,8 @@ def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path
     export(small.eval(), "tiny-256", tmp_path)
     export(large.eval(), "tiny-512", tmp_path, "tiny-256")
     runtime, target = OnnxRuntime("tiny-512", 1, tmp_path), tmp_path / "a.iwc"
-    report = encode(face_clip, target, EncodeOptions(size=512, sources=2, effort=0, verify=True), runtime)
+    clip = write_clip(tmp_path / "short.mp4", first_pictures(face_clip, 5), fps=24)
+    report = encode(clip, target, EncodeOptions(size=512, sources=2, effort=0, verify=True), runtime)
     assert report.size == inspect(target).size == 512
     assert inspect(target).model == "tiny-512"
     assert report.psnr_db is not None
@@ -63,7 +70,7 @@ def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path
     with pytest.raises(VersionError, match="tiny-512"):
         IwcFile(target, other)
     with pytest.raises(CodecError, match="not 512"):
-        encode(face_clip, tmp_path / "b.iwc", EncodeOptions(size=512), other)
+        encode(clip, tmp_path / "b.iwc", EncodeOptions(size=512), other)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
@@ -98,14 +105,14 @@ def test_the_error_of_no_face_suggests_a_crop(tmp_path: Path):
     with pytest.raises(NoFaceError, match="--crop none"):
         encode(clip, tmp_path / "x.iwc")
     assert not list(tmp_path.glob("x.iwc*"))
-    assert encode(clip, tmp_path / "x.iwc", EncodeOptions(crop="none", sources=1)).frames == 12
+    assert encode(clip, tmp_path / "x.iwc", EncodeOptions(SIZE, crop="none"), StubRuntime()).frames == 12
 
 
 def test_a_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
-    faces = [frame.picture for frame in read_video(face_clip)][:12]
+    faces = first_pictures(face_clip, 12)
     grey = [plain((120, 120, 120), faces[0].shape[1], faces[0].shape[0])] * 12
     clip = write_clip(tmp_path / "gone.mp4", [*faces, *grey, *faces], fps=24)
-    report = encode(clip, tmp_path / "gone.iwc", EncodeOptions(verify=True))
+    report = encode(clip, tmp_path / "gone.iwc", EncodeOptions(SIZE, verify=True), StubRuntime())
     assert report.frames == 36
     assert report.psnr_db is not None
     assert report.psnr_db > 18
@@ -126,24 +133,24 @@ def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("iwcodec.codec.file.encode.write_streams", broken)
     with pytest.raises(KeyboardInterrupt):
-        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(sources=1, effort=0))
+        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_variable_frame_rate_keeps_the_duration(face_clip: Path, tmp_path: Path):
-    pictures = [frame.picture for frame in read_video(face_clip)][:12]
+    pictures = first_pictures(face_clip, 12)
     times = np.cumsum([0.0] + [0.04, 0.12] * 6)[:12]
     clip = write_clip(tmp_path / "vfr.mp4", pictures, list(times))
-    report = encode(clip, tmp_path / "v.iwc", EncodeOptions(sources=1, effort=0))
+    report = encode(clip, tmp_path / "v.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
     assert report.duration_s == pytest.approx(times[-1] + 0.08, abs=0.15)
 
 
 def test_a_quality_is_reached(face_clip: Path, tmp_path: Path):
     """By more sources: the stub network has no other way."""
-    sizes = []
+    clip, sizes = write_clip(tmp_path / "short.mp4", first_pictures(face_clip, 24)[::2], fps=12), []
     for quality_db in (18.0, 30.0):
         options = EncodeOptions(SIZE, quality_db=quality_db, effort=0, verify=True, audio=False, overwrite=True)
-        report = encode(face_clip, tmp_path / "a.iwc", options, StubRuntime())
+        report = encode(clip, tmp_path / "a.iwc", options, StubRuntime())
         assert report.psnr_db is not None
         assert report.psnr_db > quality_db - 1
         sizes.append(report.bytes["total"])
@@ -151,10 +158,9 @@ def test_a_quality_is_reached(face_clip: Path, tmp_path: Path):
 
 
 def test_a_fractional_frame_rate_is_kept(face_clip: Path, tmp_path: Path):
-    pictures = [frame.picture for frame in read_video(face_clip)][:6]
-    clip = write_clip(tmp_path / "ntsc.mp4", pictures, fps=Fraction(30_000, 1001))
-    encode(clip, tmp_path / "n.iwc", EncodeOptions(sources=1, effort=0))
-    with IwcFile(tmp_path / "n.iwc") as file:
+    clip = write_clip(tmp_path / "ntsc.mp4", first_pictures(face_clip, 6), fps=Fraction(30_000, 1001))
+    encode(clip, tmp_path / "n.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
+    with IwcFile(tmp_path / "n.iwc", StubRuntime()) as file:
         assert file.header.fps == Fraction(30_000, 1001)
 
 

@@ -10,6 +10,8 @@ from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.options import MIN_PARTS_BYTES, PARTS_KBPS, PARTS_SHARE, EncodeOptions
 from iwcodec.codec.file.passes import reserve_for_parts
+from iwcodec.codec.media.video import read_video
+from media_fixtures import write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
@@ -21,10 +23,11 @@ def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path:
 
 
 def test_a_bitrate_is_kept_with_a_fixed_number_of_sources(face_clip: Path, tmp_path: Path):
-    rates = []
+    pictures = [frame.picture for frame in read_video(face_clip)][::2]
+    clip, rates = write_clip(tmp_path / "short.mp4", pictures, fps=8), []
     for kbps in (12.0, 30.0):
         options = EncodeOptions(sources=2, kbps=kbps, audio=False, effort=0, overwrite=True)
-        report = encode(face_clip, tmp_path / "a.iwc", options)
+        report = encode(clip, tmp_path / "a.iwc", options)
         assert report.sources == 2
         rates.append(report.kbps["video"])
         assert 0.8 * kbps < rates[-1] < 1.05 * kbps

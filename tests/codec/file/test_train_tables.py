@@ -29,6 +29,7 @@ from iwcodec.codec.motion.transform_rdo import RateDistortionQuantiser
 from iwcodec.codec.motion.transform_tables import ACTIVITIES, REACH, ROWS, SYMBOLS
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.models.runtime.load import load_runtime
+from media_fixtures import CLIP_FPS, CLIP_FRAMES
 
 RNG = np.random.default_rng(0)
 
@@ -44,7 +45,7 @@ def head_track(seed: int, frames: int = 300) -> np.ndarray:
 def test_tracks_are_on_the_quantiser_grid_and_move(face_clip: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(training, "MESSAGE_FRAMES", 12)
     tracks = keypoint_tracks(face_clip, load_runtime(threads=1), EncodeOptions(sources=1, effort=0))
-    assert [track.shape for track in tracks] == [(12, 20, 3)] * 3
+    assert [track.shape for track in tracks] == [(12, 20, 3)] * (CLIP_FRAMES // 12)
     levels = np.concatenate(tracks) / Quantiser().steps
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
     assert np.ptp(levels, axis=0).max() > 1
@@ -82,11 +83,11 @@ def fits(face_clip: Path) -> ClipFits:
 
 
 def test_fits_leave_out_sources_and_frames_in_skip_mode(fits: ClipFits):
-    assert fits.target.shape == (34, 60)
-    assert fits.gram.shape == (34, 60, 60)
+    assert fits.target.shape == (CLIP_FRAMES - 2, 60)
+    assert fits.gram.shape == (CLIP_FRAMES - 2, 60, 60)
     assert fits.own.shape == (2, 60)
     assert set(fits.reference_source) <= {0, 1}
-    assert fits.fps == 24
+    assert fits.fps == CLIP_FPS
 
 
 def test_directions_are_orthonormal_in_the_visible_error_and_sorted_by_motion(fits: ClipFits):
