@@ -4,7 +4,6 @@ Every stage is called as the codec calls it, on pictures and motion of the bundl
 """
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -33,7 +32,7 @@ from iwcodec.benchmarks.performance.speed_stages import (
 )
 from iwcodec.benchmarks.performance.stages import WARM, Stage, summarised, timed
 from iwcodec.benchmarks.performance.threads import pinned, pools
-from iwcodec.codec.cli import JSON, console, progress_bar
+from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.options import EncodeOptions, Progress
@@ -64,12 +63,7 @@ def command(
         raise CodecError(f"{model} cannot be used with the runtime {runtime}: {error}.") from error
     with progress_bar(as_json) as progress:
         results = run(loaded, frames, threads, soak, progress, dense)
-    experiment.save(results, out / "speed.json")
-    if as_json:
-        print(json.dumps(results, indent=1))
-        return
-    show(results)
-    console.print(f"Results: {out / 'speed.json'}")
+    experiment.publish(results, out / "speed.json", as_json, *tables(results))
 
 
 def run(
@@ -202,36 +196,28 @@ def ratios(stages: Sequence[Stage]) -> dict[str, float]:
     return {name: round(ratio, 3) for name, ratio in result.items()}
 
 
-def show(results: dict[str, Any]) -> None:
-    """Print everything as tables and lines."""
-    console.print(stage_table(results))
-    for part in results["parts"]:
-        if part["sources"] == ACTIVE:
-            console.print(f"  reconstruction: {part['part']:<17} {part['ms']:6.2f} ms ({part['share']:.0%})")
-    for total in results["sums"]:
-        console.print(
-            "  {sources} sources: stages {stages_ms:.2f} ms of {watched_ms:.2f}; unprofiled {unwatched_ms:.2f}".format(
-                **total
-            )
-        )
-    for name, value in results["ratios"].items():
-        console.print(f"{name}: {value:.2f}")
+def tables(results: dict[str, Any]) -> list[Table]:
+    """Everything that was measured."""
+    title = f"{results['runtime']}, threads: {results['threads']}, {results['size']}x{results['size']}"
+    keys = ("p50_ms", "p95_ms", "p99_ms", "per_s")
+    stages = (
+        [row["stage"], str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in keys)] for row in results["stages"]
+    )
+    inside = ((row["part"], str(row["sources"]), f"{row['ms']:.2f}", f"{row['share']:.0%}") for row in results["parts"])
+    keys = ("stages_ms", "watched_ms", "unwatched_ms")
+    sums = ([str(row["sources"]), *(f"{row[key]:.2f}" for key in keys)] for row in results["sums"])
+    ratios = [(name, f"{ratio:.2f}") for name, ratio in results["ratios"].items()]
     if results["dense_missing"] is not None:
-        console.print(f"dense attention: {results['dense_missing']}")
-    console.print(f"threads: {', '.join(f'{name} {count}' for name, count in results['pools'].items())}")
-    console.print(f"memory: {', '.join(f'{name} {value:.0f} MB' for name, value in results['memory_mb'].items())}")
-    if results["soak"] is not None:
-        console.print(
-            "soak test: {frames} frames, {early_mb:.0f} MB early, {late_mb:.0f} MB at the end".format(**results["soak"])
-        )
-
-
-def stage_table(results: dict[str, Any]) -> Table:
-    """Quantiles of every stage."""
-    table = Table(title=f"{results['runtime']}, threads: {results['threads']}, {results['size']}x{results['size']}")
-    for heading in ("", "sources", "p50 ms", "p95 ms", "p99 ms", "per s"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for row in results["stages"]:
-        figures = (f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "per_s"))
-        table.add_row(row["stage"], str(row["sources"] or ""), *figures)
-    return table
+        ratios.append(("dense attention", results["dense_missing"]))
+    threads = ((name, str(count)) for name, count in results["pools"].items())
+    memory = dict(results["memory_mb"])
+    if (soak := results["soak"]) is not None:
+        memory |= {f"early in {soak['frames']} frames": soak["early_mb"], "at their end": soak["late_mb"]}
+    return [
+        experiment.text_table(title, ("", "sources", "p50 ms", "p95 ms", "p99 ms", "per s"), stages),
+        experiment.text_table("Reconstruction of a frame", ("", "sources", "ms", "share"), inside),
+        experiment.text_table("Means, ms", ("sources", "sum of stages", "profiled frame", "unprofiled frame"), sums),
+        experiment.text_table("Ratios of medians", ("", "times"), ratios),
+        experiment.text_table("Threads", ("", "number"), threads),
+        experiment.text_table("Memory", ("", "MB"), ((name, f"{value:.0f}") for name, value in memory.items())),
+    ]

@@ -20,7 +20,11 @@ def test_every_stage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = ("capture", "capture: colour conversion", "capture: crop", "detector", "keypoint fit", "motion coding")
     assert measured == {
         *((name, n) for name in (*sent, "a frame, sent") for n in counts),
-        *((name, n) for name in ("rebuilding a frame", "a frame, received", *frame_profile.PROFILED_STAGES) for n in counts),
+        *(
+            (name, n)
+            for name in ("rebuilding a frame", "a frame, received", *frame_profile.PROFILED_STAGES)
+            for n in counts
+        ),
         *((name, None) for name in ("capture from a file", "face search, one frame in 5", "motion decoding")),
         *((name, None) for name in ("source coding", "source decoding", "source preparation")),
         *((name, None) for name in ("SVT-AV1 encoding", "AV1 decoding (dav1d)")),
