@@ -17,7 +17,7 @@ from rich.table import Table
 
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.performance.frame_profile import Profile, profile_frames
-from iwcodec.benchmarks.performance.memory import peak_mb, resident_mb, soak_test
+from iwcodec.benchmarks.performance.memory import peak_mb, resident_mb
 from iwcodec.benchmarks.performance.speed_stages import (
     DENSE_SOURCES,
     attentions,
@@ -51,7 +51,6 @@ def command(
     threads: Annotated[int | None, typer.Option(help="Threads of every pool; default: as in the codec.", min=1)] = None,
     runtime: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
     model: Annotated[str, typer.Option(help="Name of a shipped model.")] = DEFAULT_MODEL,
-    soak: Annotated[int, typer.Option(help="Frames of the soak test, which measures memory.", min=0)] = 0,
     dense: Annotated[int, typer.Option(help="Repeats of dense attention, about 1 s each; 0: skip.", min=0)] = 10,
     out: Annotated[Path, typer.Option(help="Folder for speed.json.")] = Path("bench"),
     as_json: JSON = False,
@@ -62,25 +61,18 @@ def command(
     except (ValueError, ImportError, FileNotFoundError) as error:
         raise CodecError(f"{model} cannot be used with the runtime {runtime}: {error}.") from error
     with progress_bar(as_json) as progress:
-        results = run(loaded, frames, threads, soak, progress, dense)
+        results = run(loaded, frames, threads, progress, dense)
     experiment.publish(results, out / "speed.json", as_json, *tables(results))
 
 
-def run(
-    runtime: Runtime,
-    frames: int,
-    threads: int | None,
-    soak: int,
-    progress: Progress,
-    dense: int = 0,
-) -> dict[str, Any]:
+def run(runtime: Runtime, frames: int, threads: int | None, progress: Progress, dense: int = 0) -> dict[str, Any]:
     """All measurements, as in speed.json. Memory is that of the codec with its input pictures."""
     threads = threads or default_threads()
     with pinned(threads):
-        return measure(runtime, frames, threads, soak, progress, dense)
+        return measure(runtime, frames, threads, progress, dense)
 
 
-def measure(runtime: Runtime, frames: int, threads: int, soak: int, progress: Progress, dense: int) -> dict[str, Any]:
+def measure(runtime: Runtime, frames: int, threads: int, progress: Progress, dense: int) -> dict[str, Any]:
     """`run`, with the thread pools already pinned to `threads`."""
     memory = {"loaded": resident_mb()}
     video = open_footage(sample_clip(), EncodeOptions(runtime.info.size), lambda name, share: None)
@@ -106,7 +98,6 @@ def measure(runtime: Runtime, frames: int, threads: int, soak: int, progress: Pr
     ]
     stages = run_in_turn("the codec", own, progress)
     memory["measured"] = resident_mb()
-    soaked = soak_test(runtime, pictures, soak, progress) if soak else None
     memory["peak"] = peak_mb()  # what follows is not the codec and needs more
     missing = "left out" if not dense else dense_missing()
     others: list[Callable[[], Iterable[Stage]]] = [
@@ -132,7 +123,6 @@ def measure(runtime: Runtime, frames: int, threads: int, soak: int, progress: Pr
         "ratios": ratios(stages),
         "dense_missing": missing,
         "memory_mb": {name: round(value, 1) for name, value in memory.items()},
-        "soak": None if soaked is None else asdict(soaked),
     }
 
 
@@ -206,18 +196,16 @@ def tables(results: dict[str, Any]) -> list[Table]:
     inside = ((row["part"], str(row["sources"]), f"{row['ms']:.2f}", f"{row['share']:.0%}") for row in results["parts"])
     keys = ("stages_ms", "watched_ms", "unwatched_ms")
     sums = ([str(row["sources"]), *(f"{row[key]:.2f}" for key in keys)] for row in results["sums"])
-    ratios = [(name, f"{ratio:.2f}") for name, ratio in results["ratios"].items()]
+    factors = [(name, f"{ratio:.2f}") for name, ratio in results["ratios"].items()]
     if results["dense_missing"] is not None:
-        ratios.append(("dense attention", results["dense_missing"]))
+        factors.append(("dense attention", results["dense_missing"]))
     threads = ((name, str(count)) for name, count in results["pools"].items())
-    memory = dict(results["memory_mb"])
-    if (soak := results["soak"]) is not None:
-        memory |= {f"early in {soak['frames']} frames": soak["early_mb"], "at their end": soak["late_mb"]}
+    memory = ((name, f"{value:.0f}") for name, value in results["memory_mb"].items())
     return [
         experiment.text_table(title, ("", "sources", "p50 ms", "p95 ms", "p99 ms", "per s"), stages),
         experiment.text_table("Reconstruction of a frame", ("", "sources", "ms", "share"), inside),
         experiment.text_table("Means, ms", ("sources", "sum of stages", "profiled frame", "unprofiled frame"), sums),
-        experiment.text_table("Ratios of medians", ("", "times"), ratios),
+        experiment.text_table("Ratios of medians", ("", "times"), factors),
         experiment.text_table("Threads", ("", "number"), threads),
-        experiment.text_table("Memory", ("", "MB"), ((name, f"{value:.0f}") for name, value in memory.items())),
+        experiment.text_table("Memory", ("", "MB"), memory),
     ]

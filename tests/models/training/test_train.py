@@ -80,6 +80,14 @@ def test_clips_without_a_manifest_are_split_for_validation(tmp_path: Path):
     assert training.load_validation(tmp_path, 64) == {}
 
 
+def test_clips_that_are_too_short_are_refused_in_one_sentence(tmp_path: Path):
+    write_clip(tmp_path / "data" / "train" / "c.mp4", 5)
+    command = ["train", "lite", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli.app, command)
+    assert isinstance(result.exception, CodecError), result.exception
+    assert "every clip is too short: at least 8 frames" in str(result.exception)
+
+
 RANK = """
 import os, signal, sys
 from pathlib import Path

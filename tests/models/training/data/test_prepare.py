@@ -1,5 +1,7 @@
 """Clips in the cache."""
 
+import subprocess
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,49 @@ def test_flows_are_cached(tmp_path: Path):
     again = clip.correspondence(5, 3)
     np.testing.assert_array_equal(first.shift, again.shift)
     np.testing.assert_array_equal(first.error, again.error)
+
+
+def test_a_flow_that_the_disk_has_no_room_for_is_not_kept(tmp_path: Path):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    path = write_clip(tmp_path / "c.mp4", 16)
+    clip, other = (prepare(Clip("c", path, "c"), tmp_path / name, 64) for name in ("full", "cache"))
+    assert clip is not None
+    assert other is not None
+    clip.flows.filename = Path("/dev/full")
+    np.testing.assert_array_equal(clip.correspondence(5, 3).shift, other.correspondence(5, 3).shift)
+    assert not clip.has_flow[5, 3]
+    assert other.has_flow[5, 3]
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from iwcodec.models.training.data.clips import Clip
+from iwcodec.models.training.data.prepare import prepare
+try:
+    prepare(Clip("c", Path(sys.argv[1]), "c"), Path(sys.argv[2]), 64)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_an_error_that_names_the_cache(tmp_path: Path):
+    """In a process of its own, which a write through a memory map would kill."""
+    clip, disk = write_clip(tmp_path / "c.mp4", 16), tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("needs permission to mount a file system")
+    try:
+        command = [sys.executable, "-c", FULL_DISK, str(clip), str(disk / "cache")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        left = list((disk / "cache").iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 0, done.stderr
+    assert str(disk / "cache") in done.stdout
+    assert "No space left" in done.stdout
+    assert not left
 
 
 def test_frames_are_selected_without_keeping_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
