@@ -189,13 +189,13 @@ def ratios(stages: Sequence[Stage]) -> dict[str, float]:
 def tables(results: dict[str, Any]) -> list[Table]:
     """Everything that was measured."""
     title = f"{results['runtime']}, threads: {results['threads']}, {results['size']}x{results['size']}"
-    keys = ("p50_ms", "p95_ms", "p99_ms", "per_s")
+    quantiles, means = ("p50_ms", "p95_ms", "p99_ms", "per_s"), ("stages_ms", "watched_ms", "unwatched_ms")
     stages = (
-        [row["stage"], str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in keys)] for row in results["stages"]
+        [row["stage"], str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in quantiles)]
+        for row in results["stages"]
     )
     inside = ((row["part"], str(row["sources"]), f"{row['ms']:.2f}", f"{row['share']:.0%}") for row in results["parts"])
-    keys = ("stages_ms", "watched_ms", "unwatched_ms")
-    sums = ([str(row["sources"]), *(f"{row[key]:.2f}" for key in keys)] for row in results["sums"])
+    sums = ([str(row["sources"]), *(f"{row[key]:.2f}" for key in means)] for row in results["sums"])
     factors = [(name, f"{ratio:.2f}") for name, ratio in results["ratios"].items()]
     if results["dense_missing"] is not None:
         factors.append(("dense attention", results["dense_missing"]))
