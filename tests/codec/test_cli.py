@@ -78,7 +78,7 @@ def refused(*arguments: object, saying: str) -> None:
     check_refusal(iwcodec(*arguments), saying)
 
 
-def test_encode_info_decode(short_clip: Path, tmp_path: Path):
+def test_encode_info_decode(short_clip: Path, tmp_path: Path) -> None:
     coded, out = tmp_path / "a.iwc", tmp_path / "a.mp4"
     done = own_process("encode", short_clip, coded, "--sources", "2", "--verify", "--json")
     assert done.returncode == 0, done.stderr
@@ -100,7 +100,7 @@ def test_encode_info_decode(short_clip: Path, tmp_path: Path):
     assert iwcodec("decode", coded, out, "-f").returncode == 0
 
 
-def test_reports_for_people_go_to_stderr(short_clip: Path, tmp_path: Path):
+def test_reports_for_people_go_to_stderr(short_clip: Path, tmp_path: Path) -> None:
     done = iwcodec("encode", short_clip, tmp_path / "a.iwc", "--sources", "1", "--no-audio")
     assert done.returncode == 0
     assert "kbps" in done.stderr
@@ -108,7 +108,7 @@ def test_reports_for_people_go_to_stderr(short_clip: Path, tmp_path: Path):
     assert "lite-256" in iwcodec("info", tmp_path / "a.iwc").stderr
 
 
-def test_a_file_tuned_for_the_face_has_parts(face_clip: Path, tmp_path: Path):
+def test_a_file_tuned_for_the_face_has_parts(face_clip: Path, tmp_path: Path) -> None:
     """In a clip of 12 s, that short ones have none."""
     pictures = [frame.picture for frame in read_video(face_clip)][::2]
     clip, coded = write_clip(tmp_path / "slow.mp4", pictures, fps=1), tmp_path / "a.iwc"
@@ -124,7 +124,7 @@ def test_a_file_tuned_for_the_face_has_parts(face_clip: Path, tmp_path: Path):
     assert iwcodec("decode", coded, tmp_path / "a.mp4").returncode == 0
 
 
-def test_an_unknown_tune_is_refused(face_clip: Path, tmp_path: Path):
+def test_an_unknown_tune_is_refused(face_clip: Path, tmp_path: Path) -> None:
     done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--tune", "ears")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -133,7 +133,7 @@ def test_an_unknown_tune_is_refused(face_clip: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("sources", ["auto", "2"])
-def test_a_bitrate_that_is_exceeded_is_reported(sources: str, short_clip: Path, tmp_path: Path):
+def test_a_bitrate_that_is_exceeded_is_reported(sources: str, short_clip: Path, tmp_path: Path) -> None:
     done = iwcodec("encode", short_clip, tmp_path / "a.iwc", "--bitrate", "1", "--no-audio", "--sources", sources)
     assert done.returncode == 0
     assert "instead of the 1 kbps asked for" in done.stderr
@@ -168,7 +168,7 @@ def test_a_bitrate_that_is_exceeded_is_reported(sources: str, short_clip: Path, 
 )
 def test_bad_arguments_and_inputs_are_refused(
     arguments: list[str], saying: str, face_clip: Path, iwc_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     grey = write_clip(tmp_path / "grey.mp4", grey_ramp(6, 96, 64))
     text = tmp_path / "text.mp4"
@@ -184,7 +184,7 @@ def test_bad_arguments_and_inputs_are_refused(
     assert {p.name for p in tmp_path.iterdir()} == {"grey.mp4", "text.mp4", "empty.mp4", "sound.wav"}
 
 
-def test_a_truncated_file_is_decoded_up_to_the_cut_and_reported(iwc_file: Path, tmp_path: Path):
+def test_a_truncated_file_is_decoded_up_to_the_cut_and_reported(iwc_file: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.iwc").write_bytes(iwc_file.read_bytes()[:-20])
     done = iwcodec("decode", tmp_path / "cut.iwc", tmp_path / "cut.mp4")
     assert done.returncode == 0, done.stderr
@@ -192,7 +192,7 @@ def test_a_truncated_file_is_decoded_up_to_the_cut_and_reported(iwc_file: Path, 
     assert (tmp_path / "cut.mp4").stat().st_size > 1000
 
 
-def test_a_damaged_record_is_named_and_the_rest_is_decoded(iwc_file: Path, tmp_path: Path):
+def test_a_damaged_record_is_named_and_the_rest_is_decoded(iwc_file: Path, tmp_path: Path) -> None:
     with ContainerReader(iwc_file) as reader:
         sound = [packet for packet in reader.records() if isinstance(packet, AudioPacket)]
     data = bytearray(iwc_file.read_bytes())
@@ -205,7 +205,7 @@ def test_a_damaged_record_is_named_and_the_rest_is_decoded(iwc_file: Path, tmp_p
 
 
 @pytest.mark.parametrize("command", [["info"], ["decode"]])
-def test_another_format_version_is_refused(command: list[str], iwc_file: Path, tmp_path: Path):
+def test_another_format_version_is_refused(command: list[str], iwc_file: Path, tmp_path: Path) -> None:
     data = bytearray(iwc_file.read_bytes())
     data[4] = 9
     (tmp_path / "new.iwc").write_bytes(data)
@@ -214,7 +214,7 @@ def test_another_format_version_is_refused(command: list[str], iwc_file: Path, t
     assert [p.name for p in tmp_path.iterdir()] == ["new.iwc"]
 
 
-def test_another_model_is_refused_and_named(iwc_file: Path, tmp_path: Path):
+def test_another_model_is_refused_and_named(iwc_file: Path, tmp_path: Path) -> None:
     with ContainerReader(iwc_file) as reader:
         header, packets = reader.header, list(reader.records())
     with ContainerWriter(tmp_path / "other.iwc", replace(header, model_id="grand-256")) as writer:
@@ -231,7 +231,7 @@ def full_disk(bytes_left: int) -> None:
 
 
 @pytest.mark.skipif(resource is None, reason="needs a limit on file sizes")
-def test_a_full_disk_leaves_no_partial_files(face_clip: Path, iwc_file: Path, tmp_path: Path):
+def test_a_full_disk_leaves_no_partial_files(face_clip: Path, iwc_file: Path, tmp_path: Path) -> None:
     """Neither in the folder for temporary files nor in that of the output."""
     temporary, out = tmp_path / "temporary", tmp_path / "out"
     temporary.mkdir()
@@ -243,7 +243,7 @@ def test_a_full_disk_leaves_no_partial_files(face_clip: Path, iwc_file: Path, tm
     assert not [*temporary.iterdir(), *out.iterdir()]
 
 
-def test_onnx_runtime_sends_no_telemetry(iwc_file: Path, tmp_path: Path):
+def test_onnx_runtime_sends_no_telemetry(iwc_file: Path, tmp_path: Path) -> None:
     """Its telemetry would leave a session file in the folder for temporary files."""
     (tmp_path / "temporary").mkdir()
     environment = {"TMPDIR": str(tmp_path / "temporary"), "HOME": str(tmp_path)}
@@ -251,14 +251,14 @@ def test_onnx_runtime_sends_no_telemetry(iwc_file: Path, tmp_path: Path):
     assert {p.name for p in tmp_path.rglob("*")} == {"temporary", "a.mp4"}
 
 
-def test_an_existing_output_is_not_overwritten(face_clip: Path, tmp_path: Path):
+def test_an_existing_output_is_not_overwritten(face_clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "there.iwc"
     target.write_text("precious")
     refused("encode", face_clip, target, saying="-f")
     assert target.read_text() == "precious"
 
 
-def test_every_command_has_help():
+def test_every_command_has_help() -> None:
     for command in ("encode", "decode", "info", "play", "train", "export", "doctor"):
         done = iwcodec(command, "--help")
         assert done.returncode == 0
@@ -267,7 +267,7 @@ def test_every_command_has_help():
             assert "face follows the speaker" in done.stdout
 
 
-def test_a_command_loads_only_what_it_needs():
+def test_a_command_loads_only_what_it_needs() -> None:
     """Encoding must not wait for the packages of servers and calls to load."""
     script = "import sys; sys.argv[1:] = ['info', '--help']; import iwcodec.__main__"
     asked = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {script}"
@@ -282,17 +282,17 @@ def test_a_command_loads_only_what_it_needs():
     assert "encod" in unknown.stderr
 
 
-def test_the_version_is_printed():
+def test_the_version_is_printed() -> None:
     assert own_process("--version").stdout.startswith("iwcodec 0.")
 
 
-def test_doctor_reports_speed_and_versions():
+def test_doctor_reports_speed_and_versions() -> None:
     report = json.loads(iwcodec("doctor", "--json").stdout)
     assert report["speed"]["receiver frames/s"] > 0
     assert "onnxruntime" in report["versions"]
 
 
-def test_playing_without_a_display_is_refused(iwc_file: Path):
+def test_playing_without_a_display_is_refused(iwc_file: Path) -> None:
     done = own_process("play", iwc_file, SDL_VIDEODRIVER="none-such")
     assert done.returncode == 1
     assert "no display" in done.stderr

@@ -29,7 +29,7 @@ def undisturbed(every_picture_has_a_face: None) -> dict[str, Any]:
     return scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02})
 
 
-def test_layers_add_up_to_the_packets():
+def test_layers_add_up_to_the_packets() -> None:
     """The transport's counts by layer sum to the bytes that the path carried."""
     result = steady(StubRuntime(), camera(), 12.0)
     kbps = dict(result["kbps"])
@@ -40,19 +40,19 @@ def test_layers_add_up_to_the_packets():
     assert result["frames_shown_per_s"] == pytest.approx(25, abs=1)
 
 
-def test_quality_is_that_of_the_displayed_pictures(undisturbed: dict[str, Any]):
+def test_quality_is_that_of_the_displayed_pictures(undisturbed: dict[str, Any]) -> None:
     """The stub reconstructs brightness: close to the camera's until frames stop arriving."""
     lossy = scenario(StubRuntime(), camera(), 9.0, {"delay_s": 0.02}, (6.0, 9.0))
     assert undisturbed["psnr_db"] > lossy["psnr_db"] + 3
     assert undisturbed["longest_hold_s"] < 0.1
 
 
-def test_call_recovers_after_an_outage():
+def test_call_recovers_after_an_outage() -> None:
     result = scenario(StubRuntime(), camera(), 10.0, {"delay_s": 0.02}, (6.0, 8.0))
     assert 0 < result["back_after_s"] < 1
 
 
-def test_planned_sources_are_the_same_frames(undisturbed: dict[str, Any]):
+def test_planned_sources_are_the_same_frames(undisturbed: dict[str, Any]) -> None:
     plan = undisturbed["sources_at_s"]
     lossy = scenario(StubRuntime(), camera(), 12.0, {"delay_s": 0.02, "loss": 0.3}, plan=plan)
     assert len(plan) > 1

@@ -16,7 +16,7 @@ from media_fixtures import grey_ramp, write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_short_clip(face_clip: Path, tmp_path: Path):
+def test_short_clip(face_clip: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(command)
     words = [str(face_clip), "--sources", "1", "--scales", "110,60,80", "--out", str(tmp_path), "--json"]
@@ -41,13 +41,13 @@ def test_short_clip(face_clip: Path, tmp_path: Path):
     assert at_slope(clip, 0.04)[0] > at_slope(clip, 100.0)[0]
 
 
-def test_clip_without_two_compared_frames_is_rejected(tmp_path: Path):
+def test_clip_without_two_compared_frames_is_rejected(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "short.mp4", grey_ramp(4, 64, 64))
     with pytest.raises(CodecError, match="too short"):
         measure(clip, EncodeOptions(SIZE, sources=1, crop="none"), StubRuntime(), [80], lambda name, share: None)
 
 
-def test_scale_is_chosen_and_measured_on_different_halves():
+def test_scale_is_chosen_and_measured_on_different_halves() -> None:
     """A scale that is good by chance in one half is not measured on that half."""
     points = [
         {"kbps": 2.4, "psnr_db": 29.95, "halves_db": [29.9, 30.0]},
@@ -60,6 +60,6 @@ def test_scale_is_chosen_and_measured_on_different_halves():
 
 
 @pytest.mark.parametrize("text", ["", "a", "60,,80", "-1", "256"])
-def test_invalid_scales_are_rejected(text: str):
+def test_invalid_scales_are_rejected(text: str) -> None:
     with pytest.raises(CodecError):
         parse_scales(text)

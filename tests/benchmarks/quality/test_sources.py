@@ -14,7 +14,7 @@ from iwcodec.codec.media.video import read_video
 from media_fixtures import write_clip
 
 
-def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path):
+def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(command)
     pictures = [frame.picture for frame in read_video(face_clip)][::3]
@@ -32,7 +32,7 @@ def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path):
         assert cv2.imread(str(tmp_path / f"worst-{count}.jpg")).shape == (256 + LABEL_HEIGHT, 4 * 256, 3)
 
 
-def test_the_worst_frames_come_first(tmp_path: Path):
+def test_the_worst_frames_come_first(tmp_path: Path) -> None:
     worst = [
         Worst(f"clip {n}", n, 30.0 - n, tuple(np.full((64, 64, 3), 10 * n, np.uint8) for _ in COLUMNS))
         for n in range(12)
@@ -44,7 +44,7 @@ def test_the_worst_frames_come_first(tmp_path: Path):
     assert np.abs(levels - 10.0 * np.arange(11, 11 - MAX_ROWS, -1)).max() < 4
 
 
-def test_means_are_by_number_of_sources():
+def test_means_are_by_number_of_sources() -> None:
     rows = [
         Coded(name, n, 10, {"video": 2.0 * n}, db, db, db) for name, n, db in [("a", 1, 20), ("b", 1, 30), ("a", 3, 40)]
     ]

@@ -25,7 +25,7 @@ def first_pictures(clip: Path, count: int) -> list[Picture]:
     return [frame.picture for frame in itertools.islice(read_video(clip), count)]
 
 
-def test_the_report_adds_up(face_clip: Path, tmp_path: Path):
+def test_the_report_adds_up(face_clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.iwc"
     report = encode(face_clip, target, EncodeOptions(SIZE, sources=2, effort=0, verify=True), StubRuntime())
     assert report.frames == probe(face_clip).frames
@@ -42,7 +42,7 @@ def test_the_report_adds_up(face_clip: Path, tmp_path: Path):
     assert report.copy_psnr_db is not None
 
 
-def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path):
+def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path) -> None:
     """With a model with an up block: sources and decoded pictures of 512, on the attention grid of 256."""
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
@@ -75,14 +75,14 @@ def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
 @pytest.mark.parametrize("rate", [{"kbps": 4.0}, {"quality_db": 30.0}])
-def test_very_short_clips_can_have_a_rate_or_a_quality(frames: int, rate: dict[str, float], tmp_path: Path):
+def test_very_short_clips_can_have_a_rate_or_a_quality(frames: int, rate: dict[str, float], tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "short.mp4", PICTURES[:frames], fps=25)
     options = EncodeOptions(SIZE, crop="none", audio=False, **rate)
     assert encode(clip, tmp_path / "a.iwc", options, StubRuntime()).frames == frames
 
 
 @pytest.mark.parametrize("rate", [{}, {"kbps": 4.0}, {"quality_db": 30.0}])
-def test_short_clips_tuned_for_the_face_have_no_parts(rate: dict[str, float], tmp_path: Path):
+def test_short_clips_tuned_for_the_face_have_no_parts(rate: dict[str, float], tmp_path: Path) -> None:
     clip, files = write_clip(tmp_path / "short.mp4", PICTURES[:5], fps=25), []
     for tune in ("psnr", "face"):
         target = tmp_path / f"{tune}.iwc"
@@ -91,7 +91,7 @@ def test_short_clips_tuned_for_the_face_have_no_parts(rate: dict[str, float], tm
     assert files[0] == files[1]
 
 
-def test_a_clip_without_a_face_can_be_tuned_for_one(tmp_path: Path):
+def test_a_clip_without_a_face_can_be_tuned_for_one(tmp_path: Path) -> None:
     """Its keypoints are all in the same place."""
     clip, target = write_clip(tmp_path / "slow.mp4", PICTURES[:30], fps=1), tmp_path / "a.iwc"
     report = encode(clip, target, EncodeOptions(SIZE, crop="none", audio=False, tune="face"), StubRuntime())
@@ -100,7 +100,7 @@ def test_a_clip_without_a_face_can_be_tuned_for_one(tmp_path: Path):
         assert file.damage == []
 
 
-def test_the_error_of_no_face_suggests_a_crop(tmp_path: Path):
+def test_the_error_of_no_face_suggests_a_crop(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "grey.mp4", grey_ramp(12, 96, 64))
     with pytest.raises(NoFaceError, match="--crop none"):
         encode(clip, tmp_path / "x.iwc")
@@ -108,7 +108,7 @@ def test_the_error_of_no_face_suggests_a_crop(tmp_path: Path):
     assert encode(clip, tmp_path / "x.iwc", EncodeOptions(SIZE, crop="none"), StubRuntime()).frames == 12
 
 
-def test_a_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
+def test_a_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path) -> None:
     faces = first_pictures(face_clip, 12)
     grey = [plain((120, 120, 120), faces[0].shape[1], faces[0].shape[0])] * 12
     clip = write_clip(tmp_path / "gone.mp4", [*faces, *grey, *faces], fps=24)
@@ -118,7 +118,7 @@ def test_a_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
     assert report.psnr_db > 18
 
 
-def test_impossible_outputs_and_sizes_are_refused(face_clip: Path, tmp_path: Path):
+def test_impossible_outputs_and_sizes_are_refused(face_clip: Path, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="folder"):
         encode(face_clip, tmp_path)
     with pytest.raises(MediaError, match="does not exist"):
@@ -127,7 +127,7 @@ def test_impossible_outputs_and_sizes_are_refused(face_clip: Path, tmp_path: Pat
         encode(face_clip, tmp_path / "x.iwc", EncodeOptions(size=640))
 
 
-def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -137,7 +137,7 @@ def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_variable_frame_rate_keeps_the_duration(face_clip: Path, tmp_path: Path):
+def test_a_variable_frame_rate_keeps_the_duration(face_clip: Path, tmp_path: Path) -> None:
     pictures = first_pictures(face_clip, 12)
     times = np.cumsum([0.0] + [0.04, 0.12] * 6)[:12]
     clip = write_clip(tmp_path / "vfr.mp4", pictures, list(times))
@@ -145,7 +145,7 @@ def test_a_variable_frame_rate_keeps_the_duration(face_clip: Path, tmp_path: Pat
     assert report.duration_s == pytest.approx(times[-1] + 0.08, abs=0.15)
 
 
-def test_a_quality_is_reached(face_clip: Path, tmp_path: Path):
+def test_a_quality_is_reached(face_clip: Path, tmp_path: Path) -> None:
     """By more sources: the stub network has no other way."""
     clip, sizes = write_clip(tmp_path / "short.mp4", first_pictures(face_clip, 24)[::2], fps=12), []
     for quality_db in (18.0, 30.0):
@@ -157,14 +157,14 @@ def test_a_quality_is_reached(face_clip: Path, tmp_path: Path):
     assert sizes[0] < sizes[1]
 
 
-def test_a_fractional_frame_rate_is_kept(face_clip: Path, tmp_path: Path):
+def test_a_fractional_frame_rate_is_kept(face_clip: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "ntsc.mp4", first_pictures(face_clip, 6), fps=Fraction(30_000, 1001))
     encode(clip, tmp_path / "n.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
     with IwcFile(tmp_path / "n.iwc", StubRuntime()) as file:
         assert file.header.fps == Fraction(30_000, 1001)
 
 
-def test_unreadable_inputs_raise_media_errors(tmp_path: Path):
+def test_unreadable_inputs_raise_media_errors(tmp_path: Path) -> None:
     for name, content in (("empty.mp4", b""), ("noise.mp4", b"not a video" * 50)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(MediaError):

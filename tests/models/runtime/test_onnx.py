@@ -147,14 +147,14 @@ def test_reconstruct_allocates_little_more_than_the_picture(face_clip: Path) -> 
     assert leaked < 100_000
 
 
-def test_too_many_sources_are_refused(exported_models: Path):
+def test_too_many_sources_are_refused(exported_models: Path) -> None:
     runtime = OnnxRuntime("tiny-64", 1, exported_models)
     source = runtime.prepare(np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(ValueError, match="sources"):
         runtime.reconstruct(source.keypoints, [source] * (MAX_ACTIVE + 1))
 
 
-def test_a_source_with_another_picture_is_sampled_from_it(exported_models: Path):
+def test_a_source_with_another_picture_is_sampled_from_it(exported_models: Path) -> None:
     """And the one it is made from stays as it is."""
     runtime = OnnxRuntime("tiny-64", 1, exported_models)
     rng = np.random.default_rng(1)
