@@ -125,7 +125,7 @@ def test_a_file_tuned_for_the_face_has_parts(face_clip: Path, tmp_path: Path) ->
 
 
 def test_an_unknown_tune_is_refused(face_clip: Path, tmp_path: Path) -> None:
-    done = iwcodec("encode", face_clip, tmp_path / "a.iwc", "--tune", "ears")
+    done = own_process("encode", face_clip, tmp_path / "a.iwc", "--tune", "ears")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "'ears' is not one of 'psnr', 'face'" in done.stderr
