@@ -97,7 +97,7 @@ def reconstruct_plainly(runtime: OnnxRuntime, keypoints: Any, sources: list[Sour
 def test_reused_buffers_change_no_picture(face_clip: Path, size: int) -> None:
     runtime = load_runtime(f"lite-{size}", "onnx", 1)
     assert isinstance(runtime, OnnxRuntime)
-    shown = [crop_resize(frame.picture, Crop(140, 0, 360), size) for frame in read_video(face_clip)][::9]
+    shown = [crop_resize(frame.picture, Crop(140, 0, 360), size) for frame in read_video(face_clip)][::6]
     sources = [runtime.prepare(picture) for picture in shown[:MAX_ACTIVE]]
     driving = [runtime.detect(picture[:, ::-1].copy()) for picture in shown[:2]]
     for count, suppression in ((3, 0.0), (1, 0.0), (4, 0.8), (2, 1.2), (3, 0.0)):
