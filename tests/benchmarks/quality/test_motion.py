@@ -36,7 +36,9 @@ def test_short_clip(face_clip: Path, tmp_path: Path) -> None:
         console.print(slope_table(results))
     assert f"{losses[2]:.3f}" in printed.get()
     for point in clip["points"]:
-        assert np.mean(point["halves_db"]) == pytest.approx(point["psnr_db"], abs=0.01)  # halves may differ by a frame
+        first, second = point["halves_db"]  # of five frames, or of four if one of them is the source
+        means = (first + second) / 2, (3 * first + 2 * second) / 5
+        assert min(abs(mean - point["psnr_db"]) for mean in means) < 0.002
     assert at_slope(clip, 100.0)[0] == pytest.approx(rates[2] * 25 / clip["fps"])
     assert at_slope(clip, 0.04)[0] > at_slope(clip, 100.0)[0]
 
