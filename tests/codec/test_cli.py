@@ -231,13 +231,13 @@ def full_disk(bytes_left: int) -> None:
 
 
 @pytest.mark.skipif(resource is None, reason="needs a limit on file sizes")
-def test_a_full_disk_leaves_no_partial_files(face_clip: Path, iwc_file: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_files(short_clip: Path, iwc_file: Path, tmp_path: Path) -> None:
     """Neither in the folder for temporary files nor in that of the output."""
     temporary, out = tmp_path / "temporary", tmp_path / "out"
     temporary.mkdir()
     out.mkdir()
     full = partial(full_disk, 1000)
-    failed = own_process("encode", face_clip, out / "x.iwc", before=full, TMPDIR=str(temporary))
+    failed = own_process("encode", short_clip, out / "x.iwc", before=full, TMPDIR=str(temporary))
     check_refusal(failed, "Cannot store")
     check_refusal(own_process("decode", iwc_file, out / "x.mp4", before=full), "could not be written")
     assert not [*temporary.iterdir(), *out.iterdir()]
