@@ -20,7 +20,7 @@ from stub_runtime import SIZE, StubRuntime, picture
 LEVELS = (60, 90, 120, 150)
 
 
-def test_a_source_frame_is_shown_unmodified():
+def test_a_source_frame_is_shown_unmodified() -> None:
     runtime = StubRuntime()
     encoder = Encoder(runtime, EncoderSettings(live_sources=False, message_frames=4))
     pictures = [picture(level) for level in LEVELS]
@@ -34,7 +34,7 @@ def test_a_source_frame_is_shown_unmodified():
     assert all(np.ptp(frame.picture) == 0 for frame in frames if frame.number != 2)  # reconstructed flat by the stub
 
 
-def test_the_predictive_coder_keeps_used_sources():
+def test_the_predictive_coder_keeps_used_sources() -> None:
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=1))
     decoder = Decoder(StubRuntime(), capacity=4)
     packets = [encoder.add_source(picture(level)) for level in (200, 60, 90, 120)]
@@ -47,7 +47,7 @@ def test_the_predictive_coder_keeps_used_sources():
     assert {1, 2, 3} - set(decoder.library.slots()) == {1}  # in the order of arrival 1 and 2 would have been dropped
 
 
-def test_kept_pictures_are_bounded():
+def test_kept_pictures_are_bounded() -> None:
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
     payload = encoder.add_source(picture(100)).payload
     later = encoder.add_source(picture(101)).payload
@@ -61,7 +61,7 @@ def test_kept_pictures_are_bounded():
     assert len(decoder.library) == CAPACITY
 
 
-def test_the_reference_source_is_first():
+def test_the_reference_source_is_first() -> None:
     encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(StubRuntime())
     for level in LEVELS:
         decoder.add_source(encoder.add_source(picture(level)))
@@ -90,7 +90,7 @@ def with_sources(count: int) -> Decoder:
     return decoder
 
 
-def test_transformed_motion_is_relative_to_the_reference_sources():
+def test_transformed_motion_is_relative_to_the_reference_sources() -> None:
     decoder = with_sources(2)
     packet, levels = transformed((Run(1, 4), Run(0, 3)))
     found = decoder.motion(packet)
@@ -103,7 +103,7 @@ def test_transformed_motion_is_relative_to_the_reference_sources():
         np.testing.assert_array_equal([motion.keypoints for motion in found[first : first + run.frames]], expected)
 
 
-def test_skip_mode_shows_the_unmodified_reference_source():
+def test_skip_mode_shows_the_unmodified_reference_source() -> None:
     decoder, zeros = with_sources(2), np.zeros((4, 60), np.int32)
     payload = TransformCoder(load_transform_tables()).encode([zeros, np.ones((3, 60), np.int32)])
     packet = MotionPacket(10, 7, None, payload, (Run(1, 4), Run(0, 3)), scale=SCALE)
@@ -115,14 +115,14 @@ def test_skip_mode_shows_the_unmodified_reference_source():
     assert all((made is source.picture) == skip for skip, made in shown)
 
 
-def test_frames_of_a_missing_source_are_left_out():
+def test_frames_of_a_missing_source_are_left_out() -> None:
     packet, _ = transformed((Run(1, 4), Run(0, 3)))
     found = with_sources(1).motion(packet)
     assert [motion.number for motion in found] == [14, 15, 16]
     assert with_sources(0).motion(packet) == []
 
 
-def test_a_replaced_source_has_new_coordinates():
+def test_a_replaced_source_has_new_coordinates() -> None:
     decoder = with_sources(1)
     first = decoder.space(0)
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
@@ -134,7 +134,7 @@ def test_a_replaced_source_has_new_coordinates():
     assert decoder.space(0) is second
 
 
-def test_sources_only_shown_as_frames_are_not_prepared():
+def test_sources_only_shown_as_frames_are_not_prepared() -> None:
     class Unprepared(StubRuntime):
         def prepare(self, picture: np.ndarray) -> NoReturn:
             raise AssertionError("this takes 40 ms")
@@ -190,7 +190,7 @@ EYES_SHOWN = ((Run(0, 1), Run(2, 1), Run(3, 2)),)
 """Those of the reference source in one frame, of source 1 in one, of source 2 in two."""
 
 
-def test_frames_show_the_eyes_of_the_sources_that_they_name():
+def test_frames_show_the_eyes_of_the_sources_that_they_name() -> None:
     decoder = with_variants()
     source, *_ = (frame.picture for frame in decoder.push(still(())))
     own, first, second, third = (frame.picture for frame in decoder.push(still(EYES_SHOWN)))
@@ -204,7 +204,7 @@ def test_frames_show_the_eyes_of_the_sources_that_they_name():
     assert base.picture is source
 
 
-def test_reconstructed_frames_show_other_eyes_too():
+def test_reconstructed_frames_show_other_eyes_too() -> None:
     decoder = with_variants()
     levels = np.zeros((4, 60), np.int32)
     levels[:, -1] = 1  # hardly moves, but is no skip mode
@@ -216,7 +216,7 @@ def test_reconstructed_frames_show_other_eyes_too():
     assert [np.array_equal(a, b) for a, b in zip(plain, shown, strict=True)] == [True, False, False, False]
 
 
-def test_any_source_lends_its_eyes():
+def test_any_source_lends_its_eyes() -> None:
     """Not variants alone."""
     decoder = Decoder(LocatedRuntime())
     for packet in variants(1):
@@ -226,7 +226,7 @@ def test_any_source_lends_its_eyes():
     assert len(decoder.library.sources()) == 2
 
 
-def test_a_frame_that_names_a_missing_source_shows_the_reference_source():
+def test_a_frame_that_names_a_missing_source_shows_the_reference_source() -> None:
     decoder = with_variants(1)
     source = next(decoder.push(still(()))).picture
     shown = [frame.picture is source for frame in decoder.push(still(EYES_SHOWN))]
@@ -235,13 +235,13 @@ def test_a_frame_that_names_a_missing_source_shows_the_reference_source():
     assert not any(frame.picture is source for frame in decoder.push(beyond))
 
 
-def test_a_region_that_names_the_reference_source_is_left_as_it_is():
+def test_a_region_that_names_the_reference_source_is_left_as_it_is() -> None:
     decoder = with_variants()
     source = next(decoder.push(still(()))).picture
     assert all(frame.picture is source for frame in decoder.push(still(((Run(1, 4),), (Run(1, 4),)))))
 
 
-def test_eyes_and_mouth_are_kept_apart():
+def test_eyes_and_mouth_are_kept_apart() -> None:
     decoder = with_variants()
     eyes, mouth, both = (
         next(decoder.push(still(regions))).picture
@@ -251,7 +251,7 @@ def test_eyes_and_mouth_are_kept_apart():
     assert not np.array_equal(eyes[EYES_BOX], mouth[EYES_BOX])
 
 
-def test_a_variant_of_a_missing_source_is_refused():
+def test_a_variant_of_a_missing_source_is_refused() -> None:
     """The sources after it are decoded all the same: it is known to the AV1 decoder."""
     source, first, second = variants()
     decoder = Decoder(LocatedRuntime())
@@ -265,7 +265,7 @@ def test_a_variant_of_a_missing_source_is_refused():
         Decoder(LocatedRuntime()).add_source(first)  # nor without any source
 
 
-def test_a_variant_has_the_keypoints_of_its_base():
+def test_a_variant_has_the_keypoints_of_its_base() -> None:
     """And costs no run of the network: the base's features serve it."""
     decoder = with_variants()
     base, variant = decoder.library.at(0), decoder.library.at(1)
@@ -275,14 +275,14 @@ def test_a_variant_has_the_keypoints_of_its_base():
     assert variant.picture is not base.picture
 
 
-def test_a_variant_of_a_variant_has_their_keypoints():
+def test_a_variant_of_a_variant_has_their_keypoints() -> None:
     decoder, packets = Decoder(LocatedRuntime()), variants()
     for packet, base in zip(packets, (None, 0, 1), strict=True):
         decoder.add_source(replace(packet, base=base))
     assert decoder.library.at(2).keypoints is decoder.library.at(0).keypoints
 
 
-def test_variants_are_never_attended_and_no_reference():
+def test_variants_are_never_attended_and_no_reference() -> None:
     decoder = with_variants()
     keypoints = LocatedRuntime().detect(picture(LEVELS[0]))
     assert decoder.nearest(keypoints) == decoder.nearest(keypoints, 1) == [decoder.library.at(0)]
@@ -290,7 +290,7 @@ def test_variants_are_never_attended_and_no_reference():
     assert [frame.number for frame in decoder.push(packet)] == [10, 11, 12]  # shown from source 0
 
 
-def test_a_variant_in_the_place_of_the_only_source_leaves_no_pictures():
+def test_a_variant_in_the_place_of_the_only_source_leaves_no_pictures() -> None:
     source, variant, _ = variants()
     decoder = Decoder(LocatedRuntime())
     decoder.add_source(source)
@@ -298,7 +298,7 @@ def test_a_variant_in_the_place_of_the_only_source_leaves_no_pictures():
     assert list(decoder.push(still(EYES_SHOWN))) == []
 
 
-def test_variants_are_evicted_like_other_sources():
+def test_variants_are_evicted_like_other_sources() -> None:
     """And so is their base, of which there are no further variants then."""
     decoder, (*packets, last) = Decoder(LocatedRuntime(), capacity=3), variants(4)
     for packet in packets:
@@ -310,7 +310,7 @@ def test_variants_are_evicted_like_other_sources():
     assert set(decoder.library.slots()) == {1, 2, 3}
 
 
-def test_a_source_frame_shows_its_own_eyes():
+def test_a_source_frame_shows_its_own_eyes() -> None:
     source, *others = variants()
     decoder = Decoder(LocatedRuntime())
     for packet in (replace(source, frame=11), *others):
@@ -319,7 +319,7 @@ def test_a_source_frame_shows_its_own_eyes():
     assert as_source is own
 
 
-def test_frames_of_the_predictive_coder_show_other_eyes():
+def test_frames_of_the_predictive_coder_show_other_eyes() -> None:
     """As far as the format allows it; no encoder does that yet."""
     encoder = Encoder(LocatedRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=4))
     encoder.add_source(picture(LEVELS[0]))

@@ -29,7 +29,7 @@ payloads = st.binary(min_size=1, max_size=50)
 
 @given(st.integers(0, MAX_SLOT), payloads, st.none() | st.integers(0, MAX_FRAME))
 @example(MAX_SLOT, b"x", MAX_FRAME)
-def test_source_round_trip(slot: int, payload: bytes, frame: int | None):
+def test_source_round_trip(slot: int, payload: bytes, frame: int | None) -> None:
     packet = SourcePacket(slot, payload, frame)
     assert SourcePacket.from_bytes(packet.to_bytes()) == packet
 
@@ -37,7 +37,7 @@ def test_source_round_trip(slot: int, payload: bytes, frame: int | None):
 @given(st.integers(0, MAX_SLOT), payloads, st.integers(0, MAX_SLOT))
 @example(MAX_SLOT, b"x", MAX_SLOT)
 @example(1, b"x", 0)
-def test_variant_round_trip(slot: int, payload: bytes, base: int):
+def test_variant_round_trip(slot: int, payload: bytes, base: int) -> None:
     packet = SourcePacket(slot, payload, base=base)
     assert SourcePacket.from_bytes(packet.to_bytes()) == packet
 
@@ -46,7 +46,7 @@ def test_variant_round_trip(slot: int, payload: bytes, base: int):
     st.integers(0, MAX_SLOT - MAX_GROUP),
     st.lists(st.tuples(payloads, st.integers(0, MAX_FRAME)), min_size=2, max_size=MAX_GROUP),
 )
-def test_sources_round_trip(slot: int, contents: list[tuple[bytes, int]]):
+def test_sources_round_trip(slot: int, contents: list[tuple[bytes, int]]) -> None:
     packets = [SourcePacket(slot + n, payload, frame) for n, (payload, frame) in enumerate(contents)]
     assert unpack_sources(pack_sources(packets)) == packets
 
@@ -56,7 +56,7 @@ def test_sources_round_trip(slot: int, contents: list[tuple[bytes, int]]):
     st.integers(0, MAX_SLOT),
     st.lists(payloads, min_size=2, max_size=MAX_GROUP),
 )
-def test_variants_round_trip(slot: int, base: int, contents: list[bytes]):
+def test_variants_round_trip(slot: int, base: int, contents: list[bytes]) -> None:
     packets = [SourcePacket(slot + n, payload, base=base) for n, payload in enumerate(contents)]
     assert unpack_sources(pack_sources(packets)) == packets
 
@@ -68,7 +68,7 @@ def sizes(packets: list[SourcePacket]) -> list[int]:
     return [len(group) for group in groups]
 
 
-def test_variants_of_one_source_share_a_packet():
+def test_variants_of_one_source_share_a_packet() -> None:
     def variants(slots: range, base: int) -> list[SourcePacket]:
         return [SourcePacket(n, b"x", base=base) for n in slots]
 
@@ -88,7 +88,7 @@ def unpack_group(group: list[SourcePacket]) -> list[SourcePacket]:
     return [SourcePacket.from_bytes(group[0].to_bytes())] if len(group) == 1 else unpack_sources(pack_sources(group))
 
 
-def test_consecutive_sources_of_known_frames_share_a_packet():
+def test_consecutive_sources_of_known_frames_share_a_packet() -> None:
     assert sizes([SourcePacket(n, b"x", n) for n in range(20)]) == [1, 8, 8, 3]  # all depend on the first
     assert sizes([SourcePacket(n, b"x", n) for n in range(5, 9)]) == [4]
     assert sizes([SourcePacket(n, b"x", None) for n in range(5, 8)]) == [1, 1, 1]  # calls do not name frames
@@ -116,7 +116,7 @@ def test_consecutive_sources_of_known_frames_share_a_packet():
         b"\xf8\xff\x03\x00\x01\x01ab",  # variants in slots beyond the last
     ],
 )
-def test_bad_groups_of_sources_are_refused(data: bytes):
+def test_bad_groups_of_sources_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         unpack_sources(data)
 
@@ -124,21 +124,21 @@ def test_bad_groups_of_sources_are_refused(data: bytes):
 @given(
     st.integers(MAX_BACK, MAX_FRAME), st.integers(1, MAX_PACKET_FRAMES), st.none() | st.integers(1, MAX_BACK), payloads
 )
-def test_motion_round_trip(first: int, count: int, back: int | None, payload: bytes):
+def test_motion_round_trip(first: int, count: int, back: int | None, payload: bytes) -> None:
     packet = MotionPacket(first, count, None if back is None else first - back, payload)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
     assert packet.reference_sources() == [None] * count
 
 
 @given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_PACKET_FRAMES), payloads)
-def test_motion_with_reference_sources_round_trip(slots: list[int], payload: bytes):
+def test_motion_with_reference_sources_round_trip(slots: list[int], payload: bytes) -> None:
     packet = MotionPacket(9, len(slots), 4, payload, runs_of(slots))
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
     assert packet.reference_sources() == slots
 
 
 @given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_PACKET_FRAMES), st.integers(0, 255), payloads)
-def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: bytes):
+def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: bytes) -> None:
     packet = MotionPacket(9, len(slots), None, payload, runs_of(slots), scale=scale)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
 
@@ -154,7 +154,7 @@ def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: by
 )
 @example([(MAX_SLOT, None), (0, MAX_SLOT)], 70, b"x")
 @settings(max_examples=40, deadline=None)
-def test_motion_with_regions_round_trip(shown: list[tuple[int | None, ...]], scale: int | None, payload: bytes):
+def test_motion_with_regions_round_trip(shown: list[tuple[int | None, ...]], scale: int | None, payload: bytes) -> None:
     """Slots are sent as slot + 1, so that the last one needs a number beyond those of slots."""
     regions = tuple(runs_of([0 if slot is None else slot + 1 for slot in slots]) for slots in zip(*shown, strict=True))
     runs = () if scale is None else (Run(3, len(shown)),)
@@ -163,22 +163,22 @@ def test_motion_with_regions_round_trip(shown: list[tuple[int | None, ...]], sca
     assert [packet.regions_of(frame) for frame in range(len(shown))] == shown
 
 
-def test_without_named_regions_frames_have_none():
+def test_without_named_regions_frames_have_none() -> None:
     assert MotionPacket(9, 4, None, b"x").regions_of(3) == ()
 
 
-def test_runs_need_the_slots_of_all_frames():
+def test_runs_need_the_slots_of_all_frames() -> None:
     assert runs_of([2, 2, 5, 2]) == (Run(2, 2), Run(5, 1), Run(2, 1))
     assert runs_of([2, None]) == ()
 
 
 @given(st.integers(0, 2**40), st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=20))
-def test_audio_round_trip(first: int, opus: list[bytes]):
+def test_audio_round_trip(first: int, opus: list[bytes]) -> None:
     packet = AudioPacket(first, tuple(opus))
     assert AudioPacket.from_bytes(packet.to_bytes()) == packet
 
 
-def test_overheads():
+def test_overheads() -> None:
     """Bytes with a one-byte payload, for typical numbers."""
     assert len(SourcePacket(3, b"x").to_bytes()) == 3
     assert len(SourcePacket(3, b"x", 1000).to_bytes()) == 4
@@ -223,7 +223,7 @@ def test_overheads():
         b"\x00\x00\x00" + bytes(1 << 19),
     ],
 )
-def test_bad_motion_is_refused(data: bytes):
+def test_bad_motion_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         MotionPacket.from_bytes(data)
 
@@ -231,7 +231,7 @@ def test_bad_motion_is_refused(data: bytes):
 @pytest.mark.parametrize(
     "data", [b"", b"\x00", b"\x00\x01\x05abc", b"\x00\x01\x00abc", b"\x00\x00" + bytes(MAX_OPUS_BYTES + 1)]
 )
-def test_bad_audio_is_refused(data: bytes):
+def test_bad_audio_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         AudioPacket.from_bytes(data)
 
@@ -248,6 +248,6 @@ def test_bad_audio_is_refused(data: bytes):
         b"\xff\xff\x7fx",
     ],
 )
-def test_a_bad_source_is_refused(data: bytes):
+def test_a_bad_source_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         SourcePacket.from_bytes(data)

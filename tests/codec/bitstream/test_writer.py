@@ -12,7 +12,7 @@ from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import MediaError
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path):
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), ContainerWriter(tmp_path / "a.iwc", HEADER):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -20,7 +20,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path):
         ContainerWriter(tmp_path / "no" / "a.iwc", HEADER)
 
 
-def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.RawIOBase):
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
@@ -33,7 +33,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_container_costs_under_320_bits_a_second(tmp_path: Path):
+def test_the_container_costs_under_320_bits_a_second(tmp_path: Path) -> None:
     """With two-second motion records and one-second sound records."""
     path = tmp_path / "a.iwc"
     with ContainerWriter(path, HEADER) as writer:
@@ -45,7 +45,7 @@ def test_the_container_costs_under_320_bits_a_second(tmp_path: Path):
 
 
 @pytest.mark.parametrize("variants", [False, True])
-def test_sources_that_share_records_cost_under_six_bytes_each(variants: bool, tmp_path: Path):
+def test_sources_that_share_records_cost_under_six_bytes_each(variants: bool, tmp_path: Path) -> None:
     path, sizes = tmp_path / "a.iwc", []
     sources = [SourcePacket(0, bytes(300), 0)]
     sources += [SourcePacket(n, bytes(300), *((None, 0) if variants else (50 * n, None))) for n in range(1, 25)]

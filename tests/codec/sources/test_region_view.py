@@ -31,7 +31,7 @@ def rms(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (8, -4), (-5, 11)])
-def test_a_moved_frame_looks_like_the_home(dx: int, dy: int):
+def test_a_moved_frame_looks_like_the_home(dx: int, dy: int) -> None:
     """Seen without the motion, it does not."""
     view, frame = view_of(), moved(dx, dy)
     own = view.of_source(HOME)
@@ -42,7 +42,7 @@ def test_a_moved_frame_looks_like_the_home(dx: int, dy: int):
         assert all(rms(a, b) > 15 for a, b in zip(view.of_frame(frame, shifted(0, 0), HOME), own, strict=True))
 
 
-def test_a_frame_of_another_reference_source_looks_like_the_home():
+def test_a_frame_of_another_reference_source_looks_like_the_home() -> None:
     """It moves from the home to that source, and on to the frame."""
     view = view_of()
     other = replace(textured_source(moved(8, -4)), keypoints=shifted(8, -4))
@@ -52,14 +52,14 @@ def test_a_frame_of_another_reference_source_looks_like_the_home():
     )
 
 
-def test_a_whole_frame_is_brought_into_the_home():
+def test_a_whole_frame_is_brought_into_the_home() -> None:
     whole = view_of().whole(moved(8, -4), shifted(8, -4), HOME)
     assert (whole.dtype, whole.shape) == (np.uint8, HOME.picture.shape)
     inner = slice(24, -24)
     assert np.abs(whole[inner, inner].astype(int) - HOME.picture[inner, inner]).mean() < 4
 
 
-def test_sources_are_looked_at_in_their_own_pose():
+def test_sources_are_looked_at_in_their_own_pose() -> None:
     view = view_of()
     other = replace(textured_source(moved(8, -4)), keypoints=shifted(8, -4))
     for a, b in zip(view.of_source(other), view.of_source(HOME), strict=True):
@@ -67,7 +67,7 @@ def test_sources_are_looked_at_in_their_own_pose():
     assert view.of_source(other)[0] is view.of_source(other)[0]  # computed once
 
 
-def test_a_variant_differs_in_its_region():
+def test_a_variant_differs_in_its_region() -> None:
     view, picture = view_of(), HOME.picture.copy()
     box = region_box(HOME.keypoints, MOUTH, SIZE)
     cv2.circle(picture, (round(box.centre[0]), round(box.centre[1])), round(box.height / 4), (255, 255, 255), -1)
@@ -76,7 +76,7 @@ def test_a_variant_differs_in_its_region():
     assert rms(patches[EYES], own[EYES]) < rms(patches[MOUTH], own[MOUTH]) / 2
 
 
-def test_sources_that_left_the_library_are_forgotten():
+def test_sources_that_left_the_library_are_forgotten() -> None:
     view, library = view_of(), Library(capacity=2)
     for slot in range(5):
         library.add(slot, textured_source())
@@ -85,7 +85,7 @@ def test_sources_that_left_the_library_are_forgotten():
         assert len(view._of_sources) <= 2
 
 
-def test_a_variant_is_looked_at_too():
+def test_a_variant_is_looked_at_too() -> None:
     """Slots, not the sources in attention."""
     library = Library()
     library.add(0, HOME)
@@ -93,7 +93,7 @@ def test_a_variant_is_looked_at_too():
     assert [set(of_region) for of_region in view_of().of_library(library)] == [{0, 7}] * len(REGIONS)
 
 
-def test_errors_count_under_the_mask():
+def test_errors_count_under_the_mask() -> None:
     flat = np.zeros((BOX_SIDE // 2, BOX_SIDE // 2, 3), np.float32)
     edge = (WEIGHTS == 0).reshape(flat.shape)
     assert edge[0, 0].all()
@@ -102,7 +102,7 @@ def test_errors_count_under_the_mask():
     assert region_error(flat, np.where(edge, np.float32(100), flat)) == 0
 
 
-def test_errors_of_several_sources_are_those_of_each():
+def test_errors_of_several_sources_are_those_of_each() -> None:
     rng = np.random.default_rng(0)
     patch, *others = rng.uniform(0, 255, (4, BOX_SIDE // 2, BOX_SIDE // 2, 3)).astype(np.float32)
     found = region_errors(patch, dict(zip((2, 0, 9), others, strict=True)))
@@ -125,7 +125,7 @@ def library_of(*pictures: np.ndarray) -> Library:
     return library
 
 
-def test_each_region_shows_the_source_that_looks_most_like_it():
+def test_each_region_shows_the_source_that_looks_most_like_it() -> None:
     """Their reference source by no name, whichever it is."""
     view, eyes, mouth = view_of(), with_region(0, EYES), with_region(255, MOUTH)
     library = library_of(eyes, mouth)
@@ -138,7 +138,7 @@ def test_each_region_shows_the_source_that_looks_most_like_it():
     assert view.choose(both, HOME.keypoints, other, library) == (None, 2)
 
 
-def test_a_small_gain_over_the_reference_source_is_not_worth_a_name():
+def test_a_small_gain_over_the_reference_source_is_not_worth_a_name() -> None:
     """Halfway between two sources, either would do."""
     view, library = view_of(), library_of(with_region(200, EYES))
     near = with_region(200, EYES)
@@ -149,7 +149,7 @@ def test_a_small_gain_over_the_reference_source_is_not_worth_a_name():
     assert view.choose(half, HOME.keypoints, other, library)[EYES] is None
 
 
-def test_errors_name_the_reference_source_by_none():
+def test_errors_name_the_reference_source_by_none() -> None:
     view, library = view_of(), library_of(with_region(0, EYES), with_region(255, MOUTH))
     eyes, mouth = view.errors(HOME.picture, HOME.keypoints, HOME, library)
     assert set(eyes) == set(mouth) == {None, 1, 2}
@@ -158,7 +158,7 @@ def test_errors_name_the_reference_source_by_none():
     assert mouth[2] > eyes[2]
 
 
-def test_without_the_reference_source_and_without_any_something_is_chosen():
+def test_without_the_reference_source_and_without_any_something_is_chosen() -> None:
     """It was evicted, or the library is empty."""
     view, library = view_of(), Library()
     assert view.choose(HOME.picture, HOME.keypoints, HOME, library) == (None, None)

@@ -85,7 +85,7 @@ boxes = st.builds(
 
 @given(boxes)
 @settings(max_examples=40, deadline=None)
-def test_places_in_the_box_are_those_of_the_region(box: Box):
+def test_places_in_the_box_are_those_of_the_region(box: Box) -> None:
     places = box_places(box)
     assert places.mean((0, 1), dtype=float) == pytest.approx(box.centre, abs=0.01)
     assert math.dist(places[0, 0], places[0, -1]) == pytest.approx(box.width * (1 - 1 / BOX_SIDE), rel=1e-3)
@@ -93,7 +93,7 @@ def test_places_in_the_box_are_those_of_the_region(box: Box):
     np.testing.assert_allclose(in_box(box, places), pixel_grid(BOX_SIDE), atol=0.02)
 
 
-def test_boxes_enclose_eyes_and_mouth_of_an_upright_face():
+def test_boxes_enclose_eyes_and_mouth_of_an_upright_face() -> None:
     unit, keypoints = 0.4 * SIZE / 2, face()
     eyes, mouth = (region_box(keypoints, region, SIZE) for region in REGIONS)
     assert eyes.angle == mouth.angle == 0
@@ -109,7 +109,7 @@ def test_boxes_enclose_eyes_and_mouth_of_an_upright_face():
 
 
 @pytest.mark.parametrize("degrees", [-170, -30, 20, 90, 179])
-def test_boxes_rotate_and_scale_with_the_face(degrees: int):
+def test_boxes_rotate_and_scale_with_the_face(degrees: int) -> None:
     for region, points in ((EYES, IRISES), (MOUTH, LIPS)):
         upright, angle = region_box(face(), region, SIZE), math.radians(degrees)
         for scale in (1.0, 0.5):
@@ -124,7 +124,7 @@ def test_boxes_rotate_and_scale_with_the_face(degrees: int):
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 1)), min_size=20, max_size=20))
 @example([(0.0, 0.0, 0.0)] * 20)
 @settings(max_examples=40, deadline=None)
-def test_any_keypoints_have_boxes(rows: list[tuple[float, float, float]]):
+def test_any_keypoints_have_boxes(rows: list[tuple[float, float, float]]) -> None:
     """Also coinciding irises."""
     for region in REGIONS:
         box = region_box(np.array(rows, np.float32), region, SIZE)
@@ -134,7 +134,7 @@ def test_any_keypoints_have_boxes(rows: list[tuple[float, float, float]]):
         assert box.width < 4 * SIZE
 
 
-def test_the_mask_is_zero_at_the_edge_and_one_in_the_middle():
+def test_the_mask_is_zero_at_the_edge_and_one_in_the_middle() -> None:
     assert not MASK[[0, -1]].any()
     assert not MASK[:, [0, -1]].any()
     assert np.all(MASK[24:40, 24:40] == 1)
@@ -145,7 +145,7 @@ def box_mask() -> np.ndarray:
     return cv2.remap(MASK, in_box(BOX, pixel_grid(SIZE)), None, cv2.INTER_LINEAR)
 
 
-def test_pixels_outside_the_mask_are_left_untouched():
+def test_pixels_outside_the_mask_are_left_untouched() -> None:
     other = np.random.default_rng(1).integers(0, 256, TEXTURE.shape).astype(np.uint8)
     before, mask = TEXTURE.copy(), box_mask()
     blended = blend(TEXTURE, other, mask)
@@ -156,25 +156,25 @@ def test_pixels_outside_the_mask_are_left_untouched():
 
 
 @pytest.mark.parametrize("shift", [(0, 0, 0), (20, -10, 5)])
-def test_colours_are_matched_around_the_region(shift: tuple[int, int, int]):
+def test_colours_are_matched_around_the_region(shift: tuple[int, int, int]) -> None:
     """So that the same region in another light disappears."""
     flat = (TEXTURE // 2 + 60).astype(np.uint8)
     blended = blend(flat, (flat + np.array(shift)).astype(np.uint8), box_mask())
     assert np.abs(blended.astype(int) - flat).max() <= 1
 
 
-def test_the_shift_of_colours_is_bounded():
+def test_the_shift_of_colours_is_bounded() -> None:
     flat, mask = np.full_like(TEXTURE, 100), box_mask()
     blended = blend(flat, np.full_like(TEXTURE, 160), mask)
     assert np.all(blended[mask == 1] == 160 - MAX_COLOUR_SHIFT)
 
 
-def test_an_empty_mask_changes_nothing():
+def test_an_empty_mask_changes_nothing() -> None:
     black = np.zeros_like(TEXTURE)
     assert np.array_equal(blend(TEXTURE, black, np.zeros((SIZE, SIZE), np.float32)), TEXTURE)
 
 
-def test_a_region_shows_another_source_of_the_same_keypoints():
+def test_a_region_shows_another_source_of_the_same_keypoints() -> None:
     home, compositor = located(), Compositor(StubRuntime())
     before, other = home.picture.copy(), variant(home, 240)
     for region in REGIONS:
@@ -187,7 +187,7 @@ def test_a_region_shows_another_source_of_the_same_keypoints():
     assert np.array_equal(home.picture, before)
 
 
-def test_regions_may_show_different_sources():
+def test_regions_may_show_different_sources() -> None:
     home, compositor = located(), Compositor(StubRuntime())
     bright, dark = variant(home, 240), variant(home, 10)
     shown = compositor.composite(home, (bright, dark))
@@ -196,13 +196,13 @@ def test_regions_may_show_different_sources():
         assert np.array_equal(shown_in(shown, region)[16:48, 16:48], shown_in(alone, region)[16:48, 16:48])
 
 
-def test_without_other_sources_the_source_is_left_as_it_is():
+def test_without_other_sources_the_source_is_left_as_it_is() -> None:
     home, compositor = located(), Compositor(StubRuntime())
     for shown in ((), (None,), (None, None), (home, None), (home, home)):
         assert compositor.composite(home, shown) is home
 
 
-def test_further_regions_are_ignored():
+def test_further_regions_are_ignored() -> None:
     """The format has room for more regions than there are."""
     home, compositor = located(), Compositor(StubRuntime())
     other = variant(home, 240)
@@ -210,7 +210,7 @@ def test_further_regions_are_ignored():
     assert compositor.composite(home, (other, None, other, other)) is compositor.composite(home, (other, None))
 
 
-def test_a_composite_is_made_once():
+def test_a_composite_is_made_once() -> None:
     home, compositor = located(), Compositor(StubRuntime())
     other, further = variant(home, 240), variant(home, 10)
     made = compositor.composite(home, (other, None))
@@ -222,7 +222,7 @@ def test_a_composite_is_made_once():
     assert compositor.composite(located(), (other, None)) is not made
 
 
-def test_composites_used_least_recently_are_dropped(monkeypatch: pytest.MonkeyPatch):
+def test_composites_used_least_recently_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iwcodec.codec.sources.regions.MAX_COMPOSITES", 4)
     home, compositor = located(), Compositor(StubRuntime())
     others = [replace(home, picture=home.picture) for _ in range(6)]
@@ -234,7 +234,7 @@ def test_composites_used_least_recently_are_dropped(monkeypatch: pytest.MonkeyPa
     assert compositor.composite(home, (others[1], None)) is not second
 
 
-def test_a_composite_keeps_the_sources_that_name_it():
+def test_a_composite_keeps_the_sources_that_name_it() -> None:
     """By their identity: a new source in the same place in memory must not be taken for one of them."""
     home, compositor = located(), Compositor(StubRuntime())
     other = variant(home, 240)
@@ -244,7 +244,7 @@ def test_a_composite_keeps_the_sources_that_name_it():
     assert known() is not None
 
 
-def test_prepared_references_are_bounded(monkeypatch: pytest.MonkeyPatch):
+def test_prepared_references_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iwcodec.codec.sources.regions.CAPACITY", 4)
     compositor, sources = Compositor(StubRuntime()), [located() for _ in range(7)]
     references = [compositor.reference(source) for source in sources]
@@ -254,7 +254,7 @@ def test_prepared_references_are_bounded(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(("dx", "dy"), [(12, 0), (-9, 6), (4, -14)])
 @pytest.mark.parametrize("region", REGIONS)
-def test_a_region_of_another_pose_is_registered_through_the_motion_basis(region: int, dx: int, dy: int):
+def test_a_region_of_another_pose_is_registered_through_the_motion_basis(region: int, dx: int, dy: int) -> None:
     home, compositor = textured_source(), Compositor(StubRuntime())
     x, y = region_box(home.keypoints, region, SIZE).centre
     marked = cv2.circle(home.picture.copy(), (round(x), round(y)), 9, (255,) * 3, -1)
@@ -269,7 +269,7 @@ def test_a_region_of_another_pose_is_registered_through_the_motion_basis(region:
     assert rows.mean() == pytest.approx(y + dy, abs=1.5)
 
 
-def test_composites_of_any_keypoints_are_pictures():
+def test_composites_of_any_keypoints_are_pictures() -> None:
     """Sources of a foreign stream: regions may lie anywhere."""
     rng, home, compositor = np.random.default_rng(3), located(), Compositor(StubRuntime())
     for _ in range(4):

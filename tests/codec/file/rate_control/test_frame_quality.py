@@ -27,7 +27,7 @@ def with_error(at: tuple[float, float]) -> np.ndarray:
     return picture
 
 
-def test_eyes_and_mouth_count_most(face: Keypoints):
+def test_eyes_and_mouth_count_most(face: Keypoints) -> None:
     grey, weights = np.full((SIZE, SIZE, 3), 100, np.uint8), face_weights(face, SIZE)
     eyes, mouth = (region_box(face, region, SIZE).centre for region in (EYES, MOUTH))
     cheek, corner = (eyes[0] + 20, eyes[1] + 16), (6.0, 6.0)
@@ -38,6 +38,6 @@ def test_eyes_and_mouth_count_most(face: Keypoints):
     assert qualities[2] == pytest.approx(qualities[3])
 
 
-def test_without_a_face_it_is_psnr():
+def test_without_a_face_it_is_psnr() -> None:
     grey, off = np.full((SIZE, SIZE, 3), 100, np.uint8), with_error((60, 60))
     assert frame_quality(off, grey, None) == psnr(off, grey)

@@ -28,40 +28,40 @@ def clip_of(*poses: float, each: int = 10) -> Survey:
     return Survey(np.broadcast_to(thumbnails, (len(levels), THUMBNAIL, THUMBNAIL, 3)), keypoints.astype(np.float32))
 
 
-def test_a_single_source_shows_the_most_common_pose():
+def test_a_single_source_shows_the_most_common_pose() -> None:
     survey = clip_of(-1, 0, 0, 0, 1)
     (chosen,) = choose_sources(survey, 1)
     assert 10 <= chosen < 40
 
 
-def test_each_pose_gets_a_source_before_any_gets_two():
+def test_each_pose_gets_a_source_before_any_gets_two() -> None:
     chosen = choose_sources(clip_of(-1, 0, 1), 3)
     assert sorted(n // 10 for n in chosen) == [0, 1, 2]
 
 
-def test_selection_stops_when_the_gain_is_too_small():
+def test_selection_stops_when_the_gain_is_too_small() -> None:
     assert len(choose_sources(clip_of(-1, 0, 1), 30, min_gain_db=0.1)) == 3
 
 
-def test_every_frame_becomes_a_source_if_more_are_asked_for():
+def test_every_frame_becomes_a_source_if_more_are_asked_for() -> None:
     survey = clip_of(0.0, 1.0, each=2)
     assert sorted(choose_sources(survey, 30)) == [0, 1, 2, 3]
 
 
-def test_coding_order_goes_to_the_nearest_thumbnail():
+def test_coding_order_goes_to_the_nearest_thumbnail() -> None:
     survey = clip_of(-1, -0.5, 0.5, 1)
     assert coding_order(survey, [5, 35, 25, 15]) == [5, 15, 25, 35]
 
 
 @pytest.mark.parametrize("count", [1, 5, 1000])
-def test_evenly_spaced_includes_both_ends(count: int):
+def test_evenly_spaced_includes_both_ends(count: int) -> None:
     numbers = evenly_spaced(count, 7)
     assert numbers[0] == 0
     assert numbers[-1] == count - 1
     assert len(numbers) == min(count, 7)
 
 
-def test_size_of_thumbnails():
+def test_size_of_thumbnails() -> None:
     assert thumbnail(np.zeros((256, 256, 3), np.uint8)).shape == (THUMBNAIL, THUMBNAIL, 3)
 
 
@@ -78,18 +78,18 @@ def expressions(each: int = 10) -> Survey:
     return Survey(np.full((len(states), THUMBNAIL, THUMBNAIL, 3), 128, np.uint8), keypoints, regions)
 
 
-def test_eyes_come_from_one_source_and_the_mouth_from_another():
+def test_eyes_come_from_one_source_and_the_mouth_from_another() -> None:
     """Two sources have every state of both regions; frames are not counted as whole faces, of which there are four."""
     chosen = choose_sources(expressions(), 30, min_gain_db=0.1)
     assert len(chosen) == 2
     assert {n // 10 for n in chosen} in ({0, 1}, {2, 3})
 
 
-def test_without_regions_a_still_head_needs_one_source():
+def test_without_regions_a_still_head_needs_one_source() -> None:
     assert len(choose_sources(replace(expressions(), regions=None), 30, min_gain_db=0.1)) == 1
 
 
-def test_errors_of_regions_are_those_of_their_pictures():
+def test_errors_of_regions_are_those_of_their_pictures() -> None:
     survey, frames = expressions(each=1), np.arange(4)
     eyes, mouth = region_errors(survey, frames, frames)
     assert np.array_equal(eyes > 0, np.array([[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]], bool))
@@ -99,7 +99,7 @@ def test_errors_of_regions_are_those_of_their_pictures():
     assert region_errors(replace(survey, regions=None), frames, frames) == []
 
 
-def test_pictures_of_regions_are_cut_where_they_are():
+def test_pictures_of_regions_are_cut_where_they_are() -> None:
     keypoints = np.zeros((20, 3), np.float32)
     keypoints[0, :2], keypoints[1, :2] = (-0.2, -0.25), (0.2, -0.25)
     keypoints[7:11, 1] = 0.35

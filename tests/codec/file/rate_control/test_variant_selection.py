@@ -117,7 +117,7 @@ def errors_in(box: Box, pictures: Sequence[Picture], originals: Sequence[Picture
 
 def test_frames_whose_eyes_differ_show_a_variant(
     stream: Stream, originals: list[Picture], boxes: list[Box], runtime: Runtime
-):
+) -> None:
     budget, reported = 800.0, []
     tuned = add_variants(stream, COUNT, lambda: originals, runtime, FAST, budget, progress=reported.append)
     assert tuned.coded.packets[:1] == stream.coded.packets
@@ -134,13 +134,13 @@ def test_frames_whose_eyes_differ_show_a_variant(
     np.testing.assert_allclose(after[~covered], before[~covered], atol=1)
 
 
-def test_without_a_difference_nothing_changes(stream: Stream, face: Picture, runtime: Runtime):
+def test_without_a_difference_nothing_changes(stream: Stream, face: Picture, runtime: Runtime) -> None:
     assert add_variants(stream, COUNT, lambda: [face] * COUNT, runtime, FAST, 3000.0) == stream
 
 
 def test_without_a_budget_frames_show_the_eyes_of_sources(
     stream: Stream, originals: list[Picture], boxes: list[Box], runtime: Runtime
-):
+) -> None:
     """Which costs their names alone. Frames that are sources are shown unmodified, and name nothing."""
     two = replace(stream, coded=sources_of(originals, (0, 6)), motion=still_packets(SKIPPED))
     tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, FAST, 0.0)
@@ -151,7 +151,7 @@ def test_without_a_budget_frames_show_the_eyes_of_sources(
     assert np.all(after[[5, 7]] < 0.6 * before[[5, 7]])  # placed by irises that the bar hides
 
 
-def test_interleaved_plans_have_no_variants(stream: Stream, originals: list[Picture], runtime: Runtime):
+def test_interleaved_plans_have_no_variants(stream: Stream, originals: list[Picture], runtime: Runtime) -> None:
     """Their sources come and go. Regions are named all the same."""
     two = replace(stream, coded=sources_of(originals, (0, 6), upfront=False), motion=still_packets(SKIPPED))
     tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, FAST, 3000.0)
@@ -174,7 +174,9 @@ def restless(face: Picture, boxes: list[Box]) -> list[Picture]:
 
 
 @pytest.mark.parametrize("budget", [1500.0, 4000.0])
-def test_variants_keep_within_the_budget(budget: float, stream: Stream, restless: list[Picture], runtime: Runtime):
+def test_variants_keep_within_the_budget(
+    budget: float, stream: Stream, restless: list[Picture], runtime: Runtime
+) -> None:
     """More is wanted than it allows."""
     skipped = replace(stream, motion=still_packets(SKIPPED))
     tuned = add_variants(skipped, SKIPPED, lambda: restless, runtime, FAST, budget)
@@ -189,7 +191,7 @@ def test_variants_keep_within_the_budget(budget: float, stream: Stream, restless
 
 def test_what_shows_most_often_comes_first_and_the_library_is_not_exceeded(
     stream: Stream, face: Picture, boxes: list[Box], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("iwcodec.codec.file.rate_control.variant_selection.CAPACITY", 2)
     often, seldom = with_bar(face, boxes[EYES], 40), with_bar(face, boxes[EYES], 200)
     pictures = [seldom if n in (2, 3) else often if n in range(5, 11) else face for n in range(SKIPPED)]
@@ -208,7 +210,7 @@ def path_cost(path: Sequence[int | None], errors: Sequence[dict[int | None, floa
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_path_is_cheaper(seed: int):
+def test_no_path_is_cheaper(seed: int) -> None:
     """Of all there are; sources come and go."""
     rng = np.random.default_rng(seed)
     slots = [None, *rng.permutation(5)[:2].tolist()]
@@ -220,14 +222,14 @@ def test_no_path_is_cheaper(seed: int):
     assert path_cost(cheapest_path(errors), errors) == pytest.approx(lowest)
 
 
-def test_a_source_is_kept_if_another_gains_less_than_a_change_costs():
+def test_a_source_is_kept_if_another_gains_less_than_a_change_costs() -> None:
     little, much = CHANGE_ERROR / 4, 4 * CHANGE_ERROR
     assert cheapest_path([{None: 0.0, 1: much}, {None: little, 1: 0.0}, {None: 0.0, 1: much}]) == [None] * 3
     assert cheapest_path([{None: 0.0, 1: much}, {None: much, 1: 0.0}, {None: 0.0, 1: much}]) == [None, 1, None]
     assert cheapest_path([]) == []
 
 
-def test_a_file_tuned_for_the_face_closes_eyes_within_its_rate(runtime: Runtime, tmp_path: Path):
+def test_a_file_tuned_for_the_face_closes_eyes_within_its_rate(runtime: Runtime, tmp_path: Path) -> None:
     """12 frames of the bundled clip, at 1 frame/s, with a bar over the eyes of every third; played from the middle, and
     without what it names for the eyes."""
     frames = itertools.islice(read_video(sample_clip()), 0, 24, 2)
