@@ -117,7 +117,7 @@ class Decoder:
             self.prepare()
             frames = self._motion.decode(packet, self._quantiser)
             for motion in frames:
-                self.library.use(motion.keypoints, motion.reference_source)
+                self.library.use(motion.keypoints, motion.reference_source, motion.regions)
             return frames
         frames, first = [], packet.first
         lengths = [run.frames for run in packet.runs]

@@ -1,8 +1,8 @@
 """Streaming encoder of the public API: pictures in, packets out, without lookahead.
 
-Calls compose the same parts (KeypointFit, MotionEncoder, SourcePolicy, SourceEncoder) for each peer instead of using
-`Encoder`. Files share KeypointFit, SourceEncoder and the packets, but plan sources and motion over the whole clip
-(codec/file).
+Calls compose the same parts (KeypointFit, MotionEncoder, SourcePolicy, VariantPolicy, SourceEncoder) for each peer
+instead of using `Encoder`. Files share KeypointFit, SourceEncoder and the packets, but plan sources and motion over the
+whole clip (codec/file).
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,9 @@ from iwcodec.codec.motion.predictive_tables import Tables
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
+from iwcodec.codec.sources.regions import Compositor
 from iwcodec.codec.sources.source_policy import SourcePolicy
+from iwcodec.codec.sources.variant_policy import Slots, VariantPolicy
 from iwcodec.models.runtime.types import Runtime
 
 
@@ -33,7 +35,8 @@ class EncoderSettings:
     source_crf: int = 50
     """AV1 quality of the sources, 1 (best) to 63."""
     live_sources: bool = True
-    """Choose sources by SourcePolicy. Otherwise only `add_source` makes sources."""
+    """Choose sources by SourcePolicy, and variants of them by VariantPolicy if frames are fitted. Otherwise only
+    `add_source` and `add_variant` make sources."""
     capacity: int = CAPACITY
     """Sources in the library; the decoder needs the same."""
     frame_rate: float = 25.0
@@ -54,6 +57,8 @@ class Encoder:
         self._policy = SourcePolicy(runtime, self.settings.capacity)
         self.library = self._policy.library
         self._fit = live_fit()
+        self._compositor = Compositor(runtime)
+        self._variants = VariantPolicy(self._compositor, self.library)
         self._slot = 0
         self._frame = 0
         self._packed = 0
@@ -62,21 +67,41 @@ class Encoder:
         """Encode a uint8 picture (size, size, 3) as a source for the frames pushed from now on. Call `flush` first: a
         full library drops a source, which frames not yet packed may need. `frame`: number of the frame that the source
         is; the decoder then shows the source itself."""
-        payload = self._sources.add(picture)
-        packet = SourcePacket(self._slot, payload, frame)
-        self._policy.add(self._slot, self._policy.prepare(picture, self._sources.reconstructed), self._time_s)
-        self._slot = (self._slot + 1) % (MAX_SLOT + 1)
+        packet = SourcePacket(self._next_slot(), self._sources.add(picture), frame)
+        self._policy.add(packet.slot, self._policy.prepare(picture, self._sources.reconstructed), self._time_s)
         return packet
+
+    def add_variant(self, picture: Picture, base: int) -> SourcePacket:
+        """Encode a picture that differs in eyes or mouth from the source in the slot `base`. Call `flush` first.
+        Raises ValueError if the slot is empty."""
+        source = self.library.at(base)
+        if source is None:
+            raise ValueError(f"there is no source in slot {base}")
+        packet = SourcePacket(self._next_slot(), self._sources.add(picture), base=base)
+        variant = self._runtime.with_picture(source, self._sources.reconstructed)
+        self.library.add(packet.slot, variant, variant=True)
+        return packet
+
+    def _next_slot(self) -> int:
+        slot, self._slot = self._slot, (self._slot + 1) % (MAX_SLOT + 1)
+        return slot
 
     def push(self, picture: Picture) -> list[SourcePacket | MotionPacket]:
         """Encode the next frame, a uint8 picture (size, size, 3). Return the packets that it completes, if any."""
         keypoints, reference_source, gram = self._runtime.detect(picture), None, None
+        packets: list[SourcePacket | MotionPacket] = []
+        regions: Slots = ()
         if self.settings.fit:
             fitted = self._fit.frame(picture, keypoints, self.library.candidates(keypoints))
             keypoints = fitted.keypoints
             gram = None if fitted.gram is None else fitted.gram()
             reference_source = self.library.slot(fitted.source)
-        return self.push_keypoints(keypoints, reference_source, gram, picture)
+            if fitted.source is not None and gram is not None:
+                regions = self._variants.choose(picture, keypoints, fitted.source)
+        packets += self.push_keypoints(keypoints, reference_source, gram, picture, regions)
+        if self.settings.live_sources:
+            packets += self._variant()
+        return packets
 
     def push_keypoints(
         self,
@@ -84,20 +109,22 @@ class Encoder:
         reference_source: int | None = None,
         gram: NDArray[np.float64] | None = None,
         picture: Picture | None = None,
+        regions: Slots = (),
     ) -> list[SourcePacket | MotionPacket]:
         """Encode the next frame from known keypoints (K, 3), the slot of the reference source and the Gram matrix
-        (3 K, 3 K) of the fit. Without a picture the frame cannot become a source."""
+        (3 K, 3 K) of the fit. Without a picture the frame cannot become a source. `regions`: slots of
+        the sources that eyes and mouth show; None: the reference source."""
         packets: list[SourcePacket | MotionPacket] = []
         if (
             self.settings.live_sources
             and picture is not None
-            and self._needs_source(picture, keypoints, reference_source)
+            and self._needs_source(picture, keypoints, reference_source, regions)
         ):
             waiting, source = self.flush(), self.add_source(picture)
             packets += [*waiting, source]
             if reference_source is not None and self.library.at(reference_source) is None:  # dropped for the new one
                 reference_source, keypoints, gram = source.slot, self.library.sources()[-1].keypoints, None
-        self._frame = self._motion.push(keypoints, reference_source, gram) + 1
+        self._frame = self._motion.push(keypoints, reference_source, gram, regions) + 1
         if self._frame - self._packed >= min(self.settings.message_frames, MAX_PACKET_FRAMES):
             packets += self.flush()
         return packets
@@ -112,18 +139,28 @@ class Encoder:
         self._packed = self._frame
         return [packet]
 
+    def _variant(self) -> list[SourcePacket | MotionPacket]:
+        wanted = self._variants.wanted(self._time_s)
+        base = None if wanted is None else self.library.slot(self._variants.home)
+        if wanted is None or base is None:
+            return []
+        return [*self.flush(), self.add_variant(wanted, base)]
+
     @property
     def _time_s(self) -> float:
         """Time of the frame being pushed, in seconds."""
         return self._frame / self.settings.frame_rate
 
-    def _needs_source(self, picture: Picture, keypoints: NDArray[np.float32], reference_source: int | None) -> bool:
+    def _needs_source(
+        self, picture: Picture, keypoints: NDArray[np.float32], reference_source: int | None, regions: Slots
+    ) -> bool:
         if not self._policy.due(self._time_s):
             return False
         if not len(self.library):
             return True
         decoded = self.settings.quantiser.round_trip(keypoints)
-        judged = self._policy.rebuild(
-            picture, decoded, self.library.nearest(decoded, reference_source=reference_source)
-        )
+        sources = self.library.nearest(decoded, reference_source=reference_source)
+        shown = [None if slot is None else self.library.at(slot) for slot in regions]
+        sources[0] = self._compositor.composite(sources[0], shown)
+        judged = self._policy.rebuild(picture, decoded, sources)
         return self._policy.wants(judged, self._time_s)

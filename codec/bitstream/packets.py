@@ -227,6 +227,14 @@ def runs_of(slots: Sequence[int | None]) -> tuple[Run, ...]:
     return tuple(Run(slot, len(list(same))) for slot, same in itertools.groupby(slots) if slot is not None)
 
 
+def region_runs(frames: Sequence[Sequence[int | None]]) -> tuple[tuple[Run, ...], ...]:
+    """Group the slots of the sources that the regions of consecutive frames show (MotionPacket.regions); None, and
+    regions without an entry: the reference source. Empty if no region shows another source."""
+    count = max(map(len, frames), default=0)
+    slots = [[0 if n >= len(f) or (slot := f[n]) is None else slot + 1 for f in frames] for n in range(count)]
+    return tuple(map(runs_of, slots)) if any(map(any, slots)) else ()
+
+
 def _write_runs(runs: Sequence[Run]) -> bytes:
     head = write_varint(len(runs) - 1) + write_varint(runs[0].slot)
     for run, following in itertools.pairwise(runs):

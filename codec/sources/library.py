@@ -75,20 +75,26 @@ class Library:
         to keypoints (K, 3). Does not count as use."""
         return [self._sources[slot] for slot in self._order(keypoints, reference_source)[:count]]
 
-    def attended(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[Source]:
+    def attended(
+        self, keypoints: NDArray[np.float32], reference_source: int | None = None, regions: Iterable[int | None] = ()
+    ) -> list[Source]:
         """Return the sources in the attention of a call's frame, and mark the nearest as used. If the reference source
         is present it is the only one: keypoints are fitted to it, and further sources change the picture by 0.003 dB
         (mean over the val clips) for a quarter of the time."""
-        order = self.use(keypoints, reference_source)
+        order = self.use(keypoints, reference_source, regions)
         return [self._sources[slot] for slot in order[: 1 if order[:1] == [reference_source] else ACTIVE]]
 
-    def use(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[int]:
-        """Mark the ACTIVE nearest sources as used and return their slots, the reference source first. In calls this
-        keeps poses that recur, so that they need no new source."""
+    def use(
+        self, keypoints: NDArray[np.float32], reference_source: int | None = None, regions: Iterable[int | None] = ()
+    ) -> list[int]:
+        """Mark the ACTIVE nearest sources and those in the slots `regions` as used. Return the slots of the former, the
+        reference source first. In calls this keeps poses and expressions that recur, so that they need no new source.
+        """
         self._clock += 1
         used = self._order(keypoints, reference_source)[:ACTIVE]
-        for slot in used:
-            self._used[slot] = self._clock
+        for slot in (*used, *regions):
+            if slot in self._sources:
+                self._used[slot] = self._clock
         return used
 
     def _order(self, keypoints: NDArray[np.float32], reference_source: int | None) -> list[int]:
@@ -111,4 +117,5 @@ class Library:
 
     def slot(self, source: Source | None) -> int | None:
         """Return the slot of a source; None if it is not in the library."""
-        return next((slot for slot, kept in self._sources.items() if kept is source), None)
+        kept = list(self._sources.items())  # in calls, another thread may add a source meanwhile
+        return next((slot for slot, one in kept if one is source), None)

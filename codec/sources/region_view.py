@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.regions import MASK, REGIONS, Compositor, box_places, forward_shift, region_box
+from iwcodec.codec.sources.regions import MASK, REGIONS, Compositor, box_places, region_box
+from iwcodec.models.flow import GRID
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
 
@@ -74,6 +76,14 @@ class RegionView:
         self._of_sources = {id(s): self._of_sources[id(s)] for s in sources.values() if id(s) in self._of_sources}
         return [{slot: self.of_source(source)[region] for slot, source in sources.items()} for region in REGIONS]
 
+    def in_frame(self, keypoints: Keypoints, source: Source) -> list[NDArray[np.float32]]:
+        """Return for each region where the places of its box (BOX_SIDE, BOX_SIDE, 2) are in a frame, in pixels."""
+        return [self._in_frame(places, keypoints, source) for places in self._places]
+
+    def in_source(self, source: Source) -> list[NDArray[np.float32]]:
+        """The same in the picture of a source."""
+        return [self._in_source(places, source) for places in self._places]
+
     def _in_source(self, places: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
         if source.keypoints is self.home.keypoints:
             return places
@@ -84,7 +94,10 @@ class RegionView:
         return places + self._moved(source, keypoints, places)
 
     def _moved(self, source: Source, keypoints: Keypoints, places: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _sampled(forward_shift(self._compositor.reference(source), keypoints, self._size), places)
+        """Return how far the pixels of a source at `places` move in a frame with keypoints (K, 3), in pixels."""
+        moved = self._compositor.reference(source).moved(unknowns(keypoints)).reshape(GRID, GRID, 2)
+        per_cell = np.float32(self._size / GRID)
+        return _sampled(moved, (places + np.float32(0.5)) / per_cell - np.float32(0.5)) * np.float32(self._size / 2)
 
 
 def region_errors(patch: Patch, others: Mapping[int, Patch]) -> dict[int, float]:

@@ -101,11 +101,6 @@ def in_box(box: Box, places: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([across + 0.5, down + 0.5], axis=-1).astype(np.float32) * np.float32(BOX_SIDE) - np.float32(0.5)
 
 
-def forward_shift(ref: Reference, keypoints: Keypoints, size: int) -> NDArray[np.float32]:
-    """Return how far each pixel of a source moves, (size, size, 2) in pixels, in a frame with keypoints (K, 3)."""
-    return _enlarged(ref.moved(unknowns(keypoints)).reshape(GRID, GRID, 2) * np.float32(GRID / 2), size)
-
-
 def backward_shift(ref: Reference, keypoints: Keypoints, size: int) -> NDArray[np.float32]:
     """Return how far from itself each pixel of a frame with keypoints (K, 3) lies in a source, (size, size, 2) in
     pixels."""

@@ -116,5 +116,6 @@ class SourcePolicy:
 
     def wants(self, judged: Judgement, at_s: float) -> bool:
         """Return whether the judged frame of time `at_s` is to become a source."""
-        by_newest = judged.nearest is self._newest and judged.distance < SAME_POSE
+        newest = self._newest is not None and judged.nearest.basis is self._newest.basis  # or a composite of it
+        by_newest = newest and judged.distance < SAME_POSE
         return self._deficit.judge(at_s, self.source_db - judged.psnr_db, by_newest)

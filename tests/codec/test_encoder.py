@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from expressions import FaceFit, FaceRuntime, expression, home_source
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
@@ -100,3 +101,30 @@ def test_the_library_and_the_active_sources_are_bounded() -> None:
         encoder.push(picture(30 + n // 2))
     assert len(encoder.library) == 4
     assert runtime.active <= 3
+
+
+def test_eyes_and_mouths_travel_as_variants() -> None:
+    """The decoder has the encoder's sources and shows the regions of those that frames name."""
+    runtime, face = FaceRuntime(), home_source()
+    encoder = Encoder(runtime, EncoderSettings(message_frames=4))
+    decoder, shown, variants = Decoder(runtime), {}, []
+    encoder._fit = FaceFit()
+    packets: list[SourcePacket | MotionPacket] = []
+    for n in range(24):
+        packets += encoder.push(face.picture if n < 8 else expression(face, 1, 2))
+    for packet in [*packets, *encoder.flush()]:
+        if isinstance(packet, SourcePacket):
+            variants += [] if packet.base is None else [packet]
+        shown.update((frame.number, frame.picture) for frame in decoder.push(packet))
+    assert [packet.base for packet in variants] == [0]
+    assert set(shown) == set(range(24))
+    assert np.array_equal(shown[0], encoder.library.sources()[0].picture)
+    assert psnr(shown[23], expression(face, 1, 2)) > psnr(shown[0], expression(face, 1, 2)) + 3
+    assert set(decoder.library.slots()) == set(encoder.library.slots()) == {0, 1}
+    for slot in (0, 1):
+        ours, theirs = encoder.library.at(slot), decoder.library.at(slot)
+        assert ours is not None
+        assert theirs is not None
+        assert np.array_equal(ours.picture, theirs.picture)
+    with pytest.raises(ValueError, match="no source in slot 9"):
+        encoder.add_variant(face.picture, 9)

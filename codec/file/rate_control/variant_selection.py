@@ -12,7 +12,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket, runs_of
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket, region_runs
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import decode_motion
 from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames, most_used_slot
@@ -198,9 +198,5 @@ def cheapest_path(errors: Sequence[Mapping[int | None, float]]) -> list[int | No
 
 
 def _with_regions(packet: MotionPacket, shown: dict[int, tuple[int | None, ...]]) -> MotionPacket:
-    none = (None,) * len(REGIONS)
-    frames = [shown.get(number, none) for number in range(packet.first, packet.first + packet.count)]
-    if all(slots == none for slots in frames):
-        return packet
-    regions = [runs_of([0 if (slot := slots[region]) is None else slot + 1 for slots in frames]) for region in REGIONS]
-    return replace(packet, regions=tuple(regions))
+    frames = range(packet.first, packet.first + packet.count)
+    return replace(packet, regions=region_runs([shown.get(number, ()) for number in frames]))

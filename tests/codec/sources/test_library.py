@@ -112,3 +112,13 @@ def test_a_slot_changes_between_source_and_variant() -> None:
     alone = Library()
     alone.add(0, source(0.0), variant=True)
     assert alone.nearest(pose) == alone.attended(pose, reference_source=0) == alone.candidates(pose) == []
+
+
+def test_sources_whose_regions_are_shown_are_kept() -> None:
+    library = Library(3)
+    library.add(0, source(0))
+    library.add(1, source(0), variant=True)
+    library.add(2, source(0), variant=True)
+    library.use(source(0).keypoints, 0, (1, None))
+    library.add(3, source(0))
+    assert set(library.slots()) == {0, 1, 3}

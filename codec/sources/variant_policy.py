@@ -1,0 +1,218 @@
+"""Regions of live streams: which source the eyes and the mouth of a frame show, and what variant is to be sent.
+
+Both follow from comparing patches: a region of a frame, sampled into its box of the home source along the fitted
+motion, against the same region of every source. The network is not run. Patches are compared by half-size grey levels,
+most of all where eyes and lips are, and relative to the brightness around them, because the colours of a region are
+shifted to those around it.
+
+A variant shows, for each region, the patch of those of the last seconds that takes most of the error that the sources
+leave in all of them (greedy k-medoids, as in codec/file/rate_control/variant_selection.py). An expression that lasts or
+recurs is thus worth more than a hand before the mouth.
+"""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.library import Library
+from iwcodec.codec.sources.region_view import RegionView
+from iwcodec.codec.sources.regions import BOX_SIDE, MASK, REGIONS, RIM, Compositor, blend, in_box, region_box
+from iwcodec.codec.token_bucket import TokenBucket
+from iwcodec.models.runtime.pictures import pixel_grid
+from iwcodec.models.runtime.types import Keypoints, Source
+
+REMEMBERED_FRAMES = 256
+"""Newest frames of which the patches are remembered: 10 s, 4 MB a region."""
+CHOICE_INTERVAL = 5
+"""Frames between two looks for a variant."""
+CODING_ERROR = 25.0
+"""Mean squared error, in grey levels, that coding adds to a patch, as expected when it is chosen."""
+MIN_GAIN = 0.2
+"""Share of the reference source's error that another source must take for a region to show it."""
+SWITCH_ERROR = 0.85
+"""A region shows another source than in the frame before only if its error is below this share of that one's: each
+switch costs bytes."""
+MIN_WORTH = 700.0
+"""Mean squared error, summed over the remembered frames, that a new patch must take: a blink takes several thousand."""
+VARIANT_BYTES = 100
+"""Approximate bytes of a variant, its headers included."""
+BYTES_PER_S, BURST_BYTES = 35.0, 600.0
+"""Mean rate of variants, and what may be sent at once: six variants in the first seconds."""
+FOCUS = ((0.476, 0.26, 0.24), (0.0, 0.45, 0.4))
+"""Where errors of a region count most, in half sides of the box: Gaussians at plus and minus the first number from the
+middle, with these standard deviations across and down."""
+FOCUS_SHARE = 0.9
+"""Share of the weight of errors there; the rest is spread as the mask."""
+_SIDE = BOX_SIDE // 2
+
+Slots = tuple[int | None, ...]
+"""For each region, the slot of the source that it shows; None: the reference source."""
+Signature = NDArray[np.float32]
+"""(BOX_SIDE^2 / 4,): of a patch. The squared distance of two is the mean squared error of their patches."""
+
+
+def _small_mask() -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(MASK, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _error_weights(region: int) -> Signature:
+    """Roots of the weights with which squared errors count."""
+    middle, wide, high = FOCUS[region]
+    axis = (np.arange(_SIDE, dtype=np.float32) + 0.5) / _SIDE * 2 - 1
+    across, down = np.meshgrid(axis, axis)
+    focus = np.exp(-0.5 * (np.square((np.abs(across) - middle) / wide) + np.square(down / high)))
+    weights = _small_mask() * (1 - FOCUS_SHARE + FOCUS_SHARE * focus)
+    return np.sqrt(weights / weights.sum()).reshape(-1).astype(np.float32)
+
+
+def _rim_weights() -> Signature:
+    rim = (_small_mask() > RIM[0]) & (_small_mask() < RIM[1])
+    return (rim / rim.sum()).reshape(-1).astype(np.float32)
+
+
+_ERROR_WEIGHTS, _RIM_WEIGHTS = [_error_weights(region) for region in REGIONS], _rim_weights()
+
+
+def signature(patch: Picture, region: int) -> Signature:
+    """Return the signature of a uint8 patch (BOX_SIDE, BOX_SIDE, 3)."""
+    grey = cv2.cvtColor(cv2.resize(patch, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    levels = grey.reshape(-1).astype(np.float32)
+    return (levels - levels @ _RIM_WEIGHTS) * _ERROR_WEIGHTS[region]
+
+
+class _Memory:
+    """Patches of the newest frames of one region, and the error that the sources leave in each."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._patches: list[Picture] = []
+        self._signatures = np.zeros((REMEMBERED_FRAMES, _SIDE * _SIDE), np.float32)
+        self._distances = np.zeros((REMEMBERED_FRAMES, REMEMBERED_FRAMES), np.float32)
+        self._squares = np.zeros(REMEMBERED_FRAMES, np.float32)
+        self._left = np.zeros(REMEMBERED_FRAMES, np.float32)
+
+    def add(self, patch: Picture, known: Signature, left: float) -> None:
+        at = self._count % REMEMBERED_FRAMES
+        self._count += 1
+        self._patches[at : at + 1] = [patch]
+        self._signatures[at], self._squares[at], self._left[at] = known, known @ known, left
+        count = len(self._patches)
+        self._distances[at, :count] = self._distances[:count, at] = self._errors(known)
+
+    def explain(self, known: Signature) -> None:
+        """Note that a source shows this."""
+        count = len(self._patches)
+        self._left[:count] = np.minimum(self._left[:count], self._errors(known))
+
+    def _errors(self, known: Signature) -> NDArray[np.float32]:
+        count = len(self._patches)
+        products = self._signatures[:count] @ known
+        return np.maximum(self._squares[:count] + known @ known - 2 * products, 0)
+
+    def best(self) -> Picture | None:
+        """Return the patch that would take most of the summed error, if it is worth a variant."""
+        count = len(self._patches)
+        if not count:
+            return None
+        gains = np.maximum(self._left[:count, None] - self._distances[:count, :count] - CODING_ERROR, 0).sum(0)
+        best = int(gains.argmax())
+        return self._patches[best] if gains[best] >= MIN_WORTH else None
+
+
+class VariantPolicy:
+    """Chooses what the regions of one speaker's frames show. The home, of which there are variants, is the reference
+    source of the first frame, and another one when that has left the library."""
+
+    def __init__(self, compositor: Compositor, library: Library) -> None:
+        """`library`: the sources that receivers have; only read here."""
+        self._compositor, self._library = compositor, library
+        self._bucket = TokenBucket(BYTES_PER_S, BURST_BYTES)
+        self._frames = 0
+        self._view: RegionView | None = None
+        self.shown: Slots = ()
+        """What the regions of the last frame show."""
+
+    @property
+    def home(self) -> Source | None:
+        """The source of which there are variants; None before the first frame."""
+        return None if self._view is None else self._view.home
+
+    def choose(self, picture: Picture, keypoints: Keypoints, source: Source) -> Slots:
+        """Return what the regions of a frame with these fitted keypoints (K, 3) and this reference source should show,
+        and remember them."""
+        view = self._view_of(source)
+        self._learn(view)
+        own, shown = self._library.slot(source), []
+        before = self.shown or (None,) * len(REGIONS)
+        for region, places in enumerate(view.in_frame(keypoints, source)):
+            patch = _sampled(picture, places)
+            wanted = signature(patch, region)
+            errors = {slot: _error(wanted, known[region]) for slot, (_, known) in self._known.items()}
+            self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
+            shown.append(_chosen(errors, own, before[region]))
+        self._frames += 1
+        self.shown = tuple(shown)
+        return self.shown
+
+    def wanted(self, at_s: float) -> Picture | None:
+        """Return the picture that is to become a variant of `home` at time `at_s`, if any. Call it after `choose`."""
+        if self._view is None or self._frames % CHOICE_INTERVAL:
+            return None
+        best = [memory.best() for memory in self._memories]
+        if not any(patch is not None for patch in best) or not self._bucket.take(at_s, VARIANT_BYTES):
+            return None
+        home = self._view.home
+        picture, size = home.picture, len(home.picture)
+        for region, patch in enumerate(best):
+            if patch is not None:
+                places = in_box(region_box(home.keypoints, region, size), pixel_grid(size))
+                mask = cv2.remap(MASK, places, None, cv2.INTER_LINEAR)
+                other = cv2.remap(patch, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+                picture = blend(picture, other, mask)
+        return picture
+
+    def _view_of(self, source: Source) -> RegionView:
+        view = self._view
+        if view is None or self._library.slot(view.home) is None:
+            view = self._view = RegionView(source, self._compositor)
+            self._memories = [_Memory() for _ in REGIONS]
+            self._known: dict[int, tuple[Source, list[Signature]]] = {}
+        return view
+
+    def _learn(self, view: RegionView) -> None:
+        """Take note of sources that are new in the library or have left it."""
+        sources = {slot: source for slot in list(self._library.slots()) if (source := self._library.at(slot))}
+        for slot in self._known.keys() - sources.keys():
+            del self._known[slot]
+        for slot, source in sources.items():
+            if slot not in self._known or self._known[slot][0] is not source:
+                patches = (_sampled(source.picture, places) for places in view.in_source(source))
+                known = [signature(patch, region) for region, patch in enumerate(patches)]
+                self._known[slot] = source, known
+                for memory, of_region in zip(self._memories, known, strict=True):
+                    memory.explain(of_region)
+
+
+def _sampled(picture: Picture, places: NDArray[np.float32]) -> Picture:
+    return np.asarray(cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _error(a: Signature, b: Signature) -> float:
+    off = a - b
+    return float(off @ off)
+
+
+def _chosen(errors: Mapping[int, float], own: int | None, before: int | None) -> int | None:
+    """Return the slot of least error, or None for the reference source's own region in slot `own`; what the frame
+    before shows if that is nearly as good."""
+    candidates: dict[int | None, float] = {}
+    if own is not None and own in errors:
+        candidates[None] = errors[own] * (1 - MIN_GAIN)
+    candidates.update((slot, error) for slot, error in errors.items() if slot != own)
+    best = min(candidates, key=candidates.__getitem__, default=None)
+    if before in candidates and candidates[best] > SWITCH_ERROR * candidates[before]:
+        return before
+    return best
