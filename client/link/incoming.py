@@ -16,12 +16,14 @@ from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState, RenderedF
 from iwcodec.client.link.messages import Report, SourceAck, Status
 from iwcodec.client.link.receive import MotionReceiver, ReceptionCounts, SourceAssembler
 from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
+from iwcodec.client.video.video_sender import KEPT_SOURCES
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceDecoder
-from iwcodec.codec.sources.library import CAPACITY, Library
-from iwcodec.models.runtime.types import Runtime, Source
+from iwcodec.codec.sources.library import Library
+from iwcodec.codec.sources.regions import Compositor
+from iwcodec.models.runtime.types import Keypoints, Runtime, Source
 
 T = TypeVar("T")
 
@@ -35,8 +37,8 @@ RENDER_TIMES = 30
 """Number of frames over which rendering time and lateness are estimated."""
 MAX_QUEUED_UNITS = 64
 """Source units that wait for decoding; with more the sequence is abandoned."""
-MAX_SOURCES = 2 * CAPACITY
-"""Sources of the peer that are kept. The peer keeps CAPACITY; which of them it uses is known here late or never."""
+MAX_SOURCES = 2 * KEPT_SOURCES
+"""Sources of the peer that are kept. The peer keeps KEPT_SOURCES; which of them it uses is known here late or never."""
 
 
 class Recording(Protocol):
@@ -99,6 +101,7 @@ class IncomingVideo:
         self.loss = 0.0
         """Share of motion messages lost in the last report interval."""
         self._source_decoder = SourceDecoder(info.size)
+        self._compositor = Compositor(self._runtime)
         self._clocks = Clocks()
         self._newest_report_ms = -1
 
@@ -221,8 +224,9 @@ class IncomingVideo:
             if assembler is not self.assembler:  # of a stream that has ended
                 continue
             library, decoder = self.library, self._source_decoder
+            base = None if packet.base is None else library.at(packet.base)
             try:
-                picture, source = await self._run(partial(self._decode_source, decoder, packet, is_snapshot))
+                picture, source = await self._run(partial(self._decode_source, decoder, packet, base, is_snapshot))
             except FormatError:
                 self._dropped["sources"] += 1
                 self.abandon_sequence()
@@ -232,20 +236,25 @@ class IncomingVideo:
                 self.recording.source(packet)
             if source is not None:
                 is_first = not len(library)
-                library.add(packet.slot, source)
+                library.add(packet.slot, source, variant=packet.base is not None)
                 if is_first:
                     self.motion.jitter_buffer.relearn()  # the motion so far shared the link with this picture
                     self._on_first_source()
                 self._wake.set()
+            elif not is_snapshot:
+                self._dropped["variants"] += 1
             elif self.peer_status.face_lost:
                 self._show(RenderedFrame(SNAPSHOT_NUMBER, picture, self._loop.time(), 0.0, LinkState.FACE_LOST))
 
     def _decode_source(
-        self, decoder: SourceDecoder, packet: SourcePacket, is_snapshot: bool
+        self, decoder: SourceDecoder, packet: SourcePacket, base: Source | None, is_snapshot: bool
     ) -> tuple[Picture, Source | None]:
-        """Runs in the executor."""
+        """Return a unit's picture, and the source that it is: none if it is a snapshot, or a variant without its base.
+        Runs in the executor."""
         picture = decoder.add(packet.payload)
-        return picture, None if is_snapshot else self._runtime.prepare(picture)
+        if is_snapshot or (packet.base is not None and base is None):
+            return picture, None
+        return picture, self._runtime.prepare(picture) if base is None else self._runtime.with_picture(base, picture)
 
     async def render(self) -> None:
         """Render frames as they become due. Never returns."""
@@ -266,8 +275,9 @@ class IncomingVideo:
 
     async def _render(self, due: DueFrame, began_s: float) -> None:
         frame = due.frame
-        sources = self.library.attended(frame.keypoints, frame.reference_source)
-        picture = await self._run(partial(self._runtime.reconstruct, frame.keypoints, sources))
+        sources = self.library.attended(frame.keypoints, frame.reference_source, frame.regions)
+        shown = [None if slot is None else self.library.at(slot) for slot in frame.regions]
+        picture = await self._run(partial(self._reconstruct, frame.keypoints, sources, shown, self._compositor))
         now = self._loop.time()
         self.render_s.append(now - began_s)
         self.motion.jitter_buffer.render_s = min(MAX_RENDER_S, sorted(self.render_s)[len(self.render_s) * 7 // 10])
@@ -280,6 +290,12 @@ class IncomingVideo:
             delay_s = self._stamp_ms(shown_s) / 1000 - captured_s
         rendered = RenderedFrame(frame.number, picture, shown_s, delay_s, self._state())
         self._loop.call_at(shown_s, self._show, rendered)
+
+    def _reconstruct(
+        self, keypoints: Keypoints, sources: list[Source], shown: list[Source | None], compositor: Compositor
+    ) -> Picture:
+        """Runs in the executor."""
+        return self._runtime.reconstruct(keypoints, [compositor.composite(sources[0], shown), *sources[1:]])
 
     def _show(self, frame: RenderedFrame) -> None:
         self._latest = frame

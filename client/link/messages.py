@@ -16,7 +16,7 @@ Motion (first byte below 0x80). The frames may overlap with those of the message
     times                   without bit 2: from the first frame to the last, the others lie evenly between them;
                             with bit 2: how many follow, 1..15, then the time from each frame to the next
     acknowledged   1 byte   only with bit 3: number of the newest frame decoded of the other direction, modulo 256
-    packet                  MotionPacket (packets.py): first, count - 1, flags, reference, payload
+    packet                  MotionPacket (packets.py): first, count - 1, flags, reference, sources, regions, payload
 
 Source chunk. Units are sent one after the other, each from its first byte to its last.
 
@@ -25,7 +25,11 @@ Source chunk. Units are sent one after the other, each from its first byte to it
     flags          1 byte   bit 0: a scene snapshot, which is shown unmodified and not kept; others 0
     length                  of the whole packet
     offset                  of this part in the packet
-    part                    bytes of the SourcePacket (packets.py): slot, AV1 unit
+    part                    bytes of the SourcePacket (packets.py): slot, base, AV1 unit
+
+A variant of a source, which lends its eyes and mouth to frames, is a unit like any other. Motion names only sources
+that the receiver has acknowledged, so it never waits for one. A region that names a source which the receiver does not
+have shows the reference source.
 
 Report and control: a byte 0x80 + kind, then a msgpack array of all fields of the class below, in that order; absent
 ones are nil.
@@ -42,7 +46,7 @@ from iwcodec.codec.bitstream.packets import MAX_FRAME, MotionPacket
 from iwcodec.codec.bitstream.varint import read_varint, write_varint
 from iwcodec.codec.errors import FormatError
 
-PROTOCOL = 1
+PROTOCOL = 2
 MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL = 1, 2, 3
 MAX_MESSAGE = 1200
 """Maximum size of a message on any channel, bytes: what fits into one packet."""

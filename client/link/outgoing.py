@@ -105,7 +105,9 @@ class OutgoingVideo:
             return
         self.motion.sending = self.parameters()
         slot = None if frame.reference_source is None else self.slot(frame.reference_source)
-        is_full = self.motion.take(replace(frame, reference_source=slot, gram=None if slot is None else frame.gram))
+        regions = tuple(None if number is None else self.slot(number) for number in frame.regions)
+        gram = None if slot is None else frame.gram
+        is_full = self.motion.take(replace(frame, reference_source=slot, gram=gram, regions=regions))
         if self._is_first_picture_unsent():
             # The peer derives its playout delay from the first frames, so none of them may have waited here.
             self.motion.skip(kept=1)

@@ -71,7 +71,7 @@ class MotionReceiver:
             return None
         self.arrived_s = now_s
         frames = [
-            TimedFrame(frame.number, stamp / 1000, frame.keypoints, frame.reference_source)
+            TimedFrame(frame.number, stamp / 1000, frame.keypoints, frame.reference_source, frame.regions)
             for frame, stamp in zip(motion, message.stamps, strict=True)
         ]
         self.newest_frames = frames

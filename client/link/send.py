@@ -78,7 +78,7 @@ class MotionSender:
         gap_ms = frame.stamp_ms - self.captured.get(self._count - 1, frame.stamp_ms)
         if not 0 <= gap_ms <= MAX_SPAN_MS // MAX_MESSAGE_FRAMES:
             self._drop_all()  # no message spans a pause or a step of the clock
-        number = self._encoder.push(frame.keypoints, frame.reference_source, frame.gram)
+        number = self._encoder.push(frame.keypoints, frame.reference_source, frame.gram, frame.regions)
         self.captured[number] = frame.stamp_ms
         self.captured.pop(number - _KEPT_STAMPS, None)
         is_mixed = self.waiting > 0 and self.sending.stride != self._stride

@@ -14,12 +14,12 @@ import numpy as np
 from iwcodec.client.audio.jitter_buffer import AudioRtpPacket
 from iwcodec.client.audio.sender import PACKET_MS
 from iwcodec.client.link.link import Link
-from iwcodec.client.recording.resampler import KeypointResampler, ResampledFrame
+from iwcodec.client.recording.resampler import KeypointResampler
 from iwcodec.client.recording.soundtrack import PRE_SKIP, Soundtrack
 from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.video.jitter_buffer import TimedFrame
 from iwcodec.codec.bitstream.header import Header
-from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, SourcePacket, runs_of
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, SourcePacket, region_runs, runs_of
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.types import AUDIO_RATE
@@ -47,7 +47,7 @@ class Recorder:
         self.frames = 0
         """Frames recorded so far."""
         self.sources = 0
-        """Source pictures recorded so far."""
+        """Source pictures recorded so far, variants included."""
         self.given_up = False
         self._info = info
         self._quantiser, self._tables = Quantiser(), load_tables()
@@ -55,8 +55,8 @@ class Recorder:
         self._resampler = KeypointResampler(FPS)
         self._soundtrack = Soundtrack() if audio else None
         self._levels: Levels | None = None
-        self._pending: list[tuple[Levels, int | None]] = []
-        """Levels and reference source of the frames of the next motion packet."""
+        self._pending: list[tuple[Levels, TimedFrame]] = []
+        """Levels of the frames of the next motion packet, and what else is known of them."""
         self._writer: ContainerWriter | None = None
 
     def source(self, packet: SourcePacket) -> None:
@@ -102,10 +102,10 @@ class Recorder:
             self._writer.abort()
         self._writer, self.given_up = None, True
 
-    def _write_frames(self, frames: list[ResampledFrame]) -> None:
-        for keypoints, reference_source in frames:
-            self._levels = self._quantiser.quantise(keypoints, self._levels)
-            self._pending.append((self._levels, reference_source))
+    def _write_frames(self, frames: list[TimedFrame]) -> None:
+        for frame in frames:
+            self._levels = self._quantiser.quantise(frame.keypoints, self._levels)
+            self._pending.append((self._levels, frame))
             self.frames += 1
             if len(self._pending) == FRAMES_PER_PACKET:
                 self._flush()
@@ -118,12 +118,12 @@ class Recorder:
     def _flush(self) -> None:
         """Write the pending frames as a motion packet."""
         if self._pending and self._writer is not None:
-            levels, reference_sources = zip(*self._pending, strict=True)
+            levels, frames = zip(*self._pending, strict=True)
             self._pending.clear()
             payload, count = self._coder.encode(np.stack(levels), None), len(levels)
-            self._writer.write_motion(
-                MotionPacket(self.frames - count, count, None, payload, runs_of(reference_sources))
-            )
+            runs = runs_of([frame.reference_source for frame in frames])
+            regions = region_runs([frame.regions for frame in frames])
+            self._writer.write_motion(MotionPacket(self.frames - count, count, None, payload, runs, regions=regions))
 
     def _header(self) -> Header:
         header = Header(

@@ -10,7 +10,7 @@ Pure: time is passed in. All times are in seconds.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ class TimedFrame:
     keypoints: NDArray[np.float32]
     reference_source: int | None = None
     """Slot of the reference source; None: the nearest in pose."""
+    regions: tuple[int | None, ...] = ()
+    """Slot of the source that each region shows; None: the reference source."""
 
 
 @dataclass(frozen=True)
@@ -193,17 +195,16 @@ class VideoJitterBuffer:
 def _interpolated(a: TimedFrame, b: TimedFrame, number: int) -> TimedFrame:
     share = (number - a.number) / (b.number - a.number)
     stamp_s = a.stamp_s + share * (b.stamp_s - a.stamp_s)
-    keypoints, reference_source = interpolate(a, b, share)
-    return TimedFrame(number, stamp_s, keypoints, reference_source)
+    return replace(interpolate(a, b, share), number=number, stamp_s=stamp_s)
 
 
-def interpolate(a: TimedFrame, b: TimedFrame, share: float) -> tuple[NDArray[np.float32], int | None]:
-    """Keypoints and reference source at `share` (0..1) of the way from `a` to `b`. Keypoints of different reference
-    sources cannot be mixed: if it changes, those of the nearer frame are returned."""
+def interpolate(a: TimedFrame, b: TimedFrame, share: float) -> TimedFrame:
+    """The nearer frame, with keypoints at `share` (0..1) of the way from `a` to `b`. Keypoints of different reference
+    sources cannot be mixed: if it changes, they are those of the nearer frame, too."""
+    nearer = a if share < 0.5 else b
     if a.reference_source != b.reference_source:
-        nearer = a if share < 0.5 else b
-        return nearer.keypoints, nearer.reference_source
-    return a.keypoints + np.float32(share) * (b.keypoints - a.keypoints), a.reference_source
+        return nearer
+    return replace(nearer, keypoints=a.keypoints + np.float32(share) * (b.keypoints - a.keypoints))
 
 
 def _discard_before(arrivals: deque[tuple[float, float]], before_s: float) -> None:

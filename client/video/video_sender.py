@@ -6,10 +6,12 @@ frame that arrives meanwhile replaces the one that waits, and frames that are la
 
 Links that began together share one AV1 sequence of sources. A peer that joins later gets a short sequence of its own
 that begins with the sources nearest to the present pose. From then on each new source is coded once for every sequence
-in use.
+in use. Variants of sources (codec/sources/variant_policy.py) are coded for the newest sequence, and for any other when
+a frame shows them.
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import secrets
@@ -23,16 +25,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.client.video.source_sequence import SourceSequence
-from iwcodec.codec.fit.keypoint_fit import Fitted, KeypointFit, live_fit
+from iwcodec.codec.fit.keypoint_fit import KeypointFit, live_fit
 from iwcodec.codec.media.face_detector import FaceDetector
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.library import by_pose
+from iwcodec.codec.sources.regions import Compositor
 from iwcodec.codec.sources.source_policy import SourcePolicy
+from iwcodec.codec.sources.variant_policy import Slots, VariantPolicy
 from iwcodec.models.runtime.types import Runtime, Source
 
 MAX_SHARED_UNITS = 4
 """Length, in units, up to which a sequence is still sent to a peer that joins; also the length of a fresh one."""
+KEPT_SOURCES = 32
+"""Sources in the library, variants included; 3 MB each."""
+VARIANT_INTERVAL_S = 0.2
+"""Minimum interval between variants that a sequence lacks."""
 MAX_BACKLOG = 2
 """Units that may wait on a link that counts as keeping up. Without such a link no frame becomes a source."""
 LATE_S = 0.05
@@ -62,6 +70,22 @@ class OutgoingFrame:
     """Number of the reference source, counted by the VideoSender; None: the nearest in pose."""
     gram: NDArray[np.float64] | None = None
     """Cost of keypoint errors when that source is warped (keypoint_fit.Fitted)."""
+    regions: Slots = ()
+    """For each region, the number of the source that it shows; None: the reference source."""
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A fitted camera frame."""
+
+    keypoints: NDArray[np.float32]
+    source: Source | None
+    """Reference source."""
+    gram: NDArray[np.float64] | None = None
+    regions: Slots = ()
+    variant: Picture | None = None
+    """The picture that is to become a variant of `home`."""
+    home: Source | None = None
 
 
 class Subscriber(Protocol):
@@ -126,10 +150,15 @@ class VideoSender:
         self._links: list[Subscriber] = []
         self._sequence: SourceSequence | None = None
         self._small: SourceSequence | None = None
-        self._policy = SourcePolicy(runtime)
+        self._policy = SourcePolicy(runtime, KEPT_SOURCES)
         self._library = self._policy.library
         self._fit = fit or live_fit()
+        self._compositor = Compositor(runtime)
+        self._variants = VariantPolicy(self._compositor, self._library)
         self._added = 0
+        """Number of the next source."""
+        self._bases: dict[int, int] = {}
+        """Number of each variant in the library -> that of its base."""
         self._coding = asyncio.Lock()
         self._clock = asyncio.get_running_loop().time
         self._epoch_s: float | None = None
@@ -188,6 +217,9 @@ class VideoSender:
                 return self._small
             count = 1 if small else MAX_SHARED_UNITS
             nearest = [] if self._keypoints is None else self._library.nearest(self._keypoints, count)
+            home = self._variants.home
+            if not small and home is not None and not any(source is home for source in nearest):
+                nearest[count - 1 :] = [home]  # without it the peer can have no variants
             pictures = [(source.picture, self._library.slot(source)) for source in nearest]
             if self._snapshot is not None:
                 pictures.append((self._snapshot, None))
@@ -212,17 +244,27 @@ class VideoSender:
             if self.face_lost:
                 self._start("snapshot", SNAPSHOT_S, now, lambda picture=picture: self._take_snapshot(picture))  # type: ignore[misc]
                 continue
-            fitted, gram = await self._run(partial(self._fit_keypoints, picture, captured_s, self._known_to_all()))
+            keeps_up = not self._links or not all(map(_is_behind, self._links))
+            takes_variant = keeps_up and not self._is_busy("variant")
+            known = self._known_to_all()
+            fit = await self._run(partial(self._fit_keypoints, picture, captured_s, known, takes_variant))
             if self.paused:
                 return
-            keypoints, reference_source = fitted.keypoints, self._library.slot(fitted.source)
+            keypoints, reference_source = fit.keypoints, self._library.slot(fit.source)
             self._keypoints = keypoints
-            frame = OutgoingFrame(self.stamp_ms(captured_s), keypoints, reference_source, gram)
+            frame = OutgoingFrame(self.stamp_ms(captured_s), keypoints, reference_source, fit.gram, fit.regions)
             for link in list(self._links):
                 link.take(frame)
             # Called for every frame, as the receiver does, because the library evicts what is used least recently.
-            attended = self._library.attended(keypoints, reference_source)
+            attended = self._library.attended(keypoints, reference_source, fit.regions)
+            if fit.variant is not None and fit.home is not None:
+                self._start("variant", 0.0, now, partial(self._add_variant, fit.variant, fit.home))
+            elif any(number is not None for number in fit.regions):
+                self._start("variant", VARIANT_INTERVAL_S, now, partial(self._send_lacking_variant, fit.regions))
             if not self._is_busy("judge") and self._policy.due(captured_s):
+                shown = [None if number is None else self._library.at(number) for number in fit.regions]
+                if attended:
+                    attended[0] = await self._run(partial(self._compositor.composite, attended[0], shown))
                 self._start("judge", 0.0, now, partial(self._judge, picture, keypoints, attended, captured_s))
 
     def _known_to_all(self) -> list[Source]:
@@ -230,21 +272,27 @@ class VideoSender:
         such peer. Peers with a small sequence, which lacks some sources, count only if there are no others."""
         pictured = [link for link in self._links if link.has_picture and link.is_reached]
         links = [link for link in pictured if link.sequence is None or not link.sequence.small] or pictured
-        slots = [n for n in self._library.slots() if all(link.slot(n) is not None for link in links)]
-        known = dict(zip(self._library.slots(), self._library.sources(), strict=True))
-        return [known[n] for n in slots] or self._library.sources()
+        sources = self._library.sources()
+        numbers = {id(self._library.at(n)): n for n in self._library.slots()}
+        known = [s for s in sources if all(link.slot(numbers[id(s)]) is not None for link in links)]
+        return known or sources
 
-    def _fit_keypoints(
-        self, picture: Picture, captured_s: float, sources: list[Source]
-    ) -> tuple[Fitted, NDArray[np.float64] | None]:
-        """Detect keypoints, and fit them if there is time. Returns them and the cost matrix of their errors, if
-        fitted. Runs in the executor."""
+    def _fit_keypoints(self, picture: Picture, captured_s: float, sources: list[Source], takes_variant: bool) -> _Fit:
+        """Detect keypoints; fit them and choose what the regions show if there is time. `takes_variant`: whether there
+        may be a variant. Runs in the executor."""
         detected = self._runtime.detect(picture)
         if self._newest is not None or self._clock() - captured_s > LATE_S:
             self.unfitted += 1
-            return self._fit.predict(detected), None
-        fitted = self._fit.frame(picture, detected, [sources[n] for n in by_pose(sources, detected)])
-        return fitted, None if fitted.gram is None else fitted.gram()
+            fitted = self._fit.predict(detected)
+            return _Fit(fitted.keypoints, fitted.source, regions=self._variants.shown)
+        nearest = [sources[n] for n in by_pose(sources, detected)]
+        fitted = self._fit.frame(picture, detected, nearest)
+        gram = None if fitted.gram is None else fitted.gram()
+        if fitted.source is None or gram is None:  # keypoints as detected say too little of where the regions are
+            return _Fit(fitted.keypoints, fitted.source, gram)
+        regions = self._variants.choose(picture, fitted.keypoints, fitted.source)
+        variant = self._variants.wanted(captured_s) if takes_variant else None
+        return _Fit(fitted.keypoints, fitted.source, gram, regions, variant, self._variants.home)
 
     def _is_busy(self, name: str) -> bool:
         running = self._jobs.get(name)
@@ -272,10 +320,34 @@ class VideoSender:
         await self._add_source(picture, captured_s)
 
     async def _add_source(self, picture: Picture, captured_s: float) -> None:
-        coded = await self._code(picture, self._added)
+        number, self._added = self._added, self._added + 1
+        coded = await self._code(picture, number)
         prepared = await self._run(partial(self._policy.prepare, picture, coded))
-        self._policy.add(self._added, prepared, captured_s)
-        self._added += 1
+        self._policy.add(number, prepared, captured_s)
+
+    async def _add_variant(self, picture: Picture, home: Source) -> None:
+        """Code a new variant for the newest sequence."""
+        async with self._coding:
+            base, sequence = self._library.slot(home), self._sequence
+            if base is None or sequence is None or base not in sequence.numbers:
+                return
+            number, self._added = self._added, self._added + 1
+            coded = await self._run(partial(sequence.add, picture, number, base))
+            self._library.add(number, self._runtime.with_picture(home, coded), variant=True)
+            self._bases[number] = base
+            self._bases = {n: of for n, of in self._bases.items() if self._library.at(n) is not None}
+
+    async def _send_lacking_variant(self, shown: Slots) -> None:
+        """Code one of the variants that a frame shows for a sequence that lacks it, if there is any."""
+        async with self._coding:
+            sequences = {id(link.sequence): link.sequence for link in self._links if not _is_behind(link)}
+            for sequence, number in itertools.product(sequences.values(), shown):
+                if sequence is None or number is None or number in sequence.numbers:
+                    continue
+                base, variant = self._bases.get(number), self._library.at(number)
+                if base is not None and base in sequence.numbers and variant is not None:
+                    await self._run(partial(sequence.add, variant.picture, number, base))
+                    return
 
     async def _code(self, picture: Picture, number: int | None) -> Picture:
         """Add a source, or a scene snapshot (number None), to every sequence in use. Returns it as decoded from the

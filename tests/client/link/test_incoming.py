@@ -18,8 +18,10 @@ from iwcodec.client.link.messages import (
     SourceChunk,
     control_to_bytes,
 )
-from iwcodec.codec.bitstream.packets import MotionPacket
+from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from link_calls import FPS, End, call, until, worst_error
+from stub_runtime import picture
 
 
 def test_damaged_sources_lead_to_a_fresh_sequence() -> None:
@@ -130,5 +132,39 @@ def test_replayed_control_messages_and_sources_are_harmless() -> None:
             assert worst_error(end, end.between(since, 1e9)) < 4
             gaps = np.diff([at for at, _ in end.shown if at > since])
             assert gaps.max() < 0.2
+
+    call(case)
+
+
+def test_regions_show_variants_and_one_without_its_base_does_no_harm() -> None:
+    """Variants are taken from the sender's sequence; a frame that names what is missing shows its reference source."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(3)
+        sequence, incoming = a.link.outgoing.sequence, b.link.incoming
+        assert sequence is not None
+        base = min(sequence.numbers)
+        sequence.add(picture(200), 1000, base)
+        at, known = sequence.numbers[1000], len(incoming.library)
+        await until(lambda: incoming.library.at(at) is not None, 5)
+        assert len(incoming.library) == known + 1
+        variant = incoming.library.at(at)
+        assert all(variant is not source for source in incoming.library.sources())  # no frame is led by a variant
+        incoming._units.put_nowait(
+            (incoming.assembler, SourcePacket(at + 1, sequence._encoder.add(picture(90)), base=99), False)
+        )
+        await until(lambda: b.link.stats().dropped.get("variants") == 1, 5)
+        assert b.link.state == LinkState.LIVE
+        reference = incoming.library.sources()[0]
+        slot = incoming.library.slot(reference)
+        pictures = []
+        for regions in ((at, None), (None, None), (9999, 9998)):
+            frame = TimedFrame(0, 0.0, reference.keypoints, slot, regions)
+            await incoming._render(DueFrame(frame, asyncio.get_running_loop().time(), False), 0.0)
+            await asyncio.sleep(0.001)
+            assert incoming._latest is not None
+            pictures.append(incoming._latest.picture)
+        assert np.array_equal(pictures[1], pictures[2])
+        assert not np.array_equal(pictures[0], pictures[1])
 
     call(case)

@@ -1,5 +1,7 @@
 """Motion messages and source chunks: grouping, repetition, pacing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,18 @@ def test_frames_are_grouped_into_messages() -> None:
     assert [m.packet.first for m in messages] == [0, 3, 6]
     assert [m.sequence for m in messages] == [0, 1, 2]
     assert messages[1].stamps == (1120, 1160, 1200)
+
+
+def test_messages_say_what_regions_show() -> None:
+    sender = MotionSender(SENDING)
+    shown = [(None, None), (4, None), (4, 7)]
+    full = [sender.take(replace(frame(n), reference_source=2, regions=regions)) for n, regions in enumerate(shown)]
+    assert full == [False, False, True]
+    packet = MotionMessage.from_bytes(sender.message(None)).packet
+    assert [packet.regions_of(n) for n in range(3)] == shown
+    for n in range(3, 6):
+        sender.take(replace(frame(n), reference_source=2, regions=(None, None)))
+    assert MotionMessage.from_bytes(sender.message(None)).packet.regions == ()  # costs nothing
 
 
 def test_error_costs_improve_the_quantisation() -> None:

@@ -12,7 +12,8 @@ from fake_call import RecordedCall
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer, AudioRtpPacket
 from iwcodec.client.recording import recorder as r
 from iwcodec.client.video.jitter_buffer import TimedFrame
-from iwcodec.codec.bitstream.packets import SourcePacket
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import MediaError
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.crop import Crop, crop_resize
@@ -58,6 +59,21 @@ def test_without_a_picture_no_file_is_written(tmp_path: Path) -> None:
     recorder.source(SourcePacket(0, b"unit"))
     assert not recorder.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_variants_and_the_regions_of_frames_are_recorded(tmp_path: Path) -> None:
+    encoder, recorder = SourceEncoder(64, 55, 10), r.Recorder(tmp_path / "call.iwc", StubRuntime.info, False)
+    recorder.source(SourcePacket(0, encoder.add(picture(100))))
+    recorder.source(SourcePacket(1, encoder.add(picture(110)), base=0))
+    keypoints, shown = np.zeros((20, 3), np.float32), [(None, None), (1, None), (1, None)]
+    recorder.motion([TimedFrame(n, n / 25, keypoints, 0, regions) for n, regions in enumerate(shown)], 1.0)
+    assert recorder.close()
+    with ContainerReader(tmp_path / "call.iwc") as file:
+        _, variant, motion = file.records()
+    assert isinstance(variant, SourcePacket)
+    assert variant.base == 0
+    assert isinstance(motion, MotionPacket)
+    assert [motion.regions_of(n) for n in range(3)] == shown
 
 
 class RecorderDouble:

@@ -15,7 +15,7 @@ def at(stamp_s: float, value: float) -> TimedFrame:
 
 
 def values(resampler: KeypointResampler, *frames: TimedFrame) -> list[float]:
-    return [round(float(k[0, 0]), 3) for frame in frames for k, _ in resampler.add(frame)]
+    return [round(float(one.keypoints[0, 0]), 3) for frame in frames for one in resampler.add(frame)]
 
 
 def test_frames_at_the_frame_rate_stay_unmodified() -> None:

@@ -205,10 +205,15 @@ def test_interpolation_across_reference_sources_takes_the_nearer_frame() -> None
         TimedFrame(n, n * INTERVAL, np.full((2, 3), n, np.float32), reference_source)
         for n, reference_source in ((0, 3), (4, 5))
     )
-    assert [interpolate(a, b, share)[1] for share in (0.2, 0.4, 0.6, 0.8)] == [3, 3, 5, 5]
-    assert [float(interpolate(a, b, share)[0][0, 0]) for share in (0.2, 0.8)] == [0, 4]
+    assert [interpolate(a, b, share).reference_source for share in (0.2, 0.4, 0.6, 0.8)] == [3, 3, 5, 5]
+    assert [float(interpolate(a, b, share).keypoints[0, 0]) for share in (0.2, 0.8)] == [0, 4]
     same = TimedFrame(4, 4 * INTERVAL, b.keypoints, 3)
-    assert interpolate(a, same, 0.25)[0][0, 0] == 1
+    assert interpolate(a, same, 0.25).keypoints[0, 0] == 1
+
+
+def test_interpolated_frames_show_the_regions_of_the_nearer_one() -> None:
+    a, b = (TimedFrame(n, n * INTERVAL, np.full((2, 3), n, np.float32), 3, (n, None)) for n in (0, 4))
+    assert [interpolate(a, b, share).regions for share in (0.2, 0.8)] == [(0, None), (4, None)]
 
 
 @pytest.mark.parametrize("render_s", [1.5 * INTERVAL, 1.95 * INTERVAL])

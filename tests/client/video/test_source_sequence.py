@@ -39,3 +39,13 @@ def test_small_sequences_are_smaller() -> None:
     assert len(small.units[0].packet) < 0.7 * len(usual.units[0].packet)
     decoded = SourceDecoder(256).add(SourcePacket.from_bytes(small.units[0].packet).payload)
     assert np.array_equal(decoded, coded[1])
+
+
+def test_variants_name_the_slot_of_their_base() -> None:
+    sequence, decoder = SourceSequence(SIZE), SourceDecoder(SIZE)
+    for number, base in ((5, None), (6, None), (9, 6)):
+        coded = sequence.add(picture(10 * number), number, base)
+        packet = SourcePacket.from_bytes(sequence.units[sequence.next - 1].packet)
+        assert np.array_equal(decoder.add(packet.payload), coded)
+    assert packet.base == sequence.numbers[6] == 1
+    assert not sequence.units[2].is_snapshot

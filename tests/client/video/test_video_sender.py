@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("aiortc")
 
+from expressions import FaceFit, FaceRuntime, expression, home_source
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, simulate
 from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.client.video.video_sender import (
@@ -23,6 +24,7 @@ from iwcodec.client.video.video_sender import (
 )
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.fit.keypoint_fit import CORRECTION_DECAY
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.models.runtime.types import Keypoints, Source
 from stub_runtime import SIZE, StubRuntime, picture
@@ -323,3 +325,36 @@ def test_unreachable_peer_does_not_limit_the_sources_of_others() -> None:
         assert len({frame.reference_source for frame in near.frames[-100:]}) > 2
 
     run(case)
+
+
+def test_expressions_become_variants_and_later_peers_get_them_by_need() -> None:
+    async def case() -> None:
+        sender = VideoSender(FaceRuntime(), ImmediateExecutor(), lambda picture: True, FaceFit())
+        loop = asyncio.get_running_loop()
+
+        async def show(picture: Picture, seconds: float) -> None:
+            for _ in range(round(25 * seconds)):
+                await sender.push(picture, loop.time())
+                await asyncio.sleep(0.04)
+
+        face = home_source()
+        await show(face.picture, 0.5)
+        early = RecordingLink(await sender.sequence_for_newcomer())
+        sender.join(early)
+        await show(expression(face, 1, None), 0.6)
+        assert early.sequence is not None
+        assert early.frames[-1].regions == (1, None)
+        assert SourcePacket.from_bytes(early.sequence.units[1].packet).base == 0
+        late = RecordingLink(SourceSequence(FaceRuntime.info.size))  # as if the other had grown too long to be shared
+        assert late.sequence is not None
+        late.sequence.add(face.picture, 0)
+        assert late.slot(1) is None
+        sender.join(late)
+        await show(face.picture, 0.4)
+        assert late.slot(1) is None  # not needed yet
+        await show(expression(face, 1, None), 0.4)
+        assert late.slot(1) == 1
+        assert SourcePacket.from_bytes(late.sequence.units[1].packet).base == 0
+        assert early.sequence.next == 2  # nothing is sent twice
+
+    simulate(case())
