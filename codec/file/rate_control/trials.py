@@ -75,7 +75,7 @@ KNOWN_SIZE = 0.7
 """A known size between KNOWN_SIZE and 1 / KNOWN_SIZE times the budget is near enough to interpolate from."""
 CRF_PER_DOUBLING = 5
 """Steps of crf by which twice as many sources must be coarser to take about the same bytes."""
-WORST_FACE_CRF = 60
+WORST_FACE_CRF = 58
 """Highest crf of sources of clips tuned for the face: beyond it eyes and lips are blurred, which PSNR cannot tell."""
 SCALES = tuple(range(FINEST_SCALE, 111, 8))
 """Motion quantiser scales that are tried."""
