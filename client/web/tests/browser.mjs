@@ -6,13 +6,16 @@
  *   file        path of the file, or null for the sample
  *   frames      numbers whose pictures are returned, as base64 of RGB
  *   seconds     how long the file plays first
+ *   untilEnd    whether it plays to its end: `sound` is then the number of samples heard
+ *   wrong       path of something that is no file of ours, opened last: `wrong` is the page's sentence
  *   screenshots path prefix of screenshots; none by default
+ *   portrait, dark   a phone's window, the dark colours
  */
 
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const { url, browser, file, frames = [], seconds = 0, screenshots, portrait, dark, init } = JSON.parse(
+const { url, browser, file, frames = [], seconds = 0, untilEnd, wrong, screenshots, portrait, dark } = JSON.parse(
   readFileSync(0, "utf8"),
 );
 const instance = await chromium.launch({
@@ -24,11 +27,11 @@ try {
     viewport: portrait ? { width: 390, height: 844 } : { width: 1200, height: 950 },
     colorScheme: dark ? "dark" : "light",
   });
-  if (init) await page.addInitScript(init);
   const problems = [];
   let bytes = 0;
   page.on("console", (message) => {
-    if (message.type() === "error" || message.type() === "warning") problems.push(message.text());
+    const own = message.text().includes("willReadFrequently"); // reading the canvas below
+    if (!own && ["error", "warning"].includes(message.type())) problems.push(message.text());
   });
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("requestfailed", (request) => problems.push(`${request.url()}: ${request.failure()?.errorText}`));
@@ -50,6 +53,10 @@ try {
   if (!error) {
     const before = await page.evaluate(() => ({ ...window.iwcodec.counts(), at: performance.now() }));
     await page.waitForTimeout(seconds * 1000);
+    if (untilEnd) {
+      await page.waitForFunction(() => document.getElementById("play").textContent === "Play", null, { timeout: 60_000 });
+      result.sound = await page.evaluate(() => window.iwcodec.heard());
+    }
     result.counts = await page.evaluate(() => ({ ...window.iwcodec.counts(), at: performance.now() }));
     result.playedMs = result.counts.at - before.at;
     result.shown = result.counts.shown - before.shown;
@@ -76,6 +83,12 @@ try {
         }),
       );
     }
+  }
+  if (wrong) {
+    await page.locator("#file").setInputFiles(wrong);
+    await page.locator("#error:not(:empty)").waitFor();
+    result.wrong = await page.locator("#error").textContent();
+    if (screenshots) await page.screenshot({ path: `${screenshots}-wrong.png` });
   }
   result.bytes = bytes;
   console.log(JSON.stringify(result));

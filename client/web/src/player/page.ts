@@ -202,5 +202,6 @@ const probe = {
   seek: (position: number) => player?.seek(position),
   counts: () => player?.counts,
   fps: () => player?.fps,
+  heard: () => sound?.scheduled,
 };
 Object.assign(window, { iwcodec: probe });

@@ -44,6 +44,8 @@ export function layOut(packets: AudioPacket[], preSkip: number): OpusPacket[] {
 }
 
 export class Sound {
+  /** Samples given to the sound device so far. */
+  scheduled = 0;
   private readonly packets: OpusPacket[];
   private readonly context = new AudioContext({ sampleRate: AUDIO_RATE });
   private readonly volume = this.context.createGain();
@@ -144,6 +146,7 @@ export class Sound {
     node.connect(this.volume);
     node.start(Math.max(0, when), Math.max(0, late));
     this.playing.push(node);
+    this.scheduled += count;
     node.onended = () => {
       this.playing = this.playing.filter((other) => other !== node);
     };

@@ -1,0 +1,277 @@
+"""What the Python side makes of packets, files, motion and pictures, as JSON for the tests of the browser's modules.
+
+`python tests/support/web_vectors.py FILE` writes it for `npm test`, which reads the file that IWCODEC_VECTORS names.
+"""
+
+import base64
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import container_file
+from fuzzing import mutated
+from iwcodec.codec.bitstream.packets import (
+    AudioPacket,
+    Box,
+    MotionPacket,
+    Packet,
+    PartsPacket,
+    Run,
+    SourcePacket,
+    pack_sources,
+    unpack_sources,
+)
+from iwcodec.codec.bitstream.reader import ContainerReader
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.fit.alignment import backward, reference
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.predictive_coder import PredictiveCoder
+from iwcodec.codec.motion.predictive_tables import load_tables
+from iwcodec.codec.motion.space import motion_space
+from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
+from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
+from iwcodec.codec.sources.parts import PART_SIDE, in_box, paste
+from iwcodec.codec.sources.yuv import yuv420_to_rgb
+from iwcodec.models.runtime.pictures import pixel_grid, resize_area
+from iwcodec.server.http.player import tables_json
+from textured_source import K, TEXTURE, textured_source
+
+TRANSFORM, PREDICTIVE = TransformCoder(load_transform_tables()), PredictiveCoder(load_tables())
+SEEDS: list[tuple[str, bytes]] = [
+    ("source", SourcePacket(3, b"abc", 70_000).to_bytes()),
+    ("source", SourcePacket(3, b"abc").to_bytes()),
+    ("motion", MotionPacket(300, 20, 298, b"abcdef").to_bytes()),
+    ("motion", MotionPacket(300, 20, None, b"abcdef", (Run(2, 15), Run(0, 5)), scale=78).to_bytes()),
+    (
+        "motion",
+        MotionPacket(300, 20, None, b"ab", (Run(2, 20),), 78, ((Run(0, 20),), (Run(3, 9), Run(0, 11)))).to_bytes(),
+    ),
+    ("parts", PartsPacket(1, 5, 2, Box(800, 900, 300, 200, 40), (b"abc", b"de", b"fghi")).to_bytes()),
+    ("audio", AudioPacket(960, (b"ab", b"cde")).to_bytes()),
+    ("sources", pack_sources([SourcePacket(n, b"abc", 40 * (n % 4)) for n in range(3, 9)])),
+]
+PARSERS: dict[str, Callable[[bytes], Any]] = {
+    "source": SourcePacket.from_bytes,
+    "sources": unpack_sources,
+    "parts": PartsPacket.from_bytes,
+    "motion": MotionPacket.from_bytes,
+    "audio": AudioPacket.from_bytes,
+}
+
+
+def vectors() -> dict[str, Any]:
+    """Everything, as plain values; bytes are in base64."""
+    rng, intact = np.random.default_rng(11), intact_file()
+    return {
+        "tables": tables_json(),
+        "packets": [packet_vector(*SEEDS[n % len(SEEDS)], n, rng) for n in range(800)],
+        "files": [file_vector(intact, n, rng) for n in range(200)],
+        "transform": [transform_vector(n, rng) for n in range(160)],
+        "predictive": [predictive_vector(n, rng) for n in range(160)],
+        "inverse": inverse_vector(rng),
+        "space": space_vector(),
+        "pictures": picture_vectors(rng),
+        "paste": paste_vector(),
+        "av1": [av1_vector(256, None), av1_vector(256, 192), av1_vector(PART_SIDE, None)],
+    }
+
+
+def text(data: bytes | NDArray[Any]) -> str:
+    """Bytes in base64."""
+    return base64.b64encode(data if isinstance(data, bytes) else data.tobytes()).decode()
+
+
+def plain(packet: Packet) -> dict[str, Any]:
+    """A packet with the names and values of the browser's."""
+    match packet:
+        case SourcePacket():
+            return {"kind": "source", "slot": packet.slot, "payload": text(packet.payload), "frame": packet.frame}
+        case PartsPacket():
+            payloads = [text(payload) for payload in packet.payloads]
+            place = {"region": packet.region, "first": packet.first, "slot": packet.slot, "box": vars(packet.box)}
+            return {"kind": "parts", **place, "payloads": payloads}
+        case MotionPacket():
+            runs = [vars(run) for run in packet.runs]
+            parts = [[vars(run) for run in of_region] for of_region in packet.parts]
+            head = {"first": packet.first, "count": packet.count, "reference": packet.reference}
+            return {
+                "kind": "motion",
+                **head,
+                "payload": text(packet.payload),
+                "runs": runs,
+                "scale": packet.scale,
+                "parts": parts,
+            }
+        case AudioPacket():
+            return {"kind": "audio", "first": packet.first, "packets": [text(data) for data in packet.packets]}
+
+
+def packet_vector(kind: str, seed: bytes, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Bytes of a packet, damaged in all but the first ones, and what they parse to: None if they are refused."""
+    data = seed if number < len(SEEDS) else mutated(seed, rng)
+    try:
+        parsed = PARSERS[kind](data)
+    except CodecError:
+        return {"kind": kind, "data": text(data), "packets": None}
+    return {
+        "kind": kind,
+        "data": text(data),
+        "packets": [plain(one) for one in (parsed if isinstance(parsed, list) else [parsed])],
+    }
+
+
+def intact_file() -> bytes:
+    """A small file with records of every kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        return container_file.write_container(Path(folder) / "small.iwc").read_bytes()
+
+
+def file_vector(intact: bytes, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A file, damaged in all but the first one, and its packets: None if it is refused."""
+    data = mutated(intact, rng) if number else intact
+    try:
+        reader = ContainerReader(io.BytesIO(data))
+        packets = [plain(packet) for packet in reader.records()]
+    except CodecError:
+        return {"data": text(data), "packets": None}
+    header = reader.header
+    return {
+        "data": text(data),
+        "packets": packets,
+        "truncated": reader.truncated,
+        "damaged": len(reader.damage),
+        "header": {"modelId": header.model_id, "tables": header.tables, "fps": float(header.fps), "size": header.size},
+    }
+
+
+def random_levels(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int32]:
+    """Levels of many magnitudes, a few of them escaped."""
+    levels = rng.laplace(0, rng.choice([0.2, 1.5, 8, 3000]), shape)
+    return np.clip(np.rint(levels), -30_000, 30_000).astype(np.int32)
+
+
+def transform_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A message of the transform coder, every other one damaged, and its levels: None if it is refused."""
+    lengths = rng.integers(1, 30, int(rng.integers(1, 5))).tolist()
+    payload = TRANSFORM.encode([random_levels((length, 3 * K), rng) for length in lengths])
+    if number % 2:
+        payload = mutated(payload, rng)
+    try:
+        levels = [rows.ravel().tolist() for rows in TRANSFORM.decode(payload, lengths, 3 * K)]
+    except CodecError:
+        levels = None
+    return {"payload": text(payload), "lengths": lengths, "levels": levels}
+
+
+def predictive_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A message of the predictive coder, every other one damaged, and its levels: None if it is refused. Every fifth is
+    of a number of keypoints that the tables are not for."""
+    keypoints = K if number % 5 else 7
+    frames = random_levels((int(rng.integers(1, 9)), keypoints, 3), rng)
+    before = random_levels((keypoints, 3), rng) if number % 3 else None
+    payload = PREDICTIVE.encode(frames, before)
+    if number % 2:
+        payload = mutated(payload, rng)
+    try:
+        levels = PREDICTIVE.decode(payload, len(frames), keypoints, before).reshape(len(frames), -1).tolist()
+    except CodecError:
+        levels = None
+    reference_levels = None if before is None else before.ravel().tolist()
+    return {
+        "payload": text(payload),
+        "count": len(frames),
+        "keypoints": keypoints,
+        "reference": reference_levels,
+        "levels": levels,
+    }
+
+
+def inverse_vector(rng: np.random.Generator) -> dict[str, Any]:
+    """Levels of a run and its coordinates."""
+    levels = random_levels((9, 3 * K), rng)
+    return {
+        "levels": levels.ravel().tolist(),
+        "length": 9,
+        "scale": 90,
+        "coordinates": inverse_transform(levels, 90).ravel().tolist(),
+    }
+
+
+def space_vector() -> dict[str, Any]:
+    """A source whose cells move with strengths, too, and the keypoints of one frame in its coordinates."""
+    source = textured_source()
+    axis = (np.arange(32) + 0.5) * (np.pi / 32)
+    waves = np.stack([np.outer(np.cos(axis * (n // 5)), np.cos(axis * (n % 5))).ravel() for n in range(K)], axis=1)
+    basis = source.basis.copy()
+    basis[:, K : 2 * K], basis[:, 2 * K :] = waves * 0.1, waves[:, ::-1] * 0.1
+    source = replace(source, basis=basis)
+    space = motion_space(source, load_transform_tables().directions)
+    coordinates = np.random.default_rng(3).normal(0, 2, (1, 3 * K))
+    return {
+        "picture": text(source.picture),
+        "basis": text(basis.astype("<f4")),
+        "keypoints": source.keypoints.ravel().tolist(),
+        "coordinates": coordinates.ravel().tolist(),
+        "moved": space.keypoints(coordinates)[0].ravel().tolist(),
+        "backward": backward(reference(source).moved(space.own + 0.05).reshape(32, 32, 2) * np.float32(16))
+        .ravel()
+        .tolist(),
+    }
+
+
+def picture_vectors(rng: np.random.Generator) -> dict[str, Any]:
+    """Operations on a picture."""
+    small = cv2.resize(TEXTURE, (48, 48), interpolation=cv2.INTER_AREA)
+    places = (rng.uniform(-3, 51, (200, 1, 2))).astype(np.float32)
+    values = rng.normal(0, 1, (8, 8, 3)).astype(np.float32)
+    planes = rng.integers(0, 256, (96, 64)).astype(np.uint8)
+    return {
+        "picture": text(small),
+        "halved": text(resize_area(small, 24)),
+        "quartered": text(resize_area(small, 12)),
+        "enlarged": text(cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC)),
+        "places": places.ravel().tolist(),
+        "sampled": text(cv2.remap(small, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)),
+        "values": values.ravel().tolist(),
+        "resized": cv2.resize(values, (32, 32), interpolation=cv2.INTER_LINEAR).ravel().tolist(),
+        "yuv": text(planes),
+        "rgb": text(yuv420_to_rgb(planes)),
+    }
+
+
+def paste_vector() -> dict[str, Any]:
+    """A part pasted into a picture."""
+    box, part = Box(1024, 1100, 640, 400, 4000), np.ascontiguousarray(TEXTURE[:PART_SIDE, 100 : 100 + PART_SIDE])
+    picture: Picture = paste(TEXTURE, part, in_box(box, pixel_grid(len(TEXTURE))))
+    return {"picture": text(TEXTURE), "part": text(part), "box": vars(box), "pasted": text(picture)}
+
+
+def av1_vector(size: int, side: int | None) -> dict[str, Any]:
+    """Units of two pictures of `size`, coded at `side`, and what they decode to."""
+    encoder, decoder = SourceEncoder(size, crf=50, preset=10, side=side), SourceDecoder(size)
+    pictures = [np.ascontiguousarray(TEXTURE[:size, :size]), np.ascontiguousarray(TEXTURE[::-1][:size, :size])]
+    units = [encoder.add(picture) for picture in pictures]
+    return {
+        "size": size,
+        "units": [text(unit) for unit in units],
+        "pictures": [text(decoder.add(unit)) for unit in units],
+    }
+
+
+def write(path: Path) -> None:
+    """Write the vectors."""
+    path.write_text(json.dumps(vectors()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
