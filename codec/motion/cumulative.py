@@ -8,7 +8,7 @@ PRECISION = 24
 
 
 def cumulative_counts(probabilities: NDArray[np.float64]) -> NDArray[np.uint32]:
-    """Return the cumulative counts (rows, symbols + 1), from 0 to 2**PRECISION, of tables (rows, symbols): exactly those
+    """Return the cumulative counts (rows, symbols + 1), 0 to 2**PRECISION, of tables (rows, symbols): exactly those
     of constriction's `Categorical(row, perfect=False)`, which gives every symbol a count of 1 and divides the rest by
     probability, in this order of operations."""
     symbols = probabilities.shape[1]

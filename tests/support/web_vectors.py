@@ -44,7 +44,7 @@ from iwcodec.codec.sources.parts import PART_SIDE, in_box, paste
 from iwcodec.codec.sources.yuv import yuv420_to_rgb
 from iwcodec.models.runtime.pictures import pixel_grid, resize_area
 from iwcodec.server.http.player import tables_json
-from textured_source import K, TEXTURE, textured_source
+from textured_source import TEXTURE, K, textured_source
 
 TRANSFORM, PREDICTIVE = TransformCoder(load_transform_tables()), PredictiveCoder(load_tables())
 SEEDS: list[tuple[str, bytes]] = [
