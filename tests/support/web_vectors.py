@@ -21,10 +21,8 @@ import container_file
 from fuzzing import mutated
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
-    Box,
     MotionPacket,
     Packet,
-    PartsPacket,
     Run,
     SourcePacket,
     pack_sources,
@@ -40,30 +38,30 @@ from iwcodec.codec.motion.space import motion_space
 from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
-from iwcodec.codec.sources.parts import PART_SIDE, in_box, paste
+from iwcodec.codec.sources.regions import Compositor
 from iwcodec.codec.sources.yuv import yuv420_to_rgb
-from iwcodec.models.runtime.pictures import pixel_grid, resize_area
+from iwcodec.models.runtime.pictures import resize_area
+from iwcodec.models.runtime.types import Source
 from iwcodec.server.http.player import tables_json
 from textured_source import TEXTURE, K, textured_source
 
 TRANSFORM, PREDICTIVE = TransformCoder(load_transform_tables()), PredictiveCoder(load_tables())
 SEEDS: list[tuple[str, bytes]] = [
     ("source", SourcePacket(3, b"abc", 70_000).to_bytes()),
-    ("source", SourcePacket(3, b"abc").to_bytes()),
+    ("source", SourcePacket(3, b"abc", base=2).to_bytes()),
     ("motion", MotionPacket(300, 20, 298, b"abcdef").to_bytes()),
     ("motion", MotionPacket(300, 20, None, b"abcdef", (Run(2, 15), Run(0, 5)), scale=78).to_bytes()),
     (
         "motion",
         MotionPacket(300, 20, None, b"ab", (Run(2, 20),), 78, ((Run(0, 20),), (Run(3, 9), Run(0, 11)))).to_bytes(),
     ),
-    ("parts", PartsPacket(1, 5, 2, Box(800, 900, 300, 200, 40), (b"abc", b"de", b"fghi")).to_bytes()),
     ("audio", AudioPacket(960, (b"ab", b"cde")).to_bytes()),
     ("sources", pack_sources([SourcePacket(n, b"abc", 40 * (n % 4)) for n in range(3, 9)])),
+    ("sources", pack_sources([SourcePacket(n, b"abc", base=1) for n in range(3, 9)])),
 ]
 PARSERS: dict[str, Callable[[bytes], Any]] = {
     "source": SourcePacket.from_bytes,
     "sources": unpack_sources,
-    "parts": PartsPacket.from_bytes,
     "motion": MotionPacket.from_bytes,
     "audio": AudioPacket.from_bytes,
 }
@@ -81,8 +79,8 @@ def vectors() -> dict[str, Any]:
         "inverse": inverse_vector(rng),
         "space": space_vector(),
         "pictures": picture_vectors(rng),
-        "paste": paste_vector(),
-        "av1": [av1_vector(256, None), av1_vector(256, 192), av1_vector(PART_SIDE, None)],
+        "composites": composite_vectors(),
+        "av1": [av1_vector(256, None), av1_vector(256, 192), av1_vector(64, None)],
     }
 
 
@@ -95,23 +93,14 @@ def plain(packet: Packet) -> dict[str, Any]:
     """A packet with the names and values of the browser's."""
     match packet:
         case SourcePacket():
-            return {"kind": "source", "slot": packet.slot, "payload": text(packet.payload), "frame": packet.frame}
-        case PartsPacket():
-            payloads = [text(payload) for payload in packet.payloads]
-            place = {"region": packet.region, "first": packet.first, "slot": packet.slot, "box": vars(packet.box)}
-            return {"kind": "parts", **place, "payloads": payloads}
+            numbers = {"slot": packet.slot, "frame": packet.frame, "base": packet.base}
+            return {"kind": "source", **numbers, "payload": text(packet.payload)}
         case MotionPacket():
             runs = [vars(run) for run in packet.runs]
-            parts = [[vars(run) for run in of_region] for of_region in packet.parts]
-            head = {"first": packet.first, "count": packet.count, "reference": packet.reference}
-            return {
-                "kind": "motion",
-                **head,
-                "payload": text(packet.payload),
-                "runs": runs,
-                "scale": packet.scale,
-                "parts": parts,
-            }
+            regions = [[vars(run) for run in of_region] for of_region in packet.regions]
+            numbers = {"first": packet.first, "count": packet.count, "reference": packet.reference}
+            coded = {"payload": text(packet.payload), "scale": packet.scale}
+            return {"kind": "motion", **numbers, **coded, "runs": runs, "regions": regions}
         case AudioPacket():
             return {"kind": "audio", "first": packet.first, "packets": [text(data) for data in packet.packets]}
 
@@ -150,6 +139,8 @@ def file_vector(intact: bytes, number: int, rng: np.random.Generator) -> dict[st
         "packets": packets,
         "truncated": reader.truncated,
         "damaged": len(reader.damage),
+        "sources": sum(packet["kind"] == "source" for packet in packets),
+        "variants": sum(packet.get("base") is not None for packet in packets),
         "header": {"modelId": header.model_id, "tables": header.tables, "fps": float(header.fps), "size": header.size},
     }
 
@@ -207,19 +198,24 @@ def inverse_vector(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def space_vector() -> dict[str, Any]:
-    """A source whose cells move with strengths, too, and the keypoints of one frame in its coordinates."""
-    source = textured_source()
+def moving_source(picture: Picture, keypoints: NDArray[np.float32]) -> Source:
+    """A source whose cells move with strengths, too."""
     axis = (np.arange(32) + 0.5) * (np.pi / 32)
     waves = np.stack([np.outer(np.cos(axis * (n // 5)), np.cos(axis * (n % 5))).ravel() for n in range(K)], axis=1)
+    source = textured_source(picture)
     basis = source.basis.copy()
     basis[:, K : 2 * K], basis[:, 2 * K :] = waves * 0.1, waves[:, ::-1] * 0.1
-    source = replace(source, basis=basis)
+    return replace(source, basis=basis, keypoints=keypoints)
+
+
+def space_vector() -> dict[str, Any]:
+    """A source, and the keypoints of one frame in its coordinates."""
+    source = moving_source(TEXTURE, textured_source().keypoints)
     space = motion_space(source, load_transform_tables().directions)
     coordinates = np.random.default_rng(3).normal(0, 2, (1, 3 * K))
     return {
         "picture": text(source.picture),
-        "basis": text(basis.astype("<f4")),
+        "basis": text(source.basis.astype("<f4")),
         "keypoints": source.keypoints.ravel().tolist(),
         "coordinates": coordinates.ravel().tolist(),
         "moved": space.keypoints(coordinates)[0].ravel().tolist(),
@@ -249,11 +245,41 @@ def picture_vectors(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def paste_vector() -> dict[str, Any]:
-    """A part pasted into a picture."""
-    box, part = Box(1024, 1100, 640, 400, 4000), np.ascontiguousarray(TEXTURE[:PART_SIDE, 100 : 100 + PART_SIDE])
-    picture: Picture = paste(TEXTURE, part, in_box(box, pixel_grid(len(TEXTURE))))
-    return {"picture": text(TEXTURE), "part": text(part), "box": vars(box), "pasted": text(picture)}
+def composite_vectors() -> dict[str, Any]:
+    """Two sources, and the first one with regions of the other, and of a variant that shows the other's picture."""
+    keypoints = face_keypoints()
+    first = moving_source(TEXTURE, keypoints)
+    turn = np.array([0.06, -0.03, 0], np.float32)
+    other = moving_source(np.ascontiguousarray(TEXTURE[:, ::-1]), keypoints + turn)
+    variant = replace(first, picture=other.picture)
+    compositor = Compositor(Pasting())  # type: ignore[arg-type]
+    shown = [(other, None), (None, variant), (variant, other)]
+    return {
+        "sources": [
+            {
+                "picture": text(source.picture),
+                "keypoints": source.keypoints.ravel().tolist(),
+                "basis": text(source.basis.astype("<f4")),
+            }
+            for source in (first, other)
+        ],
+        "pictures": [text(compositor.composite(first, others).picture) for others in shown],
+    }
+
+
+class Pasting:
+    """The part of a runtime that composites need."""
+
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        return replace(source, picture=picture)
+
+
+def face_keypoints() -> NDArray[np.float32]:
+    """Keypoints on a grid, but those of irises and mouth where a face has them."""
+    keypoints = textured_source().keypoints.copy()
+    keypoints[0, :2], keypoints[1, :2] = (-0.2, -0.2), (0.2, -0.15)
+    keypoints[7:11, :2] = (-0.15, 0.3), (0.15, 0.32), (0, 0.25), (0, 0.4)
+    return keypoints
 
 
 def av1_vector(size: int, side: int | None) -> dict[str, Any]:

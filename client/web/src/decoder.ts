@@ -1,7 +1,8 @@
 /** Packets in, pictures out (codec/decoder.py). */
 
 import type { Header } from "./bitstream/header";
-import { MAX_PACKET_FRAMES, type MotionPacket, type Packet, partsOf, type SourcePacket } from "./bitstream/packets";
+import { MAX_PACKET_FRAMES, type MotionPacket, type Packet, regionsOf, type SourcePacket } from "./bitstream/packets";
+import { FormatError } from "./errors";
 import { reference } from "./fit/alignment";
 import { dequantise, MotionDecoder } from "./motion/predictive_coder";
 import { keypointsIn, type MotionSpace, motionSpace } from "./motion/space";
@@ -11,12 +12,12 @@ import type { Picture } from "./runtime/pictures";
 import type { Runtime, Source } from "./runtime/types";
 import { type Av1Maker, SourceDecoder } from "./sources/av1";
 import { CAPACITY, Library, RECORDED_SOURCES } from "./sources/library";
-import { PartLibrary } from "./sources/parts";
+import { Compositor } from "./sources/regions";
 
 /** Most sources kept to be shown as frames. */
 const MAX_SOURCE_FRAMES = 512;
 /** Prepared sources kept for seeking back, about 2 MB each. */
-const MAX_PREPARED = 40;
+const MAX_PREPARED = 72;
 
 /** A decoded frame, before its picture is reconstructed. */
 export interface Motion {
@@ -26,7 +27,8 @@ export interface Motion {
   reference: number | null;
   /** The frame is the unmodified reference source. */
   skip: boolean;
-  parts: (number | null)[];
+  /** Slot of the source that each region shows; null: the reference source. */
+  regions: (number | null)[];
 }
 
 /** Prepared sources by packet, the least recently used dropped. */
@@ -43,13 +45,13 @@ export class PreparedSources {
 }
 
 /** What the decoder tells about pictures that it has received. */
-export type Listener = (kind: "source" | "part", picture: Picture, slot: number, region: number) => void;
+export type Listener = (picture: Picture, slot: number, base: number | null) => void;
 
 export class Decoder {
   private readonly motionDecoder: MotionDecoder;
   private readonly sources: SourceDecoder;
   private readonly library: Library;
-  private readonly parts: PartLibrary;
+  private readonly compositor = new Compositor();
   private readonly capacity: number;
   private readonly spaces = new WeakMap<Source, MotionSpace>();
   private readonly unprepared = new Map<number, { packet: SourcePacket; picture: Picture }>();
@@ -68,23 +70,17 @@ export class Decoder {
     this.sources = new SourceDecoder(header.size, make);
     this.capacity = header.tables === tables.predictive.id ? RECORDED_SOURCES : CAPACITY;
     this.library = new Library(this.capacity);
-    this.parts = new PartLibrary(make);
   }
 
-  /** Free the AV1 decoders. */
+  /** Free the AV1 decoder. */
   close(): void {
     this.sources.reset();
-    this.parts.close();
   }
 
   /** Decode a packet; return the frames of a motion packet. Throws FormatError, after which decoding may continue. */
   async push(packet: Packet): Promise<Motion[]> {
     if (packet.kind === "source") await this.addSource(packet);
-    else if (packet.kind === "parts") {
-      await this.prepare();
-      const pictures = await this.parts.add(packet, this.library.at(packet.slot));
-      pictures.forEach((picture, n) => this.listener("part", picture, packet.first + n, packet.region));
-    } else if (packet.kind === "motion") return this.motion(packet);
+    else if (packet.kind === "motion") return this.motion(packet);
     return [];
   }
 
@@ -94,7 +90,8 @@ export class Decoder {
     if (sourceFrame) return sourceFrame.picture;
     const [first, ...others] = this.library.nearest(motion.keypoints, this.header.active, motion.reference);
     if (!first) return null;
-    const composite = motion.parts.length ? this.parts.composite(first, motion.parts) : first;
+    const shown = motion.regions.map((slot) => (slot === null ? undefined : this.library.at(slot)));
+    const composite = this.compositor.composite(first, shown);
     if (motion.skip) return composite.picture;
     return this.runtime.reconstruct(motion.keypoints, [composite, ...others], this.header.suppression);
   }
@@ -111,7 +108,14 @@ export class Decoder {
     if (packet.slot !== this.nextSlot) this.sources.reset(); // one is missing, or a recorded call restarted
     this.nextSlot = (packet.slot + 1) % 65_536;
     const picture = await this.sources.add(packet.payload);
-    this.listener("source", picture, packet.slot, 0);
+    this.listener(picture, packet.slot, packet.base);
+    if (packet.base !== null) {
+      await this.prepare();
+      const base = this.library.at(packet.base);
+      if (!base) throw new FormatError(`A source is a variant of source ${packet.base}, which is not available.`);
+      this.library.add(packet.slot, { ...base, picture }, true);
+      return;
+    }
     this.unprepared.delete(packet.slot);
     this.unprepared.set(packet.slot, { packet, picture });
     keepNewest(this.unprepared, this.capacity);
@@ -141,7 +145,7 @@ export class Decoder {
       const keypoints = dequantise(levels, stepXy, stepStrength);
       const slot = slots[n] ?? null;
       this.library.use(keypoints, slot);
-      return { number: packet.first + n, keypoints, reference: slot, skip: false, parts: partsOf(packet, n) };
+      return { number: packet.first + n, keypoints, reference: slot, skip: false, regions: regionsOf(packet, n) };
     });
   }
 
@@ -156,7 +160,7 @@ export class Decoder {
       const skip = levels[n].every((level) => level === 0);
       rows.forEach((keypoints, at) => {
         const number = first + at;
-        frames.push({ number, keypoints, reference: slot, skip, parts: partsOf(packet, number - packet.first) });
+        frames.push({ number, keypoints, reference: slot, skip, regions: regionsOf(packet, number - packet.first) });
       });
       first += length;
     }

@@ -1,11 +1,10 @@
 import { expect, test } from "vitest";
-import { parseAudio, parseMotion, parseParts, parseSource, parseSources, partsOf } from "../src/bitstream/packets";
+import { parseAudio, parseMotion, parseSource, parseSources, regionsOf } from "../src/bitstream/packets";
 import { bytes, outcome, vectors } from "./vectors";
 
 const PARSERS = {
   source: (data: Uint8Array) => [parseSource(data)],
   sources: parseSources,
-  parts: (data: Uint8Array) => [parseParts(data)],
   motion: (data: Uint8Array) => [parseMotion(data)],
   audio: (data: Uint8Array) => [parseAudio(data)],
 };
@@ -20,9 +19,9 @@ test("packets, intact and damaged, are read or refused as by Python", () => {
   expect(refused).toBeLessThan(vectors.packets.length - 100);
 });
 
-test("the parts of a frame are those of its run", () => {
+test("the sources of a frame's regions are those of its runs", () => {
   const packet = parseMotion(bytes(vectors.packets[4].data));
-  expect([0, 8, 9, 19].map((frame) => partsOf(packet, frame))).toEqual([
+  expect([0, 8, 9, 19].map((frame) => regionsOf(packet, frame))).toEqual([
     [null, 2],
     [null, 2],
     [null, null],

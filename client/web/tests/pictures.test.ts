@@ -10,7 +10,7 @@ import {
 } from "../src/runtime/pictures";
 import { planesOf, restore, SourceDecoder } from "../src/sources/av1";
 import { dav1dMaker } from "../src/sources/dav1d";
-import { inBox, paste } from "../src/sources/parts";
+import { Compositor } from "../src/sources/regions";
 import { yuvToRgb } from "../src/sources/yuv";
 import { bytes, largest, vectors } from "./vectors";
 
@@ -39,15 +39,23 @@ test("colours are converted exactly", () => {
   expect(largest(yuvToRgb(planesOf(64, bytes(pictures.yuv))).data, bytes(pictures.rgb))).toBe(0);
 });
 
-test("a part is pasted as by Python", () => {
-  const { picture: whole, part, box, pasted } = vectors.paste;
-  const places = Float32Array.from({ length: 256 * 256 * 2 }, (_, n) => {
-    return n % 2 ? Math.floor(n / 512) : (n / 2) % 256;
-  });
-  inBox(box, places);
-  const out = paste({ side: 256, data: bytes(whole) }, { side: 64, data: bytes(part) }, places);
-  expect(largest(out.data, bytes(whole))).toBeGreaterThan(10);
-  expect(largest(out.data, bytes(pasted))).toBeLessThanOrEqual(2);
+test("regions of another source are pasted as by Python", () => {
+  const { composites } = vectors;
+  const source = (n: number) => {
+    const { picture, keypoints, basis } = composites.sources[n];
+    const empty = new Float32Array();
+    const floats = new Float32Array(bytes(basis).buffer);
+    return { picture: { side: 256, data: bytes(picture) }, keypoints: Float32Array.from(keypoints), basis: floats, features: empty, membership: empty };
+  };
+  const [first, other] = [source(0), source(1)];
+  const variant = { ...first, picture: other.picture };
+  const compositor = new Compositor();
+  for (const [n, shown] of [[other, undefined], [undefined, variant], [variant, other]].entries()) {
+    const { data } = compositor.composite(first, shown).picture;
+    expect(largest(data, first.picture.data)).toBeGreaterThan(10);
+    expect(largest(data, bytes(composites.pictures[n]))).toBeLessThanOrEqual(3);
+  }
+  expect(compositor.composite(first, [first, undefined])).toBe(first);
 });
 
 const wasm = async () => {

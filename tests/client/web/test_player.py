@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi")
-import fuzzing
-from iwcodec.codec.bitstream.packets import AudioPacket
+from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
+from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.opus_track import OpusWriter
 from iwcodec.codec.media.types import AUDIO_RATE
@@ -73,7 +73,10 @@ def test_a_file_with_sound_plays_to_its_end(server: str, tmp_path: Path) -> None
         header = reader.header.with_audio(opus.pre_skip, opus.packet_samples)
         samples = 20_000 * tone(header.frames / float(header.fps), AUDIO_RATE)
         sound = [*opus.encode(samples.astype(np.int16)), *opus.flush()]
-        fuzzing.write(path, header, [*reader.records(), AudioPacket(0, tuple(sound))])
+        with ContainerWriter(path, header) as writer:
+            for packet in reader.records():
+                writer.write_source(packet) if isinstance(packet, SourcePacket) else writer.write_motion(packet)
+            writer.write_audio(AudioPacket(0, tuple(sound)))
     report = played(server, file=str(path), untilEnd=True)
     assert report["problems"] == []
     assert report["counts"]["shown"] >= 1

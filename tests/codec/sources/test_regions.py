@@ -9,12 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from fuzzing import mutated
-from iwcodec.codec.bitstream.packets import MAX_BOX, Box, PartsPacket
-from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media.types import Picture
-from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder, is_key_unit
 from iwcodec.codec.sources.parts import (
     CAPACITY,
     EYES,
@@ -30,6 +24,12 @@ from iwcodec.codec.sources.parts import (
     paste,
     region_box,
 )
+
+from fuzzing import mutated
+from iwcodec.codec.bitstream.packets import MAX_BOX, Box, PartsPacket
+from iwcodec.codec.errors import FormatError
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder, is_key_unit
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints
 from stub_runtime import StubRuntime

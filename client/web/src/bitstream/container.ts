@@ -1,20 +1,19 @@
-/** Reader of .iwc files, version 6, also of truncated or damaged ones (codec/bitstream/container.py, reader.py). */
+/** Reader of .iwc files, version 7, also of truncated or damaged ones (codec/bitstream/container.py, reader.py). */
 
 import { FormatError, VersionError } from "../errors";
 import { crc32 } from "./crc32";
 import { type Header, parseHeader } from "./header";
-import { type Packet, parseAudio, parseMotion, parseParts, parseSource, parseSources } from "./packets";
+import { type Packet, parseAudio, parseMotion, parseSource, parseSources } from "./packets";
 import { Cursor } from "./varint";
 
 const MAGIC = 0x43574989; // "\x89IWC", little-endian
 const FOOTER_MAGIC = 0x58435749; // "IWCX"
 const FOOTER_BYTES = 12;
-export const VERSION = 6;
+export const VERSION = 7;
 const SOURCE = 0xa1;
 const MOTION = 0xa2;
 const AUDIO = 0xa3;
 const SOURCES = 0xa5;
-const PARTS = 0xa6;
 const MAX_HEADER = 65_536;
 const MAX_RECORD = (1 << 18) + 64;
 /** Bytes of candidate records checked in total while searching for the next valid one. */
@@ -114,7 +113,7 @@ class RecordReader {
 
   private head(at: number): { kind: number; length: number; payloadAt: number } {
     const kind = this.data[at];
-    if (at >= this.end || kind < SOURCE || kind > PARTS) throw new FormatError("No record starts here.");
+    if (at >= this.end || kind < SOURCE || kind > SOURCES) throw new FormatError("No record starts here.");
     const cursor = new Cursor(this.data.subarray(0, Math.min(this.end, at + 6)), at + 1);
     const length = cursor.varint(MAX_RECORD);
     if (this.data[cursor.at] !== (crc32(this.data.subarray(at, cursor.at)) & 0xff)) {
@@ -127,7 +126,7 @@ class RecordReader {
   private resync(at: number): number {
     for (; at < this.end; at++) {
       const kind = this.data[at];
-      if (kind >= SOURCE && kind <= PARTS && this.isRecord(at)) return at;
+      if (kind >= SOURCE && kind <= SOURCES && this.isRecord(at)) return at;
     }
     return this.end;
   }
@@ -148,7 +147,6 @@ class RecordReader {
 function parse({ kind, payload }: Record): Packet[] {
   if (kind === SOURCE) return [parseSource(payload)];
   if (kind === SOURCES) return parseSources(payload);
-  if (kind === PARTS) return [parseParts(payload)];
   if (kind === MOTION) return [parseMotion(payload)];
   return kind === AUDIO ? [parseAudio(payload)] : []; // the index: everything is in memory
 }

@@ -6,25 +6,23 @@ export interface FileReport {
   frames: number;
   durationS: number;
   sources: number;
-  /** Small pictures of regions of the face. */
-  parts: number;
+  /** Of the sources, those that show another one with other eyes or another mouth. */
+  variants: number;
   /** Payload bytes by kind; all others are "container". */
-  bytes: { sources: number; parts: number; motion: number; audio: number; container: number };
+  bytes: { sources: number; variants: number; motion: number; audio: number; container: number };
   /** Kilobits a second of the whole file, and of all but its sound. */
   kbps: { total: number; video: number };
 }
 
 /** Count what a file holds. */
 export function inspect({ header, packets, bytes: total }: Container): FileReport {
-  const bytes = { sources: 0, parts: 0, motion: 0, audio: 0, container: 0 };
-  let [sources, parts, frames] = [0, 0, 0];
+  const bytes = { sources: 0, variants: 0, motion: 0, audio: 0, container: 0 };
+  let [sources, variants, frames] = [0, 0, 0];
   for (const packet of packets) {
     if (packet.kind === "source") {
       sources += 1;
-      bytes.sources += packet.payload.length;
-    } else if (packet.kind === "parts") {
-      parts += packet.payloads.length;
-      bytes.parts += lengthOf(packet.payloads);
+      variants += packet.base === null ? 0 : 1;
+      bytes[packet.base === null ? "sources" : "variants"] += packet.payload.length;
     } else if (packet.kind === "motion") {
       frames = Math.max(frames, packet.first + packet.count);
       bytes.motion += packet.payload.length;
@@ -32,10 +30,10 @@ export function inspect({ header, packets, bytes: total }: Container): FileRepor
       bytes.audio += lengthOf(packet.packets);
     }
   }
-  bytes.container = total - bytes.sources - bytes.parts - bytes.motion - bytes.audio;
+  bytes.container = total - bytes.sources - bytes.variants - bytes.motion - bytes.audio;
   const durationS = Math.max(frames, 1) / header.fps;
   const rate = (count: number) => (count * 8) / 1000 / durationS;
-  return { frames, durationS, sources, parts, bytes, kbps: { total: rate(total), video: rate(total - bytes.audio) } };
+  return { frames, durationS, sources, variants, bytes, kbps: { total: rate(total), video: rate(total - bytes.audio) } };
 }
 
 function lengthOf(payloads: Uint8Array[]): number {

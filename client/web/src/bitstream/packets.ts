@@ -1,4 +1,4 @@
-/** Packets of sources, parts, motion and sound (codec/bitstream/packets.py; layout: codec/bitstream/container.py). */
+/** Packets of sources, motion and sound (codec/bitstream/packets.py; layout: codec/bitstream/container.py). */
 
 import { FormatError } from "../errors";
 import { Cursor } from "./varint";
@@ -14,43 +14,23 @@ const MAX_SAMPLE = 2 ** 48 - 1;
 const MAX_OPUS_PACKETS = 256;
 const MAX_OPUS_BYTES = 1275 * 3 + 7;
 const MAX_REGIONS = 4;
-const MAX_PART = 1023;
-const MAX_PARTS_GROUP = 64;
-const MAX_PART_BYTES = 1 << 14;
-const MAX_BOX = 1 << 16;
 const REFERENCE = 1;
 const RUNS = 2;
-const PARTS = 4;
+const REGIONS = 4;
 const TRANSFORMED = 8;
 
-/** A source picture: one AV1 unit for a slot of the library; `frame`: number of the frame that it is, if known. */
+/** A source picture: one AV1 unit for a slot of the library. `frame`: number of the frame that it is, if any. `base`: slot
+ * of the source of which it is a variant, if it is one: the same picture with other eyes or another mouth. */
 export interface SourcePacket {
   kind: "source";
   slot: number;
   payload: Uint8Array;
   frame: number | null;
+  base: number | null;
 }
 
-/** Centre, width and height in eighths of a pixel, rotation (clockwise) in 4096ths of a turn. */
-export interface Box {
-  x: number;
-  y: number;
-  width: number;
-  height: number;
-  angle: number;
-}
-
-/** Part pictures of one region, each an AV1 unit of the region's own sequence, registered to the source in `slot`. */
-export interface PartsPacket {
-  kind: "parts";
-  region: number;
-  first: number;
-  slot: number;
-  box: Box;
-  payloads: Uint8Array[];
-}
-
-/** Consecutive frames with the same reference source, or whose region shows part `slot` - 1 (0: none). */
+/** Consecutive frames with the same reference source, or whose region shows the source in `slot` - 1 (0: the
+ * reference source). */
 export interface Run {
   slot: number;
   frames: number;
@@ -65,7 +45,8 @@ export interface MotionPacket {
   payload: Uint8Array;
   runs: Run[];
   scale: number | null;
-  parts: Run[][];
+  /** For each region, runs of slots + 1; empty: all regions show the reference source. */
+  regions: Run[][];
 }
 
 /** Consecutive Opus packets; `first`: number of the first sample at 48 kHz, counting the pre-skip. */
@@ -75,14 +56,16 @@ export interface AudioPacket {
   packets: Uint8Array[];
 }
 
-export type Packet = SourcePacket | PartsPacket | MotionPacket | AudioPacket;
+export type Packet = SourcePacket | MotionPacket | AudioPacket;
 
 /** Parse a source. Throws FormatError, as all parsers here do. */
 export function parseSource(data: Uint8Array): SourcePacket {
   const cursor = new Cursor(data);
   const slot = cursor.varint(MAX_SLOT);
-  const frame = cursor.varint(MAX_FRAME);
-  return { kind: "source", slot, payload: cursor.rest(MAX_PAYLOAD), frame: frame ? frame - 1 : null };
+  const kind = cursor.varint(2 * MAX_FRAME + 1);
+  const payload = cursor.rest(MAX_PAYLOAD);
+  if (kind % 2 || !kind) return { kind: "source", slot, payload, frame: kind ? (kind - 1) / 2 : null, base: null };
+  return { kind: "source", slot, payload, frame: null, base: baseOf(kind / 2 - 1) };
 }
 
 /** Parse a group of sources. */
@@ -90,7 +73,14 @@ export function parseSources(data: Uint8Array): SourcePacket[] {
   const cursor = new Cursor(data);
   const slot = cursor.varint(MAX_SLOT - MAX_GROUP);
   const more = cursor.varint(MAX_GROUP - 2);
-  const frames = [cursor.varint(MAX_FRAME)];
+  const first = cursor.varint(2 * MAX_FRAME + 1);
+  if (first % 2) {
+    const base = baseOf((first - 1) / 2);
+    return parsePayloads(cursor, more + 1, MAX_PAYLOAD).map((payload, n) => {
+      return { kind: "source", slot: slot + n, payload, frame: null, base };
+    });
+  }
+  const frames = [first / 2];
   for (let n = 0; n <= more; n++) {
     const step = cursor.varint(2 * MAX_FRAME);
     frames.push(frames[n] + (step % 2 ? -(step + 1) / 2 : step / 2));
@@ -99,22 +89,12 @@ export function parseSources(data: Uint8Array): SourcePacket[] {
     throw new FormatError("The frame number of a source is out of range.");
   }
   const payloads = parsePayloads(cursor, more + 1, MAX_PAYLOAD);
-  return payloads.map((payload, n) => ({ kind: "source", slot: slot + n, payload, frame: frames[n] }));
+  return payloads.map((payload, n) => ({ kind: "source", slot: slot + n, payload, frame: frames[n], base: null }));
 }
 
-/** Parse parts. */
-export function parseParts(data: Uint8Array): PartsPacket {
-  const cursor = new Cursor(data);
-  const region = cursor.varint(MAX_REGIONS - 1);
-  const first = cursor.varint(MAX_PART);
-  const slot = cursor.varint(MAX_SLOT);
-  const [x, y, width, height, angle] = [0, 1, 2, 3, 4].map(() => cursor.varint(MAX_BOX));
-  const more = cursor.varint(MAX_PARTS_GROUP - 1);
-  if (first + more > MAX_PART || !width || !height) {
-    throw new FormatError("A packet of parts has a number or a box that is out of range.");
-  }
-  const payloads = parsePayloads(cursor, more, MAX_PART_BYTES);
-  return { kind: "parts", region, first, slot, box: { x, y, width, height, angle }, payloads };
+function baseOf(slot: number): number {
+  if (slot > MAX_SLOT) throw new FormatError("The base of a source is out of range.");
+  return slot;
 }
 
 /** Parse motion. */
@@ -122,8 +102,8 @@ export function parseMotion(data: Uint8Array): MotionPacket {
   const cursor = new Cursor(data);
   const first = cursor.varint(MAX_FRAME);
   const count = cursor.varint(MAX_PACKET_FRAMES - 1) + 1;
-  const flags = cursor.varint(REFERENCE | RUNS | PARTS | TRANSFORMED);
-  if (flags & TRANSFORMED && (flags & ~PARTS) !== (TRANSFORMED | RUNS)) {
+  const flags = cursor.varint(REFERENCE | RUNS | REGIONS | TRANSFORMED);
+  if (flags & TRANSFORMED && (flags & ~REGIONS) !== (TRANSFORMED | RUNS)) {
     throw new FormatError("A transform-coded motion packet has a reference frame or lacks reference sources.");
   }
   let reference: number | null = null;
@@ -135,13 +115,13 @@ export function parseMotion(data: Uint8Array): MotionPacket {
     reference = first - back;
   }
   const runs = flags & RUNS ? parseRuns(cursor, count, MAX_SLOT) : [];
-  const parts: Run[][] = [];
-  if (flags & PARTS) {
+  const regions: Run[][] = [];
+  if (flags & REGIONS) {
     const more = cursor.varint(MAX_REGIONS - 1);
-    for (let n = 0; n <= more; n++) parts.push(parseRuns(cursor, count, MAX_PART + 1));
+    for (let n = 0; n <= more; n++) regions.push(parseRuns(cursor, count, MAX_SLOT + 1));
   }
   const scale = flags & TRANSFORMED ? cursor.varint(MAX_SCALE) : null;
-  return { kind: "motion", first, count, reference, payload: cursor.rest(MAX_PAYLOAD), runs, scale, parts };
+  return { kind: "motion", first, count, reference, payload: cursor.rest(MAX_PAYLOAD), runs, scale, regions };
 }
 
 /** Parse sound. */
@@ -161,9 +141,9 @@ export function slotAt(runs: Run[], frame: number): number {
   throw new RangeError("a frame outside its packet");
 }
 
-/** Return the number of the part that each region of a packet's frame shows; null: the reference source's own. */
-export function partsOf(packet: MotionPacket, frame: number): (number | null)[] {
-  return packet.parts.map((runs) => {
+/** Return the slot of the source that each region of a packet's frame shows; null: the reference source. */
+export function regionsOf(packet: MotionPacket, frame: number): (number | null)[] {
+  return packet.regions.map((runs) => {
     const slot = slotAt(runs, frame);
     return slot ? slot - 1 : null;
   });

@@ -32,20 +32,19 @@ export interface Frame {
   keypoints: Float32Array;
   /** Slot of the source it is rebuilt from first. */
   slot: number | null;
-  /** Numbers of the parts that it shows, by region. */
-  parts: (number | null)[];
+  /** Slots of the sources that its regions show; null: the same one. */
+  regions: (number | null)[];
   /** Milliseconds that decoding took. */
   ms: number;
 }
 
-/** A source picture or a part that has been decoded. */
+/** A source picture that has been decoded. */
 export interface Ingredient {
   type: "ingredient";
   file: number;
-  kind: "source" | "part";
-  /** Slot of a source, number of a part. */
   slot: number;
-  region: number;
+  /** Slot of the source of which it is a variant, if it is one. */
+  base: number | null;
   side: number;
   pixels: ArrayBuffer;
 }

@@ -55,9 +55,9 @@ export class Stage {
   }
 }
 
-/** The strip of source pictures and parts, in the order in which they arrived. */
+/** The strip of source pictures, in the order in which they arrived. */
 export class Strip {
-  private readonly items = new Map<string, HTMLElement>();
+  private readonly items = new Map<number, HTMLElement>();
   private marked: HTMLElement[] = [];
 
   constructor(private readonly list: HTMLElement) {}
@@ -68,10 +68,8 @@ export class Strip {
     this.list.replaceChildren();
   }
 
-  add({ kind, slot, region, side, pixels }: Ingredient): void {
-    const name = kind === "source" ? `source ${slot + 1}` : `${region ? "mouth" : "eyes"} ${slot + 1}`;
-    const key = kind === "source" ? `source ${slot}` : `part ${region} ${slot}`;
-    const known = this.items.get(key);
+  add({ slot, base, side, pixels }: Ingredient): void {
+    const known = this.items.get(slot);
     if (!known && this.items.size >= MAX_PICTURES) return;
     const item = document.createElement("li");
     const canvas = document.createElement("canvas");
@@ -81,19 +79,18 @@ export class Strip {
     context(whole).putImageData(new ImageData(new Uint8ClampedArray(pixels), side, side), 0, 0);
     context(canvas).drawImage(whole, 0, 0, canvas.width, canvas.height);
     const caption = document.createElement("span");
-    caption.textContent = name;
-    item.className = kind;
+    caption.textContent = base === null ? `source ${slot + 1}` : `${slot + 1}, as ${base + 1}`;
+    item.className = base === null ? "source" : "variant";
     item.append(canvas, caption);
     if (known) known.replaceWith(item);
     else this.list.append(item);
-    this.items.set(key, item);
+    this.items.set(slot, item);
   }
 
   /** Mark the pictures that a frame is rebuilt from. */
   mark(frame: Frame): void {
-    const parts = frame.parts.map((number, region) => (number === null ? "" : `part ${region} ${number}`));
-    const keys = [frame.slot === null ? "" : `source ${frame.slot}`, ...parts];
-    const items = keys.flatMap((key) => this.items.get(key) ?? []);
+    const slots = new Set([frame.slot, ...frame.regions]);
+    const items = [...slots].flatMap((slot) => (slot === null ? [] : (this.items.get(slot) ?? [])));
     if (items.length === this.marked.length && items.every((item, n) => item === this.marked[n])) return;
     for (const item of this.marked) item.removeAttribute("aria-current");
     for (const item of items) item.setAttribute("aria-current", "true");
@@ -103,7 +100,7 @@ export class Strip {
 
 const KINDS: { kind: keyof FileReport["bytes"]; text: string }[] = [
   { kind: "sources", text: "Source pictures" },
-  { kind: "parts", text: "Eyes and mouths" },
+  { kind: "variants", text: "Other eyes and mouths" },
   { kind: "motion", text: "Keypoint motion" },
   { kind: "audio", text: "Sound" },
   { kind: "container", text: "Container" },
@@ -136,9 +133,9 @@ export function showFacts(root: HTMLElement, name: string, { header, report, thr
     }),
   );
   const pictures = `${report.sources} source picture${report.sources === 1 ? "" : "s"}`;
-  const parts = report.parts ? `, ${report.parts} of eyes and mouths` : "";
+  const variants = report.variants ? `, ${report.variants} of them for eyes and mouths alone,` : "";
   find("made").textContent =
-    `${report.frames} frames of ${header.size}×${header.size}, rebuilt from ${pictures}${parts} and ` +
+    `${report.frames} frames of ${header.size}×${header.size}, rebuilt from ${pictures}${variants} and ` +
     `${header.keypoints} keypoints a frame. Model ${header.modelId}, ${threads} thread${threads === 1 ? "" : "s"}.`;
 }
 

@@ -42,9 +42,9 @@ async function open(data: ArrayBuffer, base: string): Promise<void> {
   loader ??= new Loader(base);
   const progress = (bytes: number, total: number) => answer({ type: "loading", file: number, bytes, total });
   const { tables, runtime } = await loader.load(container.header, progress);
-  file = new IwcFile(container, runtime, tables, await av1(), (kind, picture, slot, region) => {
+  file = new IwcFile(container, runtime, tables, await av1(), (picture, slot, base) => {
     const pixels = rgba(picture);
-    answer({ type: "ingredient", file: number, kind, slot, region, side: picture.side, pixels }, [pixels]);
+    answer({ type: "ingredient", file: number, slot, base, side: picture.side, pixels }, [pixels]);
   });
   const { header, packets, truncated, damage } = container;
   const sound = header.audio ? packets.filter((packet) => packet.kind === "audio") : [];
@@ -59,8 +59,8 @@ async function frame(number: number): Promise<void> {
   const pixels = picture && rgba(picture);
   const ms = performance.now() - started;
   const keypoints = motion?.keypoints ?? new Float32Array();
-  const parts = motion?.parts ?? [];
-  answer({ type: "frame", file: current, number, pixels, keypoints, slot, parts, ms }, pixels ? [pixels] : []);
+  const regions = motion?.regions ?? [];
+  answer({ type: "frame", file: current, number, pixels, keypoints, slot, regions, ms }, pixels ? [pixels] : []);
 }
 
 /** Drop motion with frame numbers that a file of this size cannot reach. */

@@ -5,7 +5,7 @@ import type { Source } from "../runtime/types";
 /** Most sources in the attention of one frame. */
 export const ACTIVE = 3;
 /** Sources kept. */
-export const CAPACITY = 32;
+export const CAPACITY = 64;
 /** The same for recorded calls, whose use of sources a reader does not know. */
 export const RECORDED_SOURCES = 128;
 const STRENGTH_WEIGHT = 0.02;
@@ -21,17 +21,22 @@ export function poseDistance(a: Float32Array, b: Float32Array): number {
 export class Library {
   private readonly sources = new Map<number, Source>();
   private readonly used = new Map<number, number>();
+  private readonly variants = new Set<number>();
   private clock = 0;
 
   constructor(private readonly capacity = CAPACITY) {}
 
-  /** Put a source into a slot. A full library first drops the source least recently added or used. */
-  add(slot: number, source: Source): void {
+  /** Put a source into a slot. A full library first drops the source least recently added or used. A `variant` has the
+   * keypoints of another source, and serves for regions of frames only. */
+  add(slot: number, source: Source, variant = false): void {
     if (!this.sources.has(slot) && this.sources.size >= this.capacity) {
       const [oldest] = [...this.used].reduce((a, b) => (b[1] < a[1] || (b[1] === a[1] && b[0] < a[0]) ? b : a));
       this.sources.delete(oldest);
       this.used.delete(oldest);
+      this.variants.delete(oldest);
     }
+    if (variant) this.variants.add(slot);
+    else this.variants.delete(slot);
     this.clock += 1;
     this.sources.set(slot, source);
     this.used.set(slot, this.clock);
@@ -62,7 +67,8 @@ export class Library {
   }
 
   private order(keypoints: Float32Array, reference: number | null): number[] {
-    const distances = [...this.sources].map(([slot, source]) => ({
+    const candidates = [...this.sources].filter(([slot]) => !this.variants.has(slot));
+    const distances = candidates.map(([slot, source]) => ({
       slot,
       distance: slot === reference ? -1 : poseDistance(source.keypoints, keypoints),
     }));
