@@ -137,24 +137,32 @@ function wrap(value: number): number {
 
 /** Decodes packets in any order; keeps the levels of the newest frames, from which further ones may be predicted. */
 export class MotionDecoder {
-  private readonly levels = new Map<number, Int32Array>();
+  private readonly levels = new Map<number, { coarseness: number; levels: Int32Array }>();
 
   constructor(
     private readonly tables: PredictiveTables,
     private readonly keypoints: number,
   ) {}
 
-  /** Return the levels (K, 3) of a packet's frames. Throws FormatError, also if the reference frame is missing. */
-  decode(packet: MotionPacket): Int32Array[] {
+  /** Highest frame number decoded; null before the first. */
+  get newest(): number | null {
+    return this.levels.size ? Math.max(...this.levels.keys()) : null;
+  }
+
+  /** Return the levels (K, 3) of a packet's frames, coded with steps 2 ** `coarseness` times the usual ones. Throws
+   * FormatError, also if the reference frame is missing or was coded with other steps. */
+  decode(packet: MotionPacket, coarseness = 0): Int32Array[] {
+    if (packet.scale !== null) throw new FormatError("The packet is of the transform coder, which calls do not use.");
     let reference: Int32Array | null = null;
     if (packet.reference !== null) {
-      reference = this.levels.get(packet.reference) ?? null;
+      const kept = this.levels.get(packet.reference);
+      reference = kept?.coarseness === coarseness ? kept.levels : null;
       if (!reference) {
         throw new FormatError(`A motion packet refers to frame ${packet.reference}, which is not available.`);
       }
     }
     const frames = decodePredictive(this.tables, packet.payload, packet.count, this.keypoints, reference);
-    frames.forEach((levels, n) => this.levels.set(packet.first + n, levels));
+    frames.forEach((levels, n) => this.levels.set(packet.first + n, { coarseness, levels }));
     const numbers = [...this.levels.keys()].sort((a, b) => a - b);
     for (const number of numbers.slice(0, Math.max(0, numbers.length - MAX_PACKET_FRAMES))) this.levels.delete(number);
     return frames;

@@ -43,12 +43,17 @@ export function makeTables({ transform, predictive }: TablesFile): Tables {
       models: tableModels(Uint32Array.from(transform.cumulative), transform.symbols),
       directions: Float64Array.from(transform.directions),
     },
-    predictive: {
-      id: predictive.id,
-      models: tableModels(Uint32Array.from(predictive.cumulative), predictive.symbols),
-      means: Int32Array.from(predictive.means),
-      inter: Int32Array.from(predictive.inter),
-      intra: Int32Array.from(predictive.intra),
-    },
+    predictive: makePredictiveTables(predictive),
+  };
+}
+
+/** Build the models of the predictive coder. */
+export function makePredictiveTables(file: TablesFile["predictive"]): PredictiveTables {
+  return {
+    id: file.id,
+    models: tableModels(Uint32Array.from(file.cumulative), file.symbols),
+    means: Int32Array.from(file.means),
+    inter: Int32Array.from(file.inter),
+    intra: Int32Array.from(file.intra),
   };
 }

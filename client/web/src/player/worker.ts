@@ -1,15 +1,12 @@
 /** Decodes files away from the page's thread. */
 
-import dav1dUrl from "dav1d.js/dav1d.wasm?url";
 import { type Container, readContainer } from "../bitstream/container";
 import { inspect } from "../bitstream/info";
 import { messageOf } from "../errors";
 import { maxFrames } from "../decoder";
-import type { Picture } from "../runtime/pictures";
+import { rgba } from "../runtime/pictures";
 import { Loader, threadCount } from "../runtime/load";
-import type { Av1Maker } from "../sources/av1";
-import { dav1dMaker } from "../sources/dav1d";
-import { hasWebCodecsAv1, webCodecsMaker } from "../sources/webcodecs";
+import { av1Maker } from "../sources/webcodecs";
 import { IwcFile } from "./iwc_file";
 import type { Answer, Request } from "./messages";
 
@@ -42,7 +39,7 @@ async function open(data: ArrayBuffer, base: string): Promise<void> {
   loader ??= new Loader(base);
   const progress = (bytes: number, total: number) => answer({ type: "loading", file: number, bytes, total });
   const { tables, runtime } = await loader.load(container.header, progress);
-  file = new IwcFile(container, runtime, tables, await av1(), (picture, slot, base) => {
+  file = new IwcFile(container, runtime, tables, await av1Maker(), (picture, slot, base) => {
     const pixels = rgba(picture);
     answer({ type: "ingredient", file: number, slot, base, side: picture.side, pixels }, [pixels]);
   });
@@ -67,27 +64,6 @@ async function frame(number: number): Promise<void> {
 function dropForged(container: Container): void {
   const most = maxFrames(container.bytes);
   container.packets = container.packets.filter((packet) => packet.kind !== "motion" || packet.first < most);
-}
-
-let maker: Av1Maker | null = null;
-
-async function av1(): Promise<Av1Maker> {
-  if (!maker) {
-    const wasm = async () => (await fetch(new URL(dav1dUrl, import.meta.url))).arrayBuffer();
-    maker = (await hasWebCodecsAv1()) ? webCodecsMaker : dav1dMaker(wasm);
-  }
-  return maker;
-}
-
-function rgba({ side, data }: Picture): ArrayBuffer {
-  const out = new Uint8Array(side * side * 4);
-  for (let n = 0; n < side * side; n++) {
-    out[4 * n] = data[3 * n];
-    out[4 * n + 1] = data[3 * n + 1];
-    out[4 * n + 2] = data[3 * n + 2];
-    out[4 * n + 3] = 255;
-  }
-  return out.buffer;
 }
 
 function answer(message: Answer, transfer: Transferable[] = []): void {

@@ -30,20 +30,15 @@ export function threadCount(): number {
 /** Fetches what files need from below `base`, each model once. */
 export class Loader {
   private manifest: Promise<Manifest> | null = null;
-  private tables: Promise<Tables> | null = null;
+  private tables: Promise<TablesFile> | null = null;
   private readonly runtimes = new Map<string, Promise<Runtime>>();
 
   constructor(private readonly base: string) {}
 
   /** Return the tables and the runtime for a file. Throws VersionError if the server has not the ones it needs. */
   async load(header: Header, progress: Progress): Promise<{ tables: Tables; runtime: Runtime }> {
-    this.manifest ??= retried(() => this.json<Manifest>("models.json"), () => (this.manifest = null));
-    const manifest = await this.manifest;
-    this.tables ??= retried(
-      async () => makeTables(await this.json<TablesFile>(manifest.tables)),
-      () => (this.tables = null),
-    );
-    const tables = await this.tables;
+    const manifest = await this.readManifest();
+    const tables = makeTables(await this.readTables());
     if (header.tables !== tables.transform.id && header.tables !== tables.predictive.id) {
       throw new VersionError("This file was coded by another version of iwcodec: its motion tables are not known here.");
     }
@@ -55,12 +50,36 @@ export class Loader {
     if (header.keypoints !== model.keypoints || header.size !== model.size) {
       throw new VersionError(`This file's pictures are not those of its model ${model.id}.`);
     }
+    return { tables, runtime: await this.runtimeOf(model, progress) };
+  }
+
+  /** Return the model for pictures of `size` pixels, as calls use it, and the tables. */
+  async loadSize(size: number, progress: Progress): Promise<{ model: Model; tables: TablesFile; runtime: Runtime }> {
+    const model = (await this.readManifest()).models.find((known) => known.size === size);
+    if (!model) throw new VersionError(`The server has no model for pictures of ${size} pixels.`);
+    return { model, tables: await this.readTables(), runtime: await this.runtimeOf(model, progress) };
+  }
+
+  private readManifest(): Promise<Manifest> {
+    this.manifest ??= retried(() => this.json<Manifest>("models.json"), () => (this.manifest = null));
+    return this.manifest;
+  }
+
+  private readTables(): Promise<TablesFile> {
+    this.tables ??= retried(
+      async () => this.json<TablesFile>((await this.readManifest()).tables),
+      () => (this.tables = null),
+    );
+    return this.tables;
+  }
+
+  private runtimeOf(model: Model, progress: Progress): Promise<Runtime> {
     let runtime = this.runtimes.get(model.id);
     if (!runtime) {
-      runtime = retried(() => this.runtime(model, progress), () => this.runtimes.delete(model.id));
+      runtime = retried(() => this.makeRuntime(model, progress), () => this.runtimes.delete(model.id));
       this.runtimes.set(model.id, runtime);
     }
-    return { tables, runtime: await runtime };
+    return runtime;
   }
 
   private async json<Content>(path: string): Promise<Content> {
@@ -78,7 +97,7 @@ export class Loader {
     return response;
   }
 
-  private async runtime(model: Model, progress: Progress): Promise<Runtime> {
+  private async makeRuntime(model: Model, progress: Progress): Promise<Runtime> {
     ort.env.wasm.wasmPaths = { mjs: new URL(moduleUrl, import.meta.url).href, wasm: new URL(wasmUrl, import.meta.url).href };
     ort.env.wasm.numThreads = threadCount();
     ort.env.wasm.proxy = false; // this is a worker already

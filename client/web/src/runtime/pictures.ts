@@ -178,3 +178,15 @@ function cubicWeights(x: number): number[] {
   const far = ((a + 2) * (1 - x) - (a + 3)) * (1 - x) * (1 - x) + 1;
   return [outer, near, far, 1 - outer - near - far];
 }
+
+/** Return the RGBA pixels of a picture, as canvases take them. */
+export function rgba({ side, data }: Picture): ArrayBuffer {
+  const out = new Uint8Array(side * side * 4);
+  for (let n = 0; n < side * side; n++) {
+    out[4 * n] = data[3 * n];
+    out[4 * n + 1] = data[3 * n + 1];
+    out[4 * n + 2] = data[3 * n + 2];
+    out[4 * n + 3] = 255;
+  }
+  return out.buffer;
+}

@@ -60,6 +60,13 @@ export class Library {
     for (const slot of this.order(keypoints, reference).slice(0, ACTIVE)) this.used.set(slot, this.clock);
   }
 
+  /** Return the sources in the attention of a call's frame, and mark the nearest as used. If the reference source is
+   * present it is the only one. */
+  attended(keypoints: Float32Array, reference: number | null): Source[] {
+    this.use(keypoints, reference);
+    return this.nearest(keypoints, reference !== null && this.sources.has(reference) ? 1 : ACTIVE, reference);
+  }
+
   /** Return the slot of a source; null if it is not in the library. */
   slotOf(source: Source): number | null {
     for (const [slot, kept] of this.sources) if (kept === source) return slot;

@@ -1,7 +1,9 @@
-/** AV1 by the browser's own decoder. */
+/** AV1 by the browser's own decoder, else by dav1d. */
 
 import { FormatError } from "../errors";
+import dav1dUrl from "dav1d.js/dav1d.wasm?url";
 import { type Av1, type Av1Maker, planesOf } from "./av1";
+import { dav1dMaker } from "./dav1d";
 import type { Planes } from "./yuv";
 
 /** Main profile, level 3.0, 8 bits: every picture here is far below. */
@@ -9,8 +11,14 @@ const CODEC = "av01.0.04M.08";
 /** Milliseconds after which a unit holds no picture. */
 const PATIENCE_MS = 5000;
 
+/** Return a maker of the browser's decoders, or of dav1d's where it has none for AV1. */
+export async function av1Maker(): Promise<Av1Maker> {
+  const wasm = async () => (await fetch(new URL(dav1dUrl, import.meta.url))).arrayBuffer();
+  return (await hasWebCodecsAv1()) ? webCodecsMaker : dav1dMaker(wasm);
+}
+
 /** Return whether the browser decodes AV1. */
-export async function hasWebCodecsAv1(): Promise<boolean> {
+async function hasWebCodecsAv1(): Promise<boolean> {
   if (typeof VideoDecoder === "undefined") return false;
   try {
     return (await VideoDecoder.isConfigSupported({ codec: CODEC })).supported ?? false;
@@ -25,7 +33,7 @@ interface Waiting {
 }
 
 /** Makes decoders. Their colour space is not used: browsers report BT.709 for what is BT.601. */
-export const webCodecsMaker: Av1Maker = async (size: number): Promise<Av1> => {
+const webCodecsMaker: Av1Maker = async (size: number): Promise<Av1> => {
   let waiting: Waiting | null = null;
   let broken: Error | null = null;
   const decoder = new VideoDecoder({
