@@ -1,4 +1,5 @@
-"""What the Python side makes of packets, files, motion and pictures, as JSON for the tests of the browser's modules.
+"""What the Python side makes of packets, files, motion, pictures and calls, as JSON for the tests of the browser's
+modules.
 
 `python tests/support/web_vectors.py FILE` writes it for `npm test`, which reads the file that IWCODEC_VECTORS names.
 """
@@ -19,6 +20,19 @@ from numpy.typing import NDArray
 
 import container_file
 from fuzzing import mutated
+from iwcodec.client.link.messages import (
+    Hello,
+    MotionMessage,
+    Report,
+    SourceAck,
+    SourceChunk,
+    Status,
+    control_from_bytes,
+    control_to_bytes,
+)
+from iwcodec.client.link.receive import MotionReceiver, SourceAssembler
+from iwcodec.client.transport.sdp_compression import compress_sdp
+from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
@@ -77,6 +91,11 @@ def vectors() -> dict[str, Any]:
         "transform": [transform_vector(n, rng) for n in range(160)],
         "predictive": [predictive_vector(n, rng) for n in range(160)],
         "inverse": inverse_vector(rng),
+        "messages": [message_vector(n, rng) for n in range(400)],
+        "received": received_vectors(rng),
+        "assembled": assembled_vectors(),
+        "jitter": jitter_vectors(rng),
+        "sdp": sdp_vector(),
         "space": space_vector(),
         "pictures": picture_vectors(rng),
         "composites": composite_vectors(),
@@ -243,6 +262,122 @@ def picture_vectors(rng: np.random.Generator) -> dict[str, Any]:
         "yuv": text(planes),
         "rgb": text(yuv420_to_rgb(planes)),
     }
+
+
+MESSAGES: list[tuple[str, bytes]] = [
+    ("motion", MotionMessage(7, (1000, 1040, 1080), 1, 9, MotionPacket(300, 3, 298, b"abcdef")).to_bytes()),
+    (
+        "motion",
+        MotionMessage(255, (1000, 1013, 1080), 0, None, MotionPacket(9, 3, None, b"ab", (Run(2, 3),))).to_bytes(),
+    ),
+    ("chunk", SourceChunk(70_000, 3, False, 900, 300, b"part").to_bytes()),
+    ("chunk", SourceChunk(1, 0, True, 4, 0, b"part").to_bytes()),
+    ("control", control_to_bytes(Report(70_000, None, 0, 25, 1, 40, 300, 24))),
+    ("control", control_to_bytes(Hello(1, b"8 bytes!", 2**32 - 5, 3_000_000_000, None, 0))),
+    ("control", control_to_bytes(Status(camera_off=True, face_lost=False))),
+    ("control", control_to_bytes(SourceAck(7, 4))),
+]
+
+
+def plain_message(kind: str, data: bytes) -> Any:
+    """A message of a call with the names and values of the browser's. Raises CodecError."""
+    if kind == "motion":
+        message = MotionMessage.from_bytes(data)
+        numbers = {"sequence": message.sequence, "stamps": message.stamps, "coarseness": message.coarseness}
+        return {**numbers, "packet": plain(message.packet)}
+    if kind == "chunk":
+        chunk = SourceChunk.from_bytes(data)
+        numbers = {"sequence": chunk.sequence, "index": chunk.index, "length": chunk.length, "offset": chunk.offset}
+        return {**numbers, "isSnapshot": chunk.is_snapshot, "part": text(chunk.part)}
+    fields = [text(value) if isinstance(value, bytes) else value for value in vars(control_from_bytes(data)).values()]
+    return {"kind": ("report", "hello", "status", "ack")[data[0] - 0x80], "fields": fields}
+
+
+def message_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A message of a call, damaged in all but the first ones, and what it parses to: None if it is refused."""
+    kind, seed = MESSAGES[number % len(MESSAGES)]
+    data = seed if number < len(MESSAGES) else mutated(seed, rng)
+    try:
+        return {"kind": kind, "data": text(data), "message": plain_message(kind, data)}
+    except CodecError:
+        return {"kind": kind, "data": text(data), "message": None}
+
+
+def received_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Motion messages in the order of arrival, some lost, repeated or damaged, and the receiver's state after each."""
+    receiver, out = MotionReceiver(K), []
+    levels, sent = np.zeros((K, 3), np.int32), []
+    for n in range(60):
+        levels = levels + rng.integers(-2, 3, (K, 3)).astype(np.int32)
+        packet = MotionPacket(n, 1, None, PREDICTIVE.encode(levels[None], None), (Run(n // 20, 1),))
+        data = MotionMessage(n % 256, (40 * n,), 0, None, packet).to_bytes()
+        sent += [data] * int(rng.choice([0, 1, 1, 1, 1, 2]))
+    sent[10], sent[11] = sent[11], sent[10]
+    sent[30] = mutated(sent[30], rng)
+    for n, data in enumerate(sent):
+        receiver.take(data, 100 + 0.04 * n)
+        counts = receiver.reception
+        out.append(
+            {
+                "data": text(data),
+                "acknowledged": receiver.acknowledged,
+                "messages": counts.messages,
+                "lost": counts.lost,
+            }
+        )
+    return out
+
+
+def assembled_vectors() -> list[dict[str, Any]]:
+    """Source chunks in the order of arrival, and what each completes."""
+    assembler, out = SourceAssembler(), []
+    unit = SourcePacket(3, b"a picture").to_bytes()
+    half = len(unit) // 2
+    chunks = [
+        SourceChunk(5, 0, False, len(unit), 0, unit[:half]),
+        SourceChunk(5, 0, False, len(unit), half, unit[half:]),
+        SourceChunk(5, 0, False, len(unit), half, unit[half:]),  # repeated
+        SourceChunk(5, 2, False, len(unit), 0, unit),  # one is missing
+        SourceChunk(5, 1, True, len(unit), 0, unit),
+        SourceChunk(6, 1, False, len(unit), 0, unit),  # another sequence, not from its start
+        SourceChunk(6, 0, False, len(unit), 0, unit),
+        SourceChunk(5, 0, False, len(unit), 0, unit),  # of the sequence before
+    ]
+    for chunk in chunks:
+        data = chunk.to_bytes()
+        unit_of = assembler.take(data)
+        completed = None if unit_of is None else {"packet": plain(unit_of[0]), "isSnapshot": unit_of[1]}
+        out.append({"data": text(data), "unit": completed, "sequence": assembler.sequence, "index": assembler.index})
+    return out
+
+
+def jitter_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """What a jitter buffer is given and asked, in order, and the frames that it hands out."""
+    buffer, events = VideoJitterBuffer(), []
+    buffer.render_s = 0.02
+    arrivals = [(n / 25 + 3 + 0.05 + rng.exponential(0.03), n) for n in range(150) if rng.random() > 0.1]
+    times = sorted([*arrivals, *((3 + n / 60, -1) for n in range(400))])
+    for at_s, n in times:
+        if n >= 0:
+            keypoints = np.full((K, 3), n / 100, np.float32)
+            buffer.push([TimedFrame(n, n / 25, keypoints, n // 40)], at_s)
+            events.append({"at": at_s, "push": {"number": n, "stampS": n / 25, "reference": n // 40}})
+        else:
+            due = buffer.pop(at_s)
+            shown = None
+            if due is not None:
+                value = float(due.frame.keypoints[0, 0])
+                shown = {"number": due.frame.number, "dueS": due.due_s, "value": value}
+            events.append({"at": at_s, "shown": shown, "queuedS": buffer.queued_s(at_s, 0.5)})
+    return events
+
+
+def sdp_vector() -> dict[str, Any]:
+    """A session description, and its compressed form."""
+    fingerprint = bytes(range(32)).hex(":").upper()
+    lines = ["v=0", "o=- 3 4 IN IP4 0.0.0.0", f"a=fingerprint:sha-256 {fingerprint}", "a=mid:0", "a=setup:active"]
+    sdp = "".join(f"{line}\r\n" for line in [*lines, f"a=fingerprint:sha-256 {fingerprint}", "a=ice-ufrag:abcd"])
+    return {"sdp": sdp, "deflated": compress_sdp(sdp)}
 
 
 def composite_vectors() -> dict[str, Any]:

@@ -16,7 +16,7 @@ export function bytes(text: string): Uint8Array {
 /** Return the result with bytes in base64, as in the vectors; null if it is refused. Anything but a FormatError fails. */
 export function outcome(work: () => unknown): unknown {
   try {
-    return JSON.parse(JSON.stringify(work(), (_, value) => (value instanceof Uint8Array ? text(value) : value)));
+    return JSON.parse(JSON.stringify(work() ?? null, (_, value) => (value instanceof Uint8Array ? text(value) : value)));
   } catch (error) {
     if (error instanceof FormatError) return null;
     throw error;

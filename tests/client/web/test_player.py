@@ -3,7 +3,6 @@
 import base64
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.opus_track import OpusWriter
 from iwcodec.codec.media.types import AUDIO_RATE
 from media_fixtures import tone
-from web_client import BROWSER, WEB, needs_browser, needs_build, needs_modules
+from web_client import BROWSER, WEB, needs_browser, needs_build, needs_modules, web_server
 
 pytestmark = [pytest.mark.realtime, needs_modules, needs_browser, needs_build]
 
@@ -31,15 +30,8 @@ FRAMES = (0, 70, 199, 30)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """Address of `iwcodec serve`."""
-    command = [sys.executable, "-m", "iwcodec", "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            lines = (line for line in process.stdout if '"serving"' in line)
-            yield json.loads(next(lines))["address"]
-        finally:
-            process.terminate()
+    with web_server() as address:
+        yield address
 
 
 def played(server: str, **options: Any) -> dict[str, Any]:

@@ -14,13 +14,13 @@ export interface Counts {
   skipped: number;
   decoded: number;
   decodeMs: number;
-  /** Of the quickest frame. */
-  leastMs: number;
+  /** Of the newest frames. */
+  times: number[];
 }
 
 export class Player {
   readonly durationS: number;
-  readonly counts: Counts = { shown: 0, skipped: 0, decoded: 0, decodeMs: 0, leastMs: Infinity };
+  readonly counts: Counts = { shown: 0, skipped: 0, decoded: 0, decodeMs: 0, times: [] };
   readonly fps: number;
   private readonly frames: number;
   private readonly ready = new Map<number, Frame>();
@@ -95,7 +95,7 @@ export class Player {
   receive(frame: Frame): void {
     this.counts.decoded += 1;
     this.counts.decodeMs += frame.ms;
-    this.counts.leastMs = Math.min(this.counts.leastMs, frame.ms);
+    this.counts.times = [...this.counts.times.slice(-499), frame.ms];
     if (this.asked.delete(frame.number)) this.ready.set(frame.number, frame);
     this.request();
   }

@@ -166,4 +166,13 @@ $("leave").onclick = () => {
 window.onpagehide = () => call?.leave();
 
 /** For tests. */
-Object.assign(window, { iwcodec: { shown: () => [...(call?.participants.values() ?? [])].map(({ link }) => link.shown) } });
+const participants = () => [...(call?.participants.values() ?? [])];
+const probe = {
+  shown: () => participants().map(({ link }) => link.shown),
+  /** What was heard of the first participant (RTCInboundRtpStreamStats). */
+  heard: async () => {
+    const stats = await participants()[0]?.peer.connection?.getStats();
+    return [...(stats?.values() ?? [])].find(({ type, kind }) => type === "inbound-rtp" && kind === "audio") ?? null;
+  },
+};
+Object.assign(window, { iwcodec: probe });
