@@ -96,7 +96,7 @@ def encode(
         code_stream(choice, clip, part_of(progress, number, len(choices))) for number, choice in enumerate(choices)
     ]
     frames = len(survey.keypoints)
-    stream = best_stream(streams, frames, video.pictures, runtime, partial(progress, "comparing"))
+    stream = best_stream(streams, frames, video.pictures, runtime, survey.faces, partial(progress, "comparing"))
     suppression = choose_suppression(
         stream, frames, video.pictures, runtime, partial(progress, "suppressing small shifts")
     )

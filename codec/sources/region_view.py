@@ -1,10 +1,10 @@
-"""Regions of frames and sources, compared in the coordinates of one source, the home.
+"""Which source the regions of a frame should show: frames and sources compared in the coordinates of one source.
 
-Decoded motion says where a region of the home lies in a frame. There the sender samples the frame, and compares it with
-how the same region looks in each source: no landmark is needed, and no run of the network.
+Decoded motion says where a region of a frame's reference source lies in the frame. There the sender samples the frame,
+and compares it with how the same region looks in each source: no landmark is needed, and no run of the network.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -18,12 +18,8 @@ from iwcodec.models.runtime.types import Keypoints, Source
 
 MIN_GAIN = 0.03
 """Share of its squared error that a region must lose to show another source than the reference source."""
-KEPT_GAIN = 0.03
-"""Share of its squared error that a region must lose to show another source than in the previous frame: naming one
-takes bytes."""
-
 Patch = NDArray[np.float32]
-"""(BOX_SIDE, BOX_SIDE, 3): a region, sampled in the box of the home."""
+"""(BOX_SIDE / 2, BOX_SIDE / 2, 3): a region, sampled in the box of the home."""
 
 
 class RegionView:
@@ -36,7 +32,7 @@ class RegionView:
 
     def of_frame(self, original: Picture, keypoints: Keypoints, source: Source) -> list[Patch]:
         """Return the regions of a frame with keypoints (K, 3) relative to its reference source."""
-        return [_sampled(original, self._in_frame(places, keypoints, source)) for places in self._places]
+        return [_patch(original, self._in_frame(places, keypoints, source)) for places in self._places]
 
     def whole(self, original: Picture, keypoints: Keypoints, source: Source) -> Picture:
         """Return a frame (H, W, 3) as it would look with the home's keypoints."""
@@ -46,9 +42,31 @@ class RegionView:
         """Return the regions of a source, computed once."""
         known = self._of_sources.get(id(source))
         if known is None:
-            patches = [_sampled(source.picture, self._in_source(places, source)) for places in self._places]
+            patches = [_patch(source.picture, self._in_source(places, source)) for places in self._places]
             known = self._of_sources[id(source)] = source, patches
         return known[1]
+
+    def errors(
+        self, original: Picture, keypoints: Keypoints, source: Source, library: Library
+    ) -> list[dict[int | None, float]]:
+        """Return for each region of a frame its squared error with each source, by slot, and with the reference source
+        `source` (None). `keypoints`: (K, 3), as decoded."""
+        own = library.slot(source)
+        found: list[dict[int | None, float]] = []
+        for patch, sources in zip(self.of_frame(original, keypoints, source), self.of_library(library), strict=True):
+            errors = region_errors(patch, sources)
+            found.append({None if slot == own else slot: error for slot, error in errors.items()})
+            if None in found[-1]:
+                found[-1][None] *= 1 - MIN_GAIN
+        return found
+
+    def choose(
+        self, original: Picture, keypoints: Keypoints, source: Source, library: Library
+    ) -> tuple[int | None, ...]:
+        """Return the slots of the sources with the least error; None: the reference source. Arguments as for
+        `errors`."""
+        errors = self.errors(original, keypoints, source, library)
+        return tuple(min(of_region, key=of_region.__getitem__, default=None) for of_region in errors)
 
     def of_library(self, library: Library) -> list[dict[int, Patch]]:
         """Return for each region how it looks in the sources of a library, by their slots."""
@@ -69,31 +87,34 @@ class RegionView:
         return _sampled(forward_shift(self._compositor.reference(source), keypoints, self._size), places)
 
 
+def region_errors(patch: Patch, others: Mapping[int, Patch]) -> dict[int, float]:
+    """Return the mean squared error of a patch with each of the others, as the mask weighs it."""
+    if not others:
+        return {}
+    gaps = np.stack([other.reshape(-1) for other in others.values()]) - patch.reshape(-1)
+    return dict(zip(others, map(float, np.square(gaps) @ WEIGHTS), strict=True))
+
+
 def region_error(a: Patch, b: Patch) -> float:
     """Mean squared error of two patches, as the mask weighs it."""
-    return float((np.square(a - b).mean(-1) * MASK).sum() / MASK.sum())
+    return float(np.square(a - b).reshape(-1) @ WEIGHTS)
 
 
-def nearest_sources(
-    wanted: Sequence[Patch],
-    candidates: Sequence[Mapping[int, Patch]],
-    reference_source: int,
-    previous: Sequence[int | None],
-) -> tuple[int | None, ...]:
-    """Return for each region the slot of the source that looks most like it; None: the reference source.
+def _patch(picture: Picture, places: NDArray[np.float32]) -> Patch:
+    return halved(_sampled(picture, places))
 
-    `wanted`: the regions of the frame. `candidates`: how sources look, by slot. `previous`: the last frame's choice.
-    """
-    chosen: list[int | None] = []
-    for patch, sources, kept in zip(wanted, candidates, previous, strict=True):
-        errors = {slot: region_error(patch, other) for slot, other in sources.items()}
-        if reference_source in errors:
-            errors[reference_source] *= 1 - MIN_GAIN
-        if kept in errors:
-            errors[kept] *= 1 - KEPT_GAIN
-        best = min(errors, key=errors.__getitem__, default=reference_source)
-        chosen.append(None if best == reference_source else best)
-    return tuple(chosen)
+
+def halved(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(planes, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+
+
+def _weights() -> NDArray[np.float32]:
+    mask = np.repeat(halved(MASK).reshape(-1), 3)
+    return np.asarray(mask / mask.sum(), np.float32)
+
+
+WEIGHTS = _weights()
+"""Weight of each value of a patch in its error; they sum to 1."""
 
 
 def _sampled(planes: NDArray[np.float32] | Picture, places: NDArray[np.float32]) -> NDArray[np.float32]:

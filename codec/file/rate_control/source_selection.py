@@ -41,7 +41,12 @@ class Survey:
     thumbnails: NDArray[np.uint8]  # (n, THUMBNAIL, THUMBNAIL, 3)
     keypoints: NDArray[np.float32]  # (n, K, 3)
     regions: NDArray[np.uint8] | None = None
-    """(n, regions, REGION_SIDE, REGION_SIDE, 3): eyes and mouth, upright; None: they are not counted by themselves."""
+    """(n, regions, REGION_SIDE, REGION_SIDE, 3): eyes and mouth, upright; None: the clip is not tuned for the face."""
+
+    @property
+    def faces(self) -> NDArray[np.float32] | None:
+        """Keypoints (n, K, 3) if the clip is tuned for the face (frame_quality.py)."""
+        return None if self.regions is None else self.keypoints
 
 
 def region_pictures(picture: Picture, keypoints: Keypoints) -> NDArray[np.uint8]:

@@ -5,25 +5,23 @@ source along the coded motion, so that they are registered to it by what the cod
 by the squared error that they take from the frames' regions, until a budget is spent.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket, runs_of
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import decode_motion
-from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames
+from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames, most_used_slot
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, Presets, pictures_of, source_encoder
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.sources.library import CAPACITY
-from iwcodec.codec.sources.region_view import Patch, RegionView, nearest_sources, region_error
-from iwcodec.codec.sources.regions import MASK, REGIONS, blend, region_mask
+from iwcodec.codec.sources.region_view import WEIGHTS, Patch, RegionView, region_error
+from iwcodec.codec.sources.regions import REGIONS, blend, region_mask
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Runtime, Source
 
@@ -31,6 +29,11 @@ CANDIDATE_FRAMES = 400
 """Frames whose eyes and mouths are candidates."""
 CODING_ERROR = 40.0
 """Squared error that coding adds to a variant, in squared grey levels, as expected when candidates are ranked."""
+
+
+CHANGE_ERROR = 10.0
+"""Squared error of a region, summed over frames, that must be saved to show another source: naming it takes two bytes.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def add_variants(
 ) -> Stream:
     """Add variants of at most `budget` bytes to a coded clip of `count` frames, and say which source each frame's
     regions show."""
-    home_slot = _most_used_slot(stream.motion)
+    home_slot = most_used_slot(stream.motion)
     coded = stream.coded
     if coded.plan.upfront and len(coded.packets) < CAPACITY:
         numbers = sorted(evaluated_frames(count, CANDIDATE_FRAMES, coded.plan.frames))
@@ -114,11 +117,9 @@ def _variant_pictures(
 def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[int]:
     """Indices of the candidates to send for a region, the one that brings most first. Each brings more, over all
     frames, than coding adds to one."""
-    flat = np.stack([_halved(candidate.patches[region]).reshape(-1) for candidate in candidates])
-    weight = np.repeat(_halved(MASK).reshape(-1), 3)
-    weight /= weight.sum()
-    square = (flat * flat) @ weight
-    costs = np.maximum(square[:, None] + square[None] - 2 * (flat * weight) @ flat.T, 0) + CODING_ERROR
+    flat = np.stack([candidate.patches[region].reshape(-1) for candidate in candidates])
+    square = (flat * flat) @ WEIGHTS
+    costs = np.maximum(square[:, None] + square[None] - 2 * (flat * WEIGHTS) @ flat.T, 0) + CODING_ERROR
     left = np.array([candidate.errors[region] for candidate in candidates])
     while True:
         gains = np.maximum(left[:, None] - costs, 0).sum(0)
@@ -127,10 +128,6 @@ def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[int]:
             return
         yield best
         left = np.minimum(left, costs[:, best])
-
-
-def _halved(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(planes, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
 
 
 def _coded_within(
@@ -166,8 +163,8 @@ def _choose_regions(
     decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
     count = sum(packet.count for packet in stream.motion)
     source_frames = set(stream.coded.plan.frames)  # shown unmodified
-    frames, shown, view = enumerate(pictures()), {}, None
-    previous: tuple[int | None, ...] = (None,) * len(REGIONS)
+    frames, view = enumerate(pictures()), None
+    errors: dict[int, list[dict[int | None, float]]] = {}
     number, original = next(frames)
     for motion in decode_motion(stream.coded, stream.motion, decoder):
         while number < motion.number and (pair := next(frames, None)) is not None:
@@ -177,21 +174,27 @@ def _choose_regions(
         if home is None or not sources or motion.number != number or number in source_frames:
             continue
         view = view or RegionView(home, decoder.compositor)
-        wanted = view.of_frame(original, motion.keypoints, sources[0])
-        own = decoder.library.slot(sources[0]) or 0
-        previous = nearest_sources(wanted, view.of_library(decoder.library), own, previous)
-        if any(slot is not None for slot in previous):
-            shown[motion.number] = previous
+        errors[number] = view.errors(original, motion.keypoints, sources[0], decoder.library)
         progress((motion.number + 1) / count)
-    return shown
+    paths = [cheapest_path([of_frame[region] for of_frame in errors.values()]) for region in REGIONS]
+    shown = dict(zip(errors, zip(*paths, strict=True), strict=True))
+    return {number: slots for number, slots in shown.items() if any(slot is not None for slot in slots)}
 
 
-def _most_used_slot(motion: Sequence[MotionPacket]) -> int:
-    frames: Counter[int] = Counter()
-    for packet in motion:
-        for run in packet.runs:
-            frames[run.slot] += run.frames
-    return max(frames, key=lambda slot: (frames[slot], -slot), default=0)
+def cheapest_path(errors: Sequence[Mapping[int | None, float]]) -> list[int | None]:
+    """The slot for each frame with the least sum of errors (slot -> squared error) and changes, which cost CHANGE_ERROR
+    each (Viterbi's algorithm)."""
+    costs: dict[int | None, float] = {}
+    came_from: list[dict[int | None, int | None]] = []
+    for of_frame in errors:
+        best = min(costs, key=costs.__getitem__, default=None)
+        change = costs.get(best, 0.0) + CHANGE_ERROR
+        came_from.append({slot: slot if costs.get(slot, math.inf) <= change else best for slot in of_frame})
+        costs = {slot: min(costs.get(slot, math.inf), change) + error for slot, error in of_frame.items()}
+    path = [min(costs, key=costs.__getitem__)] if costs else []
+    for back in reversed(came_from[1:]):
+        path.append(back[path[-1]])
+    return path[::-1]
 
 
 def _with_regions(packet: MotionPacket, shown: dict[int, tuple[int | None, ...]]) -> MotionPacket:
