@@ -6,7 +6,7 @@
  *   file        path of the file, or null for the sample
  *   frames      numbers whose pictures are returned, as base64 of RGB
  *   seconds     how long the file plays first
- *   untilEnd    whether it plays to its end: `sound` is then the number of samples heard
+ *   from        position in seconds from which it plays to its end: `sound` is then the number of samples heard
  *   wrong       path of something that is no file of ours, opened last: `wrong` is the page's sentence
  *   screenshots path prefix of screenshots; none by default
  *   portrait, dark   a phone's window, the dark colours
@@ -15,7 +15,7 @@
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const { url, browser, file, frames = [], seconds = 0, untilEnd, wrong, screenshots, portrait, dark } = JSON.parse(
+const { url, browser, file, frames = [], seconds = 0, from, wrong, screenshots, portrait, dark } = JSON.parse(
   readFileSync(0, "utf8"),
 );
 const instance = await chromium.launch({
@@ -53,7 +53,8 @@ try {
   if (!error) {
     const before = await page.evaluate(() => ({ ...window.iwcodec.counts(), at: performance.now() }));
     await page.waitForTimeout(seconds * 1000);
-    if (untilEnd) {
+    if (from !== undefined) {
+      await page.evaluate((s) => window.iwcodec.seek(s), from);
       await page.waitForFunction(() => document.getElementById("play").textContent === "Play", null, { timeout: 60_000 });
       result.sound = await page.evaluate(() => window.iwcodec.heard());
     }

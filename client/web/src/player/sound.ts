@@ -9,6 +9,10 @@ const PREROLL = (AUDIO_RATE * 80) / 1000;
 /** Seconds of sound that are decoded ahead. */
 const AHEAD_S = 2;
 const FEED_MS = 200;
+/** Feeds after which the clock starts without sound. */
+const MAX_WAITS = 10;
+/** Seconds from the first decoded sound to its beginning. */
+const LATENCY_S = 0.05;
 
 interface OpusPacket {
   /** Number of the first sample, without the pre-skip. */
@@ -44,7 +48,7 @@ export function layOut(packets: AudioPacket[], preSkip: number): OpusPacket[] {
 }
 
 export class Sound {
-  /** Samples given to the sound device so far. */
+  /** Samples given to the sound device since the last start. */
   scheduled = 0;
   private readonly packets: OpusPacket[];
   private readonly context = new AudioContext({ sampleRate: AUDIO_RATE });
@@ -52,7 +56,11 @@ export class Sound {
   private decoder: AudioDecoder | null = null;
   private timer = 0;
   private next = 0;
-  private startedAt = 0;
+  /** Time of the context at `startS`; null while the first sound is being decoded. */
+  private startedAt: number | null = null;
+  /** Packets given to the decoder that it has not returned. */
+  private decoding = 0;
+  private waited = 0;
   private startS = 0;
   private playing: AudioBufferSourceNode[] = [];
 
@@ -77,14 +85,16 @@ export class Sound {
 
   /** Position in seconds. */
   get position(): number {
-    return this.startS + Math.max(0, this.context.currentTime - this.startedAt);
+    return this.startS + (this.startedAt === null ? 0 : Math.max(0, this.context.currentTime - this.startedAt));
   }
 
-  /** Play from `atS` seconds on. */
+  /** Play from `atS` seconds on; the clock starts when there is something to hear. */
   start(atS: number): void {
     this.stop();
     this.startS = atS;
-    this.startedAt = this.context.currentTime + 0.05;
+    this.scheduled = 0;
+    this.startedAt = null;
+    this.waited = 0;
     const first = Math.round(atS * AUDIO_RATE) - PREROLL;
     const later = this.packets.findIndex((packet) => packet.at > first);
     this.next = Math.max(0, (later < 0 ? this.packets.length : later) - 1);
@@ -99,6 +109,7 @@ export class Sound {
     this.playing = [];
     if (this.decoder && this.decoder.state !== "closed") this.decoder.close();
     this.decoder = null;
+    this.decoding = 0;
   }
 
   /** Free the sound device. */
@@ -113,6 +124,10 @@ export class Sound {
       const { at, data } = this.packets[this.next++];
       this.decoder ??= this.newDecoder();
       this.decoder.decode(new EncodedAudioChunk({ type: "key", timestamp: timestampOf(at), data }));
+      this.decoding += 1;
+    }
+    if (this.decoding === 0 || this.waited++ > MAX_WAITS) {
+      this.startedAt ??= this.context.currentTime; // silence, or sound that cannot be decoded
     }
   }
 
@@ -120,11 +135,16 @@ export class Sound {
   private newDecoder(): AudioDecoder {
     const decoder = new AudioDecoder({
       output: (audio) => {
-        if (decoder === this.decoder) this.schedule(audio);
+        if (decoder === this.decoder) {
+          this.decoding -= 1;
+          this.schedule(audio);
+        }
         audio.close();
       },
       error: () => {
-        if (decoder === this.decoder) this.decoder = null;
+        if (decoder !== this.decoder) return;
+        this.decoder = null;
+        this.decoding = 0;
       },
     });
     decoder.configure(CONFIG);
@@ -138,6 +158,7 @@ export class Sound {
     if (count <= 0) return;
     const buffer = this.context.createBuffer(1, count, AUDIO_RATE);
     audio.copyTo(buffer.getChannelData(0), { planeIndex: 0, frameOffset: skip, format: "f32-planar" });
+    this.startedAt ??= this.context.currentTime + LATENCY_S;
     const when = this.startedAt + (at + skip) / AUDIO_RATE - this.startS;
     const late = this.context.currentTime - when;
     if (late > count / AUDIO_RATE) return;
