@@ -158,7 +158,7 @@ def file_vector(intact: bytes, number: int, rng: np.random.Generator) -> dict[st
         "packets": packets,
         "truncated": reader.truncated,
         "damaged": len(reader.damage),
-        "sources": sum(packet["kind"] == "source" for packet in packets),
+        "sources": sum(packet["kind"] == "source" and packet["base"] is None for packet in packets),
         "variants": sum(packet.get("base") is not None for packet in packets),
         "header": {"modelId": header.model_id, "tables": header.tables, "fps": float(header.fps), "size": header.size},
     }

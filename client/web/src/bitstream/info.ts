@@ -6,7 +6,7 @@ export interface FileReport {
   frames: number;
   durationS: number;
   sources: number;
-  /** Of the sources, those that show another one with other eyes or another mouth. */
+  /** Further source pictures, with other eyes and mouths. */
   variants: number;
   /** Payload bytes by kind; all others are "container". */
   bytes: { sources: number; variants: number; motion: number; audio: number; container: number };
@@ -20,8 +20,8 @@ export function inspect({ header, packets, bytes: total }: Container): FileRepor
   let [sources, variants, frames] = [0, 0, 0];
   for (const packet of packets) {
     if (packet.kind === "source") {
-      sources += 1;
-      variants += packet.base === null ? 0 : 1;
+      if (packet.base === null) sources += 1;
+      else variants += 1;
       bytes[packet.base === null ? "sources" : "variants"] += packet.payload.length;
     } else if (packet.kind === "motion") {
       frames = Math.max(frames, packet.first + packet.count);

@@ -133,7 +133,7 @@ export function showFacts(root: HTMLElement, name: string, { header, report, thr
     }),
   );
   const pictures = `${report.sources} source picture${report.sources === 1 ? "" : "s"}`;
-  const variants = report.variants ? `, ${report.variants} of them for eyes and mouths alone,` : "";
+  const variants = report.variants ? `, ${report.variants} more of eyes and mouths,` : "";
   find("made").textContent =
     `${report.frames} frames of ${header.size}×${header.size}, rebuilt from ${pictures}${variants} and ` +
     `${header.keypoints} keypoints a frame. Model ${header.modelId}, ${threads} thread${threads === 1 ? "" : "s"}.`;
