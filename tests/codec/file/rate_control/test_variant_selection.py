@@ -8,8 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from iwcodec.codec.file.rate_control.part_selection import RegionView, _ranked, choose_parts
-from iwcodec.codec.sources.parts import EYES, MOUTH, PART_SIDE, REGIONS, PartLibrary, box_places, region_box
 
 from iwcodec.codec.bitstream.info import inspect
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, SourcePacket
@@ -18,22 +16,15 @@ from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.file.rate_control.closed_loop import Stream
-<<<<<<< HEAD
-from iwcodec.codec.file.rate_control.source_plan import RECORD_BYTES, CodedSources, Plan
-=======
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Plan
 from iwcodec.codec.file.rate_control.variant_selection import CHANGE_ERROR, add_variants, cheapest_path
->>>>>>> main
 from iwcodec.codec.media.crop import Crop, crop_resize
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceEncoder
-<<<<<<< HEAD
-=======
 from iwcodec.codec.sources.regions import EYES, MASK, MOUTH, REGIONS, Box, box_places, region_box
->>>>>>> main
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.types import Runtime
 from media_fixtures import write_clip
