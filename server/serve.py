@@ -18,6 +18,7 @@ from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 from iwcodec.server import logs, tokens
 from iwcodec.server.http.connections import Server, ServerConfig
+from iwcodec.server.http.player import NOT_BUILT, is_built
 from iwcodec.server.hub import Hub
 from iwcodec.server.limits import MAX_ROOM_SIZE, Limits
 from iwcodec.server.messages import is_room_name
@@ -85,7 +86,8 @@ def serve(
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Serve rooms and signalling for calls. Sound and picture never pass through the server.
+    """Serve rooms and signalling for calls, and at /play a page that plays .iwc files in a browser; rooms' pages lead
+    to one that watches the call. Sound and picture never pass through the server.
 
     Any number of processes with the same --redis and secret serve the same rooms. Behind a reverse proxy, name it with
     --trusted-proxy, on the same machine too: otherwise the limits of one address apply to all its clients together.
@@ -139,6 +141,7 @@ def run(settings: Settings, store: Store, host: str, port: int, certificate: tup
         logs.emit("serving", address=address, store=store.kind, node=store.node)
         if logs.logger.isEnabledFor(logging.INFO) and console.is_terminal:
             console.print(f"Rooms at {address}/r/ANY-NAME. Ctrl-C stops.")
+            console.print(f"A player of .iwc files: {address}/play/" if is_built() else NOT_BUILT)
         Server(config).run(sockets=[listener])
 
 
