@@ -10,6 +10,7 @@ import numpy as np
 
 from iwcodec.client.view import Tile, View
 from iwcodec.codec.errors import CodecError
+from iwcodec.codec.player import open_display
 
 SIZE: Final = (960, 640)
 """Initial width and height of the window in pixels."""
@@ -39,9 +40,10 @@ class Window:
 
         self._pygame = pygame
         try:
-            pygame.display.init()
+            open_display()
             self._screen = pygame.display.set_mode(size, pygame.RESIZABLE)
         except pygame.error as error:
+            pygame.quit()
             raise CodecError(f"There is no display for the call ({error}); use --headless.") from error
         pygame.display.set_caption(title)
 
