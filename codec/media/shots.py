@@ -1,6 +1,7 @@
 """Shots of a video: where one ends and another begins, at once (a cut) or gradually (a dissolve or fade).
 
-The thresholds lie between what single shots of moving speakers reach (the clips at hand, every eighth of them) and what changes of shot do.
+The thresholds lie between what single shots of moving speakers reach (every eighth of 383 clips) and what changes of
+shot do.
 """
 
 from collections.abc import Sequence
