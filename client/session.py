@@ -71,11 +71,12 @@ async def run_call(options: CallOptions) -> None:
         signalling = Signalling(options.url, options.name)
         runtime = load_runtime_for(options.size, threads=max(1, (os.cpu_count() or 1) // 2))
         executor = stack.enter_context(ThreadPoolExecutor(NETWORK_THREADS, "network"))
+        motion_executor = stack.enter_context(ThreadPoolExecutor(1, "motion"))
         window = None if options.headless else Window(f"iwcodec call - {signalling.address.room}")
         if window is not None:
             stack.callback(window.close)
         audio_sender, speaker = open_audio(options, stack)
-        call, video_sender = make_call(signalling, runtime, executor, audio_sender, speaker)
+        call, video_sender = make_call(signalling, runtime, executor, motion_executor, audio_sender, speaker)
         pictures, clip = open_pictures(options, runtime.info.size)
         stack.callback(pictures.close)
         if audio_sender is not None:
@@ -104,15 +105,17 @@ def make_call(
     signalling: Signalling,
     runtime: Runtime,
     executor: ThreadPoolExecutor,
+    motion_executor: ThreadPoolExecutor,
     audio_sender: AudioSender | None,
     speaker: Speaker | None,
 ) -> tuple[Call, VideoSender]:
-    """A call with the real network and WebRTC transport, not yet joined."""
+    """A call with the real network and WebRTC transport, not yet joined. `executor` runs the networks,
+    `motion_executor` decodes motion."""
     video_sender = VideoSender(runtime, executor)
     call = Call(
         signalling,
         video_sender,
-        lambda connection: Link(connection, video_sender, runtime, executor),
+        lambda connection: Link(connection, video_sender, runtime, executor, motion_executor),
         make_connection,
         audio_sender,
         speaker,

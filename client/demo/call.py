@@ -109,7 +109,7 @@ def set_up(
 ) -> tuple[Side, Pictures, list[Callable[[], None]]]:
     """Create a side, its camera, and the functions that close its devices."""
     audio_sender, speaker = (AudioSender(), Speaker()) if audio else (None, None)
-    call, _ = make_call(Signalling(url, name), runtime, executor, audio_sender, speaker)
+    call, _ = make_call(Signalling(url, name), runtime, executor, executor, audio_sender, speaker)
     side = Side(name, call, speaker, audio_sender, time.monotonic())
     call.frame_listeners.append(side.see)
     clip = Clip(path)

@@ -31,6 +31,7 @@ from iwcodec.client.link.outgoing import OutgoingVideo
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.predictive_tables import load_tables
+from iwcodec.codec.token_bucket import TokenBucket
 from iwcodec.models.runtime.types import Runtime
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ FROZEN_S = 1.5
 """Without a motion message for this long the peer counts as frozen."""
 FRESH_S = 2.0
 """Minimum time between requests for a fresh sequence."""
+STREAMS_PER_S, STREAM_BURST = 0.2, 5.0
+"""New streams that a peer may begin per second, and at once. A peer begins one when its program is restarted; each
+discards all that was received, and makes new decoders."""
 MAX_EARLY = 64
 """Source chunks that are kept if they arrive before the hello."""
 
@@ -48,10 +52,15 @@ class Link:
     """Sends the pictures of a VideoSender to one peer and renders those of the peer."""
 
     def __init__(
-        self, connection: RTCPeerConnection, video_sender: VideoSender, runtime: Runtime, executor: Executor
+        self,
+        connection: RTCPeerConnection,
+        video_sender: VideoSender,
+        runtime: Runtime,
+        executor: Executor,
+        motion_executor: Executor | None = None,
     ) -> None:
         """Creates its data channels, so it must be made before the connection's offer or answer, in a running event
-        loop."""
+        loop. `executor` runs the networks, `motion_executor` (by default the same) decodes motion."""
         self._loop = asyncio.get_running_loop()
         self._video_sender = video_sender
         self._runtime = runtime
@@ -62,11 +71,13 @@ class Link:
         """Whether there has been a compatible hello on any connection."""
         self._is_incompatible = False
         self._stream: int | None = None
+        self._streams = TokenBucket(STREAMS_PER_S, STREAM_BURST)
         self._asked_s = float("-inf")
         """When a fresh sequence was last asked for."""
         self.incoming = IncomingVideo(
             runtime,
             executor,
+            motion_executor or executor,
             stamp_ms=video_sender.stamp_ms,
             state=lambda: self.state,
             on_first_source=lambda: self.outgoing.send_pending(),  # the ack makes the peer send all of its motion
@@ -75,7 +86,7 @@ class Link:
         self.outgoing = OutgoingVideo(video_sender, self.incoming)
         self._attach(connection)
         video_sender.join(self.outgoing)
-        works = (self._tick, self.incoming.render, self.incoming.decode_sources)
+        works = (self._tick, self.incoming.render, self.incoming.decode_motion, self.incoming.decode_sources)
         self._tasks = [asyncio.create_task(self._keep_running(work)) for work in works]
 
     def frames(self) -> AsyncIterator[RenderedFrame]:
@@ -250,8 +261,11 @@ class Link:
             self._dropped["another model"] += 1
             self._is_incompatible = self.outgoing.peer is None
             return
-        self._is_incompatible = False
         is_new_stream = self._stream is not None and self._stream != hello.stream
+        if is_new_stream and not self._streams.take(self._loop.time()):
+            self._dropped["flood"] += 1
+            return
+        self._is_incompatible = False
         if is_new_stream:
             self.incoming.reset()
         self._stream = hello.stream

@@ -153,6 +153,7 @@ class Call:
             self._left = True
             for id in list(self.participants):
                 self._remove(id)
+            await self._video_sender.close()
             await all_closed()
 
     async def leave(self) -> None:

@@ -32,6 +32,9 @@ class DoubleVideoSender:
     def pause(self, on: bool) -> None:
         self.paused = on
 
+    async def close(self) -> None:
+        self.paused = True
+
 
 class DoubleLink:
     congested = False
