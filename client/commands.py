@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -57,6 +58,19 @@ def call(
     size: Annotated[
         int, typer.Option(help="Width and height of the picture in pixels; must be the same for everyone in the room.")
     ] = 256,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the invitation's token, which in the URL other users of this machine can see; or set "
+            "IWCODEC_TOKEN."
+        ),
+    ] = None,
+    authority: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca", metavar="FILE", help="PEM file that signed the server's certificate, if no authority did."
+        ),
+    ] = None,
     force: FORCE = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="With --headless: print statistics as a line of JSON every 5 seconds.")
@@ -67,6 +81,9 @@ def call(
     Picture and sound travel directly between the participants, at a few kilobits per second each. The server only
     introduces them, and names STUN and TURN servers for those behind firewalls. Failed connections are retried with
     the next of these servers.
+
+    Three words stand beside each name. If the other person reads out the same ones, nobody sits between the two of you,
+    not even the server.
 
     Keys in the window: m mutes, v switches the camera off, i shows bit rates and delays, q leaves.
     """
@@ -81,9 +98,34 @@ def call(
             raise CodecError(f"The recording must end in .iwc, not {record.suffix or record.name!r}.")
         check_target(record, force)
     options = CallOptions(
-        url, name or user_name(), camera, video, mic, not no_audio, record, virtual_camera, headless, size, as_json
+        url,
+        name or user_name(),
+        camera,
+        video,
+        mic,
+        not no_audio,
+        record,
+        virtual_camera,
+        headless,
+        size,
+        as_json,
+        read_token(token_file),
+        authority,
     )
     asyncio.run(run_call(options))
+
+
+def read_token(file: Path | None) -> str | None:
+    """The invitation's token from the file, or from the environment. Raises CodecError if the file has none."""
+    if file is None:
+        return os.environ.get("IWCODEC_TOKEN") or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise CodecError(f"The token in {file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if not token:
+        raise CodecError(f"{file} holds no token.")
+    return token
 
 
 def user_name() -> str:

@@ -60,6 +60,10 @@ class CallOptions:
     size: int = 256
     as_json: bool = False
     """Whether a headless call prints its statistics as JSON."""
+    token: str | None = None
+    """Of the invitation, unless it is in the URL."""
+    authority: Path | None = None
+    """PEM file with the certificate that signed the server's."""
 
 
 async def run_call(options: CallOptions) -> None:
@@ -68,7 +72,9 @@ async def run_call(options: CallOptions) -> None:
     Raises CodecError where a device cannot be opened or the room cannot be joined.
     """
     with ExitStack() as stack:
-        signalling = Signalling(options.url, options.name)
+        signalling = Signalling(options.url, options.name, token=options.token, authority=options.authority)
+        if signalling.address.exposed_host is not None:
+            console.print(Text("not encrypted:", "yellow"), exposure(signalling.address.exposed_host), soft_wrap=True)
         runtime = load_runtime_for(options.size, threads=max(1, (os.cpu_count() or 1) // 2))
         executor = stack.enter_context(ThreadPoolExecutor(NETWORK_THREADS, "network"))
         motion_executor = stack.enter_context(ThreadPoolExecutor(1, "motion"))
@@ -89,6 +95,14 @@ async def run_call(options: CallOptions) -> None:
             stack.callback(VirtualCamera(call).close)
         interface = show_window(call, video_sender, window) if window else print_reports(call, options.as_json)
         await run_with_interface(call, interface, pictures)
+
+
+def exposure(host: str) -> str:
+    """What a connection to a server without TLS risks, and what helps."""
+    return (
+        f"signalling with {host} goes over http, and whoever is on the way may enter the call unseen. Use https, or "
+        "compare the three words beside each name by voice: both sides must see the same."
+    )
 
 
 def finish_recording(recorder: Recorder) -> None:
@@ -246,7 +260,7 @@ async def show_window(call: Call, video_sender: VideoSender, window: Window) -> 
 
 async def print_reports(call: Call, as_json: bool = False) -> None:
     """Interface of a headless call: print a line when a state changes, and the statistics every REPORT_S."""
-    printed = ""
+    printed, told = "", dict[str, str]()
     due_s = time.monotonic() + REPORT_S
     while True:
         states = ", ".join(f"{p.name}: {p.state}" for p in call.participants.values())
@@ -254,6 +268,11 @@ async def print_reports(call: Call, as_json: bool = False) -> None:
         if line != printed:
             console.print(line, soft_wrap=True)
             printed = line
+        for id, participant in call.participants.items():
+            words = participant.words
+            if words is not None and told.get(id) != words:
+                told[id] = words
+                console.print(f"{participant.name} must see these words, too: {words}", soft_wrap=True)
         if time.monotonic() >= due_s:
             due_s += REPORT_S
             print_stats(call, as_json)

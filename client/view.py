@@ -20,6 +20,8 @@ class Tile:
     """Whether a badge marks the picture as reconstructed, or as a snapshot."""
     snapshot: bool = False
     """Whether the picture is a scene snapshot, shown while there is no face, rather than a reconstruction."""
+    words: str = ""
+    """What the other person sees, too, if nobody sits between the two."""
     details: tuple[str, ...] = ()
     """Lines of statistics."""
 
@@ -55,4 +57,11 @@ def _tile(participant: Participant, details: bool) -> Tile:
     is_well = state is LinkState.LIVE or (state is LinkState.FACE_LOST and snapshot)
     stats = participant.stats() if details else None
     lines = () if stats is None else stats_lines(stats, participant)
-    return Tile(participant.name, picture, "" if is_well else str(state), snapshot=snapshot, details=lines)
+    return Tile(
+        participant.name,
+        picture,
+        "" if is_well else str(state),
+        snapshot=snapshot,
+        words=participant.words or "",
+        details=lines,
+    )

@@ -20,7 +20,9 @@ from iwcodec.client.link.messages import (
     MOTION_CHANNEL,
     PROTOCOL,
     SOURCE_CHANNEL,
+    Commitment,
     Hello,
+    Nonce,
     Report,
     SourceAck,
     Status,
@@ -28,6 +30,7 @@ from iwcodec.client.link.messages import (
     is_control,
 )
 from iwcodec.client.link.outgoing import OutgoingVideo
+from iwcodec.client.link.verification import Verification
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.predictive_tables import load_tables
@@ -71,6 +74,7 @@ class Link:
         """Whether there has been a compatible hello on any connection."""
         self._is_incompatible = False
         self._stream: int | None = None
+        self._verification = Verification()
         self._streams = TokenBucket(STREAMS_PER_S, STREAM_BURST)
         self._asked_s = float("-inf")
         """When a fresh sequence was last asked for."""
@@ -121,6 +125,11 @@ class Link:
         arrived_s = self.incoming.motion.arrived_s
         is_frozen = arrived_s is None or self._loop.time() - arrived_s > FROZEN_S
         return LinkState.FROZEN if is_frozen else LinkState.LIVE
+
+    @property
+    def words(self) -> str | None:
+        """Three words that the peer sees too if nobody sits between us; None while they are not known."""
+        return self._verification.words
 
     def stats(self) -> LinkStats:
         now = self._loop.time()
@@ -180,12 +189,22 @@ class Link:
         self._channels = Channels(connection, self._dropped)
         self._early: list[bytes] = []
         self.outgoing.attach(self._channels)
+        self._is_verifying = False
         self._channels.listen(self._receive, self._opened)
 
     def _opened(self) -> None:
         self._send_hello()
+        self._verify()
         if not self._began:
             self.outgoing.channels_opened()
+
+    def _verify(self) -> None:
+        """Begin the exchange that leads to `words`, once on each connection."""
+        certificates = self._channels.certificates
+        if not self._is_verifying and certificates is not None:
+            self._is_verifying = True
+            for message in self._verification.connected(certificates):
+                self._channels.send_control(message)
 
     def _send_hello(self) -> None:
         assembler, digest = self.incoming.assembler, self._runtime.info.digest
@@ -246,6 +265,10 @@ class Link:
             self._dropped["wrong channel"] += 1
         elif isinstance(message, Hello):
             self._receive_hello(message)
+        elif isinstance(message, Commitment | Nonce):
+            self._verify()  # the peer's channel may have opened first
+            for answer in self._verification.receive(message, now_s):
+                self._channels.send_control(answer)
         elif self.outgoing.peer is None:
             self._dropped["before hello"] += 1
         elif isinstance(message, Report):

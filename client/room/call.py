@@ -46,6 +46,8 @@ OFFER_WAIT_S: Final = 1.0
 """After resuming, the wait for the offer of a participant who joined while the server was unreachable."""
 NETWORK_CHANGE_CHECKS: Final = 5
 """Periodic checks after a network change during which silent connections are replaced."""
+CLOSE_TIMEOUT_S: Final = 2.0
+"""Maximum time that the end of the call waits for the links to stop."""
 MAX_NOTICES: Final = 20
 
 
@@ -88,6 +90,11 @@ class Participant:
     @property
     def state(self) -> LinkState:
         return self.peer.state
+
+    @property
+    def words(self) -> str | None:
+        """Three words that the participant sees, too, unless somebody sits in between (link/verification.py)."""
+        return None if self.peer.link is None else self.peer.link.words
 
     def stats(self) -> LinkStats | None:
         return None if self.peer.link is None else self.peer.link.stats()
@@ -154,6 +161,8 @@ class Call:
             for id in list(self.participants):
                 self._remove(id)
             await self._video_sender.close()
+            if _closing:
+                await asyncio.wait(set(_closing), timeout=CLOSE_TIMEOUT_S)
             await all_closed()
 
     async def leave(self) -> None:

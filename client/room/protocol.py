@@ -9,8 +9,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from iwcodec.client.transport.sdp_compression import MAX_COMPRESSED, MAX_SDP, compress_sdp, decompress_sdp
 from iwcodec.codec.errors import CodecError
@@ -55,6 +56,9 @@ class RoomAddress:
     room: str
     token: str | None
     """Invitation token, for rooms by invitation."""
+    exposed_host: str | None = None
+    """The server's host if the connection to it is not encrypted and leaves this machine: whoever is on the way can
+    read and change what is signalled."""
 
 
 @dataclass(frozen=True)
@@ -143,20 +147,41 @@ Event = Joined | PeerJoined | PeerLeft | RemoteDescription | RemoteCandidate | I
 
 
 def parse_address(address: str) -> RoomAddress:
-    """Parse `https://HOST/r/ROOM`, optionally with an invitation's `#token=...`. Raises SignallingError."""
+    """Parse `https://HOST/r/ROOM`, optionally with an invitation's `#token=...`. Without a scheme it is https, or http
+    on this machine. Raises SignallingError."""
     invalid = SignallingError(f"{address!r} is not the address of a room: https://HOST/r/ROOM.")
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        host = re.split(r"[:/]", address, maxsplit=1)[0]
+        scheme, rest = "http" if _is_loopback(host) else "https", address
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(f"{scheme}://{rest}")
         host, token = parts.hostname or "", parse_qs(parts.fragment).get("token", [None])[0]
         host.encode("idna")
         _ = parts.port
     except ValueError:
         raise invalid from None
-    path = re.fullmatch(r"(.*)/r/([A-Za-z0-9][A-Za-z0-9_-]{0,63})/?", parts.path)
+    path = re.fullmatch(r"(.*)/r/([^/]+)/?", parts.path)
     if parts.scheme not in ("http", "https") or not re.fullmatch(r"[^\s\x00-\x1f\x7f]+", host) or path is None:
         raise invalid
-    scheme = "ws" if parts.scheme == "http" else "wss"
-    return RoomAddress(f"{scheme}://{parts.netloc}{path[1]}/r/{path[2]}/ws", path[2], token)
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,63}", room := unquote(path[2])):
+        raise SignallingError(
+            f"{address!r} is not the address of a room: {clean_text(room)!r} is no name of one, which has letters, "
+            "digits, - and _, at most 64, and begins with a letter or digit."
+        )
+    websocket_scheme = "ws" if parts.scheme == "http" else "wss"
+    url = f"{websocket_scheme}://{parts.netloc}{path[1]}/r/{room}/ws"
+    return RoomAddress(url, room, token, host if parts.scheme == "http" and not _is_loopback(host) else None)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
+    if host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def clean_name(name: str) -> str:

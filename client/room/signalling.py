@@ -7,10 +7,13 @@ the room, while the peer connections carry on. Malformed messages from the serve
 import asyncio
 import json
 import random
+import ssl
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from socket import IPPROTO_TCP
 from typing import Any, Final
 
@@ -69,9 +72,21 @@ class Signalling:
     flight when the connection broke are sent again after it is resumed.
     """
 
-    def __init__(self, address: str, name: str, reconnect_delays_s: tuple[float, ...] = RECONNECT_DELAYS_S) -> None:
-        """Raises SignallingError where `address` is not the address of a room."""
-        self.address = parse_address(address)
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        reconnect_delays_s: tuple[float, ...] = RECONNECT_DELAYS_S,
+        token: str | None = None,
+        authority: Path | None = None,
+    ) -> None:
+        """`token`: of the invitation, instead of one in the address. `authority`: PEM file with the certificate that
+        signed the server's, besides those that the system trusts.
+
+        Raises SignallingError where `address` is not the address of a room or `authority` cannot be read."""
+        parsed = parse_address(address)
+        self.address = replace(parsed, token=token or parsed.token)
+        self._tls = _tls_context(authority) if parsed.websocket_url.startswith("wss:") else None
         self.name = clean_name(name)
         self.dropped: dict[str, int] = {}
         """Malformed messages from the server, by reason."""
@@ -176,6 +191,7 @@ class Signalling:
             max_size=MAX_MESSAGE_BYTES,
             compression=None,
             ping_interval=None,
+            ssl=self._tls,
         )
         if sys.platform == "linux":
             socket.transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1)
@@ -217,6 +233,11 @@ class Signalling:
             raise _ConnectionLost(f"What answers at {self.address.websocket_url} is not an iwcodec server.") from error
         except TimeoutError:
             raise _ConnectionLost("The server does not answer.") from None
+        except ssl.SSLCertVerificationError as error:
+            raise SignallingError(
+                f"The server's certificate is not trusted ({error.verify_message}). If it is your own server's, name "
+                "the certificate that signed it: --ca FILE."
+            ) from None
         except OSError as error:
             raise _ConnectionLost(f"The server cannot be reached: {error.strerror or error}.") from None
         finally:
@@ -307,6 +328,18 @@ class Signalling:
             await socket.send(text)
         except ConnectionClosed:
             return
+
+
+def _tls_context(authority: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if authority is not None:
+        try:
+            context.load_verify_locations(authority)
+        except OSError as error:  # ssl.SSLError is one
+            raise SignallingError(
+                f"{authority} holds no certificate in PEM format: {error.strerror or error}."
+            ) from None
+    return context
 
 
 class _ConnectionLost(Exception):

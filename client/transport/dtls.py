@@ -8,7 +8,8 @@ also retransmitted every REPEAT_S. The peer drops records that it has received b
 import asyncio
 from typing import Final
 
-from aiortc.rtcdtlstransport import RTCDtlsTransport, State
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, State
+from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
 REPEAT_S: Final = 0.5
@@ -23,6 +24,13 @@ class RepeatingDtlsTransport(RTCDtlsTransport):
     _flight = b""
     """The last datagram of the handshake, until the peer has confirmed it."""
     _repeating: asyncio.Task[None] | None = None
+
+    @property
+    def certificates(self) -> tuple[bytes, bytes] | None:
+        """SHA-256 fingerprints of our certificate and of the one that the peer presented; None before the handshake."""
+        theirs = None if self._ssl is None else self._ssl.get_peer_certificate(as_cryptography=True)
+        ours: RTCCertificate = self._RTCDtlsTransport__local_certificate  # type: ignore[attr-defined]
+        return None if theirs is None else (ours._cert.fingerprint(SHA256()), theirs.fingerprint(SHA256()))
 
     def confirm(self) -> None:
         """Stop retransmission: data have arrived, so the peer has finished the handshake."""

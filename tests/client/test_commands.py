@@ -51,6 +51,20 @@ def test_mistakes_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "no display" in refused(URL, "--no-audio")
 
 
+def test_the_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other users of the machine see arguments, but neither of the two."""
+    file = tmp_path / "token"
+    file.write_text("iw1.abc.def\n")
+    assert commands.read_token(file) == "iw1.abc.def"
+    assert commands.read_token(None) is None
+    monkeypatch.setenv("IWCODEC_TOKEN", "iw1.x.y")
+    assert commands.read_token(None) == "iw1.x.y"
+    file.write_text(" \n")
+    assert "holds no token" in refused(URL, "--headless", "--token-file", str(file))
+    assert "cannot be read" in refused(URL, "--headless", "--token-file", str(tmp_path / "none"))
+    assert "no certificate in PEM format" in refused("https://127.0.0.1:1/r/b", "--headless", "--ca", str(file))
+
+
 def test_an_unreachable_server_is_reported(face_clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.iwc"
     message = refused(URL, "--video", str(face_clip), "--headless", "--record", str(out))

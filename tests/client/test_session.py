@@ -49,7 +49,7 @@ def test_without_a_microphone_the_call_is_muted(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
-    ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, audio_buffer=None)
+    ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, audio_buffer=None, words=None)
     call: Any = SimpleNamespace(state=CallState.WAITING, participants={})
     printed: list[str] = []
     monkeypatch.setattr(session.console, "print", lambda *texts, **_: printed.append(" ".join(map(str, texts))))
@@ -75,9 +75,9 @@ def test_a_headless_call_prints_statistics_as_json(capsys: pytest.CaptureFixture
     sound, count = SimpleNamespace(delay_s=0.2), AudioTraffic()
     count.sent.add(2500, time.monotonic())
     ada = SimpleNamespace(
-        name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=sound, audio_traffic=count
+        name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=sound, audio_traffic=count, words="a b c"
     )
-    bob = SimpleNamespace(name="Bob", state=LinkState.CONNECTING, stats=lambda: None, audio_buffer=None)
+    bob = SimpleNamespace(name="Bob", state=LinkState.CONNECTING, stats=lambda: None, audio_buffer=None, words=None)
     call: Any = SimpleNamespace(state=CallState.TALKING, participants={"a": ada, "b": bob})
     session.print_stats(call, as_json=True)
     printed = json.loads(capsys.readouterr().out)
@@ -87,7 +87,7 @@ def test_a_headless_call_prints_statistics_as_json(capsys: pytest.CaptureFixture
     assert printed["participants"][0]["picture_kbps"] == {"sent": 9.0, "received": 8.0}
     assert printed["participants"][0]["sound_kbps"] == {"sent": 10.0, "received": 0.0}
     assert printed["participants"][0]["all_kbps"] == {"sent": 19.0, "received": 8.0}
-    assert printed["participants"][1] == {"name": "Bob", "state": "connecting"}
+    assert printed["participants"][1] == {"name": "Bob", "state": "connecting", "words": None}
 
 
 class Window:
@@ -104,7 +104,9 @@ class Window:
 
 def test_keys_in_the_window() -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
-    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=None, frame=None)
+    ada = SimpleNamespace(
+        name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=None, words=None, frame=None
+    )
     call: Any = SimpleNamespace(
         state=CallState.TALKING, participants={"a": ada}, notices=[], muted=False, camera_off=False, frame_listeners=[]
     )

@@ -39,6 +39,7 @@ class DoubleVideoSender:
 class DoubleLink:
     congested = False
     first_picture_waits = False
+    words = None
 
     def __init__(
         self,

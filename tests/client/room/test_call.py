@@ -276,6 +276,13 @@ def test_six_participants_see_each_other_and_a_seventh_is_refused() -> None:
                 others = {name: level for name, level in levels.items() if level != client.level}
                 seen = {name: float(shown.picture.mean()) for name, shown in client.shown().items()}
                 assert seen == pytest.approx(others, abs=6)
+            words: dict[frozenset[str], set[str | None]] = {}
+            for client in clients:
+                for participant in client.call.participants.values():
+                    pair = frozenset((client.call.signalling.name, participant.name))
+                    words.setdefault(pair, set()).add(participant.words)
+            assert len(words) == 15
+            assert all(len(shown) == 1 and None not in shown for shown in words.values())  # both ends show the same
             seventh = Client(server, "Gus")
             with pytest.raises(SignallingError, match="The room is full"):
                 await seventh.task

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import random
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip("websockets")
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedOK
 
+from certificates import write_certificate
 from iwcodec.client.room import protocol
 from iwcodec.client.room import signalling as s
 from iwcodec.client.room.protocol import (
@@ -443,3 +446,27 @@ def test_mutated_welcomes_are_accepted_or_lose_the_connection() -> None:
 
     joined, lost = asyncio.run(scenario())
     assert min(joined, lost) > 500
+
+
+def test_a_self_signed_server_needs_its_certificate(tmp_path: Path) -> None:
+    """`--ca`: without it the message says so."""
+    certificate, key = write_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(json.dumps(WELCOME))
+        await socket.wait_closed()
+
+    async def scenario() -> None:
+        async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0, ssl=context) as server:
+            address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/r/blue"
+            with pytest.raises(SignallingError, match="--ca FILE"):
+                await anext(s.Signalling(address, "Ada").events())
+            signalling = s.Signalling(address, "Ada", authority=certificate)
+            events = signalling.events()
+            assert isinstance(await anext(events), Joined)
+            await signalling.leave()
+
+    asyncio.run(scenario())
