@@ -56,6 +56,8 @@ class Channels:
             )
             for channel_id, name in _NAMES.items()
         }
+        if self.transport is not None:
+            self.transport.dropped = dropped
         self._limits = {channel_id: TokenBucket(*limits) for channel_id, limits in _RATE_LIMITS.items()}
 
     def listen(self, on_message: Callable[[int, bytes], None], on_open: Callable[[], None]) -> None:

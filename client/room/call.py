@@ -13,7 +13,7 @@ from aiortc import RTCPeerConnection
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker
-from iwcodec.client.audio.transceiver import AudioTraffic, add_audio, reject_video, reported_loss
+from iwcodec.client.audio.transceiver import AudioTraffic, accept_offer, add_audio, reported_loss
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.client.room.peer import Peer, all_closed
@@ -358,4 +358,4 @@ class _ParticipantMedia:
         return link is not None and link.first_picture_waits
 
     def accept(self, connection: RTCPeerConnection) -> None:
-        reject_video(connection)
+        accept_offer(connection)

@@ -15,6 +15,7 @@ from aiortc import (
     RTCPeerConnection,
     rtcpeerconnection,
 )
+from aiortc.exceptions import InvalidStateError
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsTransport, SRTPProtectionProfile
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -85,6 +86,13 @@ class _PeerConnection(RTCPeerConnection):
     def __init__(self, configuration: RTCConfiguration) -> None:
         super().__init__(configuration)
         self._RTCPeerConnection__certificates = [own_certificate()]
+
+    async def _RTCPeerConnection__connect(self) -> None:
+        try:
+            await super()._RTCPeerConnection__connect()  # type: ignore[misc]
+        except InvalidStateError:  # in a task of aiortc, which nobody awaits
+            if self.connectionState != "closed":
+                raise
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
         with _substituted("RTCSctpTransport", BundlingSctpTransport):

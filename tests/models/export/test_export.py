@@ -41,6 +41,7 @@ def test_model_with_a_base_stores_only_its_up_blocks(exported_models: Path):
     assert {file.name for file in exported_models.glob("tiny-128.*")} == {
         "tiny-128.safetensors",
         "tiny-128.refine.onnx",
+        "tiny-128.sha256",
     }
     with safe_open(exported_models / "tiny-128.safetensors", framework="pt") as file:
         assert {name.rsplit(".", 1)[0] for name in file.keys()} == {  # noqa: SIM118
