@@ -40,7 +40,10 @@ def call(
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Neither send nor play sound.")] = False,
     record: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.iwc", help="Record the first participant whose picture arrives to this file."),
+        typer.Option(
+            metavar="OUT.iwc",
+            help="Record everybody: the first to be seen in this file, others in OUT-NAME.iwc.",
+        ),
     ] = None,
     virtual_camera: Annotated[
         bool,

@@ -19,9 +19,10 @@ from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker, load_sounddevice, open_speaker
 from iwcodec.client.display import Window
 from iwcodec.client.link.link import Link
-from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder
+from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder, path_for
 from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.client.room.call import Call
+from iwcodec.client.room.resume_file import ResumeFile
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.stats import stats_json, stats_lines
 from iwcodec.client.transport.connection import make_connection
@@ -31,7 +32,7 @@ from iwcodec.client.view import call_view
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.shipped_model import load_runtime_for
-from iwcodec.models.runtime.types import Runtime
+from iwcodec.models.runtime.types import ModelInfo, Runtime
 
 DRAW_INTERVAL_S, MIN_DRAW_INTERVAL_S = 1 / 30, 1 / 60
 """Maximum time between two drawings of the window, which bounds the response to keys; and minimum time after a drawing
@@ -72,7 +73,11 @@ async def run_call(options: CallOptions) -> None:
     Raises CodecError where a device cannot be opened or the room cannot be joined.
     """
     with ExitStack() as stack:
-        signalling = Signalling(options.url, options.name, token=options.token, authority=options.authority)
+        resume_file = ResumeFile(options.url, options.name)
+        stack.callback(resume_file.close)
+        signalling = Signalling(
+            options.url, options.name, token=options.token, authority=options.authority, resume_file=resume_file
+        )
         if signalling.address.exposed_host is not None:
             console.print(Text("not encrypted:", "yellow"), exposure(signalling.address.exposed_host), soft_wrap=True)
         runtime = load_runtime_for(options.size, threads=max(1, (os.cpu_count() or 1) // 2))
@@ -88,9 +93,8 @@ async def run_call(options: CallOptions) -> None:
         if audio_sender is not None:
             stack.callback(start_audio_capture(options, clip, audio_sender, call))
         if options.record is not None:
-            recorder = Recorder(options.record, runtime.info, options.audio)
-            CallRecorder(call, recorder)
-            stack.callback(finish_recording, recorder)
+            recordings = record_all(call, options.record, runtime.info, options.audio)
+            stack.callback(finish_recordings, options.record, recordings)
         if options.virtual_camera:
             stack.callback(VirtualCamera(call).close)
         interface = show_window(call, video_sender, window) if window else print_reports(call, options.as_json)
@@ -103,6 +107,19 @@ def exposure(host: str) -> str:
         f"signalling with {host} goes over http, and whoever is on the way may enter the call unseen. Use https, or "
         "compare the three words beside each name by voice: both sides must see the same."
     )
+
+
+def record_all(call: Call, path: Path, info: ModelInfo, audio: bool) -> CallRecorder:
+    """Record every participant, the first one to `path`."""
+    return CallRecorder(call, lambda name: Recorder(path_for(path, name), info, audio))
+
+
+def finish_recordings(path: Path, recordings: CallRecorder) -> None:
+    """Close all recordings, and print what they hold."""
+    for recording in recordings.recordings:
+        finish_recording(recording.recorder)
+    if not recordings.recordings:
+        console.print(f"{path} was not written: no picture arrived.", soft_wrap=True)
 
 
 def finish_recording(recorder: Recorder) -> None:

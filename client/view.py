@@ -7,6 +7,9 @@ from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.stats import stats_lines
 from iwcodec.codec.media.types import Picture
 
+SILENT_S = 3.0
+"""Silence after which a participant is marked: their program may be gone; the server keeps its place for a while."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -53,6 +56,9 @@ def _tile(participant: Participant, details: bool) -> Tile:
     state, frame = participant.state, participant.frame
     picture = None if frame is None or state is LinkState.CAMERA_OFF else frame.picture
     snapshot = frame is not None and frame.number == SNAPSHOT_NUMBER
+    shown = str(state)
+    if participant.silent_s >= SILENT_S:
+        shown += f", silent for {participant.silent_s:.0f} s"
     # While the face is lost, a snapshot is shown instead: that is no problem to report.
     is_well = state is LinkState.LIVE or (state is LinkState.FACE_LOST and snapshot)
     stats = participant.stats() if details else None
@@ -60,7 +66,7 @@ def _tile(participant: Participant, details: bool) -> Tile:
     return Tile(
         participant.name,
         picture,
-        "" if is_well else str(state),
+        "" if is_well else shown,
         snapshot=snapshot,
         words=participant.words or "",
         details=lines,

@@ -224,9 +224,9 @@ class Hub:
         if message.protocol != PROTOCOL:
             raise self._refused(End("version", f"This server speaks version {PROTOCOL} of the protocol."))
         limits = self.settings.limits
-        key = secrets.token_urlsafe(tokens.KEY_BYTES)
+        key = tokens.resume_key(message.resume) or secrets.token_urlsafe(tokens.KEY_BYTES)
         newcomer = Member(
-            id=secrets.token_hex(4),
+            id=tokens.member_id(key),
             name=message.name,
             joined=int(self.clock()),
             resume=tokens.key_digest(key),

@@ -39,9 +39,10 @@ cross, the peer with the smaller id yields ("perfect negotiation" of WebRTC 1.0)
 
 Losing the WebSocket is not leaving. For `grace_s` seconds the participant keeps its place and id, and at most MAILBOX
 messages wait for it. A `join` with `resume`, to any server process, gets the same id, a welcome with `resumed: true`
-and the current peers, and then the waiting messages. A direct connection does not depend on signalling: after
-`peer-left` with reason "lost" a client keeps it as long as it carries traffic. Close code 1012 means that this process
-is shutting down: reconnect at once, to any process.
+and the current peers, and then the waiting messages. If the place is gone, because it expired or the server was
+restarted, it gets a new place with the same id, and `resumed: false`. A direct connection does not depend on
+signalling: after `peer-left` with reason "lost" a client keeps it as long as it carries traffic. Close code 1012 means
+that this process is shutting down: reconnect at once, to any process.
 """
 
 import json

@@ -48,6 +48,10 @@ MAX_SOURCES = 2 * CAPACITY
 class Recording(Protocol):
     """Receives everything valid that comes from the peer."""
 
+    def restart(self) -> None:
+        """The peer's program was restarted: what follows is of another stream, with another clock."""
+        ...
+
     def source(self, packet: SourcePacket) -> None:
         """The next unit of the peer's AV1 sequence, scene snapshots included; a key unit begins another sequence."""
         ...
@@ -113,6 +117,8 @@ class IncomingVideo:
         self._source_decoder = SourceDecoder(info.size)
         self._clocks = Clocks()
         self._newest_report_ms = -1
+        if self.recording is not None:
+            self.recording.restart()
 
     def new_connection(self) -> None:
         """What is received from now on took another path."""

@@ -92,6 +92,11 @@ class Participant:
         return self.peer.state
 
     @property
+    def silent_s(self) -> float:
+        """Seconds since anything came from the participant."""
+        return self.peer.silent_s
+
+    @property
     def words(self) -> str | None:
         """Three words that the participant sees, too, unless somebody sits in between (link/verification.py)."""
         return None if self.peer.link is None else self.peer.link.words
@@ -223,6 +228,7 @@ class Call:
     def _handle_joined(self, joined: Joined) -> None:
         self._online = True
         self._set_ice_servers(joined.ice_servers, joined.ice_ttl_s)
+        is_first = not self._id
         if joined.id != self._id:
             # With a new id we are a new participant to the others, who drop their connections to the old one.
             for id in list(self.participants):
@@ -233,8 +239,8 @@ class Call:
             participant.peer.retry()
         known = set(self.participants)
         for id, name in joined.peers.items():
-            self._add(id, name, offers=not joined.resumed)
-        if joined.resumed:
+            self._add(id, name, offers=is_first or not joined.resumed)
+        if joined.resumed and not is_first:
             # Those who joined meanwhile have sent an offer, which arrives next unless it was lost.
             for id in self.participants.keys() - known:
                 self.participants[id].peer.retry(OFFER_WAIT_S)

@@ -24,13 +24,15 @@ MAX_NAME: Final = 40
 
 SERVICE_RESTART: Final = 1012
 """WebSocket close code: this server process is shutting down and another one takes over."""
+ROOM_FULL: Final = 4002
+"""WebSocket close code: the room, or the server, is full."""
 MEMBERSHIP_EXPIRED: Final = 4007
 """WebSocket close code: the resume token has expired; join again as a new participant."""
 FATAL_CLOSE_CODES: Final[dict[int, str]] = {
     1002: "The server does not speak the protocol of this program.",
     1008: "The server refused the connection.",
     4001: "The room is by invitation: the invitation is missing, has expired or belongs to another room.",
-    4002: "The room is full.",
+    ROOM_FULL: "The room is full.",
     4003: "The server speaks another version of the protocol; update iwcodec on one of the two sides.",
     4004: "The server closed the connection because too many messages were sent.",
     4006: "This call was taken over by another connection of the same participant.",

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.realtime
 
 URL = "http://127.0.0.1:1/r/blue"
 
+QUIET: dict[str, Any] = {"words": None, "silent_s": 0.0}
+
 
 class AudioDouble:
     """In place of a call and of its audio sender."""
@@ -49,7 +51,7 @@ def test_without_a_microphone_the_call_is_muted(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
-    ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, audio_buffer=None, words=None)
+    ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, audio_buffer=None, **QUIET)
     call: Any = SimpleNamespace(state=CallState.WAITING, participants={})
     printed: list[str] = []
     monkeypatch.setattr(session.console, "print", lambda *texts, **_: printed.append(" ".join(map(str, texts))))
@@ -75,9 +77,15 @@ def test_a_headless_call_prints_statistics_as_json(capsys: pytest.CaptureFixture
     sound, count = SimpleNamespace(delay_s=0.2), AudioTraffic()
     count.sent.add(2500, time.monotonic())
     ada = SimpleNamespace(
-        name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=sound, audio_traffic=count, words="a b c"
+        name="Ada",
+        state=LinkState.LIVE,
+        stats=lambda: stats,
+        audio_buffer=sound,
+        audio_traffic=count,
+        words="a b c",
+        silent_s=0.0,
     )
-    bob = SimpleNamespace(name="Bob", state=LinkState.CONNECTING, stats=lambda: None, audio_buffer=None, words=None)
+    bob = SimpleNamespace(name="Bob", state=LinkState.CONNECTING, stats=lambda: None, audio_buffer=None, **QUIET)
     call: Any = SimpleNamespace(state=CallState.TALKING, participants={"a": ada, "b": bob})
     session.print_stats(call, as_json=True)
     printed = json.loads(capsys.readouterr().out)
@@ -104,9 +112,7 @@ class Window:
 
 def test_keys_in_the_window() -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
-    ada = SimpleNamespace(
-        name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=None, words=None, frame=None
-    )
+    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=None, **QUIET, frame=None)
     call: Any = SimpleNamespace(
         state=CallState.TALKING, participants={"a": ada}, notices=[], muted=False, camera_off=False, frame_listeners=[]
     )

@@ -264,8 +264,24 @@ async def test_a_member_is_lost_after_the_grace_period(hub: Hub, clock: Clock) -
     late = Caller(hub)
     welcome = await late.join("Bob", resume=second["resume"])
     assert not welcome["resumed"]
-    assert welcome["id"] != second["id"]
+    assert welcome["id"] == second["id"]  # the others recognise him, and may have kept their connection
+    assert (await ada.hear("peer-joined"))["peer"]["id"] == second["id"]
     assert count(hub, "lost_total") == 1
+
+
+async def test_ids_survive_a_restart_of_the_server(hub: Hub) -> None:
+    """All state is lost; whoever has the key of a resume token gets its id, and nobody else does."""
+    first = await Caller(hub).join("Ada")
+    after = await started()
+    ada, eve = Caller(after), Caller(after)
+    welcome = await ada.join("Ada", resume=first["resume"])
+    assert (welcome["id"], welcome["resume"], welcome["resumed"]) == (first["id"], first["resume"], False)
+    prefix, member, key = first["resume"].split(".")
+    for forged in (f"{prefix}.{member}.{key[:-1]}x", f"{prefix}.{member}x.{key}", f"{prefix}.{'0' * 16}.{key}"):
+        stranger = await eve.join("Eve", resume=forged)
+        assert stranger["id"] not in (first["id"], "0" * 16)
+        await eve.vanish()
+        eve = Caller(after)
 
 
 async def test_a_second_connection_replaces_the_first(hub: Hub) -> None:

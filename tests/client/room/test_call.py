@@ -21,7 +21,7 @@ from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState, RenderedFrame
 from iwcodec.client.room import call as c
-from iwcodec.client.room import peer
+from iwcodec.client.room import peer, signalling
 from iwcodec.client.room.protocol import Joined, RemoteDescription, SignallingError
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.transport.connection import make_connection as make_real_connection
@@ -199,6 +199,7 @@ def test_a_call_survives_a_restart_of_the_server() -> None:
             await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
             await server.stop()
             await until([ada, bob], lambda: ada.call.state is c.CallState.OFFLINE is bob.call.state)
+            connections = [p.peer.connection for c in (ada, bob) for p in c.call.participants.values()]
             links = [p.peer.link for p in ada.call.participants.values()]
             before = links[0].received  # type: ignore[union-attr]
             await until([ada, bob], lambda: links[0].received > before + 5)  # type: ignore[union-attr]
@@ -206,6 +207,10 @@ def test_a_call_survives_a_restart_of_the_server() -> None:
             await until([ada, bob], lambda: ada.call.state is c.CallState.TALKING is bob.call.state)
             cyd = Client(server, "Cyd")
             await until([ada, bob, cyd], lambda: ada.sees("Bob", "Cyd") and cyd.sees("Ada", "Bob"))
+            # The direct connections are the same, and nobody was told that anybody left.
+            assert connections[0] in [p.peer.connection for p in ada.call.participants.values()]
+            assert connections[1] in [p.peer.connection for p in bob.call.participants.values()]
+            assert not [notice for notice in (*ada.call.notices, *bob.call.notices) if notice.endswith("left")]
             await asyncio.gather(ada.leave(), bob.leave(), cyd.leave())
 
     asyncio.run(scenario())
@@ -255,8 +260,10 @@ def test_a_vanished_participant_is_removed(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(scenario())
 
 
-def test_six_participants_see_each_other_and_a_seventh_is_refused() -> None:
+def test_six_participants_see_each_other_and_a_seventh_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the thirty links keeps showing what its own sender sends."""
+
+    monkeypatch.setattr(signalling, "FULL_PATIENCE_S", 0.0)
 
     async def scenario() -> None:
         async with rooms() as server:
@@ -292,7 +299,9 @@ def test_six_participants_see_each_other_and_a_seventh_is_refused() -> None:
     asyncio.run(scenario())
 
 
-def test_joining_a_full_room_raises() -> None:
+def test_joining_a_full_room_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signalling, "FULL_PATIENCE_S", 0.0)
+
     async def scenario() -> None:
         async with rooms(room_size=2) as server:
             ada, bob = Client(server, "Ada"), Client(server, "Bob")
