@@ -97,7 +97,7 @@ def test_export_command_reports_what_it_wrote(tmp_path: Path):
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["bytes"] == {file.name: file.stat().st_size for file in (tmp_path / "weights").iterdir()}
-    assert len(report["bytes"]) == 6
+    assert len(report["bytes"]) == 7
     assert (report["model"], report["digest"]) == ("tiny-64", read_info("tiny-64", tmp_path / "weights").digest.hex())
     assert report["largest_difference"] == max(report["differences"].values()) <= TOLERANCE
     again = CliRunner().invoke(cli.app, command)
