@@ -37,7 +37,18 @@ def call(
     mic: Annotated[
         str | None, typer.Option(help="Microphone to use: its number, or part of its name (see `iwcodec devices`).")
     ] = None,
+    speaker: Annotated[
+        str | None, typer.Option(help="Loudspeaker to use: its number, or part of its name (see `iwcodec devices`).")
+    ] = None,
+    raw_mic: Annotated[
+        bool,
+        typer.Option("--raw-mic", help="Send the microphone without echo cancellation and noise suppression: music."),
+    ] = False,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Neither send nor play sound.")] = False,
+    max_kbps: Annotated[
+        float | None,
+        typer.Option(help="Send at most this much, to all together; sound takes 15 of it for each participant.", min=2),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +99,8 @@ def call(
     Three words stand beside each name. If the other person reads out the same ones, nobody sits between the two of you,
     not even the server.
 
-    Keys in the window: m mutes, v switches the camera off, i shows bit rates and delays, q leaves.
+    Keys in the window: m mutes, v switches the camera off, i shows bit rates and delays, q leaves; c, a and s change to
+    the next camera, microphone and loudspeaker.
     """
     if as_json and not headless:
         raise CodecError("--json needs --headless. In the window, press i to see the statistics.")
@@ -114,6 +126,9 @@ def call(
         as_json,
         read_token(token_file),
         authority,
+        speaker,
+        raw_mic,
+        max_kbps,
     )
     asyncio.run(run_call(options))
 
@@ -139,27 +154,30 @@ def user_name() -> str:
 
 
 def devices(as_json: JSON = False) -> None:
-    """List the cameras and microphones of this machine.
+    """List the cameras, microphones and loudspeakers of this machine.
 
-    Select one with `iwcodec call --camera` or `--mic`, by its number or by part of its name.
+    Select one with `iwcodec call --camera`, `--mic` or `--speaker`, by its number or by part of its name.
     """
     with extras():
-        from iwcodec.client.audio import capture as audio_capture
+        from iwcodec.client.audio.capture import list_microphones
+        from iwcodec.client.audio.speaker import list_speakers
         from iwcodec.client.video import capture
     cameras, problem = capture.list_cameras(), None
     try:
-        microphones = audio_capture.list_microphones()
+        microphones, speakers = list_microphones(), list_speakers()
     except CodecError as error:
-        microphones, problem = [], str(error)
+        microphones, speakers, problem = [], [], str(error)
     if as_json:
-        listed = {"cameras": cameras, "microphones": microphones}
+        listed = {"cameras": cameras, "microphones": microphones, "loudspeakers": speakers}
         print(json.dumps({kind: [asdict(device) for device in some] for kind, some in listed.items()}, indent=2))
         return
-    for kind, some in (("camera", cameras), ("microphone", microphones)):
+    for kind, some in (("camera", cameras), ("microphone", microphones), ("loudspeaker", speakers)):
         for device in some:
             console.print(f"{kind} {device.number}: {device.name}")
-        if not some:
-            console.print(problem if problem and kind == "microphone" else f"No {kind} was found.")
+        if not some and (kind == "camera" or not problem):
+            console.print(f"No {kind} was found.")
+    if problem:
+        console.print(problem, soft_wrap=True)
 
 
 def demo_call(

@@ -21,7 +21,7 @@ OWN_SHARE: Final = 0.2
 """Side of our own picture as a share of the window's shorter side."""
 RECONSTRUCTED: Final = "reconstructed"
 SNAPSHOT: Final = "snapshot"
-KEYS: Final = "m mute   v camera off   i details   q leave"
+KEYS: Final = "m mute   v camera off   c camera   a microphone   s loudspeaker   i details   q leave"
 
 _BACKGROUND = (18, 20, 24)
 _EMPTY_TILE = (38, 42, 50)

@@ -15,10 +15,13 @@ from typing import Any, Final
 from rich.text import Text
 
 from iwcodec.client.audio import capture as audio_capture
+from iwcodec.client.audio.devices import AudioDevices
+from iwcodec.client.audio.echo import EchoCanceller
 from iwcodec.client.audio.sender import AudioSender
-from iwcodec.client.audio.speaker import Speaker, load_sounddevice, open_speaker
+from iwcodec.client.audio.speaker import SoundCard, Speaker, load_sounddevice, open_speaker
 from iwcodec.client.display import Window
 from iwcodec.client.link.link import Link
+from iwcodec.client.quality import quality_words
 from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder, path_for
 from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.client.room.call import Call
@@ -27,6 +30,7 @@ from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.stats import stats_json, stats_lines
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.video import capture
+from iwcodec.client.video.camera import Camera
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.client.view import call_view
 from iwcodec.codec.cli import console
@@ -39,6 +43,8 @@ DRAW_INTERVAL_S, MIN_DRAW_INTERVAL_S = 1 / 30, 1 / 60
 with a new picture, because screens show no more and drawing takes time."""
 REPORT_S: Final = 5.0
 """Interval between two reports of statistics in a headless call."""
+DEVICE_CHECK_S: Final = 1.0
+"""Interval between checks whether microphone and loudspeaker are still there."""
 POLL_S: Final = 0.05
 """Interval between checks of a headless call for changes of state."""
 NETWORK_THREADS: Final = 2
@@ -65,6 +71,11 @@ class CallOptions:
     """Of the invitation, unless it is in the URL."""
     authority: Path | None = None
     """PEM file with the certificate that signed the server's."""
+    speaker: str | None = None
+    raw_mic: bool = False
+    """Whether the microphone is sent without echo cancellation and noise suppression."""
+    max_kbps: float | None = None
+    """Limit of what is sent, to all participants together."""
 
 
 async def run_call(options: CallOptions) -> None:
@@ -88,17 +99,71 @@ async def run_call(options: CallOptions) -> None:
             stack.callback(window.close)
         audio_sender, speaker = open_audio(options, stack)
         call, video_sender = make_call(signalling, runtime, executor, motion_executor, audio_sender, speaker)
-        pictures, clip = open_pictures(options, runtime.info.size)
+        call.max_kbps = options.max_kbps
+        pictures, clip, camera = open_pictures(options, runtime.info.size, from_threads(call.notify))
         stack.callback(pictures.close)
-        if audio_sender is not None:
-            stack.callback(start_audio_capture(options, clip, audio_sender, call))
+        if camera is not None:
+            stack.callback(camera.close)
+        microphone = None
+        if audio_sender is not None and speaker is not None:
+            microphone = start_audio_capture(options, clip, audio_sender, speaker, call)
+            stack.callback(lambda: microphone.close() if microphone else None)
+        devices = AudioDevices(
+            microphone if isinstance(microphone, audio_capture.MicrophoneSound) else None,
+            speaker if isinstance(speaker, SoundCard) else None,
+        )
         if options.record is not None:
             recordings = record_all(call, options.record, runtime.info, options.audio)
             stack.callback(finish_recordings, options.record, recordings)
         if options.virtual_camera:
             stack.callback(VirtualCamera(call).close)
-        interface = show_window(call, video_sender, window) if window else print_reports(call, options.as_json)
-        await run_with_interface(call, interface, pictures)
+        changes = Changes(call, camera, devices)
+        interface = show_window(call, video_sender, window, changes) if window else print_reports(call, options.as_json)
+        watching = asyncio.create_task(changes.watch())
+        try:
+            await run_with_interface(call, interface, pictures)
+        finally:
+            watching.cancel()
+
+
+def from_threads(notify: Callable[[str], None]) -> Callable[[str], None]:
+    """`notify` for other threads: it runs on the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def notify_soon(text: str) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(notify, text)
+
+    return notify_soon
+
+
+class Changes:
+    """Changes of devices during a call, by keys or because one went away."""
+
+    def __init__(self, call: Call, camera: Camera | None, devices: AudioDevices) -> None:
+        self._call, self._camera, self._devices = call, camera, devices
+        self._working: asyncio.Task[None] | None = None
+
+    def key(self, key: str) -> None:
+        """Change what the key stands for, if anything, unless another change is under way."""
+        work = {
+            "c": lambda: "A file is sent instead of a camera." if self._camera is None else self._camera.change(),
+            "a": lambda: self._devices.change("microphone"),
+            "s": lambda: self._devices.change("loudspeaker"),
+        }.get(key)
+        if work is not None and (self._working is None or self._working.done()):
+            self._working = asyncio.create_task(self._change(work))
+
+    async def watch(self) -> None:
+        """Restore devices that go away. Never returns."""
+        while True:
+            await asyncio.sleep(DEVICE_CHECK_S)
+            if self._devices.are_lost() and (self._working is None or self._working.done()):
+                for notice in await asyncio.to_thread(self._devices.restore):
+                    self._call.notify(notice)
+
+    async def _change(self, work: Callable[[], str]) -> None:
+        self._call.notify(await asyncio.to_thread(work))
 
 
 def exposure(host: str) -> str:
@@ -159,47 +224,64 @@ def open_audio(options: CallOptions, stack: ExitStack) -> tuple[AudioSender | No
     if not options.audio:
         return None, None
     audio_sender = AudioSender()
-    speaker, problem = open_speaker(options.headless)
+    speaker, problem = open_speaker(options.headless, options.speaker)
     stack.callback(speaker.stop)
     if problem:
         console.print(Text("no sound:", "yellow"), problem, soft_wrap=True)
     return audio_sender, speaker
 
 
-def open_pictures(options: CallOptions, size: int) -> tuple[capture.Pictures, capture.Clip | None]:
-    """Open the video file, or the camera, cropped to `size` pixels; returns the clip of a file for its audio.
+def open_pictures(
+    options: CallOptions, size: int, notify: Callable[[str], None]
+) -> tuple[capture.Pictures, capture.Clip | None, Camera | None]:
+    """Open the video file, or the camera, cropped to `size` pixels; returns the clip of a file for its audio, or the
+    camera. `notify` is called, on another thread, with what happens to the camera.
 
     Raises CodecError where there is neither.
     """
     if options.video is not None:
         clip = capture.Clip(options.video)
-        return capture.Pictures(clip.frames(), capture.LiveCrop(size, clip.fps)), clip
+        return capture.Pictures(clip.frames(), capture.LiveCrop(size, clip.fps)), clip, None
     try:
-        camera = capture.choose(capture.list_cameras(), options.camera, "camera")
+        camera = Camera(options.camera, notify)
     except CodecError as error:
         raise CodecError(f"{error} To send a video file instead, use --video FILE.") from None
-    return capture.Pictures(capture.camera_frames(camera), capture.LiveCrop(size, capture.MAX_FPS)), None
+    return capture.Pictures(camera.frames(), capture.LiveCrop(size, capture.MAX_FPS)), None, camera
 
 
 def start_audio_capture(
-    options: CallOptions, clip: capture.Clip | None, audio_sender: AudioSender, call: Call
-) -> Callable[[], None]:
-    """Start sending the file's audio, or the microphone's; returns what stops it.
+    options: CallOptions, clip: capture.Clip | None, audio_sender: AudioSender, speaker: Speaker, call: Call
+) -> audio_capture.MicrophoneSound | audio_capture.ClipSound | None:
+    """Start sending the file's audio, or the microphone's, freed from the echo of the loudspeaker; returns what to
+    close.
 
     Without a microphone the call goes on, muted and with a warning, unless one was asked for by `--mic`.
     """
     if clip is not None and options.mic is None:
-        return audio_capture.ClipSound(clip, audio_sender.push).close if clip.has_sound else lambda: None
+        return audio_capture.ClipSound(clip, audio_sender.push) if clip.has_sound else None
+    listener = audio_sender.push if options.raw_mic else without_echo(audio_sender.push, speaker)
     try:
         load_sounddevice()
         device = capture.choose(audio_capture.list_microphones(), options.mic, "microphone") if options.mic else None
-        return audio_capture.MicrophoneSound(device, audio_sender.push).close
+        return audio_capture.MicrophoneSound(device, listener)
     except CodecError as error:
         if options.mic is not None:
             raise
         console.print(Text("no microphone:", "yellow"), str(error), soft_wrap=True)
         call.mute(True)
-        return lambda: None
+        return None
+
+
+def without_echo(listener: audio_capture.Listener, speaker: Speaker) -> audio_capture.Listener:
+    """A listener for the microphone that cancels the echo of `speaker`; where that cannot be done, a warning is
+    printed."""
+    try:
+        canceller = EchoCanceller()
+    except CodecError as error:
+        console.print(Text("others may hear their echo:", "yellow"), str(error), soft_wrap=True)
+        return listener
+    speaker.listeners.append(canceller.far)
+    return canceller.before(listener)
 
 
 async def run_with_interface(call: Call, interface: Coroutine[Any, Any, None], pictures: capture.Pictures) -> None:
@@ -252,7 +334,7 @@ def leave_on_signals(call: Call) -> Iterator[None]:
                 loop.remove_signal_handler(number)
 
 
-async def show_window(call: Call, video_sender: VideoSender, window: Window) -> None:
+async def show_window(call: Call, video_sender: VideoSender, window: Window, changes: Changes) -> None:
     """Draw every new picture at once, and handle keys, until the user presses q."""
     details = False
     new_frame = asyncio.Event()
@@ -267,6 +349,8 @@ async def show_window(call: Call, video_sender: VideoSender, window: Window) -> 
                 call.mute(not call.muted)
             elif key == "v":
                 call.set_camera_off(not call.camera_off)
+            else:
+                changes.key(key)
         pause_s = MIN_DRAW_INTERVAL_S if new_frame.is_set() else 0.0
         new_frame.clear()
         window.show(call_view(call, call.signalling.name, video_sender.preview, details))
@@ -302,5 +386,6 @@ def print_stats(call: Call, as_json: bool) -> None:
         return
     for participant in call.participants.values():
         if (stats := participant.stats()) is not None:
-            lines = "; ".join(stats_lines(stats, participant))
+            quality = quality_words(stats)
+            lines = "; ".join([*([quality] if quality else []), *stats_lines(stats, participant)])
             console.print(f"  {participant.name}: {lines}", soft_wrap=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState
+from iwcodec.client.quality import quality_words
 from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.stats import stats_lines
 from iwcodec.codec.media.types import Picture
@@ -26,7 +27,7 @@ class Tile:
     words: str = ""
     """What the other person sees, too, if nobody sits between the two."""
     details: tuple[str, ...] = ()
-    """Lines of statistics."""
+    """What is wrong with the quality, if anything is, and lines of statistics."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,11 @@ def _tile(participant: Participant, details: bool) -> Tile:
         shown += f", silent for {participant.silent_s:.0f} s"
     # While the face is lost, a snapshot is shown instead: that is no problem to report.
     is_well = state is LinkState.LIVE or (state is LinkState.FACE_LOST and snapshot)
-    stats = participant.stats() if details else None
-    lines = () if stats is None else stats_lines(stats, participant)
+    stats = participant.stats()
+    lines: tuple[str, ...] = ()
+    if stats is not None:
+        quality = quality_words(stats) if state is LinkState.LIVE else ""
+        lines = (*((quality,) if quality else ()), *(stats_lines(stats, participant) if details else ()))
     return Tile(
         participant.name,
         picture,

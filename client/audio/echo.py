@@ -30,9 +30,7 @@ class EchoCanceller:
         except ImportError as error:
             raise CodecError("Echo cancellation needs livekit: pip install livekit.") from error
         self._frame = AudioFrame
-        self._processing = AudioProcessingModule(
-            echo_cancellation=True, noise_suppression=True, high_pass_filter=True
-        )
+        self._processing = AudioProcessingModule(echo_cancellation=True, noise_suppression=True, high_pass_filter=True)
         self._lock = threading.Lock()
         self._far, self._near = np.zeros(0, np.int16), np.zeros(0, np.int16)
         """Samples that do not fill a frame yet."""

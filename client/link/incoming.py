@@ -104,6 +104,8 @@ class IncomingVideo:
         self._shown: deque[tuple[float, float]] = deque(maxlen=256)
         """(time, delay) of the newest frames shown."""
         self._shown_since_report = 0
+        self._arrivals: deque[tuple[float, int]] = deque(maxlen=256)
+        """(time, number of new frames) of the newest motion messages."""
         self.reset()
 
     def reset(self) -> None:
@@ -151,6 +153,10 @@ class IncomingVideo:
         """(frames shown per second, their mean glass-to-glass delay in ms), over the last STATS_S."""
         delays = [delay for at, delay in self._shown if at > now_s - STATS_S]
         return len(delays) / STATS_S, 1000 * sum(delays) / len(delays) if delays else 0.0
+
+    def received_per_s(self, now_s: float) -> float:
+        """Frames that arrived per second, over the last STATS_S; repeated ones count once."""
+        return sum(count for at, count in self._arrivals if at > now_s - STATS_S) / STATS_S
 
     @property
     def units_to_decode(self) -> int:
@@ -248,7 +254,9 @@ class IncomingVideo:
             except FormatError:
                 motion.dropped["malformed"] += 1
                 continue
+            newest = -1 if motion.acknowledged is None else motion.acknowledged
             motion.add(message, decoded, arrived_s)
+            self._arrivals.append((arrived_s, sum(frame.number > newest for frame in decoded)))
             if motion is not self.motion:  # of a stream that has ended
                 continue
             if self.recording is not None:

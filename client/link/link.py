@@ -150,6 +150,8 @@ class Link:
                 "units_to_send": outgoing.sources.backlog(),
                 "bytes_to_send": sum(map(self._channels.queued_bytes, self._channels.by_id)),
             },
+            incoming.received_per_s(now),
+            self.congested,
         )
 
     def replace_connection(self, connection: RTCPeerConnection) -> None:
@@ -162,6 +164,10 @@ class Link:
     def playout_delay_s(self) -> float:
         """Delay that sound needs, from its arrival on, to be in step with the picture."""
         return self.incoming.playout_delay_s()
+
+    def limit(self, max_kbps: float | None) -> None:
+        """Send at most this much video; None: as much as the path carries."""
+        self.outgoing.congestion_control.max_kbps = max_kbps
 
     @property
     def congested(self) -> bool:

@@ -16,6 +16,7 @@ from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.audio.transceiver import AudioTraffic, accept_offer, add_audio, reported_loss
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
+from iwcodec.client.quality import is_too_slow
 from iwcodec.client.room.peer import Peer, all_closed
 from iwcodec.client.room.protocol import (
     Disconnected,
@@ -48,6 +49,11 @@ NETWORK_CHANGE_CHECKS: Final = 5
 """Periodic checks after a network change during which silent connections are replaced."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """Maximum time that the end of the call waits for the links to stop."""
+SLOW_CHECKS: Final = 5
+"""Periodic checks after which a machine that does not keep up is reported."""
+TOO_SLOW: Final = "this machine is too slow for the call: close other programs, or turn the camera off"
+SOUND_KBPS: Final = 15.0
+"""What continuous speech takes on the wire to one participant (sender.BITRATE)."""
 MAX_NOTICES: Final = 20
 
 
@@ -133,6 +139,8 @@ class Call:
         self.muted = self.camera_off = False
         self._video_sender, self.make_link, self._connect = video_sender, make_link, connect
         self.audio_sender, self._speaker = audio_sender, speaker
+        self.max_kbps: float | None = None
+        """Limit of what is sent to all participants together, kbps; None: as much as the paths carry."""
         self._id = ""
         self._online = False
         self._left = False
@@ -140,6 +148,8 @@ class Call:
         """Number of ICE servers named by the server that aiortc cannot use."""
         self._ice_servers: list[dict[str, Any]] = []
         self._ice_expires_s = 0.0
+        self._slow_checks = 0
+        """Periodic checks in a row in which this machine did not keep up."""
 
     @property
     def state(self) -> CallState:
@@ -320,10 +330,30 @@ class Call:
             for id, participant in list(self.participants.items()):
                 if participant.peer.lost_by_server and participant.peer.silent_s > ABSENCE_TIMEOUT_S:
                     self._remove(id)
+            self._share_rate()
+            self._judge_speed()
             await self._adapt_audio()
             if self._online and asyncio.get_running_loop().time() > self._ice_expires_s - ICE_RENEWAL_MARGIN_S:
                 self._ice_expires_s += ICE_RENEWAL_MARGIN_S
                 await self.signalling.request_ice_servers()
+
+    def _judge_speed(self) -> None:
+        """Tell the user, once, if this machine has not kept up for some time."""
+        stats = [participant.stats() for participant in self.participants.values()]
+        is_slow = any(s is not None and is_too_slow(s.frames_per_s, s.received_per_s) for s in stats)
+        self._slow_checks = self._slow_checks + 1 if is_slow else 0
+        if self._slow_checks == SLOW_CHECKS:
+            self.notify(TOO_SLOW)
+
+    def _share_rate(self) -> None:
+        """Divide what may be sent between the participants. Sound, which cannot do with less, comes first."""
+        if self.max_kbps is None or not self.participants:
+            return
+        sound_kbps = 0.0 if self.audio_sender is None or self.muted else SOUND_KBPS
+        share = max(0.0, self.max_kbps / len(self.participants) - sound_kbps)
+        for participant in self.participants.values():
+            if participant.peer.link is not None:
+                participant.peer.link.limit(share)
 
     async def _adapt_audio(self) -> None:
         """Report the highest loss of any receiver, and any congestion, to the audio sender."""

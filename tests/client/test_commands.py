@@ -74,11 +74,15 @@ def test_an_unreachable_server_is_reported(face_clip: Path, tmp_path: Path) -> N
 
 def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "list_cameras", lambda: [capture.Device(0, "Front", "/dev/video0")])
-    inputs = [{"name": "Mic", "max_input_channels": 1, "index": 3}]
+    inputs = [
+        {"name": "Mic", "max_input_channels": 1, "max_output_channels": 0, "index": 3},
+        {"name": "Box", "max_input_channels": 0, "max_output_channels": 2, "index": 5},
+    ]
     monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(query_devices=lambda: inputs))
     found = json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)
     assert found["cameras"] == [{"number": 0, "name": "Front", "handle": "/dev/video0"}]
-    assert found["microphones"][0]["name"] == "Mic"
+    assert [device["name"] for device in found["microphones"]] == ["Mic"]
+    assert found["loudspeakers"] == [{"number": 0, "name": "Box", "handle": "5"}]
 
 
 def test_without_sounddevice_cameras_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ for needed in ("aiortc", "websockets"):
     pytest.importorskip(needed)
 from iwcodec.benchmarks.call.simulation import simulate
 from iwcodec.client import session
+from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.audio.transceiver import AudioTraffic
 from iwcodec.client.link.link_state import LinkState, LinkStats
 from iwcodec.client.room.call import CallState
@@ -43,10 +44,10 @@ def test_without_a_microphone_the_call_is_muted(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     call = AudioDouble()
     options = session.CallOptions(URL, "me")
-    session.start_audio_capture(options, None, AudioDouble(), call)()  # type: ignore[arg-type]
+    assert session.start_audio_capture(options, None, AudioDouble(), Speaker(), call) is None  # type: ignore[arg-type]
     assert call.muted
     with pytest.raises(CodecError, match="pip install sounddevice"):
-        session.start_audio_capture(session.CallOptions(URL, "me", mic="0"), None, AudioDouble(), call)  # type: ignore[arg-type]
+        session.start_audio_capture(session.CallOptions(URL, "me", mic="0"), None, AudioDouble(), Speaker(), call)  # type: ignore[arg-type]
 
 
 def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,10 +120,11 @@ def test_keys_in_the_window() -> None:
     call.mute = lambda on: setattr(call, "muted", on)
     call.set_camera_off = lambda on: setattr(call, "camera_off", on)
     call.signalling = SimpleNamespace(name="me")
-    window = Window([], ["i"], ["i", "m", "v", "x"], ["q"])
-    asyncio.run(session.show_window(call, SimpleNamespace(preview=None), window))  # type: ignore[arg-type]
+    window, pressed = Window([], ["i"], ["i", "m", "v", "c"], ["q"]), list[str]()
+    asyncio.run(session.show_window(call, SimpleNamespace(preview=None), window, SimpleNamespace(key=pressed.append)))  # type: ignore[arg-type]
     assert [bool(view.tiles[0].details) for view in window.views] == [False, True, False]
     assert (call.muted, call.camera_off) == (True, True)
+    assert pressed == ["c"]
 
 
 @pytest.mark.parametrize("apart_s", [0.04, 0.004])
@@ -146,7 +148,9 @@ def test_new_pictures_are_drawn_at_once(apart_s: float) -> None:
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        showing = asyncio.create_task(session.show_window(call, SimpleNamespace(preview=None), Drawn()))  # type: ignore[arg-type]
+        showing = asyncio.create_task(
+            session.show_window(call, SimpleNamespace(preview=None), Drawn(), SimpleNamespace())
+        )  # type: ignore[arg-type]
         await asyncio.sleep(0.0123)
         for _ in range(200):
             await asyncio.sleep(apart_s)

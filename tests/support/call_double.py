@@ -89,6 +89,9 @@ class DoubleLink:
         rate = {"motion": 2.0, "sources": 1.0, "total": 12.0}
         return LinkStats(rate, rate, 24.0, self.delay_s * 1000, 0.0, 1, {})
 
+    def limit(self, max_kbps: float | None) -> None:
+        self.max_kbps = max_kbps
+
     def playout_delay_s(self) -> float:
         return self.delay_s
 

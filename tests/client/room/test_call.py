@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from iwcodec.client.audio.jitter_buffer import BLOCK
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.link.link import Link
-from iwcodec.client.link.link_state import LinkState, RenderedFrame
+from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.client.room import call as c
 from iwcodec.client.room import peer, signalling
 from iwcodec.client.room.protocol import Joined, RemoteDescription, SignallingError
@@ -349,3 +350,25 @@ def test_all_peers_are_reconnected_after_joining_with_a_new_id() -> None:
     asyncio.run(work())
     assert present == [["bob"], ["bob"]]
     assert call.notices[:3] == ["Bob joined", "Bob left", "Bob joined"]
+
+
+def test_a_machine_that_does_not_keep_up_is_reported_once_and_the_rate_is_shared() -> None:
+    async def work() -> Any:
+        call = c.Call(SimpleNamespace(), DoubleVideoSender(), None, make_connection)  # type: ignore[arg-type]
+        stats = LinkStats({}, {}, 4.0, 100.0, 0.0, 1, {}, received_per_s=25.0)
+        limits: list[float] = []
+        peer = SimpleNamespace(link=SimpleNamespace(limit=limits.append))
+        there: Any = SimpleNamespace(stats=lambda: stats, peer=peer)
+        call.participants = {"a": there, "b": there}
+        for _ in range(2 * c.SLOW_CHECKS):
+            call._judge_speed()
+        assert call.notices == [c.TOO_SLOW]
+        call._share_rate()
+        assert limits == []
+        call.max_kbps = 40.0
+        call._share_rate()
+        call.audio_sender = AudioSender()
+        call._share_rate()
+        assert limits == [20.0, 20.0, 5.0, 5.0]
+
+    asyncio.run(work())
