@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo bench test clean
+.PHONY: help demo bench test floors clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ test: $(VENV)/dev ## Lint, types and the whole test suite
 	$(BIN)/pytest -m "realtime and not patient"
 	@echo "== pytest, calls between processes"
 	$(BIN)/pytest -m patient
+
+floors: ## Install the oldest versions that pyproject.toml allows, without PyTorch, and run the quick tests with them
+	PYTHON=$(PYTHON) .ci/floors
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) build demo bench

@@ -69,7 +69,10 @@ def serve(
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(help="https://HOST whose pages may use this server besides its own; may be repeated."),
+        typer.Option(
+            help="https://HOST whose pages may use this server: besides its own ones, or its own behind a proxy on "
+            "this machine; may be repeated."
+        ),
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None,
