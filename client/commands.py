@@ -100,7 +100,8 @@ def call(
     not even the server.
 
     Keys in the window: m mutes, v switches the camera off, i shows bit rates and delays, q leaves; c, a and s change to
-    the next camera, microphone and loudspeaker.
+    the next camera, microphone and loudspeaker. The host of a room by invitation locks and unlocks it with l, and
+    removes somebody with k and a number.
     """
     if as_json and not headless:
         raise CodecError("--json needs --headless. In the window, press i to see the statistics.")

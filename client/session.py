@@ -143,9 +143,15 @@ class Changes:
     def __init__(self, call: Call, camera: Camera | None, devices: AudioDevices) -> None:
         self._call, self._camera, self._devices = call, camera, devices
         self._working: asyncio.Task[None] | None = None
+        self._moderating: asyncio.Task[None] | None = None
+        self._choosing: list[str] = []
+        """Ids of those of whom the next key removes one."""
 
     def key(self, key: str) -> None:
         """Change what the key stands for, if anything, unless another change is under way."""
+        if self._choosing or key in ("l", "k"):
+            self._moderate(key)
+            return
         work = {
             "c": lambda: "A file is sent instead of a camera." if self._camera is None else self._camera.change(),
             "a": lambda: self._devices.change("microphone"),
@@ -153,6 +159,25 @@ class Changes:
         }.get(key)
         if work is not None and (self._working is None or self._working.done()):
             self._working = asyncio.create_task(self._change(work))
+
+    def _moderate(self, key: str) -> None:
+        """The host's keys: l locks and unlocks the room, k and a number remove a participant."""
+        choosing, self._choosing = self._choosing, []
+        if not self._call.is_host:
+            self._call.notify("only the host, who made the room by invitation, locks it and removes people")
+        elif key == "l":
+            self._start(self._call.lock(not self._call.locked))
+        elif key == "k" and self._call.participants:
+            self._choosing = list(self._call.participants)
+            names = ", ".join(f"{n} {p.name}" for n, p in enumerate(self._call.participants.values(), 1))
+            self._call.notify(f"whom to remove? {names}")
+        elif key.isdigit() and 1 <= int(key) <= len(choosing):
+            self._start(self._call.expel(choosing[int(key) - 1]))
+        elif choosing:
+            self._call.notify("nobody was removed")
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._moderating = asyncio.create_task(work)
 
     async def watch(self) -> None:
         """Restore devices that go away. Never returns."""

@@ -48,6 +48,8 @@ def call_view(call: Call, name: str, preview: Picture | None, details: bool) -> 
     own_name = f"{name} (muted)" if call.muted else name
     own = Tile(own_name, None if call.camera_off else preview, own_state, badge=False)
     status = str(call.state)
+    if call.locked:
+        status += ", room locked"
     if call.notices:
         status += f"   ({call.notices[-1]})"
     return View(tiles, own, status)

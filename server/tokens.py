@@ -27,7 +27,7 @@ from typing import Final, Literal, get_args
 from iwcodec.server.messages import is_room_name
 
 Role = Literal["host", "guest"]
-"""A guest may join. A host may also invite."""
+"""A guest may join. A host may also invite, lock the room, and remove participants."""
 
 MIN_SECRET: Final = 16
 """Shortest secret, in bytes."""

@@ -27,6 +27,7 @@ from iwcodec.client.room.protocol import (
     PeerLeft,
     RemoteCandidate,
     RemoteDescription,
+    RoomLocked,
     ServerError,
 )
 from iwcodec.client.room.signalling import Signalling
@@ -137,6 +138,8 @@ class Call:
         self.notices: list[str] = []
         """Recent events in words for the user, newest last."""
         self.muted = self.camera_off = False
+        self.is_host = self.locked = False
+        """Whether we may remove participants and lock the room, and whether it is locked."""
         self._video_sender, self.make_link, self._connect = video_sender, make_link, connect
         self.audio_sender, self._speaker = audio_sender, speaker
         self.max_kbps: float | None = None
@@ -202,6 +205,16 @@ class Call:
             self.notify(str(error))
             self.set_camera_off(True)
 
+    async def lock(self, on: bool) -> None:
+        """As the host: admit nobody else, or unlock the room."""
+        await self.signalling.lock(on)
+
+    async def expel(self, id: str) -> None:
+        """As the host: remove a participant, and lock the room, which the invitation would open again."""
+        if not self.locked:
+            await self.signalling.lock(True)
+        await self.signalling.remove(id)
+
     def notify(self, text: str) -> None:
         """Add a notice for the user."""
         self.notices.append(text)
@@ -229,14 +242,20 @@ class Call:
                     self.participants[event.sender].peer.receive(event)
             case IceServers(servers, ttl_s):
                 self._set_ice_servers(servers, ttl_s)
+            case RoomLocked(on):
+                self.locked = on
+                self.notify("the room is locked" if on else "the room is open")
             case Disconnected(why):
                 self._online = False
                 self.notify(why)
             case ServerError(code, text):
                 logger.debug("server: %s %s", code, text)
+                if code == "not-host":
+                    self.notify(text)
 
     def _handle_joined(self, joined: Joined) -> None:
         self._online = True
+        self.is_host, self.locked = joined.host, joined.locked
         self._set_ice_servers(joined.ice_servers, joined.ice_ttl_s)
         is_first = not self._id
         if joined.id != self._id:

@@ -35,6 +35,8 @@ FATAL_CLOSE_CODES: Final[dict[int, str]] = {
     ROOM_FULL: "The room is full.",
     4003: "The server speaks another version of the protocol; update iwcodec on one of the two sides.",
     4004: "The server closed the connection because too many messages were sent.",
+    4008: "The host has locked the room.",
+    4009: "The host has removed you from the call.",
     4006: "This call was taken over by another connection of the same participant.",
 }
 """WebSocket close codes after which reconnecting cannot succeed, and the message for the user."""
@@ -74,6 +76,10 @@ class Joined:
     """Names of the other participants by id."""
     ice_servers: list[dict[str, Any]]
     ice_ttl_s: float
+    host: bool = False
+    """Whether we may lock the room and remove participants."""
+    locked: bool = False
+    """Whether the room is locked."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,13 @@ class IceServers:
 
 
 @dataclass(frozen=True)
+class RoomLocked:
+    """A host has locked or unlocked the room."""
+
+    on: bool
+
+
+@dataclass(frozen=True)
 class ServerError:
     """The server rejected one of our messages; the connection stays open."""
 
@@ -145,7 +158,17 @@ class Disconnected:
     why: str
 
 
-Event = Joined | PeerJoined | PeerLeft | RemoteDescription | RemoteCandidate | IceServers | ServerError | Disconnected
+Event = (
+    Joined
+    | PeerJoined
+    | PeerLeft
+    | RemoteDescription
+    | RemoteCandidate
+    | RoomLocked
+    | IceServers
+    | ServerError
+    | Disconnected
+)
 
 
 def parse_address(address: str) -> RoomAddress:
@@ -216,6 +239,8 @@ def parse_welcome(text: str | bytes) -> Welcome | ServerError:
         peers={peer.id: peer.name for peer in map(_peer, _list(message, "peers", 64))},
         ice_servers=_ice_servers(message),
         ice_ttl_s=_seconds(message, "ice_ttl_s"),
+        host=message.get("host") is True,
+        locked=message.get("locked") is True,
     )
     return Welcome(joined, _text(message, "resume", 128), max(1.0, _seconds(message, "ping_s")))
 
@@ -330,6 +355,7 @@ def _sdp(description: dict[str, Any]) -> str:
 _PARSERS: Final[dict[str, Callable[[dict[str, Any]], Event | None]]] = {
     "peer-joined": lambda message: _peer(message.get("peer")),
     "peer-left": lambda message: PeerLeft(_id(message.get("id")), message.get("reason") != "left"),
+    "locked": lambda message: RoomLocked(message.get("on") is True),
     "signal": _signal,
     "ice": lambda message: IceServers(_ice_servers(message), _seconds(message, "ice_ttl_s")),
     "error": lambda message: ServerError(_text(message, "code", 40), clean_text(_text(message, "text", 400))),

@@ -153,6 +153,14 @@ class Signalling:
         """Request fresh STUN and TURN servers, which arrive as an IceServers event."""
         await self._send(type="ice")
 
+    async def lock(self, on: bool) -> None:
+        """As the host: admit nobody else, or unlock the room."""
+        await self._send(type="lock", on=on)
+
+    async def remove(self, id: str) -> None:
+        """As the host: remove a participant."""
+        await self._send(type="remove", id=id)
+
     def reconnect(self) -> None:
         """Drop the WebSocket and reconnect at once, after a network change that no time-out has to confirm."""
         if self._socket is not None:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.realtime
 
 URL = "http://127.0.0.1:1/r/blue"
 
+OPEN: dict[str, Any] = {"muted": False, "locked": False}
 QUIET: dict[str, Any] = {"words": None, "silent_s": 0.0}
 
 
@@ -115,7 +116,13 @@ def test_keys_in_the_window() -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
     ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=None, **QUIET, frame=None)
     call: Any = SimpleNamespace(
-        state=CallState.TALKING, participants={"a": ada}, notices=[], muted=False, camera_off=False, frame_listeners=[]
+        state=CallState.TALKING,
+        participants={"a": ada},
+        notices=[],
+        muted=False,
+        locked=False,
+        camera_off=False,
+        frame_listeners=[],
     )
     call.mute = lambda on: setattr(call, "muted", on)
     call.set_camera_off = lambda on: setattr(call, "camera_off", on)
@@ -131,7 +138,13 @@ def test_keys_in_the_window() -> None:
 def test_new_pictures_are_drawn_at_once(apart_s: float) -> None:
     """Up to the screen's frame rate: pictures of many participants share a drawing."""
     call: Any = SimpleNamespace(
-        state=CallState.TALKING, participants={}, notices=[], muted=False, camera_off=False, frame_listeners=[]
+        state=CallState.TALKING,
+        participants={},
+        notices=[],
+        muted=False,
+        locked=False,
+        camera_off=False,
+        frame_listeners=[],
     )
     call.signalling = SimpleNamespace(name="me")
     came, waited, drawings = [], [], []
@@ -188,3 +201,83 @@ def test_ctrl_c_leaves_without_signal_support_of_the_event_loop(monkeypatch: pyt
     before = signal.getsignal(signal.SIGINT)
     asyncio.run(work())
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Hosted:
+    """A call double that notes what its host does."""
+
+    def __init__(self, is_host: bool) -> None:
+        self.is_host, self.locked = is_host, False
+        self.participants = {"a": SimpleNamespace(name="Ada"), "b": SimpleNamespace(name="Bob")}
+        self.notices: list[str] = []
+        self.notify = self.notices.append
+        self.done: list[Any] = []
+
+    async def lock(self, on: bool) -> None:
+        self.done.append(on)
+
+    async def expel(self, id: str) -> None:
+        self.done.append(id)
+
+
+@pytest.mark.parametrize(
+    ("keys", "done"),
+    [("l", [True]), ("k2", ["b"]), ("k3", []), ("kx", []), ("kk1", ["a"]), ("2", []), ("k1k2", ["a", "b"])],
+)
+def test_the_hosts_keys(keys: str, done: list[Any]) -> None:
+    call = Hosted(True)
+
+    async def press() -> None:
+        changes = session.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
+        for key in keys:
+            changes.key(key)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    asyncio.run(press())
+    assert call.done == done
+    if keys == "k2":
+        assert call.notices == ["whom to remove? 1 Ada, 2 Bob"]
+
+
+def test_only_the_host_locks_and_removes() -> None:
+    call = Hosted(False)
+
+    async def press() -> None:
+        changes = session.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
+        for key in "lk1":
+            changes.key(key)
+
+    asyncio.run(press())
+    assert call.done == []
+    assert all("only the host" in notice for notice in call.notices)
+
+
+def test_devices_are_changed_by_key_and_restored_when_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "DEVICE_CHECK_S", 0.001)
+    notices: list[str] = []
+    lost = [True]
+
+    def restore() -> list[str]:
+        lost[0] = False
+        return ["The microphone is now Headset."]
+
+    devices = SimpleNamespace(change=lambda kind: f"next {kind}", are_lost=lambda: lost[0], restore=restore)
+    call = SimpleNamespace(notify=notices.append)
+
+    async def work() -> None:
+        changes = session.Changes(call, None, devices)  # type: ignore[arg-type]
+        watching = asyncio.create_task(changes.watch())
+        while not notices:
+            await asyncio.sleep(0.001)
+        watching.cancel()
+        for key in "ca":
+            changes.key(key)
+            await changes._working  # type: ignore[misc]
+
+    asyncio.run(work())
+    assert notices == [
+        "The microphone is now Headset.",
+        "A file is sent instead of a camera.",
+        "next microphone",
+    ]

@@ -26,7 +26,7 @@ def participant(state: LinkState, picture: Any = RED, **stats: Any) -> Any:
 
 
 def call(*participants: Any, **changes: Any) -> Any:
-    values = {"camera_off": False, "muted": False, "notices": [], "state": CallState.TALKING}
+    values = {"camera_off": False, "muted": False, "locked": False, "notices": [], "state": CallState.TALKING}
     return SimpleNamespace(participants={str(n): p for n, p in enumerate(participants)}, **(values | changes))
 
 

@@ -27,6 +27,7 @@ from iwcodec.client.room.protocol import Joined, RemoteDescription, SignallingEr
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.transport.connection import make_connection as make_real_connection
 from iwcodec.client.video.video_sender import VideoSender
+from iwcodec.server.tokens import Token, sign
 from iwcodec.server.turn import IceConfig
 from sounds import voice
 from stub_runtime import NearestSourceFit, StubRuntime, picture
@@ -372,3 +373,27 @@ def test_a_machine_that_does_not_keep_up_is_reported_once_and_the_rate_is_shared
         assert limits == [20.0, 20.0, 5.0, 5.0]
 
     asyncio.run(work())
+
+
+def test_the_host_locks_the_room_and_removes_a_participant() -> None:
+    """Who is removed ends with a message, and cannot come back with the same invitation."""
+
+    async def scenario() -> None:
+        async with rooms() as server:
+            host, guest = (
+                sign(Token("private-x", role, int(time.time()) + 60), server.settings.secret)
+                for role in ("host", "guest")
+            )
+            ada = Client(server, "Ada", f"private-x#token={host}")
+            await until([ada], lambda: ada.call.is_host)
+            bob = Client(server, "Bob", f"private-x#token={guest}")
+            await until([ada, bob], lambda: ada.names() == ["Bob"])
+            await ada.call.expel(next(iter(ada.call.participants)))
+            with pytest.raises(SignallingError, match="The host has removed you"):
+                await bob.task
+            await until([ada], lambda: ada.names() == [] and ada.call.locked)
+            with pytest.raises(SignallingError, match="locked"):
+                await Client(server, "Bob", f"private-x#token={guest}").task
+            await ada.leave()
+
+    asyncio.run(scenario())
