@@ -93,9 +93,9 @@ async def test_a_rebound_name_opens_neither_pages_nor_websockets() -> None:
         for path in ("/", "/metrics", "/api/rooms/blue"):
             assert (await client.get(path, headers=rebound)).status_code == 421
         assert (await client.get("/", headers={"Host": f"localhost:{port}"})).status_code == 200
+        uri, origin = f"ws://evil.example:{port}/r/blue/ws", rebound["Origin"]
         with pytest.raises(InvalidStatus, match="403"):
-            async with connect(f"ws://127.0.0.1:{port}/r/blue/ws", additional_headers=rebound):
-                pass
+            await connect(uri, host="127.0.0.1", port=int(port), origin=origin, proxy=None)
 
 
 async def test_a_websocket_for_a_page_of_another_origin_is_refused() -> None:
