@@ -25,6 +25,7 @@ from iwcodec.client.quality import quality_words
 from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder, path_for
 from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.client.room.call import Call
+from iwcodec.client.room.protocol import parse_address
 from iwcodec.client.room.resume_file import ResumeFile
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.stats import stats_json, stats_lines
@@ -84,7 +85,7 @@ async def run_call(options: CallOptions) -> None:
     Raises CodecError where a device cannot be opened or the room cannot be joined.
     """
     with ExitStack() as stack:
-        resume_file = ResumeFile(options.url, options.name)
+        resume_file = ResumeFile(parse_address(options.url).websocket_url, options.name)
         stack.callback(resume_file.close)
         signalling = Signalling(
             options.url, options.name, token=options.token, authority=options.authority, resume_file=resume_file

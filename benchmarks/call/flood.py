@@ -8,6 +8,7 @@ server and of the clients, and the frames per second that the two honest clients
 import asyncio
 import json
 import secrets
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -49,6 +50,9 @@ BODY_BYTES: Final = 200_000_000
 MESSAGES_PER_S: Final = 80
 WINDOW: Final = 16
 """Frames in a motion message, the most that there may be."""
+ABUSERS: Final = (("127.0.0.2", 0), ("127.0.0.3", 0)) if sys.platform == "linux" else (None, None)
+"""Where the abuse of the server comes from, because addresses have limits of their own; on other systems from the same
+address as the clients, which limits them, too."""
 PAUSE_S: Final = 1.0
 """Pause before a connection that the server closed is opened again."""
 SAMPLE_S: Final = 0.5
@@ -149,7 +153,7 @@ async def hold_slowly(host: str, port: int, counts: Counter[str]) -> None:
     while True:
         began, writer = time.monotonic(), None
         with suppress(OSError):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, local_addr=ABUSERS[0])
             counts["slow connections"] += 1
             writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
             await reader.read()
@@ -163,7 +167,7 @@ async def hold_slowly(host: str, port: int, counts: Counter[str]) -> None:
 
 async def post_body(host: str, port: int, size: int, counts: Counter[str]) -> None:
     """Post a body of `size` bytes until the server ends that; count the bytes that it took."""
-    reader, writer = await asyncio.open_connection(host, port)
+    reader, writer = await asyncio.open_connection(host, port, local_addr=ABUSERS[1])
     try:
         head = (
             f"POST /api/rooms HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {size}"

@@ -13,6 +13,10 @@ from iwcodec.codec.errors import CodecError
 SILENT_S: Final = 3.0
 """Time without a call from PortAudio after which a device counts as gone; it calls every 20 ms."""
 
+RETRY_S, MAX_RETRY_S = 2.0, 60.0
+"""Time between attempts while a device is missing and there is no other; doubled after each. Every attempt interrupts
+the device that works."""
+
 Stream = MicrophoneSound | SoundCard
 
 
@@ -27,10 +31,14 @@ class AudioDevices:
             self._streams["loudspeaker"] = card, list_speakers
         self._missing: set[str] = set()
         """Kinds of devices that are gone, and for which there is no other."""
+        self._retry_s, self._tried_s = RETRY_S, float("-inf")
 
     def are_lost(self) -> bool:
-        """Whether a device has gone."""
-        return any(time.monotonic() - stream.active_s > SILENT_S for stream, _ in self._streams.values())
+        """Whether a device has gone and it is time to restore it."""
+        now = time.monotonic()
+        if self._missing and now - self._tried_s < self._retry_s:
+            return False
+        return any(now - stream.active_s > SILENT_S for stream, _ in self._streams.values())
 
     def restore(self) -> list[str]:
         """Open all devices again, or others in their place. Returns what the user should know."""
@@ -47,6 +55,8 @@ class AudioDevices:
             elif kind not in self._missing:
                 self._missing.add(kind)
                 notices.append(f"The {kind} went away, and there is no other.")
+        self._retry_s = min(2 * self._retry_s, MAX_RETRY_S) if self._missing else RETRY_S
+        self._tried_s = time.monotonic()
         return notices
 
     def change(self, kind: str) -> str:

@@ -83,6 +83,10 @@ def test_silence_without_any_device_is_announced_once(audio: PortAudio):
         "The microphone went away, and there is no other.",
         "The loudspeaker went away, and there is no other.",
     ]
+    microphone.active_s -= d.SILENT_S + 1
+    assert not devices.are_lost()  # each attempt would interrupt a loudspeaker that works
+    devices._tried_s -= 2 * d.RETRY_S
+    assert devices.are_lost()
     assert devices.restore() == []
     audio.names.append("Headset")
     assert devices.restore() == ["The microphone is now Headset.", "The loudspeaker is now Headset."]
