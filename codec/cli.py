@@ -224,9 +224,8 @@ def encode_command(
         f"{report.kbps['video']:.2f} kbps  "
         f"({report.frames} frames, {report.duration_s:.1f} s, {report.size}x{report.size})",
     )
-    table.add_row("  sources", f"{sizes['sources']} bytes in {report.sources} pictures")
-    if sizes["parts"]:
-        table.add_row("  parts", f"{sizes['parts']} bytes of eyes and mouths")
+    variants = f", and {report.variants} of other eyes and mouths" if report.variants else ""
+    table.add_row("  sources", f"{sizes['sources']} bytes in {report.sources} pictures{variants}")
     table.add_row("  motion", f"{sizes['motion']} bytes ({report.kbps['motion']:.2f} kbps)")
     table.add_row("  container", f"{sizes['container']} bytes")
     table.add_row("sound", f"{sizes['audio']} bytes" if sizes["audio"] else "none")

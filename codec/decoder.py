@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MotionPacket, PartsPacket, SourcePacket
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion, MotionDecoder
 from iwcodec.codec.motion.predictive_tables import Tables
@@ -19,7 +20,7 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Levels, Quantiser
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import ACTIVE, CAPACITY, Library
-from iwcodec.codec.sources.parts import PartLibrary
+from iwcodec.codec.sources.regions import Compositor
 from iwcodec.models.runtime.types import Runtime, Source
 
 MAX_SOURCE_FRAMES = 512
@@ -63,20 +64,17 @@ class Decoder:
         self._spaces: dict[int, tuple[Source, MotionSpace]] = {}
         self._sources = SourceDecoder(runtime.info.size)
         self.library = Library(capacity)
-        self.parts = PartLibrary(runtime)
+        self.compositor = Compositor(runtime)
         self._capacity = capacity
         self._active = active
         self._suppression = suppression
         self._unprepared: dict[int, Picture] = {}
         self._source_frames: dict[int, Picture] = {}
 
-    def push(self, packet: SourcePacket | PartsPacket | MotionPacket) -> Iterator[Frame]:
+    def push(self, packet: SourcePacket | MotionPacket) -> Iterator[Frame]:
         """Decode a packet and yield its frames; only motion packets have any. Raises FormatError."""
         if isinstance(packet, SourcePacket):
             self.add_source(packet)
-            return
-        if isinstance(packet, PartsPacket):
-            self.add_parts(packet)
             return
         for motion in self.motion(packet):
             picture = self.picture(motion)
@@ -95,16 +93,18 @@ class Decoder:
         sources, most are never prepared.
         """
         picture = self._sources.add(packet.payload)
+        if packet.base is not None:
+            self.prepare()
+            base = self.library.at(packet.base)
+            if base is None:
+                raise FormatError(f"A source is a variant of source {packet.base}, which is not available.")
+            self.library.add(packet.slot, self._runtime.with_picture(base, picture), variant=True)
+            return
         self._unprepared[packet.slot] = picture
         keep_newest(self._unprepared, self._capacity)
         if packet.frame is not None:
             self._source_frames[packet.frame] = picture
             keep_newest(self._source_frames, MAX_SOURCE_FRAMES)
-
-    def add_parts(self, packet: PartsPacket) -> None:
-        """Decode a packet of parts. Raises FormatError."""
-        self.prepare()
-        self.parts.add(packet, self.library.at(packet.slot))
 
     def reset_sources(self) -> None:
         """Call this when a source packet is lost: sources predicted from it are refused until a key unit."""
@@ -125,7 +125,7 @@ class Decoder:
         for run, rows in zip(packet.runs, levels, strict=True):
             numbers = range(first, first + run.frames)
             frames += [
-                Motion(number, keypoints, run.slot, not rows.any(), packet.parts_of(number - packet.first))
+                Motion(number, keypoints, run.slot, not rows.any(), packet.regions_of(number - packet.first))
                 for number, keypoints in zip(numbers, self._run(run.slot, numbers, rows, packet.scale), strict=False)
             ]
             first += run.frames
@@ -166,9 +166,13 @@ class Decoder:
         return self._runtime.reconstruct(motion.keypoints, sources, self._suppression)
 
     def sources_of(self, motion: Motion) -> list[Source]:
-        """Return the sources that a frame is reconstructed from: first the reference source with the frame's parts."""
+        """Return the sources that a frame is reconstructed from: first the reference source, with other sources'
+        regions where the frame shows them."""
         sources = self.nearest(motion.keypoints, motion.reference_source)
-        return [self.parts.composite(sources[0], motion.parts), *sources[1:]] if motion.parts and sources else sources
+        if not sources or not any(slot is not None for slot in motion.regions):
+            return sources
+        shown = [None if slot is None else self.library.at(slot) for slot in motion.regions]
+        return [self.compositor.composite(sources[0], shown), *sources[1:]]
 
     def reconstruct_from(self, keypoints: NDArray[np.float32], reference_source: Source) -> Picture:
         """As `reconstruct`, with a reference source that is in the library."""

@@ -30,7 +30,7 @@ The header's values, in this order:
 
 A record is
 
-    1       kind: A1 source, A2 motion, A3 audio, A4 index, A5 several sources, A6 parts
+    1       kind: A1 source, A2 motion, A3 audio, A4 index, A5 several sources
     1..3    length L of the payload, LEB128
     1       low byte of the CRC-32 of kind and length: lets a reader find the next record after damage
     L       payload: a packet or the index
@@ -40,34 +40,27 @@ Packets are the same in files and in calls. All their numbers are LEB128; a pack
 it.
 
     source          slot                      where the library of sources stores the picture
-                    frame + 1                 number of the frame that it is, which is shown unmodified; 0: none
+                    kind                      0; 2 n + 1: it is frame n, which is shown unmodified; 2 n + 2: a variant
+                                              of the source in slot n, whose keypoints it has
                     payload                   one AV1 temporal unit
 
     several sources slot                      of the first source; each other takes the next slot
                     count - 2                 0..6
-                    frame                     of the first source
-                    steps                     from each frame number to the next: 2 n for n >= 0, else -2 n - 1
+                    kind                      2 n: the first is frame n; 2 n + 1: variants of the source in slot n
+                    steps                     of frames: from each number to the next, 2 n for n >= 0, else -2 n - 1
                     lengths                   of every payload but the last
                     payloads                  AV1 temporal units; the last one takes the remaining bytes
-
-    parts           region                    0 eyes, 1 mouth
-                    first                     number of the first part; each other takes the next number
-                    slot                      of the source that the parts are registered to
-                    box                       where they lie in it: x, y of the centre, width, height (1/8 pixel),
-                                              rotation (1/4096 turn)
-                    count - 1                 0..63
-                    lengths                   of every payload but the last
-                    payloads                  AV1 temporal units of 64x64 pixels, of a sequence of the region's own
 
     motion          first                     number of the first frame
                     count - 1                 0..255
                     flags                     bit 0: predicted from a reference frame; bit 1: names reference sources;
-                                              bit 2: names parts; bit 3: transform-coded, only with bit 1 and not bit 0
+                                              bit 2: names sources of regions; bit 3: transform-coded, only with
+                                              bit 1 and not bit 0
                     first - reference         with bit 0: 1..4096, how many frames back the reference frame is
                     runs - 1, slot,           with bit 1: runs of frames with the same reference source; the last run
                     (frames, slot)...         takes the remaining frames. Without bit 1, the source nearest in pose
-                    regions - 1, runs...      with bit 2: for each region runs as above, of the number + 1 of the part
-                                              that the frames show there; 0: the reference source's own pixels
+                    regions - 1, runs...      with bit 2: for each region (eyes, mouth) runs as above, of the slot + 1
+                                              of the source that the frames show there; 0: the reference source
                     scale                     with bit 3: 0..255, quantisation scale
                     payload                   range-coded levels: transform_coder.py with bit 3, else
                                               predictive_coder.py
@@ -78,9 +71,9 @@ it.
                     lengths                   of every Opus packet but the last
                     payloads                  Opus packets (RFC 6716); the last one takes the remaining bytes
 
-The index, the record before the footer, has for every record of sources, parts or motion, in file order, all LEB128:
+The index, the record before the footer, has for every record of sources or motion, in file order, all LEB128:
 
-    kind            1 sources or parts, 2 motion
+    kind            1 sources, 2 motion
     offset          of the record, minus that of the one before
     first           motion: number of the first frame, minus that of the motion record before; else 0
 
@@ -89,9 +82,9 @@ skipped and reported.
 """
 
 MAGIC = b"\x89IWC"
-VERSION = 6
-SOURCE, MOTION, AUDIO, INDEX, SOURCES, PARTS = 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6
-RECORD_NAMES = {SOURCE: "source", MOTION: "motion", AUDIO: "audio", INDEX: "index", SOURCES: "sources", PARTS: "parts"}
+VERSION = 7
+SOURCE, MOTION, AUDIO, INDEX, SOURCES = 0xA1, 0xA2, 0xA3, 0xA4, 0xA5
+RECORD_NAMES = {SOURCE: "source", MOTION: "motion", AUDIO: "audio", INDEX: "index", SOURCES: "sources"}
 FOOTER_MAGIC = b"IWCX"
 FOOTER_BYTES = 12
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from iwcodec.codec.bitstream.container import VERSION
-from iwcodec.codec.bitstream.packets import MotionPacket, PartsPacket, SourcePacket
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import MediaError
 
@@ -24,12 +24,12 @@ class FileReport:
     frames: int
     duration_s: float
     sources: int
-    parts: int
-    """Pictures of eyes and mouths."""
+    variants: int
+    """Of the sources, those that show another one with other eyes or another mouth."""
     keypoints: int
     audio: dict[str, Any] | None
     bytes: dict[str, int]
-    """Payload bytes of "sources", "parts", "motion" and "audio"; all others are "container"; and "total"."""
+    """Payload bytes of "sources", "motion" and "audio"; all others are "container"; and "total"."""
     kbps: dict[str, float]
     """Of the "total" and of the "video": all but audio sizes."""
     truncated: bool
@@ -44,15 +44,13 @@ def inspect(path: Path) -> FileReport:
         raise MediaError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
     with ContainerReader(path) as reader:
         header = reader.header
-        sources = parts = frames = 0
-        sizes = {"sources": 0, "parts": 0, "motion": 0, "audio": 0}
+        sources = variants = frames = 0
+        sizes = {"sources": 0, "motion": 0, "audio": 0}
         for packet in reader.records():
             if isinstance(packet, SourcePacket):
                 sources += 1
+                variants += packet.base is not None
                 sizes["sources"] += len(packet.payload)
-            elif isinstance(packet, PartsPacket):
-                parts += len(packet.payloads)
-                sizes["parts"] += sum(map(len, packet.payloads))
             elif isinstance(packet, MotionPacket):
                 frames += packet.count
                 sizes["motion"] += len(packet.payload)
@@ -72,7 +70,7 @@ def inspect(path: Path) -> FileReport:
         frames=frames,
         duration_s=round(seconds, 3),
         sources=sources,
-        parts=parts,
+        variants=variants,
         keypoints=header.keypoints,
         audio=None if audio is None else vars(audio),
         bytes={"total": total, **sizes},

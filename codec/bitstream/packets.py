@@ -28,16 +28,8 @@ MAX_OPUS_PACKETS = 256
 MAX_OPUS_BYTES = 1275 * 3 + 7
 """Bytes of an Opus packet of up to 60 ms (RFC 6716, section 3.2)."""
 MAX_REGIONS = 4
-"""Regions of a face that parts exist for."""
-MAX_PART = 1023
-"""Largest number of a part of a region."""
-MAX_PARTS_GROUP = 64
-"""Parts in one packet."""
-MAX_PART_BYTES = 1 << 14
-"""Bytes of a part; 64 x 64 pixels in the best quality take fewer."""
-MAX_BOX = 1 << 16
-"""Largest number of a box: its unit is an eighth of a pixel, or a 4096th of a turn."""
-_REFERENCE, _RUNS, _PARTS, _TRANSFORMED = 1, 2, 4, 8
+"""Regions of a face that may each show another source."""
+_REFERENCE, _RUNS, _REGIONS, _TRANSFORMED = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
@@ -50,22 +42,31 @@ class SourcePacket:
     """One AV1 temporal unit."""
     frame: int | None = None
     """Number of the frame that it is, which is shown unmodified."""
+    base: int | None = None
+    """Slot of the source of which it is a variant: the same picture with other eyes or another mouth. It has the
+    keypoints of its base and is no frame."""
 
     def to_bytes(self) -> bytes:
         """Serialise."""
-        return write_varint(self.slot) + write_varint(0 if self.frame is None else self.frame + 1) + self.payload
+        kind = 0 if self.frame is None else 2 * self.frame + 1
+        return write_varint(self.slot) + write_varint(kind if self.base is None else 2 * self.base + 2) + self.payload
 
     @staticmethod
     def from_bytes(data: bytes) -> "SourcePacket":
         """Parse. Raises FormatError."""
         slot, at = read_varint(data, 0, MAX_SLOT)
-        frame, at = read_varint(data, at, MAX_FRAME)
-        return SourcePacket(slot, _rest(data, at, MAX_PAYLOAD), frame - 1 if frame else None)
+        kind, at = read_varint(data, at, 2 * MAX_FRAME + 1)
+        payload = _rest(data, at, MAX_PAYLOAD)
+        if kind % 2 or not kind:
+            return SourcePacket(slot, payload, kind // 2 if kind else None)
+        if kind // 2 - 1 > MAX_SLOT:
+            raise FormatError("The base of a source is out of range.")
+        return SourcePacket(slot, payload, base=kind // 2 - 1)
 
 
 def source_groups(packets: Sequence[SourcePacket]) -> Iterator[list[SourcePacket]]:
-    """Split sources, in order, into groups that share a packet: consecutive slots, known frames, at most MAX_GROUP. The
-    source in slot 0 is alone, because all others are predicted from it."""
+    """Split sources, in order, into groups that share a packet: consecutive slots, known frames or one base, at most
+    MAX_GROUP. The source in slot 0 is alone, because all others are predicted from it."""
     group: list[SourcePacket] = []
     for packet in packets:
         if group and not _joins(group, packet):
@@ -79,15 +80,21 @@ def source_groups(packets: Sequence[SourcePacket]) -> Iterator[list[SourcePacket
 def _joins(group: list[SourcePacket], packet: SourcePacket) -> bool:
     follows = group[0].slot > 0 and packet.slot == group[-1].slot + 1 < MAX_SLOT - MAX_GROUP
     known = packet.frame is not None and group[-1].frame is not None
+    alike = known if packet.base is None else packet.base == group[-1].base
     size = sum(len(one.payload) for one in group) + len(packet.payload)
-    return follows and known and len(group) < MAX_GROUP and size <= MAX_PAYLOAD
+    return follows and alike and len(group) < MAX_GROUP and size <= MAX_PAYLOAD
 
 
 def pack_sources(group: Sequence[SourcePacket]) -> bytes:
     """Serialise a group of two or more sources (see `source_groups`)."""
+    base = group[0].base
     frames = [packet.frame or 0 for packet in group]
     steps = [after - before for before, after in itertools.pairwise(frames)]
-    numbers = [group[0].slot, len(group) - 2, frames[0], *(2 * step if step >= 0 else -2 * step - 1 for step in steps)]
+    numbers = [group[0].slot, len(group) - 2]
+    if base is None:
+        numbers += [2 * frames[0], *(2 * step if step >= 0 else -2 * step - 1 for step in steps)]
+    else:
+        numbers += [2 * base + 1]
     numbers += [len(packet.payload) for packet in group[:-1]]
     return b"".join([*map(write_varint, numbers), *(packet.payload for packet in group)])
 
@@ -96,8 +103,14 @@ def unpack_sources(data: bytes) -> list[SourcePacket]:
     """Parse a group. Raises FormatError."""
     slot, at = read_varint(data, 0, MAX_SLOT - MAX_GROUP)
     more, at = read_varint(data, at, MAX_GROUP - 2)
-    frame, at = read_varint(data, at, MAX_FRAME)
-    frames = [frame]
+    first, at = read_varint(data, at, 2 * MAX_FRAME + 1)
+    number, of_base = divmod(first, 2)
+    if of_base:
+        if number > MAX_SLOT:
+            raise FormatError("The base of a source is out of range.")
+        payloads = _payloads(data, at, more + 1, MAX_PAYLOAD)
+        return [SourcePacket(slot + n, payload, base=number) for n, payload in enumerate(payloads)]
+    frames = [number]
     for _ in range(more + 1):
         step, at = read_varint(data, at, 2 * MAX_FRAME)
         frames.append(frames[-1] + (-(step + 1) // 2 if step % 2 else step // 2))
@@ -124,59 +137,9 @@ def _payloads(data: bytes, at: int, counted: int, largest: int) -> list[bytes]:
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rectangle in a source picture, in integers, because it is transmitted: x and y of its centre, width and height
-    in eighths of a pixel, and its rotation (clockwise) in 4096ths of a turn."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-    angle: int
-
-
-@dataclass(frozen=True)
-class PartsPacket:
-    """Part pictures of one region (eyes or mouth), each an AV1 unit of the region's own sequence."""
-
-    region: int
-    first: int
-    """Number of the first part; the others take the next numbers."""
-    slot: int
-    """Slot of the source that the parts are registered to."""
-    box: Box
-    """Where the parts lie in that source."""
-    payloads: tuple[bytes, ...]
-    """One AV1 temporal unit for each part."""
-
-    def to_bytes(self) -> bytes:
-        """Serialise."""
-        box = self.box
-        numbers = [self.region, self.first, self.slot, box.x, box.y, box.width, box.height, box.angle]
-        numbers += [len(self.payloads) - 1, *(len(payload) for payload in self.payloads[:-1])]
-        return b"".join([*map(write_varint, numbers), *self.payloads])
-
-    @staticmethod
-    def from_bytes(data: bytes) -> "PartsPacket":
-        """Parse. Raises FormatError."""
-        region, at = read_varint(data, 0, MAX_REGIONS - 1)
-        first, at = read_varint(data, at, MAX_PART)
-        slot, at = read_varint(data, at, MAX_SLOT)
-        box = []
-        for _ in range(5):
-            number, at = read_varint(data, at, MAX_BOX)
-            box.append(number)
-        more, at = read_varint(data, at, MAX_PARTS_GROUP - 1)
-        if first + more > MAX_PART or 0 in box[2:4]:
-            raise FormatError("A packet of parts has a number or a box that is out of range.")
-        payloads = _payloads(data, at, more, MAX_PART_BYTES)
-        return PartsPacket(region, first, slot, Box(*box), tuple(payloads))
-
-
-@dataclass(frozen=True)
 class Run:
     """Consecutive frames with the same reference source: it comes first in attention, and the motion is coded relative
-    to it. Of parts: consecutive frames whose region shows part `slot` - 1; 0: the reference source's own."""
+    to it. Of regions: consecutive frames whose region shows the source in `slot` - 1; 0: the reference source."""
 
     slot: int
     frames: int
@@ -196,20 +159,20 @@ class MotionPacket:
     """Reference sources, `count` frames together; empty: the source nearest in pose."""
     scale: int | None = None
     """Quantisation scale of transform-coded motion, which has runs and no reference frame; None: predictive coding."""
-    parts: tuple[tuple[Run, ...], ...] = ()
-    """For each region, runs over the packet's frames; empty: no frame uses a part."""
+    regions: tuple[tuple[Run, ...], ...] = ()
+    """For each region, runs over the packet's frames; empty: all regions show the reference source."""
 
     def to_bytes(self) -> bytes:
         """Serialise."""
         flags = (0 if self.reference is None else _REFERENCE) | (_RUNS if self.runs else 0)
-        flags |= (0 if self.scale is None else _TRANSFORMED) | (_PARTS if self.parts else 0)
+        flags |= (0 if self.scale is None else _TRANSFORMED) | (_REGIONS if self.regions else 0)
         head = write_varint(self.first) + write_varint(self.count - 1) + write_varint(flags)
         if self.reference is not None:
             head += write_varint(self.first - self.reference)
         if self.runs:
             head += _write_runs(self.runs)
-        if self.parts:
-            head += write_varint(len(self.parts) - 1) + b"".join(map(_write_runs, self.parts))
+        if self.regions:
+            head += write_varint(len(self.regions) - 1) + b"".join(map(_write_runs, self.regions))
         if self.scale is not None:
             head += write_varint(self.scale)
         return head + self.payload
@@ -223,8 +186,8 @@ class MotionPacket:
         """Parse. Raises FormatError."""
         first, at = read_varint(data, 0, MAX_FRAME)
         count, at = read_varint(data, at, MAX_PACKET_FRAMES - 1)
-        flags, at = read_varint(data, at, _REFERENCE | _RUNS | _PARTS | _TRANSFORMED)
-        if flags & _TRANSFORMED and flags & ~_PARTS != _TRANSFORMED | _RUNS:
+        flags, at = read_varint(data, at, _REFERENCE | _RUNS | _REGIONS | _TRANSFORMED)
+        if flags & _TRANSFORMED and flags & ~_REGIONS != _TRANSFORMED | _RUNS:
             raise FormatError("A transform-coded motion packet has a reference frame or lacks reference sources.")
         reference = None
         if flags & _REFERENCE:
@@ -235,22 +198,22 @@ class MotionPacket:
         runs: tuple[Run, ...] = ()
         if flags & _RUNS:
             runs, at = _read_runs(data, at, count + 1)
-        parts = []
-        if flags & _PARTS:
+        regions = []
+        if flags & _REGIONS:
             more, at = read_varint(data, at, MAX_REGIONS - 1)
             for _ in range(more + 1):
-                of_region, at = _read_runs(data, at, count + 1, MAX_PART + 1)
-                parts.append(of_region)
+                of_region, at = _read_runs(data, at, count + 1, MAX_SLOT + 1)
+                regions.append(of_region)
         scale = None
         if flags & _TRANSFORMED:
             scale, at = read_varint(data, at, MAX_SCALE)
-        return MotionPacket(first, count + 1, reference, _rest(data, at, MAX_PAYLOAD), runs, scale, tuple(parts))
+        return MotionPacket(first, count + 1, reference, _rest(data, at, MAX_PAYLOAD), runs, scale, tuple(regions))
 
-    def parts_of(self, frame: int) -> tuple[int | None, ...]:
-        """Return the number of the part that each region of the packet's frame `frame` (0 is its first) shows; None:
-        the reference source's own."""
+    def regions_of(self, frame: int) -> tuple[int | None, ...]:
+        """Return the slot of the source that each region of the packet's frame `frame` (0 is its first) shows; None:
+        the reference source."""
         found = []
-        for runs in self.parts:
+        for runs in self.regions:
             ends = itertools.accumulate(run.frames for run in runs)
             slot = next(run.slot for run, end in zip(runs, ends, strict=True) if frame < end)
             found.append(slot - 1 if slot else None)
@@ -306,7 +269,7 @@ class AudioPacket:
         return AudioPacket(first, tuple(_payloads(data, at, count, MAX_OPUS_BYTES)))
 
 
-Packet = SourcePacket | PartsPacket | MotionPacket | AudioPacket
+Packet = SourcePacket | MotionPacket | AudioPacket
 
 
 def _rest(data: bytes, at: int, largest: int) -> bytes:

@@ -15,7 +15,6 @@ from iwcodec.codec.bitstream.container import (
     MAX_RECORD,
     MIN_RECORD,
     MOTION,
-    PARTS,
     RECORD_NAMES,
     SOURCE,
     SOURCES,
@@ -28,7 +27,6 @@ from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
     Packet,
-    PartsPacket,
     SourcePacket,
     unpack_sources,
 )
@@ -79,7 +77,7 @@ class ContainerReader:
         return self._walk(self._start)
 
     def seek(self, frame: int) -> Iterator[Packet]:
-        """Yield all sources and parts stored before the record with the motion of `frame`, then all packets from that
+        """Yield all sources stored before the record with the motion of `frame`, then all packets from that
         record on. Uses the index if it is valid, else walks the file."""
         entries = self._index_entries()
         target = None
@@ -91,9 +89,7 @@ class ContainerReader:
             return
         for kind, offset, _ in entries:
             if kind == INDEX_SOURCES and offset < target:
-                yield from (
-                    packet for packet in self._record_at(offset) if isinstance(packet, SourcePacket | PartsPacket)
-                )
+                yield from (packet for packet in self._record_at(offset) if isinstance(packet, SourcePacket))
         yield from self._from_frame(target, frame)
 
     @property
@@ -245,8 +241,6 @@ def _parse(kind: int, payload: bytes) -> list[Packet]:
         return [SourcePacket.from_bytes(payload)]
     if kind == SOURCES:
         return [*unpack_sources(payload)]
-    if kind == PARTS:
-        return [PartsPacket.from_bytes(payload)]
     if kind == MOTION:
         return [MotionPacket.from_bytes(payload)]
     return [AudioPacket.from_bytes(payload)]

@@ -16,7 +16,6 @@ from iwcodec.codec.bitstream.container import (
     MAGIC,
     MAX_RECORD,
     MOTION,
-    PARTS,
     SOURCE,
     SOURCES,
     VERSION,
@@ -26,7 +25,6 @@ from iwcodec.codec.bitstream.index import INDEX_MOTION, INDEX_SOURCES, IndexEntr
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
-    PartsPacket,
     SourcePacket,
     pack_sources,
     source_groups,
@@ -44,7 +42,7 @@ class ContainerWriter:
 
     def __init__(self, path: str | Path, header: Header) -> None:
         self.path, self.header = Path(path), header
-        self.bytes = {"sources": 0, "parts": 0, "motion": 0, "audio": 0, "container": 0}
+        self.bytes = {"sources": 0, "motion": 0, "audio": 0, "container": 0}
         """Payload bytes by kind; all other bytes count as "container", known after `close`."""
         self._index: list[IndexEntry] = []
         self._partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
@@ -67,11 +65,6 @@ class ContainerWriter:
             self._index.append(IndexEntry(INDEX_SOURCES, self._at, 0))
             kind, payload = (SOURCE, group[0].to_bytes()) if len(group) == 1 else (SOURCES, pack_sources(group))
             self._record(kind, payload, sum(len(packet.payload) for packet in group), "sources")
-
-    def write_parts(self, packet: PartsPacket) -> None:
-        """Append a record of parts."""
-        self._index.append(IndexEntry(INDEX_SOURCES, self._at, 0))
-        self._record(PARTS, packet.to_bytes(), sum(map(len, packet.payloads)), "parts")
 
     def write_motion(self, packet: MotionPacket) -> None:
         """Append a record of motion."""

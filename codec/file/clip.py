@@ -8,9 +8,9 @@ import numpy as np
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
-from iwcodec.codec.file.options import EncodeOptions, Progress
+from iwcodec.codec.file.options import EncodeOptions, Progress, Tune
 from iwcodec.codec.file.rate_control.source_plan import PRESETS, Presets
-from iwcodec.codec.file.rate_control.source_selection import Survey, thumbnail
+from iwcodec.codec.file.rate_control.source_selection import Survey, region_pictures, thumbnail
 from iwcodec.codec.media.crop import Crop, crop_resize, parse_crop
 from iwcodec.codec.media.crop_tracking import plan_crops
 from iwcodec.codec.media.face_detector import DETECT_EVERY, Face, FaceDetector
@@ -82,7 +82,7 @@ class Clip:
 def read_clip(path: Path, runtime: Runtime, options: EncodeOptions, progress: Progress) -> Clip:
     """Run the first two passes. Raises MediaError, NoFaceError, CodecError."""
     footage = open_footage(path, options, progress)
-    return Clip(footage, survey_clip(footage, runtime, progress), runtime, options)
+    return Clip(footage, survey_clip(footage, runtime, progress, options.tune), runtime, options)
 
 
 def open_footage(path: Path, options: EncodeOptions, progress: Progress) -> Footage:
@@ -111,12 +111,15 @@ def open_footage(path: Path, options: EncodeOptions, progress: Progress) -> Foot
     return Footage(path, info, crops, options.size)
 
 
-def survey_clip(footage: Footage, runtime: Runtime, progress: Progress) -> Survey:
-    """Second pass: keypoints and thumbnails of every frame."""
-    thumbnails, keypoints = [], []
+def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tune = "psnr") -> Survey:
+    """Second pass: keypoints and thumbnails of every frame, and small pictures of its eyes and mouth if it is tuned for
+    the face."""
+    thumbnails, keypoints, regions = [], [], []
     for number, picture in enumerate(footage.pictures()):
         keypoints.append(runtime.detect(picture))
         thumbnails.append(thumbnail(picture))
+        if tune == "face":
+            regions.append(region_pictures(picture, keypoints[-1]))
         if number % PROGRESS_EVERY == 0:
             progress("finding keypoints", number / len(footage.crops))
-    return Survey(np.stack(thumbnails), np.stack(keypoints))
+    return Survey(np.stack(thumbnails), np.stack(keypoints), np.stack(regions) if regions else None)

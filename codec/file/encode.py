@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from iwcodec.codec.bitstream.header import Header
-from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, PartsPacket
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import Footage, read_clip
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
 from iwcodec.codec.file.options import EncodeOptions, Progress
-from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, reserve_for_parts
+from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, reserve_for_variants
 from iwcodec.codec.file.rate_control.closed_loop import best_stream, choose_suppression
-from iwcodec.codec.file.rate_control.part_selection import choose_parts
 from iwcodec.codec.file.rate_control.search import rate_for_quality
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_of, sources_due
+from iwcodec.codec.file.rate_control.variant_selection import add_variants
 from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import AUDIO_RATE, Picture
@@ -46,10 +46,13 @@ class EncodeReport:
     size: int
     """Side of the pictures in pixels."""
     sources: int
+    """Frames that are sources."""
+    variants: int
+    """Further source pictures, with other eyes and mouths."""
     bytes: dict[str, int]
-    """Bytes of the file: `total`, and of that `sources`, `parts`, `motion`, `audio` and `container`."""
+    """Bytes of the file: `total`, and of that `sources`, `motion`, `audio` and `container`."""
     kbps: dict[str, float]
-    """Bitrates: `total`, `video` (all but sound), `sources`, `parts`, `motion`."""
+    """Bitrates: `total`, `video` (all but sound), `sources`, `motion`."""
     seconds: float
     """Time taken."""
     psnr_db: float | None = None
@@ -87,35 +90,33 @@ def encode(
         length, budget = clip.message_frames, clip.bytes_at
         rate = rate_for_quality(options.quality_db, survey, video.pictures, runtime, budget, length, progress)
         clip = replace(clip, options=replace(options, kbps=rate))
-    clip, parts_budget = reserve_for_parts(clip)
+    clip, reserved = reserve_for_variants(clip)
     choices = choose_sources_and_motion(clip, progress)
     streams = [
         code_stream(choice, clip, part_of(progress, number, len(choices))) for number, choice in enumerate(choices)
     ]
     frames = len(survey.keypoints)
-    stream = best_stream(streams, frames, video.pictures, runtime, partial(progress, "comparing"))
+    stream = best_stream(streams, frames, video.pictures, runtime, survey.faces, partial(progress, "comparing"))
     suppression = choose_suppression(
         stream, frames, video.pictures, runtime, partial(progress, "suppressing small shifts")
     )
-    parts: tuple[PartsPacket, ...] = ()
-    if parts_budget:
-        chosen = choose_parts(
+    if options.tune == "face":
+        stream = add_variants(
             stream,
             frames,
             video.pictures,
             runtime,
-            parts_budget,
-            suppression / 10,
+            clip.presets,
+            reserved,
             partial(progress, "choosing eyes and mouths"),
         )
-        parts, stream = chosen.packets, replace(stream, motion=chosen.motion)
     header = make_header(runtime.info, video, frames, stream.active, suppression)
     track = open_audio(video, options, frames)
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
     with ContainerWriter(target, header) as writer:
-        write_streams(writer, stream.motion, stream.coded, parts, track)
-    report = summarise(writer.bytes, frames, float(video.info.fps), options.size, len(stream.coded.packets))
+        write_streams(writer, stream.motion, stream.coded, track)
+    report = summarise(writer.bytes, frames, float(video.info.fps), options.size, stream.coded)
     quality: dict[str, Any] = {}
     if options.verify:
         quality = verify(target, video, stream.coded.plan.frames, runtime, progress)
@@ -148,20 +149,17 @@ def write_streams(
     writer: ContainerWriter,
     motion: Sequence[MotionPacket],
     coded: CodedSources,
-    parts: Sequence[PartsPacket],
     track: OpusTrack | None,
 ) -> None:
     """Write sources, motion and sound, interleaved by time. Sources precede the motion that needs them."""
     sound = audio_records(track) if track is not None else iter(())
-    audio_s, sent, waiting = 0.0, 0, list(parts)
+    audio_s, sent = 0.0, 0
     fps = float(writer.header.fps)
 
     for packet in motion:
         due = sources_due(coded.packets, coded.plan, packet.first + packet.count)
         writer.write_sources(coded.packets[sent:due])
         sent = due
-        while waiting and any(source.slot == waiting[0].slot for source in coded.packets[:sent]):
-            writer.write_parts(waiting.pop(0))
         while track is not None and audio_s <= packet.first / fps and (record := next(sound, None)):
             writer.write_audio(record)
             audio_s = (record.first + len(record.packets) * track.packet_samples) / AUDIO_RATE
@@ -183,24 +181,25 @@ def audio_records(track: OpusTrack) -> Iterator[AudioPacket]:
         yield AudioPacket(first, tuple(packets))
 
 
-def summarise(parts: dict[str, int], frames: int, fps: float, size: int, sources: int) -> dict[str, Any]:
-    """Fields of EncodeReport from the bytes of the file's parts."""
+def summarise(sizes: dict[str, int], frames: int, fps: float, size: int, coded: CodedSources) -> dict[str, Any]:
+    """Fields of EncodeReport from the bytes of the file's contents."""
     seconds = frames / fps
-    total = sum(parts.values())
+    total = sum(sizes.values())
     rate = {
         "total": total,
-        "video": total - parts["audio"],
-        "sources": parts["sources"],
-        "parts": parts["parts"],
-        "motion": parts["motion"],
+        "video": total - sizes["audio"],
+        "sources": sizes["sources"],
+        "motion": sizes["motion"],
     }
+    variants = sum(packet.base is not None for packet in coded.packets)
     return {
         "frames": frames,
         "fps": round(fps, 3),
         "duration_s": round(seconds, 3),
         "size": size,
-        "sources": sources,
-        "bytes": {"total": total, **parts},
+        "sources": len(coded.packets) - variants,
+        "variants": variants,
+        "bytes": {"total": total, **sizes},
         "kbps": {name: round(count * 8 / 1000 / seconds, 3) for name, count in rate.items()},
     }
 

@@ -11,7 +11,6 @@ from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
     Packet,
-    PartsPacket,
     SourcePacket,
 )
 from iwcodec.codec.bitstream.reader import MAX_DAMAGE, ContainerReader
@@ -139,11 +138,9 @@ class IwcFile:
         return [*self.reader.damage, *self.undecodable]
 
 
-def _named(packet: SourcePacket | PartsPacket | MotionPacket) -> tuple[str, int]:
+def _named(packet: SourcePacket | MotionPacket) -> tuple[str, int]:
     """Kind and number of a packet, for reports."""
-    if isinstance(packet, SourcePacket):
-        return "source", packet.slot
-    return ("part" if isinstance(packet, PartsPacket) else "motion"), packet.first
+    return ("source", packet.slot) if isinstance(packet, SourcePacket) else ("motion", packet.first)
 
 
 def audio_from(packets: Iterable[Packet], start: int) -> Iterator[AudioPacket]:

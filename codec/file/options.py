@@ -6,12 +6,11 @@ from typing import Literal
 
 Progress = Callable[[str, float], None]
 """Progress callback: name of the current pass, and the share of it that is done (0..1)."""
-PARTS_SHARE = 0.22
-"""Share of a bitrate that goes to parts if the face counts."""
-MIN_PARTS_BYTES = 800
-"""With fewer bytes for parts there are none: a clip of a few seconds gains more from whole sources."""
-PARTS_KBPS = 0.9
-"""Bitrate of parts without a bitrate given."""
+Tune = Literal["psnr", "face"]
+VARIANTS_SHARE = 0.16
+"""Share of a bitrate that goes to variants of sources if the face counts."""
+VARIANTS_KBPS = 0.9
+"""Bitrate of variants without a bitrate given."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,10 @@ class EncodeOptions:
     """Mean PSNR in dB over all frames, reached at about the lowest bitrate. None: no target."""
     crop: str = "face"
     """"face" tracks the speaker, "none" crops the central square, "X,Y,SIDE" (pixels) is a fixed square."""
-    tune: Literal["psnr", "face"] = "psnr"
-    """What the bits are spent on: "psnr" on the whole picture, "face" also on part pictures of eyes and mouth, which
-    bring blinks and glances nearer to the speaker's. Without a bitrate, parts add about PARTS_KBPS."""
+    tune: Tune = "psnr"
+    """What the bits are spent on: "psnr" on the whole picture, "face" also on variants of a source with other eyes and
+    mouths, which bring blinks, glances and speech nearer to the speaker's. Without a bitrate they add about
+    VARIANTS_KBPS."""
     audio: bool = True
     """Code the sound, if there is any."""
     audio_bitrate: int = 12_000

@@ -15,7 +15,7 @@ from iwcodec.codec.file.motion_pass import (
     quantise_to_budget,
     to_source_coordinates,
 )
-from iwcodec.codec.file.options import MIN_PARTS_BYTES, PARTS_KBPS, PARTS_SHARE, Progress
+from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, Progress
 from iwcodec.codec.file.rate_control.closed_loop import Stream
 from iwcodec.codec.file.rate_control.search import choose
 from iwcodec.codec.file.rate_control.source_plan import (
@@ -66,17 +66,16 @@ def choose_sources_and_motion(clip: Clip, progress: Progress) -> list[Choice]:
     return [Choice(coded, best_active(coded, Excerpt(survey, pictures, runtime, length)))]
 
 
-def reserve_for_parts(clip: Clip) -> tuple[Clip, float]:
+def reserve_for_variants(clip: Clip) -> tuple[Clip, float]:
     """Split the bitrate if it is tuned for the face: the clip with what is left for sources and motion, and the bytes
-    for parts, 0 if there are to be none. To a rate that was found for a quality, parts are added."""
-    kbps = clip.options.kbps if clip.options.quality_db is None else None
-    parts_kbps = PARTS_KBPS * size_factor(clip.options.size) if kbps is None else PARTS_SHARE * kbps
-    budget = parts_kbps * 125 * clip.seconds
-    if clip.options.tune != "face" or budget < MIN_PARTS_BYTES:
+    for variants of sources. To a rate that was found for a quality, variants are added."""
+    if clip.options.tune != "face":
         return clip, 0.0
+    kbps = clip.options.kbps if clip.options.quality_db is None else None
+    reserved = VARIANTS_KBPS * size_factor(clip.options.size) if kbps is None else VARIANTS_SHARE * kbps
     if kbps is not None:
-        clip = replace(clip, options=replace(clip.options, kbps=kbps - parts_kbps))
-    return clip, budget
+        clip = replace(clip, options=replace(clip.options, kbps=kbps - reserved))
+    return clip, reserved * 125 * clip.seconds
 
 
 def part_of(progress: Progress, number: int, count: int) -> Progress:

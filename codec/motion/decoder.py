@@ -24,8 +24,8 @@ class Motion:
     """Slot of the reference source; None: the source nearest in pose."""
     skip: bool = False
     """Skip mode: the frame is the unmodified reference source."""
-    parts: tuple[int | None, ...] = ()
-    """Number of the part that each region shows; None, and regions that are not named: the reference source's own."""
+    regions: tuple[int | None, ...] = ()
+    """Slot of the source that each region shows; None, and regions that are not named: the reference source."""
 
 
 class MotionDecoder:
@@ -62,6 +62,6 @@ class MotionDecoder:
             del self._levels[number]
         rows = zip(quantiser.dequantise(levels), packet.reference_sources(), strict=True)
         return [
-            Motion(number, row, source, parts=packet.parts_of(number - packet.first))
+            Motion(number, row, source, regions=packet.regions_of(number - packet.first))
             for number, (row, source) in enumerate(rows, packet.first)
         ]

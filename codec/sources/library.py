@@ -14,7 +14,7 @@ from iwcodec.models.runtime.types import Source
 
 ACTIVE = 3
 """Most sources in the attention of one frame: the reference source and those nearest in pose."""
-CAPACITY = 32
+CAPACITY = 64
 """Sources kept; a further one replaces the least recently used."""
 
 
@@ -41,6 +41,7 @@ class Library:
         self._capacity = capacity
         self._sources: dict[int, Source] = {}
         self._used: dict[int, int] = {}
+        self._variants: set[int] = set()
         self._clock = 0
 
     def __len__(self) -> int:
@@ -51,14 +52,18 @@ class Library:
         return self._sources.keys()
 
     def sources(self) -> list[Source]:
-        """Return all sources, in the order in which their slots were first filled."""
-        return list(self._sources.values())
+        """Return all sources but the variants, in the order in which their slots were first filled."""
+        return [source for slot, source in self._sources.items() if slot not in self._variants]
 
-    def add(self, slot: int, source: Source) -> None:
-        """Put a source into a slot. A full library first drops the source least recently added or used."""
+    def add(self, slot: int, source: Source, variant: bool = False) -> None:
+        """Put a source into a slot. A full library first drops the source least recently added or used.
+
+        `variant`: the source has the keypoints of another one. It serves for regions of frames only."""
         if slot not in self._sources and len(self._sources) >= self._capacity:
             oldest = min(self._used, key=lambda s: (self._used[s], s))
             del self._sources[oldest], self._used[oldest]
+            self._variants.discard(oldest)
+        (self._variants.add if variant else self._variants.discard)(slot)
         self._clock += 1
         self._sources[slot] = source
         self._used[slot] = self._clock
@@ -75,7 +80,7 @@ class Library:
         is present it is the only one: keypoints are fitted to it, and further sources change the picture by 0.003 dB
         (mean over the val clips) for a quarter of the time."""
         order = self.use(keypoints, reference_source)
-        return [self._sources[slot] for slot in order[: 1 if reference_source in self._sources else ACTIVE]]
+        return [self._sources[slot] for slot in order[: 1 if order[:1] == [reference_source] else ACTIVE]]
 
     def use(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> list[int]:
         """Mark the ACTIVE nearest sources as used and return their slots, the reference source first. In calls this
@@ -88,9 +93,9 @@ class Library:
 
     def _order(self, keypoints: NDArray[np.float32], reference_source: int | None) -> list[int]:
         """Return all slots: the reference source if present, then by distance in pose."""
-        slots = list(self._sources)
+        slots = [slot for slot in self._sources if slot not in self._variants]
         order = [slots[rank] for rank in by_pose(self.sources(), keypoints)]
-        if reference_source in self._sources:
+        if reference_source in order:
             order.remove(reference_source)
             order.insert(0, reference_source)
         return order

@@ -4,18 +4,22 @@ Three decisions of the file encoder are made by it: between candidate streams (`
 suppression (`choose_suppression`), and between source plans (trials.py).
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import decode_motion
+from iwcodec.codec.file.rate_control.frame_quality import frame_quality
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, pictures_of
 from iwcodec.codec.media.quality import psnr, sampling_order
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import CAPACITY
+from iwcodec.codec.sources.region_view import RegionView
 from iwcodec.models.runtime.types import Keypoints, Runtime, Source
 
 STREAM_FRAMES = 128
@@ -56,9 +60,27 @@ class ReceivedFrame:
         return runtime.reconstruct(self.keypoints, self.sources[:active], suppression)
 
 
-def receive(stream: Stream, numbers: Collection[int], runtime: Runtime) -> Iterator[ReceivedFrame]:
-    """The frames with these numbers, in order, as a receiver of the file has them."""
+def most_used_slot(motion: Sequence[MotionPacket]) -> int:
+    """The slot of the source that is the reference source of most frames."""
+    frames: Counter[int] = Counter()
+    for packet in motion:
+        for run in packet.runs:
+            frames[run.slot] += run.frames
+    return max(frames, key=lambda slot: (frames[slot], -slot), default=0)
+
+
+def receive(
+    stream: Stream,
+    numbers: Collection[int],
+    runtime: Runtime,
+    originals: Mapping[int, Picture] | Sequence[Picture] | None = None,
+) -> Iterator[ReceivedFrame]:
+    """The frames with these numbers, in order, as a receiver of the file has them.
+
+    With `originals`, by number, their regions show the sources that are nearest to these.
+    """
     decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
+    home_slot, view = most_used_slot(stream.motion), None
     source_frames = {packet.frame for packet in stream.coded.packets}
     for frame in decode_motion(stream.coded, stream.motion, decoder):
         if frame.number not in numbers:
@@ -67,6 +89,11 @@ def receive(stream: Stream, numbers: Collection[int], runtime: Runtime) -> Itera
             yield ReceivedFrame(frame.number, frame.keypoints, (), decoder.picture(frame))
         else:
             sources = decoder.nearest(frame.keypoints, frame.reference_source)
+            home = None if originals is None else decoder.library.at(home_slot)
+            if home is not None and originals is not None:
+                view = view or RegionView(home, decoder.compositor)
+                regions = view.choose(originals[frame.number], frame.keypoints, sources[0], decoder.library)
+                sources = decoder.sources_of(replace(frame, regions=regions))
             yield ReceivedFrame(frame.number, frame.keypoints, sources, sources[0].picture if frame.skip else None)
 
 
@@ -80,9 +107,11 @@ def best_stream(
     count: int,
     pictures: Pictures,
     runtime: Runtime,
+    faces: NDArray[np.float32] | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Stream:
-    """The stream with the highest mean PSNR over STREAM_FRAMES of the clip's `count` frames; the first of equals.
+    """The stream with the best mean quality over STREAM_FRAMES of the clip's `count` frames; the first of equals.
+    `faces`: keypoints (count, K, 3) if the clip is tuned for the face.
 
     Rate control predicts quality from excerpts of the clip and faster encodings; its error can exceed the difference
     between the best candidates.
@@ -92,15 +121,26 @@ def best_stream(
     originals = dict(pictures_of(sorted(evaluated_frames(count, STREAM_FRAMES)), pictures, hold=False))
     quality = []
     for stream in streams:
-        quality.append(stream_quality(stream, originals, runtime))
+        quality.append(stream_quality(stream, originals, runtime, faces))
         progress(len(quality) / len(streams))
     return streams[int(np.argmax(quality))]
 
 
-def stream_quality(stream: Stream, originals: Mapping[int, Picture], runtime: Runtime) -> float:
-    """Mean PSNR of the frames whose originals are given."""
-    frames = receive(stream, originals, runtime)
-    return float(np.mean([psnr(frame.picture(runtime), originals[frame.number]) for frame in frames]))
+def stream_quality(
+    stream: Stream, originals: Mapping[int, Picture], runtime: Runtime, faces: NDArray[np.float32] | None = None
+) -> float:
+    """Mean quality of the frames whose originals are given. `faces`: as for `best_stream`."""
+    frames = receive(stream, originals, runtime, None if faces is None else originals)
+    return float(
+        np.mean(
+            [
+                frame_quality(
+                    frame.picture(runtime), originals[frame.number], None if faces is None else faces[frame.number]
+                )
+                for frame in frames
+            ]
+        )
+    )
 
 
 def choose_suppression(
@@ -118,8 +158,8 @@ def choose_suppression(
     numbers = sorted(evaluated_frames(count, SUPPRESSION_FRAMES, stream.coded.plan.frames))
     originals = dict(pictures_of(numbers, pictures, hold=False))
     quality = []
-    for frame_quality in suppression_qualities(stream, originals, runtime):
-        quality.append(frame_quality)
+    for of_frame in suppression_qualities(stream, originals, runtime):
+        quality.append(of_frame)
         progress(len(quality) / len(originals))
     if not quality:
         return SUPPRESSIONS[0]

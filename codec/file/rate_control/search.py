@@ -50,7 +50,11 @@ def choose(
     the cheapest is returned. Sources are coded with what the motion is expected to leave.
     """
     trials = PlanTrials(survey, pictures, runtime, message_frames)
-    choices = [trials.with_best_active(trial) for trial in search(trials, budget, kbps, progress)]
+    found = search(trials, budget, kbps, progress)
+    if survey.faces is None:
+        choices = [trials.with_best_active(trial) for trial in found]
+    else:  # regions of other sources replace what further sources in attention add, and candidates differ less
+        choices = [found[0].choice]
     budgets = [max(1.0, budget - choice.motion_bytes) for choice in choices]
     return [
         replace(choice, coded=encode_within_budget(choice.coded.plan, pictures, runtime.info.size, left, presets))

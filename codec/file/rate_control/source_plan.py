@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MAX_SLOT, SourcePacket, pack_sources, source_groups
+from iwcodec.codec.file.rate_control.frame_quality import frame_quality
 from iwcodec.codec.file.rate_control.source_selection import Survey, choose_sources, coding_order
-from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceEncoder, smaller_side
 
@@ -59,7 +60,7 @@ class CodedSources:
     plan: Plan
     packets: tuple[SourcePacket, ...]
     source_db: float = math.nan
-    """Mean PSNR of the decoded sources, which is that of the frames they are taken from."""
+    """Mean quality of the decoded sources (frame_quality.py), which is that of the frames they are taken from."""
 
     @property
     def size(self) -> int:
@@ -71,7 +72,10 @@ class CodedSources:
 
 def upfront_plan(survey: Survey, max_sources: int, crf: float = CRF, min_gain_db: float = 0.0) -> Plan:
     """The best frames of the clip, all sent before the motion; arguments as for `choose_sources`."""
-    return Plan(tuple(coding_order(survey, choose_sources(survey, max_sources, min_gain_db))), crf, True)
+    order = coding_order(survey, choose_sources(survey, max_sources, min_gain_db))
+    if survey.regions is not None:  # the first is the most used: variants are predicted from it if it comes last
+        order.reverse()
+    return Plan(tuple(order), crf, True)
 
 
 def interleaved_plan(count: int, stride: int, crf: float = CRF) -> Plan:
@@ -92,13 +96,20 @@ def source_encoder(size: int, plan: Plan, presets: Presets) -> SourceEncoder:
 
 
 def encode_plan(
-    plan: Plan, pictures: Iterable[tuple[int, Picture]], size: int, presets: Presets = PRESETS
+    plan: Plan,
+    pictures: Iterable[tuple[int, Picture]],
+    size: int,
+    presets: Presets = PRESETS,
+    faces: NDArray[np.float32] | None = None,
 ) -> CodedSources:
-    """Encode the sources of a plan from (frame number, picture) pairs in the plan's order (see `pictures_of`)."""
+    """Encode the sources of a plan from (frame number, picture) pairs in the plan's order (see `pictures_of`).
+
+    `faces`: keypoints (n, K, 3) of all frames if the clip is tuned for the face.
+    """
     encoder, packets, quality = source_encoder(size, plan, presets), [], []
     for slot, (frame, picture) in enumerate(pictures):
         packets.append(SourcePacket(slot % (MAX_SLOT + 1), encoder.add(picture), frame))
-        quality.append(psnr(encoder.reconstructed, picture))
+        quality.append(frame_quality(encoder.reconstructed, picture, None if faces is None else faces[frame]))
     return CodedSources(plan, tuple(packets), float(np.mean(quality)) if quality else math.nan)
 
 

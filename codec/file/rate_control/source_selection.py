@@ -1,7 +1,8 @@
 """Selection of the frames that become sources.
 
 The whole clip is known. Sources are selected greedily: each brings the largest total gain over all frames. The gain is
-predicted from thumbnails, which show what warping cannot mend (new content, light, blur), and from pose.
+predicted from thumbnails, which show what warping cannot mend (new content, light, blur), and from pose. When a clip is
+tuned for the face, eyes and mouth count by themselves: each may come from another source (regions.py).
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import pose_distance
+from iwcodec.codec.sources.regions import REGION_SIZES, REGIONS, box_places, region_box
+from iwcodec.models.runtime.types import Keypoints
 
 THUMBNAIL = 32
 """Side of the thumbnails in pixels: 3 KB per frame, so that ten minutes fit into memory easily."""
@@ -25,6 +28,10 @@ POSE_COST = 2500.0
 """Squared grey levels per unit of pose distance: warping far costs quality that thumbnails do not show."""
 WARPED_ERROR = 0.5
 """Share of the thumbnail error that remains after warping."""
+REGION_SIDE = 16
+"""Side of the small pictures of eyes and mouth in pixels."""
+REGION_WEIGHT = 3.0
+"""Weight of the squared error of eyes and mouth against that of the rest of the picture."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,20 @@ class Survey:
 
     thumbnails: NDArray[np.uint8]  # (n, THUMBNAIL, THUMBNAIL, 3)
     keypoints: NDArray[np.float32]  # (n, K, 3)
+    regions: NDArray[np.uint8] | None = None
+    """(n, regions, REGION_SIDE, REGION_SIDE, 3): eyes and mouth, upright; None: the clip is not tuned for the face."""
+
+    @property
+    def faces(self) -> NDArray[np.float32] | None:
+        """Keypoints (n, K, 3) if the clip is tuned for the face (frame_quality.py)."""
+        return None if self.regions is None else self.keypoints
+
+
+def region_pictures(picture: Picture, keypoints: Keypoints) -> NDArray[np.uint8]:
+    """Return small pictures (regions, REGION_SIDE, REGION_SIDE, 3) of eyes and mouth. `keypoints`: (K, 3)."""
+    places = [box_places(region_box(keypoints, region, len(picture))) for region in REGIONS]
+    patches = [cv2.remap(picture, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for at in places]
+    return np.stack([cv2.resize(patch, (REGION_SIDE,) * 2, interpolation=cv2.INTER_AREA) for patch in patches])
 
 
 def thumbnail(picture: Picture) -> Picture:
@@ -44,27 +65,52 @@ def expected_errors(survey: Survey, candidates: NDArray[np.int64], evaluated: ND
     """Squared error expected when a frame is reconstructed from one candidate alone: (candidates, evaluated)."""
     flat = survey.thumbnails.reshape(len(survey.thumbnails), -1).astype(np.float32)
     a, b = flat[candidates], flat[evaluated]
-    distance = (np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - 2 * a @ b.T) / flat.shape[1]
+    distance = mean_square(a, b)
     poses = survey.keypoints
     pose = np.stack([pose_distance(poses[candidate], poses[evaluated]) for candidate in candidates])
-    return (ERROR_FLOOR + WARPED_ERROR * distance.clip(min=0) + POSE_COST * pose).astype(np.float32)
+    return (ERROR_FLOOR + WARPED_ERROR * distance + POSE_COST * pose).astype(np.float32)
+
+
+def region_errors(
+    survey: Survey, candidates: NDArray[np.int64], evaluated: NDArray[np.int64]
+) -> list[NDArray[np.float32]]:
+    """Additional squared error expected when a region of a frame shows a candidate's, as a share of the picture: for
+    each region (candidates, evaluated)."""
+    if survey.regions is None:
+        return []
+    unit = np.linalg.norm(survey.keypoints[:, 0, :2] - survey.keypoints[:, 1, :2], axis=1).mean() / 2
+    found = []
+    for region, size in enumerate(REGION_SIZES):
+        flat = survey.regions[:, region].reshape(len(survey.regions), -1).astype(np.float32)
+        share = size[0] * size[1] * unit**2
+        found.append((REGION_WEIGHT * share * mean_square(flat[candidates], flat[evaluated])).astype(np.float32))
+    return found
+
+
+def mean_square(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean squared difference of each row of `a` (n, d) and each of `b` (m, d): (n, m)."""
+    distance = np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - 2 * a @ b.T
+    return np.asarray(distance.clip(min=0) / a.shape[1])
 
 
 def choose_sources(survey: Survey, max_sources: int, min_gain_db: float = 0.0) -> list[int]:
     """Frame numbers, best first. Stops at `max_sources`, or when the mean gain of one more is below `min_gain_db`."""
     count = len(survey.thumbnails)
-    candidates = evenly_spaced(count, MAX_CANDIDATES)
-    errors = np.log10(expected_errors(survey, candidates, evenly_spaced(count, MAX_EVALUATED))) * 10
-    first = int(errors.mean(1).argmin())
-    chosen, lowest = [first], errors[first].copy()
+    candidates, evaluated = evenly_spaced(count, MAX_CANDIDATES), evenly_spaced(count, MAX_EVALUATED)
+    errors = [expected_errors(survey, candidates, evaluated), *region_errors(survey, candidates, evaluated)]
+    lowest = [np.full(len(evaluated), np.inf, np.float32) for _ in errors]
+    chosen: list[int] = []
+    lowest_db = np.zeros(len(evaluated), np.float32)
     while len(chosen) < min(max_sources, len(candidates)):
-        gains = (lowest - errors).clip(min=0).mean(1)
-        gains[chosen] = -1
+        total = sum(np.minimum(known, of_all) for known, of_all in zip(lowest, errors, strict=True))
+        total_db = 10 * np.log10(total)
+        gains = (lowest_db - total_db).mean(1)
+        gains[chosen] = -np.inf
         best = int(gains.argmax())
-        if gains[best] < min_gain_db:
+        if chosen and gains[best] < min_gain_db:
             break
         chosen.append(best)
-        np.minimum(lowest, errors[best], out=lowest)
+        lowest, lowest_db = [np.minimum(a, b[best]) for a, b in zip(lowest, errors, strict=True)], total_db[best]
     return [int(candidates[i]) for i in chosen]
 
 

@@ -22,6 +22,7 @@ from iwcodec.codec.file.motion_pass import (
     to_source_coordinates,
 )
 from iwcodec.codec.file.rate_control.closed_loop import ReceivedFrame, Stream, evaluated_frames, receive
+from iwcodec.codec.file.rate_control.frame_quality import frame_quality
 from iwcodec.codec.file.rate_control.source_plan import (
     BEST_CRF,
     BUDGET_TOLERANCE,
@@ -39,7 +40,6 @@ from iwcodec.codec.file.rate_control.source_plan import (
 )
 from iwcodec.codec.file.rate_control.source_selection import Survey, choose_sources
 from iwcodec.codec.fit.keypoint_fit import quick_fit
-from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.motion.types import Fit
 from iwcodec.codec.sources.library import ACTIVE, CAPACITY
 from iwcodec.models.runtime.types import Runtime
@@ -146,6 +146,7 @@ class Excerpt:
         """The excerpt's frames by their number in the clip, ascending."""
         self.pictures = [picture for _, picture in pictures_of(self.frames, pictures, hold=False)]
         self.detected = survey.keypoints[self.frames[: len(self.pictures)]]
+        self.faces = None if survey.faces is None else self.detected
         self.message_frames = message_frames
         self.runtime = runtime
         self._numbers = {frame: number for number, frame in enumerate(self.frames)}
@@ -192,16 +193,17 @@ class Excerpt:
         for frame in frames:
             if result.is_clearly_worse(best):
                 break
-            rebuilt_db[frame.number] = psnr(frame.picture(self.runtime, active), self.pictures[frame.number])
+            face = None if self.faces is None else self.faces[frame.number]
+            picture = frame.picture(self.runtime, active)
+            rebuilt_db[frame.number] = frame_quality(picture, self.pictures[frame.number], face)
         return result
 
     def _receive(self, coded: CodedSources, motion: Sequence[MotionPacket], max_active: int) -> list[ReceivedFrame]:
         """TRIAL_FRAMES frames that are not sources, in the order of evaluation."""
         local = self.renumbered(coded)
         numbers = evaluated_frames(len(self.pictures), TRIAL_FRAMES, {packet.frame for packet in local.packets})
-        frames = {
-            frame.number: frame for frame in receive(Stream(local, motion, max_active), set(numbers), self.runtime)
-        }
+        stream, originals = Stream(local, motion, max_active), None if self.faces is None else self.pictures
+        frames = {frame.number: frame for frame in receive(stream, set(numbers), self.runtime, originals)}
         return [frames[number] for number in numbers if number in frames]
 
     def renumbered(self, coded: CodedSources) -> CodedSources:
@@ -246,6 +248,7 @@ class PlanTrials:
         self.coarse = [i for i, plan in enumerate(self.plans) if len(plan.frames) not in REFINED_NUMBERS]
         """Indices of the plans that are tried first."""
         self._coded: dict[Plan, CodedSources] = {}
+        self._faces = survey.faces
 
     def last_affordable(self, crf: int, budget: float) -> int:
         """Index of the most expensive plan whose sources the budget buys at this crf."""
@@ -357,7 +360,7 @@ class PlanTrials:
                 numbers = set(plan.frames)
                 pairs = zip(self._excerpt.frames, self._excerpt.pictures, strict=False)
                 pictures = ((frame, picture) for frame, picture in pairs if frame in numbers)
-            self._coded[plan] = encode_plan(plan, pictures, self._size, TRIAL_PRESETS)
+            self._coded[plan] = encode_plan(plan, pictures, self._size, TRIAL_PRESETS, self._faces)
         return self._coded[plan]
 
 

@@ -1,0 +1,206 @@
+"""Variants of a clip's most used source, and the sources that each frame's eyes and mouth show.
+
+Runs after sources and motion are coded. Candidates are eyes and mouths of the clip's own frames, brought into the home
+source along the coded motion, so that they are registered to it by what the codec itself knows. They are added greedily
+by the squared error that they take from the frames' regions, until a budget is spent.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+import numpy as np
+
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket, runs_of
+from iwcodec.codec.decoder import Decoder
+from iwcodec.codec.file.motion_pass import decode_motion
+from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames, most_used_slot
+from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, Presets, pictures_of, source_encoder
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.decoder import Motion
+from iwcodec.codec.sources.library import CAPACITY
+from iwcodec.codec.sources.region_view import WEIGHTS, Patch, RegionView, region_error
+from iwcodec.codec.sources.regions import REGIONS, blend, region_mask
+from iwcodec.models.runtime.pictures import pixel_grid
+from iwcodec.models.runtime.types import Runtime, Source
+
+CANDIDATE_FRAMES = 400
+"""Frames whose eyes and mouths are candidates."""
+CODING_ERROR = 40.0
+"""Squared error that coding adds to a variant, in squared grey levels, as expected when candidates are ranked."""
+
+
+CHANGE_ERROR = 10.0
+"""Squared error of a region, summed over frames, that must be saved to show another source: naming it takes two bytes.
+"""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A frame whose eyes and mouth may be sent."""
+
+    motion: Motion
+    source: Source
+    """Its reference source."""
+    patches: list[Patch]
+    errors: list[float]
+    """Squared error of each region, shown by the source in the library that is nearest to it."""
+
+
+def add_variants(
+    stream: Stream,
+    count: int,
+    pictures: Pictures,
+    runtime: Runtime,
+    presets: Presets,
+    budget: float,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Stream:
+    """Add variants of at most `budget` bytes to a coded clip of `count` frames, and say which source each frame's
+    regions show."""
+    home_slot = most_used_slot(stream.motion)
+    coded = stream.coded
+    if coded.plan.upfront and len(coded.packets) < CAPACITY:
+        numbers = sorted(evaluated_frames(count, CANDIDATE_FRAMES, coded.plan.frames))
+        originals = dict(pictures_of(numbers, pictures, hold=False))
+        decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
+        candidates = []
+        for candidate in _candidates(stream, originals, decoder, home_slot):
+            candidates.append(candidate)
+            progress(0.3 * len(candidates) / len(originals))
+        if candidates:
+            faces = _variant_pictures(candidates, originals, decoder, home_slot)
+            coded = _coded_within(coded, pictures, faces, home_slot, runtime.info.size, presets, budget)
+    stream = replace(stream, coded=coded)
+    shown = _choose_regions(stream, pictures, runtime, home_slot, lambda share: progress(0.4 + 0.6 * share))
+    return replace(stream, motion=[_with_regions(packet, shown) for packet in stream.motion])
+
+
+def _candidates(
+    stream: Stream, originals: dict[int, Picture], decoder: Decoder, home_slot: int
+) -> Iterator[_Candidate]:
+    view: RegionView | None = None
+    for motion in decode_motion(stream.coded, stream.motion, decoder):
+        if motion.number not in originals:
+            continue
+        home, sources = decoder.library.at(home_slot), decoder.nearest(motion.keypoints, motion.reference_source)
+        if home is None or not sources:
+            continue
+        view = view or RegionView(home, decoder.compositor)
+        patches = view.of_frame(originals[motion.number], motion.keypoints, sources[0])
+        known = view.of_library(decoder.library)
+        errors = [
+            min(region_error(a, b) for b in of_region.values()) for a, of_region in zip(patches, known, strict=True)
+        ]
+        yield _Candidate(motion, sources[0], patches, errors)
+
+
+def _variant_pictures(
+    candidates: Sequence[_Candidate], originals: dict[int, Picture], decoder: Decoder, home_slot: int
+) -> Iterator[Picture]:
+    """The home's picture with other eyes and another mouth, those that bring most first."""
+    home = decoder.library.at(home_slot)
+    assert home is not None
+    view, size = RegionView(home, decoder.compositor), len(home.picture)
+    masks = [region_mask(home.keypoints, region, size, pixel_grid(size)) for region in REGIONS]
+    for chosen in zip_longest(*(_ranked(candidates, region) for region in REGIONS)):
+        picture = home.picture
+        for mask, number in zip(masks, chosen, strict=True):
+            if number is not None:
+                one = candidates[number]
+                face = view.whole(originals[one.motion.number], one.motion.keypoints, one.source)
+                picture = blend(picture, face, mask)
+        yield picture
+
+
+def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[int]:
+    """Indices of the candidates to send for a region, the one that brings most first. Each brings more, over all
+    frames, than coding adds to one."""
+    flat = np.stack([candidate.patches[region].reshape(-1) for candidate in candidates])
+    square = (flat * flat) @ WEIGHTS
+    costs = np.maximum(square[:, None] + square[None] - 2 * (flat * WEIGHTS) @ flat.T, 0) + CODING_ERROR
+    left = np.array([candidate.errors[region] for candidate in candidates])
+    while True:
+        gains = np.maximum(left[:, None] - costs, 0).sum(0)
+        best = int(gains.argmax())
+        if gains[best] <= CODING_ERROR:
+            return
+        yield best
+        left = np.minimum(left, costs[:, best])
+
+
+def _coded_within(
+    coded: CodedSources,
+    pictures: Pictures,
+    variants: Iterator[Picture],
+    base: int,
+    size: int,
+    presets: Presets,
+    budget: float,
+) -> CodedSources:
+    """Code variants after the sources, in their sequence, until `budget` bytes are spent."""
+    encoder = source_encoder(size, coded.plan, presets)
+    for _, picture in pictures_of(coded.plan.frames, pictures, hold=True):
+        encoder.add(picture)
+    whole = coded.size
+    for picture in variants:
+        if len(coded.packets) == CAPACITY:
+            break
+        packet = SourcePacket(len(coded.packets), encoder.add(picture), base=base)
+        longer = replace(coded, packets=(*coded.packets, packet))
+        if longer.size - whole > budget:
+            break
+        coded = longer
+    return coded
+
+
+def _choose_regions(
+    stream: Stream, pictures: Pictures, runtime: Runtime, home_slot: int, progress: Callable[[float], None]
+) -> dict[int, tuple[int | None, ...]]:
+    """The slots of the sources that each frame's regions show, by its number; frames that show their reference source
+    alone are left out."""
+    decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
+    count = sum(packet.count for packet in stream.motion)
+    source_frames = set(stream.coded.plan.frames)  # shown unmodified
+    frames, view = enumerate(pictures()), None
+    errors: dict[int, list[dict[int | None, float]]] = {}
+    number, original = next(frames)
+    for motion in decode_motion(stream.coded, stream.motion, decoder):
+        while number < motion.number and (pair := next(frames, None)) is not None:
+            number, original = pair
+        sources = decoder.nearest(motion.keypoints, motion.reference_source)
+        home = decoder.library.at(home_slot)
+        if home is None or not sources or motion.number != number or number in source_frames:
+            continue
+        view = view or RegionView(home, decoder.compositor)
+        errors[number] = view.errors(original, motion.keypoints, sources[0], decoder.library)
+        progress((motion.number + 1) / count)
+    paths = [cheapest_path([of_frame[region] for of_frame in errors.values()]) for region in REGIONS]
+    shown = dict(zip(errors, zip(*paths, strict=True), strict=True))
+    return {number: slots for number, slots in shown.items() if any(slot is not None for slot in slots)}
+
+
+def cheapest_path(errors: Sequence[Mapping[int | None, float]]) -> list[int | None]:
+    """The slot for each frame with the least sum of errors (slot -> squared error) and changes, which cost CHANGE_ERROR
+    each (Viterbi's algorithm)."""
+    costs: dict[int | None, float] = {}
+    came_from: list[dict[int | None, int | None]] = []
+    for of_frame in errors:
+        best = min(costs, key=costs.__getitem__, default=None)
+        change = costs.get(best, 0.0) + CHANGE_ERROR
+        came_from.append({slot: slot if costs.get(slot, math.inf) <= change else best for slot in of_frame})
+        costs = {slot: min(costs.get(slot, math.inf), change) + error for slot, error in of_frame.items()}
+    path = [min(costs, key=costs.__getitem__)] if costs else []
+    for back in reversed(came_from[1:]):
+        path.append(back[path[-1]])
+    return path[::-1]
+
+
+def _with_regions(packet: MotionPacket, shown: dict[int, tuple[int | None, ...]]) -> MotionPacket:
+    none = (None,) * len(REGIONS)
+    frames = [shown.get(number, none) for number in range(packet.first, packet.first + packet.count)]
+    if all(slots == none for slots in frames):
+        return packet
+    regions = [runs_of([0 if (slot := slots[region]) is None else slot + 1 for slots in frames]) for region in REGIONS]
+    return replace(packet, regions=tuple(regions))
