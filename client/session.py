@@ -21,6 +21,7 @@ from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import SoundCard, Speaker, load_sounddevice, open_speaker
 from iwcodec.client.display import Window
 from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.quality import quality_words
 from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder, path_for
 from iwcodec.client.recording.virtual_camera import VirtualCamera
@@ -412,6 +413,6 @@ def print_stats(call: Call, as_json: bool) -> None:
         return
     for participant in call.participants.values():
         if (stats := participant.stats()) is not None:
-            quality = quality_words(stats)
+            quality = quality_words(stats) if participant.state is LinkState.LIVE else ""
             lines = "; ".join([*([quality] if quality else []), *stats_lines(stats, participant)])
             console.print(f"  {participant.name}: {lines}", soft_wrap=True)

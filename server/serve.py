@@ -116,7 +116,9 @@ def invite(
     secret_file: SecretFile = None,
     server: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8000",
     hours: Annotated[float, typer.Option(help="Life of the invitation.", min=0.01, max=720)] = 24.0,
-    host: Annotated[bool, typer.Option("--host", help="For the host, who may invite others.")] = False,
+    host: Annotated[
+        bool, typer.Option("--host", help="For the host, who may invite others, lock the room and remove people.")
+    ] = False,
 ) -> None:
     """Print an invitation to a room of the server that has the same secret.
 

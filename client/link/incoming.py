@@ -158,6 +158,10 @@ class IncomingVideo:
         """Frames that arrived per second, over the last STATS_S; repeated ones count once."""
         return sum(count for at, count in self._arrivals if at > now_s - STATS_S) / STATS_S
 
+    def median_render_s(self) -> float:
+        """Time from taking a frame out of the jitter buffer to its picture; 0 before the first."""
+        return sorted(self.render_s)[len(self.render_s) // 2] if self.render_s else 0.0
+
     @property
     def units_to_decode(self) -> int:
         return self._units.qsize()

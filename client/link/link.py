@@ -152,6 +152,7 @@ class Link:
             },
             incoming.received_per_s(now),
             self.congested,
+            1000 * incoming.median_render_s(),
         )
 
     def replace_connection(self, connection: RTCPeerConnection) -> None:

@@ -58,3 +58,5 @@ class LinkStats:
     """Frames of the peer that arrived."""
     congested: bool = False
     """Whether there is a queue on the path to the peer."""
+    render_ms: float = 0.0
+    """Median time from the jitter buffer to the picture, of the newest frames."""

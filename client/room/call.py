@@ -359,7 +359,7 @@ class Call:
     def _judge_speed(self) -> None:
         """Tell the user, once, if this machine has not kept up for some time."""
         stats = [participant.stats() for participant in self.participants.values()]
-        is_slow = any(s is not None and is_too_slow(s.frames_per_s, s.received_per_s) for s in stats)
+        is_slow = any(s is not None and is_too_slow(s) for s in stats)
         self._slow_checks = self._slow_checks + 1 if is_slow else 0
         if self._slow_checks == SLOW_CHECKS:
             self.notify(TOO_SLOW)
