@@ -164,8 +164,9 @@ def encode_command(
     tune: Annotated[
         Tune,
         typer.Option(
-            help="face spends part of the bits on small pictures of eyes and mouth: blinks and glances come nearer to "
-            "the speaker's, the whole picture loses some tenths of a dB. psnr spends all on the whole picture."
+            help="face spends part of the bits on variants of a source picture with other eyes and mouths: blinks and "
+            "glances come nearer to the speaker's, the whole picture loses some tenths of a dB. psnr spends all on the "
+            "whole picture."
         ),
     ] = Tune.psnr,
     crop: Annotated[

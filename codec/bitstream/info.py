@@ -25,7 +25,7 @@ class FileReport:
     duration_s: float
     sources: int
     variants: int
-    """Of the sources, those that show another one with other eyes or another mouth."""
+    """Further source pictures, with other eyes and mouths."""
     keypoints: int
     audio: dict[str, Any] | None
     bytes: dict[str, int]
@@ -48,7 +48,7 @@ def inspect(path: Path) -> FileReport:
         sizes = {"sources": 0, "motion": 0, "audio": 0}
         for packet in reader.records():
             if isinstance(packet, SourcePacket):
-                sources += 1
+                sources += packet.base is None
                 variants += packet.base is not None
                 sizes["sources"] += len(packet.payload)
             elif isinstance(packet, MotionPacket):

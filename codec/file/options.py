@@ -7,7 +7,7 @@ from typing import Literal
 Progress = Callable[[str, float], None]
 """Progress callback: name of the current pass, and the share of it that is done (0..1)."""
 Tune = Literal["psnr", "face"]
-VARIANTS_SHARE = 0.16
+VARIANTS_SHARE = 0.14
 """Share of a bitrate that goes to variants of sources if the face counts."""
 VARIANTS_KBPS = 0.9
 """Bitrate of variants without a bitrate given."""

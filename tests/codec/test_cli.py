@@ -54,7 +54,7 @@ def test_encode_info_decode(face_clip: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {"frames", "fps", "duration_s", "sources", "bytes", "kbps", "psnr_db", "copy_psnr_db"} <= set(report)
-    assert set(report["bytes"]) == {"total", "sources", "parts", "motion", "audio", "container"}
+    assert set(report["bytes"]) == {"total", "sources", "motion", "audio", "container"}
     assert {"total", "video"} <= set(report["kbps"])
 
     info = json.loads(iwcodec("info", coded, "--json").stdout)
@@ -78,8 +78,8 @@ def test_reports_for_people_go_to_stderr(face_clip: Path, tmp_path: Path):
     assert "lite-256" in iwcodec("info", tmp_path / "a.iwc").stderr
 
 
-def test_a_file_tuned_for_the_face_has_parts(face_clip: Path, tmp_path: Path):
-    """In a clip of 12 s, that short ones have none."""
+def test_a_file_tuned_for_the_face_has_variants(face_clip: Path, tmp_path: Path):
+    """In a clip of 12 s, that there is a budget for them."""
     pictures = [frame.picture for frame in read_video(face_clip)]
     clip, coded = write_clip(tmp_path / "slow.mp4", pictures, fps=3), tmp_path / "a.iwc"
     options = ("--tune", "face", "--bitrate", "4", "--sources", "1", "--effort", "0")
@@ -87,10 +87,10 @@ def test_a_file_tuned_for_the_face_has_parts(face_clip: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     report, info = json.loads(done.stdout), json.loads(iwcodec("info", coded, "--json").stdout)
     assert report["bytes"] == info["bytes"]
-    assert report["bytes"]["parts"] > 0
-    assert report["kbps"]["parts"] == pytest.approx(report["bytes"]["parts"] * 8 / 1000 / 12, rel=0.01)
-    assert info["parts"] > 0
-    assert "parts" in iwcodec("info", coded).stderr
+    assert report["sources"] == 1
+    assert report["variants"] > 0
+    assert (info["sources"], info["variants"]) == (1, report["variants"])
+    assert "variants" in iwcodec("info", coded).stderr
     assert iwcodec("decode", coded, tmp_path / "a.mp4").returncode == 0
 
 

@@ -57,8 +57,8 @@ def add_variants(
     budget: float,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Stream:
-    """Add variants of at most `budget` bytes to a coded clip of `count` frames, and say which source each frame's
-    regions show."""
+    """Add variants to a coded clip of `count` frames, and say which source each frame's regions show. Both together
+    take about `budget` bytes."""
     home_slot = most_used_slot(stream.motion)
     coded = stream.coded
     if coded.plan.upfront and len(coded.packets) < CAPACITY:

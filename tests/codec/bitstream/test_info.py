@@ -14,8 +14,8 @@ def test_every_byte_and_frame_is_counted(tmp_path: Path):
     path = write_container(tmp_path / "a.iwc")
     report = inspect(path)
     assert (report.version, report.model) == (VERSION, HEADER.model_id)
-    assert (report.sources, report.parts, report.frames) == (3, 3, HEADER.frames)
-    assert report.bytes["parts"] == 25 + 9 + 3
+    assert (report.sources, report.variants, report.frames) == (3, 3, HEADER.frames)
+    assert report.bytes["sources"] == 30 + 31 + 32 + 25 + 9 + 3
     assert report.bytes["total"] == path.stat().st_size
     assert sum(report.bytes.values()) == 2 * report.bytes["total"]
     assert not report.truncated
