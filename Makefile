@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONDONTWRITEBYTECODE =
 INSTALL := $(BIN)/pip install --quiet --no-compile
 
-.PHONY: help demo bench web test check-types check-code check-calls clean
+.PHONY: help demo bench web test check-types check-code check-calls floors clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,9 @@ check-code:
 check-calls:
 	@echo "== pytest, calls between processes"
 	$(BIN)/pytest -m patient
+
+floors: ## Install the oldest versions that pyproject.toml allows, without PyTorch, and run the quick tests with them
+	PYTHON=$(PYTHON) .ci/floors
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) build demo bench $(WEB)/dist $(WEB)/node_modules

@@ -70,7 +70,10 @@ def serve(
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(help="https://HOST whose pages may use this server besides its own; may be repeated."),
+        typer.Option(
+            help="https://HOST whose pages may use this server: besides its own ones, or its own behind a proxy on "
+            "this machine; may be repeated."
+        ),
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None,
@@ -115,7 +118,9 @@ def invite(
     secret_file: SecretFile = None,
     server: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8000",
     hours: Annotated[float, typer.Option(help="Life of the invitation.", min=0.01, max=720)] = 24.0,
-    host: Annotated[bool, typer.Option("--host", help="For the host, who may invite others.")] = False,
+    host: Annotated[
+        bool, typer.Option("--host", help="For the host, who may invite others, lock the room and remove people.")
+    ] = False,
 ) -> None:
     """Print an invitation to a room of the server that has the same secret.
 

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from iwcodec import __version__
 from iwcodec.server import messages, tokens
-from iwcodec.server.http.access import client_address, is_foreign, may_read_metrics
+from iwcodec.server.http.access import client_address, is_foreign, is_misdirected, may_read_metrics
 from iwcodec.server.http.body_limit import BodyLimit
 from iwcodec.server.http.player import NOT_BUILT, headers_of, is_built, media_type, player_files
 from iwcodec.server.hub import Hub
@@ -169,7 +169,14 @@ def create_app(hub: Hub) -> FastAPI:
 
     @app.middleware("http")
     async def headers(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
+        response: Response
+        if is_misdirected(request, settings.allowed_origins):
+            hub.refuse("host", client_address(request))
+            response = PlainTextResponse(
+                "This server has another name; its operator allows more by --allow-origin.", 421
+            )
+        else:
+            response = await call_next(request)
         response.headers["X-Content-Type-Options"] = "nosniff"
         # Do not give the addresses of rooms to other servers.
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -253,8 +260,9 @@ def create_app(hub: Hub) -> FastAPI:
     @app.websocket("/r/{room}/ws")
     async def signalling(websocket: WebSocket, room: str) -> None:
         address = client_address(websocket)
-        if is_foreign(websocket, settings.allowed_origins):
-            hub.refuse("origin", address)
+        misdirected = is_misdirected(websocket, settings.allowed_origins)
+        if misdirected or is_foreign(websocket, settings.allowed_origins):
+            hub.refuse("host" if misdirected else "origin", address)
             # Before the WebSocket is accepted this is HTTP 403.
             await websocket.close()
             return
