@@ -7,7 +7,7 @@ from typing import Any
 from iwcodec.codec.bitstream.container import VERSION
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
-from iwcodec.codec.errors import MediaError
+from iwcodec.codec.errors import FormatError, MediaError
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class FileReport:
 
 
 def inspect(path: Path) -> FileReport:
-    """Read every record of a file. Raises MediaError, FormatError or VersionError."""
+    """Read every record of a file. Raises MediaError, VersionError, or FormatError, also if no
+    frame is left."""
     if not path.is_file():
         raise MediaError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
     with ContainerReader(path) as reader:
@@ -56,9 +57,12 @@ def inspect(path: Path) -> FileReport:
                 sizes["motion"] += len(packet.payload)
             else:
                 sizes["audio"] += sum(map(len, packet.packets))
+    if not frames:
+        reason = "it ends before the first" if reader.truncated else (reader.damage or ["it is empty"])[0].rstrip(".")
+        raise FormatError(f"{path} holds no frames: {reason}.")
     total = path.stat().st_size
     sizes["container"] = total - sum(sizes.values())
-    seconds = max(frames, 1) / float(header.fps)
+    seconds = frames / float(header.fps)
     rate = {"total": total, "video": total - sizes["audio"]}
     audio = header.audio
     return FileReport(

@@ -328,3 +328,16 @@ def test_frames_of_the_predictive_coder_show_other_eyes() -> None:
     plain, named = (with_variants() for _ in range(2))
     pairs = zip(plain.push(packet), named.push(replace(packet, regions=EYES_SHOWN)), strict=True)
     assert [np.array_equal(a.picture, b.picture) for a, b in pairs] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("wrong", [b"abc", None, "x", 3])
+def test_what_is_no_packet_is_refused_at_once(wrong: object):
+    with pytest.raises(FormatError, match="A packet is a SourcePacket"):
+        Decoder(StubRuntime()).push(wrong)  # type: ignore[arg-type]
+
+
+def test_a_source_is_taken_without_asking_for_frames():
+    decoder, encoder = Decoder(StubRuntime()), Encoder(StubRuntime())
+    decoder.push(encoder.add_source(picture(90)))
+    decoder.prepare()
+    assert len(decoder.library) == 1
