@@ -82,7 +82,7 @@ def after_30_s(loss: float) -> tuple[list[End], list[LinkState]]:
         await asyncio.sleep(30)
         states.extend(end.link.state for end in (a, b))
 
-    return call(case, Path(loss=loss), Path(loss=loss, seed=2)), states
+    return call(case, Path(loss=loss, seed=11), Path(loss=loss, seed=61)), states
 
 
 def test_loss_does_not_change_the_delay() -> None:
