@@ -6,10 +6,9 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from iwcodec.benchmarks.comparison_pictures import write_animation, write_contact_sheet, write_side_by_side
-from iwcodec.benchmarks.experiment import save, surroundings
+from iwcodec.benchmarks.experiment import save, surroundings, text_table
 from iwcodec.benchmarks.quality.baselines import coded_sources, nearest_copy
 from iwcodec.benchmarks.quality.rivals import encode_rival
 from iwcodec.codec.cli import console, progress_bar
@@ -49,12 +48,8 @@ def command(
         f"({report.kbps['sources']:.2f} kbps) and the motion of 20 keypoints ({report.kbps['motion']:.2f} kbps):",
         soft_wrap=True,
     )
-    table = Table(title="Mean PSNR (RGB) over the clip", title_justify="left")
-    for heading in ("", "kbps", "dB"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for row in rows:
-        table.add_row(row.name, f"{row.kbps:.2f}", f"{row.psnr_db:.2f}")
-    console.print(table)
+    texts = ((row.name, f"{row.kbps:.2f}", f"{row.psnr_db:.2f}") for row in rows)
+    console.print(text_table("Mean PSNR (RGB) over the clip", ("", "kbps", "dB"), texts))
     coded = out / f"{path.stem}.iwc"
     for line in (
         f"All versions side by side:  {out / 'side_by_side.mp4'}, {out / 'contact_sheet.png'}",

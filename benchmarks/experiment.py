@@ -7,12 +7,15 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import av
+from rich.table import Column, Table
 
+from iwcodec.codec.cli import console
 from iwcodec.codec.doctor import versions
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.runtime.types import Runtime
@@ -95,6 +98,28 @@ def model_files(runtime: Runtime) -> list[Path]:
     if (WEIGHTS / f"{names[0]}.safetensors").exists() and (base := read_weights_file(names[0]).base) is not None:
         names.append(base)
     return sorted(file for name in names for file in WEIGHTS.glob(f"{name}.*"))
+
+
+def text_table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table to print; its first column is aligned left, the others right."""
+    first, *others = headings
+    table = Table(first, *(Column(name, justify="right") for name in others), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def publish(results: dict[str, Any], path: Path | None, as_json: bool, *tables: Table) -> None:
+    """Save results, unless `path` is None, and print them: as JSON on stdout, or as tables with the file's name."""
+    if path is not None:
+        save(results, path)
+    if as_json:
+        print(json.dumps(results, indent=1))
+        return
+    for table in tables:
+        console.print(table)
+    if path is not None:
+        console.print(f"Results: {path}")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from iwcodec.benchmarks.metrics.bdrate import frontier
 from iwcodec.codec.errors import CodecError
@@ -43,10 +45,8 @@ AXES = {
     "flicker": "Flicker, grey levels (less is better)",
     "motion_error": "Motion error, pixels (less is better)",
     "lpips": "LPIPS (less is better)",
-    "fid": "FID (less is better)",
     "akd": "Average keypoint distance, pixels (less is better)",
     "missing_faces": "Share of faces lost (less is better)",
-    "cvvdp": "ColorVideoVDP, JOD",
     "eye_r": "Eye opening, correlation",
     "gaze_r": "Gaze, correlation",
     "mouth_open_r": "Mouth opening, correlation",
@@ -57,7 +57,7 @@ AXES = {
     "eyes_lmd": "Distance of eyelids, % of the eyes' distance (less is better)",
 }
 LOWER_IS_BETTER = (
-    *("flicker", "motion_error", "lpips", "fid", "akd", "missing_faces"),
+    *("flicker", "motion_error", "lpips", "akd", "missing_faces"),
     *("blink_false", "lips_lmd", "eyes_lmd"),
 )
 """Scores of AXES where lower is better; all others are better when higher."""
@@ -218,26 +218,11 @@ def _name_curves(axes: Any, curves: Curves, column: str) -> None:
 def spread(positions: Sequence[float], heights: Sequence[float]) -> list[float]:
     """Move ascending positions in 0..1 as little as possible so that labels of these heights do not overlap.
 
-    Isotonic regression (pool adjacent violators) on the positions minus the stacked heights.
+    Isotonic regression on the positions minus the stacked heights.
     """
-    offsets = [0.0, *itertools.accumulate((a + b) / 2 for a, b in itertools.pairwise(heights))]
-    # After subtracting the offsets the positions need only ascend; neighbours that do not are pooled to their mean.
-    groups: list[list[float]] = []
-    for position, offset in zip(positions, offsets, strict=True):
-        groups.append([position - offset])
-        while len(groups) > 1 and _mean(groups[-2]) >= _mean(groups[-1]):
-            last = groups.pop()
-            groups[-1] += last
-    spread_out = [_mean(group) + offset for group, offset in zip(_each(groups), offsets, strict=True)]
-    shift = min(0.0, 1 - spread_out[-1]) or max(0.0, -spread_out[0])
-    return [position + shift for position in spread_out]
+    from scipy.optimize import isotonic_regression
 
-
-def _each(groups: Sequence[list[float]]) -> Iterator[list[float]]:
-    """Repeat every group as many times as it has members."""
-    for group in groups:
-        yield from [group] * len(group)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    offsets = np.cumsum([0.0, *((a + b) / 2 for a, b in itertools.pairwise(heights))])
+    moved = isotonic_regression(positions - offsets).x + offsets
+    shift = min(0.0, 1 - moved[-1]) or max(0.0, -moved[0])
+    return [float(position) for position in moved + shift]

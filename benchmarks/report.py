@@ -9,20 +9,20 @@ import typer
 from rich.table import Table
 
 from iwcodec.benchmarks import experiment, report_rd
+from iwcodec.benchmarks.performance import speed
 from iwcodec.benchmarks.quality import ablation, motion, sources, tables
-from iwcodec.benchmarks.report_html import count, origin, page, table
+from iwcodec.benchmarks.report_html import origin, page, table
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 
 TABLE_RESULTS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
+    "speed": speed.tables,
     "sources": lambda results: [sources.table([sources.Coded(**row) for row in results["clips"]])],
     "motion": lambda results: [motion.table(results)],
-    "tables": lambda results: [tables.reconstruction_table(results), tables.sparsity_table(results)],
+    "tables": lambda results: [tables.reconstruction_table(results)],
     "ablation": lambda results: [ablation.table(results)],
 }
 """Kind of results ("what") -> the tables that its command prints; the report shows the same."""
-
-FRAME_TIME_KEYS = ("stages_ms", "watched_ms", "unwatched_ms")
 
 
 def command(
@@ -54,13 +54,11 @@ def _sections(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
     try:
         if results.get("what") == "rd":
             return list(report_rd.sections(file, results, out))
-        if results.get("what") == "speed":
-            return list(_speed(results))
         if results.get("what") in TABLE_RESULTS:
             return list(_tables(results))
     except (KeyError, TypeError, IndexError) as error:
         raise CodecError(f"{file} is not laid out as `iwcodec bench` does: {type(error).__name__} {error}.") from error
-    raise CodecError(f"{file} holds no results of bench {', '.join(['rd', 'speed', *TABLE_RESULTS])}.")
+    raise CodecError(f"{file} holds no results of bench {', '.join(['rd', *TABLE_RESULTS])}.")
 
 
 def _tables(results: dict[str, Any]) -> Iterable[str]:
@@ -72,31 +70,3 @@ def _tables(results: dict[str, Any]) -> Iterable[str]:
             [escape(str(column.header)) for column in printed.columns],
             zip(*([escape(str(cell)) for cell in column.cells] for column in printed.columns), strict=True),
         )
-
-
-def _speed(results: dict[str, Any]) -> Iterable[str]:
-    yield f"<h2>Speed: {count(results['threads'], 'thread')}, {results['size']}x{results['size']}</h2>"
-    yield origin(results)
-    if "pools" in results:
-        yield f"<p class='note'>Threads: {escape(', '.join(f'{k} {n}' for k, n in results['pools'].items()))}.</p>"
-    keys = ("p50_ms", "p95_ms", "p99_ms", "per_s")
-    rows = [
-        [escape(row["stage"]), str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in keys)]
-        for row in results["stages"]
-    ]
-    yield table(["stage", "sources", "p50, ms", "p95, ms", "p99, ms", "per second"], rows)
-    inside = [
-        [escape(row["part"]), str(row["sources"]), f"{row['ms']:.2f}", f"{row['share']:.0%}"]
-        for row in results["parts"]
-    ]
-    yield "<h3>Stages of the network, per frame</h3>" + table(["part", "sources", "ms", "share"], inside)
-    sums = [[str(row["sources"]), *(f"{row[key]:.2f}" for key in FRAME_TIME_KEYS)] for row in results.get("sums", [])]
-    if sums:
-        yield table(["sources", "sum of stages, ms", "profiled frame, ms", "unprofiled frame, ms"], sums)
-    yield table(["ratio of medians", ""], [[escape(name), f"{value:.2f}"] for name, value in results["ratios"].items()])
-    memory = [[escape(name), f"{value:.0f} MB"] for name, value in results["memory_mb"].items()]
-    if results["soak"] is not None:
-        soak = results["soak"]
-        memory.append([f"early in {soak['frames']} frames", f"{soak['early_mb']:.0f} MB"])
-        memory.append([f"after {soak['frames']} frames", f"{soak['late_mb']:.0f} MB"])
-    yield table(["memory", ""], memory)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from media_fixtures import CLIP_FRAMES
+from media_fixtures import CLIP_FPS, CLIP_FRAMES
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidia0").exists():
@@ -43,13 +43,13 @@ def missing_requirement(report: pytest.TestReport | pytest.CollectReport) -> str
 
 @pytest.fixture(scope="session")
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first CLIP_FRAMES frames of the bundled clip at 24 frames/s, with a tone as sound."""
+    """The first CLIP_FRAMES frames of the bundled clip at CLIP_FPS, with a tone as sound."""
     from iwcodec.codec.media.video import read_video, sample_clip
     from media_fixtures import tone, write_clip
 
     pictures = [frame.picture for frame in itertools.islice(read_video(sample_clip()), CLIP_FRAMES)]
     path = tmp_path_factory.mktemp("clips") / "face.mp4"
-    return write_clip(path, pictures, fps=24, sound=tone(CLIP_FRAMES / 24))
+    return write_clip(path, pictures, fps=CLIP_FPS, sound=tone(CLIP_FRAMES / CLIP_FPS))
 
 
 @pytest.fixture(scope="session")

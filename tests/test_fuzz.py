@@ -25,14 +25,14 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by /proc and rlimit")
-def test_damaged_files_raise_only_codec_errors(tmp_path: Path):
+def test_damaged_files_raise_only_codec_errors(tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=read_damaged_files, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == 0
 
 
-def test_damaged_packets_raise_only_codec_errors():
+def test_damaged_packets_raise_only_codec_errors() -> None:
     rng = np.random.default_rng(2)
     seeds = [
         SourcePacket(3, b"abc").to_bytes(),
@@ -59,7 +59,7 @@ def test_damaged_packets_raise_only_codec_errors():
                 continue
 
 
-def test_damaged_predictive_motion_raises_only_codec_errors():
+def test_damaged_predictive_motion_raises_only_codec_errors() -> None:
     rng = np.random.default_rng(3)
     coder = PredictiveCoder(load_tables())
     levels = np.cumsum(rng.integers(-3, 4, (4, 20, 3)), 0).astype(np.int32)
@@ -73,7 +73,7 @@ def test_damaged_predictive_motion_raises_only_codec_errors():
             continue
 
 
-def test_damaged_transformed_motion_raises_only_codec_errors():
+def test_damaged_transformed_motion_raises_only_codec_errors() -> None:
     rng = np.random.default_rng(4)
     coder = TransformCoder(load_transform_tables())
     levels = [

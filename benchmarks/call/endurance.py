@@ -23,9 +23,9 @@ import typer
 from rich.table import Table
 
 from iwcodec.benchmarks.call.film import with_sound
-from iwcodec.benchmarks.experiment import save, surroundings
+from iwcodec.benchmarks.experiment import publish, surroundings, text_table
 from iwcodec.client.demo.server import local_server
-from iwcodec.codec.cli import console, progress_bar
+from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.video import sample_clip
 
@@ -164,29 +164,19 @@ def command(
     clip: Annotated[Path | None, typer.Argument(help="A video of a speaker; default: the bundled clip.")] = None,
     minutes: Annotated[float, typer.Option(help="Length of the call.", min=0.5)] = 30.0,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of a table.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """A half-hour call of two headless clients: memory, file handles, queues and delay must not grow."""
     with progress_bar(as_json) as progress:
         result = {**surroundings(), **measure(clip or sample_clip(), minutes, progress)}
-    if out is not None:
-        save(result, out)
-    if as_json:
-        print(json.dumps(result, indent=1))
-        return
-    for name, client in result["clients"].items():
-        console.print(table(name, client["windows"]))
+    publish(result, out, as_json, *(table(name, client["windows"]) for name, client in result["clients"].items()))
 
 
 def table(name: str, parts: Sequence[dict[str, Any]]) -> Table:
     """One column per window, one row per figure."""
-    made = Table(title=f"{name}, by the minute at which each window starts", title_justify="left")
-    made.add_column("")
-    for part in parts:
-        made.add_column(f"{part['from_min']:.0f}", justify="right")
-    for key in parts[0] if parts else ():
-        if key not in ("from_min", "dropped", "queued_most"):
-            made.add_row(key, *(f"{part[key]:.1f}" for part in parts))
-    for key in parts[0]["queued_most"] if parts else ():
-        made.add_row(f"most {key}", *(str(part["queued_most"][key]) for part in parts))
-    return made
+    first = parts[0] if parts else {"queued_most": {}}
+    keys = [key for key in first if key not in ("from_min", "dropped", "queued_most")]
+    rows = [[key, *(f"{part[key]:.1f}" for part in parts)] for key in keys]
+    rows += [[f"most {key}", *(str(part["queued_most"][key]) for part in parts)] for key in first["queued_most"]]
+    headings = ["", *(f"{part['from_min']:.0f}" for part in parts)]
+    return text_table(f"{name}, by the minute at which each window starts", headings, rows)

@@ -13,7 +13,6 @@ Four kinds of measurement:
 """
 
 import asyncio
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,9 +28,9 @@ from iwcodec.benchmarks.call.film import with_sound
 from iwcodec.benchmarks.call.participants import load_camera
 from iwcodec.benchmarks.call.simulated_call import OUTAGE, SCENARIOS, SETTLED_S, scenario, seeded, steady
 from iwcodec.benchmarks.call.webrtc_call import join_in_real_time, join_simulated, loopback
-from iwcodec.benchmarks.call.wire_summary import averages, show, show_averages
-from iwcodec.benchmarks.experiment import save, surroundings
-from iwcodec.codec.cli import progress_bar
+from iwcodec.benchmarks.call.wire_summary import averages, averages_table, call_tables
+from iwcodec.benchmarks.experiment import publish, surroundings
+from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.models.runtime.load import load_runtime
 
@@ -86,7 +85,7 @@ def command(
         typer.Option(help="A part: steady, loopback, shaped, namespaces (root) or a scenario; may be repeated."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of a table.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Bytes of a call on the wire by layer, its delay, and the effect of loss, outages and narrow links."""
     with progress_bar(as_json) as progress:
@@ -98,11 +97,4 @@ def command(
         "calls": calls,
     }
     result["averages"] = averages(calls)
-    if out is not None:
-        save(result, out)
-    if as_json:
-        print(json.dumps(result, indent=1))
-        return
-    for call in calls:
-        show(call)
-    show_averages(result["averages"])
+    publish(result, out, as_json, *(table for call in calls for table in call_tables(call)), averages_table(result))

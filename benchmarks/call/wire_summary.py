@@ -1,6 +1,7 @@
 """Summaries of `bench wire`: averages over clips and seeds, and the tables it prints."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from rich.table import Table
 
 from iwcodec.benchmarks.call.participants import FPS
 from iwcodec.benchmarks.call.simulated_call import SCENARIOS
-from iwcodec.codec.cli import console
+from iwcodec.benchmarks.experiment import text_table
 
 
 def averages(calls: list[dict[str, Any]]) -> dict[str, Any]:
@@ -40,47 +41,37 @@ def averages(calls: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def show(call: dict[str, Any]) -> None:
-    """Print the results of one clip."""
+def call_tables(call: dict[str, Any]) -> Iterator[Table]:
+    """The results of one clip."""
     if "steady" in call:
-        table = Table(title=f"{call['clip']}: one direction of a steady call at {FPS} frames/s", title_justify="left")
-        table.add_column("layer")
-        table.add_column("kbps", justify="right")
-        for layer, kbps in call["steady"]["kbps"].items():
-            table.add_row(layer.replace("_", ", "), f"{kbps:.2f}")
-        console.print(table)
-    rows = {name: result for name, result in call.items() if isinstance(result, dict) and "psnr_db" in result}
-    if rows:
-        table = Table(title=f"{call['clip']}: paths", title_justify="left")
-        for heading in ("", "dB", "p50 ms", "p95 ms", "frames/s", "longest freeze s", "first picture s", "recovery s"):
-            table.add_column(heading, justify="right" if heading else "left")
-        for name, r in rows.items():
-            back = f"{r['back_after_s']:.2f}" if "back_after_s" in r else ""
-            table.add_row(
+        title = f"{call['clip']}: one direction of a steady call at {FPS} frames/s"
+        layers = call["steady"]["kbps"].items()
+        yield text_table(title, ("layer", "kbps"), ((name.replace("_", ", "), f"{kbps:.2f}") for name, kbps in layers))
+    paths = {name: result for name, result in call.items() if isinstance(result, dict) and "psnr_db" in result}
+    if paths:
+        rows = (
+            [
                 name,
                 f"{r['psnr_db']:.2f}",
-                f"{r['delay_ms']['p50']:.0f}",
-                f"{r['delay_ms']['p95']:.0f}",
+                *(f"{r['delay_ms'][share]:.0f}" for share in ("p50", "p95")),
                 f"{r['frames_shown_per_s']:.1f}",
-                f"{r['longest_hold_s']:.2f}",
-                f"{r['first_picture_s']:.2f}",
-                back,
-            )
-        console.print(table)
-    for name in ("loopback", "shaped", "shaped, simulated", "namespaces"):
-        if name in call:
-            console.print(name, json.dumps(call[name]))
+                *(f"{r[key]:.2f}" if key in r else "" for key in ("longest_hold_s", "first_picture_s", "back_after_s")),
+            ]
+            for name, r in paths.items()
+        )
+        headings = ("", "dB", "p50 ms", "p95 ms", "frames/s", "longest freeze s", "first picture s", "recovery s")
+        yield text_table(f"{call['clip']}: paths", headings, rows)
+    others = [name for name in ("loopback", "shaped", "shaped, simulated", "namespaces") if name in call]
+    if others:
+        yield text_table(f"{call['clip']}: others", ("", "result"), ((name, json.dumps(call[name])) for name in others))
 
 
-def show_averages(means: dict[str, Any]) -> None:
-    """Print the averages over clips and seeds."""
-    table = Table(title="all clips and seeds, mean ± standard deviation", title_justify="left")
-    for heading in ("", "dB", "dB to no loss", "at equal sources", "p50 ms", "p95 ms", "frames/s", "kbps"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, of in means.items():
-        columns = ("psnr_db", "delay_ms_p50", "delay_ms_p95", "frames_shown_per_s", "kbps")
+def averages_table(result: dict[str, Any]) -> Table:
+    """Averages over clips and seeds."""
+    columns, rows = ("psnr_db", "delay_ms_p50", "delay_ms_p95", "frames_shown_per_s", "kbps"), []
+    for name, of in result["averages"].items():
         db, *others = (f"{of[key]['mean']:.2f} ± {of[key]['sd']:.2f}" if key in of else "" for key in columns)
         costs = (of.get(f"{key}_to_no_loss") for key in ("psnr_db", "psnr_db_at_equal_sources"))
-        table.add_row(name, db, *("" if cost is None else f"{cost['mean']:+.2f}" for cost in costs), *others)
-    if means:
-        console.print(table)
+        rows.append([name, db, *("" if cost is None else f"{cost['mean']:+.2f}" for cost in costs), *others])
+    headings = ("", "dB", "dB to no loss", "at equal sources", "p50 ms", "p95 ms", "frames/s", "kbps")
+    return text_table("all clips and seeds, mean ± standard deviation", headings, rows)

@@ -7,9 +7,8 @@ import numpy as np
 
 from iwcodec.benchmarks.metrics import expression, faces, vmaf
 from iwcodec.benchmarks.metrics.fidelity import MIN_MS_SSIM_SIDE, luma, ms_ssim, psnr_y, ssim_from_maps, ssim_maps
-from iwcodec.benchmarks.metrics.learned import fid, lpips
+from iwcodec.benchmarks.metrics.learned import lpips
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
-from iwcodec.benchmarks.metrics.learned.cvvdp import ColorVideoVdp
 from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.benchmarks.metrics.temporal import flicker, motion_error
 from iwcodec.codec.errors import CodecError
@@ -30,9 +29,7 @@ FRAME_METRICS: dict[str, tuple[str, ...]] = {
 CLIP_METRICS: dict[str, tuple[str, ...]] = {
     "vmaf": ("vmaf",),
     "lpips": ("lpips",),
-    "fid": ("fid",),
     "akd": ("akd", "missing_faces"),
-    "cvvdp": ("cvvdp",),
     "expression": (
         "eye_r",
         "gaze_r",
@@ -46,7 +43,7 @@ CLIP_METRICS: dict[str, tuple[str, ...]] = {
 }
 """Metrics that take the whole clip and need optional packages or weights -> the scores each gives."""
 METRICS = {**FRAME_METRICS, **CLIP_METRICS}
-"""Name -> scores. Higher is better for psnr, ssim, ms-ssim, vmaf and cvvdp, and for correlations and blink recall of
+"""Name -> scores. Higher is better for psnr, ssim, ms-ssim and vmaf, and for correlations and blink recall of
 expression; lower is better for the others."""
 DEFAULT_METRICS = ("psnr", "ssim", "ms-ssim", "vmaf")
 DIGITS = 4
@@ -153,20 +150,10 @@ def _lpips() -> Callable[[Pictures, Pictures, float], Scores]:
     }
 
 
-def _fid() -> Callable[[Pictures, Pictures, float], Scores]:
-    fid.check_inception()
-    return lambda originals, decoded, fps: {"fid": fid.fid(originals, decoded)}
-
-
 def _akd() -> Callable[[Pictures, Pictures, float], Scores]:
     detect = faces.FaceLandmarks()
     cached = faces.CachedLandmarks(detect)
     return lambda originals, decoded, fps: faces.keypoint_distance(detect, originals, decoded, cached)
-
-
-def _cvvdp() -> Callable[[Pictures, Pictures, float], Scores]:
-    metric = ColorVideoVdp()
-    return lambda originals, decoded, fps: {"cvvdp": metric(originals, decoded, fps)}
 
 
 def _expression() -> Callable[[Pictures, Pictures, float], Scores]:
@@ -180,4 +167,4 @@ def _expression() -> Callable[[Pictures, Pictures, float], Scores]:
     return scores
 
 
-_MAKERS = {"vmaf": _vmaf, "lpips": _lpips, "fid": _fid, "akd": _akd, "cvvdp": _cvvdp, "expression": _expression}
+_MAKERS = {"vmaf": _vmaf, "lpips": _lpips, "akd": _akd, "expression": _expression}

@@ -4,7 +4,6 @@ Every stage is called as the codec calls it, on pictures and motion of the bundl
 """
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.performance.frame_profile import Profile, profile_frames
-from iwcodec.benchmarks.performance.memory import peak_mb, resident_mb, soak_test
+from iwcodec.benchmarks.performance.memory import peak_mb, resident_mb
 from iwcodec.benchmarks.performance.speed_stages import (
     DENSE_SOURCES,
     attentions,
@@ -33,7 +32,7 @@ from iwcodec.benchmarks.performance.speed_stages import (
 )
 from iwcodec.benchmarks.performance.stages import WARM, Stage, summarised, timed
 from iwcodec.benchmarks.performance.threads import pinned, pools
-from iwcodec.codec.cli import JSON, console, progress_bar
+from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.options import EncodeOptions, Progress
@@ -52,7 +51,6 @@ def command(
     threads: Annotated[int | None, typer.Option(help="Threads of every pool; default: as in the codec.", min=1)] = None,
     runtime: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
     model: Annotated[str, typer.Option(help="Name of a shipped model.")] = DEFAULT_MODEL,
-    soak: Annotated[int, typer.Option(help="Frames of the soak test, which measures memory.", min=0)] = 0,
     dense: Annotated[int, typer.Option(help="Repeats of dense attention, about 1 s each; 0: skip.", min=0)] = 10,
     out: Annotated[Path, typer.Option(help="Folder for speed.json.")] = Path("bench"),
     as_json: JSON = False,
@@ -63,30 +61,18 @@ def command(
     except (ValueError, ImportError, FileNotFoundError) as error:
         raise CodecError(f"{model} cannot be used with the runtime {runtime}: {error}.") from error
     with progress_bar(as_json) as progress:
-        results = run(loaded, frames, threads, soak, progress, dense)
-    experiment.save(results, out / "speed.json")
-    if as_json:
-        print(json.dumps(results, indent=1))
-        return
-    show(results)
-    console.print(f"Results: {out / 'speed.json'}")
+        results = run(loaded, frames, threads, progress, dense)
+    experiment.publish(results, out / "speed.json", as_json, *tables(results))
 
 
-def run(
-    runtime: Runtime,
-    frames: int,
-    threads: int | None,
-    soak: int,
-    progress: Progress,
-    dense: int = 0,
-) -> dict[str, Any]:
+def run(runtime: Runtime, frames: int, threads: int | None, progress: Progress, dense: int = 0) -> dict[str, Any]:
     """All measurements, as in speed.json. Memory is that of the codec with its input pictures."""
     threads = threads or default_threads()
     with pinned(threads):
-        return measure(runtime, frames, threads, soak, progress, dense)
+        return measure(runtime, frames, threads, progress, dense)
 
 
-def measure(runtime: Runtime, frames: int, threads: int, soak: int, progress: Progress, dense: int) -> dict[str, Any]:
+def measure(runtime: Runtime, frames: int, threads: int, progress: Progress, dense: int) -> dict[str, Any]:
     """`run`, with the thread pools already pinned to `threads`."""
     memory = {"loaded": resident_mb()}
     video = open_footage(sample_clip(), EncodeOptions(runtime.info.size), lambda name, share: None)
@@ -112,7 +98,6 @@ def measure(runtime: Runtime, frames: int, threads: int, soak: int, progress: Pr
     ]
     stages = run_in_turn("the codec", own, progress)
     memory["measured"] = resident_mb()
-    soaked = soak_test(runtime, pictures, soak, progress) if soak else None
     memory["peak"] = peak_mb()  # what follows is not the codec and needs more
     missing = "left out" if not dense else dense_missing()
     others: list[Callable[[], Iterable[Stage]]] = [
@@ -138,7 +123,6 @@ def measure(runtime: Runtime, frames: int, threads: int, soak: int, progress: Pr
         "ratios": ratios(stages),
         "dense_missing": missing,
         "memory_mb": {name: round(value, 1) for name, value in memory.items()},
-        "soak": None if soaked is None else asdict(soaked),
     }
 
 
@@ -202,36 +186,26 @@ def ratios(stages: Sequence[Stage]) -> dict[str, float]:
     return {name: round(ratio, 3) for name, ratio in result.items()}
 
 
-def show(results: dict[str, Any]) -> None:
-    """Print everything as tables and lines."""
-    console.print(stage_table(results))
-    for part in results["parts"]:
-        if part["sources"] == ACTIVE:
-            console.print(f"  reconstruction: {part['part']:<17} {part['ms']:6.2f} ms ({part['share']:.0%})")
-    for total in results["sums"]:
-        console.print(
-            "  {sources} sources: stages {stages_ms:.2f} ms of {watched_ms:.2f}; unprofiled {unwatched_ms:.2f}".format(
-                **total
-            )
-        )
-    for name, value in results["ratios"].items():
-        console.print(f"{name}: {value:.2f}")
+def tables(results: dict[str, Any]) -> list[Table]:
+    """Everything that was measured."""
+    title = f"{results['runtime']}, threads: {results['threads']}, {results['size']}x{results['size']}"
+    quantiles, means = ("p50_ms", "p95_ms", "p99_ms", "per_s"), ("stages_ms", "watched_ms", "unwatched_ms")
+    stages = (
+        [row["stage"], str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in quantiles)]
+        for row in results["stages"]
+    )
+    inside = ((row["part"], str(row["sources"]), f"{row['ms']:.2f}", f"{row['share']:.0%}") for row in results["parts"])
+    sums = ([str(row["sources"]), *(f"{row[key]:.2f}" for key in means)] for row in results["sums"])
+    factors = [(name, f"{ratio:.2f}") for name, ratio in results["ratios"].items()]
     if results["dense_missing"] is not None:
-        console.print(f"dense attention: {results['dense_missing']}")
-    console.print(f"threads: {', '.join(f'{name} {count}' for name, count in results['pools'].items())}")
-    console.print(f"memory: {', '.join(f'{name} {value:.0f} MB' for name, value in results['memory_mb'].items())}")
-    if results["soak"] is not None:
-        console.print(
-            "soak test: {frames} frames, {early_mb:.0f} MB early, {late_mb:.0f} MB at the end".format(**results["soak"])
-        )
-
-
-def stage_table(results: dict[str, Any]) -> Table:
-    """Quantiles of every stage."""
-    table = Table(title=f"{results['runtime']}, threads: {results['threads']}, {results['size']}x{results['size']}")
-    for heading in ("", "sources", "p50 ms", "p95 ms", "p99 ms", "per s"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for row in results["stages"]:
-        figures = (f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "per_s"))
-        table.add_row(row["stage"], str(row["sources"] or ""), *figures)
-    return table
+        factors.append(("dense attention", results["dense_missing"]))
+    threads = ((name, str(count)) for name, count in results["pools"].items())
+    memory = ((name, f"{value:.0f}") for name, value in results["memory_mb"].items())
+    return [
+        experiment.text_table(title, ("", "sources", "p50 ms", "p95 ms", "p99 ms", "per s"), stages),
+        experiment.text_table("Reconstruction of a frame", ("", "sources", "ms", "share"), inside),
+        experiment.text_table("Means, ms", ("sources", "sum of stages", "profiled frame", "unprofiled frame"), sums),
+        experiment.text_table("Ratios of medians", ("", "times"), factors),
+        experiment.text_table("Threads", ("", "number"), threads),
+        experiment.text_table("Memory", ("", "MB"), memory),
+    ]

@@ -66,9 +66,7 @@ def command(
         results = run(data, steps, size, config, cache or out / "cache", out / "ablation")
     except ValueError as error:
         raise CodecError(f"{error}.") from error
-    experiment.save(results, out / "ablation.json")
-    console.print(table(results))
-    console.print(f"Results: {out / 'ablation.json'}")
+    experiment.publish(results, out / "ablation.json", False, table(results))
 
 
 def run(data: Path, steps: int, size: int, config: str, cache: Path, folder: Path) -> dict[str, Any]:
@@ -147,12 +145,9 @@ def evaluate_run(name: str, data: Path, run_folder: Path, size: int) -> list[Res
 
 def table(results: dict[str, Any]) -> Table:
     """One row per variant and number of sources."""
-    printed = Table(
-        title=f"{results['steps']} steps at {results['size']}x{results['size']}, dB on val", title_justify="left"
+    rows = (
+        [row["variant"], str(row["sources"]), *(f"{row[key]:.2f}" for key in ("psnr_db", "base_db", "copy_db"))]
+        for row in results["results"]
     )
-    for heading in ("", "sources", "dB", "before correction", "copy of nearest source"):
-        printed.add_column(heading, justify="right" if heading else "left")
-    for row in results["results"]:
-        figures = (f"{row[key]:.2f}" for key in ("psnr_db", "base_db", "copy_db"))
-        printed.add_row(row["variant"], str(row["sources"]), *figures)
-    return printed
+    title = f"{results['steps']} steps at {results['size']}x{results['size']}, dB on val"
+    return experiment.text_table(title, ("", "sources", "dB", "before correction", "copy of nearest source"), rows)

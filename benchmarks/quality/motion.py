@@ -9,7 +9,6 @@ clips (second table). Selection and measurement use different halves of the fram
 bias.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,7 +20,7 @@ import typer
 from rich.table import Table
 
 from iwcodec.benchmarks import experiment
-from iwcodec.codec.cli import JSON, console, progress_bar
+from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import read_clip
@@ -93,12 +92,7 @@ def command(
             curves.append(measure(clip, options, runtime, chosen, whole))
             results = {"what": "motion", **experiment.surroundings(), "clips": list(map(asdict, curves))}
             experiment.save(results, out / "motion.json")
-    if as_json:
-        print(json.dumps(list(map(asdict, curves)), indent=1))
-    else:
-        console.print(table(results))
-        console.print(slope_table(results))
-        console.print(f"Results: {out / 'motion.json'}")
+    experiment.publish(results, out / "motion.json", as_json, table(results), slope_table(results))
 
 
 def parse_scales(text: str) -> list[int]:
@@ -159,26 +153,22 @@ def measure(clip: Path, options: EncodeOptions, runtime: Runtime, scales: list[i
 
 def table(results: dict[str, Any]) -> Table:
     """Rate and loss for each scale, over the clips."""
-    printed = Table(title="Motion: rate at 25 frames/s, and loss of PSNR", title_justify="left")
-    for heading in ("scale", "step", *COLUMNS):
-        printed.add_column(heading, justify="right")
-    clips = results["clips"]
+    clips, rows = results["clips"], []
     for number, point in enumerate(clips[0]["points"]):
         rates = [at_25(clip, clip["points"][number]) for clip in clips]
         losses = [clip["fitted_db"] - clip["points"][number]["psnr_db"] for clip in clips]
-        printed.add_row(str(point["scale"]), f"{step_of(point['scale']):.2f}", *row_of(rates, losses))
-    return printed
+        rows.append([str(point["scale"]), f"{step_of(point['scale']):.2f}", *row_of(rates, losses)])
+    title = "Motion: rate at 25 frames/s, and loss of PSNR"
+    return experiment.text_table(title, ("scale", "step", *COLUMNS), rows)
 
 
 def slope_table(results: dict[str, Any]) -> Table:
     """Rate and loss where each clip has its own scale, chosen for the same rate-distortion slope in all clips."""
-    printed = Table(title="Each clip at the scale of equal rate-distortion slope", title_justify="left")
-    for heading in ("dB per kbps", *COLUMNS):
-        printed.add_column(heading, justify="right")
-    for slope in SLOPES:
-        rates, losses = zip(*(at_slope(clip, slope) for clip in results["clips"]), strict=True)
-        printed.add_row(f"{slope:.2f}", *row_of(rates, losses))
-    return printed
+    found = [zip(*(at_slope(clip, slope) for clip in results["clips"]), strict=True) for slope in SLOPES]
+    rows = [[f"{slope:.2f}", *row_of(*pairs)] for slope, pairs in zip(SLOPES, found, strict=True)]
+    return experiment.text_table(
+        "Each clip at the scale of equal rate-distortion slope", ("dB per kbps", *COLUMNS), rows
+    )
 
 
 def at_slope(clip: dict[str, Any], slope: float) -> tuple[float, float]:

@@ -4,7 +4,6 @@ Whole clips are encoded and decoded; all frames and bytes count. The bounds (bas
 decoded source, and warping the sources by true flow (the oracle, on every ORACLE_STRIDE-th frame).
 """
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from rich.table import Table
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.comparison_pictures import labelled_row
 from iwcodec.benchmarks.quality.baselines import coded_sources, flow_oracle, nearest_copy
-from iwcodec.codec.cli import JSON, console, progress_bar
+from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import encode
@@ -75,7 +74,7 @@ def command(
 ) -> None:
     """Rate and quality by number of sources, beside copying and the flow oracle; and a sheet of the worst frames.
 
-    The sheet shows the people in the clips.
+    The sheets, worst-N.jpg for N sources, show the people in the clips.
     """
     try:
         counts = [int(word) for word in sources.split(",")]
@@ -101,11 +100,7 @@ def command(
                 "clips": list(map(asdict, rows)),
             }
             experiment.save(results, out / "sources.json")
-    if as_json:
-        print(json.dumps(list(map(asdict, rows)), indent=1))
-    else:
-        console.print(table(rows))
-        console.print(f"Results: {out / 'sources.json'}; the worst frames with N sources: {out / 'worst-N.jpg'}")
+    experiment.publish(results, out / "sources.json", as_json, table(rows))
 
 
 def measure(clip: Path, options: EncodeOptions, runtime: Runtime) -> tuple[Coded, Worst]:
@@ -151,13 +146,16 @@ def mean(values: list[float]) -> float:
 
 def table(rows: list[Coded]) -> Table:
     """One row per clip and number of sources, then the means."""
-    printed = Table(title="Mean PSNR (RGB, dB)", title_justify="left")
-    for heading in ("clip", "sources", "kbps", "iwcodec", "copy", "oracle"):
-        printed.add_column(heading, justify="left" if heading == "clip" else "right")
-    for row in [*rows, *means(rows)]:
-        values = (row.psnr_db, row.copy_db, row.oracle_db)
-        printed.add_row(row.clip, str(row.sources), f"{row.kbps['video']:.2f}", *(f"{value:.2f}" for value in values))
-    return printed
+    texts = (
+        [
+            row.clip,
+            str(row.sources),
+            *(f"{v:.2f}" for v in (row.kbps["video"], row.psnr_db, row.copy_db, row.oracle_db)),
+        ]
+        for row in [*rows, *means(rows)]
+    )
+    headings = ("clip", "sources", "kbps", "iwcodec", "copy", "oracle")
+    return experiment.text_table("Mean PSNR (RGB, dB)", headings, texts)
 
 
 def means(rows: list[Coded]) -> list[Coded]:

@@ -180,7 +180,7 @@ def prepare_all(clips: list[Clip], cache: Path, size: int, run: Run) -> list[Pre
         if number % 50 == 49:
             run.log(f"prepared {number + 1} of {len(clips)} clips")
     if not prepared:
-        raise ValueError("every clip is too short: at least 8 frames are needed")
+        raise ValueError(f"every clip is too short: at least {SHORTEST} frames are needed")
     return prepared
 
 

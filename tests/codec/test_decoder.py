@@ -20,7 +20,7 @@ from stub_runtime import StubRuntime, picture
 LEVELS = (60, 90, 120, 150)
 
 
-def test_a_source_frame_is_shown_unmodified():
+def test_a_source_frame_is_shown_unmodified() -> None:
     runtime = StubRuntime()
     encoder = Encoder(runtime, EncoderSettings(live_sources=False, message_frames=4))
     pictures = [picture(level) for level in LEVELS]
@@ -34,7 +34,7 @@ def test_a_source_frame_is_shown_unmodified():
     assert all(np.ptp(frame.picture) == 0 for frame in frames if frame.number != 2)  # reconstructed flat by the stub
 
 
-def test_the_predictive_coder_keeps_used_sources():
+def test_the_predictive_coder_keeps_used_sources() -> None:
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=1))
     decoder = Decoder(StubRuntime(), capacity=4)
     packets = [encoder.add_source(picture(level)) for level in (200, 60, 90, 120)]
@@ -47,7 +47,7 @@ def test_the_predictive_coder_keeps_used_sources():
     assert {1, 2, 3} - set(decoder.library.slots()) == {1}  # in the order of arrival 1 and 2 would have been dropped
 
 
-def test_kept_pictures_are_bounded():
+def test_kept_pictures_are_bounded() -> None:
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
     payload = encoder.add_source(picture(100)).payload
     later = encoder.add_source(picture(101)).payload
@@ -61,7 +61,7 @@ def test_kept_pictures_are_bounded():
     assert len(decoder.library) == CAPACITY
 
 
-def test_the_reference_source_is_first():
+def test_the_reference_source_is_first() -> None:
     encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(StubRuntime())
     for level in LEVELS:
         decoder.add_source(encoder.add_source(picture(level)))
@@ -90,7 +90,7 @@ def with_sources(count: int) -> Decoder:
     return decoder
 
 
-def test_transformed_motion_is_relative_to_the_reference_sources():
+def test_transformed_motion_is_relative_to_the_reference_sources() -> None:
     decoder = with_sources(2)
     packet, levels = transformed((Run(1, 4), Run(0, 3)))
     found = decoder.motion(packet)
@@ -103,7 +103,7 @@ def test_transformed_motion_is_relative_to_the_reference_sources():
         np.testing.assert_array_equal([motion.keypoints for motion in found[first : first + run.frames]], expected)
 
 
-def test_skip_mode_shows_the_unmodified_reference_source():
+def test_skip_mode_shows_the_unmodified_reference_source() -> None:
     decoder, zeros = with_sources(2), np.zeros((4, 60), np.int32)
     payload = TransformCoder(load_transform_tables()).encode([zeros, np.ones((3, 60), np.int32)])
     packet = MotionPacket(10, 7, None, payload, (Run(1, 4), Run(0, 3)), scale=SCALE)
@@ -115,14 +115,14 @@ def test_skip_mode_shows_the_unmodified_reference_source():
     assert all((made is source.picture) == skip for skip, made in shown)
 
 
-def test_frames_of_a_missing_source_are_left_out():
+def test_frames_of_a_missing_source_are_left_out() -> None:
     packet, _ = transformed((Run(1, 4), Run(0, 3)))
     found = with_sources(1).motion(packet)
     assert [motion.number for motion in found] == [14, 15, 16]
     assert with_sources(0).motion(packet) == []
 
 
-def test_a_replaced_source_has_new_coordinates():
+def test_a_replaced_source_has_new_coordinates() -> None:
     decoder = with_sources(1)
     first = decoder.space(0)
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
@@ -134,7 +134,7 @@ def test_a_replaced_source_has_new_coordinates():
     assert decoder.space(0) is second
 
 
-def test_sources_only_shown_as_frames_are_not_prepared():
+def test_sources_only_shown_as_frames_are_not_prepared() -> None:
     class Unprepared(StubRuntime):
         def prepare(self, picture: np.ndarray) -> NoReturn:
             raise AssertionError("this takes 40 ms")
@@ -170,7 +170,7 @@ EYES_SHOWN = ((Run(0, 1), Run(1, 1), Run(2, 2)),)
 """The source's own in one frame, part 0 in one, part 1 in two."""
 
 
-def test_frames_show_the_parts_that_they_name():
+def test_frames_show_the_parts_that_they_name() -> None:
     decoder = with_sources(2)
     source, *_ = (frame.picture for frame in decoder.push(still(())))
     for packet in parts_packets():
@@ -184,7 +184,7 @@ def test_frames_show_the_parts_that_they_name():
     assert decoder.library.at(0).picture is source
 
 
-def test_reconstructed_frames_show_parts_too():
+def test_reconstructed_frames_show_parts_too() -> None:
     decoder = with_sources(1)
     levels = np.zeros((4, 60), np.int32)
     levels[:, -1] = 1  # hardly moves, but is no skip mode
@@ -199,7 +199,7 @@ def test_reconstructed_frames_show_parts_too():
     assert [np.array_equal(a, b) for a, b in zip(plain, shown, strict=True)] == [True, False, False, False]
 
 
-def test_frames_that_name_a_lost_part_show_the_source():
+def test_frames_that_name_a_lost_part_show_the_source() -> None:
     decoder, (first, second) = with_sources(1), parts_packets()
     source = next(decoder.push(still(()))).picture
     assert all(frame.picture is source for frame in decoder.push(still(EYES_SHOWN)))  # both are lost
@@ -212,13 +212,13 @@ def test_frames_that_name_a_lost_part_show_the_source():
     assert [np.array_equal(frame.picture, source) for frame in decoder.push(beyond)] == [False] * 4
 
 
-def test_parts_of_a_lost_source_are_refused():
+def test_parts_of_a_lost_source_are_refused() -> None:
     first, _ = parts_packets()
     with pytest.raises(FormatError, match="source 0"):
         list(with_sources(0).push(first))
 
 
-def test_a_source_frame_shows_no_parts():
+def test_a_source_frame_shows_no_parts() -> None:
     encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(StubRuntime())
     decoder.add_source(encoder.add_source(picture(LEVELS[0]), frame=11))
     for packet in parts_packets():
@@ -227,7 +227,7 @@ def test_a_source_frame_shows_no_parts():
     assert as_source is own
 
 
-def test_frames_of_the_predictive_coder_show_parts():
+def test_frames_of_the_predictive_coder_show_parts() -> None:
     """As far as the format allows it; no encoder does that yet."""
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=4))
     source = encoder.add_source(picture(90))
@@ -242,7 +242,7 @@ def test_frames_of_the_predictive_coder_show_parts():
     assert [np.array_equal(a.picture, b.picture) for a, b in pairs] == [True, False, False, False]
 
 
-def test_parts_of_the_mouth_are_kept_apart():
+def test_parts_of_the_mouth_are_kept_apart() -> None:
     decoder, (first, _) = with_sources(1), parts_packets()
     decoder.add_parts(first)
     mouth = still(((Run(0, 4),), (Run(1, 4),)))

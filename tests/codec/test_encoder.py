@@ -32,7 +32,7 @@ class Copying(StubRuntime):
 
 
 @pytest.mark.parametrize("message", [1, 5, 50])
-def test_encoder_and_decoder_keep_the_same_sources(message: int):
+def test_encoder_and_decoder_keep_the_same_sources(message: int) -> None:
     """A full library drops the same sources on both sides, and none that a coming packet needs."""
     rng = np.random.default_rng(0)
     levels = 128 + 100 * np.sin(np.arange(400) / 40) * rng.uniform(0.5, 1.0, 400)
@@ -54,7 +54,7 @@ def test_encoder_and_decoder_keep_the_same_sources(message: int):
     assert set(decoder.library.slots()) == set(encoder.library.slots())
 
 
-def test_the_encoder_chooses_its_own_sources(face_clip: Path):
+def test_the_encoder_chooses_its_own_sources(face_clip: Path) -> None:
     runtime = load_runtime()
     encoder = Encoder(runtime, EncoderSettings(message_frames=4))
     decoder = Decoder(runtime)

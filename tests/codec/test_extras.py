@@ -10,7 +10,7 @@ from iwcodec.codec import extras
 from iwcodec.codec.extras import install, requirement
 
 
-def test_a_checkout_is_installed_from_its_path():
+def test_a_checkout_is_installed_from_its_path() -> None:
     assert (Path(requirement()) / "pyproject.toml").exists()
     assert install("call") == f"pip install '{requirement()}[call]'"
 
@@ -29,7 +29,7 @@ def test_a_checkout_is_installed_from_its_path():
 )
 def test_elsewhere_it_is_installed_from_where_it_came(
     origin: dict[str, object] | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(extras, "CHECKOUT", tmp_path)
     text = None if origin is None else json.dumps(origin)
     monkeypatch.setattr(extras, "distribution", lambda name: SimpleNamespace(read_text=lambda file: text))

@@ -21,7 +21,7 @@ from iwcodec.models.runtime.types import Runtime
 from media_fixtures import CLIP_FRAMES
 
 
-def test_keys_pause_seek_and_quit():
+def test_keys_pause_seek_and_quit() -> None:
     playback = Playback(20.0)
     playback.press("space")
     assert playback.paused
@@ -35,7 +35,7 @@ def test_keys_pause_seek_and_quit():
     assert playback.finished
 
 
-def test_seeking_stays_inside_the_file():
+def test_seeking_stays_inside_the_file() -> None:
     playback = Playback(6.0)
     playback.press("left")
     assert playback.position_s == 0
@@ -44,13 +44,13 @@ def test_seeking_stays_inside_the_file():
     assert 0 < playback.position_s < 6.0
 
 
-def test_a_missing_display_is_an_error_that_names_the_alternative(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_display_is_an_error_that_names_the_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "none-such")
     with pytest.raises(CodecError, match="iwcodec decode"), player.window("x"):
         pass
 
 
-def test_a_file_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     shown: list[int] = []
@@ -62,7 +62,7 @@ def test_a_file_plays_to_the_end(iwc_file: Path, monkeypatch: pytest.MonkeyPatch
     assert (report.shown, report.late) == (len(shown), 0)
 
 
-def test_the_network_is_loaded_once_for_all_seeks(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_network_is_loaded_once_for_all_seeks(iwc_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For picture and sound."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
@@ -83,7 +83,7 @@ def test_the_network_is_loaded_once_for_all_seeks(iwc_file: Path, monkeypatch: p
     assert not list(seeks)
 
 
-def test_late_frames_are_skipped_and_counted(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_late_frames_are_skipped_and_counted(iwc_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(player, "LATE_S", -1e9)
     report = player.play(iwc_file)
@@ -91,7 +91,7 @@ def test_late_frames_are_skipped_and_counted(iwc_file: Path, monkeypatch: pytest
     assert report.late == CLIP_FRAMES
 
 
-def test_sound_is_decoded_only_a_few_blocks_ahead(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_sound_is_decoded_only_a_few_blocks_ahead(iwc_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
     def endless(file: IwcFile, start: int) -> Iterator[Samples]:
@@ -112,14 +112,14 @@ def test_sound_is_decoded_only_a_few_blocks_ahead(iwc_file: Path, monkeypatch: p
     assert len(read) <= player.BLOCKS_AHEAD + 4
 
 
-def test_blocks_hold_the_same_samples():
+def test_blocks_hold_the_same_samples() -> None:
     pieces = [np.arange(n, dtype=np.int16) for n in (10, 30_000, 0, 5)]
     made = list(player.blocks(iter(pieces)))
     np.testing.assert_array_equal(np.concatenate(made), np.concatenate(pieces))
     assert [len(block) for block in made] == [24_000, 6_015]
 
 
-def test_after_a_seek_frames_play_from_there(iwc_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_after_a_seek_frames_play_from_there(iwc_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(player, "LATE_S", 1e9)
     shown: list[int] = []
@@ -143,7 +143,7 @@ def test_after_a_seek_frames_play_from_there(iwc_file: Path, monkeypatch: pytest
 
 def test_a_recorded_call_whose_header_has_no_frame_count_plays(
     iwc_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(player, "LATE_S", 1e9)
     recorded = tmp_path / "call.iwc"

@@ -12,7 +12,7 @@ from iwcodec.codec.shipped_model import check_model, load_runtime_for
 from stub_file import stub_file
 
 
-def test_the_picture_size_selects_the_model(monkeypatch: pytest.MonkeyPatch):
+def test_the_picture_size_selects_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iwcodec.codec.shipped_model.load_runtime", lambda name, threads: (name, threads))
     assert load_runtime_for(512, 1) == ("lite-512", 1)
     monkeypatch.undo()
@@ -20,12 +20,12 @@ def test_the_picture_size_selects_the_model(monkeypatch: pytest.MonkeyPatch):
         load_runtime_for(640)
 
 
-def test_a_missing_model_is_named(tmp_path: Path):
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(VersionError, match="needs the model stub"):
         IwcFile(stub_file(tmp_path / "a.iwc"))
 
 
-def test_files_of_other_models_are_refused(iwc_file: Path, tmp_path: Path):
+def test_files_of_other_models_are_refused(iwc_file: Path, tmp_path: Path) -> None:
     data = iwc_file.read_bytes()
     with IwcFile(iwc_file) as file:
         digest = file.header.model_digest

@@ -11,7 +11,7 @@ def textured(seed: int) -> np.ndarray:
     return cv2.resize(noise, (2 * FLOW_SIZE, 2 * FLOW_SIZE), interpolation=cv2.INTER_CUBIC)
 
 
-def test_flow_of_a_shifted_picture_is_the_shift():
+def test_flow_of_a_shifted_picture_is_the_shift() -> None:
     large = textured(1)
     driving, source = large[40 : 40 + FLOW_SIZE, 40 : 40 + FLOW_SIZE], large[40 : 40 + FLOW_SIZE, 36 : 36 + FLOW_SIZE]
     match = correspond(driving.copy(), source.copy())
@@ -21,6 +21,6 @@ def test_flow_of_a_shifted_picture_is_the_shift():
     assert match.error[inner, inner].max() < 5
 
 
-def test_flow_between_unrelated_pictures_is_marked_invalid():
+def test_flow_between_unrelated_pictures_is_marked_invalid() -> None:
     error = correspond(textured(1)[:FLOW_SIZE, :FLOW_SIZE].copy(), textured(2)[:FLOW_SIZE, :FLOW_SIZE].copy()).error
     assert (error == UNSURE).mean() > 0.3

@@ -1,1 +1,1 @@
-"""Metrics that are neural networks: LPIPS, FID, ColorVideoVDP."""
+"""Metrics that are neural networks: LPIPS."""

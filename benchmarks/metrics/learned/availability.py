@@ -20,11 +20,9 @@ if TYPE_CHECKING:
 
 ALEXNET = "alexnet-owt-7be5be79.pth"
 LPIPS = "lpips_v0.1_alex.pth"
-INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ORIGIN = {
     ALEXNET: "AlexNet of torchvision",
     LPIPS: "lpips/weights/v0.1/alex.pth of github.com/richzhang/PerceptualSimilarity, renamed",
-    INCEPTION: "the Inception of github.com/mseitzer/pytorch-fid",
 }
 """Weight file -> where to get it; part of the error message when the file is missing."""
 
@@ -44,6 +42,6 @@ def load_weights(name: str, folder: Path | None = None) -> State:
     try:
         import torch
     except ImportError as error:
-        raise MetricUnavailableError(f"LPIPS and FID need PyTorch ({install('train')}).") from error
+        raise MetricUnavailableError(f"LPIPS needs PyTorch ({install('train')}).") from error
     state: Any = torch.load(path, map_location="cpu", weights_only=True)
     return dict(state)

@@ -1,13 +1,14 @@
-"""Preparing clips: each is decoded once into memory-mapped arrays in the cache.
+"""Preparing clips: each is decoded once into arrays in the cache, which are read through memory maps.
 
 Optical flow is computed when a pair of frames is first sampled, and kept in the cache. Several processes may prepare
-the same clips at once.
+the same clips at once. Nothing is written through a memory map: on a full disk that kills the process (SIGBUS).
 """
 
 import hashlib
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ class Mapped:
 
     file: str
 
-    def open(self, writable: bool) -> NDArray[np.uint8]:
+    def open(self) -> NDArray[np.uint8]:
         """Map the array again."""
-        return np.load(self.file, mmap_mode="r+" if writable else "r")
+        return np.load(self.file, mmap_mode="r")
 
 
 @dataclass
@@ -47,8 +48,8 @@ class PreparedClip:
     frames: NDArray[np.uint8]  # (n, size, size, 3), memory-mapped
     small: NDArray[np.uint8]  # (n, FLOW_SIZE, FLOW_SIZE, 3), memory-mapped
     anchors: list[int]
-    flows: NDArray[np.uint8]  # (n, anchors, GRID, GRID, 5), memory-mapped: float16 x, y and error
-    has_flow: NDArray[np.uint8]  # (n, anchors), memory-mapped: 1 where the flow has been computed
+    flows: np.memmap  # uint8 (n, anchors, GRID, GRID, 5): float16 x, y and error
+    has_flow: np.memmap  # uint8 (n, anchors): 1 where the flow has been computed
     landmarks: NDArray[np.float32]  # (n, P, 3), NaN where unknown
     groups: list[range]
     """Ranges of frames without a cut."""
@@ -59,20 +60,28 @@ class PreparedClip:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            writable = name in ("flows", "has_flow")
-            setattr(self, name, value.open(writable) if isinstance(value, Mapped) else value)
+            setattr(self, name, value.open() if isinstance(value, Mapped) else value)
 
     def correspondence(self, frame: int, anchor: int) -> Correspondence:
-        """Return the flow of a frame to an anchor from the cache, computing it if needed. Two workers that compute the
-        same one write the same bytes."""
+        """Return the flow of a frame to an anchor from the cache; computed if needed, and kept unless the disk is full.
+        Two workers that compute the same one write the same bytes."""
         if self.has_flow[frame, anchor]:
             packed = np.ascontiguousarray(self.flows[frame, anchor])
             return Correspondence(packed[..., :4].copy().view(np.float16), packed[..., 4])
         match = correspond(self.small[frame], self.small[self.anchors[anchor]])
-        self.flows[frame, anchor, ..., :4] = match.shift.view(np.uint8)
-        self.flows[frame, anchor, ..., 4] = match.error
-        self.has_flow[frame, anchor] = 1
+        packed = np.concatenate([match.shift.view(np.uint8), match.error[..., None]], axis=-1)
+        number = frame * len(self.anchors) + anchor
+        with suppress(OSError):
+            overwrite(self.flows, number, packed.tobytes())
+            overwrite(self.has_flow, number, b"\1")
         return match
+
+
+def overwrite(array: np.memmap, number: int, entry: bytes) -> None:
+    """Write entry `number` of an array of equal entries into its file. Raises OSError."""
+    with Path(str(array.filename)).open("r+b") as file:
+        file.seek(array.offset + number * len(entry))
+        file.write(entry)
 
 
 def file_key(path: Path) -> str:
@@ -113,7 +122,7 @@ def prepare(clip: Clip, cache: Path, size: int) -> PreparedClip | None:
 def write_once(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file that other processes may write too: under a temporary name, then linked atomically into place.
 
-    The first file stays, because it may already be mapped and written to."""
+    The first file stays, because it may already be mapped and written to. Raises OSError, naming the file."""
     partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial.npy")
     try:
         write(partial)
@@ -123,16 +132,19 @@ def write_once(path: Path, write: Callable[[Path], None]) -> None:
             pass
         except OSError:  # the file system has no hard links
             partial.replace(path)
+    except OSError as error:
+        raise OSError(f"{path.name} of the cache {path.parent} was not made: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def save_frames(file: Path, clip: Path, keep: list[int], size: int) -> None:
     """Write the frames with numbers `keep` one by one: long clips do not fit into memory."""
-    frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(len(keep), size, size, 3))
-    for row, picture in zip(frames, read_frames(clip, set(keep)), strict=True):
-        row[:] = square(picture, size)
-    frames.flush()
+    with file.open("wb") as out:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(keep), size, size, 3)}
+        np.lib.format.write_array_header_1_0(out, header)
+        for _, picture in zip(keep, read_frames(clip, set(keep)), strict=True):
+            out.write(square(picture, size).tobytes())
 
 
 def cached_small(path: Path, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -154,12 +166,12 @@ def cached_landmarks(path: Path, frames: NDArray[np.uint8]) -> NDArray[np.float3
     return landmarks
 
 
-def cached_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Open a writable memory-mapped uint8 array, created with zeros (sparse on disk)."""
+def cached_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Open a memory-mapped uint8 array, created with zeros (sparse on disk)."""
 
     def zeros(partial: Path) -> None:
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape).flush()
 
     if not path.exists():
         write_once(path, zeros)
-    return np.load(path, mmap_mode="r+")
+    return np.load(path, mmap_mode="r")

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.realtime, pytest.mark.patient, pytest.mark.skipif(REAS
 
 
 @pytest.mark.parametrize("name", namespaces.CASES)
-def test_a_call_over_a_shaped_link(name: str):
+def test_a_call_over_a_shaped_link(name: str) -> None:
     """Time to the first pictures, counted from the first packet to the server; then live, with new frames."""
     result = namespaces.measure(sample_clip(), 9.0 if "loss" in name else 12.0, name)
     first = result["first_picture_s"]

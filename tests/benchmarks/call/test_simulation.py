@@ -22,7 +22,7 @@ def arrivals(path: Path, packets: int, interval_s: float, size: int = 125) -> li
     return simulate(work())
 
 
-def test_time_passes_without_waiting():
+def test_time_passes_without_waiting() -> None:
     async def work() -> float:
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -33,7 +33,7 @@ def test_time_passes_without_waiting():
     assert simulate(work()) == pytest.approx(10_000)
 
 
-def test_waiting_for_nothing_is_an_error():
+def test_waiting_for_nothing_is_an_error() -> None:
     async def work() -> None:
         await asyncio.Event().wait()
 
@@ -41,37 +41,37 @@ def test_waiting_for_nothing_is_an_error():
         simulate(work())
 
 
-def test_delay():
+def test_delay() -> None:
     got = arrivals(Path(delay_s=0.05), 10, 0.1)
     assert [b - a for a, b in got] == pytest.approx([0.0501] * 10, abs=1e-4)
 
 
-def test_rate_and_queue():
+def test_rate_and_queue() -> None:
     """10 kbit a second offered to a link of 5: the queue fills up, then half of the packets are lost."""
     got = arrivals(Path(kbps=5.0, delay_s=0.0, queue_s=1.0), 200, 0.1)
     assert len(got) == pytest.approx(105, abs=3)
     assert max(b - a for a, b in got) == pytest.approx(1.2, abs=0.1)
 
 
-def test_loss_duplicates_and_outages():
+def test_loss_duplicates_and_outages() -> None:
     assert len(arrivals(Path(loss=0.3), 1000, 0.01)) == pytest.approx(700, abs=40)
     assert len(arrivals(Path(duplicates=0.3), 1000, 0.01)) == pytest.approx(1300, abs=40)
     assert len(arrivals(Path(outages=((1002.0, 1004.0),)), 100, 0.1)) == pytest.approx(80, abs=1)
 
 
-def test_order():
+def test_order() -> None:
     sent = [a for a, _ in arrivals(Path(jitter_s=0.05), 200, 0.01)]
     assert sent == sorted(sent)
     sent = [a for a, _ in arrivals(Path(reordered=0.2), 200, 0.01)]
     assert sent != sorted(sent)
 
 
-def test_the_same_every_time():
+def test_the_same_every_time() -> None:
     first, second = (arrivals(Path(loss=0.2, jitter_s=0.1, seed=3), 100, 0.01) for _ in range(2))
     assert first == second
 
 
-def test_packets_are_counted_as_on_the_wire():
+def test_packets_are_counted_as_on_the_wire() -> None:
     """An association over a path: a message of 10 bytes is a packet of 85 + 10 + 2 of padding."""
 
     async def work() -> None:

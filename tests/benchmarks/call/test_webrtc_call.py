@@ -11,7 +11,7 @@ from stub_runtime import StubRuntime
 
 
 @pytest.fixture(autouse=True)
-def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch):
+def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iwcodec.client.video.video_sender.FaceDetector.detect", lambda self, picture: [picture])
 
 
@@ -21,7 +21,7 @@ def noise() -> Camera:
     return Camera([rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(3)], StubRuntime())
 
 
-def test_first_picture_after_joining():
+def test_first_picture_after_joining() -> None:
     """Real ICE and DTLS over 30 kbps and 100 ms; the simulated time is the same in every run."""
     first, second = (join_simulated(StubRuntime(), noise(), 30.0, 0.05) for _ in range(2))
     assert first["first_picture_s"] < 2.0

@@ -16,7 +16,7 @@ from stub_runtime import StubRuntime, picture
 
 
 @pytest.fixture(autouse=True)
-def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch):
+def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iwcodec.client.video.video_sender.FaceDetector.detect", lambda self, picture: [picture])
 
 
@@ -24,7 +24,7 @@ def camera() -> Camera:
     return Camera([picture(100 + 2 * n) for n in range(30)], StubRuntime())
 
 
-def test_result_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_result_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The result is written with its provenance, and printed as a table."""
     monkeypatch.setattr("iwcodec.benchmarks.call.wire.load_runtime", lambda threads: StubRuntime())
     monkeypatch.setattr("iwcodec.benchmarks.call.wire.load_camera", lambda clip, runtime: camera())

@@ -13,7 +13,7 @@ from stub_runtime import StubRuntime, picture
 
 
 @pytest.fixture(autouse=True)
-def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch):
+def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iwcodec.client.video.video_sender.FaceDetector.detect", lambda self, picture: [picture])
 
 
@@ -21,9 +21,10 @@ def camera() -> Camera:
     return Camera([picture(100 + 2 * n) for n in range(30)], StubRuntime())
 
 
-def test_seeds_differ_and_are_averaged_in_pairs():
-    call = {"clip": "0", "no loss": scenario(StubRuntime(), camera(), 7.0, {})}
-    call["10 % loss"] = seeded(StubRuntime(), camera(), 7.0, {"loss": 0.1}, 2, call)
+def test_seeds_differ_and_are_averaged_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iwcodec.benchmarks.call.simulated_call.SETTLED_S", 1.0)
+    call = {"clip": "0", "no loss": scenario(StubRuntime(), camera(), 3.0, {})}
+    call["10 % loss"] = seeded(StubRuntime(), camera(), 3.0, {"loss": 0.1}, 2, call)
     calls = [call, {**deepcopy(call), "clip": "1"}]
     calls[1]["no loss"]["psnr_db"] += 1.0
     first, second = calls[0]["10 % loss"]["runs"]

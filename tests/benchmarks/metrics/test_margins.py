@@ -5,7 +5,7 @@ import pytest
 from iwcodec.benchmarks.metrics.margins import at_rate, margins
 
 
-def test_quality_is_interpolated_linearly_over_log_rate():
+def test_quality_is_interpolated_linearly_over_log_rate() -> None:
     points = [(4.0, 30.0), (16.0, 34.0), (8.0, 29.0)]  # the last point is dominated by the first
     assert at_rate(points, 8.0) == pytest.approx(32.0)
     assert at_rate(points, 4.0) == 30.0
@@ -14,7 +14,7 @@ def test_quality_is_interpolated_linearly_over_log_rate():
     assert at_rate([], 3.9) is None
 
 
-def test_margin_is_over_the_best_rival_and_names_the_worst_clip():
+def test_margin_is_over_the_best_rival_and_names_the_worst_clip() -> None:
     ours = {"a": {4.0: (4.0, 31.0), 8.0: (8.0, 33.0)}, "b": {4.0: (4.0, 29.0)}, "c": {4.0: (3.0, 25.0)}}
     full = {"a": [(4.0, 30.0), (16.0, 34.0)], "b": [(4.0, 29.5)], "c": [(4.0, 20.0)]}
     half = {"a": [(2.0, 28.0), (8.0, 30.5)], "b": [(2.0, 28.0)]}

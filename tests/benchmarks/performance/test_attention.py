@@ -10,14 +10,14 @@ torch = pytest.importorskip("torch")
 from iwcodec.benchmarks.performance import attention
 
 
-def test_bundled_result_is_of_this_command():
+def test_bundled_result_is_of_this_command() -> None:
     result = json.loads(attention.RESULT.read_text())
     assert result["command"].startswith("iwcodec bench attention")
     assert result["kernel"]["agrees"]
     assert Path(attention.RESULT).parent.name == "results"
 
 
-def test_result_states_its_provenance():
+def test_result_states_its_provenance() -> None:
     result = attention.machine("cpu", 2)
     assert {"command", "commit", "machine", "versions"} <= result.keys()
     assert result["machine"]["processor"]

@@ -21,14 +21,14 @@ def pictures():
     return cases.clip_pictures(TINY.size, 2)
 
 
-def test_the_clip_gives_sources_and_frames_between_them(pictures):
+def test_the_clip_gives_sources_and_frames_between_them(pictures) -> None:
     assert len(pictures) == cases.SOURCES + 2
     assert all(picture.shape == (64, 64, 3) for picture in pictures)
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
 
 
 @torch.inference_mode()
-def test_a_case_is_what_the_network_attends_to(network, pictures):
+def test_a_case_is_what_the_network_attends_to(network, pictures) -> None:
     case = cases.make_case(network, pictures[:3], pictures[3])
     sources = torch.from_numpy(np.stack(pictures[:4])).permute(0, 3, 1, 2).float() / 255
     keypoints = network.detect(sources)
@@ -42,7 +42,7 @@ def test_a_case_is_what_the_network_attends_to(network, pictures):
 
 
 @torch.inference_mode()
-def test_implementations_agree_where_they_must(network, pictures):
+def test_implementations_agree_where_they_must(network, pictures) -> None:
     case = cases.make_case(network, pictures[:2], pictures[3])
     attentions = cases.implementations(network, 1)
     dense = attentions["dense"][0](case, 0)

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from iwcodec.benchmarks.performance import attention_kernel as kernel
 
 
-def test_selection_passes_are_counted_as_the_kernel_makes_them():
+def test_selection_passes_are_counted_as_the_kernel_makes_them() -> None:
     # 64 queries, two sources of one tile each. Scores rise with the key's index, so every key of the second tile
     # beats those of the first, and the list of 5 best is filled twice.
     queries, keys = torch.ones(64, 1), torch.arange(128.0)[:, None]

@@ -4,29 +4,35 @@ import pytest
 
 pytest.importorskip("psutil")
 
-from iwcodec.benchmarks.performance.frame_profile import PROFILED_STAGES
-from iwcodec.benchmarks.performance.speed import ratios, run
+from iwcodec.benchmarks.performance import frame_profile, speed, speed_stages, stages
 from iwcodec.benchmarks.performance.stages import Stage
 from iwcodec.models.runtime.load import load_runtime
 
 
-def test_every_stage_is_measured() -> None:
+def test_every_stage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (frame_profile, speed, speed_stages, stages):
+        monkeypatch.setattr(module, "WARM", 2)
+    monkeypatch.setattr(speed, "SOURCES", counts := (1, 8))
     runtime = load_runtime(kind="onnx", threads=1)
     passes: list[str] = []
-    results = run(runtime, 10, 1, 12, lambda name, share: passes.append(name))
-    stages = {(stage["stage"], stage["sources"]) for stage in results["stages"]}
+    results = speed.run(runtime, 8, 1, lambda name, share: passes.append(name))
+    measured = {(stage["stage"], stage["sources"]) for stage in results["stages"]}
     sent = ("capture", "capture: colour conversion", "capture: crop", "detector", "keypoint fit", "motion coding")
-    assert stages == {
-        *((name, n) for name in (*sent, "a frame, sent") for n in (1, 3, 8, 16)),
-        *((name, n) for name in ("rebuilding a frame", "a frame, received", *PROFILED_STAGES) for n in (1, 3, 8, 16)),
+    assert measured == {
+        *((name, n) for name in (*sent, "a frame, sent") for n in counts),
+        *(
+            (name, n)
+            for name in ("rebuilding a frame", "a frame, received", *frame_profile.PROFILED_STAGES)
+            for n in counts
+        ),
         *((name, None) for name in ("capture from a file", "face search, one frame in 5", "motion decoding")),
         *((name, None) for name in ("source coding", "source decoding", "source preparation")),
         *((name, None) for name in ("SVT-AV1 encoding", "AV1 decoding (dav1d)")),
     }
     for stage in results["stages"]:
         assert 0 < stage["p50_ms"] <= stage["p95_ms"] <= stage["p99_ms"]
-        assert stage["repeats"] >= 7
-    for count in (1, 3, 8, 16):
+        assert stage["repeats"] >= 5
+    for count in counts:
         parts = {part["part"]: part["share"] for part in results["parts"] if part["sources"] == count}
         assert {"query net", "attention", "decoder"} <= parts.keys()
         assert sum(parts.values()) == pytest.approx(1, abs=0.01)
@@ -39,8 +45,7 @@ def test_every_stage_is_measured() -> None:
     assert all(ratio > 0 for ratio in results["ratios"].values())
     assert results["dense_missing"] == "left out"
     assert results["memory_mb"]["peak"] >= results["memory_mb"]["loaded"] > 0
-    assert results["soak"]["frames"] == 12
-    assert "soak test" in passes
+    assert passes
 
 
 def test_ratios_are_of_medians() -> None:
@@ -51,13 +56,13 @@ def test_ratios_are_of_medians() -> None:
     alone += [stage("SVT-AV1 encoding", None, 4), stage("source coding", None, 12)]
     some = [stage("rebuilding a frame", n, 4 + n) for n in (1, 3, 8, 16)]
     some += [stage("a frame, sent", n, 2 * n) for n in (1, 3, 8, 16)]
-    found = ratios([*alone, *some])
+    found = speed.ratios([*alone, *some])
     assert found["receiver (3 sources) / AV1 decoding"] == 4
     assert found["sender (1 source) / SVT-AV1 encoding"] == 0.5
     assert found["source coding / SVT-AV1 encoding"] == 3
     assert not any("dense" in name for name in found)
     dense = [stage("dense attention alone", n, 100 * n) for n in (1, 3, 8)]
     dense += [stage("sparse attention alone", n, n) for n in (1, 3, 8)]
-    found = ratios([*alone, *some, *dense])
+    found = speed.ratios([*alone, *some, *dense])
     assert found["dense attention / ours (all of 8)"] == 100
     assert found["dense attention / ours (all of 8 / the 3 in use)"] == pytest.approx(800 / 3, abs=0.001)

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
 from rich.console import Console
@@ -16,7 +15,7 @@ from media_fixtures import grey_ramp, write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_short_clip(face_clip: Path, tmp_path: Path):
+def test_short_clip(face_clip: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(command)
     words = [str(face_clip), "--sources", "1", "--scales", "110,60,80", "--out", str(tmp_path), "--json"]
@@ -36,18 +35,20 @@ def test_short_clip(face_clip: Path, tmp_path: Path):
         console.print(slope_table(results))
     assert f"{losses[2]:.3f}" in printed.get()
     for point in clip["points"]:
-        assert np.mean(point["halves_db"]) == pytest.approx(point["psnr_db"], abs=0.01)  # halves may differ by a frame
+        first, second = point["halves_db"]  # of five frames, or of four if one of them is the source
+        means = (first + second) / 2, (3 * first + 2 * second) / 5
+        assert min(abs(mean - point["psnr_db"]) for mean in means) < 0.002
     assert at_slope(clip, 100.0)[0] == pytest.approx(rates[2] * 25 / clip["fps"])
     assert at_slope(clip, 0.04)[0] > at_slope(clip, 100.0)[0]
 
 
-def test_clip_without_two_compared_frames_is_rejected(tmp_path: Path):
+def test_clip_without_two_compared_frames_is_rejected(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "short.mp4", grey_ramp(4, 64, 64))
     with pytest.raises(CodecError, match="too short"):
         measure(clip, EncodeOptions(SIZE, sources=1, crop="none"), StubRuntime(), [80], lambda name, share: None)
 
 
-def test_scale_is_chosen_and_measured_on_different_halves():
+def test_scale_is_chosen_and_measured_on_different_halves() -> None:
     """A scale that is good by chance in one half is not measured on that half."""
     points = [
         {"kbps": 2.4, "psnr_db": 29.95, "halves_db": [29.9, 30.0]},
@@ -60,6 +61,6 @@ def test_scale_is_chosen_and_measured_on_different_halves():
 
 
 @pytest.mark.parametrize("text", ["", "a", "60,,80", "-1", "256"])
-def test_invalid_scales_are_rejected(text: str):
+def test_invalid_scales_are_rejected(text: str) -> None:
     with pytest.raises(CodecError):
         parse_scales(text)

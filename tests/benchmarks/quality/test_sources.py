@@ -10,12 +10,16 @@ from typer.testing import CliRunner
 
 from iwcodec.benchmarks.comparison_pictures import LABEL_HEIGHT
 from iwcodec.benchmarks.quality.sources import COLUMNS, MAX_ROWS, Coded, Worst, command, draw, means
+from iwcodec.codec.media.video import read_video
+from media_fixtures import write_clip
 
 
-def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path):
+def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(command)
-    result = CliRunner().invoke(app, [str(face_clip), "--sources", "1,2", "--out", str(tmp_path), "--json"])
+    pictures = [frame.picture for frame in read_video(face_clip)][::3]
+    clip = write_clip(tmp_path / "short.mp4", pictures, fps=8)
+    result = CliRunner().invoke(app, [str(clip), "--sources", "1,2", "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "sources.json").read_text())["clips"]
     assert [row["sources"] for row in rows] == [1, 2]
@@ -28,7 +32,7 @@ def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path):
         assert cv2.imread(str(tmp_path / f"worst-{count}.jpg")).shape == (256 + LABEL_HEIGHT, 4 * 256, 3)
 
 
-def test_the_worst_frames_come_first(tmp_path: Path):
+def test_the_worst_frames_come_first(tmp_path: Path) -> None:
     worst = [
         Worst(f"clip {n}", n, 30.0 - n, tuple(np.full((64, 64, 3), 10 * n, np.uint8) for _ in COLUMNS))
         for n in range(12)
@@ -40,7 +44,7 @@ def test_the_worst_frames_come_first(tmp_path: Path):
     assert np.abs(levels - 10.0 * np.arange(11, 11 - MAX_ROWS, -1)).max() < 4
 
 
-def test_means_are_by_number_of_sources():
+def test_means_are_by_number_of_sources() -> None:
     rows = [
         Coded(name, n, 10, {"video": 2.0 * n}, db, db, db) for name, n, db in [("a", 1, 20), ("b", 1, 30), ("a", 3, 40)]
     ]

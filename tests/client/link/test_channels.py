@@ -16,7 +16,7 @@ from link_calls import End, call
 
 @pytest.mark.parametrize("channel_id", [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL])
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x80", b"\xff\x01\x02"])
-def test_a_million_tiny_messages_cost_little(channel_id: int, data: bytes):
+def test_a_million_tiny_messages_cost_little(channel_id: int, data: bytes) -> None:
     """83 messages each millisecond: a few are parsed, all are counted, none is kept."""
 
     async def case(a: End, b: End) -> None:
@@ -54,7 +54,7 @@ def memory(link: Link) -> int:
     )
 
 
-def test_flood_of_tiny_messages_over_a_fast_link():
+def test_flood_of_tiny_messages_over_a_fast_link() -> None:
     """Thousands per second are dropped unparsed, and memory does not grow."""
 
     async def case(a: End, b: End) -> None:

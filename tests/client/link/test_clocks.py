@@ -15,7 +15,7 @@ def exchange(clocks: Clocks, now_s: float, there_s: float, back_s: float, held_s
     clocks.take(round(1000 * now_s), answered_ms, round(1000 * sent_s), round(1000 * held_s), now_s)
 
 
-def test_round_trip_and_offset():
+def test_round_trip_and_offset() -> None:
     clocks = Clocks()
     assert clocks.round_trip_s is None
     assert clocks.local_s(1.0) is None
@@ -24,7 +24,7 @@ def test_round_trip_and_offset():
     assert clocks.local_s(200.0) == pytest.approx(200.0 - AHEAD_S, abs=0.002)
 
 
-def test_sample_with_the_shortest_round_trip_is_used():
+def test_sample_with_the_shortest_round_trip_is_used() -> None:
     """A queue in one direction would shift the offset by half its delay."""
     clocks = Clocks()
     exchange(clocks, 100.0, 0.02, 0.02)
@@ -34,7 +34,7 @@ def test_sample_with_the_shortest_round_trip_is_used():
     assert clocks.round_trip_s == pytest.approx(0.4)
 
 
-def test_implausible_samples_are_discarded():
+def test_implausible_samples_are_discarded() -> None:
     clocks = Clocks()
     clocks.take(1000, 5, 4000, 0, 1.0)  # an echo of what we have not sent yet
     clocks.take(100_000, 5, 0, 0, 100.0)  # a round trip of 100 s
@@ -42,7 +42,7 @@ def test_implausible_samples_are_discarded():
     assert clocks.round_trip_s is None
 
 
-def test_echo():
+def test_echo() -> None:
     clocks = Clocks()
     assert clocks.echo(5.0) == (None, 0.0)
     clocks.take(1000, 4321, None, 0, 1.0)

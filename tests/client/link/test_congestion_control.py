@@ -47,17 +47,17 @@ def drive(
     return out
 
 
-def test_rungs_are_sorted_by_rate():
+def test_rungs_are_sorted_by_rate() -> None:
     rates = [kbps(sending) for sending in LADDER]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 4
 
 
-def test_wide_link_is_used_fully():
+def test_wide_link_is_used_fully() -> None:
     assert all(sending == LADDER[0] for sending, _ in drive(CongestionControl(), Path(60), 0, 60))
 
 
-def test_narrow_link_is_not_overfilled():
+def test_narrow_link_is_not_overfilled() -> None:
     """Settles on a rung that fits, and rarely tries the next one."""
     history = drive(CongestionControl(), Path(10), 0, 240)
     settled = history[80:]
@@ -66,7 +66,7 @@ def test_narrow_link_is_not_overfilled():
     assert np.mean([kbps(sending) for sending, _ in settled]) > 7
 
 
-def test_climbs_after_the_link_has_recovered():
+def test_climbs_after_the_link_has_recovered() -> None:
     control = CongestionControl()
     drive(control, Path(5), 0, 30)
     assert kbps(control.sending) <= 5
@@ -74,14 +74,14 @@ def test_climbs_after_the_link_has_recovered():
     assert control.sending == LADDER[0]
 
 
-def test_never_stalls():
+def test_never_stalls() -> None:
     """Some frames per second remain, however narrow the link."""
     history = drive(CongestionControl(), Path(0.5), 0, 60)
     assert history[-1][0] == LADDER[-1]
     assert FPS / history[-1][0].stride > 3
 
 
-def test_loss_leads_to_repetition_not_to_fewer_frames():
+def test_loss_leads_to_repetition_not_to_fewer_frames() -> None:
     for loss in (0.1, 0.3):
         control = CongestionControl()
         history = drive(control, Path(60, loss), 0, 60)
@@ -96,7 +96,7 @@ def test_loss_leads_to_repetition_not_to_fewer_frames():
         assert control.sending == LADDER[0]
 
 
-def test_sources_are_small_from_a_low_rung_until_the_first():
+def test_sources_are_small_from_a_low_rung_until_the_first() -> None:
     control = CongestionControl()
     drive(control, Path(5), 0, 30)
     assert control.small
@@ -108,7 +108,7 @@ def test_sources_are_small_from_a_low_rung_until_the_first():
     assert not control.small
 
 
-def test_losses_of_a_full_queue_do_not_lead_to_repetition():
+def test_losses_of_a_full_queue_do_not_lead_to_repetition() -> None:
     """Repetition would keep it full."""
     control = CongestionControl()
     for n in range(20):
@@ -116,20 +116,20 @@ def test_losses_of_a_full_queue_do_not_lead_to_repetition():
     assert control.sending.repeats == 0
 
 
-def test_messages_span_at_most_a_quarter_of_a_second():
+def test_messages_span_at_most_a_quarter_of_a_second() -> None:
     """Messages have 2 to 5 frames, and the first frame waits at most 0.25 s, also at low frame rates."""
     assert {sending.message_frames for sending in LADDER} == {2, 3, 4, 5}
     assert all((sending.message_frames - 1) * sending.stride / FPS <= 0.25 for sending in LADDER)
 
 
-def test_queue_at_our_own_end_is_congestion():
+def test_queue_at_our_own_end_is_congestion() -> None:
     control = CongestionControl()
     for n in range(4):
         control.report(n * REPORT_S, 0, 0, blocked=True)
     assert control.sending == LADDER[2]
 
 
-def test_outage():
+def test_outage() -> None:
     """The last rung is used during an outage, and the former rung after it."""
     control = CongestionControl()
     drive(control, Path(60), 0, 10)

@@ -22,7 +22,7 @@ from iwcodec.codec.bitstream.packets import MotionPacket
 from link_calls import FPS, End, call, until, worst_error
 
 
-def test_damaged_sources_lead_to_a_fresh_sequence():
+def test_damaged_sources_lead_to_a_fresh_sequence() -> None:
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(5)
         sequence = a.link.outgoing.sequence
@@ -39,7 +39,7 @@ def test_damaged_sources_lead_to_a_fresh_sequence():
     call(case)
 
 
-def test_forged_messages_are_dropped_and_counted():
+def test_forged_messages_are_dropped_and_counted() -> None:
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(4)
         rng = np.random.default_rng(6)
@@ -75,7 +75,7 @@ def test_forged_messages_are_dropped_and_counted():
     call(case)
 
 
-def test_replayed_motion_is_dropped():
+def test_replayed_motion_is_dropped() -> None:
     async def case(a: End, b: End) -> None:
         sent: list[bytes] = []
         channel = a.link._channels.by_id[MOTION_CHANNEL]
@@ -93,7 +93,7 @@ def test_replayed_motion_is_dropped():
     call(case)
 
 
-def test_replayed_control_messages_and_sources_are_harmless():
+def test_replayed_control_messages_and_sources_are_harmless() -> None:
     """All messages but motion are repeated in the middle of a call: no picture is lost, and no state goes back."""
 
     async def case(a: End, b: End) -> None:

@@ -1,6 +1,7 @@
 """Two links over real SCTP, on simulated paths and a simulated clock: whole calls under good and bad conditions."""
 
 import asyncio
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from link_calls import FPS, End, call, until, worst_error
 from stub_runtime import StubRuntime
 
 
-def test_call_over_a_good_path():
+def test_call_over_a_good_path() -> None:
     async def case(a: End, b: End) -> None:
         assert a.link.state == LinkState.CONNECTING
         await until(lambda: a.link.state == LinkState.LIVE and b.link.state == LinkState.LIVE, 1.5)
@@ -39,7 +40,7 @@ def test_call_over_a_good_path():
     call(case)
 
 
-def test_close():
+def test_close() -> None:
     async def case(a: End, b: End) -> None:
         await until(lambda: a.link.state == LinkState.LIVE, 2)
         await a.link.close()
@@ -51,7 +52,7 @@ def test_close():
 
 
 @pytest.mark.parametrize("bundling", [(True, False), (False, True)])
-def test_peer_with_a_standard_transport(bundling: tuple[bool, bool]):
+def test_peer_with_a_standard_transport(bundling: tuple[bool, bool]) -> None:
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(6)
         for end in (a, b):
@@ -61,7 +62,7 @@ def test_peer_with_a_standard_transport(bundling: tuple[bool, bool]):
     call(case, bundling=bundling)
 
 
-def test_first_picture_over_a_narrow_link():
+def test_first_picture_over_a_narrow_link() -> None:
     """At 30 kbps and a round trip of 100 ms, association, hello and the first picture take less than 2 s."""
 
     async def case(a: End, b: End) -> None:
@@ -72,13 +73,24 @@ def test_first_picture_over_a_narrow_link():
     call(case, Path(**narrow), Path(**narrow, seed=2))
 
 
-def test_loss_does_not_change_the_delay():
+@cache
+def after_30_s(loss: float) -> tuple[list[End], list[LinkState]]:
+    """Both ends after a call of 30 s that loses this share of the packets, and their states at its end."""
+    states: list[LinkState] = []
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(30)
+        states.extend(end.link.state for end in (a, b))
+
+    return call(case, Path(loss=loss), Path(loss=loss, seed=2)), states
+
+
+def test_loss_does_not_change_the_delay() -> None:
     """With every tenth packet lost the delay is the same as without loss, and as steady: a changing delay would be
     worse than the losses."""
 
     def delays(loss: float) -> list[float]:
-        ends = call(lambda a, b: asyncio.sleep(30), Path(loss=loss), Path(loss=loss, seed=2))
-        return [shown.delay_s for end in ends for shown in end.between(1010, 1e9)]
+        return [shown.delay_s for end in after_30_s(loss)[0] for shown in end.between(1010, 1e9)]
 
     without, lossy = delays(0), delays(0.1)
     assert np.median(lossy) == pytest.approx(np.median(without), abs=0.01)
@@ -86,26 +98,22 @@ def test_loss_does_not_change_the_delay():
 
 
 @pytest.mark.parametrize("loss", [0.1, 0.3])
-def test_loss(loss: float):
+def test_loss(loss: float) -> None:
     """Repetition repairs nearly all of it, and pictures stay correct."""
-
-    async def case(a: End, b: End) -> None:
-        await asyncio.sleep(30)
-        for end in (a, b):
-            assert end.link.state == LinkState.LIVE
-            late = end.between(1015, 1e9)
-            assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 15
-            assert worst_error(end, late) < 6
-
-    call(case, Path(loss=loss), Path(loss=loss, seed=2))
+    ends, states = after_30_s(loss)
+    assert states == [LinkState.LIVE] * 2
+    for end in ends:
+        late = end.between(1015, 1e9)
+        assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 15
+        assert worst_error(end, late) < 6
 
 
-def test_pictures_do_not_freeze_with_every_third_packet_lost():
+def test_pictures_do_not_freeze_with_every_third_packet_lost() -> None:
     """Packets of sources and their retransmissions are lost, too: motion must not wait for them."""
 
     async def case(a: End, b: End) -> None:
         rng = np.random.default_rng(5)
-        for _ in range(20):
+        for _ in range(14):
             await asyncio.sleep(1)
             await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
 
@@ -113,10 +121,10 @@ def test_pictures_do_not_freeze_with_every_third_packet_lost():
         _, b = call(case, Path(loss=0.3, seed=2 * seed), Path(loss=0.3, seed=2 * seed + 1))
         at = [at for at, _ in b.shown]
         assert at[0] < 1010, seed
-        assert max(np.diff([*at, 1020.0])) < FROZEN_S, seed
+        assert max(np.diff([*at, 1014.0])) < FROZEN_S, seed
 
 
-def test_duplicates_and_reordering_are_harmless():
+def test_duplicates_and_reordering_are_harmless() -> None:
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(15)
         numbers = [shown.number for shown in b.between(1005, 1e9)]
@@ -128,7 +136,7 @@ def test_duplicates_and_reordering_are_harmless():
     call(case, Path(**rough), Path(**rough, seed=2))
 
 
-def test_outage():
+def test_outage() -> None:
     """After 5 s without packets in both directions the call is live within a second, at the former rate."""
 
     async def case(a: End, b: End) -> None:
@@ -146,13 +154,13 @@ def test_outage():
     call(case, Path(outages=out), Path(outages=out, seed=2))
 
 
-def test_very_narrow_link_never_stalls():
+def test_very_narrow_link_never_stalls() -> None:
     """At 6 kbps there are fewer frames, but they keep coming."""
 
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(45)
         shown = b.between(1025, 1e9)
-        assert len(shown) > 3 * 30
+        assert len(shown) > 3 * 17
         gaps = np.diff([item.due_s for item in shown])
         assert np.percentile(gaps, 95) < 1.0
         assert b.link.state == LinkState.LIVE
@@ -160,7 +168,7 @@ def test_very_narrow_link_never_stalls():
     call(case, Path(kbps=6.0), Path(kbps=6.0, seed=2))
 
 
-def test_camera_off_and_on():
+def test_camera_off_and_on() -> None:
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(4)
         a.sender.pause(True)
@@ -175,7 +183,7 @@ def test_camera_off_and_on():
     call(case)
 
 
-def test_snapshots_are_shown_while_the_face_is_lost():
+def test_snapshots_are_shown_while_the_face_is_lost() -> None:
     """Instead of motion snapshots of the scene are sent, which are not kept as sources."""
 
     async def case(a: End, b: End) -> None:
@@ -194,7 +202,7 @@ def test_snapshots_are_shown_while_the_face_is_lost():
     call(case)
 
 
-def test_peer_that_joins_later_gets_a_short_sequence():
+def test_peer_that_joins_later_gets_a_short_sequence() -> None:
     async def work() -> None:
         first = [End(c) for c in connection_pair(Path(), Path(seed=2))]
         first[0].film()
@@ -223,7 +231,7 @@ def test_peer_that_joins_later_gets_a_short_sequence():
     simulate(work())
 
 
-def test_library_is_kept_over_another_connection():
+def test_library_is_kept_over_another_connection() -> None:
     """A connection breaks in the middle of a call; over the next one no source is sent again."""
 
     async def case(a: End, b: End) -> None:
@@ -249,7 +257,7 @@ def test_library_is_kept_over_another_connection():
     call(case)
 
 
-def test_peer_that_restarts():
+def test_peer_that_restarts() -> None:
     """The peer's program was restarted: its stream number changes, and everything begins again."""
 
     async def case(a: End, b: End) -> None:
@@ -270,7 +278,7 @@ def test_peer_that_restarts():
     call(case)
 
 
-def test_peer_with_another_model_is_incompatible():
+def test_peer_with_another_model_is_incompatible() -> None:
     async def work() -> None:
         ends = [End(c) for c in connection_pair(Path(), Path(seed=2))]
 

@@ -40,7 +40,9 @@ CONTROLS: list[Control] = [
     st.integers(0, 3),
     st.none() | st.integers(0, 255),
 )
-def test_motion_round_trip(sequence: int, first: int, gaps: list[int], coarseness: int, acknowledged: int | None):
+def test_motion_round_trip(
+    sequence: int, first: int, gaps: list[int], coarseness: int, acknowledged: int | None
+) -> None:
     stamps = tuple(np.cumsum([first, *gaps]).tolist())
     packet = MotionPacket(500, len(stamps), None, b"levels")
     back = MotionMessage.from_bytes(MotionMessage(sequence, stamps, coarseness, acknowledged, packet).to_bytes())
@@ -49,20 +51,20 @@ def test_motion_round_trip(sequence: int, first: int, gaps: list[int], coarsenes
     assert max(abs(a - b) for a, b in zip(back.stamps, stamps, strict=True)) <= 10
 
 
-def test_motion_overhead_is_6_bytes():
+def test_motion_overhead_is_6_bytes() -> None:
     """Overhead besides the packet: flags, sequence, two bytes of the stamp, span, acknowledgement."""
     assert len(MOTION.to_bytes()) == len(MOTION.packet.to_bytes()) + 6
     assert not is_control(MOTION.to_bytes())
 
 
-def test_source_round_trip():
+def test_source_round_trip() -> None:
     for is_snapshot in (False, True):
         chunk = SourceChunk(3, 200, is_snapshot, 2000, 900, b"part")
         assert SourceChunk.from_bytes(chunk.to_bytes()) == chunk
 
 
 @pytest.mark.parametrize("control", CONTROLS)
-def test_control_round_trip(control: Control):
+def test_control_round_trip(control: Control) -> None:
     data = control_to_bytes(control)
     assert is_control(data)
     assert control_from_bytes(data) == control
@@ -82,7 +84,7 @@ def test_control_round_trip(control: Control):
         MOTION.to_bytes() + bytes(MAX_MESSAGE),
     ],
 )
-def test_bad_motion_is_refused(data: bytes):
+def test_bad_motion_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         MotionMessage.from_bytes(data)
 
@@ -96,7 +98,7 @@ def test_bad_motion_is_refused(data: bytes):
         SourceChunk(0, 0, False, 1 << 17, 0, b"a").to_bytes(),  # too long
     ],
 )
-def test_bad_source_chunk_is_refused(data: bytes):
+def test_bad_source_chunk_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         SourceChunk.from_bytes(data)
 
@@ -117,12 +119,12 @@ def test_bad_source_chunk_is_refused(data: bytes):
         b"\x83\xdd\xff\xff\xff\xff",  # claims 2**32 - 1 fields
     ],
 )
-def test_bad_control_message_is_refused(data: bytes):
+def test_bad_control_message_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         control_from_bytes(data)
 
 
-def test_damaged_messages_raise_only_format_error():
+def test_damaged_messages_raise_only_format_error() -> None:
     """10,000 damaged messages raise nothing but FormatError."""
     rng = np.random.default_rng(4)
     seeds = [MOTION.to_bytes(), SourceChunk(3, 200, True, 2000, 900, b"part").to_bytes()]

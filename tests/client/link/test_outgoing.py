@@ -16,7 +16,7 @@ from iwcodec.client.link.send import FIRST_PART, PART
 from link_calls import FPS, End, call, until, worst_error
 
 
-def test_acknowledgements_share_the_packets_of_motion():
+def test_acknowledgements_share_the_packets_of_motion() -> None:
     """While both film, nearly all acknowledgements of the transport share a packet with motion."""
 
     async def case(a: End, b: End) -> None:
@@ -29,7 +29,7 @@ def test_acknowledgements_share_the_packets_of_motion():
     call(case, there)
 
 
-def test_first_picture_waits_until_it_is_sent():
+def test_first_picture_waits_until_it_is_sent() -> None:
     """`first_picture_waits` makes sound pause meanwhile. It is False if no picture is to be expected."""
 
     async def work() -> None:
@@ -55,7 +55,7 @@ def test_first_picture_waits_until_it_is_sent():
     simulate(work())
 
 
-def test_motion_waits_for_the_first_picture_only():
+def test_motion_waits_for_the_first_picture_only() -> None:
     """Motion follows directly after the last chunk of the first picture. It does not wait for the first picture of a
     later sequence, because the peer has pictures already."""
 
@@ -100,7 +100,7 @@ def test_motion_waits_for_the_first_picture_only():
     simulate(work())
 
 
-def test_sources_are_sent_before_the_hello_arrives():
+def test_sources_are_sent_before_the_hello_arrives() -> None:
     """They are not repeated after it."""
 
     async def case(a: End, b: End) -> None:
@@ -114,7 +114,7 @@ def test_sources_are_sent_before_the_hello_arrives():
 
 
 @pytest.mark.parametrize(("kbps", "most_s"), [(30.0, 0.02), (24.0, 0.05)])
-def test_motion_never_waits_for_a_source(kbps: float, most_s: float):
+def test_motion_never_waits_for_a_source(kbps: float, most_s: float) -> None:
     """Motion messages over a narrow link are as fast while sources are sent as without."""
 
     def transits(sources: int) -> list[float]:
@@ -151,7 +151,7 @@ def test_motion_never_waits_for_a_source(kbps: float, most_s: float):
     assert np.median(during) - np.median(without) < 0.02
 
 
-def test_sources_do_not_delay_pictures():
+def test_sources_do_not_delay_pictures() -> None:
     """While sources of 2.5 KB are sent over a narrow link, the delay of the frames shown does not grow."""
 
     async def case(a: End, b: End) -> None:
@@ -171,7 +171,7 @@ def test_sources_do_not_delay_pictures():
     call(case, Path(**narrow), Path(**narrow, seed=2))
 
 
-def test_link_of_12_kbps_is_not_overfilled():
+def test_link_of_12_kbps_is_not_overfilled() -> None:
     """After some seconds there is no queue any more."""
 
     async def case(a: End, b: End) -> None:
@@ -186,7 +186,7 @@ def test_link_of_12_kbps_is_not_overfilled():
     call(case, there, Path(kbps=12.0, delay_s=0.05, seed=2))
 
 
-def test_sources_are_small_on_a_narrow_link():
+def test_sources_are_small_on_a_narrow_link() -> None:
     """A fresh sequence has smaller pictures, and another one the usual ones after the link has recovered."""
 
     async def case(a: End, b: End) -> None:
@@ -206,7 +206,7 @@ def test_sources_are_small_on_a_narrow_link():
     call(case)
 
 
-def test_fresh_sequences_are_limited_to_one_per_second():
+def test_fresh_sequences_are_limited_to_one_per_second() -> None:
     """The peer asks for them all the time; each costs pictures to be coded."""
 
     async def case(a: End, b: End) -> None:

@@ -27,7 +27,7 @@ def deliver(receiver: MotionReceiver, order: list[int], data: list[bytes]) -> No
         receiver.take(data[number], 10.0 + 0.12 * number)
 
 
-def test_frames_go_to_the_jitter_buffer():
+def test_frames_go_to_the_jitter_buffer() -> None:
     receiver = MotionReceiver(20)
     assert receiver.take(messages(1)[0], 10.0) == 2
     assert receiver.acknowledged == 2
@@ -37,27 +37,27 @@ def test_frames_go_to_the_jitter_buffer():
     assert due.frame.stamp_s == 1.0
 
 
-def test_loss_is_counted():
+def test_loss_is_counted() -> None:
     receiver, data = MotionReceiver(20), messages(20)
     deliver(receiver, [n for n in range(20) if n not in (5, 6, 11)], data)
     assert (receiver.reception.messages, receiver.reception.lost) == (17, 3)
     assert sum(receiver.dropped.values()) == 0
 
 
-def test_late_message_does_not_count_as_lost():
+def test_late_message_does_not_count_as_lost() -> None:
     receiver, data = MotionReceiver(20), messages(8)
     deliver(receiver, [0, 1, 3, 2, 4, 5, 7, 6], data)
     assert (receiver.reception.messages, receiver.reception.lost) == (8, 0)
 
 
-def test_sequence_numbers_are_unwrapped_beyond_256():
+def test_sequence_numbers_are_unwrapped_beyond_256() -> None:
     receiver, data = MotionReceiver(20), messages(600)
     deliver(receiver, [n for n in range(600) if n % 100 != 50], data)
     assert (receiver.reception.messages, receiver.reception.lost) == (594, 6)
     assert len(receiver._recent) <= MAX_REORDERING + 1
 
 
-def test_replayed_messages_are_dropped():
+def test_replayed_messages_are_dropped() -> None:
     receiver, data = MotionReceiver(20), messages(300)
     deliver(receiver, list(range(100)), data)
     for number in (99, 98, 60):
@@ -70,7 +70,7 @@ def test_replayed_messages_are_dropped():
 
 
 @pytest.mark.parametrize(("number", "stamp"), [(10**9, 1240), (9, 10**9), (9, 0)])
-def test_implausible_number_or_time_is_dropped(number: int, stamp: int):
+def test_implausible_number_or_time_is_dropped(number: int, stamp: int) -> None:
     receiver, data = MotionReceiver(20), messages(400)
     deliver(receiver, list(range(120)), data)
     payload = MotionMessage.from_bytes(data[0]).packet.payload
@@ -82,14 +82,14 @@ def test_implausible_number_or_time_is_dropped(number: int, stamp: int):
     assert sum(receiver.dropped.values()) == 1
 
 
-def test_any_time_is_accepted_after_a_long_silence():
+def test_any_time_is_accepted_after_a_long_silence() -> None:
     receiver, data = MotionReceiver(20), messages(2)
     receiver.take(data[0], 10.0)
     receiver.take(data[1], 10.0 + EXPECTED_S + 1)
     assert sum(receiver.dropped.values()) == 0
 
 
-def test_unknown_reference_is_dropped():
+def test_unknown_reference_is_dropped() -> None:
     payload = MotionMessage.from_bytes(messages(1)[0]).packet.payload
     receiver = MotionReceiver(20)
     receiver.take(MotionMessage(0, (0,), 0, None, MotionPacket(50, 1, 40, payload)).to_bytes(), 1.0)
@@ -97,7 +97,7 @@ def test_unknown_reference_is_dropped():
     assert receiver.acknowledged is None
 
 
-def test_damaged_messages_do_no_harm():
+def test_damaged_messages_do_no_harm() -> None:
     """They raise nothing, and the valid messages among them are decoded."""
     rng, data = np.random.default_rng(7), messages(500, repeat=True)
     receiver = MotionReceiver(20)
@@ -118,7 +118,7 @@ def chunks(packet: bytes, sequence: int, index: int, size: int = 10) -> list[byt
     ]
 
 
-def test_chunks_are_joined_to_units():
+def test_chunks_are_joined_to_units() -> None:
     assembler = SourceAssembler()
     packets = [SourcePacket(n, bytes([n + 1]) * 35) for n in range(3)]
     units = [
@@ -131,7 +131,7 @@ def test_chunks_are_joined_to_units():
     assert (assembler.sequence, assembler.index) == (7, 3)
 
 
-def test_chunks_out_of_sequence_are_dropped():
+def test_chunks_out_of_sequence_are_dropped() -> None:
     assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
     first, second, third, _ = chunks(packet, 7, 0)
     assembler.take(second)  # no sequence has begun
@@ -142,7 +142,7 @@ def test_chunks_out_of_sequence_are_dropped():
     assert (assembler.sequence, assembler.index) == (7, 0)
 
 
-def test_new_sequence_replaces_the_former():
+def test_new_sequence_replaces_the_former() -> None:
     assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
     for data in chunks(packet, 7, 0)[:2]:
         assembler.take(data)
@@ -154,7 +154,7 @@ def test_new_sequence_replaces_the_former():
     assert assembler.dropped["out of sequence"] == 1
 
 
-def test_replayed_start_does_not_restart_the_sequence():
+def test_replayed_start_does_not_restart_the_sequence() -> None:
     """It is dropped and counted, between two units and within one; the next chunks are accepted."""
     assembler = SourceAssembler()
     first, second = (chunks(SourcePacket(n, bytes([n + 1]) * 35).to_bytes(), 7, n) for n in range(2))
@@ -168,7 +168,7 @@ def test_replayed_start_does_not_restart_the_sequence():
     assert [assembler.take(data) for data in first][-1] is not None
 
 
-def test_replaced_sequence_does_not_come_back():
+def test_replaced_sequence_does_not_come_back() -> None:
     assembler, packet = SourceAssembler(), SourcePacket(0, bytes(35)).to_bytes()
     for sequence in (7, 8):
         for data in chunks(packet, sequence, 0):
@@ -178,7 +178,7 @@ def test_replaced_sequence_does_not_come_back():
     assert (assembler.sequence, assembler.index) == (8, 1)
 
 
-def test_damaged_chunks_do_no_harm():
+def test_damaged_chunks_do_no_harm() -> None:
     """Damaged and random chunks are counted, and memory stays below one unit."""
     rng, assembler, whole = np.random.default_rng(8), SourceAssembler(), 0
     for n in range(2000):
@@ -197,7 +197,7 @@ def test_damaged_chunks_do_no_harm():
 
 
 @pytest.mark.parametrize("lost", [60, 90, 130, 200, 400])
-def test_next_message_is_decoded_after_any_number_of_losses(lost: int):
+def test_next_message_is_decoded_after_any_number_of_losses(lost: int) -> None:
     """Acknowledgements modulo 256 arrive all the time, reports with the whole number now and then."""
     rng = np.random.default_rng(1)
     sender, receiver, sent, received_after = MotionSender(SendParameters(3, 1, 0, 8.0)), MotionReceiver(20), 0, 0

@@ -34,14 +34,14 @@ def send(sender: MotionSender, frames: range) -> list[MotionMessage]:
     return [MotionMessage.from_bytes(sender.message(None)) for number in frames if sender.take(frame(number)) or False]
 
 
-def test_frames_are_grouped_into_messages():
+def test_frames_are_grouped_into_messages() -> None:
     messages = send(MotionSender(SENDING), range(9))
     assert [m.packet.first for m in messages] == [0, 3, 6]
     assert [m.sequence for m in messages] == [0, 1, 2]
     assert messages[1].stamps == (1120, 1160, 1200)
 
 
-def test_error_costs_improve_the_quantisation():
+def test_error_costs_improve_the_quantisation() -> None:
     rng = np.random.default_rng(0)
     root = rng.normal(size=(60, 60))
     fits = [Quadratic(0.3 + 0.05 * rng.random(60), root @ root.T) for _ in range(6)]
@@ -59,14 +59,14 @@ def test_error_costs_improve_the_quantisation():
     assert error(True) < 0.75 * error(False)
 
 
-def test_stride_of_two_sends_every_second_frame():
+def test_stride_of_two_sends_every_second_frame() -> None:
     sender = MotionSender(SendParameters(3, 2, 0, 8.0))
     messages = send(sender, range(12))
     assert [m.packet.first for m in messages] == [0, 3]
     assert messages[1].stamps == (1240, 1320, 1400)
 
 
-def test_no_message_spans_a_change_of_stride():
+def test_no_message_spans_a_change_of_stride() -> None:
     sender = MotionSender(SendParameters(4, 2, 0, 8.0))
     assert [sender.take(frame(n)) for n in range(3)] == [False] * 3
     sender.sending = SendParameters(4, 1, 0, 8.0)
@@ -75,7 +75,7 @@ def test_no_message_spans_a_change_of_stride():
     assert [sender.take(frame(n)) for n in range(4, 8)] == [False, False, False, True]
 
 
-def test_acknowledged_frames_are_references_and_are_not_repeated():
+def test_acknowledged_frames_are_references_and_are_not_repeated() -> None:
     sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeats=1))
     messages = send(sender, range(6))
     assert (messages[1].packet.first, messages[1].packet.count) == (0, 6)
@@ -87,13 +87,13 @@ def test_acknowledged_frames_are_references_and_are_not_repeated():
     assert (message.packet.first, message.packet.count, message.packet.reference) == (9, 3, 8)
 
 
-def test_frames_are_repeated_twice_with_two_repeats():
+def test_frames_are_repeated_twice_with_two_repeats() -> None:
     sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeats=2))
     spans = [(m.packet.first, m.packet.count) for m in send(sender, range(12))]
     assert spans == [(0, 3), (0, 6), (0, 9), (3, 9)]
 
 
-def test_acknowledgements_are_counted_modulo_256():
+def test_acknowledgements_are_counted_modulo_256() -> None:
     sender = MotionSender(SENDING)
     send(sender, range(600))
     sender.acknowledge_low(597 & 0xFF)  # or 341, or 85: ambiguous
@@ -105,7 +105,7 @@ def test_acknowledgements_are_counted_modulo_256():
     assert message.packet.reference == 599
 
 
-def test_skip_keeps_the_newest_frames():
+def test_skip_keeps_the_newest_frames() -> None:
     sender = MotionSender(SENDING)
     for number in range(10):
         sender.take(frame(number))
@@ -118,7 +118,7 @@ def test_skip_keeps_the_newest_frames():
     assert MotionMessage.from_bytes(sender.message(None)).packet.first == 14
 
 
-def test_coarser_steps_begin_with_a_new_message():
+def test_coarser_steps_begin_with_a_new_message() -> None:
     sender = MotionSender(SENDING)
     first = send(sender, range(4))
     sender.sending = SendParameters(3, 1, 2, 3.0, repeats=1)
@@ -131,7 +131,7 @@ def test_coarser_steps_begin_with_a_new_message():
     assert decoded[-1].keypoints == pytest.approx(0.3, abs=0.12)
 
 
-def test_no_message_spans_a_pause():
+def test_no_message_spans_a_pause() -> None:
     sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeats=1))
     send(sender, range(4))
     (message,) = send(sender, range(1000, 1003))
@@ -139,7 +139,7 @@ def test_no_message_spans_a_pause():
     assert message.packet.count == 3
 
 
-def test_message_size_is_bounded():
+def test_message_size_is_bounded() -> None:
     sender = MotionSender(SendParameters(3, 1, 0, 8.0, repeats=1))
     for number in range(40):
         sender.take(frame(number))
@@ -164,7 +164,7 @@ def drain(sender: SourceSender, kbps: float, from_s: float, seconds: float) -> l
     return chunks
 
 
-def test_sources_are_paced_and_complete():
+def test_sources_are_paced_and_complete() -> None:
     sequence = sequence_of(4)
     sender = SourceSender()
     assert drain(sender, 4.0, 0, 1) == []
@@ -178,7 +178,7 @@ def test_sources_are_paced_and_complete():
     assert sum(sent) <= 2 * PART + 1.0 * 125 * 1.0 + PART
 
 
-def test_chunks_have_full_size_and_are_smaller_on_narrow_links():
+def test_chunks_have_full_size_and_are_smaller_on_narrow_links() -> None:
     """All but the last chunk of a unit have the maximum size, and there is no burst."""
     sequence, rng = SourceSequence(SIZE), np.random.default_rng(4)
     for _ in range(4):
@@ -196,7 +196,7 @@ def test_chunks_have_full_size_and_are_smaller_on_narrow_links():
 
 
 @pytest.mark.parametrize("index", [0, 2])
-def test_first_picture_is_sent_in_larger_chunks(index):
+def test_first_picture_is_sent_in_larger_chunks(index) -> None:
     """It is also sent in a larger burst; the next units use the usual chunks."""
     sequence, rng = SourceSequence(2 * SIZE), np.random.default_rng(4)
     for _ in range(4):
@@ -220,7 +220,7 @@ def drain_again(sequence: SourceSequence, kbps: float) -> list[SourceChunk]:
     return drain(sender, kbps, 0, 1)
 
 
-def test_resuming():
+def test_resuming() -> None:
     sequence = sequence_of(3)
     sender = SourceSender()
     assert not sender.can_resume(None, 0)

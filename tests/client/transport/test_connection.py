@@ -34,7 +34,7 @@ async def connect(a: RTCPeerConnection, b: RTCPeerConnection) -> list[RTCDataCha
 
 
 @pytest.mark.parametrize(("answers", "aes"), [(make_connection, False), (lambda _: RTCPeerConnection(), True)])
-def test_cipher_with_the_shortest_records_is_used_and_all_bytes_are_counted(answers, aes):
+def test_cipher_with_the_shortest_records_is_used_and_all_bytes_are_counted(answers, aes) -> None:
     async def case() -> None:
         ours, theirs = make_connection([]), answers([])  # the answerer is the DTLS client, whose cipher order counts
         mine, _ = await connect(ours, theirs)
@@ -62,7 +62,7 @@ def test_cipher_with_the_shortest_records_is_used_and_all_bytes_are_counted(answ
     run(case)
 
 
-def test_connects_to_a_standard_peer_connection():
+def test_connects_to_a_standard_peer_connection() -> None:
     """The peer is a connection of unmodified aiortc."""
 
     async def case() -> None:

@@ -40,7 +40,7 @@ async def close(ends: list[RTCPeerConnection]) -> None:
         await end.close()
 
 
-def test_lost_flights_are_retransmitted():
+def test_lost_flights_are_retransmitted() -> None:
     """OpenSSL's own retransmission is disabled, because its clock is not simulated."""
 
     async def case(seed: int) -> None:
@@ -54,7 +54,7 @@ def test_lost_flights_are_retransmitted():
             simulation.simulate(case(seed))
 
 
-def test_nothing_is_retransmitted_without_loss():
+def test_nothing_is_retransmitted_without_loss() -> None:
     async def case(repeats: bool) -> list[int]:
         paths = [simulation.Path(seed=3), simulation.Path(seed=4)]
         with mock.patch.object(

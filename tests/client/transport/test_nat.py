@@ -121,7 +121,7 @@ REQUIREMENTS = pytest.mark.skipif(not is_possible(), reason="needs root, network
 @REQUIREMENTS
 @pytest.mark.realtime
 @pytest.mark.parametrize("networks", [SHORT_LIVED], indirect=True)
-def test_clients_with_short_lived_credentials(networks: None, tmp_path: Path):
+def test_clients_with_short_lived_credentials(networks: None, tmp_path: Path) -> None:
     """`iwcodec serve` gives each client a name and password for coturn, which expire; `iwcodec call` uses them."""
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
@@ -140,7 +140,7 @@ def test_clients_with_short_lived_credentials(networks: None, tmp_path: Path):
 
 @REQUIREMENTS
 @pytest.mark.parametrize("networks", [USER], indirect=True)
-def test_call_through_a_relay(networks: None):
+def test_call_through_a_relay(networks: None) -> None:
     offering, answering = start(1, "offer"), start(2, "answer")
     try:
         for a, b in ((offering, answering), (answering, offering)):

@@ -78,7 +78,7 @@ def run(case: Callable[[], object]) -> None:
     asyncio.run(asyncio.wait_for(case(), 20))  # type: ignore[arg-type]
 
 
-def test_association_is_set_up_although_both_answers_are_lost():
+def test_association_is_set_up_although_both_answers_are_lost() -> None:
     """A repeated INIT has tag 0 even if the peer's tag is known (RFC 9260, section 8.5.1)."""
 
     async def work() -> None:
@@ -106,7 +106,7 @@ def test_association_is_set_up_although_both_answers_are_lost():
     simulation.simulate(work())
 
 
-def test_set_up_waits_for_the_peer():
+def test_set_up_waits_for_the_peer() -> None:
     async def work() -> None:
         back = simulation.Path(seed=2, outages=((1000.0, 1015.0),))
         connections = simulation.connection_pair(simulation.Path(), back)
@@ -119,7 +119,7 @@ def test_set_up_waits_for_the_peer():
     simulation.simulate(work())
 
 
-def test_repeated_init_does_not_change_the_association():
+def test_repeated_init_does_not_change_the_association() -> None:
     async def case() -> None:
         ends, _, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
         received: list[bytes] = []
@@ -143,7 +143,7 @@ def test_repeated_init_does_not_change_the_association():
     run(case)
 
 
-def test_every_second_packet_is_acknowledged_and_the_last_after_a_delay():
+def test_every_second_packet_is_acknowledged_and_the_last_after_a_delay() -> None:
     async def case() -> None:
         ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
         for n in range(7):
@@ -159,7 +159,7 @@ def test_every_second_packet_is_acknowledged_and_the_last_after_a_delay():
     run(case)
 
 
-def test_acknowledgements_and_messages_share_a_packet():
+def test_acknowledgements_and_messages_share_a_packet() -> None:
     async def case() -> None:
         ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
         received: list[bytes] = []
@@ -179,7 +179,7 @@ def test_acknowledgements_and_messages_share_a_packet():
     run(case)
 
 
-def test_gap_is_reported_at_once():
+def test_gap_is_reported_at_once() -> None:
     async def case() -> None:
         ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
         channels[0].send(b"1")
@@ -201,7 +201,7 @@ def test_gap_is_reported_at_once():
     run(case)
 
 
-def test_open_gap_is_reported_three_times():
+def test_open_gap_is_reported_three_times() -> None:
     """The sender needs three reports; after them acknowledgements are delayed again."""
 
     async def case() -> None:
@@ -222,7 +222,7 @@ def test_open_gap_is_reported_three_times():
     run(case)
 
 
-def test_time_out_doubles_while_nothing_is_acknowledged():
+def test_time_out_doubles_while_nothing_is_acknowledged() -> None:
     """RFC 9260, section 6.3.3, rule E2: up to 4 s; it is reset when everything is acknowledged."""
 
     async def work() -> tuple[list[float], float]:
@@ -248,7 +248,7 @@ def test_time_out_doubles_while_nothing_is_acknowledged():
 
 
 @pytest.mark.parametrize("lasts_s", [1.7, 3.0, 5.0, 9.0])
-def test_transmission_resumes_at_once_after_an_outage(lasts_s: float):
+def test_transmission_resumes_at_once_after_an_outage(lasts_s: float) -> None:
     """It does not wait for the time-out, which has grown to seconds; and no heartbeat is sent afterwards."""
 
     async def work() -> tuple[float, list[int]]:
@@ -272,7 +272,7 @@ def test_transmission_resumes_at_once_after_an_outage(lasts_s: float):
     assert extra_packets == [0, 0]
 
 
-def test_late_acknowledgement_does_not_count_as_an_outage():
+def test_late_acknowledgement_does_not_count_as_an_outage() -> None:
     """With a queue of seconds on the path the heartbeat waits behind the data, so it triggers no retransmission."""
 
     async def work() -> int:
@@ -291,7 +291,7 @@ def test_late_acknowledgement_does_not_count_as_an_outage():
     assert simulation.simulate(work()) == 2 * 800  # retransmitted by the time-out only
 
 
-def test_gap_does_not_prolong_the_time_out():
+def test_gap_does_not_prolong_the_time_out() -> None:
     """Chunks acknowledged behind a gap do not measure the round trip when the gap closes."""
 
     async def case() -> None:
@@ -317,7 +317,7 @@ def test_gap_does_not_prolong_the_time_out():
     run(case)
 
 
-def test_bundle_never_exceeds_a_packet():
+def test_bundle_never_exceeds_a_packet() -> None:
     async def case() -> None:
         ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
         received: list[bytes] = []
@@ -339,7 +339,7 @@ def test_bundle_never_exceeds_a_packet():
 @pytest.mark.parametrize(
     "kinds", [(BundlingSctpTransport, RTCSctpTransport), (RTCSctpTransport, BundlingSctpTransport)]
 )
-def test_interoperates_with_standard_transports(kinds: tuple[type[RTCSctpTransport], type[RTCSctpTransport]]):
+def test_interoperates_with_standard_transports(kinds: tuple[type[RTCSctpTransport], type[RTCSctpTransport]]) -> None:
     """Messages in both directions, every tenth packet lost: all arrive complete and in order."""
 
     async def case() -> None:
@@ -371,7 +371,7 @@ def reliable_pair(ends: list[RTCSctpTransport]) -> list[RTCDataChannel]:
     return [RTCDataChannel(end, RTCDataChannelParameters(label="y", negotiated=True, id=2)) for end in ends]
 
 
-def test_lost_retransmission_is_detected_by_later_chunks():
+def test_lost_retransmission_is_detected_by_later_chunks() -> None:
     """It does not wait for the time-out (RFC 8985, section 6.2)."""
 
     async def case() -> None:
@@ -401,7 +401,7 @@ def test_lost_retransmission_is_detected_by_later_chunks():
     run(case)
 
 
-def test_retransmission_in_a_queue_is_not_repeated():
+def test_retransmission_in_a_queue_is_not_repeated() -> None:
     """On a narrow link many chunks that were sent before the retransmission are acknowledged while it is on its way."""
 
     async def work() -> tuple[int, int]:
@@ -434,7 +434,7 @@ def test_retransmission_in_a_queue_is_not_repeated():
     assert simulation.simulate(work()) == (2, 41)
 
 
-def test_chunks_behind_a_gap_are_not_retransmitted_after_the_time_out():
+def test_chunks_behind_a_gap_are_not_retransmitted_after_the_time_out() -> None:
     async def case() -> None:
         ends, wires, _ = await associate(BundlingSctpTransport, BundlingSctpTransport)
         channels = reliable_pair(ends)
@@ -453,7 +453,7 @@ def test_chunks_behind_a_gap_are_not_retransmitted_after_the_time_out():
     run(case)
 
 
-def test_time_out_shrinks_while_a_gap_is_open():
+def test_time_out_shrinks_while_a_gap_is_open() -> None:
     """Chunks acknowledged behind a gap measure the round trip."""
 
     async def case() -> None:
@@ -473,7 +473,7 @@ def test_time_out_shrinks_while_a_gap_is_open():
     run(case)
 
 
-def test_gaps_of_chunks_that_were_never_sent_are_removed():
+def test_gaps_of_chunks_that_were_never_sent_are_removed() -> None:
     """Iterating over 280 gaps of 65,535 chunks each would take seconds per packet."""
 
     async def case() -> None:

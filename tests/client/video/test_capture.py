@@ -15,7 +15,7 @@ import pytest
 from iwcodec.client.video import capture as c
 from iwcodec.codec.errors import CodecError, MediaError
 from iwcodec.codec.media.face_detector import Face
-from media_fixtures import CLIP_FRAMES, grey_ramp, plain, write_clip
+from media_fixtures import CLIP_FPS, CLIP_FRAMES, grey_ramp, plain, write_clip
 
 pytestmark = pytest.mark.realtime
 
@@ -119,7 +119,7 @@ def test_clip_sound_and_pictures_share_a_clock(face_clip: Path, clock: Clock) ->
     assert blocks[0][1] == clip.started_s
     second = next(at for at, (_, taken) in enumerate(blocks) if taken >= clip.started_s + clip.duration_s - 1e-6)
     assert blocks[second][1] == pytest.approx(clip.started_s + clip.duration_s)
-    assert sum(len(block) for block, _ in blocks[:second]) == pytest.approx(48_000 * CLIP_FRAMES / 24, abs=2000)
+    assert sum(len(block) for block, _ in blocks[:second]) == pytest.approx(48_000 * CLIP_FRAMES / CLIP_FPS, abs=2000)
     for (block, taken), (_, following) in itertools.pairwise(blocks[: second - 1]):
         assert following - taken == pytest.approx(len(block) / 48_000)
 

@@ -46,7 +46,7 @@ def numbers(shown: list[DueFrame]) -> list[int]:
     return [item.frame.number for item in shown]
 
 
-def test_steady_arrivals():
+def test_steady_arrivals() -> None:
     """Shows every frame once, at even intervals; the delay is packing time plus transit."""
     buffer = VideoJitterBuffer()
     shown = play(messages(50), buffer)
@@ -58,7 +58,7 @@ def test_steady_arrivals():
     assert buffer.fastest_s == pytest.approx(CLOCKS + 0.05)
 
 
-def test_frames_are_handed_out_early_by_the_rendering_time():
+def test_frames_are_handed_out_early_by_the_rendering_time() -> None:
     buffer = VideoJitterBuffer()
     buffer.render_s = 0.06
     buffer.push([frame(0)], CLOCKS)
@@ -68,7 +68,7 @@ def test_frames_are_handed_out_early_by_the_rendering_time():
     assert due.due_s == pytest.approx(CLOCKS + 0.065)
 
 
-def test_drifting_clocks():
+def test_drifting_clocks() -> None:
     """The sender's clock is 0.2 % fast for half a minute, 60 ms in all: no frame is dropped or repeated."""
     arrivals = [
         (CLOCKS + at, [frame(f.number, f.stamp_s * 1.002) for f in group])
@@ -78,7 +78,7 @@ def test_drifting_clocks():
     assert numbers(play(arrivals)) == list(range(750))
 
 
-def test_delay_grows_with_jitter_and_shrinks_without():
+def test_delay_grows_with_jitter_and_shrinks_without() -> None:
     rng = np.random.default_rng(1)
     buffer = VideoJitterBuffer()
     jittery = [(at + float(rng.uniform(0, 0.15)), group) for at, group in messages(100)]
@@ -92,7 +92,7 @@ def test_delay_grows_with_jitter_and_shrinks_without():
     assert buffer.delay_s > jittery_delay - SHRINK * 30
 
 
-def test_delay_shrinks_by_8_percent_of_the_time_that_passes():
+def test_delay_shrinks_by_8_percent_of_the_time_that_passes() -> None:
     """Frames follow each other 8 % faster: soon enough after a burst of jitter, and not visible."""
     buffer = VideoJitterBuffer()
     slow, usual = messages(20, size=1, transit_s=0.45), messages(340, size=1)[20:]
@@ -105,7 +105,7 @@ def test_delay_shrinks_by_8_percent_of_the_time_that_passes():
     assert buffer.delay_s - CLOCKS == pytest.approx(0.055, abs=0.005)
 
 
-def test_lost_frames_are_interpolated_if_the_next_arrives_in_time():
+def test_lost_frames_are_interpolated_if_the_next_arrives_in_time() -> None:
     arrivals = [(CLOCKS + n * INTERVAL + (0.17 if n % 4 == 1 else 0.05), [frame(n)]) for n in range(200)]
     shown = play([arrival for n, arrival in enumerate(arrivals) if n not in (150, 151)])
     assert [n for n in numbers(shown) if n > 20] == list(range(21, 200))
@@ -115,19 +115,19 @@ def test_lost_frames_are_interpolated_if_the_next_arrives_in_time():
     assert bridged[1].stamp_s == pytest.approx(151 * INTERVAL)
 
 
-def test_last_picture_is_held_if_no_later_frame_arrives_in_time():
+def test_last_picture_is_held_if_no_later_frame_arrives_in_time() -> None:
     arrivals = [(CLOCKS + n * INTERVAL, [frame(n)]) for n in range(30) if n not in (10, 11)]
     shown = play(arrivals)
     assert [n for n in range(30) if n not in numbers(shown)] == [10, 11]
 
 
-def test_long_gap_is_not_interpolated():
+def test_long_gap_is_not_interpolated() -> None:
     count = int(MAX_BRIDGE_S / INTERVAL) + 5
     arrivals = [(CLOCKS, [frame(0)]), (CLOCKS + 0.001, [frame(count)])]
     assert numbers(play(arrivals)) == [0, count]
 
 
-def test_late_frames_are_dropped_and_counted():
+def test_late_frames_are_dropped_and_counted() -> None:
     buffer = VideoJitterBuffer()
     for n in (0, 1, 3):
         buffer.push([frame(n)], CLOCKS + n * INTERVAL)
@@ -135,7 +135,7 @@ def test_late_frames_are_dropped_and_counted():
     assert buffer.push([frame(2), frame(3), frame(4)], CLOCKS + 0.17) == 1
 
 
-def test_reordering_and_duplicates_are_harmless():
+def test_reordering_and_duplicates_are_harmless() -> None:
     ordered = messages(40)
     rng = np.random.default_rng(2)
     start, rest = ordered[:10], ordered[10:]
@@ -147,7 +147,7 @@ def test_reordering_and_duplicates_are_harmless():
     assert len(shown) > 114
 
 
-def test_outage():
+def test_outage() -> None:
     """After 5 s without arrivals, queued frames arrive, then current ones, which are shown without a longer delay."""
     before = messages(50)
     after = [(at, group) for at, group in messages(250)[92:]]
@@ -159,7 +159,7 @@ def test_outage():
     assert buffer.delay_s - CLOCKS < 0.3
 
 
-def test_relearn_forgets_transit_times():
+def test_relearn_forgets_transit_times() -> None:
     buffer = VideoJitterBuffer()
     buffer.push([frame(0)], CLOCKS + 2.0)
     buffer.relearn()
@@ -169,7 +169,7 @@ def test_relearn_forgets_transit_times():
     assert buffer.delay_s == pytest.approx(CLOCKS + 0.055)
 
 
-def test_queueing_delay_is_measured():
+def test_queueing_delay_is_measured() -> None:
     buffer = VideoJitterBuffer()
     for n, (at, group) in enumerate(messages(60)):
         buffer.push(group, at + max(0, n - 30) * 0.02)
@@ -177,7 +177,7 @@ def test_queueing_delay_is_measured():
     assert buffer.queued_s(CLOCKS + 7.8, 0.5) == pytest.approx(0.56, abs=0.1)
 
 
-def test_persistent_queue_is_not_forgotten():
+def test_persistent_queue_is_not_forgotten() -> None:
     """It is measured for EMPTY_S, and after `relearn`; `new_path` forgets it."""
     buffer = VideoJitterBuffer()
     for at, group in messages(10):
@@ -192,7 +192,7 @@ def test_persistent_queue_is_not_forgotten():
     assert buffer.queued_s(now, 0.5) == 0
 
 
-def test_memory_is_bounded():
+def test_memory_is_bounded() -> None:
     buffer = VideoJitterBuffer()
     for n in range(2000):
         buffer.push([frame(n, 1e6)], CLOCKS)
@@ -200,7 +200,7 @@ def test_memory_is_bounded():
     assert len(buffer._known) <= 4 * MAX_WAITING
 
 
-def test_interpolation_across_reference_sources_takes_the_nearer_frame():
+def test_interpolation_across_reference_sources_takes_the_nearer_frame() -> None:
     a, b = (
         TimedFrame(n, n * INTERVAL, np.full((2, 3), n, np.float32), reference_source)
         for n, reference_source in ((0, 3), (4, 5))
@@ -212,7 +212,7 @@ def test_interpolation_across_reference_sources_takes_the_nearer_frame():
 
 
 @pytest.mark.parametrize("render_s", [1.5 * INTERVAL, 1.95 * INTERVAL])
-def test_slow_rendering_shows_fewer_frames_at_even_intervals(render_s: float):
+def test_slow_rendering_shows_fewer_frames_at_even_intervals(render_s: float) -> None:
     """Frames are rendered one at a time, each in more than a frame interval; `render_s` follows, as in a call."""
     rng = np.random.default_rng(3)
     buffer, now, shown = VideoJitterBuffer(), CLOCKS, []

@@ -83,7 +83,7 @@ def decoded(sequence: SourceSequence) -> int:
     return sequence.next
 
 
-def test_every_link_gets_every_frame():
+def test_every_link_gets_every_frame() -> None:
     async def case(sender: VideoSender) -> None:
         links = [RecordingLink(), RecordingLink()]
         for link in links:
@@ -99,7 +99,7 @@ def test_every_link_gets_every_frame():
     run(case)
 
 
-def test_newest_frame_replaces_waiting_ones():
+def test_newest_frame_replaces_waiting_ones() -> None:
     """Frames that arrive during keypoint detection replace each other."""
 
     async def case(sender: VideoSender) -> None:
@@ -134,7 +134,7 @@ def shifted(pixels: int) -> Any:
     return np.roll(cv2.normalize(TEXTURE, None, 0, 255, cv2.NORM_MINMAX), pixels, axis=1)
 
 
-def test_keypoints_are_fitted_unless_frames_are_late():
+def test_keypoints_are_fitted_unless_frames_are_late() -> None:
     async def case() -> None:
         sender, link, loop = (
             VideoSender(Textured(), ImmediateExecutor(), lambda p: True),
@@ -155,7 +155,7 @@ def test_keypoints_are_fitted_unless_frames_are_late():
 
 
 @pytest.mark.parametrize("bad", [np.zeros((64, 48, 3), np.uint8), np.zeros((64, 64, 3), np.float32)])
-def test_frame_of_another_shape_is_refused(bad: Any):
+def test_frame_of_another_shape_is_refused(bad: Any) -> None:
     async def case(sender: VideoSender) -> None:
         with pytest.raises(ValueError, match="must be uint8"):
             await sender.push(bad, 1.0)
@@ -163,7 +163,7 @@ def test_frame_of_another_shape_is_refused(bad: Any):
     run(case)
 
 
-def test_one_slow_link_does_not_stop_new_sources():
+def test_one_slow_link_does_not_stop_new_sources() -> None:
     """The slow link omits them; no source is coded only if all links are behind."""
 
     async def case(sender: VideoSender) -> None:
@@ -197,7 +197,7 @@ def test_one_slow_link_does_not_stop_new_sources():
     run(case)
 
 
-def test_new_poses_become_sources_and_there_is_a_preview():
+def test_new_poses_become_sources_and_there_is_a_preview() -> None:
     async def case(sender: VideoSender) -> None:
         await film(sender, 1)
         sequence = await sender.sequence_for_newcomer()
@@ -212,7 +212,7 @@ def test_new_poses_become_sources_and_there_is_a_preview():
     run(case)
 
 
-def test_later_peers_get_short_sequences():
+def test_later_peers_get_short_sequences() -> None:
     """Early peers share one sequence; later ones get a short fresh one, which continues."""
 
     async def case(sender: VideoSender) -> None:
@@ -238,7 +238,7 @@ def test_later_peers_get_short_sequences():
     run(case)
 
 
-def test_links_that_are_behind_get_no_more_sources():
+def test_links_that_are_behind_get_no_more_sources() -> None:
     async def case(sender: VideoSender) -> None:
         link = RecordingLink()
         sender.join(link)
@@ -255,7 +255,7 @@ def test_links_that_are_behind_get_no_more_sources():
     run(case)
 
 
-def test_pause():
+def test_pause() -> None:
     async def case(sender: VideoSender) -> None:
         link = RecordingLink()
         sender.join(link)
@@ -272,7 +272,7 @@ def test_pause():
     run(case)
 
 
-def test_snapshots_are_sent_without_a_face():
+def test_snapshots_are_sent_without_a_face() -> None:
     faces = True
 
     async def case(sender: VideoSender) -> None:
@@ -307,7 +307,7 @@ def test_snapshots_are_sent_without_a_face():
     run(case, lambda picture: faces)
 
 
-def test_unreachable_peer_does_not_limit_the_sources_of_others():
+def test_unreachable_peer_does_not_limit_the_sources_of_others() -> None:
     async def case(sender: VideoSender) -> None:
         near, far = RecordingLink(), RecordingLink()
         for link in (near, far):

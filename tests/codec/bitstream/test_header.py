@@ -10,11 +10,11 @@ from iwcodec.codec.bitstream.header import HEADER_FIELDS, Header
 from iwcodec.codec.errors import FormatError
 
 
-def test_round_trip():
+def test_round_trip() -> None:
     assert Header.from_bytes(HEADER.to_bytes()) == HEADER
 
 
-def test_round_trip_without_sound():
+def test_round_trip_without_sound() -> None:
     silent = replace(HEADER, audio=None)
     assert Header.from_bytes(silent.to_bytes()) == silent
 
@@ -44,7 +44,7 @@ def test_round_trip_without_sound():
         {"frames": 2**60},
     ],
 )
-def test_values_out_of_range_are_refused(change: dict[str, object]):
+def test_values_out_of_range_are_refused(change: dict[str, object]) -> None:
     raw = dict(zip(HEADER_FIELDS, msgpack.unpackb(HEADER.to_bytes()), strict=True))
     with pytest.raises(FormatError):
         Header.from_bytes(msgpack.packb(list({**raw, **change}.values())))
@@ -62,6 +62,6 @@ def test_values_out_of_range_are_refused(change: dict[str, object]):
         b"\x91" * 5000,
     ],
 )
-def test_headers_that_are_not_an_array_of_all_values_are_refused(packed: bytes):
+def test_headers_that_are_not_an_array_of_all_values_are_refused(packed: bytes) -> None:
     with pytest.raises(FormatError):
         Header.from_bytes(packed)

@@ -12,12 +12,12 @@ ENTRIES = [
 ]
 
 
-def test_round_trip():
+def test_round_trip() -> None:
     assert unpack_index(pack_index(ENTRIES), 1000) == ENTRIES
     assert unpack_index(b"", 1000) == []
 
 
 @pytest.mark.parametrize("data", [b"\x01", b"\x01\x05", b"\x03\x05\x00", pack_index([IndexEntry(2, 2000, 0)])])
-def test_bad_entries_are_refused(data: bytes):
+def test_bad_entries_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         unpack_index(data, 1000)

@@ -10,7 +10,7 @@ from iwcodec.codec.bitstream.info import inspect
 from iwcodec.codec.errors import MediaError
 
 
-def test_every_byte_and_frame_is_counted(tmp_path: Path):
+def test_every_byte_and_frame_is_counted(tmp_path: Path) -> None:
     path = write_container(tmp_path / "a.iwc")
     report = inspect(path)
     assert (report.version, report.model) == (VERSION, HEADER.model_id)
@@ -22,7 +22,7 @@ def test_every_byte_and_frame_is_counted(tmp_path: Path):
     assert report.damage == []
 
 
-def test_a_path_that_is_no_file_is_refused(tmp_path: Path):
+def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="is not a file"):
         inspect(tmp_path)
     with pytest.raises(MediaError, match="does not exist"):

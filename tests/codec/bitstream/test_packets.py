@@ -36,7 +36,7 @@ payloads = st.binary(min_size=1, max_size=50)
 
 
 @given(st.integers(0, MAX_SLOT), payloads, st.none() | st.integers(0, MAX_FRAME - 1))
-def test_source_round_trip(slot: int, payload: bytes, frame: int | None):
+def test_source_round_trip(slot: int, payload: bytes, frame: int | None) -> None:
     packet = SourcePacket(slot, payload, frame)
     assert SourcePacket.from_bytes(packet.to_bytes()) == packet
 
@@ -45,12 +45,12 @@ def test_source_round_trip(slot: int, payload: bytes, frame: int | None):
     st.integers(0, MAX_SLOT - MAX_GROUP),
     st.lists(st.tuples(payloads, st.integers(0, MAX_FRAME)), min_size=2, max_size=MAX_GROUP),
 )
-def test_sources_round_trip(slot: int, contents: list[tuple[bytes, int]]):
+def test_sources_round_trip(slot: int, contents: list[tuple[bytes, int]]) -> None:
     packets = [SourcePacket(slot + n, payload, frame) for n, (payload, frame) in enumerate(contents)]
     assert unpack_sources(pack_sources(packets)) == packets
 
 
-def test_consecutive_sources_of_known_frames_share_a_packet():
+def test_consecutive_sources_of_known_frames_share_a_packet() -> None:
     def sizes(packets: list[SourcePacket]) -> list[int]:
         groups = list(source_groups(packets))
         assert [packet for group in groups for packet in group] == packets
@@ -82,7 +82,7 @@ def test_consecutive_sources_of_known_frames_share_a_packet():
         b"\x05\x00\x01\x02\x01a" + bytes(MAX_PAYLOAD + 1),
     ],
 )
-def test_bad_groups_of_sources_are_refused(data: bytes):
+def test_bad_groups_of_sources_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         unpack_sources(data)
 
@@ -98,7 +98,7 @@ boxes = st.builds(Box, numbers, numbers, st.integers(1, MAX_BOX), st.integers(1,
     boxes,
     st.lists(payloads, min_size=1, max_size=MAX_PARTS_GROUP),
 )
-def test_parts_round_trip(region: int, last: int, slot: int, box: Box, contents: list[bytes]):
+def test_parts_round_trip(region: int, last: int, slot: int, box: Box, contents: list[bytes]) -> None:
     packet = PartsPacket(region, max(0, last + 1 - len(contents)), slot, box, tuple(contents))
     assert PartsPacket.from_bytes(packet.to_bytes()) == packet
 
@@ -124,12 +124,12 @@ PARTS = PartsPacket(1, 5, 2, BOX, (b"ab", b"cde"))
         replace(PARTS, payloads=(b"a", bytes(MAX_PART_BYTES + 1))),
     ],
 )
-def test_parts_out_of_range_are_refused(packet: PartsPacket):
+def test_parts_out_of_range_are_refused(packet: PartsPacket) -> None:
     with pytest.raises(FormatError):
         PartsPacket.from_bytes(packet.to_bytes())
 
 
-def test_truncated_parts_are_refused():
+def test_truncated_parts_are_refused() -> None:
     """All but the last payload's bytes, whose length is not transmitted."""
     data = PARTS.to_bytes()
     for cut in range(len(data) - 2):
@@ -140,21 +140,21 @@ def test_truncated_parts_are_refused():
 @given(
     st.integers(MAX_BACK, MAX_FRAME), st.integers(1, MAX_PACKET_FRAMES), st.none() | st.integers(1, MAX_BACK), payloads
 )
-def test_motion_round_trip(first: int, count: int, back: int | None, payload: bytes):
+def test_motion_round_trip(first: int, count: int, back: int | None, payload: bytes) -> None:
     packet = MotionPacket(first, count, None if back is None else first - back, payload)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
     assert packet.reference_sources() == [None] * count
 
 
 @given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_PACKET_FRAMES), payloads)
-def test_motion_with_reference_sources_round_trip(slots: list[int], payload: bytes):
+def test_motion_with_reference_sources_round_trip(slots: list[int], payload: bytes) -> None:
     packet = MotionPacket(9, len(slots), 4, payload, runs_of(slots))
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
     assert packet.reference_sources() == slots
 
 
 @given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_PACKET_FRAMES), st.integers(0, 255), payloads)
-def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: bytes):
+def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: bytes) -> None:
     packet = MotionPacket(9, len(slots), None, payload, runs_of(slots), scale=scale)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
 
@@ -169,7 +169,7 @@ part_numbers = st.none() | st.integers(0, MAX_PART)
     st.none() | st.integers(0, 255),
     payloads,
 )
-def test_motion_with_parts_round_trip(shown: list[tuple[int | None, ...]], scale: int | None, payload: bytes):
+def test_motion_with_parts_round_trip(shown: list[tuple[int | None, ...]], scale: int | None, payload: bytes) -> None:
     parts = tuple(runs_of([0 if part is None else part + 1 for part in region]) for region in zip(*shown, strict=True))
     runs = () if scale is None else (Run(3, len(shown)),)
     packet = MotionPacket(9, len(shown), None, payload, runs, scale, parts)
@@ -177,22 +177,22 @@ def test_motion_with_parts_round_trip(shown: list[tuple[int | None, ...]], scale
     assert [packet.parts_of(frame) for frame in range(len(shown))] == shown
 
 
-def test_without_parts_frames_show_none():
+def test_without_parts_frames_show_none() -> None:
     assert MotionPacket(9, 4, None, b"x").parts_of(3) == ()
 
 
-def test_runs_need_the_slots_of_all_frames():
+def test_runs_need_the_slots_of_all_frames() -> None:
     assert runs_of([2, 2, 5, 2]) == (Run(2, 2), Run(5, 1), Run(2, 1))
     assert runs_of([2, None]) == ()
 
 
 @given(st.integers(0, 2**40), st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=20))
-def test_audio_round_trip(first: int, opus: list[bytes]):
+def test_audio_round_trip(first: int, opus: list[bytes]) -> None:
     packet = AudioPacket(first, tuple(opus))
     assert AudioPacket.from_bytes(packet.to_bytes()) == packet
 
 
-def test_overheads():
+def test_overheads() -> None:
     """Bytes with a one-byte payload, for typical numbers."""
     assert len(SourcePacket(3, b"x").to_bytes()) == 3
     assert len(SourcePacket(3, b"x", 1000).to_bytes()) == 4
@@ -236,7 +236,7 @@ def test_overheads():
         b"\x00\x00\x00" + bytes(1 << 19),
     ],
 )
-def test_bad_motion_is_refused(data: bytes):
+def test_bad_motion_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         MotionPacket.from_bytes(data)
 
@@ -244,12 +244,12 @@ def test_bad_motion_is_refused(data: bytes):
 @pytest.mark.parametrize(
     "data", [b"", b"\x00", b"\x00\x01\x05abc", b"\x00\x01\x00abc", b"\x00\x00" + bytes(MAX_OPUS_BYTES + 1)]
 )
-def test_bad_audio_is_refused(data: bytes):
+def test_bad_audio_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         AudioPacket.from_bytes(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01", b"\xff\xff\x7fx"])
-def test_a_bad_source_is_refused(data: bytes):
+def test_a_bad_source_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         SourcePacket.from_bytes(data)

@@ -19,7 +19,7 @@ def data(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize(("frame", "first"), [(0, 0), (39, 0), (40, 40), (119, 80)])
-def test_seek_gives_all_sources_and_parts_and_the_right_motion(data: bytes, frame: int, first: int):
+def test_seek_gives_all_sources_and_parts_and_the_right_motion(data: bytes, frame: int, first: int) -> None:
     for stream in (data, data[:-1]):  # with the index, and without
         reader = ContainerReader(io.BytesIO(stream))
         read = list(reader.seek(frame))
@@ -28,7 +28,7 @@ def test_seek_gives_all_sources_and_parts_and_the_right_motion(data: bytes, fram
         assert next(p for p in read if isinstance(p, MotionPacket)).first == first
 
 
-def test_a_file_truncated_anywhere_is_read_up_to_the_cut(data: bytes):
+def test_a_file_truncated_anywhere_is_read_up_to_the_cut(data: bytes) -> None:
     whole = packets()
     for cut in range(len(data)):
         try:
@@ -42,7 +42,7 @@ def test_a_file_truncated_anywhere_is_read_up_to_the_cut(data: bytes):
         assert reader.damage == []
 
 
-def test_any_flipped_byte_costs_one_record_at_most(data: bytes):
+def test_any_flipped_byte_costs_one_record_at_most(data: bytes) -> None:
     whole = packets()
     refused = 0
     for at in range(len(data)):
@@ -63,7 +63,7 @@ def test_any_flipped_byte_costs_one_record_at_most(data: bytes):
     assert refused < 400  # only damage in the header
 
 
-def test_damage_is_reported_with_record_and_offset(data: bytes):
+def test_damage_is_reported_with_record_and_offset(data: bytes) -> None:
     at = data.find(next(p for p in packets() if isinstance(p, MotionPacket)).payload)
     broken = bytearray(data)
     broken[at] ^= 1
@@ -74,7 +74,7 @@ def test_damage_is_reported_with_record_and_offset(data: bytes):
     assert "CRC mismatch" in line
 
 
-def test_damaged_parts_are_reported_and_skipped(data: bytes):
+def test_damaged_parts_are_reported_and_skipped(data: bytes) -> None:
     parts = next(p for p in packets() if isinstance(p, PartsPacket))
     broken = bytearray(data)
     broken[data.find(parts.payloads[0])] ^= 1
@@ -89,14 +89,14 @@ def test_damaged_parts_are_reported_and_skipped(data: bytes):
     assert line.startswith("parts record 1 at byte ")
 
 
-def test_files_of_other_formats_are_refused(data: bytes):
+def test_files_of_other_formats_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError, match=r"not an \.iwc file"):
         ContainerReader(io.BytesIO(b"RIFF" + data[4:]))
     with pytest.raises(FormatError):
         ContainerReader(io.BytesIO(b""))
 
 
-def test_declared_lengths_cost_no_memory(data: bytes):
+def test_declared_lengths_cost_no_memory(data: bytes) -> None:
     huge = data[:6] + b"\xff\xff\xff\xff" + data[10:]
     start = data.find(b"\xa1")
     long_record = data[:start] + b"\xa1" + b"\xff\xff\xff\x7f" + data[start + 5 :]
@@ -110,25 +110,27 @@ def test_declared_lengths_cost_no_memory(data: bytes):
     tracemalloc.stop()
 
 
-def test_the_search_for_the_next_record_is_bounded(data: bytes):
+def test_the_search_for_the_next_record_is_bounded(data: bytes) -> None:
     """In a file where a record could start at any byte."""
     reader = ContainerReader(io.BytesIO(data[: data.find(b"\xa1")] + b"\xa1\x90\x4e" * 60_000))
     assert list(reader.records()) == []
 
 
-def test_with_a_forged_index_seeking_walks_the_file(data: bytes):
+def test_with_a_forged_index_seeking_walks_the_file(data: bytes) -> None:
     for offset in (0, 5, len(data), 2**63):
         forged = data[:-12] + offset.to_bytes(8, "little") + data[-4:]
         reader = ContainerReader(io.BytesIO(forged))
         assert next(p for p in reader.seek(50) if isinstance(p, MotionPacket)).first == 40
 
 
-def test_frames_are_counted_with_the_index_and_without(data: bytes):
+def test_frames_are_counted_with_the_index_and_without(data: bytes) -> None:
     for stream in (data, data[:-1]):
         assert ContainerReader(io.BytesIO(stream)).count_frames() == HEADER.frames
 
 
-def test_a_file_without_an_index_for_its_length_can_be_read_and_sought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_without_an_index_for_its_length_can_be_read_and_sought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file of many hours has too many records for an index."""
     with monkeypatch.context() as patch:
         patch.setattr(writer, "MAX_RECORD", 8)

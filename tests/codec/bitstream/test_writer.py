@@ -12,7 +12,7 @@ from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import MediaError
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path):
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), ContainerWriter(tmp_path / "a.iwc", HEADER):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -20,7 +20,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path):
         ContainerWriter(tmp_path / "no" / "a.iwc", HEADER)
 
 
-def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.RawIOBase):
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
@@ -33,7 +33,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_container_costs_under_320_bits_a_second(tmp_path: Path):
+def test_the_container_costs_under_320_bits_a_second(tmp_path: Path) -> None:
     """With two-second motion records and one-second sound records."""
     path = tmp_path / "a.iwc"
     with ContainerWriter(path, HEADER) as writer:
@@ -44,7 +44,7 @@ def test_the_container_costs_under_320_bits_a_second(tmp_path: Path):
     assert writer.bytes["container"] * 8 / 60 < 320  # 318.4, half of it the lengths of Opus packets
 
 
-def test_sources_that_share_records_cost_under_six_bytes_each(tmp_path: Path):
+def test_sources_that_share_records_cost_under_six_bytes_each(tmp_path: Path) -> None:
     path, sizes = tmp_path / "a.iwc", []
     sources = [SourcePacket(n, bytes(300), 50 * n) for n in range(25)]
     for count in (1, 25):
@@ -56,7 +56,7 @@ def test_sources_that_share_records_cost_under_six_bytes_each(tmp_path: Path):
     assert (sizes[1] - sizes[0]) / 24 < 6
 
 
-def test_parts_cost_two_bytes_each_beyond_their_payloads(tmp_path: Path):
+def test_parts_cost_two_bytes_each_beyond_their_payloads(tmp_path: Path) -> None:
     """After the first, which costs 40 with its record, and the entry of the index."""
     path, costs = tmp_path / "a.iwc", []
     for count in (0, 1, 30):

@@ -20,7 +20,7 @@ from stub_runtime import StubRuntime
 
 def test_square_video_is_coded_whole_and_detection_stops_at_the_first_face(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     detections: list[int] = []
 
     class Detector:
@@ -44,12 +44,12 @@ def make_clip(frames: int, fps: int, kbps: float | None = None) -> Clip:
     return Clip(Footage(Path("a.mp4"), info, [], 64), survey, StubRuntime(), EncodeOptions(64, kbps=kbps))
 
 
-def test_budget_is_the_bitrate_without_the_container():
+def test_budget_is_the_bitrate_without_the_container() -> None:
     assert make_clip(250, 25).budget is None
     assert make_clip(250, 25, kbps=4).budget == 4 * 10 * 125 - HEADER_BYTES
     assert make_clip(1, 25, kbps=4).budget == 1
 
 
-def test_motion_records_fit_into_a_packet():
+def test_motion_records_fit_into_a_packet() -> None:
     assert make_clip(9, 25).message_frames == 50
     assert make_clip(9, 1000).message_frames == MAX_PACKET_FRAMES

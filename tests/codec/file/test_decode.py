@@ -20,7 +20,7 @@ from stub_file import stub_file
 from stub_runtime import StubRuntime
 
 
-def test_the_output_has_every_frame_and_the_sound(iwc_file: Path, face_clip: Path, tmp_path: Path):
+def test_the_output_has_every_frame_and_the_sound(iwc_file: Path, face_clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.mkv"
     report = decode(iwc_file, target)
     before, after = probe(face_clip), probe(target)
@@ -33,7 +33,7 @@ def test_the_output_has_every_frame_and_the_sound(iwc_file: Path, face_clip: Pat
     assert np.abs(sound).max() > 5000
 
 
-def test_lossless_output_equals_the_decoded_pictures(iwc_file: Path, tmp_path: Path):
+def test_lossless_output_equals_the_decoded_pictures(iwc_file: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.mkv"
     decode(iwc_file, target)
     with IwcFile(iwc_file) as file:
@@ -43,7 +43,7 @@ def test_lossless_output_equals_the_decoded_pictures(iwc_file: Path, tmp_path: P
     assert all(np.array_equal(a, b) for a, b in zip(decoded, stored, strict=True))
 
 
-def test_a_flash_and_a_beep_stay_in_sync(tmp_path: Path):
+def test_a_flash_and_a_beep_stay_in_sync(tmp_path: Path) -> None:
     """Both at 0.8 s; after encoding and decoding within 40 ms of each other."""
     fps, at = 25, 20
     pictures = [plain((255, 255, 255) if n == at else (30, 30, 30), 64, 64) for n in range(40)]
@@ -59,7 +59,7 @@ def test_a_flash_and_a_beep_stay_in_sync(tmp_path: Path):
     assert sum(1 for _ in read_video(tmp_path / "f.mkv")) == 40
 
 
-def test_a_truncated_file_is_decoded_as_far_as_possible(iwc_file: Path, tmp_path: Path):
+def test_a_truncated_file_is_decoded_as_far_as_possible(iwc_file: Path, tmp_path: Path) -> None:
     data = iwc_file.read_bytes()
     cut = tmp_path / "cut.iwc"
     cut.write_bytes(data[: int(len(data) * 0.9)])
@@ -68,7 +68,7 @@ def test_a_truncated_file_is_decoded_as_far_as_possible(iwc_file: Path, tmp_path
     assert report.frames > 0
 
 
-def test_a_file_with_only_a_header_is_refused(iwc_file: Path, tmp_path: Path):
+def test_a_file_with_only_a_header_is_refused(iwc_file: Path, tmp_path: Path) -> None:
     reader = ContainerReader(iwc_file)
     first = next(iter(reader.records()))
     assert isinstance(first, SourcePacket)
@@ -81,7 +81,7 @@ def test_a_file_with_only_a_header_is_refused(iwc_file: Path, tmp_path: Path):
     assert not list(tmp_path.glob("cut.mkv*"))
 
 
-def test_damaged_motion_is_reported(iwc_file: Path, tmp_path: Path):
+def test_damaged_motion_is_reported(iwc_file: Path, tmp_path: Path) -> None:
     data = bytearray(iwc_file.read_bytes())
     packets = [p for p in ContainerReader(iwc_file).records() if isinstance(p, MotionPacket)]
     at = data.find(packets[0].payload[:12])
@@ -98,14 +98,14 @@ def test_damaged_motion_is_reported(iwc_file: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_damaged_message_costs_only_its_own_frames(number: int, tmp_path: Path):
+def test_a_damaged_message_costs_only_its_own_frames(number: int, tmp_path: Path) -> None:
     report = decode(stub_file(tmp_path / "a.iwc", (MotionPacket, number)), tmp_path / "a.mkv", runtime=StubRuntime())
     assert report.frames == 12
     assert len(report.damage) == 1
     assert "motion" in report.damage[0]
 
 
-def test_the_error_says_why_nothing_can_be_decoded(tmp_path: Path):
+def test_the_error_says_why_nothing_can_be_decoded(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="source record 1"):
         decode(stub_file(tmp_path / "a.iwc", (SourcePacket, 0)), tmp_path / "a.mkv", runtime=StubRuntime())
     data = stub_file(tmp_path / "b.iwc").read_bytes()
@@ -115,7 +115,7 @@ def test_the_error_says_why_nothing_can_be_decoded(tmp_path: Path):
         decode(tmp_path / "b.iwc", tmp_path / "b.mkv", runtime=StubRuntime())
 
 
-def test_an_existing_output_is_kept_unless_overwritten(iwc_file: Path, tmp_path: Path):
+def test_an_existing_output_is_kept_unless_overwritten(iwc_file: Path, tmp_path: Path) -> None:
     target = tmp_path / "there.mp4"
     target.write_text("precious")
     with pytest.raises(MediaError, match="-f"):

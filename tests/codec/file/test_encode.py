@@ -1,5 +1,6 @@
 """Encoding video files into .iwc files."""
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,14 +15,19 @@ from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media import writer
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import probe, read_video
 from media_fixtures import grey_ramp, plain, write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_the_report_adds_up(face_clip: Path, tmp_path: Path):
+def first_pictures(clip: Path, count: int) -> list[Picture]:
+    return [frame.picture for frame in itertools.islice(read_video(clip), count)]
+
+
+def test_the_report_adds_up(face_clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.iwc"
-    report = encode(face_clip, target, EncodeOptions(sources=2, effort=0, verify=True))
+    report = encode(face_clip, target, EncodeOptions(SIZE, sources=2, effort=0, verify=True), StubRuntime())
     assert report.frames == probe(face_clip).frames
     assert report.sources == 2
     kinds = [report.bytes[kind] for kind in ("sources", "motion", "audio", "container")]
@@ -36,7 +42,7 @@ def test_the_report_adds_up(face_clip: Path, tmp_path: Path):
     assert report.copy_psnr_db is not None
 
 
-def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path):
+def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path) -> None:
     """With a model with an up block: sources and decoded pictures of 512, on the attention grid of 256."""
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
@@ -52,7 +58,8 @@ def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path
     export(small.eval(), "tiny-256", tmp_path)
     export(large.eval(), "tiny-512", tmp_path, "tiny-256")
     runtime, target = OnnxRuntime("tiny-512", 1, tmp_path), tmp_path / "a.iwc"
-    report = encode(face_clip, target, EncodeOptions(size=512, sources=2, effort=0, verify=True), runtime)
+    clip = write_clip(tmp_path / "short.mp4", first_pictures(face_clip, 5), fps=24)
+    report = encode(clip, target, EncodeOptions(size=512, sources=2, effort=0, verify=True), runtime)
     assert report.size == inspect(target).size == 512
     assert inspect(target).model == "tiny-512"
     assert report.psnr_db is not None
@@ -63,19 +70,19 @@ def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path
     with pytest.raises(VersionError, match="tiny-512"):
         IwcFile(target, other)
     with pytest.raises(CodecError, match="not 512"):
-        encode(face_clip, tmp_path / "b.iwc", EncodeOptions(size=512), other)
+        encode(clip, tmp_path / "b.iwc", EncodeOptions(size=512), other)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
 @pytest.mark.parametrize("rate", [{"kbps": 4.0}, {"quality_db": 30.0}])
-def test_very_short_clips_can_have_a_rate_or_a_quality(frames: int, rate: dict[str, float], tmp_path: Path):
+def test_very_short_clips_can_have_a_rate_or_a_quality(frames: int, rate: dict[str, float], tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "short.mp4", PICTURES[:frames], fps=25)
     options = EncodeOptions(SIZE, crop="none", audio=False, **rate)
     assert encode(clip, tmp_path / "a.iwc", options, StubRuntime()).frames == frames
 
 
 @pytest.mark.parametrize("rate", [{}, {"kbps": 4.0}, {"quality_db": 30.0}])
-def test_short_clips_tuned_for_the_face_have_no_parts(rate: dict[str, float], tmp_path: Path):
+def test_short_clips_tuned_for_the_face_have_no_parts(rate: dict[str, float], tmp_path: Path) -> None:
     clip, files = write_clip(tmp_path / "short.mp4", PICTURES[:5], fps=25), []
     for tune in ("psnr", "face"):
         target = tmp_path / f"{tune}.iwc"
@@ -84,7 +91,7 @@ def test_short_clips_tuned_for_the_face_have_no_parts(rate: dict[str, float], tm
     assert files[0] == files[1]
 
 
-def test_a_clip_without_a_face_can_be_tuned_for_one(tmp_path: Path):
+def test_a_clip_without_a_face_can_be_tuned_for_one(tmp_path: Path) -> None:
     """Its keypoints are all in the same place."""
     clip, target = write_clip(tmp_path / "slow.mp4", PICTURES[:30], fps=1), tmp_path / "a.iwc"
     report = encode(clip, target, EncodeOptions(SIZE, crop="none", audio=False, tune="face"), StubRuntime())
@@ -93,25 +100,25 @@ def test_a_clip_without_a_face_can_be_tuned_for_one(tmp_path: Path):
         assert file.damage == []
 
 
-def test_the_error_of_no_face_suggests_a_crop(tmp_path: Path):
+def test_the_error_of_no_face_suggests_a_crop(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "grey.mp4", grey_ramp(12, 96, 64))
     with pytest.raises(NoFaceError, match="--crop none"):
         encode(clip, tmp_path / "x.iwc")
     assert not list(tmp_path.glob("x.iwc*"))
-    assert encode(clip, tmp_path / "x.iwc", EncodeOptions(crop="none", sources=1)).frames == 12
+    assert encode(clip, tmp_path / "x.iwc", EncodeOptions(SIZE, crop="none"), StubRuntime()).frames == 12
 
 
-def test_a_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path):
-    faces = [frame.picture for frame in read_video(face_clip)][:12]
+def test_a_face_that_leaves_and_returns(face_clip: Path, tmp_path: Path) -> None:
+    faces = first_pictures(face_clip, 12)
     grey = [plain((120, 120, 120), faces[0].shape[1], faces[0].shape[0])] * 12
     clip = write_clip(tmp_path / "gone.mp4", [*faces, *grey, *faces], fps=24)
-    report = encode(clip, tmp_path / "gone.iwc", EncodeOptions(verify=True))
+    report = encode(clip, tmp_path / "gone.iwc", EncodeOptions(SIZE, verify=True), StubRuntime())
     assert report.frames == 36
     assert report.psnr_db is not None
     assert report.psnr_db > 18
 
 
-def test_impossible_outputs_and_sizes_are_refused(face_clip: Path, tmp_path: Path):
+def test_impossible_outputs_and_sizes_are_refused(face_clip: Path, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="folder"):
         encode(face_clip, tmp_path)
     with pytest.raises(MediaError, match="does not exist"):
@@ -120,45 +127,44 @@ def test_impossible_outputs_and_sizes_are_refused(face_clip: Path, tmp_path: Pat
         encode(face_clip, tmp_path / "x.iwc", EncodeOptions(size=640))
 
 
-def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_encode_leaves_nothing(face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("iwcodec.codec.file.encode.write_streams", broken)
     with pytest.raises(KeyboardInterrupt):
-        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(sources=1, effort=0))
+        encode(face_clip, tmp_path / "x.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_variable_frame_rate_keeps_the_duration(face_clip: Path, tmp_path: Path):
-    pictures = [frame.picture for frame in read_video(face_clip)][:12]
+def test_a_variable_frame_rate_keeps_the_duration(face_clip: Path, tmp_path: Path) -> None:
+    pictures = first_pictures(face_clip, 12)
     times = np.cumsum([0.0] + [0.04, 0.12] * 6)[:12]
     clip = write_clip(tmp_path / "vfr.mp4", pictures, list(times))
-    report = encode(clip, tmp_path / "v.iwc", EncodeOptions(sources=1, effort=0))
+    report = encode(clip, tmp_path / "v.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
     assert report.duration_s == pytest.approx(times[-1] + 0.08, abs=0.15)
 
 
-def test_a_quality_is_reached(face_clip: Path, tmp_path: Path):
+def test_a_quality_is_reached(face_clip: Path, tmp_path: Path) -> None:
     """By more sources: the stub network has no other way."""
-    sizes = []
+    clip, sizes = write_clip(tmp_path / "short.mp4", first_pictures(face_clip, 24)[::2], fps=12), []
     for quality_db in (18.0, 30.0):
         options = EncodeOptions(SIZE, quality_db=quality_db, effort=0, verify=True, audio=False, overwrite=True)
-        report = encode(face_clip, tmp_path / "a.iwc", options, StubRuntime())
+        report = encode(clip, tmp_path / "a.iwc", options, StubRuntime())
         assert report.psnr_db is not None
         assert report.psnr_db > quality_db - 1
         sizes.append(report.bytes["total"])
     assert sizes[0] < sizes[1]
 
 
-def test_a_fractional_frame_rate_is_kept(face_clip: Path, tmp_path: Path):
-    pictures = [frame.picture for frame in read_video(face_clip)][:6]
-    clip = write_clip(tmp_path / "ntsc.mp4", pictures, fps=Fraction(30_000, 1001))
-    encode(clip, tmp_path / "n.iwc", EncodeOptions(sources=1, effort=0))
-    with IwcFile(tmp_path / "n.iwc") as file:
+def test_a_fractional_frame_rate_is_kept(face_clip: Path, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "ntsc.mp4", first_pictures(face_clip, 6), fps=Fraction(30_000, 1001))
+    encode(clip, tmp_path / "n.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
+    with IwcFile(tmp_path / "n.iwc", StubRuntime()) as file:
         assert file.header.fps == Fraction(30_000, 1001)
 
 
-def test_unreadable_inputs_raise_media_errors(tmp_path: Path):
+def test_unreadable_inputs_raise_media_errors(tmp_path: Path) -> None:
     for name, content in (("empty.mp4", b""), ("noise.mp4", b"not a video" * 50)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(MediaError):

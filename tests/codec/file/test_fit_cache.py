@@ -12,7 +12,7 @@ from iwcodec.codec.file.fit_cache import FitCache
 from iwcodec.codec.motion.types import Fit, Quadratic
 
 
-def test_fits_can_be_read_repeatedly():
+def test_fits_can_be_read_repeatedly() -> None:
     rng = np.random.default_rng(0)
     stored = [
         Fit(Quadratic(rng.normal(size=6), rng.normal(size=(6, 6))), int(rng.integers(60_000)), n % 3 == 1)
@@ -29,7 +29,7 @@ def test_fits_can_be_read_repeatedly():
                 assert (reference_source, skip) == expected[1:]
 
 
-def test_the_error_of_a_full_disk_names_the_folder(monkeypatch: pytest.MonkeyPatch):
+def test_the_error_of_a_full_disk_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     class FullDisk(io.BytesIO):
         def write(self, *_: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")

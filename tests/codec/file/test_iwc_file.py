@@ -33,7 +33,7 @@ from stub_file import stub_file
 from stub_runtime import SIZE, StubRuntime, picture
 
 
-def test_packets_pushed_one_by_one_give_the_same_pictures(iwc_file: Path):
+def test_packets_pushed_one_by_one_give_the_same_pictures(iwc_file: Path) -> None:
     with IwcFile(iwc_file) as file:
         expected = [frame.picture for frame in file.frames()]
         decoder = Decoder(file.runtime, active=file.header.active, suppression=file.header.suppression / 10)
@@ -43,7 +43,7 @@ def test_packets_pushed_one_by_one_give_the_same_pictures(iwc_file: Path):
     assert all(np.array_equal(a, b) for a, b in zip(streamed, expected, strict=True))
 
 
-def test_small_shifts_are_suppressed_as_the_header_states(iwc_file: Path):
+def test_small_shifts_are_suppressed_as_the_header_states(iwc_file: Path) -> None:
     motion = []
     for tenths in (0, 50):
         with IwcFile(iwc_file) as file:
@@ -53,7 +53,7 @@ def test_small_shifts_are_suppressed_as_the_header_states(iwc_file: Path):
     assert 0 < motion[1] < motion[0]
 
 
-def test_seeking_gives_the_same_frames(iwc_file: Path):
+def test_seeking_gives_the_same_frames(iwc_file: Path) -> None:
     with IwcFile(iwc_file) as file:
         frames = list(file.frames())
     with IwcFile(iwc_file) as file:
@@ -62,7 +62,7 @@ def test_seeking_gives_the_same_frames(iwc_file: Path):
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[20:], strict=True))
 
 
-def test_a_stream_of_sources_is_decoded_from_any_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stream_of_sources_is_decoded_from_any_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With more sources than a library holds; poses return after their first sources were evicted."""
     monkeypatch.setattr(trials, "STRIDES", (2,))
     clip, coded = write_clip(tmp_path / "circling.mp4", PICTURES, fps=25), tmp_path / "a.iwc"
@@ -76,7 +76,7 @@ def test_a_stream_of_sources_is_decoded_from_any_frame(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("start", [1, 5000, 48_000, 60_001])
-def test_sound_starts_at_any_sample(start: int, iwc_file: Path):
+def test_sound_starts_at_any_sample(start: int, iwc_file: Path) -> None:
     """In sync with the sound decoded from the start, apart from the decoder's state."""
     with IwcFile(iwc_file) as file:
         whole = np.concatenate(list(file.samples()))
@@ -85,14 +85,14 @@ def test_sound_starts_at_any_sample(start: int, iwc_file: Path):
     assert np.corrcoef(part, whole[start:])[0, 1] > 0.98  # period 48 samples: 0.99 is one sample off, 0.96 two
 
 
-def test_sources_after_a_damaged_one_are_reported_as_undecodable(tmp_path: Path):
+def test_sources_after_a_damaged_one_are_reported_as_undecodable(tmp_path: Path) -> None:
     with IwcFile(stub_file(tmp_path / "a.iwc", (SourcePacket, 1)), StubRuntime()) as file:
         assert len(list(file.frames())) == 12
         assert "source record 2" in file.damage[0]
         assert file.damage[1].startswith("source 2:")
 
 
-def test_a_recorded_call_recovers_at_the_next_key_picture(tmp_path: Path):
+def test_a_recorded_call_recovers_at_the_next_key_picture(tmp_path: Path) -> None:
     """Two sequences of sources; the second source of the first is damaged."""
     path, info, motion = tmp_path / "call.iwc", StubRuntime.info, PredictiveCoder(load_tables())
     sources = [
@@ -134,7 +134,7 @@ def file_with_parts(path: Path) -> list[PartsPacket]:
 
 
 @pytest.mark.parametrize("start", [3, 4, 11])
-def test_seeking_finds_the_parts(start: int, tmp_path: Path):
+def test_seeking_finds_the_parts(start: int, tmp_path: Path) -> None:
     file_with_parts(tmp_path / "a.iwc")
     with IwcFile(tmp_path / "a.iwc", StubRuntime()) as file:
         frames, late = list(file.frames()), list(file.frames(start))
@@ -144,7 +144,7 @@ def test_seeking_finds_the_parts(start: int, tmp_path: Path):
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_frames_with_damaged_parts_show_the_source(lost: int, tmp_path: Path):
+def test_frames_with_damaged_parts_show_the_source(lost: int, tmp_path: Path) -> None:
     parts = file_with_parts(tmp_path / "a.iwc")
     with IwcFile(tmp_path / "a.iwc", StubRuntime()) as file:
         whole = [frame.picture for frame in file.frames()]
@@ -172,13 +172,13 @@ def test_an_undecodable_record_is_reported_once(tmp_path: Path, monkeypatch: pyt
         assert len(file.undecodable) == 4
 
 
-def test_missing_frames_repeat_the_previous_one():
+def test_missing_frames_repeat_the_previous_one() -> None:
     a, b = plain((1, 1, 1)), plain((2, 2, 2))
     frames = iter([Frame(1, a), Frame(4, b)])
     assert [p[0, 0, 0] for p in fill_gaps(frames, 10)] == [1, 1, 1, 1, 2]
 
 
-def test_forged_frame_numbers_give_no_long_video(tmp_path: Path):
+def test_forged_frame_numbers_give_no_long_video(tmp_path: Path) -> None:
     """The header and a record with a valid checksum agree on the forged number."""
     header = Header("stub", b"stubstub", 20, 1 / 128, 1 / 32, load_transform_tables().id, Fraction(25), SIZE, 2**40)
     payload = TransformCoder(load_transform_tables()).encode([np.zeros((4, 60), np.int32)])
@@ -191,7 +191,7 @@ def test_forged_frame_numbers_give_no_long_video(tmp_path: Path):
     assert count < 256 * (tmp_path / "a.iwc").stat().st_size / 8
 
 
-def test_seeking_in_a_recorded_call_with_many_sources(tmp_path: Path):
+def test_seeking_in_a_recorded_call_with_many_sources(tmp_path: Path) -> None:
     """Frames that use old sources are decoded alike from the start and from the middle."""
     header = Header(
         "stub", b"stubstub", 20, Quantiser.step_xy, Quantiser.step_strength, load_tables().id, Fraction(25), SIZE, 0
@@ -210,6 +210,6 @@ def test_seeking_in_a_recorded_call_with_many_sources(tmp_path: Path):
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[190:], strict=True))
 
 
-def test_filling_gaps_is_bounded():
+def test_filling_gaps_is_bounded() -> None:
     frames = iter([Frame(0, plain((1, 1, 1))), Frame(2**40, plain((2, 2, 2)))])
     assert len(list(fill_gaps(frames, 5))) == 1

@@ -53,13 +53,13 @@ def fit_circling(coded: CodedSources) -> tuple[list[Fit], list[Fit]]:
     return fits, list(to_source_coordinates(again, decoder))
 
 
-def test_cheap_motion_is_coded_at_the_usual_scale():
+def test_cheap_motion_is_coded_at_the_usual_scale() -> None:
     packets = quantise_to_budget(fits_of(np.ones((60, 60))), MESSAGE, 10_000)
     assert {packet.scale for packet in packets} == {USUAL_SCALE}
     assert [(packet.first, packet.count) for packet in packets] == [(0, MESSAGE), (MESSAGE, MESSAGE)]
 
 
-def test_the_scale_follows_the_budget():
+def test_the_scale_follows_the_budget() -> None:
     usual = motion_size(quantise_to_budget(lively_fits(), MESSAGE, np.inf))
     packets = quantise_to_budget(lively_fits(), MESSAGE, 0.8 * usual)
     assert packets[0].scale > USUAL_SCALE
@@ -69,13 +69,13 @@ def test_the_scale_follows_the_budget():
     assert usual < motion_size(packets) <= 1.2 * usual * (1 + BUDGET_TOLERANCE)
 
 
-def test_an_impossible_budget_gives_the_coarsest_scale():
+def test_an_impossible_budget_gives_the_coarsest_scale() -> None:
     packets = quantise_to_budget(lively_fits(), MESSAGE, 1.0)
     assert max(len(packet.payload) for packet in packets) <= 4
 
 
 @pytest.mark.parametrize("upfront", [True, False])
-def test_frames_that_are_sources_need_no_motion(upfront: bool):
+def test_frames_that_are_sources_need_no_motion(upfront: bool) -> None:
     plan = upfront_plan(SURVEY, 3) if upfront else interleaved_plan(COUNT, 30)
     coded = encode_sources(plan)
     _, fits = fit_circling(coded)
@@ -85,7 +85,7 @@ def test_frames_that_are_sources_need_no_motion(upfront: bool):
 
 
 @pytest.mark.parametrize("stride", [None, 2])
-def test_a_receiver_decodes_the_fitted_keypoints(stride: int | None):
+def test_a_receiver_decodes_the_fitted_keypoints(stride: int | None) -> None:
     """Apart from quantisation loss. Also for more sources than a library holds, where poses return after their first
     sources were evicted."""
     plan = upfront_plan(SURVEY, 2) if stride is None else interleaved_plan(COUNT, stride)
@@ -106,12 +106,12 @@ def test_a_receiver_decodes_the_fitted_keypoints(stride: int | None):
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 16])
 @pytest.mark.parametrize("max_frames", [1, 50, 120, 240])
-def test_a_library_holds_the_sources_of_a_message(stride: int, max_frames: int):
+def test_a_library_holds_the_sources_of_a_message(stride: int, max_frames: int) -> None:
     length = message_length(interleaved_plan(1000, stride), max_frames)
     assert 1 <= length <= max_frames
     assert -(-length // stride) + 1 <= MAX_MESSAGE_SOURCES + 1 < CAPACITY
 
 
-def test_messages_of_few_sources_have_the_maximum_length():
+def test_messages_of_few_sources_have_the_maximum_length() -> None:
     assert message_length(upfront_plan(SURVEY, 3), 100) == 100
     assert message_length(Plan((0,), 57, False), 100) == 100

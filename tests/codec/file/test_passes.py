@@ -10,21 +10,24 @@ from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.options import MIN_PARTS_BYTES, PARTS_KBPS, PARTS_SHARE, EncodeOptions
 from iwcodec.codec.file.passes import reserve_for_parts
+from iwcodec.codec.media.video import read_video
+from media_fixtures import write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path):
+def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path) -> None:
     few = encode(face_clip, tmp_path / "a.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
     more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(SIZE, sources=4), StubRuntime())
     assert (few.sources, more.sources) == (1, 4)
     assert few.bytes["sources"] < more.bytes["sources"]
 
 
-def test_a_bitrate_is_kept_with_a_fixed_number_of_sources(face_clip: Path, tmp_path: Path):
-    rates = []
+def test_a_bitrate_is_kept_with_a_fixed_number_of_sources(face_clip: Path, tmp_path: Path) -> None:
+    pictures = [frame.picture for frame in read_video(face_clip)][::2]
+    clip, rates = write_clip(tmp_path / "short.mp4", pictures, fps=8), []
     for kbps in (12.0, 30.0):
         options = EncodeOptions(sources=2, kbps=kbps, audio=False, effort=0, overwrite=True)
-        report = encode(face_clip, tmp_path / "a.iwc", options)
+        report = encode(clip, tmp_path / "a.iwc", options)
         assert report.sources == 2
         rates.append(report.kbps["video"])
         assert 0.8 * kbps < rates[-1] < 1.05 * kbps
@@ -39,20 +42,20 @@ def clip_of(seconds: int, options: EncodeOptions) -> Clip:
     return Clip(video, survey, unused, options)
 
 
-def test_parts_get_a_share_of_the_bitrate():
+def test_parts_get_a_share_of_the_bitrate() -> None:
     clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(tune="face", kbps=8.0)))
     assert budget == pytest.approx(PARTS_SHARE * 8 * 125 * 20)
     assert clip.options.kbps == pytest.approx((1 - PARTS_SHARE) * 8)
 
 
 @pytest.mark.parametrize("size", [256, 512])
-def test_without_a_bitrate_parts_have_their_own(size: int):
+def test_without_a_bitrate_parts_have_their_own(size: int) -> None:
     clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(size, tune="face")))
     assert budget == pytest.approx(PARTS_KBPS * size / 256 * 125 * 20)
     assert clip.options.kbps is None
 
 
-def test_parts_take_nothing_from_the_rate_of_a_quality():
+def test_parts_take_nothing_from_the_rate_of_a_quality() -> None:
     """Which is reached at the whole rate that was found for it."""
     clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(tune="face", kbps=8.0, quality_db=33.0)))
     assert budget == pytest.approx(PARTS_KBPS * 125 * 20)
@@ -67,6 +70,6 @@ def test_parts_take_nothing_from_the_rate_of_a_quality():
         EncodeOptions(tune="face", kbps=0.8 * MIN_PARTS_BYTES / (PARTS_SHARE * 2500)),
     ],
 )
-def test_there_are_no_parts_if_not_asked_for_or_if_they_would_be_few(options: EncodeOptions):
+def test_there_are_no_parts_if_not_asked_for_or_if_they_would_be_few(options: EncodeOptions) -> None:
     clip = clip_of(20, options)
     assert reserve_for_parts(clip) == (clip, 0.0)

@@ -29,6 +29,7 @@ from iwcodec.codec.motion.transform_rdo import RateDistortionQuantiser
 from iwcodec.codec.motion.transform_tables import ACTIVITIES, REACH, ROWS, SYMBOLS
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.models.runtime.load import load_runtime
+from media_fixtures import CLIP_FPS, CLIP_FRAMES
 
 RNG = np.random.default_rng(0)
 
@@ -41,16 +42,16 @@ def head_track(seed: int, frames: int = 300) -> np.ndarray:
     return (common + own + np.arange(20)[:, None] * 5).round().astype(np.int32)
 
 
-def test_tracks_are_on_the_quantiser_grid_and_move(face_clip: Path, monkeypatch: pytest.MonkeyPatch):
+def test_tracks_are_on_the_quantiser_grid_and_move(face_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "MESSAGE_FRAMES", 12)
     tracks = keypoint_tracks(face_clip, load_runtime(threads=1), EncodeOptions(sources=1, effort=0))
-    assert [track.shape for track in tracks] == [(12, 20, 3)] * 3
+    assert [track.shape for track in tracks] == [(12, 20, 3)] * (CLIP_FRAMES // 12)
     levels = np.concatenate(tracks) / Quantiser().steps
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
     assert np.ptp(levels, axis=0).max() > 1
 
 
-def test_prediction_makes_a_rigidly_moving_head_cheaper():
+def test_prediction_makes_a_rigidly_moving_head_cheaper() -> None:
     tracks, other = [head_track(seed) for seed in range(4)], head_track(9)
     means = np.concatenate(tracks).mean(0).round().astype(np.int32)
     sizes = []
@@ -61,7 +62,7 @@ def test_prediction_makes_a_rigidly_moving_head_cheaper():
     assert sizes[0] < 0.75 * sizes[1]
 
 
-def test_predictive_tables_trained_on_a_track_code_it_better():
+def test_predictive_tables_trained_on_a_track_code_it_better() -> None:
     rng = np.random.default_rng(1)
     track = np.cumsum(rng.integers(-6, 7, (400, 20, 3)), 0).astype(np.int32)
     own, shipped = predictive_tables.make_tables(*train_predictive([track])), predictive_tables.load_tables()
@@ -70,7 +71,7 @@ def test_predictive_tables_trained_on_a_track_code_it_better():
     assert own.id != shipped.id
 
 
-def test_bytes_per_frame_is_the_mean_over_whole_messages():
+def test_bytes_per_frame_is_the_mean_over_whole_messages() -> None:
     coder, track = PredictiveCoder(predictive_tables.load_tables()), head_track(0, 50)
     sizes = [len(coder.encode(track[first : first + 20], None)) for first in (0, 20)]
     assert bytes_per_frame(coder, [track], 20) == np.mean(sizes) / 20
@@ -81,15 +82,15 @@ def fits(face_clip: Path) -> ClipFits:
     return clip_fits(face_clip, load_runtime(threads=1), EncodeOptions(sources=2, effort=0))
 
 
-def test_fits_leave_out_sources_and_frames_in_skip_mode(fits: ClipFits):
-    assert fits.target.shape == (34, 60)
-    assert fits.gram.shape == (34, 60, 60)
+def test_fits_leave_out_sources_and_frames_in_skip_mode(fits: ClipFits) -> None:
+    assert fits.target.shape == (CLIP_FRAMES - 2, 60)
+    assert fits.gram.shape == (CLIP_FRAMES - 2, 60, 60)
     assert fits.own.shape == (2, 60)
     assert set(fits.reference_source) <= {0, 1}
-    assert fits.fps == 24
+    assert fits.fps == CLIP_FPS
 
 
-def test_directions_are_orthonormal_in_the_visible_error_and_sorted_by_motion(fits: ClipFits):
+def test_directions_are_orthonormal_in_the_visible_error_and_sorted_by_motion(fits: ClipFits) -> None:
     directions = train_directions([fits]).astype(np.float64)
     form = np.mean([gram / gram.trace() for gram in fits.rest_gram], axis=0)
     np.testing.assert_allclose(directions.T @ form @ directions, np.eye(60), atol=1e-3)
@@ -98,7 +99,7 @@ def test_directions_are_orthonormal_in_the_visible_error_and_sorted_by_motion(fi
     assert power[0] == power.max()
 
 
-def test_transform_tables_trained_on_a_clip_code_it_better(fits: ClipFits):
+def test_transform_tables_trained_on_a_clip_code_it_better(fits: ClipFits) -> None:
     counts, directions = train_transform([fits] * 3)
     assert counts.shape == (ROWS, SYMBOLS)
     tables = transform_tables.make_tables(counts, directions)
@@ -107,7 +108,7 @@ def test_transform_tables_trained_on_a_clip_code_it_better(fits: ClipFits):
     assert ours < sum(len(packet.payload) for packet in quantise_messages(messages, 78))
 
 
-def test_rare_rows_are_filled_up_from_others_symmetrically():
+def test_rare_rows_are_filled_up_from_others_symmetrically() -> None:
     counts = np.zeros((ROWS, SYMBOLS))
     counts[0, REACH + 2] = 1000
     smooth = smoothed(counts)
@@ -119,7 +120,7 @@ def test_rare_rows_are_filled_up_from_others_symmetrically():
     np.testing.assert_allclose(smooth[:, :-1], smooth[:, -2::-1], atol=1)
 
 
-def test_transform_tables_made_from_levels_code_them_better():
+def test_transform_tables_made_from_levels_code_them_better() -> None:
     levels = (RNG.normal(size=(40, 60)) * 6).round().astype(np.int32)
     counts = np.zeros((ROWS, SYMBOLS))
     np.add.at(counts, (transform_tables.rows_of(levels, 40), transform_tables.symbols_of(levels)), 1)
@@ -133,7 +134,7 @@ def test_transform_tables_made_from_levels_code_them_better():
 @pytest.mark.parametrize("coder", ["predictive", "transform"])
 def test_the_command_writes_tables_that_load(
     coder: str, face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(training, "FRAMES", 12)
     monkeypatch.setattr(training, "MESSAGE_FRAMES", 6)
     monkeypatch.setattr(training, "TRANSFORM_SOURCES", (1,))

@@ -28,7 +28,7 @@ def reference() -> al.Reference:
     return al.Reference(picture, al.blur_levels(picture), basis, np.full(3 * K, 0.4))
 
 
-def test_a_field_and_its_inverse_cancel():
+def test_a_field_and_its_inverse_cancel() -> None:
     forward = smooth(2, 1.0)
     back = al.backward(forward)
     inside = back[4:-4, 4:-4]
@@ -37,7 +37,7 @@ def test_a_field_and_its_inverse_cancel():
     assert np.abs(inside).max() > 0.5
 
 
-def test_normal_equations_sum_over_cells():
+def test_normal_equations_sum_over_cells() -> None:
     basis = RNG.normal(0, 1, (7, 3 * K)).astype(np.float32)
     half = RNG.normal(0, 1, (7, 2, 2))
     tensors, gains = half @ half.transpose(0, 2, 1), RNG.normal(0, 1, (7, 2))
@@ -50,7 +50,7 @@ def test_normal_equations_sum_over_cells():
     np.testing.assert_allclose(found.right, -np.einsum("nai,na->i", moves, gains), rtol=1e-4, atol=1e-4)
 
 
-def test_steps_converge_to_the_keypoints_of_a_picture():
+def test_steps_converge_to_the_keypoints_of_a_picture() -> None:
     ref = reference()
     truth = ref.unknowns + RNG.normal(0, 0.06, 3 * K)
     picture = al.warped(ref, truth).grey
@@ -63,14 +63,14 @@ def test_steps_converge_to_the_keypoints_of_a_picture():
     assert errors[-1] < 0.02 * errors[0]
 
 
-def test_as_keypoints_inverts_unknowns_and_clips():
+def test_as_keypoints_inverts_unknowns_and_clips() -> None:
     keypoints = RNG.random((K, 3)).astype(np.float32)
     np.testing.assert_array_equal(al.as_keypoints(al.unknowns(keypoints)), keypoints)
     assert al.as_keypoints(np.full(3 * K, -2.0)).min() == -1
     assert al.as_keypoints(np.full(3 * K, -2.0))[:, 2].min() == 0
 
 
-def test_the_alignment_of_training_agrees():
+def test_the_alignment_of_training_agrees() -> None:
     torch = pytest.importorskip("torch")
     from iwcodec.models.training import alignment as taught
 

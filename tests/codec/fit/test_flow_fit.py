@@ -9,7 +9,7 @@ from textured_source import SIZE, K, moved, textured_source
 
 
 @pytest.mark.parametrize("thorough", [False, True])
-def test_a_known_shift_is_found(thorough: bool):
+def test_a_known_shift_is_found(thorough: bool) -> None:
     source = textured_source()
     start = unknowns(source.keypoints)
     values = FlowFit(thorough).solve(reference(source), small_grey(moved(9, -5)), start)
@@ -19,7 +19,7 @@ def test_a_known_shift_is_found(thorough: bool):
 
 
 @pytest.mark.parametrize("thorough", [False, True])
-def test_an_unrelated_picture_leaves_the_start(thorough: bool):
+def test_an_unrelated_picture_leaves_the_start(thorough: bool) -> None:
     source = textured_source()
     noise = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
     start = unknowns(source.keypoints)

@@ -29,14 +29,14 @@ def shifted_as_a_whole(keypoints: np.ndarray, of: Source) -> np.ndarray:
 
 
 @pytest.mark.parametrize("fit", [KeypointFit, live_fit])
-def test_a_known_shift_is_found(fit: Callable[[], KeypointFit]):
+def test_a_known_shift_is_found(fit: Callable[[], KeypointFit]) -> None:
     found = fit().frame(moved(9, -5), textured_source().keypoints, [textured_source()])
     move = (found.keypoints - textured_source().keypoints)[:, :2] * (SIZE / 2)
     assert np.abs(np.median(move, axis=0) - (9, -5)).max() < 0.5
     np.testing.assert_allclose(found.keypoints[:, 2], textured_source().keypoints[:, 2], atol=1e-5)
 
 
-def test_dropped_sources_are_released():
+def test_dropped_sources_are_released() -> None:
     fit = live_fit()
     gone = weakref.ref(textured_source())
     for n in range(4):
@@ -49,13 +49,13 @@ def test_dropped_sources_are_released():
     assert gone() is None
 
 
-def test_alignment_lowers_the_error_left_by_flow():
+def test_alignment_lowers_the_error_left_by_flow() -> None:
     picture, of = moved(9.4, -5.3), textured_source()
     by_flow, aligned = (KeypointFit(steps=steps).frame(picture, of.keypoints, [of]) for steps in ((), (2.5, 1.2, 0.7)))
     assert aligned.error < by_flow.error
 
 
-def test_strengths_are_fitted():
+def test_strengths_are_fitted() -> None:
     """One strength moves all cells to the right, another moves them down, and positions move none."""
     still = textured_source()
     strengths = np.zeros((SIDE**2, K, 3), np.float32)  # along, right, down
@@ -68,7 +68,7 @@ def test_strengths_are_fitted():
     assert np.abs(found[:, :2]).max() < 1e-6
 
 
-def test_the_source_with_the_least_error_is_the_reference_source():
+def test_the_source_with_the_least_error_is_the_reference_source() -> None:
     """Here it is the one farther in pose."""
     near, far = textured_source(moved(3, 0)[:, ::-1].copy()), textured_source()
     found = KeypointFit().frame(moved(9, -5), near.keypoints, [near, far])
@@ -76,14 +76,14 @@ def test_the_source_with_the_least_error_is_the_reference_source():
     assert found.error < KeypointFit().frame(moved(9, -5), near.keypoints, [near]).error
 
 
-def test_the_reference_source_stays_if_another_is_hardly_better():
+def test_the_reference_source_stays_if_another_is_hardly_better() -> None:
     first, second = textured_source(), textured_source(moved(2, 0))
     fit = KeypointFit()
     assert fit.frame(moved(0.2, 0), first.keypoints, [first, second]).source is first
     assert fit.frame(moved(1.0, 0), first.keypoints, [second, first]).source is first
 
 
-def test_a_frame_without_fit_gets_the_decayed_correction():
+def test_a_frame_without_fit_gets_the_decayed_correction() -> None:
     fit, detected, of = KeypointFit(), textured_source().keypoints, textured_source()
     assert fit.predict(detected).keypoints is detected
     found = fit.frame(moved(9, -5), detected, [of]).keypoints
@@ -96,20 +96,20 @@ def test_a_frame_without_fit_gets_the_decayed_correction():
     assert np.abs(fit.predict(detected).keypoints - detected).max() < np.abs(held - detected).max()
 
 
-def test_without_sources_the_detected_keypoints_are_returned():
+def test_without_sources_the_detected_keypoints_are_returned() -> None:
     found = KeypointFit().frame(TEXTURE, textured_source().keypoints, [])
     np.testing.assert_array_equal(found.keypoints, textured_source().keypoints)
     assert (found.source, found.gram) == (None, None)
 
 
 @pytest.mark.parametrize("fit", [KeypointFit, live_fit])
-def test_an_unrelated_picture_changes_the_keypoints_little(fit: Callable[[], KeypointFit]):
+def test_an_unrelated_picture_changes_the_keypoints_little(fit: Callable[[], KeypointFit]) -> None:
     noise = np.random.default_rng(1).integers(0, 256, TEXTURE.shape).astype(np.uint8)
     found = fit().frame(noise, textured_source().keypoints, [textured_source()])
     assert np.abs(found.keypoints - textured_source().keypoints).mean() < 0.03
 
 
-def test_the_gram_matrix_predicts_the_error_of_a_change():
+def test_the_gram_matrix_predicts_the_error_of_a_change() -> None:
     """As a fraction of the remaining error."""
     picture, of = moved(9, -5), textured_source()
     best = KeypointFit().frame(picture, of.keypoints, [of])
@@ -123,7 +123,7 @@ def test_the_gram_matrix_predicts_the_error_of_a_change():
     assert worse > 0.1
 
 
-def test_synthesis_iterations_raise_the_psnr():
+def test_synthesis_iterations_raise_the_psnr() -> None:
     picture, of = moved(12, 4), textured_source()
     found = [
         KeypointFit(iterations).frame(picture, of.keypoints, [of], shifted_as_a_whole).keypoints
@@ -133,7 +133,7 @@ def test_synthesis_iterations_raise_the_psnr():
     assert with_synthesis > without + 1
 
 
-def test_a_synthesis_iteration_is_an_alignment_step_from_the_fit():
+def test_a_synthesis_iteration_is_an_alignment_step_from_the_fit() -> None:
     """Its penalty on displacements starts at the fitted keypoints, not where the fit started."""
     picture, of = moved(12, 4), textured_source()
     fits = [KeypointFit(iterations) for iterations in (0, 1)]
@@ -148,7 +148,7 @@ def test_a_synthesis_iteration_is_an_alignment_step_from_the_fit():
 
 
 @pytest.mark.parametrize("iterations", [0, 1])
-def test_keypoints_are_clipped_to_the_picture(iterations: int):
+def test_keypoints_are_clipped_to_the_picture(iterations: int) -> None:
     found = (
         KeypointFit(iterations)
         .frame(moved(60, 60), textured_source().keypoints, [textured_source()], shifted_as_a_whole)
@@ -158,7 +158,7 @@ def test_keypoints_are_clipped_to_the_picture(iterations: int):
     assert found.dtype == np.float32
 
 
-def test_the_reference_source_is_fitted_even_if_others_are_nearer():
+def test_the_reference_source_is_fitted_even_if_others_are_nearer() -> None:
     """It is fitted in addition to the nearest candidates, and stays while it is as good."""
     reference_source, others = textured_source(), [textured_source(moved(40, 40)) for _ in range(3)]
     fit = KeypointFit(candidates=1)

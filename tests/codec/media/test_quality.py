@@ -6,7 +6,7 @@ import pytest
 from iwcodec.codec.media.quality import PERFECT_DB, psnr, sampling_order
 
 
-def test_psnr_is_over_all_values():
+def test_psnr_is_over_all_values() -> None:
     grey = np.full((8, 8, 3), 100, np.uint8)
     assert psnr(grey, grey) == PERFECT_DB
     assert psnr(grey, grey + np.uint8(1)) == pytest.approx(20 * np.log10(255))
@@ -16,13 +16,13 @@ def test_psnr_is_over_all_values():
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 200, 456, 5000])
-def test_every_frame_is_sampled_once(count: int):
+def test_every_frame_is_sampled_once(count: int) -> None:
     assert sorted(sampling_order(count)) == list(range(count))
 
 
 @pytest.mark.parametrize("count", [200, 284, 456, 5000])
 @pytest.mark.parametrize("samples", [12, 24, 48, 128])
-def test_any_prefix_is_evenly_spread_and_avoids_periods(count: int, samples: int):
+def test_any_prefix_is_evenly_spread_and_avoids_periods(count: int, samples: int) -> None:
     chosen = sorted(sampling_order(count)[:samples])
     assert np.diff([0, *chosen, count]).max() <= 2 * count / samples
     for stride in (2, 3, 4, 8):

@@ -25,7 +25,7 @@ def predicted_packets() -> tuple[MotionPacket, MotionPacket]:
     return independent, encoder.pack(2, 3)
 
 
-def test_the_newest_frame_is_to_be_acknowledged():
+def test_the_newest_frame_is_to_be_acknowledged() -> None:
     decoder, (independent, predicted) = MotionDecoder(20), predicted_packets()
     assert decoder.newest is None
     decoder.decode(independent, USUAL)
@@ -34,20 +34,20 @@ def test_the_newest_frame_is_to_be_acknowledged():
     assert decoder.newest == 4
 
 
-def test_a_missing_reference_frame_is_refused():
+def test_a_missing_reference_frame_is_refused() -> None:
     _, predicted = predicted_packets()
     with pytest.raises(FormatError, match="frame 1"):
         MotionDecoder(20).decode(predicted, USUAL)
 
 
-def test_a_reference_frame_of_another_quantiser_is_refused():
+def test_a_reference_frame_of_another_quantiser_is_refused() -> None:
     decoder, (independent, predicted) = MotionDecoder(20), predicted_packets()
     decoder.decode(independent, COARSE)
     with pytest.raises(FormatError, match="frame 1"):
         decoder.decode(predicted, USUAL)
 
 
-def test_packets_of_the_transform_coder_are_refused():
+def test_packets_of_the_transform_coder_are_refused() -> None:
     payload = TransformCoder(load_transform_tables()).encode([np.zeros((2, 60), np.int32)])
     with pytest.raises(FormatError, match="transform coder"):
         MotionDecoder(20).decode(MotionPacket(10, 2, None, payload, (Run(0, 2),), scale=70), USUAL)

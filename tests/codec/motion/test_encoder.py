@@ -21,7 +21,7 @@ def track(frames: int) -> NDArray[np.float32]:
     return np.clip(start + np.cumsum(rng.normal(0, 0.01, (frames, 20, 3)), 0), -1, 1).astype(np.float32)
 
 
-def test_packets_are_independent_until_a_frame_is_acknowledged():
+def test_packets_are_independent_until_a_frame_is_acknowledged() -> None:
     encoder, keypoints = MotionEncoder(), track(9)
     for row in keypoints:
         encoder.push(row)
@@ -42,7 +42,7 @@ def test_packets_are_independent_until_a_frame_is_acknowledged():
         assert np.abs(frame.keypoints - expected).max(0) == pytest.approx(0, abs=0.05)
 
 
-def test_the_reference_frame_precedes_the_packet():
+def test_the_reference_frame_precedes_the_packet() -> None:
     encoder = MotionEncoder()
     for row in track(6):
         encoder.push(row)
@@ -53,7 +53,7 @@ def test_the_reference_frame_precedes_the_packet():
     assert encoder.pack(5, 1).reference == 4
 
 
-def test_a_new_quantiser_ends_prediction_from_earlier_frames():
+def test_a_new_quantiser_ends_prediction_from_earlier_frames() -> None:
     """Frames can only be predicted from frames of the same quantiser."""
     encoder, decoder, keypoints = MotionEncoder(), MotionDecoder(20), track(20)
     for row in keypoints[:10]:
@@ -78,7 +78,7 @@ def test_a_new_quantiser_ends_prediction_from_earlier_frames():
     assert np.abs(np.stack([f.keypoints for f in frames]) - expected).max() < 0.1
 
 
-def test_only_the_newest_frames_are_kept():
+def test_only_the_newest_frames_are_kept() -> None:
     encoder, decoder = MotionEncoder(), MotionDecoder(20)
     for number, row in enumerate(track(3 * MAX_PACKET_FRAMES)):
         encoder.push(row)
@@ -89,7 +89,7 @@ def test_only_the_newest_frames_are_kept():
     assert decoder.newest == 3 * MAX_PACKET_FRAMES - 1
 
 
-def test_the_gram_matrix_decides_which_changes_are_sent():
+def test_the_gram_matrix_decides_which_changes_are_sent() -> None:
     """Small changes are sent if their error is worth the bits; after a change of reference source all are sent."""
     rng = np.random.default_rng(3)
     start = np.full((20, 3), 0.4, np.float32)

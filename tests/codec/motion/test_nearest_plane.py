@@ -15,7 +15,7 @@ def gram() -> np.ndarray:
 
 
 @pytest.mark.parametrize("order", [None, np.roll(np.arange(N), 5)])
-def test_the_squared_misses_sum_to_the_quadratic_error(order: np.ndarray | None):
+def test_the_squared_misses_sum_to_the_quadratic_error(order: np.ndarray | None) -> None:
     form, target = gram(), RNG.normal(size=N)
     factor = nearest_plane_factor(form, order)
     np.testing.assert_allclose(factor, np.triu(factor), atol=1e-12)
@@ -30,5 +30,5 @@ def test_the_squared_misses_sum_to_the_quadratic_error(order: np.ndarray | None)
     assert cost == pytest.approx(off @ form[np.ix_(indices, indices)] @ off, rel=1e-2)
 
 
-def test_a_singular_form_is_factored():
+def test_a_singular_form_is_factored() -> None:
     assert np.isfinite(nearest_plane_factor(np.diag([1.0, 0.0]))).all()

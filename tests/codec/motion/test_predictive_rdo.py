@@ -27,7 +27,7 @@ def frame(seed: int = 0) -> Quadratic:
     return Quadratic(np.random.default_rng(seed).normal(size=3 * K) * 0.05, gram(seed))
 
 
-def test_free_bits_give_less_error_than_rounding():
+def test_free_bits_give_less_error_than_rounding() -> None:
     for seed in range(5):
         target = frame(seed)
         rounded = np.rint(target.target.reshape(3, -1).T / STEPS).astype(np.int32)
@@ -35,7 +35,7 @@ def test_free_bits_give_less_error_than_rounding():
         assert error_of(chosen, target) < error_of(rounded, target)
 
 
-def test_a_higher_price_gives_fewer_changes_and_more_error():
+def test_a_higher_price_gives_fewer_changes_and_more_error() -> None:
     target = frame()
     found = [choose_levels(target, STEPS, ZEROS, ZEROS, ZERO_WEIGHTS, price) for price in (0.0, 1e-4, 1e-2, 1e3)]
     changes = [np.count_nonzero(levels) for levels in found]
@@ -45,7 +45,7 @@ def test_a_higher_price_gives_fewer_changes_and_more_error():
     assert changes[-1] == 0
 
 
-def test_the_predicted_level_is_free():
+def test_the_predicted_level_is_free() -> None:
     weights = np.zeros((K, 3, 2 * K), np.int32)
     weights[:, :, K:] = (1 << 12) * np.eye(K, dtype=np.int32)[:, None, :]  # predicts the delta of the previous frame
     moved = RNG.integers(-3, 4, (K, 3)).astype(np.int32)

@@ -11,14 +11,14 @@ from iwcodec.codec.motion.predictive_tables import (
 )
 
 
-def test_shipped_tables_have_no_holes():
+def test_shipped_tables_have_no_holes() -> None:
     tables = load_tables()
     assert tables.probabilities.shape == (CONTEXTS, SYMBOLS)
     assert tables.probabilities.min() > 0
     np.testing.assert_allclose(tables.probabilities.sum(1), 1)
 
 
-def test_contexts_and_symbols_stay_in_range():
+def test_contexts_and_symbols_stay_in_range() -> None:
     large = np.random.default_rng(0).integers(-9999, 9999, (20, 3)).astype(np.int32)
     for last in (large, np.zeros_like(large), large // 1000, None):
         for residuals in (large, np.zeros_like(large)):
@@ -27,7 +27,7 @@ def test_contexts_and_symbols_stay_in_range():
             assert 0 <= symbols_of(residuals).min() <= symbols_of(residuals).max() < SYMBOLS
 
 
-def test_encoder_and_decoder_use_the_same_rows():
+def test_encoder_and_decoder_use_the_same_rows() -> None:
     """The encoder computes all rows of a frame at once, the decoder those of one keypoint at a time."""
     residuals = np.random.default_rng(1).integers(-4, 5, (20, 3)).astype(np.int32)
     base = frame_contexts(residuals[::-1], 20)

@@ -40,41 +40,41 @@ def falling(frames: int, coordinates: int, seed: int, size: float = 4.0) -> np.n
     st.sampled_from([0.0, 1.0, 9.0, 300.0]),
 )
 @settings(max_examples=40, deadline=None)
-def test_round_trip(lengths: list[int], coordinates: int, seed: int, size: float):
+def test_round_trip(lengths: list[int], coordinates: int, seed: int, size: float) -> None:
     levels = [falling(length, coordinates, seed + n, size) for n, length in enumerate(lengths)]
     found = CODER.decode(CODER.encode(levels), lengths, coordinates)
     for given_levels, back in zip(levels, found, strict=True):
         np.testing.assert_array_equal(back, given_levels)
 
 
-def test_golden_payload():
+def test_golden_payload() -> None:
     """Existing files must stay readable with the shipped tables."""
     np.testing.assert_array_equal(CODER.decode(GOLDEN, [8], 60)[0], falling(8, 60, 5))
     assert CODER.encode([falling(8, 60, 5)]) == GOLDEN
 
 
-def test_extreme_levels_are_escaped():
+def test_extreme_levels_are_escaped() -> None:
     levels = np.full((2, 60), MAX_LEVEL, np.int32)
     levels[1] *= -1
     np.testing.assert_array_equal(CODER.decode(CODER.encode([levels]), [2], 60)[0], levels)
 
 
-def test_a_run_without_motion_costs_at_most_two_bytes():
+def test_a_run_without_motion_costs_at_most_two_bytes() -> None:
     assert len(CODER.encode([np.zeros((50, 60), np.int32)])) <= 2
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [3, 0], [257], [200, 57]])
-def test_invalid_run_lengths_are_refused(lengths: list[int]):
+def test_invalid_run_lengths_are_refused(lengths: list[int]) -> None:
     with pytest.raises(FormatError):
         CODER.decode(b"abcd", lengths, 60)
 
 
-def test_too_long_a_payload_is_refused():
+def test_too_long_a_payload_is_refused() -> None:
     with pytest.raises(FormatError):
         CODER.decode(bytes(100_000), [1], 60)
 
 
-def test_scales_and_steps_are_inverse():
+def test_scales_and_steps_are_inverse() -> None:
     assert [scale_of(step_of(scale)) for scale in range(SCALES)] == list(range(SCALES))
     assert step_of(96) == 1.0
     assert step_of(112) == 2.0
@@ -82,16 +82,16 @@ def test_scales_and_steps_are_inverse():
 
 
 @pytest.mark.parametrize("count", [1, 2, 50, 256])
-def test_the_dct_matrix_is_orthonormal(count: int):
+def test_the_dct_matrix_is_orthonormal(count: int) -> None:
     np.testing.assert_allclose(dct_matrix(count) @ dct_matrix(count).T, np.eye(count), atol=1e-12)
 
 
-def test_the_inverse_transform_inverts_the_dct():
+def test_the_inverse_transform_inverts_the_dct() -> None:
     levels = falling(12, 60, 3)
     np.testing.assert_allclose(dct_matrix(12) @ inverse_transform(levels, 96), levels, atol=1e-9)
 
 
-def test_zero_frequencies_at_the_end_are_not_used():
+def test_zero_frequencies_at_the_end_are_not_used() -> None:
     levels = np.zeros((6, 60), np.int32)
     assert used_frequencies(levels) == 0
     levels[3, 7] = -1

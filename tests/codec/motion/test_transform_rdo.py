@@ -40,7 +40,7 @@ def size(frames: list[Fit], scale: int) -> int:
     return len(RateDistortionQuantiser(CODER, scale).message(frames).payload)
 
 
-def test_the_payload_decodes_to_the_levels_of_the_message():
+def test_the_payload_decodes_to_the_levels_of_the_message() -> None:
     frames = [*oscillating(20), *(Fit(frame, 5) for frame, *_ in oscillating(11, seed=1))]
     message = RateDistortionQuantiser(CODER, 70).message(frames)
     assert message.runs == (Run(3, 20), Run(5, 11))
@@ -50,7 +50,7 @@ def test_the_payload_decodes_to_the_levels_of_the_message():
         assert decoded.any()
 
 
-def test_skip_mode_frames_form_runs_of_zero_levels():
+def test_skip_mode_frames_form_runs_of_zero_levels() -> None:
     moving = oscillating(20)
     skipped = [Fit(NO_ERROR, 3, True)] * 5
     message = RateDistortionQuantiser(CODER, 70).message([*moving[:10], *skipped, *moving[10:]])
@@ -60,7 +60,7 @@ def test_skip_mode_frames_form_runs_of_zero_levels():
     assert len(message.payload) <= separate + 2
 
 
-def test_coarser_steps_take_fewer_bytes_and_lose_more():
+def test_coarser_steps_take_fewer_bytes_and_lose_more() -> None:
     frames = oscillating(40)
     sizes = [size(frames, scale) for scale in (60, 76, 92, 255)]
     errors = [mean_error(frames, scale) for scale in (60, 76, 92, 255)]
@@ -69,7 +69,7 @@ def test_coarser_steps_take_fewer_bytes_and_lose_more():
     assert sizes[-1] <= 2
 
 
-def test_the_total_cost_is_lower_than_that_of_rounding():
+def test_the_total_cost_is_lower_than_that_of_rounding() -> None:
     frames, scale = oscillating(40), 90
     step = step_of(scale)
     rounded = np.rint(dct_matrix(40) @ np.array([frame.target for frame, *_ in frames]) / step).astype(np.int32)
@@ -79,7 +79,7 @@ def test_the_total_cost_is_lower_than_that_of_rounding():
     assert ours < error + price * len(CODER.encode([rounded]))
 
 
-def test_coordinate_descent_lowers_the_cost(monkeypatch: pytest.MonkeyPatch):
+def test_coordinate_descent_lowers_the_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The quadratic form differs between frames, which the first pass ignores."""
     frames = [
         Fit(Quadratic(frame.target, form(n % 4) * (1 + n % 3)), lead)
@@ -95,14 +95,14 @@ def test_coordinate_descent_lowers_the_cost(monkeypatch: pytest.MonkeyPatch):
     assert descended < cost() * 0.97
 
 
-def test_frames_of_little_visible_error_cost_few_bits():
+def test_frames_of_little_visible_error_cost_few_bits() -> None:
     frames = oscillating(30)
     blind = [Fit(Quadratic(frame.target, frame.gram * 1e-4), lead) for frame, lead, _ in frames]
     sizes = [size(each, 80) for each in (frames, blind)]
     assert sizes[1] < sizes[0] / 3
 
 
-def test_frames_without_error_cost_next_to_nothing():
+def test_frames_without_error_cost_next_to_nothing() -> None:
     assert size([Fit(NO_ERROR, 0)] * 50, 80) <= 2
     frames = oscillating(30, noise=0.0)
     between = [fit if n % 3 else Fit(NO_ERROR, 3) for n, fit in enumerate(frames)]
@@ -110,7 +110,7 @@ def test_frames_without_error_cost_next_to_nothing():
     assert sizes[1] <= sizes[0] * 1.1
 
 
-def test_targets_of_frames_without_error_are_interpolated():
+def test_targets_of_frames_without_error_are_interpolated() -> None:
     form_ = np.eye(N)
     rows = interpolated_targets(
         [Quadratic(np.full(N, 2.0), form_), NO_ERROR, NO_ERROR, Quadratic(np.full(N, 5.0), form_), NO_ERROR]
@@ -118,7 +118,7 @@ def test_targets_of_frames_without_error_are_interpolated():
     assert rows[:, 0] == pytest.approx([2, 3, 4, 5, 5])
 
 
-def test_messages_are_independent():
+def test_messages_are_independent() -> None:
     quantiser = RateDistortionQuantiser(CODER, 78)
     first, again = (quantiser.message(oscillating(6, seed=1)) for _ in range(2))
     assert first.payload == again.payload

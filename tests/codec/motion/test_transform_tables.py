@@ -15,7 +15,7 @@ from iwcodec.codec.motion.transform_tables import (
 RNG = np.random.default_rng(0)
 
 
-def test_shipped_tables_have_no_holes():
+def test_shipped_tables_have_no_holes() -> None:
     tables = load_transform_tables()
     assert tables.probabilities.shape == (ROWS, SYMBOLS)
     assert tables.probabilities.min() > 0
@@ -23,7 +23,7 @@ def test_shipped_tables_have_no_holes():
     assert tables.directions.shape == (60, 60)
 
 
-def test_rows_and_symbols_stay_in_range():
+def test_rows_and_symbols_stay_in_range() -> None:
     large = RNG.integers(-32_767, 32_768, (40, 60)).astype(np.int32)
     for levels in (large, np.zeros_like(large), large // 5000):
         for length in (40, 256):
@@ -32,7 +32,7 @@ def test_rows_and_symbols_stay_in_range():
             assert 0 <= symbols_of(levels).min() <= symbols_of(levels).max() < SYMBOLS
 
 
-def test_encoder_and_decoder_use_the_same_rows():
+def test_encoder_and_decoder_use_the_same_rows() -> None:
     """The encoder computes all rows of a run at once, the decoder those of one level at a time."""
     levels = RNG.integers(-4, 5, (6, 60)).astype(np.int32)
     together, bases = rows_of(levels, 6), base_rows(6, 60)

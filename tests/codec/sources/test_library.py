@@ -14,14 +14,14 @@ def source(x: float, strength: float = 0.5) -> Source:
     )
 
 
-def test_pose_distance_weights_positions_more_than_strengths():
+def test_pose_distance_weights_positions_more_than_strengths() -> None:
     resting, moved, stronger = source(0).keypoints, source(0.5).keypoints, source(0, 1.0).keypoints
     assert pose_distance(resting, resting) == 0
     assert pose_distance(resting, moved) > pose_distance(resting, stronger) > 0
     assert pose_distance(np.stack([resting, moved]), resting).shape == (2,)
 
 
-def test_nearest_sources_are_ordered_and_limited():
+def test_nearest_sources_are_ordered_and_limited() -> None:
     library = Library()
     assert library.nearest(source(0).keypoints) == []
     for slot, x in enumerate((0.9, 0.1, -0.5, 0.2)):
@@ -30,7 +30,7 @@ def test_nearest_sources_are_ordered_and_limited():
     np.testing.assert_allclose(found, [0.1, 0.2, -0.5], atol=1e-6)
 
 
-def test_only_the_reference_source_is_attended_and_the_nearest_are_kept():
+def test_only_the_reference_source_is_attended_and_the_nearest_are_kept() -> None:
     library = Library(capacity=4)
     for slot, x in enumerate((0.9, 0.1, -0.5, 0.2)):
         library.add(slot, source(x))
@@ -41,7 +41,7 @@ def test_only_the_reference_source_is_attended_and_the_nearest_are_kept():
     assert set(library.slots()) == {0, 1, 3, 4}  # the reference source and the nearest
 
 
-def test_a_full_library_drops_the_least_recently_used():
+def test_a_full_library_drops_the_least_recently_used() -> None:
     library = Library(capacity=2)
     library.add(0, source(0.0))
     library.add(1, source(0.8))
@@ -50,7 +50,7 @@ def test_a_full_library_drops_the_least_recently_used():
     assert set(library.slots()) == {1, 2}  # both were among the nearest: the one added first is dropped
 
 
-def test_queries_do_not_count_as_use():
+def test_queries_do_not_count_as_use() -> None:
     library = Library(capacity=4)
     for slot in range(4):
         library.add(slot, source(slot / 10))
@@ -60,7 +60,7 @@ def test_queries_do_not_count_as_use():
     assert set(library.slots()) == {1, 2, 3, 4}
 
 
-def test_a_slot_in_use_is_replaced():
+def test_a_slot_in_use_is_replaced() -> None:
     library = Library(capacity=2)
     library.add(0, source(0.0))
     library.add(0, source(0.5))

@@ -56,7 +56,7 @@ def pixels(keypoints: Keypoints) -> np.ndarray:
 @given(
     st.integers(0, 8 * 512), st.integers(0, 8 * 512), st.integers(64, 4096), st.integers(64, 4096), st.integers(0, 4095)
 )
-def test_places_in_the_box_are_those_of_the_part(x: int, y: int, width: int, height: int, angle: int):
+def test_places_in_the_box_are_those_of_the_part(x: int, y: int, width: int, height: int, angle: int) -> None:
     box = Box(x, y, width, height, angle)
     places = box_places(box)
     assert places.mean((0, 1)) == pytest.approx((x / 8, y / 8), abs=0.01)
@@ -64,7 +64,7 @@ def test_places_in_the_box_are_those_of_the_part(x: int, y: int, width: int, hei
     np.testing.assert_allclose(in_box(box, places), pixel_grid(PART_SIDE), atol=0.02)
 
 
-def test_boxes_enclose_eyes_and_mouth_of_an_upright_face():
+def test_boxes_enclose_eyes_and_mouth_of_an_upright_face() -> None:
     unit, keypoints = 0.4 * SIZE / 2, face()
     eyes, mouth = (region_box(keypoints, region, SIZE) for region in REGIONS)
     assert eyes.angle == mouth.angle == 0
@@ -81,7 +81,7 @@ def test_boxes_enclose_eyes_and_mouth_of_an_upright_face():
 
 
 @pytest.mark.parametrize("degrees", [-170, -30, 20, 90, 179])
-def test_boxes_rotate_and_scale_with_the_face(degrees: int):
+def test_boxes_rotate_and_scale_with_the_face(degrees: int) -> None:
     for region, points in ((EYES, IRISES), (MOUTH, LIPS)):
         upright, angle = region_box(face(), region, SIZE), math.radians(degrees)
         for scale in (1.0, 0.5):
@@ -94,14 +94,14 @@ def test_boxes_rotate_and_scale_with_the_face(degrees: int):
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 1)), min_size=20, max_size=20))
-def test_boxes_of_any_keypoints_can_be_transmitted(rows: list[tuple[float, float, float]]):
+def test_boxes_of_any_keypoints_can_be_transmitted(rows: list[tuple[float, float, float]]) -> None:
     for region in REGIONS:
         box = region_box(np.array(rows, np.float32), region, 256)
         packet = PartsPacket(region, 0, 0, box, (b"x",))
         assert PartsPacket.from_bytes(packet.to_bytes()) == packet
 
 
-def test_a_box_of_coinciding_irises_is_small_but_not_empty():
+def test_a_box_of_coinciding_irises_is_small_but_not_empty() -> None:
     box = region_box(np.zeros((20, 3), np.float32), EYES, SIZE)
     assert 0 < box.width < 8 * SIZE / 8
 
@@ -116,7 +116,7 @@ def inside() -> np.ndarray:
     return np.linalg.norm((in_box(BOX, pixel_grid(SIZE)) + 0.5) / PART_SIDE * 2 - 1, axis=-1)
 
 
-def test_pixels_outside_the_mask_are_left_untouched():
+def test_pixels_outside_the_mask_are_left_untouched() -> None:
     part = np.random.default_rng(1).integers(0, 256, (PART_SIDE, PART_SIDE, 3)).astype(np.uint8)
     before = TEXTURE.copy()
     pasted = paste(TEXTURE, part, in_box(BOX, pixel_grid(SIZE)))
@@ -127,7 +127,7 @@ def test_pixels_outside_the_mask_are_left_untouched():
 
 
 @pytest.mark.parametrize("shift", [(0, 0, 0), (20, -10, 5)])
-def test_colours_of_the_part_are_matched_at_its_rim(shift: tuple[int, int, int]):
+def test_colours_of_the_part_are_matched_at_its_rim(shift: tuple[int, int, int]) -> None:
     """So that the picture's own region in another light disappears in it."""
     flat = (TEXTURE // 2 + 60).astype(np.uint8)
     part = (region_of(flat) + np.array(shift)).astype(np.uint8)
@@ -136,20 +136,20 @@ def test_colours_of_the_part_are_matched_at_its_rim(shift: tuple[int, int, int])
     assert np.abs(pasted.astype(int) - flat).mean() < 0.2
 
 
-def test_the_shift_of_colours_is_bounded():
+def test_the_shift_of_colours_is_bounded() -> None:
     flat = np.full_like(TEXTURE, 100)
     part = np.full((PART_SIDE, PART_SIDE, 3), 160, np.uint8)
     pasted = paste(flat, part, in_box(BOX, pixel_grid(SIZE)))
     assert np.all(pasted[inside() < 0.5] == 160 - MAX_COLOUR_SHIFT)
 
 
-def test_a_part_beyond_the_picture_changes_nothing():
+def test_a_part_beyond_the_picture_changes_nothing() -> None:
     box = Box(8 * 2000, 8 * 2000, 80, 80, 0)
     part = np.zeros((PART_SIDE, PART_SIDE, 3), np.uint8)
     assert np.array_equal(paste(TEXTURE, part, in_box(box, pixel_grid(SIZE))), TEXTURE)
 
 
-def test_the_mask_is_zero_at_the_edge_and_one_in_the_middle():
+def test_the_mask_is_zero_at_the_edge_and_one_in_the_middle() -> None:
     assert not MASK[[0, -1]].any()
     assert not MASK[:, [0, -1]].any()
     assert np.all(MASK[24:40, 24:40] == 1)
@@ -172,7 +172,7 @@ def library(count: int = 3, home: Any = None, region: int = EYES) -> tuple[PartL
     return parts, home
 
 
-def test_a_part_is_pasted_into_its_home():
+def test_a_part_is_pasted_into_its_home() -> None:
     parts, home = library()
     before = home.picture.copy()
     for number in range(3):
@@ -182,7 +182,7 @@ def test_a_part_is_pasted_into_its_home():
     assert np.array_equal(home.picture, before)
 
 
-def test_parts_of_both_regions_are_pasted():
+def test_parts_of_both_regions_are_pasted() -> None:
     parts, home = library()
     other = replace(BOX, y=8 * 200)
     parts.add(PartsPacket(MOUTH, 0, 0, other, units(1)), home)
@@ -193,17 +193,17 @@ def test_parts_of_both_regions_are_pasted():
 
 
 @pytest.mark.parametrize("numbers", [(), (None,), (None, None), (3, None), (None, 0), (9, 9), (None, None, 1, 2)])
-def test_without_a_part_the_source_is_left_as_it_is(numbers: tuple[int | None, ...]):
+def test_without_a_part_the_source_is_left_as_it_is(numbers: tuple[int | None, ...]) -> None:
     parts, home = library()
     assert parts.composite(home, numbers) is home
 
 
-def test_a_missing_part_leaves_its_region_as_it_is():
+def test_a_missing_part_leaves_its_region_as_it_is() -> None:
     parts, home = library()
     assert parts.composite(home, (1, 7)) is parts.composite(home, (1, None))
 
 
-def test_a_composite_is_made_once():
+def test_a_composite_is_made_once() -> None:
     parts, home = library()
     made = parts.composite(home, (1, None))
     assert made is not home
@@ -212,14 +212,14 @@ def test_a_composite_is_made_once():
     assert parts.composite(textured_source(), (1, None)) is not made
 
 
-def test_a_replaced_part_is_shown_in_a_new_composite():
+def test_a_replaced_part_is_shown_in_a_new_composite() -> None:
     parts, home = library()
     made = parts.composite(home, (1, None))
     parts.add(PartsPacket(EYES, 1, 0, BOX, (SourceEncoder(PART_SIDE).add(disc(20)),)), home)
     assert not np.array_equal(parts.composite(home, (1, None)).picture, made.picture)
 
 
-def test_composites_used_least_recently_are_dropped():
+def test_composites_used_least_recently_are_dropped() -> None:
     parts, home = library(MAX_COMPOSITES + 2)
     first, second = (parts.composite(home, (number, None)) for number in range(2))
     for number in range(2, MAX_COMPOSITES + 2):
@@ -229,7 +229,7 @@ def test_composites_used_least_recently_are_dropped():
     assert parts.composite(home, (1, None)) is not second
 
 
-def test_the_oldest_parts_are_dropped():
+def test_the_oldest_parts_are_dropped() -> None:
     parts, home, encoder = PartLibrary(StubRuntime()), textured_source(), SourceEncoder(PART_SIDE, preset=8)
     for first, count in ((0, CAPACITY), (CAPACITY, 3)):
         parts.add(PartsPacket(EYES, first, 0, BOX, units(count, encoder)), home)
@@ -238,7 +238,7 @@ def test_the_oldest_parts_are_dropped():
     assert available == [False] * 3 + [True] * CAPACITY + [False]
 
 
-def test_prepared_references_are_bounded():
+def test_prepared_references_are_bounded() -> None:
     parts, sources = PartLibrary(StubRuntime()), [textured_source() for _ in range(CAPACITY + 3)]
     references = [parts.reference(source) for source in sources]
     assert len(parts._references) == CAPACITY
@@ -246,7 +246,7 @@ def test_prepared_references_are_bounded():
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(12, 0), (-9, 6), (4, -14)])
-def test_a_part_of_another_source_is_registered_through_the_motion_basis(dx: int, dy: int):
+def test_a_part_of_another_source_is_registered_through_the_motion_basis(dx: int, dy: int) -> None:
     parts, home = library()
     source = textured_source(moved(dx, dy))
     shift = np.array([dx, dy, 0], np.float32) * (2 / SIZE)
@@ -262,7 +262,7 @@ def test_a_part_of_another_source_is_registered_through_the_motion_basis(dx: int
     assert rows.mean() - home_rows.mean() == pytest.approx(dy, abs=1)
 
 
-def test_after_a_gap_parts_are_refused_until_a_key_unit():
+def test_after_a_gap_parts_are_refused_until_a_key_unit() -> None:
     parts, home, encoder = PartLibrary(StubRuntime()), textured_source(), SourceEncoder(PART_SIDE, preset=8)
     sent = units(4, encoder)
     parts.add(PartsPacket(EYES, 0, 0, BOX, sent[:1]), home)
@@ -277,7 +277,7 @@ def test_after_a_gap_parts_are_refused_until_a_key_unit():
     assert np.array_equal(parts.pictures(EYES)[1], SourceDecoder(PART_SIDE).add(key))
 
 
-def test_regions_have_sequences_of_their_own():
+def test_regions_have_sequences_of_their_own() -> None:
     parts, home = library(2, region=EYES)
     with pytest.raises(FormatError, match="key picture"):
         parts.add(PartsPacket(MOUTH, 0, 0, BOX, units(2)[1:]), home)
@@ -287,7 +287,7 @@ def test_regions_have_sequences_of_their_own():
     assert (len(parts.pictures(EYES)), len(parts.pictures(MOUTH))) == (3, 0)
 
 
-def test_a_damaged_part_keeps_the_ones_before_it():
+def test_a_damaged_part_keeps_the_ones_before_it() -> None:
     parts, home, sent = PartLibrary(StubRuntime()), textured_source(), units(4)
     with pytest.raises(FormatError):
         parts.add(PartsPacket(EYES, 0, 0, BOX, (sent[0], b"\x30damaged", sent[2])), home)
@@ -296,7 +296,7 @@ def test_a_damaged_part_keeps_the_ones_before_it():
         parts.add(PartsPacket(EYES, 3, 0, BOX, sent[3:]), home)
 
 
-def test_parts_of_no_source_or_no_region_are_refused():
+def test_parts_of_no_source_or_no_region_are_refused() -> None:
     parts = PartLibrary(StubRuntime())
     with pytest.raises(FormatError, match="source 5"):
         parts.add(PartsPacket(EYES, 0, 5, BOX, units(1)), None)
@@ -305,7 +305,7 @@ def test_parts_of_no_source_or_no_region_are_refused():
     assert not any(parts.pictures(region) for region in REGIONS)
 
 
-def test_untrusted_parts_raise_only_format_errors():
+def test_untrusted_parts_raise_only_format_errors() -> None:
     rng, home, sent = np.random.default_rng(3), textured_source(), units(3)
     parts = PartLibrary(StubRuntime())
     sides = (0, 1, 7, 800, MAX_BOX)

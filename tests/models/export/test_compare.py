@@ -32,7 +32,7 @@ from media_fixtures import CLIP_FRAMES
 )
 def test_graph_with_other_weights_differs_in_its_own_outputs(
     exported_models: Path, tmp_path: Path, part: str, parameter: str, outputs: set[str]
-):
+) -> None:
     for file in exported_models.glob("tiny-64.*"):
         shutil.copy(file, tmp_path)
     changed = load_network("tiny-64", exported_models)
@@ -47,7 +47,7 @@ def test_graph_with_other_weights_differs_in_its_own_outputs(
 
 
 @pytest.mark.parametrize("size", [256, 512])
-def test_shipped_graphs_match_the_shipped_weights(face_clip: Path, size: int):
+def test_shipped_graphs_match_the_shipped_weights(face_clip: Path, size: int) -> None:
     pictures = [crop_resize(frame.picture, Crop(140, 0, 360), size) for frame in read_video(face_clip)][
         :: CLIP_FRAMES - 1
     ]

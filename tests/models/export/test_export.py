@@ -24,7 +24,7 @@ from iwcodec.models.runtime.weights import read_info
 from tiny_networks import block_pictures
 
 
-def test_load_checkpoint_reads_the_averaged_weights(tmp_path: Path):
+def test_load_checkpoint_reads_the_averaged_weights(tmp_path: Path) -> None:
     network, average = ImplicitWarp(TINY), ImplicitWarp(TINY)
     torch.save(
         {"model": TINY.to_dict(), "network": network.state_dict(), "average": average.state_dict()},
@@ -35,7 +35,7 @@ def test_load_checkpoint_reads_the_averaged_weights(tmp_path: Path):
     torch.testing.assert_close(loaded.extra_keys, average.extra_keys)
 
 
-def test_model_with_a_base_stores_only_its_up_blocks(exported_models: Path):
+def test_model_with_a_base_stores_only_its_up_blocks(exported_models: Path) -> None:
     from safetensors import safe_open
 
     assert {file.name for file in exported_models.glob("tiny-128.*")} == {
@@ -53,7 +53,7 @@ def test_model_with_a_base_stores_only_its_up_blocks(exported_models: Path):
     assert all(larger[name].equal(value) for name, value in base.items())
 
 
-def test_model_gives_the_same_pictures_with_and_without_a_base(exported_models: Path, tmp_path: Path):
+def test_model_gives_the_same_pictures_with_and_without_a_base(exported_models: Path, tmp_path: Path) -> None:
     export(load_network("tiny-128", exported_models), "tiny-128", tmp_path)
     assert len(list(tmp_path.glob("tiny-128.*.onnx"))) == 5
     results = []
@@ -64,7 +64,7 @@ def test_model_gives_the_same_pictures_with_and_without_a_base(exported_models: 
     assert np.abs(results[0] - results[1]).max() <= 1
 
 
-def test_export_refuses_a_base_that_differs_beyond_the_up_blocks(exported_models: Path):
+def test_export_refuses_a_base_that_differs_beyond_the_up_blocks(exported_models: Path) -> None:
     network = load_network("tiny-128", exported_models)
     before = (exported_models / "tiny-128.safetensors").read_bytes()
     torch.nn.init.constant_(network.log_focus, 0.1)
@@ -78,7 +78,7 @@ def test_export_refuses_a_base_that_differs_beyond_the_up_blocks(exported_models
     assert (exported_models / "tiny-128.safetensors").read_bytes() == before
 
 
-def test_failed_export_replaces_no_file(exported_models: Path):
+def test_failed_export_replaces_no_file(exported_models: Path) -> None:
     before = {file.name: file.read_bytes() for file in exported_models.iterdir()}
     network = load_network("tiny-64", exported_models)
     torch.nn.init.constant_(network.decoder.out.bias, torch.nan)
@@ -87,7 +87,7 @@ def test_failed_export_replaces_no_file(exported_models: Path):
     assert {file.name: file.read_bytes() for file in exported_models.iterdir()} == before
 
 
-def test_export_command_reports_what_it_wrote(tmp_path: Path):
+def test_export_command_reports_what_it_wrote(tmp_path: Path) -> None:
     torch.manual_seed(6)
     weights = ImplicitWarp(TINY).state_dict()
     torch.save({"model": TINY.to_dict(), "average": weights}, tmp_path / "c.pt")

@@ -16,7 +16,7 @@ from tiny_networks import block_pictures
 
 @pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize("count", range(1, MAX_ACTIVE + 1))
-def test_graphs_accept_any_number_of_sources(exported_models: Path, count: int, size: int):
+def test_graphs_accept_any_number_of_sources(exported_models: Path, count: int, size: int) -> None:
     runtimes = (TorchRuntime(f"tiny-{size}", "cpu", exported_models), OnnxRuntime(f"tiny-{size}", 1, exported_models))
     results = []
     for runtime in runtimes:

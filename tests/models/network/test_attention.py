@@ -20,7 +20,7 @@ def random_set(side: int, sources: int, dim: int = 6, width: int = 5, batch: int
     return queries, keys, rows, Extras(rand(3, dim), rand(3, width))
 
 
-def test_dense_attention_is_softmax_over_sources_and_extras():
+def test_dense_attention_is_softmax_over_sources_and_extras() -> None:
     queries, keys, rows, extras = random_set(4, 2)
     out = attention.dense_attention(queries, keys, rows, extras)
     one = torch.cat([keys[1], extras.keys]) @ queries[1, 7]
@@ -28,7 +28,7 @@ def test_dense_attention_is_softmax_over_sources_and_extras():
     torch.testing.assert_close(out[1, 7], expected)
 
 
-def test_only_extras_count_where_keys_are_masked():
+def test_only_extras_count_where_keys_are_masked() -> None:
     queries, keys, rows, extras = random_set(4, 1)
     queries = torch.cat([queries, torch.ones_like(queries[..., :1])], -1)
     keys = torch.cat([keys, torch.full_like(keys[..., :1], -1e4)], -1)
@@ -39,12 +39,12 @@ def test_only_extras_count_where_keys_are_masked():
 
 
 @pytest.mark.parametrize("sources", [1, 3])
-def test_topk_of_everything_is_dense(sources: int):
+def test_topk_of_everything_is_dense(sources: int) -> None:
     case = random_set(4, sources)
     torch.testing.assert_close(attention.topk_attention(*case, k=16 * sources), attention.dense_attention(*case))
 
 
-def test_topk_keeps_the_best_keys():
+def test_topk_keeps_the_best_keys() -> None:
     queries, keys, rows, extras = random_set(4, 2)
     out = attention.topk_attention(queries, keys, rows, extras, k=3)
     scores = keys[0] @ queries[0, 5]
@@ -54,7 +54,7 @@ def test_topk_keeps_the_best_keys():
 
 
 @pytest.mark.parametrize(("count", "k"), [(1024, 8), (3072, 8), (512, 1), (1024, 40), (100, 8), (6, 8)])
-def test_topk_indices_are_those_of_topk(count: int, k: int):
+def test_topk_indices_are_those_of_topk(count: int, k: int) -> None:
     """With the search by groups, and without it where scores are few or not divisible into groups."""
     scores = torch.randn(2, 50, count, generator=torch.Generator().manual_seed(1))
     indices = attention.topk_indices(scores, k)
@@ -63,13 +63,13 @@ def test_topk_indices_are_those_of_topk(count: int, k: int):
 
 
 @pytest.mark.parametrize("sources", [1, 2, 4])
-def test_hierarchical_of_every_block_is_dense(sources: int):
+def test_hierarchical_of_every_block_is_dense(sources: int) -> None:
     case = random_set(8, sources)
     out = attention.hierarchical_attention(*case, side=8, k=16 * sources)
     torch.testing.assert_close(out, attention.dense_attention(*case))
 
 
-def test_hierarchical_is_close_to_dense_where_attention_is_peaked():
+def test_hierarchical_is_close_to_dense_where_attention_is_peaked() -> None:
     side, sources = 16, 2
     queries, keys, rows, extras = random_set(side, sources, dim=4)
     # Smooth fields, as in pictures: neighbours are similar, so pooled scores predict the fine ones.
@@ -85,7 +85,7 @@ def test_hierarchical_is_close_to_dense_where_attention_is_peaked():
     assert (dense - sparse).abs().max() < 0.02
 
 
-def test_blocks_round_trip():
+def test_blocks_round_trip() -> None:
     x = torch.arange(2 * 3 * 36 * 2.0).reshape(2, 3 * 36, 2)
     blocks = attention.to_blocks(x, 6)
     assert blocks.shape == (2, 27, 4, 2)
@@ -93,7 +93,7 @@ def test_blocks_round_trip():
     torch.testing.assert_close(attention.from_blocks(blocks, 6), x)
 
 
-def test_gather_reads_rows_of_the_same_sample():
+def test_gather_reads_rows_of_the_same_sample() -> None:
     rows = torch.arange(12.0).reshape(2, 3, 2)
     indices = torch.tensor([[2, 0], [1, 1]])
     expected = torch.stack([rows[0][indices[0]], rows[1][indices[1]]])

@@ -52,7 +52,7 @@ shapes = st.tuples(
 @example((1, 33, 130, 36, 92, 48), 32, torch.float16)  # the lite network's widths, a ragged last tile
 @example((1, 64, 128, 36, 92, 48), 8, torch.float16)  # full tiles
 @example((2, 1, 3, 5, 1, 1), 32, None)  # fewer keys than k
-def test_kernel_equals_the_reference_on_any_shape(shape, k, dtype):
+def test_kernel_equals_the_reference_on_any_shape(shape, k, dtype) -> None:
     queries, keys, rows, extras = random_set(*shape, seed=k)
     actual = attention_triton.topk_attention(queries, keys, rows, extras, k, dtype)
     if dtype is not None:
@@ -82,7 +82,7 @@ def prior_set(side: int, sources: int, dtype):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_half_precision_keeps_the_prior_exact(dtype):
+def test_half_precision_keeps_the_prior_exact(dtype) -> None:
     case = prior_set(32, 1, dtype)
     queries = torch.cat([case[0][:, :32], case[0][:, -32:]], 1)  # the corners, where the prior's terms are largest
     case = (queries, case[1], case[2].to(dtype).float(), case[3])
@@ -99,7 +99,7 @@ def test_half_precision_keeps_the_prior_exact(dtype):
     assert relative(attention.topk_attention(*all_rounded, k=8), expected) > 2e-2
 
 
-def test_all_implementations_agree():
+def test_all_implementations_agree() -> None:
     side = 8
     case = random_set(2, side * side, 2 * side * side, 9, 11, 3, seed=8)
     # Keeping everything, the sparse implementations equal the dense one.
@@ -112,7 +112,7 @@ def test_all_implementations_agree():
     assert relative(attention_triton.topk_attention(*few, 32), attention.dense_attention(*few)) < 1e-3
 
 
-def test_pages_of_several_callers_in_one_launch():
+def test_pages_of_several_callers_in_one_launch() -> None:
     queries, keys, rows, extras = random_set(5, 20, 70, 16, 9, 3, seed=5)
     queries = queries[:2]
     geometry = [torch.randn(*shape, 4, device=DEVICE) for shape in ((2, 20), (2, 3, 70), (3,))]
@@ -134,7 +134,7 @@ def test_pages_of_several_callers_in_one_launch():
 
 
 @pytest.mark.parametrize("k", [0, 33])
-def test_k_is_bounded(k):
+def test_k_is_bounded(k) -> None:
     case = random_set(1, 2, 3, 5, 2, 1, seed=0)
     with pytest.raises(ValueError, match="k from 1 to 32"):
         attention_triton.topk_attention(*case, k)

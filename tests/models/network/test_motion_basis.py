@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from iwcodec.models.network.motion_basis import COMMON_SCALE, strength_cosines
 
 
-def test_common_basis_starts_as_cosines_of_both_axes():
+def test_common_basis_starts_as_cosines_of_both_axes() -> None:
     start = strength_cosines(20, 8).unflatten(0, (3, 20)).flatten(2) / COMMON_SCALE
     along, right, down = start
     assert along.abs().max() == 0

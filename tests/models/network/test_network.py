@@ -29,7 +29,7 @@ def generate(network: ImplicitWarp, sources, driving, **options):
 
 
 @torch.no_grad()
-def test_keypoints_are_places_and_strengths(tiny):
+def test_keypoints_are_places_and_strengths(tiny) -> None:
     keypoints = tiny.detect(smooth_pictures(2))
     assert keypoints.shape == (2, 20, 3)
     assert keypoints[..., :2].abs().max() <= 1
@@ -37,7 +37,7 @@ def test_keypoints_are_places_and_strengths(tiny):
 
 
 @torch.no_grad()
-def test_untrained_network_copies_a_source_equal_to_the_driving_frame(tiny):
+def test_untrained_network_copies_a_source_equal_to_the_driving_frame(tiny) -> None:
     picture = smooth_pictures(1)
     out = generate(tiny, picture, picture)
     assert (out.base - picture).abs().mean() < 0.02
@@ -46,7 +46,7 @@ def test_untrained_network_copies_a_source_equal_to_the_driving_frame(tiny):
 
 @torch.no_grad()
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_number_of_sources_is_free(tiny, count):
+def test_number_of_sources_is_free(tiny, count) -> None:
     out = generate(tiny, smooth_pictures(count), smooth_pictures(1))
     assert out.picture.shape == (1, 3, 64, 64)
     assert out.warp.mass.shape == (1, count, 256)
@@ -54,7 +54,7 @@ def test_number_of_sources_is_free(tiny, count):
 
 
 @torch.no_grad()
-def test_order_of_sources_after_the_first_does_not_matter(tiny):
+def test_order_of_sources_after_the_first_does_not_matter(tiny) -> None:
     sources, driving = smooth_pictures(3), smooth_pictures(4)[3:]
     a = generate(tiny, sources, driving, dense=True).picture
     b = generate(tiny, sources[[0, 2, 1]], driving, dense=True).picture
@@ -63,7 +63,7 @@ def test_order_of_sources_after_the_first_does_not_matter(tiny):
 
 
 @torch.no_grad()
-def test_moving_the_keypoints_moves_the_picture(tiny):
+def test_moving_the_keypoints_moves_the_picture(tiny) -> None:
     """The prior alone: shifting all keypoints by two cells shifts the cells near them by two cells."""
     picture = smooth_pictures(1)
     keypoints = tiny.detect(picture)
@@ -78,7 +78,7 @@ def test_moving_the_keypoints_moves_the_picture(tiny):
 
 
 @torch.no_grad()
-def test_dropped_cells_get_no_attention(tiny):
+def test_dropped_cells_get_no_attention(tiny) -> None:
     picture = smooth_pictures(2)
     dropped = torch.zeros(1, 2, 256, dtype=torch.bool)
     dropped[:, 0] = True
@@ -90,7 +90,7 @@ def test_dropped_cells_get_no_attention(tiny):
 @torch.no_grad()
 @pytest.mark.parametrize("switch", [{}, {"top_k": 0}, {"prior": False}])
 @pytest.mark.parametrize("count", [1, 3])
-def test_attend_merged_equals_attend(count, switch):
+def test_attend_merged_equals_attend(count, switch) -> None:
     torch.manual_seed(4)
     network = ImplicitWarp(replace(TINY, **switch)).eval()
     pictures = smooth_pictures(count + 1)
@@ -104,7 +104,7 @@ def test_attend_merged_equals_attend(count, switch):
         torch.testing.assert_close(a, b)
 
 
-def test_every_parameter_has_a_gradient():
+def test_every_parameter_has_a_gradient() -> None:
     torch.manual_seed(2)
     network = ImplicitWarp(TINY)
     randomise(network, 0.1, "decoder.out", "decoder.nudge", "key_net.parts")
@@ -119,7 +119,7 @@ def test_every_parameter_has_a_gradient():
 
 @torch.no_grad()
 @pytest.mark.parametrize("switch", ["residual", "extra", "prior"])
-def test_ablations_change_the_result(switch):
+def test_ablations_change_the_result(switch) -> None:
     torch.manual_seed(4)
     network = ImplicitWarp(TINY).eval()
     torch.nn.init.normal_(network.decoder.out.weight, std=0.5)
@@ -134,7 +134,7 @@ def test_ablations_change_the_result(switch):
 
 
 @torch.no_grad()
-def test_static_regions_are_not_corrected(tiny):
+def test_static_regions_are_not_corrected(tiny) -> None:
     """The left half is static; in the right half the shift grows by half a pixel per column."""
     side = TINY.side
     shift = torch.zeros(1, 1, side, side, 2)
@@ -161,13 +161,13 @@ def test_static_regions_are_not_corrected(tiny):
 
 
 @torch.no_grad()
-def test_paper_configuration_builds_and_runs():
+def test_paper_configuration_builds_and_runs() -> None:
     config = replace(PAPER, size=64, detector_size=64, detector_widths=(16, 16, 16, 16), dim=8, values=8, trunk=8)
     network = ImplicitWarp(config).eval()
     assert generate(network, smooth_pictures(2), smooth_pictures(1)).picture.shape == (1, 3, 64, 64)
 
 
-def test_lite_is_small_enough_to_ship():
+def test_lite_is_small_enough_to_ship() -> None:
     assert sum(p.numel() for p in ImplicitWarp(LITE).parameters()) * 2 < 15_000_000
 
 
@@ -182,7 +182,7 @@ def pair() -> tuple[ImplicitWarp, ImplicitWarp]:
 
 
 @torch.no_grad()
-def test_untrained_up_block_upsamples_the_picture(pair, monkeypatch):
+def test_untrained_up_block_upsamples_the_picture(pair, monkeypatch) -> None:
     monkeypatch.setattr(net, "GATE_CLOSED", -2.0)  # open the gate everywhere: the shifts differ slightly
     monkeypatch.setattr(net, "GATE_OPEN", -1.0)
     small, large = pair
@@ -196,13 +196,13 @@ def test_untrained_up_block_upsamples_the_picture(pair, monkeypatch):
     torch.testing.assert_close(after.warp.places, before.warp.places, atol=0.05, rtol=0)
 
 
-def test_up_block_has_a_gradient_from_the_start(pair):
+def test_up_block_has_a_gradient_from_the_start(pair) -> None:
     pictures = upsample(smooth_pictures(3), 2)
     generate(pair[1], pictures[:2], pictures[2:]).picture.square().mean().backward()
     assert pair[1].decoder.up[0].out.weight.grad.abs().sum() > 0
 
 
-def test_shapes_of_encoded_sources(tiny):
+def test_shapes_of_encoded_sources(tiny) -> None:
     pictures = smooth_pictures(1)
     sources = tiny.encode_sources(pictures[None], tiny.detect(pictures)[None])
     assert isinstance(sources, Sources)

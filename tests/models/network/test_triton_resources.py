@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 
-def test_kernel_compiles_ahead_of_time_without_spills(tmp_path: Path, record_property):
+def test_kernel_compiles_ahead_of_time_without_spills(tmp_path: Path, record_property) -> None:
     """In a separate process, because Triton's interpreter cannot compile. The resources are printed in the test summary
     (conftest.py)."""
     code = """

@@ -24,7 +24,7 @@ def base_picture(pictures, warp):
     return blend(sample_sources(pictures, places), shares)
 
 
-def test_sampling_is_bilinear_and_exact_without_motion():
+def test_sampling_is_bilinear_and_exact_without_motion() -> None:
     pictures = smooth_pictures(2)[None]
     own = cell_centres(16, pictures) * 8
     mass = torch.zeros(1, 2, 256)
@@ -36,7 +36,7 @@ def test_sampling_is_bilinear_and_exact_without_motion():
     assert (moved[..., :-8] - pictures[:, 1, ..., 4:-4]).abs().max() < 1e-3
 
 
-def test_place_columns_yield_the_warp():
+def test_place_columns_yield_the_warp() -> None:
     rows = torch.zeros(1, 2, 16, 3)
     columns = place_columns(rows, 4)
     assert columns.shape == (1, 32, 9)
@@ -47,7 +47,7 @@ def test_place_columns_yield_the_warp():
     torch.testing.assert_close(warp.mass[0, :, 0], torch.tensor([0.25, 0.75]))
 
 
-def test_upsampled_places_sample_at_full_resolution():
+def test_upsampled_places_sample_at_full_resolution() -> None:
     """A checkerboard, which pooling would erase, shifted by one of its own pixels."""
     checkerboard = torch.ones(1, 1, 3, 16, 16)
     checkerboard[..., ::2, ::2] = checkerboard[..., 1::2, 1::2] = 0
@@ -56,7 +56,7 @@ def test_upsampled_places_sample_at_full_resolution():
     torch.testing.assert_close(sampled[..., :-1], checkerboard[..., 1:])
 
 
-def test_upsampling_places_preserves_linear_fields():
+def test_upsampling_places_preserves_linear_fields() -> None:
     own, larger = (cell_centres(side, torch.zeros(1)).unflatten(0, (side, side)) for side in (8, 16))
     torch.testing.assert_close(upsample_places(own[None, None], 2)[0, 0], larger)
     scaled = upsample_places((own + 0.3 * own)[None, None], 2)[0, 0]
@@ -64,7 +64,7 @@ def test_upsampling_places_preserves_linear_fields():
     torch.testing.assert_close(upsample_places(own[None, None], 1)[0, 0], own)
 
 
-def test_small_shifts_are_suppressed_per_sample():
+def test_small_shifts_are_suppressed_per_sample() -> None:
     shift = torch.tensor([[0.1, 0.0], [0.0, 0.3], [0.3, 0.4]]).expand(2, 1, 3, 2)
     suppressed = suppress_small_shifts(shift, torch.tensor([0.0, 0.4]))
     assert torch.equal(suppressed[0], shift[0])

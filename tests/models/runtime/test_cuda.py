@@ -17,11 +17,11 @@ from iwcodec.models.runtime.torch import TorchRuntime
 from iwcodec.models.runtime.types import MAX_ACTIVE, Runtime
 
 
-def test_number_of_callers_is_padded_to_a_power_of_two():
+def test_number_of_callers_is_padded_to_a_power_of_two() -> None:
     assert [padded_callers(n) for n in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]
 
 
-def test_padding_of_a_batch_names_valid_pages(runtime):
+def test_padding_of_a_batch_names_valid_pages(runtime) -> None:
     jobs = random_jobs(runtime, [1, 3, 2])
     jobs[1] = replace(jobs[1], suppression=0.8)
     driving, table, counts, suppressions = pack(jobs, 4, 4)
@@ -33,7 +33,7 @@ def test_padding_of_a_batch_names_valid_pages(runtime):
     np.testing.assert_array_equal(driving[3], jobs[0].keypoints)
 
 
-def test_batched_callers_get_the_same_pictures_as_alone(runtime):
+def test_batched_callers_get_the_same_pictures_as_alone(runtime) -> None:
     jobs = [replace(job, suppression=0.7 * n) for n, job in enumerate(random_jobs(runtime, [1, 4, 2]))]
     together = runtime.submit(jobs).pictures()
     assert len(together) == 3
@@ -42,7 +42,7 @@ def test_batched_callers_get_the_same_pictures_as_alone(runtime):
         assert np.abs(picture.astype(int) - alone).max() <= 1
 
 
-def test_jobs_without_or_with_too_many_sources_are_refused(runtime):
+def test_jobs_without_or_with_too_many_sources_are_refused(runtime) -> None:
     job = random_jobs(runtime, [1])[0]
     with pytest.raises(ValueError, match="1 to 4 sources"):
         runtime.reconstruct(job.keypoints, [])
@@ -64,7 +64,7 @@ def with_dark_eyes(runtime: Runtime, face_clip: Path) -> list[np.ndarray]:
     return [runtime.reconstruct(keypoints, sources).astype(int) for sources in sets]
 
 
-def test_sources_with_another_picture_agree_on_all_runtimes(face_clip: Path):
+def test_sources_with_another_picture_agree_on_all_runtimes(face_clip: Path) -> None:
     kinds = [load_runtime(kind="onnx", threads=1), TorchRuntime("lite-256", "cpu"), CudaRuntime("lite-256", "cpu")]
     expected, *others = [with_dark_eyes(runtime, face_clip) for runtime in kinds]
     assert np.array_equal(expected[3], expected[0])
@@ -75,7 +75,7 @@ def test_sources_with_another_picture_agree_on_all_runtimes(face_clip: Path):
         assert np.array_equal(pictures[3], pictures[0])
 
 
-def test_pages_of_sources_with_another_picture_are_freed(untrained_models: Path):
+def test_pages_of_sources_with_another_picture_are_freed(untrained_models: Path) -> None:
     """Also when the pool has to grow first."""
     runtime = CudaRuntime("tiny", "cpu", untrained_models)
     pictures = noise_pictures(MAX_ACTIVE + 1)
@@ -93,7 +93,7 @@ def test_pages_of_sources_with_another_picture_are_freed(untrained_models: Path)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_captured_graph_matches_the_cpu(untrained_models, runtime):
+def test_captured_graph_matches_the_cpu(untrained_models, runtime) -> None:
     device = CudaRuntime("tiny", "cuda", untrained_models)
     expected = runtime.submit(random_jobs(runtime, [1, 4, 2])).pictures()
     jobs = random_jobs(device, [1, 4, 2])
@@ -103,7 +103,7 @@ def test_captured_graph_matches_the_cpu(untrained_models, runtime):
             assert np.abs(actual.astype(int) - picture).mean() < 1
 
 
-def test_missing_cuda_device_is_reported(untrained_models):
+def test_missing_cuda_device_is_reported(untrained_models) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(RuntimeError, match="no CUDA device"):

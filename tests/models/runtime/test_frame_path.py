@@ -18,7 +18,7 @@ from iwcodec.models.runtime.torch import to_uint8
 @torch.inference_mode()
 @pytest.mark.parametrize("model", ["tiny", "tiny-128"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_frame_path_equals_the_network_with_exact_topk(untrained_models, model, count):
+def test_frame_path_equals_the_network_with_exact_topk(untrained_models, model, count) -> None:
     runtime = CudaRuntime(model, "cpu", untrained_models)
     job = random_jobs(runtime, [count])[0]
     network, side = runtime._network, 16
@@ -45,7 +45,7 @@ def test_frame_path_equals_the_network_with_exact_topk(untrained_models, model, 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_triton_and_torch_attend_alike(runtime, dtype):
+def test_triton_and_torch_attend_alike(runtime, dtype) -> None:
     pytest.importorskip("triton")
     if not torch.cuda.is_available():
         from triton import knobs

@@ -97,7 +97,7 @@ def reconstruct_plainly(runtime: OnnxRuntime, keypoints: Any, sources: list[Sour
 def test_reused_buffers_change_no_picture(face_clip: Path, size: int) -> None:
     runtime = load_runtime(f"lite-{size}", "onnx", 1)
     assert isinstance(runtime, OnnxRuntime)
-    shown = [crop_resize(frame.picture, Crop(140, 0, 360), size) for frame in read_video(face_clip)][::9]
+    shown = [crop_resize(frame.picture, Crop(140, 0, 360), size) for frame in read_video(face_clip)][::6]
     sources = [runtime.prepare(picture) for picture in shown[:MAX_ACTIVE]]
     driving = [runtime.detect(picture[:, ::-1].copy()) for picture in shown[:2]]
     for count, suppression in ((3, 0.0), (1, 0.0), (4, 0.8), (2, 1.2), (3, 0.0)):
@@ -147,14 +147,14 @@ def test_reconstruct_allocates_little_more_than_the_picture(face_clip: Path) -> 
     assert leaked < 100_000
 
 
-def test_too_many_sources_are_refused(exported_models: Path):
+def test_too_many_sources_are_refused(exported_models: Path) -> None:
     runtime = OnnxRuntime("tiny-64", 1, exported_models)
     source = runtime.prepare(np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(ValueError, match="sources"):
         runtime.reconstruct(source.keypoints, [source] * (MAX_ACTIVE + 1))
 
 
-def test_a_source_with_another_picture_is_sampled_from_it(exported_models: Path):
+def test_a_source_with_another_picture_is_sampled_from_it(exported_models: Path) -> None:
     """And the one it is made from stays as it is."""
     runtime = OnnxRuntime("tiny-64", 1, exported_models)
     rng = np.random.default_rng(1)

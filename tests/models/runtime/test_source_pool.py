@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from cuda_jobs import noise_pictures, random_jobs
 
 
-def test_pool_grows_and_reuses_pages_of_released_sources(runtime):
+def test_pool_grows_and_reuses_pages_of_released_sources(runtime) -> None:
     first = random_jobs(runtime, [3])[0]
     before = runtime.reconstruct(first.keypoints, first.sources)
     others = [runtime.prepare(picture) for picture in noise_pictures(6, 9)]

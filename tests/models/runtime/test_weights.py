@@ -13,14 +13,14 @@ from iwcodec.models.runtime.torch import load_network
 from iwcodec.models.runtime.weights import PARTS, graph_file, list_models, read_info
 
 
-def test_info_identifies_the_weights(exported_models: Path):
+def test_info_identifies_the_weights(exported_models: Path) -> None:
     info = read_info("tiny-64", exported_models)
     assert (info.keypoints, info.size, len(info.digest)) == (20, 64, 8)
     with pytest.raises(FileNotFoundError, match="tiny-64"):
         read_info("lite-9000", exported_models)
 
 
-def test_digest_depends_on_the_base(exported_models: Path, tmp_path: Path):
+def test_digest_depends_on_the_base(exported_models: Path, tmp_path: Path) -> None:
     network = load_network("tiny-128", exported_models)
     digests = []
     for level in (0.5, 0.25):
@@ -36,7 +36,7 @@ def test_digest_depends_on_the_base(exported_models: Path, tmp_path: Path):
     assert digests[0] != digests[1]
 
 
-def test_graphs_of_a_model_come_from_its_base_where_it_has_none(exported_models: Path):
+def test_graphs_of_a_model_come_from_its_base_where_it_has_none(exported_models: Path) -> None:
     assert list_models(exported_models) == ["tiny-128", "tiny-64"]
     names = {part: graph_file("tiny-128", part, exported_models).name for part in PARTS}
     assert names.pop("refine") == "tiny-128.refine.onnx"

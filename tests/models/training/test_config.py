@@ -10,7 +10,7 @@ from iwcodec import models
 from iwcodec.models.training.config import load_config
 
 
-def test_invalid_config_is_refused_with_the_reason(tmp_path: Path):
+def test_invalid_config_is_refused_with_the_reason(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('model = "huge"\nstage = []\n')
     with pytest.raises(ValueError, match="huge"):
@@ -21,13 +21,13 @@ CONFIG_FILES = sorted((Path(models.__file__ or "").parent / "configs").glob("*.t
 
 
 @pytest.mark.parametrize(("name", "size"), [("lite", 256), ("lite512", 512), ("paper", 512)])
-def test_shipped_config_is_valid(name: str, size: int):
+def test_shipped_config_is_valid(name: str, size: int) -> None:
     config = load_config(Path(models.__file__ or "").parent / "configs" / f"{name}.toml")
     assert config.model.name == name
     assert [s.plan.size for s in config.stages][-1] == config.model.size == config.cache_size == size
 
 
-def test_paper_config_uses_the_losses_of_the_paper_alone():
+def test_paper_config_uses_the_losses_of_the_paper_alone() -> None:
     config = load_config(next(file for file in CONFIG_FILES if file.stem == "paper"))
     for plan in config.stages:
         used = {name for name, weight in vars(plan.weights).items() if weight}

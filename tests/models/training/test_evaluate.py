@@ -14,18 +14,18 @@ from iwcodec.models.training.evaluate import Score, evaluate, means, picture_gri
 from training_clips import moving_square
 
 
-def test_psnr_of_known_errors():
+def test_psnr_of_known_errors() -> None:
     picture = np.full((4, 4, 3), 100, np.uint8)
     assert psnr(picture, picture) == 60
     assert psnr(picture, picture + 5) == pytest.approx(20 * math.log10(255 / 5))
 
 
-def test_sources_are_evenly_spaced():
+def test_sources_are_evenly_spaced() -> None:
     assert source_indices(9, 1) == [0]
     assert source_indices(9, 3) == [0, 4, 8]
 
 
-def test_evaluate_scores_every_clip_and_number_of_sources(tmp_path: Path):
+def test_evaluate_scores_every_clip_and_number_of_sources(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = ImplicitWarp(TINY)
     clips = {"a": np.stack(moving_square(5, 1)), "b": np.stack(moving_square(5, 2))}
@@ -36,6 +36,6 @@ def test_evaluate_scores_every_clip_and_number_of_sources(tmp_path: Path):
     assert (tmp_path / "grid.png").exists()
 
 
-def test_means_skip_what_was_not_measured():
+def test_means_skip_what_was_not_measured() -> None:
     scores = [Score("a", 1, 20.0, 19.0, 18.0, 21.0, math.nan), Score("b", 1, 22.0, 19.0, 18.0, 21.0, math.nan)]
     assert means(scores) == {"1": {"model": 21.0, "fitted": 21.0, "base": 19.0, "copy": 18.0, "misses": None}}

@@ -28,7 +28,7 @@ def solvable_equations(rows_seed: int, driving: torch.Tensor, source: torch.Tens
     return known._replace(moves=residuals(known, driving, source[:, None]))
 
 
-def test_rows_are_the_basis_at_the_flow_s_targets():
+def test_rows_are_the_basis_at_the_flow_s_targets() -> None:
     basis, driving, source = smooth_basis(0), keypoints(1), keypoints(2)
     shift = torch.zeros(1, 1, GRID, GRID, 2)
     shift[..., 0] = 2.0 / SIDE  # everything came from one cell to the right
@@ -45,7 +45,7 @@ def test_rows_are_the_basis_at_the_flow_s_targets():
     torch.testing.assert_close(corners[:, :, : expected.shape[2]], expected[:, :, : corners.shape[2]])
 
 
-def test_motion_of_known_keypoints_is_recovered():
+def test_motion_of_known_keypoints_is_recovered() -> None:
     source = keypoints(2)
     truth = source + 0.2 * (keypoints(1) - source)
     known = solvable_equations(0, truth, source)
@@ -54,14 +54,14 @@ def test_motion_of_known_keypoints_is_recovered():
     assert (found - truth)[..., :2].abs().mean() < 0.3 * (source - truth)[..., :2].abs().mean()
 
 
-def test_without_valid_flow_the_detected_keypoints_stay():
+def test_without_valid_flow_the_detected_keypoints_stay() -> None:
     detected, source = keypoints(3), keypoints(2)
     error = torch.full((1, 1, GRID, GRID), float(UNSURE))
     known = equations(smooth_basis(0), torch.rand(1, 1, GRID, GRID, 2), error)
     torch.testing.assert_close(fit_keypoints(known, detected, source[:, None]), detected)
 
 
-def test_residuals_have_a_gradient_for_the_basis():
+def test_residuals_have_a_gradient_for_the_basis() -> None:
     basis = smooth_basis(0).requires_grad_()
     shift = torch.randn(1, 1, GRID, GRID, 2, generator=torch.Generator().manual_seed(4)) * 0.05
     known = equations(basis, shift, torch.zeros(1, 1, GRID, GRID))
@@ -73,7 +73,7 @@ def test_residuals_have_a_gradient_for_the_basis():
     assert found[..., 2].min() >= 0
 
 
-def test_first_and_better_sources_have_more_weight():
+def test_first_and_better_sources_have_more_weight() -> None:
     error = torch.zeros(1, 2, GRID, GRID)
     error[0, 0, : GRID // 2] = 20.0  # the upper half is better in the second
     basis = smooth_basis(0).expand(-1, 2, -1, -1)

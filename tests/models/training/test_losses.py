@@ -24,7 +24,7 @@ def warp_of(teacher, mass=None):
     return Warp(torch.ones_like(teacher.share) if mass is None else mass, places)
 
 
-def test_match_loss_is_zero_at_the_target_cell_and_bounded():
+def test_match_loss_is_zero_at_the_target_cell_and_bounded() -> None:
     teacher = losses.teach(*shifted(0), SIDE)
     right = torch.full((1, 64, 64), -100.0)
     right[0].fill_diagonal_(100.0)
@@ -33,7 +33,7 @@ def test_match_loss_is_zero_at_the_target_cell_and_bounded():
     assert losses.match_loss(wrong, teacher, SIDE) == pytest.approx(losses.MATCH_CAP, rel=1e-3)
 
 
-def test_match_loss_is_bilinear_between_cells():
+def test_match_loss_is_bilinear_between_cells() -> None:
     teacher = losses.teach(*shifted(0.25), SIDE)
     logits = torch.full((1, 64, 64), -30.0)
     cells = torch.arange(64)
@@ -46,7 +46,7 @@ def test_match_loss_is_bilinear_between_cells():
     assert losses.match_loss(logits, only_inside, SIDE) == pytest.approx(float(capped), abs=1e-3)
 
 
-def test_place_loss_is_zero_at_the_target_and_grows_with_distance():
+def test_place_loss_is_zero_at_the_target_and_grows_with_distance() -> None:
     teacher = losses.teach(*shifted(1.5), SIDE)
     warp = warp_of(teacher)
     assert losses.place_loss(warp, teacher, SIDE) < 1e-6
@@ -54,7 +54,7 @@ def test_place_loss_is_zero_at_the_target_and_grows_with_distance():
     assert 0 < off[0] < off[1] < off[2]
 
 
-def test_cells_without_valid_flow_have_no_loss():
+def test_cells_without_valid_flow_have_no_loss() -> None:
     shift, error = shifted(1)
     error[...] = 255
     teacher = losses.teach(shift, error, SIDE)
@@ -63,7 +63,7 @@ def test_cells_without_valid_flow_have_no_loss():
     assert losses.match_loss(torch.randn(1, 64, 64), teacher, SIDE) == 0
 
 
-def test_better_source_has_the_larger_target_share():
+def test_better_source_has_the_larger_target_share() -> None:
     shift, error = shifted(0, sources=3)
     error[:, 1], error[:, 2] = 6.0, 255
     share = losses.teach(shift, error, SIDE).share[0, :, 0]
@@ -72,7 +72,7 @@ def test_better_source_has_the_larger_target_share():
     torch.testing.assert_close(share.sum(), torch.tensor(1.0))
 
 
-def test_choice_loss_is_lower_for_the_target_shares():
+def test_choice_loss_is_lower_for_the_target_shares() -> None:
     shift, error = shifted(0, sources=2)
     error[:, 1] = 6.0
     teacher = losses.teach(shift, error, SIDE)
@@ -81,14 +81,14 @@ def test_choice_loss_is_lower_for_the_target_shares():
     assert right < wrong
 
 
-def test_pool_warp_averages_positions():
+def test_pool_warp_averages_positions() -> None:
     own = cell_centres(16, torch.zeros(1)) * 8
     places, mass = losses.pool_warp(Warp(torch.full((1, 1, 256), 0.5), own[None, None] + 2.0), SIDE)
     torch.testing.assert_close(places[0, 0], cell_centres(SIDE, own) * 4 + 1.0)
     assert mass.shape == (1, 1, 64)
 
 
-def test_equivariance_loss_is_zero_for_keypoints_that_follow_the_transform():
+def test_equivariance_loss_is_zero_for_keypoints_that_follow_the_transform() -> None:
     affine = losses.random_affine(3, torch.zeros(1))
     moved = torch.rand(3, 5, 3)
     carried = moved[..., :2] @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
@@ -97,7 +97,7 @@ def test_equivariance_loss_is_zero_for_keypoints_that_follow_the_transform():
     assert losses.equivariance_loss(moved, moved, affine) > 1e-3
 
 
-def test_miss_loss_is_lowest_without_residuals_and_weighted():
+def test_miss_loss_is_lowest_without_residuals_and_weighted() -> None:
     def residuals(cells_x: float):
         return torch.tensor([cells_x / losses.MISS_CELLS, 0.0]).expand(1, 1, 9, 2)
 
@@ -112,7 +112,7 @@ def test_miss_loss_is_lowest_without_residuals_and_weighted():
     assert losses.miss_loss(residuals(9), 0 * weights) == 0
 
 
-def test_landmark_loss_ignores_unknown_landmarks():
+def test_landmark_loss_ignores_unknown_landmarks() -> None:
     keypoints = torch.zeros(1, 4, 3)
     heat = torch.zeros(1, 4, 64)
     landmarks = torch.full((1, 3, 3), torch.nan)
@@ -127,7 +127,7 @@ def test_landmark_loss_ignores_unknown_landmarks():
     assert losses.landmark_loss(keypoints, heat, landmarks) == pytest.approx(distance + 1, rel=1e-3)
 
 
-def test_decibel_loss_falls_equally_per_halving_of_the_noise():
+def test_decibel_loss_falls_equally_per_halving_of_the_noise() -> None:
     target = torch.rand(2, 3, 8, 8)
     noise = torch.randn(2, 3, 8, 8)
     found = [losses.decibel_loss(target + level * noise, target) for level in (0.2, 0.1, 0.05)]

@@ -15,7 +15,7 @@ from iwcodec.models.training.objective import (
 from training_stages import one_batch
 
 
-def test_random_crop_is_the_same_for_all_pictures():
+def test_random_crop_is_the_same_for_all_pictures() -> None:
     pictures = torch.arange(64.0).view(1, 1, 8, 8)
     a, b = random_crop(3, pictures, pictures + 100)
     assert a.shape == (1, 1, 3, 3)
@@ -23,7 +23,7 @@ def test_random_crop_is_the_same_for_all_pictures():
     assert random_crop(0, pictures)[0] is pictures
 
 
-def test_semantic_dropout_hides_a_region_in_every_source_of_a_few_samples():
+def test_semantic_dropout_hides_a_region_in_every_source_of_a_few_samples() -> None:
     torch.manual_seed(1)
     keypoints = torch.rand(200, 2, 5, 3) * 2 - 1
     hidden = semantic_dropout(keypoints, 16)
@@ -34,7 +34,7 @@ def test_semantic_dropout_hides_a_region_in_every_source_of_a_few_samples():
     assert per_source.max() <= 3.2 * DROPOUT_RADIUS**2 / 4 + 0.02  # at most the area of the circle
 
 
-def test_source_with_the_least_flow_error_comes_first():
+def test_source_with_the_least_flow_error_comes_first() -> None:
     batch = one_batch()
     batch["error"][:, :, 0] = 9.0
     batch["shift"][:, :, 1] = 0.25
@@ -45,7 +45,7 @@ def test_source_with_the_least_flow_error_comes_first():
     assert (error[:, 1] == 9.0).all()
 
 
-def test_quantisation_noise_is_larger_for_strengths():
+def test_quantisation_noise_is_larger_for_strengths() -> None:
     noise = quantisation_noise(torch.zeros(100, 20, 3), 0.01).abs()
     assert 0.0099 < noise[..., :2].max() <= 0.01
     assert 0.039 < noise[..., 2].max() <= 0.04

@@ -66,7 +66,7 @@ def relus(pictures: torch.Tensor, state: dict[str, torch.Tensor]) -> list[torch.
 
 
 @pytest.mark.parametrize("place", ["named", "hub"])
-def test_vgg_is_used_if_its_file_is_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
+def test_vgg_is_used_if_its_file_is_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     folder = tmp_path / "weights" if place == "named" else tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     state = weights()
@@ -84,7 +84,7 @@ def test_vgg_is_used_if_its_file_is_present(tmp_path: Path, monkeypatch: pytest.
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
-def test_training_logs_the_feature_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_training_logs_the_feature_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(2):
         write_clip(tmp_path / "data" / "train" / f"c{n}.mp4", 12, n)
     torch.save(weights(), tmp_path / FILE_NAME)
@@ -99,7 +99,7 @@ def test_training_logs_the_feature_network(tmp_path: Path, monkeypatch: pytest.M
     assert first == f"s: perceptual loss on the features of VGG-19 of {tmp_path / FILE_NAME}"
 
 
-def test_efficientnet_is_the_fallback():
+def test_efficientnet_is_the_fallback() -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
     loss = PerceptualLoss()
     assert loss.source.startswith("EfficientNet-Lite0")
@@ -108,7 +108,9 @@ def test_efficientnet_is_the_fallback():
 
 
 @pytest.mark.parametrize("fault", ["cut short", "layers missing", "another network"])
-def test_invalid_vgg_file_is_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str):
+def test_invalid_vgg_file_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     file = tmp_path / FILE_NAME
     state = weights(7)
     if fault == "another network":

@@ -18,7 +18,7 @@ from iwcodec.models.training.run import Run, learning_rate
 from training_stages import ADVERSARIAL, identical, one_batch, stage
 
 
-def test_losses_fall_on_one_batch(tmp_path: Path):
+def test_losses_fall_on_one_batch(tmp_path: Path) -> None:
     run = Run(TrainConfig(TINY, (stage(40),)), tmp_path / "run", "cpu")
     plan = stage(40, learning_rate=3e-3, warmup=1)
     totals = []
@@ -27,7 +27,7 @@ def test_losses_fall_on_one_batch(tmp_path: Path):
     assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
 
 
-def test_motion_only_stage_trains_only_what_finds_motion(tmp_path: Path):
+def test_motion_only_stage_trains_only_what_finds_motion(tmp_path: Path) -> None:
     plan = stage(5, learning_rate=3e-3, warmup=1, motion_only=True, weights=LossWeights(prior=1.0))
     run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
     before = {name: value.clone() for name, value in run.network.named_parameters()}
@@ -48,7 +48,7 @@ def twenty_steps(
     return run, before, [run.train_step(run.objective, one_batch(), plan) for run.step in range(20)]
 
 
-def test_motion_basis_can_be_trained_alone(tmp_path: Path):
+def test_motion_basis_can_be_trained_alone(tmp_path: Path) -> None:
     weights = LossWeights(fit=1.0, equivariance=0.0)
     plan = stage(30, learning_rate=3e-3, warmup=1, motion_only=True, only="basis_net", weights=weights)
     run, before, losses = twenty_steps(TINY, plan, tmp_path)
@@ -58,7 +58,7 @@ def test_motion_basis_can_be_trained_alone(tmp_path: Path):
     assert {name.split(".")[0] for name in changed} == {"basis_net"}
 
 
-def test_frozen_batch_norms_do_not_change(tmp_path: Path):
+def test_frozen_batch_norms_do_not_change(tmp_path: Path) -> None:
     plan = stage(5, warmup=1, keep_norms=True)
     run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
     before = {name: value.clone() for name, value in run.network.named_buffers()}
@@ -75,7 +75,7 @@ WITH_UP_BLOCK = replace(TINY, size=128, up_blocks=1)
 UP_BLOCK_PARAMETERS = {f"{layer}.{kind}" for layer in ("enter", "see", "out") for kind in ("weight", "bias")}
 
 
-def test_up_block_can_be_trained_alone(tmp_path: Path):
+def test_up_block_can_be_trained_alone(tmp_path: Path) -> None:
     plan = stage(30, learning_rate=3e-3, warmup=1, only="decoder.up", fitted=0.5)
     run, before, losses = twenty_steps(WITH_UP_BLOCK, plan, tmp_path)
     assert set(losses[0]) == {"l1", "total"}
@@ -85,7 +85,7 @@ def test_up_block_can_be_trained_alone(tmp_path: Path):
         assert changed == {f"decoder.up.0.{part}" for part in UP_BLOCK_PARAMETERS}
 
 
-def test_start_weights_may_lack_the_up_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_start_weights_may_lack_the_up_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = ImplicitWarp(TINY).state_dict()
     monkeypatch.setattr(run_module, "load_weights", lambda name, folder: (TINY, shipped))
     run = Run(TrainConfig(WITH_UP_BLOCK, (stage(1),), start="tiny-64"), tmp_path / "run", "cpu")
@@ -93,7 +93,7 @@ def test_start_weights_may_lack_the_up_block(tmp_path: Path, monkeypatch: pytest
     assert all(weights[name].equal(value) for name, value in shipped.items())
 
 
-def test_parameters_of_another_shape_keep_their_initialisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_parameters_of_another_shape_keep_their_initialisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = ImplicitWarp(replace(TINY, basis_widths=(4, 8))).state_dict()
     monkeypatch.setattr(run_module, "load_weights", lambda name, folder: (TINY, shipped))
     weights = Run(TrainConfig(TINY, (stage(1),), start="tiny-64"), tmp_path / "run", "cpu").network.state_dict()
@@ -101,13 +101,13 @@ def test_parameters_of_another_shape_keep_their_initialisation(tmp_path: Path, m
     assert {name.split(".")[0] for name in shipped.keys() - same} == {"basis_net"}
 
 
-def test_start_weights_with_unknown_parameters_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_start_weights_with_unknown_parameters_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "load_weights", lambda name, folder: (TINY, {"tail.weight": torch.zeros(1)}))
     with pytest.raises(ValueError, match=r"tail\.weight"):
         Run(TrainConfig(TINY, (stage(1),), start="tiny-64"), tmp_path / "run", "cpu")
 
 
-def test_stage_that_trains_nothing_is_refused(tmp_path: Path):
+def test_stage_that_trains_nothing_is_refused(tmp_path: Path) -> None:
     run = Run(TrainConfig(TINY, (stage(1),)), tmp_path / "run", "cpu")
     with pytest.raises(ValueError, match="begins with"):
         run.set_trainable(stage(1, only="decoder.up"))
@@ -115,7 +115,7 @@ def test_stage_that_trains_nothing_is_refused(tmp_path: Path):
     assert all(parameter.requires_grad for parameter in run.network.parameters())
 
 
-def test_adversarial_stage_trains_both_networks(tmp_path: Path):
+def test_adversarial_stage_trains_both_networks(tmp_path: Path) -> None:
     weights = LossWeights(adversarial=0.1, feature_matching=1.0)
     plan = stage(5, weights=weights)
     run = Run(TrainConfig(TINY, (plan,)), tmp_path / "run", "cpu")
@@ -127,7 +127,7 @@ def test_adversarial_stage_trains_both_networks(tmp_path: Path):
 
 
 @pytest.mark.parametrize("weights", [LossWeights(), ADVERSARIAL], ids=["plain", "adversarial"])
-def test_resumed_run_is_identical(tmp_path: Path, weights: LossWeights):
+def test_resumed_run_is_identical(tmp_path: Path, weights: LossWeights) -> None:
     plan = stage(50, weights=weights, fitted=0.5, noise=0.01)
     config = TrainConfig(TINY, (plan,))
     straight = Run(config, tmp_path / "run", "cpu")
@@ -147,7 +147,7 @@ def test_resumed_run_is_identical(tmp_path: Path, weights: LossWeights):
     assert (resumed.discriminator is not None) == bool(weights.adversarial)
 
 
-def test_checkpoint_of_another_network_or_damaged_is_refused(tmp_path: Path):
+def test_checkpoint_of_another_network_or_damaged_is_refused(tmp_path: Path) -> None:
     config = TrainConfig(TINY, (stage(1),))
     Run(config, tmp_path, "cpu").save()
     with pytest.raises(ValueError, match="another network"):
@@ -158,7 +158,7 @@ def test_checkpoint_of_another_network_or_damaged_is_refused(tmp_path: Path):
         Run(config, tmp_path, "cpu")
 
 
-def test_learning_rate_warms_up_and_decays():
+def test_learning_rate_warms_up_and_decays() -> None:
     plan = stage(100, learning_rate=1.0, warmup=10, final=0.1)
     rates = [learning_rate(plan, step) for step in (0, 9, 50, 100)]
     assert rates[0] == pytest.approx(0.1, rel=0.01)
@@ -169,7 +169,7 @@ def test_learning_rate_warms_up_and_decays():
 @pytest.mark.parametrize(
     "file", sorted((Path(models.__file__ or "").parent / "configs").glob("*.toml")), ids=lambda file: file.stem
 )
-def test_every_stage_of_the_shipped_configs_takes_a_step(file: Path, tmp_path: Path):
+def test_every_stage_of_the_shipped_configs_takes_a_step(file: Path, tmp_path: Path) -> None:
     """With the full network, on small pictures."""
     config = load_config(file)
     if any(plan.weights.perceptual for plan in config.stages):

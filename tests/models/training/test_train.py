@@ -25,7 +25,7 @@ from training_clips import write_clip
 from training_stages import ADVERSARIAL, identical, stage
 
 
-def test_stopped_run_resumes_identically(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_stopped_run_resumes_identically(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT during the third step; samples, noise, both optimisers and both networks continue."""
     config = TrainConfig(TINY, (stage(6, weights=ADVERSARIAL, fitted=0.5, noise=0.01),), cache_size=64)
     steps: list[dict[str, float]] = []
@@ -54,7 +54,7 @@ def test_stopped_run_resumes_identically(clips: Path, tmp_path: Path, monkeypatc
     assert identical(*states)
 
 
-def test_train_validates_checkpoints_and_resumes(clips: Path, tmp_path: Path):
+def test_train_validates_checkpoints_and_resumes(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     short = TrainConfig(replace(TINY, size=64), (replace(stage(3), validate_every=3),), cache_size=64)
     report = train(short, clips, tmp_path / "cache", out, workers=0)
@@ -71,13 +71,21 @@ def test_train_validates_checkpoints_and_resumes(clips: Path, tmp_path: Path):
     assert (again.finished, again.stage, again.steps, again.losses) == (True, 1, 0, {})
 
 
-def test_clips_without_a_manifest_are_split_for_validation(tmp_path: Path):
+def test_clips_without_a_manifest_are_split_for_validation(tmp_path: Path) -> None:
     for n in range(2):
         write_clip(tmp_path / f"c{n}.mp4", 12, n)
     clips = training.load_validation(tmp_path, 64)
     assert [pictures.shape for pictures in clips.values()] == [(9, 64, 64, 3)]
     (tmp_path / "c0.mp4").unlink()
     assert training.load_validation(tmp_path, 64) == {}
+
+
+def test_clips_that_are_too_short_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    write_clip(tmp_path / "data" / "train" / "c.mp4", 5)
+    command = ["train", "lite", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli.app, command)
+    assert isinstance(result.exception, CodecError), result.exception
+    assert "every clip is too short: at least 8 frames" in str(result.exception)
 
 
 RANK = """
@@ -133,7 +141,7 @@ def under_torchrun(clips: Path, folder: Path, stopped: tuple[int, int] | None) -
     return config, done.stdout, done.stderr
 
 
-def test_signal_to_one_process_stops_all_after_the_same_step(clips: Path, tmp_path: Path):
+def test_signal_to_one_process_stops_all_after_the_same_step(clips: Path, tmp_path: Path) -> None:
     _, stdout, _ = under_torchrun(clips, tmp_path, (1, 1))
     report = json.loads(stdout)
     assert (report["finished"], report["steps"]) == (False, 2)
@@ -144,7 +152,7 @@ def test_signal_to_one_process_stops_all_after_the_same_step(clips: Path, tmp_pa
     assert [len(rank["writes"]) for rank in ranks] == [1, 0]
 
 
-def test_two_processes_train_one_network(clips: Path, tmp_path: Path):
+def test_two_processes_train_one_network(clips: Path, tmp_path: Path) -> None:
     config, stdout, stderr = under_torchrun(clips, tmp_path, None)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["stage"] == 1
@@ -167,7 +175,7 @@ def test_two_processes_train_one_network(clips: Path, tmp_path: Path):
     assert len((tmp_path / "run" / "val.jsonl").read_text().splitlines()) == 1
 
 
-def test_each_process_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch):
+def test_each_process_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -185,7 +193,7 @@ def test_each_process_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch):
         training.process_device("cuda")
 
 
-def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="no CUDA device"):
         training.process_device("cuda")
@@ -193,7 +201,7 @@ def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch):
         training.process_device("gpu")
 
 
-def test_command_reports_errors_in_one_sentence(tmp_path: Path):
+def test_command_reports_errors_in_one_sentence(tmp_path: Path) -> None:
     command = ["train", "lite", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
     for options, message in ((["--device", "gpu"], "no device 'gpu'"), ([], "no clips found")):
         result = CliRunner().invoke(cli.app, command + options)

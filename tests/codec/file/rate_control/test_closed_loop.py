@@ -60,7 +60,7 @@ def three_sources() -> Stream:
     return Stream(coded, [encoder.pack(first, MESSAGE) for first in range(0, COUNT, MESSAGE)], active=3)
 
 
-def test_received_frames_are_those_of_a_decoder(streams: list[Stream]):
+def test_received_frames_are_those_of_a_decoder(streams: list[Stream]) -> None:
     for stream in streams:
         decoder = Decoder(StubRuntime(), capacity=CAPACITY, active=stream.active)
         for packet in stream.coded.packets:
@@ -75,7 +75,7 @@ def test_received_frames_are_those_of_a_decoder(streams: list[Stream]):
         assert stream_quality(stream, originals, StubRuntime()) == pytest.approx(expected)
 
 
-def test_the_best_stream_is_chosen_in_any_order(streams: list[Stream]):
+def test_the_best_stream_is_chosen_in_any_order(streams: list[Stream]) -> None:
     originals = dict(enumerate(PICTURES))
     best = max(streams, key=lambda stream: stream_quality(stream, originals, StubRuntime()))
     assert best is streams[1]
@@ -83,7 +83,7 @@ def test_the_best_stream_is_chosen_in_any_order(streams: list[Stream]):
         assert best_stream([streams[n] for n in order], COUNT, lambda: PICTURES, StubRuntime()) is best
 
 
-def test_a_single_stream_is_not_evaluated(streams: list[Stream]):
+def test_a_single_stream_is_not_evaluated(streams: list[Stream]) -> None:
     def never() -> list:
         raise AssertionError
 
@@ -103,11 +103,11 @@ class BestAt(StubRuntime):
 
 
 @pytest.mark.parametrize("best", SUPPRESSIONS)
-def test_the_suppression_that_reconstructs_best_is_chosen(best: int, three_sources: Stream):
+def test_the_suppression_that_reconstructs_best_is_chosen(best: int, three_sources: Stream) -> None:
     assert choose_suppression(three_sources, COUNT, lambda: PICTURES, BestAt(best, 4.0)) == best
 
 
-def test_shifts_are_not_suppressed_for_a_negligible_gain(three_sources: Stream):
+def test_shifts_are_not_suppressed_for_a_negligible_gain(three_sources: Stream) -> None:
     assert choose_suppression(three_sources, COUNT, lambda: PICTURES, StubRuntime()) == 0
     originals = dict(enumerate(PICTURES))
     gains = {}
@@ -118,7 +118,7 @@ def test_shifts_are_not_suppressed_for_a_negligible_gain(three_sources: Stream):
     assert 0 < gains[0] < MIN_GAIN_DB < gains[SUPPRESSIONS[-1]]
 
 
-def test_sources_are_not_evaluated_for_suppression(three_sources: Stream):
+def test_sources_are_not_evaluated_for_suppression(three_sources: Stream) -> None:
     sources = three_sources.coded.plan.frames
     frames = evaluated_frames(COUNT, SUPPRESSION_FRAMES, sources)
     assert len(set(frames)) == len(frames) == SUPPRESSION_FRAMES
@@ -126,6 +126,6 @@ def test_sources_are_not_evaluated_for_suppression(three_sources: Stream):
     assert max(frames) < COUNT
 
 
-def test_a_stream_of_sources_alone_needs_no_suppression():
+def test_a_stream_of_sources_alone_needs_no_suppression() -> None:
     stream = make_stream(interleaved_plan(COUNT, 1))
     assert choose_suppression(stream, COUNT, lambda: PICTURES, BestAt(8)) == 0

@@ -35,13 +35,13 @@ def choices(budget: float, kbps: float = 4.0) -> list[Choice]:
     return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, no_progress, presets=(8, 8))
 
 
-def test_nearest_scale():
+def test_nearest_scale() -> None:
     assert [nearest_scale(scale) for scale in SCALES] == list(range(len(SCALES)))
     assert nearest_scale(-5.0) == 0
     assert USUAL_SCALE in SCALES
 
 
-def test_more_bits_buy_more_sources():
+def test_more_bits_buy_more_sources() -> None:
     poor, rich = choices(900)[0], choices(20_000, 40.0)[0]
     assert poor.coded.size + poor.motion_bytes <= 900 * (1 + BUDGET_TOLERANCE)
     assert rich.coded.size + rich.motion_bytes <= 20_000 * (1 + BUDGET_TOLERANCE)
@@ -52,7 +52,7 @@ def test_more_bits_buy_more_sources():
 
 @pytest.mark.parametrize("quality_db", [22.0, 25.0, 29.3, 33.0, 38.0])
 @pytest.mark.parametrize("doubling_db", [1.0, 2.5, 4.0])
-def test_a_quality_is_reached_at_about_the_lowest_rate(quality_db: float, doubling_db: float):
+def test_a_quality_is_reached_at_about_the_lowest_rate(quality_db: float, doubling_db: float) -> None:
     tried = []
 
     def predicted(kbps: float) -> float:
@@ -68,7 +68,7 @@ def test_a_quality_is_reached_at_about_the_lowest_rate(quality_db: float, doubli
         assert max(0.999 * lowest, MIN_KBPS) <= rate <= max(1.25 * lowest, MIN_KBPS)
 
 
-def test_an_impossible_budget_gives_the_cheapest_plan():
+def test_an_impossible_budget_gives_the_cheapest_plan() -> None:
     (choice,) = choices(10)
     assert len(choice.coded.packets) == 1
     assert choice.coded.plan.crf == 63
@@ -102,17 +102,17 @@ class KnownTrials(PlanTrials):
         ([30.0], [30.0]),
     ],
 )
-def test_candidates_close_to_the_best_are_kept(qualities: list[float], kept: list[float]):
+def test_candidates_close_to_the_best_are_kept(qualities: list[float], kept: list[float]) -> None:
     assert [trial.quality for trial in search(KnownTrials(qualities), 1000.0, 4.0, no_progress)] == kept
 
 
-def test_candidates_have_different_sources_within_the_budget():
+def test_candidates_have_different_sources_within_the_budget() -> None:
     candidates = choices(3000)
     assert 1 <= len(candidates) <= MAX_CANDIDATES
     assert len({choice.coded.plan.frames for choice in candidates}) == len(candidates)
     assert all(choice.coded.size + choice.motion_bytes <= 3000 * (1 + BUDGET_TOLERANCE) for choice in candidates)
 
 
-def test_the_survey_is_not_modified():
+def test_the_survey_is_not_modified() -> None:
     choices(3000)
     assert np.array_equal(SURVEYED, SURVEY.keypoints)

@@ -29,7 +29,7 @@ from iwcodec.codec.sources.av1 import SourceDecoder
 from stub_runtime import SIZE
 
 
-def test_pictures_come_in_the_order_of_the_frames():
+def test_pictures_come_in_the_order_of_the_frames() -> None:
     frames = (40, 3, 17)
     pairs = list(pictures_of(frames, lambda: PICTURES, hold=True))
     assert [number for number, _ in pairs] == [40, 3, 17]
@@ -37,7 +37,7 @@ def test_pictures_come_in_the_order_of_the_frames():
     assert [n for n, _ in pictures_of((3, 17, 40), lambda: iter(PICTURES), hold=False)] == [3, 17, 40]
 
 
-def test_sources_precede_the_motion_that_uses_them():
+def test_sources_precede_the_motion_that_uses_them() -> None:
     plan = interleaved_plan(30, 10)
     packets = encode_plan(plan, ((n, PICTURES[n]) for n in plan.frames), SIZE).packets
     assert [packet.frame for packet in packets] == [0, 10, 20]
@@ -47,7 +47,7 @@ def test_sources_precede_the_motion_that_uses_them():
     assert sources_due(packets, upfront_plan(SURVEY, 2), 1) == 3  # upfront: all
 
 
-def test_source_db_is_the_psnr_of_the_decoded_sources():
+def test_source_db_is_the_psnr_of_the_decoded_sources() -> None:
     plan = upfront_plan(SURVEY, 3, crf=30)
     coded = encode_plan(plan, pictures_of(plan.frames, lambda: PICTURES, hold=True), SIZE)
     decoder = SourceDecoder(SIZE)
@@ -55,14 +55,14 @@ def test_source_db_is_the_psnr_of_the_decoded_sources():
     assert coded.source_db == pytest.approx(np.mean(decoded_db))
 
 
-def test_a_smaller_budget_gives_a_higher_crf():
+def test_a_smaller_budget_gives_a_higher_crf() -> None:
     crfs = [crf_for_budget({CRF: 1000}, budget, 256) for budget in (4000.0, 1000.0, 500.0, 1.0)]
     assert crfs == sorted(crfs)
     assert crfs[1] == CRF + FINE_CRF  # below the budget, not at it
     assert crfs[-1] == worst_crf(256)
 
 
-def test_pictures_get_smaller_beyond_the_worst_crf():
+def test_pictures_get_smaller_beyond_the_worst_crf() -> None:
     size = 128
     enlarged = [np.kron(picture, np.ones((2, 2, 1), np.uint8)) for picture in PICTURES]
     frames = (0, 30)
@@ -76,12 +76,12 @@ def test_pictures_get_smaller_beyond_the_worst_crf():
 
 
 @pytest.mark.parametrize("budget", [3000, 9000])
-def test_the_budget_is_kept(budget: int):
+def test_the_budget_is_kept(budget: int) -> None:
     coded = encode_within_budget(interleaved_plan(COUNT, 3), lambda: PICTURES, SIZE, budget)
     assert budget * 0.95 < coded.size <= budget
 
 
-def test_crf_converges_in_few_steps():
+def test_crf_converges_in_few_steps() -> None:
     """Bytes fall by 7 % for each step of crf here, not by the assumed 5.5 %."""
     tried: dict[float, float] = {}
     crf = 30.0
@@ -96,7 +96,7 @@ def test_crf_converges_in_few_steps():
 
 @pytest.mark.parametrize("budget", [4200, 5000, 5340, 5666, 6100, 6300, 7000])
 @pytest.mark.parametrize("start", [58.0, 62.0, 63.0, 64.0, 69.0])
-def test_crf_converges_where_pictures_get_smaller(start: float, budget: int):
+def test_crf_converges_where_pictures_get_smaller(start: float, budget: int) -> None:
     """The 32 sources of a real clip take 5569 bytes at crf 63, and the smaller ones 6711 at the next step."""
     crfs = [58, 60, 61, 62, 62.5, 63, 63.25, 64, 65, 66, 67, 68, 69]
     sizes = [8471, 7479, 6947, 6252, 6139, 5569, 6711, 6355, 6096, 5585, 5278, 4827, 4082]
@@ -110,7 +110,7 @@ def test_crf_converges_where_pictures_get_smaller(start: float, budget: int):
     assert max(size for size in tried.values() if size <= budget) >= 0.95 * budget
 
 
-def test_slots_wrap_around(monkeypatch: pytest.MonkeyPatch):
+def test_slots_wrap_around(monkeypatch: pytest.MonkeyPatch) -> None:
     """After 65,536 sources: twenty minutes of a stream of sources."""
     monkeypatch.setattr(source_plan, "MAX_SLOT", 2)
     coded = encode_plan(interleaved_plan(5, 1), ((n, PICTURES[n]) for n in range(5)), SIZE)

@@ -41,18 +41,18 @@ def make_excerpt() -> Excerpt:
     return Excerpt(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE)
 
 
-def test_climb_finds_the_maximum_from_both_sides():
+def test_climb_finds_the_maximum_from_both_sides() -> None:
     hill = [0.0, 1.0, 3.0, 7.0, 6.0, 2.0, -math.inf]
     assert [climb(hill.__getitem__, len(hill), start) for start in range(len(hill))] == [3] * len(hill)
 
 
-def test_climb_passes_narrow_dips():
+def test_climb_passes_narrow_dips() -> None:
     hills = [0.0, 4.0, 3.0, 5.0, 6.0, 5.5, 5.0, 9.0]
     assert [climb(hills.__getitem__, len(hills), start, reach=2) for start in range(5)] == [4] * 5
     assert climb(hills.__getitem__, len(hills), 1) == 1
 
 
-def test_pieces_are_spread_over_the_clip():
+def test_pieces_are_spread_over_the_clip() -> None:
     frames = excerpt_frames(1000, 50)
     assert frames == sorted(set(frames))
     assert len(frames) == 50 * PIECES
@@ -61,7 +61,7 @@ def test_pieces_are_spread_over_the_clip():
 
 
 @pytest.mark.parametrize("message", [1, 2, 7, 30, 120])
-def test_pieces_hold_whole_messages_and_two_sources_of_every_interleaved_plan(message: int):
+def test_pieces_hold_whole_messages_and_two_sources_of_every_interleaved_plan(message: int) -> None:
     """Also for a clip at one frame per second."""
     frames = excerpt_frames(5000, message)
     length = len(frames) // PIECES
@@ -73,7 +73,7 @@ def test_pieces_hold_whole_messages_and_two_sources_of_every_interleaved_plan(me
             assert sum(frame % stride == 0 for frame in piece) >= 2
 
 
-def test_sources_get_the_frame_numbers_of_the_excerpt():
+def test_sources_get_the_frame_numbers_of_the_excerpt() -> None:
     excerpt = make_excerpt()
     plan = interleaved_plan(COUNT, 8)
     local = excerpt.renumbered(encode_plan(plan, pictures_of(plan.frames, lambda: PICTURES, hold=False), SIZE))
@@ -83,7 +83,7 @@ def test_sources_get_the_frame_numbers_of_the_excerpt():
             assert excerpt.pictures[packet.frame] is PICTURES[frame]
 
 
-def test_quality_of_a_stream_of_sources_is_that_of_the_sources():
+def test_quality_of_a_stream_of_sources_is_that_of_the_sources() -> None:
     excerpt = make_excerpt()
     plan = interleaved_plan(COUNT, 1)
     coded = encode_plan(plan, pictures_of(plan.frames, lambda: PICTURES, hold=False), SIZE)
@@ -91,7 +91,7 @@ def test_quality_of_a_stream_of_sources_is_that_of_the_sources():
     assert excerpt.qualities(coded, motion, [1]) == {1: pytest.approx(coded.source_db)}
 
 
-def test_predicted_quality_is_that_of_the_frames():
+def test_predicted_quality_is_that_of_the_frames() -> None:
     """Every frame of a clip without motion is reconstructed alike."""
     survey = Survey(np.repeat(SURVEY.thumbnails[:1], 40, 0), np.repeat(SURVEY.keypoints[:1], 40, 0))
     excerpt = Excerpt(survey, lambda: PICTURES[:1] * 40, StubRuntime(), MESSAGE)
@@ -104,7 +104,7 @@ def test_predicted_quality_is_that_of_the_frames():
     assert predicted == pytest.approx(coded.source_db / 40 + rebuilt_db * 39 / 40, abs=0.5)
 
 
-def test_fewer_sources_enter_attention_where_more_are_no_better():
+def test_fewer_sources_enter_attention_where_more_are_no_better() -> None:
     excerpt = make_excerpt()
     plan = upfront_plan(SURVEY, 3)
     coded = encode_plan(plan, pictures_of(plan.frames, lambda: PICTURES, hold=True), SIZE)
@@ -116,7 +116,7 @@ def test_fewer_sources_enter_attention_where_more_are_no_better():
 
 
 @pytest.mark.parametrize("budget", [3_000, 5_900, 12_000, 24_000, 1e9])
-def test_a_plan_is_tried_at_the_crf_that_spends_the_budget(monkeypatch: pytest.MonkeyPatch, budget: float):
+def test_a_plan_is_tried_at_the_crf_that_spends_the_budget(monkeypatch: pytest.MonkeyPatch, budget: float) -> None:
     """Bytes fall by 11 % for each step of crf at high rates, and by 5 % at low ones."""
     trials = object.__new__(PlanTrials)
     trials._size, trials.worst_crf, trials._coded = 256, worst_crf(256), {}
@@ -129,7 +129,7 @@ def test_a_plan_is_tried_at_the_crf_that_spends_the_budget(monkeypatch: pytest.M
         assert finer < BEST_CRF or costs[finer] > budget
 
 
-def test_evaluation_stops_early_for_a_clearly_worse_plan():
+def test_evaluation_stops_early_for_a_clearly_worse_plan() -> None:
     best = ExcerptQuality(0.1, 30.0, {frame: 30.0 for frame in range(48)})
     for difference, worse in ((-1.5, True), (-0.6, False), (1.0, False)):
         tried = ExcerptQuality(0.1, 30.0, {frame: 30.0 + difference for frame in range(12)})
@@ -141,7 +141,7 @@ def test_evaluation_stops_early_for_a_clearly_worse_plan():
     assert not ExcerptQuality(0.1, 30.0, {frame: 20.0 for frame in range(12)}).is_clearly_worse(None)
 
 
-def test_a_plan_stopped_early_is_rated_by_its_difference_to_the_best():
+def test_a_plan_stopped_early_is_rated_by_its_difference_to_the_best() -> None:
     """However easy the frames evaluated are."""
     trials = PlanTrials(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE)
     plan = trials.plans[2]

@@ -21,11 +21,11 @@ from training_clips import moving_square, write_clip
         ("anything/holiday.mov", "holiday"),
     ],
 )
-def test_identity_by_layout(path: str, identity: str):
+def test_identity_by_layout(path: str, identity: str) -> None:
     assert identity_of(Path(path)) == identity
 
 
-def test_clips_are_files_and_folders_of_pictures(tmp_path: Path):
+def test_clips_are_files_and_folders_of_pictures(tmp_path: Path) -> None:
     write_clip(tmp_path / "a" / "one.mp4", 3)
     folder = tmp_path / "TED#0#9.mp4"
     folder.mkdir()
@@ -36,14 +36,14 @@ def test_clips_are_files_and_folders_of_pictures(tmp_path: Path):
     assert len(list(read_frames(clips[0].path))) == 3
 
 
-def test_manifest_gives_split_identity_and_cuts(tmp_path: Path):
+def test_manifest_gives_split_identity_and_cuts(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("id,split,identity\nx,train,p\ny,val,q\n")
     (tmp_path / "jumpcuts.csv").write_text("id,frame\nx,7\n")
     assert find_clips(tmp_path, "train") == [Clip("x", tmp_path / "clips" / "x.mp4", "p", 7)]
     assert [c.name for c in find_clips(tmp_path, "val")] == ["y"]
 
 
-def test_clips_of_a_size_are_preferred(tmp_path: Path):
+def test_clips_of_a_size_are_preferred(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("id,split,identity\nx,train,p\ny,val,q\nz,train,r\n")
     for name in ("clips/x", "clips/y", "clips/z", "clips512/x", "clips512/y"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ def touch(folder: Path, *names: str) -> None:
         (("train/a#1#2.mp4", "train/b#1#2.mp4", "test/b#3#4.mp4"), ["a"], ["b", "b"]),
     ],
 )
-def test_folders_name_splits(tmp_path: Path, names: tuple[str, ...], train: list[str], val: list[str]):
+def test_folders_name_splits(tmp_path: Path, names: tuple[str, ...], train: list[str], val: list[str]) -> None:
     touch(tmp_path, *names)
     assert [c.identity for c in find_clips(tmp_path)] == train
     assert [c.identity for c in find_clips(tmp_path, "val")] == val
@@ -78,7 +78,7 @@ def test_folders_name_splits(tmp_path: Path, names: tuple[str, ...], train: list
 
 @pytest.mark.parametrize("folder", ["", "train/"])
 @pytest.mark.parametrize(("count", "limit"), [(2, 1), (300, 20)])
-def test_identities_are_held_out_without_named_splits(tmp_path: Path, folder: str, count: int, limit: int):
+def test_identities_are_held_out_without_named_splits(tmp_path: Path, folder: str, count: int, limit: int) -> None:
     touch(tmp_path, *(f"{folder}p{n}#{k}#9.mp4" for n in range(count) for k in range(2)))
     train, val = ({c.identity for c in find_clips(tmp_path, split)} for split in ("train", "val"))
     assert len(train | val) == count
@@ -87,14 +87,14 @@ def test_identities_are_held_out_without_named_splits(tmp_path: Path, folder: st
     assert val == {c.identity for c in find_clips(tmp_path, "val")}
 
 
-def test_single_identity_is_not_held_out(tmp_path: Path):
+def test_single_identity_is_not_held_out(tmp_path: Path) -> None:
     touch(tmp_path, "one.mp4")
     assert [c.name for c in find_clips(tmp_path)] == ["one.mp4"]
     with pytest.raises(ValueError, match="for val"):
         find_clips(tmp_path, "val")
 
 
-def test_intermediate_results_of_talking_head_are_excluded(tmp_path: Path):
+def test_intermediate_results_of_talking_head_are_excluded(tmp_path: Path) -> None:
     clip = "v_0000_S0_E9_L0_T0_R9_B9.mp4"
     touch(tmp_path, *(f"{split}/{step}/{clip}" for split in ("train", "val") for step in ("raw_videos", "1min_clips")))
     assert len(find_clips(tmp_path, None)) == 4
@@ -103,6 +103,6 @@ def test_intermediate_results_of_talking_head_are_excluded(tmp_path: Path):
     assert [c.name for c in find_clips(tmp_path, "val")] == [f"val/cropped_clips/w{clip}"]
 
 
-def test_folder_without_clips_is_refused(tmp_path: Path):
+def test_folder_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no clips"):
         find_clips(tmp_path)

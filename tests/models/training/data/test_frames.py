@@ -10,7 +10,7 @@ from iwcodec.models.training.data.frames import count_frames, evenly_spaced, rea
 from training_clips import moving_square
 
 
-def test_frames_of_a_folder_are_selected_by_number(tmp_path: Path):
+def test_frames_of_a_folder_are_selected_by_number(tmp_path: Path) -> None:
     for n, picture in enumerate(moving_square(5, 0)):
         cv2.imwrite(str(tmp_path / f"{n:07d}.png"), picture)
     frames = list(read_frames(tmp_path))
@@ -23,12 +23,12 @@ def test_frames_of_a_folder_are_selected_by_number(tmp_path: Path):
         list(read_frames(tmp_path))
 
 
-def test_evenly_spaced_includes_first_and_last():
+def test_evenly_spaced_includes_first_and_last() -> None:
     assert evenly_spaced(10, 4) == [0, 3, 6, 9]
     assert evenly_spaced(3, 8) == [0, 1, 2]
 
 
-def test_square_crops_the_centre():
+def test_square_crops_the_centre() -> None:
     picture = np.zeros((4, 8, 3), np.uint8)
     picture[:, 2:6] = 9
     assert (square(picture, 2) == 9).all()

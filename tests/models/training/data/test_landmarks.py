@@ -13,7 +13,7 @@ def face() -> np.ndarray:
     return np.random.default_rng(0).uniform(-0.5, 0.5, (MESH, 2)).astype(np.float32)
 
 
-def test_mirrors_are_mutual_and_of_the_same_kind():
+def test_mirrors_are_mutual_and_of_the_same_kind() -> None:
     for number, landmark in enumerate(LANDMARKS):
         other = LANDMARKS[landmark.mirror]
         assert other.mirror == number
@@ -21,7 +21,7 @@ def test_mirrors_are_mutual_and_of_the_same_kind():
         assert (landmark.opening is None) == (other.opening is None)
 
 
-def test_open_eyes_have_a_higher_strength():
+def test_open_eyes_have_a_higher_strength() -> None:
     mesh = face()
     mesh[33], mesh[133] = (-0.1, 0), (0.1, 0)
     mesh[159], mesh[145] = (0, -0.03), (0, 0.03)
@@ -33,7 +33,7 @@ def test_open_eyes_have_a_higher_strength():
     assert np.isnan(landmarks_from_mesh(mesh)[2:, 2]).all()
 
 
-def test_window_scales_landmarks_and_hides_those_outside():
+def test_window_scales_landmarks_and_hides_those_outside() -> None:
     points = landmarks_from_mesh(face())
     window = np.array([0.1, -0.2, 0.25], np.float32)
     visible = through_window(points, window, False)
@@ -42,7 +42,7 @@ def test_window_scales_landmarks_and_hides_those_outside():
     assert np.allclose(visible[inside, :2] * 0.25 + window[:2], points[inside, :2], atol=1e-6)
 
 
-def test_mirroring_twice_changes_nothing():
+def test_mirroring_twice_changes_nothing() -> None:
     points = landmarks_from_mesh(face())
     once = through_window(points, WHOLE, True)
     assert np.allclose(once[0, :2], points[MIRRORED[0], :2] * (-1, 1))

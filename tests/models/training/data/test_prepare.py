@@ -1,5 +1,7 @@
 """Clips in the cache."""
 
+import subprocess
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +21,11 @@ from iwcodec.models.training.evaluate import load_clip
 from training_clips import write_clip
 
 
-def test_short_clip_is_not_used(tmp_path: Path):
+def test_short_clip_is_not_used(tmp_path: Path) -> None:
     assert prepare(Clip("c", write_clip(tmp_path / "c.mp4", 5), "c"), tmp_path / "cache", 64) is None
 
 
-def test_flows_are_cached(tmp_path: Path):
+def test_flows_are_cached(tmp_path: Path) -> None:
     clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 16), "c"), tmp_path / "cache", 64)
     assert clip is not None
     first = clip.correspondence(5, 3)
@@ -33,7 +35,50 @@ def test_flows_are_cached(tmp_path: Path):
     np.testing.assert_array_equal(first.error, again.error)
 
 
-def test_frames_are_selected_without_keeping_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_flow_that_the_disk_has_no_room_for_is_not_kept(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    path = write_clip(tmp_path / "c.mp4", 16)
+    clip, other = (prepare(Clip("c", path, "c"), tmp_path / name, 64) for name in ("full", "cache"))
+    assert clip is not None
+    assert other is not None
+    clip.flows.filename = Path("/dev/full")
+    np.testing.assert_array_equal(clip.correspondence(5, 3).shift, other.correspondence(5, 3).shift)
+    assert not clip.has_flow[5, 3]
+    assert other.has_flow[5, 3]
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from iwcodec.models.training.data.clips import Clip
+from iwcodec.models.training.data.prepare import prepare
+try:
+    prepare(Clip("c", Path(sys.argv[1]), "c"), Path(sys.argv[2]), 64)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_an_error_that_names_the_cache(tmp_path: Path) -> None:
+    """In a process of its own, which a write through a memory map would kill."""
+    clip, disk = write_clip(tmp_path / "c.mp4", 16), tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("needs permission to mount a file system")
+    try:
+        command = [sys.executable, "-c", FULL_DISK, str(clip), str(disk / "cache")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        left = list((disk / "cache").iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 0, done.stderr
+    assert str(disk / "cache") in done.stdout
+    assert "No space left" in done.stdout
+    assert not left
+
+
+def test_frames_are_selected_without_keeping_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = Clip("bundled", sample_clip(), "bundled")
     frames = [square(picture, 64) for picture in read_frames(clip.path)]
 
@@ -50,7 +95,7 @@ def test_frames_are_selected_without_keeping_all_of_them(tmp_path: Path, monkeyp
     np.testing.assert_array_equal(prepared.frames, selected(24))
 
 
-def test_first_complete_file_stays(tmp_path: Path):
+def test_first_complete_file_stays(tmp_path: Path) -> None:
     file = tmp_path / "entry.npy"
 
     def second(partial: Path) -> None:
@@ -69,7 +114,7 @@ def test_first_complete_file_stays(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_concurrent_preparation_of_a_clip(tmp_path: Path):
+def test_concurrent_preparation_of_a_clip(tmp_path: Path) -> None:
     clip = Clip("c", write_clip(tmp_path / "c.mp4", 16), "c")
     alone = prepare(clip, tmp_path / "alone", 64)
     together = threading.Barrier(4)
@@ -91,7 +136,7 @@ def test_concurrent_preparation_of_a_clip(tmp_path: Path):
     assert {f.name for f in (tmp_path / "shared").iterdir()} == {f.name for f in (tmp_path / "alone").iterdir()}
 
 
-def test_unused_frames_are_not_kept_in_memory(tmp_path: Path):
+def test_unused_frames_are_not_kept_in_memory(tmp_path: Path) -> None:
     clip = Clip("c", write_clip(tmp_path / "c.mp4", 200, 0, 128), "c")
     frame = 128 * 128 * 3
     tracemalloc.start()
@@ -107,7 +152,7 @@ def test_unused_frames_are_not_kept_in_memory(tmp_path: Path):
     assert saved < 20 * frame
 
 
-def test_clips_of_the_same_name_in_two_folders_differ(tmp_path: Path):
+def test_clips_of_the_same_name_in_two_folders_differ(tmp_path: Path) -> None:
     clips = []
     for n, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()

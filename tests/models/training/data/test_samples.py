@@ -18,7 +18,7 @@ from iwcodec.models.training.data.samples import SamplePlan, Samples
 from training_clips import write_clip
 
 
-def test_samples_do_not_cross_a_cut(tmp_path: Path):
+def test_samples_do_not_cross_a_cut(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "c.mp4", 30)
     clip = prepare(Clip("c", path, "c", cut=12), tmp_path / "cache", 64)
     assert clip is not None
@@ -32,7 +32,7 @@ def test_samples_do_not_cross_a_cut(tmp_path: Path):
     assert all(d is None or d["sources"].shape == (2, 3, 64, 64) for d in drawn)
 
 
-def test_correspondence_matches_the_augmented_pictures(tmp_path: Path):
+def test_correspondence_matches_the_augmented_pictures(tmp_path: Path) -> None:
     """Warping a source by its correspondence brings it closer to the driving frame, whatever crop, mirroring and camera
     motion the sample has."""
     clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 24, 2, 128), "c"), tmp_path / "cache", 128)
@@ -56,7 +56,7 @@ def test_correspondence_matches_the_augmented_pictures(tmp_path: Path):
     assert sum(improved) >= 10
 
 
-def test_shapes_of_a_batch(tmp_path: Path):
+def test_shapes_of_a_batch(tmp_path: Path) -> None:
     clips = [
         prepare(Clip(n, write_clip(tmp_path / f"{n}.mp4", 16, i), n), tmp_path / "cache", 64)
         for i, n in enumerate("ab")
@@ -70,7 +70,7 @@ def test_shapes_of_a_batch(tmp_path: Path):
     assert 0 <= batch["driving"].min() <= batch["driving"].max() <= 1
 
 
-def test_near_frames_resemble_a_source(tmp_path: Path):
+def test_near_frames_resemble_a_source(tmp_path: Path) -> None:
     clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 60, 3), "c"), tmp_path / "cache", 64)
     assert clip is not None
     plans = [SamplePlan(64, 1, 3, max_sources=1, coded=0.0, near=near) for near in (0.0, 1.0)]
@@ -82,7 +82,7 @@ def test_near_frames_resemble_a_source(tmp_path: Path):
     assert shifts[1] < 0.7 * shifts[0]
 
 
-def test_batch_depends_only_on_seed_and_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_batch_depends_only_on_seed_and_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 16), "c"), tmp_path / "cache", 64)
     assert clip is not None
     plan = SamplePlan(32, 1, 1, max_sources=2)
