@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONDONTWRITEBYTECODE =
 INSTALL := $(BIN)/pip install --quiet --no-compile
 
-.PHONY: help demo bench test check-types check-code check-calls clean
+.PHONY: help demo bench web test check-types check-code check-calls floors clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,7 +43,21 @@ bench: $(VENV)/bench ## Rate against quality on the bundled clip beside other co
 	$(BIN)/iwcodec bench rd --rates 3,6 --codecs iwcodec,svtav1,svtav1-half,vp9,copy --metrics psnr,vmaf --pictures --out bench
 	$(BIN)/iwcodec bench report bench/rd.json
 
+WEB := client/web
+# Node.js of a version that can build the browser's client.
+NODE := $(shell node -p 'parseInt(process.versions.node) >= 20 || ""' 2>/dev/null)
+
+web: $(WEB)/dist/index.html ## Build the browser's player, which `iwcodec serve` then offers at /play
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	@echo "== Fetching what the browser's client is built with (once, about 240 MB; needs Node.js 20)"
+	cd $(WEB) && npm ci --silent
+
+$(WEB)/dist/index.html: $(WEB)/node_modules/.package-lock.json $(shell find $(WEB)/src $(WEB)/public) $(WEB)/index.html
+	cd $(WEB) && npm run --silent build -- --logLevel warn
+
 test: $(VENV)/dev ## Lint, types and the whole test suite
+	@$(if $(NODE),$(MAKE) --no-print-directory web,echo "== No Node.js 20: the browser's client is not tested")
 	@echo "== ruff"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,5 +78,8 @@ check-calls:
 	@echo "== pytest, calls between processes"
 	$(BIN)/pytest -m patient
 
+floors: ## Install the oldest versions that pyproject.toml allows, without PyTorch, and run the quick tests with them
+	PYTHON=$(PYTHON) .ci/floors
+
 clean: ## Remove everything that was made
-	rm -rf $(VENV) build demo bench
+	rm -rf $(VENV) build demo bench $(WEB)/dist $(WEB)/node_modules

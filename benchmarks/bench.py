@@ -19,6 +19,7 @@ COMMANDS = {
     "attention": "performance.attention",
     "wire": "call.wire",
     "endurance": "call.endurance",
+    "flood": "call.flood",
     "weights": "weights",
 }
 """Sub-command -> module of this package that has it as `command`."""

@@ -28,6 +28,7 @@ class CurveStyle:
 
 CURVE_STYLES = {
     "iwcodec": CurveStyle("iwcodec", "black", "-", "o", 2.2),
+    "iwcodec-face": CurveStyle("iwcodec, tuned\nfor the face", "#a00060", "-", "v", 2.2),
     "svtav1": CurveStyle("SVT-AV1", "#0060a8", "-", "s"),
     "svtav1-half": CurveStyle("SVT-AV1, half size\nand frame rate", "#0060a8", "--", "s", filled=False),
     "x265": CurveStyle("x265", "#b03000", "-.", "^"),

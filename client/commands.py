@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -36,10 +37,24 @@ def call(
     mic: Annotated[
         str | None, typer.Option(help="Microphone to use: its number, or part of its name (see `iwcodec devices`).")
     ] = None,
+    speaker: Annotated[
+        str | None, typer.Option(help="Loudspeaker to use: its number, or part of its name (see `iwcodec devices`).")
+    ] = None,
+    raw_mic: Annotated[
+        bool,
+        typer.Option("--raw-mic", help="Send the microphone without echo cancellation and noise suppression: music."),
+    ] = False,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Neither send nor play sound.")] = False,
+    max_kbps: Annotated[
+        float | None,
+        typer.Option(help="Send at most this much, to all together; sound takes 15 of it for each participant.", min=2),
+    ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.iwc", help="Record the first participant whose picture arrives to this file."),
+        typer.Option(
+            metavar="OUT.iwc",
+            help="Record everybody: the first to be seen in this file, others in OUT-NAME.iwc.",
+        ),
     ] = None,
     virtual_camera: Annotated[
         bool,
@@ -57,6 +72,19 @@ def call(
     size: Annotated[
         int, typer.Option(help="Width and height of the picture in pixels; must be the same for everyone in the room.")
     ] = 256,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the invitation's token, which in the URL other users of this machine can see; or set "
+            "IWCODEC_TOKEN."
+        ),
+    ] = None,
+    authority: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca", metavar="FILE", help="PEM file that signed the server's certificate, if no authority did."
+        ),
+    ] = None,
     force: FORCE = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="With --headless: print statistics as a line of JSON every 5 seconds.")
@@ -68,7 +96,12 @@ def call(
     introduces them, and names STUN and TURN servers for those behind firewalls. Failed connections are retried with
     the next of these servers.
 
-    Keys in the window: m mutes, v switches the camera off, i shows bit rates and delays, q leaves.
+    Three words stand beside each name. If the other person reads out the same ones, nobody sits between the two of you,
+    not even the server.
+
+    Keys in the window: m mutes, v switches the camera off, i shows bit rates and delays, q leaves; c, a and s change to
+    the next camera, microphone and loudspeaker. The host of a room by invitation locks and unlocks it with l, and
+    removes somebody with k and a number.
     """
     if as_json and not headless:
         raise CodecError("--json needs --headless. In the window, press i to see the statistics.")
@@ -81,9 +114,37 @@ def call(
             raise CodecError(f"The recording must end in .iwc, not {record.suffix or record.name!r}.")
         check_target(record, force)
     options = CallOptions(
-        url, name or user_name(), camera, video, mic, not no_audio, record, virtual_camera, headless, size, as_json
+        url,
+        name or user_name(),
+        camera,
+        video,
+        mic,
+        not no_audio,
+        record,
+        virtual_camera,
+        headless,
+        size,
+        as_json,
+        read_token(token_file),
+        authority,
+        speaker,
+        raw_mic,
+        max_kbps,
     )
     asyncio.run(run_call(options))
+
+
+def read_token(file: Path | None) -> str | None:
+    """The invitation's token from the file, or from the environment. Raises CodecError if the file has none."""
+    if file is None:
+        return os.environ.get("IWCODEC_TOKEN") or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise CodecError(f"The token in {file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if not token:
+        raise CodecError(f"{file} holds no token.")
+    return token
 
 
 def user_name() -> str:
@@ -94,27 +155,30 @@ def user_name() -> str:
 
 
 def devices(as_json: JSON = False) -> None:
-    """List the cameras and microphones of this machine.
+    """List the cameras, microphones and loudspeakers of this machine.
 
-    Select one with `iwcodec call --camera` or `--mic`, by its number or by part of its name.
+    Select one with `iwcodec call --camera`, `--mic` or `--speaker`, by its number or by part of its name.
     """
     with extras():
-        from iwcodec.client.audio import capture as audio_capture
+        from iwcodec.client.audio.capture import list_microphones
+        from iwcodec.client.audio.speaker import list_speakers
         from iwcodec.client.video import capture
     cameras, problem = capture.list_cameras(), None
     try:
-        microphones = audio_capture.list_microphones()
+        microphones, speakers = list_microphones(), list_speakers()
     except CodecError as error:
-        microphones, problem = [], str(error)
+        microphones, speakers, problem = [], [], str(error)
     if as_json:
-        listed = {"cameras": cameras, "microphones": microphones}
+        listed = {"cameras": cameras, "microphones": microphones, "loudspeakers": speakers}
         print(json.dumps({kind: [asdict(device) for device in some] for kind, some in listed.items()}, indent=2))
         return
-    for kind, some in (("camera", cameras), ("microphone", microphones)):
+    for kind, some in (("camera", cameras), ("microphone", microphones), ("loudspeaker", speakers)):
         for device in some:
             console.print(f"{kind} {device.number}: {device.name}")
-        if not some:
-            console.print(problem if problem and kind == "microphone" else f"No {kind} was found.")
+        if not some and (kind == "camera" or not problem):
+            console.print(f"No {kind} was found.")
+    if problem:
+        console.print(problem, soft_wrap=True)
 
 
 def demo_call(

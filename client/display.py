@@ -10,6 +10,7 @@ import numpy as np
 
 from iwcodec.client.view import Tile, View
 from iwcodec.codec.errors import CodecError
+from iwcodec.codec.player import open_display
 
 SIZE: Final = (960, 640)
 """Initial width and height of the window in pixels."""
@@ -21,7 +22,7 @@ OWN_SHARE: Final = 0.2
 """Side of our own picture as a share of the window's shorter side."""
 RECONSTRUCTED: Final = "reconstructed"
 SNAPSHOT: Final = "snapshot"
-KEYS: Final = "m mute   v camera off   i details   q leave"
+KEYS: Final = "m mute   v camera off   c camera   a microphone   s loudspeaker   i details   q leave"
 
 _BACKGROUND = (18, 20, 24)
 _EMPTY_TILE = (38, 42, 50)
@@ -39,9 +40,10 @@ class Window:
 
         self._pygame = pygame
         try:
-            pygame.display.init()
+            open_display()
             self._screen = pygame.display.set_mode(size, pygame.RESIZABLE)
         except pygame.error as error:
+            pygame.quit()
             raise CodecError(f"There is no display for the call ({error}); use --headless.") from error
         pygame.display.set_caption(title)
 
@@ -119,6 +121,10 @@ def _draw_tile(surface: Any, tile: Tile, left: int, top: int, side: int, text: i
         _write(surface, tile.state, place.center, text, _ALERT, centred=True, shaded=has_picture, max_width=side)
     name_at = left + edge, top + side - text - 2 * edge
     _write(surface, tile.name, name_at, text, _TEXT, shaded=True, max_width=side)
+    if tile.words:
+        size = max(12, text * 3 // 4)
+        words_at = left + side - edge, top + side - size - 2 * edge
+        _write(surface, tile.words, words_at, size, _SOFT, right=True, shaded=True, max_width=side * 2 // 3)
     if tile.badge and tile.picture is not None:
         badge = SNAPSHOT if tile.snapshot else RECONSTRUCTED
         _write(surface, badge, (left + side - edge, top + edge), max(11, text * 2 // 3), _SOFT, right=True, shaded=True)

@@ -15,29 +15,38 @@ from typing import Any, Final
 from rich.text import Text
 
 from iwcodec.client.audio import capture as audio_capture
+from iwcodec.client.audio.devices import AudioDevices
+from iwcodec.client.audio.echo import EchoCanceller
 from iwcodec.client.audio.sender import AudioSender
-from iwcodec.client.audio.speaker import Speaker, load_sounddevice, open_speaker
+from iwcodec.client.audio.speaker import SoundCard, Speaker, load_sounddevice, open_speaker
 from iwcodec.client.display import Window
 from iwcodec.client.link.link import Link
-from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder
+from iwcodec.client.link.link_state import LinkState
+from iwcodec.client.quality import quality_words
+from iwcodec.client.recording.recorder import FPS, CallRecorder, Recorder, path_for
 from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.client.room.call import Call
+from iwcodec.client.room.protocol import parse_address
+from iwcodec.client.room.resume_file import ResumeFile
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.stats import stats_json, stats_lines
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.video import capture
+from iwcodec.client.video.camera import Camera
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.client.view import call_view
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.shipped_model import load_runtime_for
-from iwcodec.models.runtime.types import Runtime
+from iwcodec.models.runtime.types import ModelInfo, Runtime
 
 DRAW_INTERVAL_S, MIN_DRAW_INTERVAL_S = 1 / 30, 1 / 60
 """Maximum time between two drawings of the window, which bounds the response to keys; and minimum time after a drawing
 with a new picture, because screens show no more and drawing takes time."""
 REPORT_S: Final = 5.0
 """Interval between two reports of statistics in a headless call."""
+DEVICE_CHECK_S: Final = 1.0
+"""Interval between checks whether microphone and loudspeaker are still there."""
 POLL_S: Final = 0.05
 """Interval between checks of a headless call for changes of state."""
 NETWORK_THREADS: Final = 2
@@ -60,6 +69,15 @@ class CallOptions:
     size: int = 256
     as_json: bool = False
     """Whether a headless call prints its statistics as JSON."""
+    token: str | None = None
+    """Of the invitation, unless it is in the URL."""
+    authority: Path | None = None
+    """PEM file with the certificate that signed the server's."""
+    speaker: str | None = None
+    raw_mic: bool = False
+    """Whether the microphone is sent without echo cancellation and noise suppression."""
+    max_kbps: float | None = None
+    """Limit of what is sent, to all participants together."""
 
 
 async def run_call(options: CallOptions) -> None:
@@ -68,26 +86,132 @@ async def run_call(options: CallOptions) -> None:
     Raises CodecError where a device cannot be opened or the room cannot be joined.
     """
     with ExitStack() as stack:
-        signalling = Signalling(options.url, options.name)
+        resume_file = ResumeFile(parse_address(options.url).websocket_url, options.name)
+        stack.callback(resume_file.close)
+        signalling = Signalling(
+            options.url, options.name, token=options.token, authority=options.authority, resume_file=resume_file
+        )
+        if signalling.address.exposed_host is not None:
+            console.print(Text("not encrypted:", "yellow"), exposure(signalling.address.exposed_host), soft_wrap=True)
         runtime = load_runtime_for(options.size, threads=max(1, (os.cpu_count() or 1) // 2))
         executor = stack.enter_context(ThreadPoolExecutor(NETWORK_THREADS, "network"))
+        motion_executor = stack.enter_context(ThreadPoolExecutor(1, "motion"))
         window = None if options.headless else Window(f"iwcodec call - {signalling.address.room}")
         if window is not None:
             stack.callback(window.close)
         audio_sender, speaker = open_audio(options, stack)
-        call, video_sender = make_call(signalling, runtime, executor, audio_sender, speaker)
-        pictures, clip = open_pictures(options, runtime.info.size)
+        call, video_sender = make_call(signalling, runtime, executor, motion_executor, audio_sender, speaker)
+        call.max_kbps = options.max_kbps
+        pictures, clip, camera = open_pictures(options, runtime.info.size, from_threads(call.notify))
         stack.callback(pictures.close)
-        if audio_sender is not None:
-            stack.callback(start_audio_capture(options, clip, audio_sender, call))
+        if camera is not None:
+            stack.callback(camera.close)
+        microphone = None
+        if audio_sender is not None and speaker is not None:
+            microphone = start_audio_capture(options, clip, audio_sender, speaker, call)
+            stack.callback(lambda: microphone.close() if microphone else None)
+        devices = AudioDevices(
+            microphone if isinstance(microphone, audio_capture.MicrophoneSound) else None,
+            speaker if isinstance(speaker, SoundCard) else None,
+        )
         if options.record is not None:
-            recorder = Recorder(options.record, runtime.info, options.audio)
-            CallRecorder(call, recorder)
-            stack.callback(finish_recording, recorder)
+            recordings = record_all(call, options.record, runtime.info, options.audio)
+            stack.callback(finish_recordings, options.record, recordings)
         if options.virtual_camera:
             stack.callback(VirtualCamera(call).close)
-        interface = show_window(call, video_sender, window) if window else print_reports(call, options.as_json)
-        await run_with_interface(call, interface, pictures)
+        changes = Changes(call, camera, devices)
+        interface = show_window(call, video_sender, window, changes) if window else print_reports(call, options.as_json)
+        watching = asyncio.create_task(changes.watch())
+        try:
+            await run_with_interface(call, interface, pictures)
+        finally:
+            watching.cancel()
+
+
+def from_threads(notify: Callable[[str], None]) -> Callable[[str], None]:
+    """`notify` for other threads: it runs on the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def notify_soon(text: str) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(notify, text)
+
+    return notify_soon
+
+
+class Changes:
+    """Changes of devices during a call, by keys or because one went away."""
+
+    def __init__(self, call: Call, camera: Camera | None, devices: AudioDevices) -> None:
+        self._call, self._camera, self._devices = call, camera, devices
+        self._working: asyncio.Task[None] | None = None
+        self._moderating: asyncio.Task[None] | None = None
+        self._choosing: list[str] = []
+        """Ids of those of whom the next key removes one."""
+
+    def key(self, key: str) -> None:
+        """Change what the key stands for, if anything, unless another change is under way."""
+        if self._choosing or key in ("l", "k"):
+            self._moderate(key)
+            return
+        work = {
+            "c": lambda: "A file is sent instead of a camera." if self._camera is None else self._camera.change(),
+            "a": lambda: self._devices.change("microphone"),
+            "s": lambda: self._devices.change("loudspeaker"),
+        }.get(key)
+        if work is not None and (self._working is None or self._working.done()):
+            self._working = asyncio.create_task(self._change(work))
+
+    def _moderate(self, key: str) -> None:
+        """The host's keys: l locks and unlocks the room, k and a number remove a participant."""
+        choosing, self._choosing = self._choosing, []
+        if not self._call.is_host:
+            self._call.notify("only the host, who made the room by invitation, locks it and removes people")
+        elif key == "l":
+            self._start(self._call.lock(not self._call.locked))
+        elif key == "k" and self._call.participants:
+            self._choosing = list(self._call.participants)
+            names = ", ".join(f"{n} {p.name}" for n, p in enumerate(self._call.participants.values(), 1))
+            self._call.notify(f"whom to remove? {names}")
+        elif key.isdigit() and 1 <= int(key) <= len(choosing):
+            self._start(self._call.expel(choosing[int(key) - 1]))
+        elif choosing:
+            self._call.notify("nobody was removed")
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._moderating = asyncio.create_task(work)
+
+    async def watch(self) -> None:
+        """Restore devices that go away. Never returns."""
+        while True:
+            await asyncio.sleep(DEVICE_CHECK_S)
+            if self._devices.are_lost() and (self._working is None or self._working.done()):
+                for notice in await asyncio.to_thread(self._devices.restore):
+                    self._call.notify(notice)
+
+    async def _change(self, work: Callable[[], str]) -> None:
+        self._call.notify(await asyncio.to_thread(work))
+
+
+def exposure(host: str) -> str:
+    """What a connection to a server without TLS risks, and what helps."""
+    return (
+        f"signalling with {host} goes over http, and whoever is on the way may enter the call unseen. Use https, or "
+        "compare the three words beside each name by voice: both sides must see the same."
+    )
+
+
+def record_all(call: Call, path: Path, info: ModelInfo, audio: bool) -> CallRecorder:
+    """Record every participant, the first one to `path`."""
+    return CallRecorder(call, lambda name: Recorder(path_for(path, name), info, audio))
+
+
+def finish_recordings(path: Path, recordings: CallRecorder) -> None:
+    """Close all recordings, and print what they hold."""
+    for recording in recordings.recordings:
+        finish_recording(recording.recorder)
+    if not recordings.recordings:
+        console.print(f"{path} was not written: no picture arrived.", soft_wrap=True)
 
 
 def finish_recording(recorder: Recorder) -> None:
@@ -104,15 +228,17 @@ def make_call(
     signalling: Signalling,
     runtime: Runtime,
     executor: ThreadPoolExecutor,
+    motion_executor: ThreadPoolExecutor,
     audio_sender: AudioSender | None,
     speaker: Speaker | None,
 ) -> tuple[Call, VideoSender]:
-    """A call with the real network and WebRTC transport, not yet joined."""
+    """A call with the real network and WebRTC transport, not yet joined. `executor` runs the networks,
+    `motion_executor` decodes motion."""
     video_sender = VideoSender(runtime, executor)
     call = Call(
         signalling,
         video_sender,
-        lambda connection: Link(connection, video_sender, runtime, executor),
+        lambda connection: Link(connection, video_sender, runtime, executor, motion_executor),
         make_connection,
         audio_sender,
         speaker,
@@ -125,47 +251,64 @@ def open_audio(options: CallOptions, stack: ExitStack) -> tuple[AudioSender | No
     if not options.audio:
         return None, None
     audio_sender = AudioSender()
-    speaker, problem = open_speaker(options.headless)
+    speaker, problem = open_speaker(options.headless, options.speaker)
     stack.callback(speaker.stop)
     if problem:
         console.print(Text("no sound:", "yellow"), problem, soft_wrap=True)
     return audio_sender, speaker
 
 
-def open_pictures(options: CallOptions, size: int) -> tuple[capture.Pictures, capture.Clip | None]:
-    """Open the video file, or the camera, cropped to `size` pixels; returns the clip of a file for its audio.
+def open_pictures(
+    options: CallOptions, size: int, notify: Callable[[str], None]
+) -> tuple[capture.Pictures, capture.Clip | None, Camera | None]:
+    """Open the video file, or the camera, cropped to `size` pixels; returns the clip of a file for its audio, or the
+    camera. `notify` is called, on another thread, with what happens to the camera.
 
     Raises CodecError where there is neither.
     """
     if options.video is not None:
         clip = capture.Clip(options.video)
-        return capture.Pictures(clip.frames(), capture.LiveCrop(size, clip.fps)), clip
+        return capture.Pictures(clip.frames(), capture.LiveCrop(size, clip.fps)), clip, None
     try:
-        camera = capture.choose(capture.list_cameras(), options.camera, "camera")
+        camera = Camera(options.camera, notify)
     except CodecError as error:
         raise CodecError(f"{error} To send a video file instead, use --video FILE.") from None
-    return capture.Pictures(capture.camera_frames(camera), capture.LiveCrop(size, capture.MAX_FPS)), None
+    return capture.Pictures(camera.frames(), capture.LiveCrop(size, capture.MAX_FPS)), None, camera
 
 
 def start_audio_capture(
-    options: CallOptions, clip: capture.Clip | None, audio_sender: AudioSender, call: Call
-) -> Callable[[], None]:
-    """Start sending the file's audio, or the microphone's; returns what stops it.
+    options: CallOptions, clip: capture.Clip | None, audio_sender: AudioSender, speaker: Speaker, call: Call
+) -> audio_capture.MicrophoneSound | audio_capture.ClipSound | None:
+    """Start sending the file's audio, or the microphone's, freed from the echo of the loudspeaker; returns what to
+    close.
 
     Without a microphone the call goes on, muted and with a warning, unless one was asked for by `--mic`.
     """
     if clip is not None and options.mic is None:
-        return audio_capture.ClipSound(clip, audio_sender.push).close if clip.has_sound else lambda: None
+        return audio_capture.ClipSound(clip, audio_sender.push) if clip.has_sound else None
+    listener = audio_sender.push if options.raw_mic else without_echo(audio_sender.push, speaker)
     try:
         load_sounddevice()
         device = capture.choose(audio_capture.list_microphones(), options.mic, "microphone") if options.mic else None
-        return audio_capture.MicrophoneSound(device, audio_sender.push).close
+        return audio_capture.MicrophoneSound(device, listener)
     except CodecError as error:
         if options.mic is not None:
             raise
         console.print(Text("no microphone:", "yellow"), str(error), soft_wrap=True)
         call.mute(True)
-        return lambda: None
+        return None
+
+
+def without_echo(listener: audio_capture.Listener, speaker: Speaker) -> audio_capture.Listener:
+    """A listener for the microphone that cancels the echo of `speaker`; where that cannot be done, a warning is
+    printed."""
+    try:
+        canceller = EchoCanceller()
+    except CodecError as error:
+        console.print(Text("others may hear their echo:", "yellow"), str(error), soft_wrap=True)
+        return listener
+    speaker.listeners.append(canceller.far)
+    return canceller.before(listener)
 
 
 async def run_with_interface(call: Call, interface: Coroutine[Any, Any, None], pictures: capture.Pictures) -> None:
@@ -218,7 +361,7 @@ def leave_on_signals(call: Call) -> Iterator[None]:
                 loop.remove_signal_handler(number)
 
 
-async def show_window(call: Call, video_sender: VideoSender, window: Window) -> None:
+async def show_window(call: Call, video_sender: VideoSender, window: Window, changes: Changes) -> None:
     """Draw every new picture at once, and handle keys, until the user presses q."""
     details = False
     new_frame = asyncio.Event()
@@ -233,6 +376,8 @@ async def show_window(call: Call, video_sender: VideoSender, window: Window) -> 
                 call.mute(not call.muted)
             elif key == "v":
                 call.set_camera_off(not call.camera_off)
+            else:
+                changes.key(key)
         pause_s = MIN_DRAW_INTERVAL_S if new_frame.is_set() else 0.0
         new_frame.clear()
         window.show(call_view(call, call.signalling.name, video_sender.preview, details))
@@ -243,7 +388,7 @@ async def show_window(call: Call, video_sender: VideoSender, window: Window) -> 
 
 async def print_reports(call: Call, as_json: bool = False) -> None:
     """Interface of a headless call: print a line when a state changes, and the statistics every REPORT_S."""
-    printed = ""
+    printed, told = "", dict[str, str]()
     due_s = time.monotonic() + REPORT_S
     while True:
         states = ", ".join(f"{p.name}: {p.state}" for p in call.participants.values())
@@ -251,6 +396,11 @@ async def print_reports(call: Call, as_json: bool = False) -> None:
         if line != printed:
             console.print(line, soft_wrap=True)
             printed = line
+        for id, participant in call.participants.items():
+            words = participant.words
+            if words is not None and told.get(id) != words:
+                told[id] = words
+                console.print(f"{participant.name} must see these words, too: {words}", soft_wrap=True)
         if time.monotonic() >= due_s:
             due_s += REPORT_S
             print_stats(call, as_json)
@@ -263,5 +413,6 @@ def print_stats(call: Call, as_json: bool) -> None:
         return
     for participant in call.participants.values():
         if (stats := participant.stats()) is not None:
-            lines = "; ".join(stats_lines(stats, participant))
+            quality = quality_words(stats) if participant.state is LinkState.LIVE else ""
+            lines = "; ".join([*([quality] if quality else []), *stats_lines(stats, participant)])
             console.print(f"  {participant.name}: {lines}", soft_wrap=True)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from iwcodec.client.link.link_state import LinkStats
+from iwcodec.client.quality import quality_words
 from iwcodec.client.room.call import Call, Participant
 
 
@@ -27,11 +28,12 @@ def stats_json(call: Call) -> dict[str, Any]:
     for participant in call.participants.values():
         stats, audio = participant.stats(), participant.audio_buffer
         entry: dict[str, Any] = {} if stats is None else asdict(stats)
+        entry |= {} if stats is None else {"quality": quality_words(stats)}
         rates = {} if stats is None else wire_kbps(stats, participant)
         entry |= {f"{what}_kbps": {"sent": sent, "received": received} for what, (sent, received) in rates.items()}
         if audio is not None:
             entry["sound_waits_ms"] = 1000 * audio.delay_s
-        participants.append({"name": participant.name, "state": participant.state, **entry})
+        participants.append({"name": participant.name, "state": participant.state, "words": participant.words, **entry})
     return {"state": call.state, "participants": participants}
 
 

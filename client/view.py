@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 
 from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState
+from iwcodec.client.quality import quality_words
 from iwcodec.client.room.call import Call, Participant
 from iwcodec.client.stats import stats_lines
 from iwcodec.codec.media.types import Picture
+
+SILENT_S = 3.0
+"""Silence after which a participant is marked: their program may be gone; the server keeps its place for a while."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,10 @@ class Tile:
     """Whether a badge marks the picture as reconstructed, or as a snapshot."""
     snapshot: bool = False
     """Whether the picture is a scene snapshot, shown while there is no face, rather than a reconstruction."""
+    words: str = ""
+    """What the other person sees, too, if nobody sits between the two."""
     details: tuple[str, ...] = ()
-    """Lines of statistics."""
+    """What is wrong with the quality, if anything is, and lines of statistics."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ def call_view(call: Call, name: str, preview: Picture | None, details: bool) -> 
     own_name = f"{name} (muted)" if call.muted else name
     own = Tile(own_name, None if call.camera_off else preview, own_state, badge=False)
     status = str(call.state)
+    if call.locked:
+        status += ", room locked"
     if call.notices:
         status += f"   ({call.notices[-1]})"
     return View(tiles, own, status)
@@ -51,8 +59,21 @@ def _tile(participant: Participant, details: bool) -> Tile:
     state, frame = participant.state, participant.frame
     picture = None if frame is None or state is LinkState.CAMERA_OFF else frame.picture
     snapshot = frame is not None and frame.number == SNAPSHOT_NUMBER
+    shown = str(state)
+    if participant.silent_s >= SILENT_S:
+        shown += f", silent for {participant.silent_s:.0f} s"
     # While the face is lost, a snapshot is shown instead: that is no problem to report.
     is_well = state is LinkState.LIVE or (state is LinkState.FACE_LOST and snapshot)
-    stats = participant.stats() if details else None
-    lines = () if stats is None else stats_lines(stats, participant)
-    return Tile(participant.name, picture, "" if is_well else str(state), snapshot=snapshot, details=lines)
+    stats = participant.stats()
+    lines: tuple[str, ...] = ()
+    if stats is not None:
+        quality = quality_words(stats) if state is LinkState.LIVE else ""
+        lines = (*((quality,) if quality else ()), *(stats_lines(stats, participant) if details else ()))
+    return Tile(
+        participant.name,
+        picture,
+        "" if is_well else shown,
+        snapshot=snapshot,
+        words=participant.words or "",
+        details=lines,
+    )

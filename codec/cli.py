@@ -3,37 +3,61 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from iwcodec import __version__
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
+from iwcodec.codec.media.spool import STANDARD, local_input, standard_output
+from iwcodec.codec.progress import Update, show_progress
+
+
+class Stopped(BaseException):
+    """Ctrl-C, on its way past Typer, which would print "Aborted!"."""
+
+
+class Commands(TyperGroup):
+    """The sub-commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Stopped from error
+
 
 app = typer.Typer(
     name="iwcodec",
+    cls=Commands,
     help="A talking-head video codec: it sends a few source pictures, then the motion of 20 keypoints per frame.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-"""Without markup, because file names and pip commands may have brackets. On stderr: stdout is for --json."""
+"""Without markup, because file names and pip commands may have brackets. On stderr: stdout is for answers."""
+answers = Console(
+    highlight=False, markup=False, emoji=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 200
+)
+"""Tables that a command was asked for. In a pipe or file their lines are not wrapped."""
 BITRATE_TOLERANCE = 1.1
 """Factor by which the video may exceed --bitrate before that is reported."""
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
 FORCE = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file if it exists.")]
 
 
@@ -47,7 +71,7 @@ def main() -> None:
         app()
     except CodecError as error:
         fail(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         fail("Stopped.", 130)
 
 
@@ -84,32 +108,20 @@ def fail(message: str, status: int = 1) -> None:
     sys.exit(status)
 
 
-@contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callable[[str, float], None]]:
+def show_json(report: Any, out: TextIO | None = None) -> None:
+    """Print a dataclass on stdout, or `out`, without its None values."""
+    print(json.dumps(as_dictionary(report), indent=2), file=out)
+
+
+def progress_bar(quiet: bool) -> AbstractContextManager[Update]:
     """Yield a function that takes the name of the current pass and the share of it that is done (0..1), and shows a
-    progress bar; nothing is shown if `quiet` or if stderr is not a terminal."""
-    columns = (
-        TextColumn("{task.description:<24}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def update(name: str, share: float) -> None:
-            if name not in tasks:
-                for task in tasks.values():
-                    bar.update(task, completed=1.0)
-                tasks[name] = bar.add_task(name, total=1.0)
-            bar.update(tasks[name], completed=share)
-
-        yield update
+    progress bar, or lines where stderr is no terminal; nothing is shown if `quiet`."""
+    return show_progress(console, quiet)
 
 
-def show_json(report: Any) -> None:
-    """Print a dataclass on stdout, without its None values."""
-    print(json.dumps({key: value for key, value in asdict(report).items() if value is not None}, indent=2))
+def as_dictionary(report: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not None."""
+    return {key: value for key, value in asdict(report).items() if value is not None}
 
 
 def show_version(show: bool) -> None:
@@ -139,15 +151,80 @@ def parse_sources(value: str) -> int | None:
     """Parse --sources; None for auto. Raises CodecError."""
     if value == "auto":
         return None
-    if not value.isdigit() or not 1 <= int(value) <= 32:
+    if not value.isdecimal() or not 1 <= int(value) <= 32:
         raise CodecError(f"--sources takes auto or a number from 1 to 32, not {value!r}.")
     return int(value)
 
 
+def jobs(sources: Sequence[str], target: str, suffix: str) -> list[tuple[str, str]]:
+    """Pairs of input and output: of several inputs, or if the target is a folder, one file in it for each input, with
+    the input's name and this suffix. Raises CodecError."""
+    folder = Path(target)
+    if target == STANDARD or (len(sources) == 1 and not folder.is_dir()):
+        if len(sources) > 1:
+            raise CodecError("Several inputs cannot go to standard output; give a folder.")
+        return [(sources[0], target)]
+    if not folder.is_dir():
+        if folder.exists():
+            raise CodecError(f"{target} is not a folder; several inputs need one.")
+        if len(sources) > 1 and folder.suffix.lower() == suffix:
+            raise CodecError(f"Several inputs need a folder to write to, not {target}.")
+        if not folder.absolute().parent.is_dir():
+            raise CodecError(f"The folder {folder.absolute().parent} does not exist.")
+    if STANDARD in sources:
+        raise CodecError("Standard input has no name; give the name of the output file.")
+    pairs = [(source, str(folder / (Path(source.rstrip("/")).stem + suffix))) for source in sources]
+    repeated = [name for name, count in Counter(name for _, name in pairs).items() if count > 1]
+    if repeated:
+        raise CodecError(f"Several inputs would be written to {repeated[0]}.")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CodecError(f"The folder {target} cannot be made: {error.strerror}.") from error
+    return pairs
+
+
+def run_jobs(pairs: Sequence[tuple[str, str]], work: Callable[[str, str], Any], as_json: bool) -> None:
+    """Do the work for each pair. Of several, one that fails does not keep the others from being done, but makes the
+    exit status 1."""
+    if len(pairs) == 1:
+        report = work(*pairs[0])
+        if as_json:
+            show_json(report, sys.stderr if pairs[0][1] == STANDARD else sys.stdout)
+        return
+    reports, failed = [], 0
+    for source, target in pairs:
+        try:
+            reports.append({"input": source, "output": target, **as_dictionary(work(source, target))})
+        except CodecError as error:
+            failed += 1
+            reports.append({"input": source, "error": str(error)})
+            console.print(Text("error:", "red"), str(error), soft_wrap=True)
+    if as_json:
+        print(json.dumps(reports, indent=2))
+    if failed:
+        fail(f"{failed} of {len(pairs)} inputs failed.")
+
+
+def warn(message: str, kind: str = "warning") -> None:
+    """Print a warning."""
+    console.print(Text(f"{kind}:", "yellow"), message, soft_wrap=True)
+
+
 @app.command("encode")
 def encode_command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A video in any format that FFmpeg reads.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.iwc", help="The file to write.")],
+    sources_: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IN...",
+            help="A video in any format that FFmpeg reads: a file, a pipe, an http or https URL, or - for standard "
+            "input. Several inputs need a folder to write to.",
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="OUT", help="The .iwc file to write, a folder, or - for standard output."),
+    ],
     size: Annotated[int, typer.Option(help="Width and height of the coded square in pixels: 256 or 512.")] = 256,
     sources: Annotated[
         str, typer.Option(help="Number of source pictures: auto, or 1 to 32. More look better and cost more bits.")
@@ -164,14 +241,31 @@ def encode_command(
     tune: Annotated[
         Tune,
         typer.Option(
-            help="face spends part of the bits on small pictures of eyes and mouth: blinks and glances come nearer to "
-            "the speaker's, the whole picture loses some tenths of a dB. psnr spends all on the whole picture."
+            help="face spends part of the bits on variants of a source picture with other eyes and mouths: blinks and "
+            "glances come nearer to the speaker's, the whole picture loses some tenths of a dB. psnr spends all on the "
+            "whole picture."
         ),
     ] = Tune.psnr,
     crop: Annotated[
         str,
         typer.Option(help="face follows the speaker; none takes the centre square; X,Y,SIDE is a square in pixels."),
     ] = "face",
+    face: Annotated[
+        str,
+        typer.Option(
+            metavar="largest|N|X,Y",
+            help="Whose face to follow where there are several: the largest, the Nth from the left, or the one "
+            "nearest to a point in pixels.",
+        ),
+    ] = "largest",
+    start: Annotated[float, typer.Option(help="Seconds of the input to leave out at the beginning.", min=0.0)] = 0.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds of the input to code. Default: to its end.")] = None,
+    video_track: Annotated[
+        int | None, typer.Option(help="Number of the video track, from 1. Default: the best one.", min=1)
+    ] = None,
+    audio_track: Annotated[
+        int | None, typer.Option(help="Number of the audio track, from 1. Default: the best one.", min=1)
+    ] = None,
     effort: Annotated[
         int,
         typer.Option(
@@ -184,20 +278,27 @@ def encode_command(
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave out the sound.")] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Decode the result and report its PSNR, and that of copying the nearest source."),
+        typer.Option(
+            "--verify",
+            help="Decode the result and report its PSNR, that of its worst second, and that of copying the nearest "
+            "source.",
+        ),
     ] = False,
     force: FORCE = False,
+    quiet: QUIET = False,
     as_json: JSON = False,
 ) -> None:
     """Encode a talking-head video at a few kilobits per second.
 
-    Detects the speaker's face and follows it with a square crop; a square video is coded whole.
+    Detects the speaker's face and follows it with a square crop; a square video is coded whole. Shots without a face
+    show the centre square.
     """
     from iwcodec.codec.file.encode import encode
     from iwcodec.codec.file.options import EncodeOptions
 
-    if target.suffix.lower() != ".iwc":
-        raise CodecError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
+    pairs = jobs(sources_, target, ".iwc")
+    if len(pairs) == 1 and pairs[0][1] != STANDARD and Path(pairs[0][1]).suffix.lower() != ".iwc":
+        raise CodecError(f"The output must end in .iwc, not {Path(target).suffix or Path(target).name!r}.")
     options = EncodeOptions(
         size=size,
         sources=parse_sources(sources),
@@ -209,15 +310,36 @@ def encode_command(
         effort=effort,
         verify=verify,
         overwrite=force,
+        start_s=start,
+        duration_s=duration,
+        video_track=video_track,
+        audio_track=audio_track,
+        face=face,
     )
-    with progress_bar(as_json) as progress:
-        report = encode(source, target, options, progress=progress)
-    if bitrate is not None and report.kbps["video"] > bitrate * BITRATE_TOLERANCE:
-        console.print(f"The video takes {report.kbps['video']:.2f} kbps instead of the {bitrate:g} kbps asked for.")
-    if as_json:
-        show_json(report)
-        return
-    table = Table(title=f"{source.name} -> {target.name}", title_justify="left", show_header=False)
+
+    def work(source: str, target: str) -> Any:
+        output = standard_output(".iwc") if target == STANDARD else nullcontext(target)
+        with progress_bar(quiet or as_json) as progress, output as path:
+            report = encode(source, path, options, progress=progress)
+        for line in report.warnings:
+            warn(line)
+        if bitrate is not None and report.kbps["video"] > bitrate * BITRATE_TOLERANCE:
+            warn(f"The video takes {report.kbps['video']:.2f} kbps instead of the {bitrate:g} kbps asked for.")
+        if not quiet and not as_json:
+            console.print(encode_table(report, f"{shown_name(source)} -> {shown_name(target)}"))
+        return report
+
+    run_jobs(pairs, work, as_json)
+
+
+def shown_name(path: str) -> str:
+    """The name of an input or output in a title."""
+    return path if path == STANDARD else Path(path).name
+
+
+def encode_table(report: Any, title: str) -> Table:
+    """The result of an encoding."""
+    table = Table(title=title, title_justify="left", show_header=False)
     sizes = report.bytes
     table.add_row(
         "video",
@@ -231,66 +353,104 @@ def encode_command(
     table.add_row("sound", f"{sizes['audio']} bytes" if sizes["audio"] else "none")
     if report.psnr_db is not None:
         table.add_row("PSNR", f"{report.psnr_db:.2f} dB (copying the nearest source: {report.copy_psnr_db:.2f} dB)")
+        table.add_row("worst second", f"{report.worst_psnr_db:.2f} dB, from {report.worst_at_s:.1f} s on")
     table.add_row("took", f"{report.seconds:.1f} s ({report.frames / report.seconds:.1f} frames/s)")
-    console.print(table)
+    return table
+
+
+class Format(StrEnum):
+    """What `decode` writes where no file name says it."""
+
+    mp4 = "mp4"
+    mov = "mov"
+    webm = "webm"
+    mkv = "mkv"
+    y4m = "y4m"
 
 
 @app.command("decode")
 def decode_command(
-    source: Annotated[Path, typer.Argument(metavar="IN.iwc", help="The file to decode.")],
-    target: Annotated[
-        Path,
+    sources: Annotated[
+        list[str],
         typer.Argument(
-            metavar="OUT", help="Its suffix selects the format: .mp4 (H.264, near-lossless), .mkv (lossless) or .y4m."
+            metavar="IN.iwc...",
+            help="The file to decode, a URL, or - for standard input. Several inputs need a folder to write to.",
         ),
     ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="Its suffix selects the format: .mp4 or .mov (H.264, near-lossless), .webm (VP9), .mkv (lossless) or "
+            ".y4m. Or a folder, or - for standard output.",
+        ),
+    ],
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="Format in a folder (default mp4) or on standard output (default mkv)."),
+    ] = None,
     force: FORCE = False,
+    quiet: QUIET = False,
     as_json: JSON = False,
 ) -> None:
     """Decode an .iwc file to a video that other programs play."""
     from iwcodec.codec.file.decode import decode
 
-    with progress_bar(as_json) as progress:
-        report = decode(source, target, force, progress=progress)
-    if as_json:
-        show_json(report)
-        return
-    for line in report.damage:
-        console.print(Text("damaged:", "yellow"), line)
-    if report.truncated:
-        message = f"{source.name} ends early; its first {report.duration_s:.1f} s were decoded."
-        console.print(Text("truncated:", "yellow"), message)
-    console.print(
-        f"{target.name}: {report.frames} frames, {report.duration_s:.1f} s, {report.size}x{report.size}, "
-        f"{'with' if report.audio else 'no'} sound, {report.frames / report.seconds:.1f} frames/s"
-    )
+    pairs = jobs(sources, target, f".{(form or Format.mp4).value}")
+
+    def work(source: str, target: str) -> Any:
+        to_pipe = target == STANDARD
+        output = standard_output(f".{(form or Format.mkv).value}") if to_pipe else nullcontext(target)
+        with progress_bar(quiet or as_json) as progress, output as path:
+            report = decode(source, path, force, progress=progress)
+        if as_json:
+            return report
+        for line in report.damage:
+            warn(line, "damaged")
+        if report.truncated:
+            warn(f"{shown_name(source)} ends early; its first {report.duration_s:.1f} s were decoded.", "truncated")
+        if not quiet:
+            console.print(
+                f"{shown_name(target)}: {report.frames} frames, {report.duration_s:.1f} s, "
+                f"{report.size}x{report.size}, {'with' if report.audio else 'no'} sound, "
+                f"{report.frames / report.seconds:.1f} frames/s"
+            )
+        return report
+
+    run_jobs(pairs, work, as_json)
 
 
 @app.command("info")
 def info_command(
-    source: Annotated[Path, typer.Argument(metavar="IN.iwc", help="The file to describe.")], as_json: JSON = False
+    source: Annotated[
+        str, typer.Argument(metavar="IN.iwc", help="The file to describe, a URL, or - for standard input.")
+    ],
+    as_json: JSON = False,
 ) -> None:
     """Describe an .iwc file without decoding it: model, frames, sources, bytes and bitrates."""
     from iwcodec.codec.bitstream.info import inspect
 
-    report = inspect(source)
+    with local_input(source) as path:
+        report = inspect(path)
     if as_json:
         show_json(report)
         return
-    table = Table(title=source.name, title_justify="left", show_header=False)
+    table = Table(title=shown_name(source), title_justify="left", show_header=False)
     for key, value in asdict(report).items():
         table.add_row(key, json.dumps(value) if isinstance(value, dict | list) else str(value))
-    console.print(table)
+    answers.print(table)
 
 
 @app.command("play")
 def play_command(
-    source: Annotated[Path, typer.Argument(metavar="IN.iwc", help="The file to play.")], as_json: JSON = False
+    source: Annotated[str, typer.Argument(metavar="IN.iwc", help="The file to play, a URL, or - for standard input.")],
+    as_json: JSON = False,
 ) -> None:
     """Play an .iwc file in a window. Space pauses, left and right seek 5 s, q or Esc quits."""
     from iwcodec.codec.player import play
 
-    report = play(source)
+    with local_input(source) as path:
+        report = play(path)
     if as_json:
         show_json(report)
     elif report.late:
@@ -299,7 +459,7 @@ def play_command(
 
 @app.command("doctor")
 def doctor_command(as_json: JSON = False) -> None:
-    """Report this machine, measured speed and versions, and the command that installs what is missing."""
+    """Report this machine, measured speed and versions, and the commands that install what is missing or optional."""
     from iwcodec.codec.doctor import examine
 
     report = examine()
@@ -309,9 +469,11 @@ def doctor_command(as_json: JSON = False) -> None:
     table = Table(title="iwcodec doctor", title_justify="left", show_header=False)
     for name, value in {**report.machine, **report.versions, **report.speed}.items():
         table.add_row(name, str(value))
-    console.print(table)
+    answers.print(table)
     for line in report.missing:
-        console.print(Text("missing:", "yellow"), line)
+        answers.print(Text("missing:", "yellow"), line, soft_wrap=True)
+    for line in report.optional:
+        answers.print("not installed, optional:", line, soft_wrap=True)
 
 
 @app.command("train")

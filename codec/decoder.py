@@ -72,11 +72,17 @@ class Decoder:
         self._source_frames: dict[int, Picture] = {}
 
     def push(self, packet: SourcePacket | MotionPacket) -> Iterator[Frame]:
-        """Decode a packet and yield its frames; only motion packets have any. Raises FormatError."""
+        """Decode a packet and return its frames, whose pictures are made as they are taken; only motion packets have
+        any. Raises FormatError, also for what is no packet."""
         if isinstance(packet, SourcePacket):
             self.add_source(packet)
-            return
-        for motion in self.motion(packet):
+            return iter(())
+        if isinstance(packet, MotionPacket):
+            return self._frames(self.motion(packet))
+        raise FormatError(f"A packet is a SourcePacket or a MotionPacket, not {type(packet).__name__}.")
+
+    def _frames(self, motions: list[Motion]) -> Iterator[Frame]:
+        for motion in motions:
             picture = self.picture(motion)
             if picture is not None:
                 yield Frame(motion.number, picture)

@@ -42,12 +42,15 @@ class Examination:
     speed: dict[str, float]
     """Median milliseconds, and frames a second of a receiver that rebuilds frames from three sources."""
     missing: list[str]
-    """What is missing, and the command that installs it."""
+    """What encoding and decoding need and do not find, and the command that installs it."""
+    optional: list[str]
+    """What other tasks need: the task, and the command that installs it."""
 
 
 def examine() -> Examination:
     """Examine this machine. Never raises: what fails is reported as missing."""
-    missing = [f"{name}: {remedy}" for name, remedy in OPTIONAL.items() if importlib.util.find_spec(name) is None]
+    optional = [f"{name}: {remedy}" for name, remedy in OPTIONAL.items() if importlib.util.find_spec(name) is None]
+    missing: list[str] = []
     speed: dict[str, float] = {}
     device = "none"
     try:
@@ -75,7 +78,7 @@ def examine() -> Examination:
         "cuda": "yes" if cuda_is_available() else "no",
         "models": ", ".join(list_models()),
     }
-    return Examination(machine, versions(), speed, missing)
+    return Examination(machine, versions(), speed, missing, optional)
 
 
 def larger_models() -> list[str]:

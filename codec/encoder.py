@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES, MAX_SLOT, MotionPacket, SourcePacket
+from iwcodec.codec.errors import OptionError
 from iwcodec.codec.fit.keypoint_fit import live_fit
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.encoder import MotionEncoder
@@ -41,6 +42,27 @@ class EncoderSettings:
     fit: bool = True
     """Fit detected keypoints to the picture (KeypointFit)."""
 
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("message_frames", 1, MAX_PACKET_FRAMES),
+            ("source_crf", 1, 63),
+            ("capacity", 1, MAX_SLOT + 1),
+            ("frame_rate", 0.1, 1000),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not low <= value <= high:
+                raise OptionError(f"{name} must be from {low} to {high}, not {value!r}.")
+
+
+def check_picture(picture: object, size: int) -> None:
+    """Raise OptionError unless `picture` is a uint8 array (size, size, 3)."""
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != (size, size, 3):
+        raise OptionError(f"A picture must be RGB, uint8 and of shape ({size}, {size}, 3), not {_described(picture)}.")
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
 
 class Encoder:
     """Encodes the stream of one speaker. Frames are numbered from 0 in the order in which they are pushed."""
@@ -61,7 +83,8 @@ class Encoder:
     def add_source(self, picture: Picture, frame: int | None = None) -> SourcePacket:
         """Encode a uint8 picture (size, size, 3) as a source for the frames pushed from now on. Call `flush` first: a
         full library drops a source, which frames not yet packed may need. `frame`: number of the frame that the source
-        is; the decoder then shows the source itself."""
+        is; the decoder then shows the source itself. Raises OptionError for any other picture."""
+        check_picture(picture, self._runtime.info.size)
         payload = self._sources.add(picture)
         packet = SourcePacket(self._slot, payload, frame)
         self._policy.add(self._slot, self._policy.prepare(picture, self._sources.reconstructed), self._time_s)
@@ -69,7 +92,9 @@ class Encoder:
         return packet
 
     def push(self, picture: Picture) -> list[SourcePacket | MotionPacket]:
-        """Encode the next frame, a uint8 picture (size, size, 3). Return the packets that it completes, if any."""
+        """Encode the next frame, a uint8 picture (size, size, 3). Return the packets that it completes, if any. Raises
+        OptionError for any other picture."""
+        check_picture(picture, self._runtime.info.size)
         keypoints, reference_source, gram = self._runtime.detect(picture), None, None
         if self.settings.fit:
             fitted = self._fit.frame(picture, keypoints, self.library.candidates(keypoints))
@@ -86,7 +111,13 @@ class Encoder:
         picture: Picture | None = None,
     ) -> list[SourcePacket | MotionPacket]:
         """Encode the next frame from known keypoints (K, 3), the slot of the reference source and the Gram matrix
-        (3 K, 3 K) of the fit. Without a picture the frame cannot become a source."""
+        (3 K, 3 K) of the fit. Without a picture the frame cannot become a source. Raises OptionError for keypoints of
+        another shape, or that are not finite."""
+        shape = (self._runtime.info.keypoints, 3)
+        if not isinstance(keypoints, np.ndarray) or keypoints.shape != shape or not np.isfinite(keypoints).all():
+            raise OptionError(f"Keypoints must be finite and of shape {shape}, not {_described(keypoints)}.")
+        if picture is not None:
+            check_picture(picture, self._runtime.info.size)
         packets: list[SourcePacket | MotionPacket] = []
         if (
             self.settings.live_sources

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ LATE_S = 0.25
 """Seconds after its time from which a frame is skipped, so that the picture catches up with the sound."""
 AUDIO_BLOCK_S = 0.5
 """Seconds of sound in a block."""
+INVISIBLE = ("offscreen", "dummy")
+"""SDL's video drivers that show nothing."""
 BLOCKS_AHEAD = 3
 """Blocks of sound that wait to be played, at most."""
 
@@ -145,9 +148,10 @@ def window(title: str) -> Iterator[Any]:
     except ImportError as error:
         raise CodecError("Playing needs the Python package pygame-ce: pip install pygame-ce.") from error
     try:
-        pygame.display.init()
+        open_display()
         screen = pygame.display.set_mode((WINDOW_SIDE, WINDOW_SIDE), pygame.RESIZABLE)
     except pygame.error as error:
+        pygame.quit()
         raise CodecError(
             f"There is no display to play on ({error}); use `iwcodec decode IN.iwc OUT.mp4` instead."
         ) from error
@@ -156,6 +160,25 @@ def window(title: str) -> Iterator[Any]:
         yield screen
     finally:
         pygame.quit()
+
+
+def open_display() -> None:
+    """Start SDL's video. Raises pygame.error without a display; SDL itself would draw where nobody sees it.
+    SDL_VIDEODRIVER overrides this."""
+    import pygame
+
+    chosen = os.environ.get("SDL_VIDEODRIVER")
+    if not chosen and sys.platform == "linux" and not _linux_display():
+        raise pygame.error("neither DISPLAY nor WAYLAND_DISPLAY is set")
+    pygame.display.init()
+    if not chosen and pygame.display.get_driver() in INVISIBLE:
+        raise pygame.error("neither Wayland nor X11 answers")
+
+
+def _linux_display() -> bool:
+    """Whether X11 or Wayland may answer. Without one, libwayland prints lines of its own."""
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    return bool(os.environ.get("DISPLAY") or (folder and os.environ.get("WAYLAND_DISPLAY")))
 
 
 class Speaker:

@@ -29,8 +29,10 @@ from iwcodec.server.messages import (
     IceServers,
     Join,
     Leave,
+    Lock,
     Ping,
     Pong,
+    Remove,
     Signal,
     Welcome,
     encode,
@@ -215,6 +217,8 @@ class Hub:
             case Ice():
                 servers = self.settings.ice.servers(link.member.id, self.clock())
                 await link.send(IceServers(ice_servers=servers, ice_ttl_s=TTL_S))
+            case Lock() | Remove():
+                await self._moderate(link, link.member, message)
             case Leave():
                 raise End(None, "left")
             case Join():
@@ -224,9 +228,9 @@ class Hub:
         if message.protocol != PROTOCOL:
             raise self._refused(End("version", f"This server speaks version {PROTOCOL} of the protocol."))
         limits = self.settings.limits
-        key = secrets.token_urlsafe(tokens.KEY_BYTES)
+        key = tokens.resume_key(message.resume) or secrets.token_urlsafe(tokens.KEY_BYTES)
         newcomer = Member(
-            id=secrets.token_hex(4),
+            id=tokens.member_id(key),
             name=message.name,
             joined=int(self.clock()),
             resume=tokens.key_digest(key),
@@ -235,8 +239,10 @@ class Hub:
         )
         resume = tokens.parse_resume(message.resume)
         room_size = limits.room_size
+        host = False
         try:
-            self.check_token(link.room, message.token)
+            token = self.check_token(link.room, message.token)
+            host = token is not None and token.role == "host"
         except tokens.TokenError as error:
             if resume is None:
                 raise self._refused(End("refused", str(error))) from None
@@ -246,21 +252,24 @@ class Hub:
         expires = now + limits.grace_s
         try:
             # The first attempt opens no room: a new room is charged to the address that opens it.
-            outcome = await self.store.join(link.room, newcomer, resume, (room_size, 0), expires)
+            outcome = await self.store.join(link.room, newcomer, resume, (room_size, 0), expires, host)
             if outcome is Refusal.SERVER_FULL:
                 if not self.openings.take(link.address, self.ticks()):
                     self.refuse("rooms", link.address)
                     raise self._refused(End("unavailable", "Too many rooms were opened from here; wait a little."))
-                outcome = await self.store.join(link.room, newcomer, resume, (room_size, limits.rooms), expires)
+                outcome = await self.store.join(link.room, newcomer, resume, (room_size, limits.rooms), expires, host)
         except StoreError as error:
             self._store_failed(error)
             raise self._refused(End("unavailable", "The rooms cannot be reached just now; try again.")) from None
+        if outcome is Refusal.ROOM_LOCKED:
+            raise self._refused(End("locked", outcome.value))
         if isinstance(outcome, Refusal):
             code: ErrorCode = "full" if room_size else "refused"
             raise self._refused(End(code, outcome.value if room_size else "The place to resume is gone."))
         link.renewed = now
-        token = message.resume if outcome.resumed and message.resume else tokens.resume_token(newcomer.id, key)
-        await link.send(self._welcome(link.room, outcome, token))
+        link.is_host = host
+        resume_token = message.resume if outcome.resumed and message.resume else tokens.resume_token(newcomer.id, key)
+        await link.send(self._welcome(link, outcome, resume_token))
         self._enter(link, outcome)
 
     def check_token(self, room: str, token: str | None) -> tokens.Token | None:
@@ -271,10 +280,10 @@ class Hub:
             raise tokens.TokenError("This room is by invitation: a token is needed.")
         return tokens.verify(token, room, self.settings.secret, self.clock())
 
-    def _welcome(self, room: str, joined: Joined, resume: str) -> Welcome:
+    def _welcome(self, link: Link, joined: Joined, resume: str) -> Welcome:
         limits = self.settings.limits
         return Welcome(
-            room=room,
+            room=link.room,
             id=joined.member.id,
             resume=resume,
             resumed=joined.resumed,
@@ -283,6 +292,8 @@ class Hub:
             ice_ttl_s=TTL_S,
             ping_s=limits.ping_s,
             grace_s=limits.grace_s,
+            host=link.is_host,
+            locked=joined.locked,
         )
 
     def _enter(self, link: Link, joined: Joined) -> None:
@@ -300,6 +311,18 @@ class Hub:
     def _refused(self, end: End) -> End:
         self.metrics.joins.labels(end.code).inc()
         return end
+
+    async def _moderate(self, link: Link, member: Member, message: Lock | Remove) -> None:
+        if not link.is_host:
+            raise Dropped("not-host", "Only the host, who made the room by invitation, may do that.")
+        try:
+            if isinstance(message, Lock):
+                await self.store.lock(link.room, message.on)
+            elif message.id == member.id or not await self.store.remove(link.room, message.id):
+                raise Dropped("no-peer", f"{message.id} is not in the room.", suspicious=False)
+        except StoreError as error:
+            self._store_failed(error)
+            raise Dropped("unavailable", "The rooms cannot be reached just now.", suspicious=False) from None
 
     async def _relay(self, link: Link, member: Member, signal: Signal) -> None:
         text = encode(relayed(signal, member.id))
@@ -352,6 +375,8 @@ class Hub:
         outcome = await self.store.renew(link.room, member, now + grace, restore)
         if outcome is Renewed.REPLACED:
             raise End("replaced", "You are connected elsewhere.")
+        if outcome is Renewed.REMOVED:
+            raise End("removed", "The host has removed you from the room.")
         if outcome is Renewed.LOST:
             raise End("lost", "Your place in the room has lapsed; join again.")
         link.renewed = now
@@ -367,7 +392,7 @@ class Hub:
                     if why.code:
                         await link.socket.send(encode(Error(code=why.code, text=why.text)))
                     await link.socket.close(CLOSE_CODES.get(why.code or "", NORMAL_CLOSURE))
-        if link.member is None or reason in ("replaced", "lost"):
+        if link.member is None or reason in ("replaced", "lost", "removed"):
             return
         try:
             if reason == "left":

@@ -56,6 +56,8 @@ class Link:
         self.heard = now
         """Time of the last message."""
         self.member: Member | None = None
+        self.is_host = False
+        """Whether the participant has shown a host's token."""
         self.renewed = 0.0
         """Unix seconds of the last lease renewal that the store confirmed."""
         self.mail = asyncio.Event()

@@ -12,6 +12,8 @@ From a participant:
 | signal | to, and either sdp {type, sdp} or candidate {candidate, ...} or null, [call] | relayed to `to` alone |
 | ice | | asks for fresh ICE servers (TURN credentials expire) |
 | ping | | answered by `pong`; something must be sent at least every `ping_s` seconds |
+| lock | on | from a host: nobody else may join, or may again; those who are in the room may resume |
+| remove | id | from a host: the participant leaves at once, and its place with it |
 | leave | | leaves at once; the server closes the connection |
 
 From the server:
@@ -22,9 +24,12 @@ From the server:
 | peer-joined | peer {id, name} | a participant joined; for a known peer it changes nothing |
 | peer-left | id, reason = "left" or "lost" | a participant left, or was disconnected for `grace_s` seconds |
 | signal | from, and sdp or candidate as they were sent, [call] | |
+| locked | on | a host has locked or unlocked the room |
 | ice | ice_servers, ice_ttl_s | |
 | pong | | |
 | error | code, text | see `ErrorCode`; the codes in CLOSE_CODES close the connection |
+
+A welcome also says whether the participant is a `host`, who has a host's token, and whether the room is `locked`.
 
 `sdp` is an RTCSessionDescriptionInit (type offer or answer) and `candidate` an RTCIceCandidateInit, so a browser relays
 `pc.localDescription` and `event.candidate` unchanged and an aiortc client needs only `candidate_from_sdp`.
@@ -39,9 +44,10 @@ cross, the peer with the smaller id yields ("perfect negotiation" of WebRTC 1.0)
 
 Losing the WebSocket is not leaving. For `grace_s` seconds the participant keeps its place and id, and at most MAILBOX
 messages wait for it. A `join` with `resume`, to any server process, gets the same id, a welcome with `resumed: true`
-and the current peers, and then the waiting messages. A direct connection does not depend on signalling: after
-`peer-left` with reason "lost" a client keeps it as long as it carries traffic. Close code 1012 means that this process
-is shutting down: reconnect at once, to any process.
+and the current peers, and then the waiting messages. If the place is gone, because it expired or the server was
+restarted, it gets a new place with the same id, and `resumed: false`. A direct connection does not depend on
+signalling: after `peer-left` with reason "lost" a client keeps it as long as it carries traffic. Close code 1012 means
+that this process is shutting down: reconnect at once, to any process.
 """
 
 import json
@@ -71,6 +77,9 @@ ErrorCode = Literal[
     "rate",  # too many messages or bytes; this message was dropped
     "no-peer",  # `to` is not in the room
     "peer-busy",  # the mailbox of `to` is full
+    "not-host",  # only a host, who has a host's token, may do that
+    "locked",  # the host has locked the room
+    "removed",  # the host has removed this participant
     "refused",  # the room needs a token, or the token is expired, forged or for another room
     "full",  # the room, or the server, is full
     "version",  # the server speaks another protocol version
@@ -89,6 +98,8 @@ CLOSE_CODES: Final[dict[str, int]] = {
     "idle": 4005,
     "replaced": 4006,
     "lost": 4007,
+    "locked": 4008,
+    "removed": 4009,
     "unavailable": 1013,  # "try again later"
 }
 """WebSocket close codes (RFC 6455 section 7.4; 4000 to 4999 are private use)."""
@@ -188,11 +199,21 @@ class Ping(_Message):
     type: Literal["ping"]
 
 
+class Lock(_Message):
+    type: Literal["lock"]
+    on: bool
+
+
+class Remove(_Message):
+    type: Literal["remove"]
+    id: PeerId
+
+
 class Leave(_Message):
     type: Literal["leave"]
 
 
-ClientMessage = Join | Signal | Ice | Ping | Leave
+ClientMessage = Join | Signal | Ice | Ping | Lock | Remove | Leave
 _CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
 
 
@@ -221,6 +242,8 @@ class Welcome(_Message):
     ice_ttl_s: int
     ping_s: float
     grace_s: float
+    host: bool = False
+    locked: bool = False
 
 
 class PeerJoined(_Message):
@@ -246,6 +269,11 @@ class Relayed(_Message):
     call: CallName | None = None
 
 
+class Locked(_Message):
+    type: Literal["locked"] = "locked"
+    on: bool
+
+
 class IceServers(_Message):
     type: Literal["ice"] = "ice"
     ice_servers: list[IceServer]
@@ -262,7 +290,7 @@ class Error(_Message):
     text: str
 
 
-ServerMessage = Welcome | PeerJoined | PeerLeft | Relayed | IceServers | Pong | Error
+ServerMessage = Welcome | PeerJoined | PeerLeft | Locked | Relayed | IceServers | Pong | Error
 
 
 def parse(text: str | bytes) -> ClientMessage:
@@ -284,7 +312,7 @@ def parse(text: str | bytes) -> ClientMessage:
 
 _FIELDS = {
     field
-    for model in (Join, Signal, Ice, Ping, Leave, Description, Candidate)
+    for model in (Join, Signal, Ice, Ping, Lock, Remove, Leave, Description, Candidate)
     for field in (*model.model_fields, model.__name__.lower())
 }
 _PLAIN = {
@@ -325,10 +353,13 @@ def schemas() -> dict[str, Any]:
         Signal,
         Ice,
         Ping,
+        Lock,
+        Remove,
         Leave,
         Welcome,
         PeerJoined,
         PeerLeft,
+        Locked,
         Relayed,
         IceServers,
         Pong,

@@ -18,6 +18,7 @@ from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 from iwcodec.server import logs, tokens
 from iwcodec.server.http.connections import Server, ServerConfig
+from iwcodec.server.http.player import NOT_BUILT, is_built
 from iwcodec.server.hub import Hub
 from iwcodec.server.limits import MAX_ROOM_SIZE, Limits
 from iwcodec.server.messages import is_room_name
@@ -69,7 +70,10 @@ def serve(
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(help="https://HOST whose pages may use this server besides its own; may be repeated."),
+        typer.Option(
+            help="https://HOST whose pages may use this server: besides its own ones, or its own behind a proxy on "
+            "this machine; may be repeated."
+        ),
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None,
@@ -85,7 +89,8 @@ def serve(
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Serve rooms and signalling for calls. Sound and picture never pass through the server.
+    """Serve rooms and signalling for calls, and at /play a page that plays .iwc files in a browser; rooms' pages lead
+    to one that watches the call. Sound and picture never pass through the server.
 
     Any number of processes with the same --redis and secret serve the same rooms. Behind a reverse proxy, name it with
     --trusted-proxy, on the same machine too: otherwise the limits of one address apply to all its clients together.
@@ -113,7 +118,9 @@ def invite(
     secret_file: SecretFile = None,
     server: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8000",
     hours: Annotated[float, typer.Option(help="Life of the invitation.", min=0.01, max=720)] = 24.0,
-    host: Annotated[bool, typer.Option("--host", help="For the host, who may invite others.")] = False,
+    host: Annotated[
+        bool, typer.Option("--host", help="For the host, who may invite others, lock the room and remove people.")
+    ] = False,
 ) -> None:
     """Print an invitation to a room of the server that has the same secret.
 
@@ -139,6 +146,7 @@ def run(settings: Settings, store: Store, host: str, port: int, certificate: tup
         logs.emit("serving", address=address, store=store.kind, node=store.node)
         if logs.logger.isEnabledFor(logging.INFO) and console.is_terminal:
             console.print(f"Rooms at {address}/r/ANY-NAME. Ctrl-C stops.")
+            console.print(f"A player of .iwc files: {address}/play/" if is_built() else NOT_BUILT)
         Server(config).run(sockets=[listener])
 
 

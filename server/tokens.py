@@ -9,7 +9,10 @@ the server's secret over "iw1." and PAYLOAD as written. Nothing is stored: every
 token until it expires. Changing the secret revokes all tokens. A token travels in the fragment of an invitation's
 address (`https://HOST/r/ROOM#token=...`), which browsers never send to a server, and in the join message.
 
-A resume token is `iwr.MEMBER.KEY`, with a random KEY of which the shared state keeps only the SHA-256.
+A resume token is `iwr.MEMBER.KEY`, with a random KEY of which the shared state keeps only the SHA-256. MEMBER, the
+participant's id, is another digest of KEY. So a server that has lost its state, or removed the participant meanwhile,
+gives the same id back to whoever has the key, and to nobody else: the others recognise the participant, and keep their
+connection.
 """
 
 import base64
@@ -24,7 +27,7 @@ from typing import Final, Literal, get_args
 from iwcodec.server.messages import is_room_name
 
 Role = Literal["host", "guest"]
-"""A guest may join. A host may also invite."""
+"""A guest may join. A host may also invite, lock the room, and remove participants."""
 
 MIN_SECRET: Final = 16
 """Shortest secret, in bytes."""
@@ -35,6 +38,7 @@ CLOSED_PREFIX: Final = "private-"
 KEY_BYTES: Final = 18
 """Random bytes of a resume token's key: 144 bits cannot be guessed."""
 
+_RESUME_TOKEN = re.compile(r"iwr\.([0-9a-f]{16})\.([A-Za-z0-9_-]{24})")
 _JOIN_TOKEN = re.compile(r"iw1\.([A-Za-z0-9_-]{1,300})\.([A-Za-z0-9_-]{43})")
 
 
@@ -90,6 +94,17 @@ def verify(text: str, room: str, secret: bytes, now: float) -> Token:
 def needs_token(room: str, all_rooms: bool) -> bool:
     """Return whether a room is by invitation: by its name, or because all rooms of the server are (`all_rooms`)."""
     return all_rooms or room.startswith(CLOSED_PREFIX)
+
+
+def member_id(key: str) -> str:
+    """Return the id of the member that has the resume token with this key: 64 bits."""
+    return hashlib.sha256(b"iwcodec member " + key.encode()).hexdigest()[:16]
+
+
+def resume_key(token: str | None) -> str | None:
+    """Return the key of a resume token whose member id belongs to it, or None for anything else."""
+    match = _RESUME_TOKEN.fullmatch(token or "")
+    return match[2] if match and match[1] == member_id(match[2]) else None
 
 
 def resume_token(member: str, key: str) -> str:

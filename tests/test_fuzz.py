@@ -9,9 +9,7 @@ import pytest
 from fuzzing import mutated, read_damaged_files
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
-    Box,
     MotionPacket,
-    PartsPacket,
     Run,
     SourcePacket,
     pack_sources,
@@ -39,13 +37,13 @@ def test_damaged_packets_raise_only_codec_errors() -> None:
         MotionPacket(300, 20, 298, b"abcdef").to_bytes(),
         MotionPacket(300, 20, None, b"abcdef", (Run(2, 15), Run(0, 5)), scale=78).to_bytes(),
         MotionPacket(300, 20, None, b"abcdef", (Run(2, 20),), 78, ((Run(0, 20),), (Run(3, 9), Run(0, 11)))).to_bytes(),
-        PartsPacket(1, 5, 2, Box(800, 900, 300, 200, 40), (b"abc", b"de", b"fghi")).to_bytes(),
+        SourcePacket(3, b"abc", base=2).to_bytes(),
         AudioPacket(960, (b"ab", b"cde")).to_bytes(),
         pack_sources([SourcePacket(n, b"abc", 40 * n) for n in range(3, 9)]),
+        pack_sources([SourcePacket(n, b"abc", base=2) for n in range(3, 9)]),
     ]
     parsers = (
         SourcePacket.from_bytes,
-        PartsPacket.from_bytes,
         MotionPacket.from_bytes,
         AudioPacket.from_bytes,
         unpack_sources,

@@ -97,4 +97,5 @@ def command(
         "calls": calls,
     }
     result["averages"] = averages(calls)
-    publish(result, out, as_json, *(table for call in calls for table in call_tables(call)), averages_table(result))
+    printed = [table for call in calls for table in call_tables(call)]
+    publish(result, out, as_json, *printed, *([averages_table(result)] if result["averages"] else []))

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from shutil import copyfile
@@ -14,12 +14,12 @@ import numpy as np
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.metrics.scoring import Scorer, Scores
 from iwcodec.benchmarks.quality.baselines import coded_sources, flow_oracle, nearest_copy
-from iwcodec.benchmarks.quality.rd_results import CODECS, OURS, RIVALS, Point
+from iwcodec.benchmarks.quality.rd_results import CODECS, OURS, OURS_FACE, RIVALS, Point
 from iwcodec.benchmarks.quality.rivals import encode_rival, rival_settings
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import EncodeReport, encode
 from iwcodec.codec.file.iwc_file import IwcFile, fill_gaps
-from iwcodec.codec.file.options import EncodeOptions
+from iwcodec.codec.file.options import EncodeOptions, Tune
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.models.runtime.types import Runtime
@@ -101,7 +101,7 @@ class MeasuredClip:
         video = open_footage(self._path, self._options(), lambda name, share: None)
         self._fps = video.info.fps
         self._originals = _on_disk(video.pictures(), Path(self._folder.name) / "originals.rgb")
-        self._coded: dict[float, tuple[EncodeReport, Path]] = {}
+        self._coded: dict[tuple[float, Tune], tuple[EncodeReport, Path]] = {}
         count = len(self._originals)
         self.record: dict[str, Any] = {
             "frames": count,
@@ -185,9 +185,9 @@ class MeasuredClip:
             name, shrink, skip = RIVALS[codec]
             result = encode_rival(name, self._originals, self._fps, rate, shrink, skip)
             return Stream(result.digest, {"video": sum(result.frame_bytes)}, result.pictures)
-        report, file = self._encoded(rate)
+        report, file = self._encoded(rate, "face" if codec == OURS_FACE else "psnr")
         spent = {kind: report.bytes[kind] for kind in ("sources", "motion", "container")}
-        if codec == OURS:
+        if codec in (OURS, OURS_FACE):
             digest = sha256(file.read_bytes() + experiment.codec_digest(self._runtime).encode()).hexdigest()[:16]
             return Stream(digest, spent, lambda: self._decoded(file), report.sources)
         with IwcFile(file, self._runtime) as opened:
@@ -198,12 +198,13 @@ class MeasuredClip:
             return Stream(digest, only_sources, lambda: nearest_copy(self._originals, sources), report.sources)
         return Stream(digest, spent, lambda: flow_oracle(self._originals, sources), report.sources)
 
-    def _encoded(self, rate: float) -> tuple[EncodeReport, Path]:
+    def _encoded(self, rate: float, tune: Tune) -> tuple[EncodeReport, Path]:
         """Our codec's file at a target rate, encoded once for the codec and its baselines."""
-        if rate not in self._coded:
-            file = Path(self._folder.name) / f"{rate:g}.iwc"
-            self._coded[rate] = encode(self._path, file, self._options(rate), self._runtime), file
-        return self._coded[rate]
+        if (rate, tune) not in self._coded:
+            file = Path(self._folder.name) / f"{tune}-{rate:g}.iwc"
+            options = replace(self._options(rate), tune=tune)
+            self._coded[rate, tune] = encode(self._path, file, options, self._runtime), file
+        return self._coded[rate, tune]
 
     def _decoded(self, file: Path) -> Iterator[Picture]:
         with IwcFile(file, self._runtime) as opened:

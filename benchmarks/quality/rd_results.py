@@ -8,7 +8,8 @@ import numpy as np
 from iwcodec.benchmarks.metrics.bdrate import Comparison, Interval, compare, frontier
 from iwcodec.benchmarks.metrics.margins import Margin, margins
 
-OURS = "iwcodec"
+OURS, OURS_FACE = "iwcodec", "iwcodec-face"
+"""Our codec with `--tune psnr` and with `--tune face`."""
 RIVALS = {
     "svtav1": ("svtav1", 1, 1),
     "svtav1-half": ("svtav1", 2, 2),
@@ -20,7 +21,7 @@ RIVALS = {
 BASELINES = ("copy", "oracle")
 """Copy of the nearest source, and flow oracle; both use the sources that iwcodec sent. The copy is charged the bytes of
 the sources, the oracle all bytes of iwcodec."""
-CODECS = (OURS, *RIVALS, *BASELINES)
+CODECS = (OURS, OURS_FACE, *RIVALS, *BASELINES)
 ANCHORS = {"svtav1": ("svtav1",), "svtav1, better of full and half": ("svtav1", "svtav1-half")}
 """Anchor of BD figures -> codecs whose points together form its curve."""
 LOW_RATES = (3.0, 12.0)

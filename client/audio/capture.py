@@ -51,14 +51,23 @@ class MicrophoneSound:
 
     def __init__(self, device: Device | None, listener: Listener) -> None:
         """`device`: None for the system's default. Raises CodecError if it cannot be used."""
+        self.device = device
+        self.active_s = time.monotonic()
+        """When the last samples came, or the microphone was opened."""
+        self._loop, self._listener = asyncio.get_running_loop(), listener
+        self._stream: Any = None
+        self.open(device)
+
+    def open(self, device: Device | None) -> None:
+        """Use this microphone from now on; the one before must have been closed. Raises CodecError."""
         sounddevice = load_sounddevice()
-        loop = asyncio.get_running_loop()
 
         def callback(samples: Any, count: int, times: Any, _: Any) -> None:
+            self.active_s = time.monotonic()
             age = times.currentTime - times.inputBufferAdcTime
             captured_s = time.monotonic() - (age if 0 <= age < 1 else count / AUDIO_RATE)
             with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(listener, np.array(samples[:, 0], np.int16), captured_s)
+                self._loop.call_soon_threadsafe(self._listener, np.array(samples[:, 0], np.int16), captured_s)
 
         number = None if device is None else int(device.handle)
         try:
@@ -68,7 +77,11 @@ class MicrophoneSound:
             self._stream.start()
         except Exception as error:  # PortAudioError, which cannot be named without importing sounddevice
             raise CodecError(f"The microphone cannot be used: {error}.") from error
+        self.device, self.active_s = device, time.monotonic()
 
     def close(self) -> None:
-        self._stream.stop()
-        self._stream.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(Exception):  # the device may have gone
+                stream.stop()
+                stream.close()

@@ -3,11 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from iwcodec.client.audio.jitter_buffer import BLOCK, AudioJitterBuffer
+from iwcodec.client.video.capture import Device, choose
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
@@ -56,26 +58,53 @@ class Speaker:
 
 
 class SoundCard(Speaker):
-    """The default output device, through PortAudio. `start` raises CodecError if there is none."""
+    """An output device, through PortAudio."""
+
+    def __init__(self, device: Device | None = None) -> None:
+        """`device`: None for the system's default."""
+        super().__init__()
+        self.device = device
+        self.active_s = time.monotonic()
+        """When samples were last asked for, or the device was opened."""
+        self._stream: Any = None
 
     def start(self) -> None:
+        self.open(self.device)
+
+    def open(self, device: Device | None) -> None:
+        """Use this device from now on; the one before must have been closed. Raises CodecError."""
         sounddevice = load_sounddevice()
 
         def fill(out: Any, count: int, times: Any, _: Any) -> None:
+            self.active_s = time.monotonic()
             latency_s = times.outputBufferDacTime - times.currentTime
             out[:, 0] = self.mix(count, time.monotonic() + (latency_s if 0 <= latency_s < 1 else 0.0))
 
+        number = None if device is None else int(device.handle)
         try:
             self._stream = sounddevice.OutputStream(
-                AUDIO_RATE, BLOCK, channels=1, dtype="int16", latency="low", callback=fill
+                AUDIO_RATE, BLOCK, device=number, channels=1, dtype="int16", latency="low", callback=fill
             )
             self._stream.start()
         except Exception as error:  # PortAudioError; its class is not importable without PortAudio
             raise CodecError(f"The loudspeaker cannot be opened: {error}.") from error
+        self.device, self.active_s = device, time.monotonic()
+
+    def close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(Exception):  # the device may have gone
+                stream.stop()
+                stream.close()
 
     def stop(self) -> None:
-        self._stream.stop()
-        self._stream.close()
+        self.close()
+
+
+def list_speakers() -> list[Device]:
+    """All loudspeakers. Raises CodecError if PortAudio is missing."""
+    outputs = [d for d in load_sounddevice().query_devices() if d["max_output_channels"] > 0]
+    return [Device(n, str(d["name"]), str(d["index"])) for n, d in enumerate(outputs)]
 
 
 def load_sounddevice() -> Any:
@@ -85,18 +114,20 @@ def load_sounddevice() -> Any:
     except ImportError as error:
         raise CodecError("Loudspeaker and microphone need sounddevice: pip install sounddevice.") from error
     except OSError as error:
-        raise CodecError("Loudspeaker and microphone need PortAudio (Debian: apt install libportaudio2).") from error
+        raise CodecError(
+            "Without PortAudio there is neither microphone nor loudspeaker (Debian: apt install libportaudio2)."
+        ) from error
     return sounddevice
 
 
-def open_speaker(headless: bool) -> tuple[Speaker, str | None]:
+def open_speaker(headless: bool, selector: str | None = None) -> tuple[Speaker, str | None]:
     """Start a speaker: the sound card, or one without output if `headless` or if the sound card cannot be opened.
 
-    Returns the speaker and, in the last case, the reason.
+    Returns the speaker and, in the last case, the reason. Raises CodecError if the selected one is not there.
     """
     problem = None
     if not headless:
-        card = SoundCard()
+        card = SoundCard(choose(list_speakers(), selector, "loudspeaker") if selector else None)
         try:
             card.start()
             return card, None

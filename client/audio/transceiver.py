@@ -181,8 +181,11 @@ async def reported_loss(connection: RTCPeerConnection) -> float:
     return max(losses)
 
 
-def reject_video(connection: RTCPeerConnection) -> None:
-    """Decline all video m-lines, such as browsers offer; call before the answer is created."""
+def accept_offer(connection: RTCPeerConnection) -> None:
+    """Decline all video m-lines, such as browsers offer, and accept that there is none for audio; call before the
+    answer is created."""
     for transceiver in connection.getTransceivers():
         if transceiver.kind != "audio":
             transceiver.direction = "inactive"
+        if transceiver._offerDirection is None:  # aiortc takes for granted that the offer has our audio
+            transceiver._offerDirection = "inactive"

@@ -37,6 +37,8 @@ from iwcodec.models.runtime.types import Runtime
 NAMES: Final = ("Ada", "Bob")
 FIRST_PICTURE_TIMEOUT_S: Final = 30.0
 """Maximum time from joining to the first picture on both sides."""
+MIN_FRAMES_PER_S: Final = 2.0
+"""Frames per second below which the demonstration has failed."""
 TONE_S: Final = 0.12
 """Duration of a test tone."""
 TONE_PERIOD_S: Final = 1.0
@@ -61,7 +63,19 @@ def run_demo(out: Path, clip: Path | None, seconds: float, audio: bool, quiet: b
     write_side_by_side(out / "side_by_side.mp4", sides, seconds)
     write_contact_sheet(out / "contact_sheet.png", sides, seconds)
     (out / "statistics.json").write_text(json.dumps(statistics, indent=2) + "\n")
+    check_speed(sides)
     return statistics
+
+
+def check_speed(sides: list[Side]) -> None:
+    """Raise CodecError if a side saw next to nothing: then this machine is too slow for both."""
+    for side in sides:
+        rate = side.statistics()["frames_per_s"]
+        if rate < MIN_FRAMES_PER_S:
+            raise CodecError(
+                f"{side.name} saw {rate:.1f} frames/s: this machine is too slow for two clients at once. Close other "
+                "programs, and try again."
+            )
 
 
 async def hold_call(url: str, path: Path, seconds: float, audio: bool, progress: Progress) -> list[Side]:
@@ -109,7 +123,7 @@ def set_up(
 ) -> tuple[Side, Pictures, list[Callable[[], None]]]:
     """Create a side, its camera, and the functions that close its devices."""
     audio_sender, speaker = (AudioSender(), Speaker()) if audio else (None, None)
-    call, _ = make_call(Signalling(url, name), runtime, executor, audio_sender, speaker)
+    call, _ = make_call(Signalling(url, name), runtime, executor, executor, audio_sender, speaker)
     side = Side(name, call, speaker, audio_sender, time.monotonic())
     call.frame_listeners.append(side.see)
     clip = Clip(path)

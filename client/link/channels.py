@@ -19,6 +19,7 @@ from iwcodec.client.link.messages import (
     Control,
     control_to_bytes,
 )
+from iwcodec.client.transport.dtls import RepeatingDtlsTransport
 from iwcodec.client.transport.sctp import BundlingSctpTransport
 from iwcodec.codec.token_bucket import TokenBucket
 
@@ -55,6 +56,8 @@ class Channels:
             )
             for channel_id, name in _NAMES.items()
         }
+        if self.transport is not None:
+            self.transport.dropped = dropped
         self._limits = {channel_id: TokenBucket(*limits) for channel_id, limits in _RATE_LIMITS.items()}
 
     def listen(self, on_message: Callable[[int, bytes], None], on_open: Callable[[], None]) -> None:
@@ -86,6 +89,12 @@ class Channels:
         """None for a connection that was not made by make_connection."""
         transport = self._connection.sctp
         return transport if isinstance(transport, BundlingSctpTransport) else None
+
+    @property
+    def certificates(self) -> tuple[bytes, bytes] | None:
+        """Fingerprints of our certificate and of the peer's; None before the handshake."""
+        dtls = None if self.transport is None else self.transport.transport
+        return dtls.certificates if isinstance(dtls, RepeatingDtlsTransport) else None
 
     def send(self, channel_id: int, data: bytes) -> None:
         """Send a message, or discard it if the channel is not open."""

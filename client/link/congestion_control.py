@@ -54,6 +54,8 @@ LADDER = (
 """At 25 frames/s about 10, 8.5, 7, 4.5, 3 and 2 kbps of motion, headers included. The first frame of a message waits
 120 ms for the last one on the first rung, then 160, and 240 on the last rung: with fewer frames per second there are
 fewer per message, too."""
+RUNG_KBPS = (10.0, 8.5, 7.0, 4.5, 3.0, 2.0)
+"""Motion on each rung, kbps, headers included."""
 LOSS_RUNG = 1
 """The lowest rung that loss alone leads to."""
 LOSSY_FRAMES = 2
@@ -76,6 +78,8 @@ class CongestionControl:
         self._queued_s = 0.0
         self._loss = 0.0
         self._repeats = 0
+        self.max_kbps: float | None = None
+        """Limit of motion and sources together, set by the user; the last rung may exceed it."""
         self.small = False
         """Whether sources must be small."""
         self._reported_s: float | None = None
@@ -83,11 +87,14 @@ class CongestionControl:
 
     @property
     def sending(self) -> SendParameters:
-        rung = LADDER[self._rung]
+        number = self._rung if self.max_kbps is None else max(self._rung, _rung_within(self.max_kbps))
+        rung, repeats = LADDER[number], self._repeats
         frames = rung.message_frames
-        if self._repeats and self._rung <= LOSS_RUNG:
-            frames = LOSSY_FRAMES + self._rung
-        return replace(rung, message_frames=frames, repeats=self._repeats)
+        if self.max_kbps is not None:
+            repeats = max(0, min(repeats, int(self.max_kbps / RUNG_KBPS[number]) - 1))
+        if repeats and number <= LOSS_RUNG:
+            frames = LOSSY_FRAMES + number
+        return replace(rung, message_frames=frames, repeats=repeats)
 
     @property
     def loss(self) -> float:
@@ -153,3 +160,9 @@ class CongestionControl:
             self._raised_s = self._uncongested_s = now_s
         elif self._raised_s is not None and now_s - self._raised_s >= FAILED_S:
             self._patience_s, self._raised_s = FIRST_PATIENCE_S, None
+
+
+def _rung_within(max_kbps: float) -> int:
+    """The highest rung whose motion and sources fit; the last one if none does."""
+    costs = [motion + rung.source_kbps for motion, rung in zip(RUNG_KBPS, LADDER, strict=True)]
+    return next((number for number, cost in enumerate(costs) if cost <= max_kbps), len(LADDER) - 1)

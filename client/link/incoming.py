@@ -13,14 +13,15 @@ from typing import Protocol, TypeVar
 from iwcodec.client.link.channels import STATS_S
 from iwcodec.client.link.clocks import Clocks
 from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState, RenderedFrame
-from iwcodec.client.link.messages import Report, SourceAck, Status
-from iwcodec.client.link.receive import MotionReceiver, ReceptionCounts, SourceAssembler
+from iwcodec.client.link.messages import MotionMessage, Report, SourceAck, Status
+from iwcodec.client.link.receive import FRAME_BURST, FRAMES_PER_S, MotionReceiver, ReceptionCounts, SourceAssembler
 from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import CAPACITY, Library
+from iwcodec.codec.token_bucket import TokenBucket
 from iwcodec.models.runtime.types import Runtime, Source
 
 T = TypeVar("T")
@@ -35,12 +36,21 @@ RENDER_TIMES = 30
 """Number of frames over which rendering time and lateness are estimated."""
 MAX_QUEUED_UNITS = 64
 """Source units that wait for decoding; with more the sequence is abandoned."""
+UNITS_PER_S, UNIT_BURST = 8.0, 32.0
+"""Source units that are decoded per second, at 15 ms each, and at once; with more the sequence is abandoned. At the
+usual rates a unit takes a second to arrive, and a sequence begins with at most four."""
+MAX_QUEUED_MESSAGES = 32
+"""Motion messages that wait for decoding; more are dropped."""
 MAX_SOURCES = 2 * CAPACITY
 """Sources of the peer that are kept. The peer keeps CAPACITY; which of them it uses is known here late or never."""
 
 
 class Recording(Protocol):
     """Receives everything valid that comes from the peer."""
+
+    def restart(self) -> None:
+        """The peer's program was restarted: what follows is of another stream, with another clock."""
+        ...
 
     def source(self, packet: SourcePacket) -> None:
         """The next unit of the peer's AV1 sequence, scene snapshots included; a key unit begins another sequence."""
@@ -58,12 +68,14 @@ class IncomingVideo:
         self,
         runtime: Runtime,
         executor: Executor,
+        motion_executor: Executor,
         stamp_ms: Callable[[float], int],
         state: Callable[[], LinkState],
         on_first_source: Callable[[], None],
         dropped: Counter[str],
     ) -> None:
-        """`stamp_ms` converts time.monotonic() to the clock of our own messages; `state` gives the link's state;
+        """`executor` runs the networks, and `motion_executor` the motion decoder, which must not wait for them.
+        `stamp_ms` converts time.monotonic() to the clock of our own messages; `state` gives the link's state;
         `on_first_source` is called when the peer's first source is decoded; `dropped` counts discarded messages."""
         self.recording: Recording | None = None
         self.peer_status = Status(camera_off=False, face_lost=False)
@@ -71,7 +83,7 @@ class IncomingVideo:
         """Whether the peer's sequence cannot be continued. The link asks for another one and resets this."""
         self.render_s: deque[float] = deque(maxlen=RENDER_TIMES)
         """Time from taking a frame out of the jitter buffer to its picture, of the newest frames."""
-        self._runtime, self._executor = runtime, executor
+        self._runtime, self._executor, self._motion_executor = runtime, executor, motion_executor
         self._stamp_ms, self._state, self._on_first_source = stamp_ms, state, on_first_source
         self._dropped = dropped
         self._loop = asyncio.get_running_loop()
@@ -81,6 +93,10 @@ class IncomingVideo:
         """Time from when a frame was due to when it was shown, of the newest frames."""
         self._playout_delay_s = 0.0
         self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MAX_QUEUED_UNITS)
+        self._decodable_frames = TokenBucket(FRAMES_PER_S, FRAME_BURST)
+        self._decodable_units = TokenBucket(UNITS_PER_S, UNIT_BURST)
+        self._messages: asyncio.Queue[tuple[MotionReceiver, MotionMessage, float]] = asyncio.Queue(MAX_QUEUED_MESSAGES)
+        """Checked motion messages with their arrival times."""
         self._source_ack_due = False
         self._reported_s = self._loop.time()
         self._latest: RenderedFrame | None = None
@@ -88,6 +104,8 @@ class IncomingVideo:
         self._shown: deque[tuple[float, float]] = deque(maxlen=256)
         """(time, delay) of the newest frames shown."""
         self._shown_since_report = 0
+        self._arrivals: deque[tuple[float, int]] = deque(maxlen=256)
+        """(time, number of new frames) of the newest motion messages."""
         self.reset()
 
     def reset(self) -> None:
@@ -95,12 +113,14 @@ class IncomingVideo:
         info = self._runtime.info
         self.library = Library(MAX_SOURCES)
         self.assembler = SourceAssembler()
-        self.motion = MotionReceiver(info.keypoints)
+        self.motion = MotionReceiver(info.keypoints, self._decodable_frames)
         self.loss = 0.0
         """Share of motion messages lost in the last report interval."""
         self._source_decoder = SourceDecoder(info.size)
         self._clocks = Clocks()
         self._newest_report_ms = -1
+        if self.recording is not None:
+            self.recording.restart()
 
     def new_connection(self) -> None:
         """What is received from now on took another path."""
@@ -134,6 +154,14 @@ class IncomingVideo:
         delays = [delay for at, delay in self._shown if at > now_s - STATS_S]
         return len(delays) / STATS_S, 1000 * sum(delays) / len(delays) if delays else 0.0
 
+    def received_per_s(self, now_s: float) -> float:
+        """Frames that arrived per second, over the last STATS_S; repeated ones count once."""
+        return sum(count for at, count in self._arrivals if at > now_s - STATS_S) / STATS_S
+
+    def median_render_s(self) -> float:
+        """Time from taking a frame out of the jitter buffer to its picture; 0 before the first."""
+        return sorted(self.render_s)[len(self.render_s) // 2] if self.render_s else 0.0
+
     @property
     def units_to_decode(self) -> int:
         return self._units.qsize()
@@ -141,12 +169,15 @@ class IncomingVideo:
     # Messages
 
     def receive_motion(self, data: bytes, now_s: float) -> int | None:
-        """Decode a motion message; returns the acknowledgement in it (modulo 256), if any."""
-        acknowledged = self.motion.take(data, now_s)
-        if self.recording is not None and self.motion.arrived_s == now_s:
-            self.recording.motion(self.motion.newest_frames, now_s)
-        self._wake.set()
-        return acknowledged
+        """Queue a motion message for decoding; returns the acknowledgement in it (modulo 256), if any."""
+        message = self.motion.check(data, now_s)
+        if message is None:
+            return None
+        try:
+            self._messages.put_nowait((self.motion, message, now_s))
+        except asyncio.QueueFull:
+            self._dropped["flood"] += 1
+        return message.acknowledged
 
     def receive_source(self, data: bytes) -> None:
         """Take a source chunk, and queue the unit that it completes for decoding."""
@@ -157,6 +188,10 @@ class IncomingVideo:
         if self.assembler.dropped["replayed"] > before["replayed"]:
             self._source_ack_due = True  # a sender that restarted a unit does not know that it has arrived
         if unit is None:
+            return
+        if not self._decodable_units.take(self._loop.time()):
+            self._dropped["flood"] += 1
+            self.abandon_sequence()
             return
         try:
             self._units.put_nowait((self.assembler, *unit))
@@ -213,6 +248,24 @@ class IncomingVideo:
         )
 
     # Tasks, run by the link
+
+    async def decode_motion(self) -> None:
+        """Decode queued motion messages. Never returns."""
+        while True:
+            motion, message, arrived_s = await self._messages.get()
+            try:
+                decoded = await self._loop.run_in_executor(self._motion_executor, motion.decode, message)
+            except FormatError:
+                motion.dropped["malformed"] += 1
+                continue
+            newest = -1 if motion.acknowledged is None else motion.acknowledged
+            motion.add(message, decoded, arrived_s)
+            self._arrivals.append((arrived_s, sum(frame.number > newest for frame in decoded)))
+            if motion is not self.motion:  # of a stream that has ended
+                continue
+            if self.recording is not None:
+                self.recording.motion(motion.newest_frames, arrived_s)
+            self._wake.set()
 
     async def decode_sources(self) -> None:
         """Decode queued source units. Never returns."""

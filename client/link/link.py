@@ -20,7 +20,9 @@ from iwcodec.client.link.messages import (
     MOTION_CHANNEL,
     PROTOCOL,
     SOURCE_CHANNEL,
+    Commitment,
     Hello,
+    Nonce,
     Report,
     SourceAck,
     Status,
@@ -28,9 +30,11 @@ from iwcodec.client.link.messages import (
     is_control,
 )
 from iwcodec.client.link.outgoing import OutgoingVideo
+from iwcodec.client.link.verification import Verification
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.predictive_tables import load_tables
+from iwcodec.codec.token_bucket import TokenBucket
 from iwcodec.models.runtime.types import Runtime
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,9 @@ FROZEN_S = 1.5
 """Without a motion message for this long the peer counts as frozen."""
 FRESH_S = 2.0
 """Minimum time between requests for a fresh sequence."""
+STREAMS_PER_S, STREAM_BURST = 0.2, 5.0
+"""New streams that a peer may begin per second, and at once. A peer begins one when its program is restarted; each
+discards all that was received, and makes new decoders."""
 MAX_EARLY = 64
 """Source chunks that are kept if they arrive before the hello."""
 
@@ -48,10 +55,15 @@ class Link:
     """Sends the pictures of a VideoSender to one peer and renders those of the peer."""
 
     def __init__(
-        self, connection: RTCPeerConnection, video_sender: VideoSender, runtime: Runtime, executor: Executor
+        self,
+        connection: RTCPeerConnection,
+        video_sender: VideoSender,
+        runtime: Runtime,
+        executor: Executor,
+        motion_executor: Executor | None = None,
     ) -> None:
         """Creates its data channels, so it must be made before the connection's offer or answer, in a running event
-        loop."""
+        loop. `executor` runs the networks, `motion_executor` (by default the same) decodes motion."""
         self._loop = asyncio.get_running_loop()
         self._video_sender = video_sender
         self._runtime = runtime
@@ -62,11 +74,14 @@ class Link:
         """Whether there has been a compatible hello on any connection."""
         self._is_incompatible = False
         self._stream: int | None = None
+        self._verification = Verification()
+        self._streams = TokenBucket(STREAMS_PER_S, STREAM_BURST)
         self._asked_s = float("-inf")
         """When a fresh sequence was last asked for."""
         self.incoming = IncomingVideo(
             runtime,
             executor,
+            motion_executor or executor,
             stamp_ms=video_sender.stamp_ms,
             state=lambda: self.state,
             on_first_source=lambda: self.outgoing.send_pending(),  # the ack makes the peer send all of its motion
@@ -75,7 +90,7 @@ class Link:
         self.outgoing = OutgoingVideo(video_sender, self.incoming)
         self._attach(connection)
         video_sender.join(self.outgoing)
-        works = (self._tick, self.incoming.render, self.incoming.decode_sources)
+        works = (self._tick, self.incoming.render, self.incoming.decode_motion, self.incoming.decode_sources)
         self._tasks = [asyncio.create_task(self._keep_running(work)) for work in works]
 
     def frames(self) -> AsyncIterator[RenderedFrame]:
@@ -111,6 +126,11 @@ class Link:
         is_frozen = arrived_s is None or self._loop.time() - arrived_s > FROZEN_S
         return LinkState.FROZEN if is_frozen else LinkState.LIVE
 
+    @property
+    def words(self) -> str | None:
+        """Three words that the peer sees too if nobody sits between us; None while they are not known."""
+        return self._verification.words
+
     def stats(self) -> LinkStats:
         now = self._loop.time()
         incoming, outgoing = self.incoming, self.outgoing
@@ -130,6 +150,9 @@ class Link:
                 "units_to_send": outgoing.sources.backlog(),
                 "bytes_to_send": sum(map(self._channels.queued_bytes, self._channels.by_id)),
             },
+            incoming.received_per_s(now),
+            self.congested,
+            1000 * incoming.median_render_s(),
         )
 
     def replace_connection(self, connection: RTCPeerConnection) -> None:
@@ -142,6 +165,10 @@ class Link:
     def playout_delay_s(self) -> float:
         """Delay that sound needs, from its arrival on, to be in step with the picture."""
         return self.incoming.playout_delay_s()
+
+    def limit(self, max_kbps: float | None) -> None:
+        """Send at most this much video; None: as much as the path carries."""
+        self.outgoing.congestion_control.max_kbps = max_kbps
 
     @property
     def congested(self) -> bool:
@@ -169,12 +196,22 @@ class Link:
         self._channels = Channels(connection, self._dropped)
         self._early: list[bytes] = []
         self.outgoing.attach(self._channels)
+        self._is_verifying = False
         self._channels.listen(self._receive, self._opened)
 
     def _opened(self) -> None:
         self._send_hello()
+        self._verify()
         if not self._began:
             self.outgoing.channels_opened()
+
+    def _verify(self) -> None:
+        """Begin the exchange that leads to `words`, once on each connection."""
+        certificates = self._channels.certificates
+        if not self._is_verifying and certificates is not None:
+            self._is_verifying = True
+            for message in self._verification.connected(certificates):
+                self._channels.send_control(message)
 
     def _send_hello(self) -> None:
         assembler, digest = self.incoming.assembler, self._runtime.info.digest
@@ -235,6 +272,10 @@ class Link:
             self._dropped["wrong channel"] += 1
         elif isinstance(message, Hello):
             self._receive_hello(message)
+        elif isinstance(message, Commitment | Nonce):
+            self._verify()  # the peer's channel may have opened first
+            for answer in self._verification.receive(message, now_s):
+                self._channels.send_control(answer)
         elif self.outgoing.peer is None:
             self._dropped["before hello"] += 1
         elif isinstance(message, Report):
@@ -250,8 +291,11 @@ class Link:
             self._dropped["another model"] += 1
             self._is_incompatible = self.outgoing.peer is None
             return
-        self._is_incompatible = False
         is_new_stream = self._stream is not None and self._stream != hello.stream
+        if is_new_stream and not self._streams.take(self._loop.time()):
+            self._dropped["flood"] += 1
+            return
+        self._is_incompatible = False
         if is_new_stream:
             self.incoming.reset()
         self._stream = hello.stream

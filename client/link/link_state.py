@@ -54,3 +54,9 @@ class LinkStats:
     """Messages that were dropped, by reason, since the link was created."""
     queued: dict[str, int] = field(default_factory=dict)
     """Present queue lengths: frames to show, source units to decode and to send, bytes in the channels' buffers."""
+    received_per_s: float = 0.0
+    """Frames of the peer that arrived."""
+    congested: bool = False
+    """Whether there is a queue on the path to the peer."""
+    render_ms: float = 0.0
+    """Median time from the jitter buffer to the picture, of the newest frames."""

@@ -5,7 +5,7 @@ clock, whose zero has no meaning to the receiver. There are three negotiated cha
 
     id 1  motion   unordered, no retransmission   MotionMessage, Report
     id 2  sources  ordered, reliable              SourceChunk
-    id 3  control  ordered, reliable              Hello, Status, SourceAck
+    id 3  control  ordered, reliable              Hello, Status, SourceAck, Commitment, Nonce
 
 Motion (first byte below 0x80). The frames may overlap with those of the message before: a repetition, against loss.
 
@@ -243,8 +243,37 @@ class SourceAck:
         return SourceAck(_integer(fields[0], MAX_SEQUENCE), _integer(fields[1], MAX_UNITS))
 
 
-Control = Report | Hello | Status | SourceAck
-_CONTROLS: dict[int, type[Control]] = {kind.KIND: kind for kind in (Report, Hello, Status, SourceAck)}
+@dataclass(frozen=True)
+class Commitment:
+    """Begins an exchange of random numbers (verification.py)."""
+
+    KIND: ClassVar[int] = 4
+
+    digest: bytes
+    """SHA-256 of the sender's random number."""
+
+    @staticmethod
+    def from_fields(fields: list[Any]) -> "Commitment":
+        return Commitment(_bytes(fields[0], 32))
+
+
+@dataclass(frozen=True)
+class Nonce:
+    """The answer to the other side's commitment."""
+
+    KIND: ClassVar[int] = 5
+
+    nonce: bytes
+
+    @staticmethod
+    def from_fields(fields: list[Any]) -> "Nonce":
+        return Nonce(_bytes(fields[0], 16))
+
+
+Control = Report | Hello | Status | SourceAck | Commitment | Nonce
+_CONTROLS: dict[int, type[Control]] = {
+    kind.KIND: kind for kind in (Report, Hello, Status, SourceAck, Commitment, Nonce)
+}
 _CONTROL = 0x80
 
 
@@ -286,6 +315,12 @@ def _read_byte(data: bytes, at: int) -> tuple[int, int]:
     if at >= len(data):
         raise FormatError("A message is cut off.")
     return data[at], at + 1
+
+
+def _bytes(value: Any, length: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) != length:
+        raise FormatError(f"A control message has no {length} bytes where it should.")
+    return value
 
 
 def _integer(value: Any, maximum: int) -> int:

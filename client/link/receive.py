@@ -1,7 +1,7 @@
 """Parsing and validation of received messages: motion messages into frames, source chunks into units.
 
-Invalid messages are dropped and counted by reason: malformed, replayed, implausible, or out of sequence. Whatever
-follows is treated as if they had been lost. Pure: time is passed in, in seconds.
+Invalid messages are dropped and counted by reason: malformed, replayed, implausible, out of sequence, or too many.
+Whatever follows is treated as if they had been lost. Pure: time is passed in, in seconds.
 """
 
 from collections import Counter, deque
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from iwcodec.client.link.messages import MotionMessage, SourceChunk
 from iwcodec.client.link.send import quantiser
 from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
-from iwcodec.codec.bitstream.packets import SourcePacket
+from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES, SourcePacket
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.decoder import MotionDecoder
+from iwcodec.codec.motion.decoder import Motion, MotionDecoder
+from iwcodec.codec.token_bucket import TokenBucket
 
 MAX_OFF_S = 10.0
 """Maximum deviation of a message's time stamps from those expected from earlier messages."""
@@ -20,6 +21,9 @@ EXPECTED_S = 15.0
 """After this long without a message any time stamp is accepted."""
 MAX_RATE = 250
 """Maximum number of frames per second, by the sender's own time stamps."""
+FRAMES_PER_S, FRAME_BURST = 120.0, 300.0
+"""Frames that are decoded per second, at 0.5 ms each, and at once. 30 frames/s that are each sent three times take 90 a
+second; the burst is what a queue of three seconds lets through together."""
 MAX_REORDERING = 64
 """Number of messages by which one may be overtaken."""
 MAX_ENDED = 64
@@ -37,7 +41,8 @@ class ReceptionCounts:
 class MotionReceiver:
     """Decodes motion messages and puts their frames into the jitter buffer."""
 
-    def __init__(self, keypoints: int) -> None:
+    def __init__(self, keypoints: int, decodable: TokenBucket | None = None) -> None:
+        """`decodable`: the budget of frames to decode; by default a new one."""
         self.jitter_buffer = VideoJitterBuffer()
         self.dropped: Counter[str] = Counter()
         self.arrived_s: float | None = None
@@ -47,6 +52,9 @@ class MotionReceiver:
         self.newest_frames: list[TimedFrame] = []
         """The frames of the last valid message."""
         self._decoder = MotionDecoder(keypoints)
+        self._decodable = decodable or TokenBucket(FRAMES_PER_S, FRAME_BURST)
+        self._decoded: set[int] = set()
+        """Numbers of the MAX_PACKET_FRAMES newest frames, as far as they were decoded."""
         self._highest: int | None = None
         """The highest sequence number so far, unwrapped."""
         self._recent: set[int] = set()
@@ -56,19 +64,40 @@ class MotionReceiver:
     @property
     def acknowledged(self) -> int | None:
         """Number of the newest decoded frame."""
-        return self._decoder.newest
+        return None if self._newest is None else self._newest[0]
 
     def take(self, data: bytes, now_s: float) -> int | None:
-        """Take a message. Returns the acknowledgement in it (modulo 256), if any. Invalid messages are dropped and
-        counted."""
+        """Take a message: `check`, `decode` and `add` at once. Returns the acknowledgement in it (modulo 256), if any.
+        Invalid messages are dropped and counted."""
+        message = self.check(data, now_s)
+        if message is None:
+            return None
+        try:
+            self.add(message, self.decode(message), now_s)
+        except FormatError:
+            self.dropped["malformed"] += 1
+            return None
+        return message.acknowledged
+
+    def check(self, data: bytes, now_s: float) -> MotionMessage | None:
+        """Parse a message. None for one that is invalid, has no frame that is still to be decoded, or exceeds
+        FRAMES_PER_S: it is dropped and counted."""
         try:
             message = MotionMessage.from_bytes(data)
             self._check(message, now_s)
             self._account(self._unwrap(message.sequence, now_s))
-            motion = self._decoder.decode(message.packet, quantiser(message.coarseness))
+            self._charge(message, now_s)
         except FormatError as error:
             self.dropped[error.reason if isinstance(error, _Rejected) else "malformed"] += 1
             return None
+        return message
+
+    def decode(self, message: MotionMessage) -> list[Motion]:
+        """Decode a checked message: on any thread, one message at a time. Raises FormatError."""
+        return self._decoder.decode(message.packet, quantiser(message.coarseness))
+
+    def add(self, message: MotionMessage, motion: list[Motion], now_s: float) -> None:
+        """Take the decoded frames of a message that arrived at `now_s`."""
         self.arrived_s = now_s
         frames = [
             TimedFrame(frame.number, stamp / 1000, frame.keypoints, frame.reference_source)
@@ -78,8 +107,19 @@ class MotionReceiver:
         last = frames[-1]
         if self._newest is None or last.number > self._newest[0]:
             self._newest = last.number, last.stamp_s
+        self._decoded.update(frame.number for frame in frames)
+        self._decoded = {number for number in self._decoded if number > self._newest[0] - MAX_PACKET_FRAMES}
         self.dropped["late frames"] += self.jitter_buffer.push(frames, now_s)
-        return message.acknowledged
+
+    def _charge(self, message: MotionMessage, now_s: float) -> None:
+        """Take the frames of a message from the budget. Repeated ones cost as much as new ones: a message can only be
+        decoded as a whole."""
+        first, count = message.packet.first, message.packet.count
+        oldest = -1 if self._newest is None else self._newest[0] - MAX_PACKET_FRAMES
+        if all(number <= oldest or number in self._decoded for number in range(first, first + count)):
+            raise _Rejected("repeated")
+        if not self._decodable.take(now_s, count):
+            raise _Rejected("flood")
 
     def _check(self, message: MotionMessage, now_s: float) -> None:
         if self._newest is None or self.arrived_s is None or now_s - self.arrived_s > EXPECTED_S:

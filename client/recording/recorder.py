@@ -1,11 +1,14 @@
-"""`--record`: writes a participant's video and audio to an .iwc file without re-encoding.
+"""`--record`: writes each participant's video and audio to an .iwc file without re-encoding.
 
-The file holds the received AV1 units and Opus packets. Only the keypoints are resampled to the file's constant frame
+A file holds the received AV1 units and Opus packets. Only the keypoints are resampled to the file's constant frame
 rate and coded again.
 """
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +17,7 @@ import numpy as np
 from iwcodec.client.audio.jitter_buffer import AudioRtpPacket
 from iwcodec.client.audio.sender import PACKET_MS
 from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.recording.resampler import KeypointResampler, ResampledFrame
 from iwcodec.client.recording.soundtrack import PRE_SKIP, Soundtrack
 from iwcodec.client.room.call import Call, Participant
@@ -58,6 +62,16 @@ class Recorder:
         self._pending: list[tuple[Levels, int | None]] = []
         """Levels and reference source of the frames of the next motion packet."""
         self._writer: ContainerWriter | None = None
+        self._arrived_s: float | None = None
+        """When the last motion message arrived."""
+        self._restarted = False
+
+    def restart(self) -> None:
+        """The participant was restarted: what follows has other clocks, and continues after a pause as long as that in
+        the arrivals."""
+        if self._soundtrack is not None:
+            self._write_audio(self._soundtrack.restart(self._resampler.start_s))
+        self._restarted = True
 
     def source(self, packet: SourcePacket) -> None:
         """Write a source picture; the first one creates the file."""
@@ -73,6 +87,9 @@ class Recorder:
             self._soundtrack.motion(frames, arrived_s)
         if self._writer is None:  # frames before the first source cannot be shown
             return
+        if self._restarted and self._arrived_s is not None:
+            self._resampler.restart(arrived_s - self._arrived_s)
+        self._restarted, self._arrived_s = False, arrived_s
         for frame in frames:
             self._write_frames(self._resampler.add(frame))
 
@@ -141,53 +158,90 @@ class Recorder:
 
 
 class CallRecorder:
-    """Records the participant whose picture arrives first. A write error ends the recording but not the call."""
+    """Records everybody whose picture arrives, each to a file of their own. A person who leaves and joins again, or
+    whose program is restarted, is recorded to the same file. A write error ends a recording but not the call."""
 
-    def __init__(self, call: Call, recorder: Recorder) -> None:
-        self._call, self._recorder = call, recorder
-        self._recorded: Link | None = None
-        self._failed = False
+    def __init__(self, call: Call, make_recorder: Callable[[str | None], Recorder]) -> None:
+        """`make_recorder` makes the recorder for a name; for None that of the first participant."""
+        self.recordings: list[_Recording] = []
+        self._call, self._make_recorder = call, make_recorder
         call.link_listeners.append(self._listen)
 
     def _listen(self, participant: Participant, link: Link) -> None:
-        link.recording = _LinkListener(self, link, participant.name)
+        link.recording = listener = _LinkListener(self, participant, link)
         if participant.audio_buffer is not None:
-            participant.audio_buffer.packet_listener = lambda packet: self.audio(link, packet)
+            participant.audio_buffer.packet_listener = listener.audio
 
-    def source(self, link: Link, name: str, packet: SourcePacket) -> None:
-        if self._recorded is None:
-            self._recorded = link
-            self._call.notify(f"recording {name}")
-        if self._recorded is link:
-            self._write(lambda: self._recorder.source(packet))
+    def begin(self, participant: Participant, link: Link) -> "_Recording":
+        """The recording that a link's first picture belongs to: the person's, if there is one that has ended."""
+        for recording in self.recordings:
+            if recording.name == participant.name and recording.link.state is LinkState.CLOSED:
+                recording.link = link
+                recording.write(recording.recorder.restart, self._call)
+                self._call.notify(f"recording {participant.name} again")
+                return recording
+        name = participant.name if self.recordings else None
+        recording = _Recording(participant.name, link, self._make_recorder(name))
+        self.recordings.append(recording)
+        self._call.notify(f"recording {participant.name}")
+        return recording
 
-    def motion(self, link: Link, frames: list[TimedFrame], arrived_s: float) -> None:
-        if self._recorded is link:
-            self._write(lambda: self._recorder.motion(frames, arrived_s))
+    def write(self, recording: "_Recording", work: Callable[[], None]) -> None:
+        recording.write(work, self._call)
 
-    def audio(self, link: Link, packet: AudioRtpPacket) -> None:
-        if self._recorded is link:
-            self._write(lambda: self._recorder.audio(packet))
 
-    def _write(self, work: Callable[[], None]) -> None:
-        if self._failed:
+@dataclass
+class _Recording:
+    """The recording of one person."""
+
+    name: str
+    link: Link
+    """The person's present or last link."""
+    recorder: Recorder
+
+    def write(self, work: Callable[[], None], call: Call) -> None:
+        if self.recorder.given_up:
             return
         try:
             work()
         except CodecError as error:
-            self._failed = True
-            self._recorder.give_up()
-            self._call.notify(f"recording stopped: {error}")
+            self.recorder.give_up()
+            call.notify(f"recording of {self.name} stopped: {error}")
 
 
 class _LinkListener:
-    """Passes what one link receives to the recorder."""
+    """Passes what one link receives to the recorder, from its first picture on."""
 
-    def __init__(self, recorder: CallRecorder, link: Link, name: str) -> None:
-        self._recorder, self._link, self._name = recorder, link, name
+    def __init__(self, recorder: CallRecorder, participant: Participant, link: Link) -> None:
+        self._recorder, self._participant, self._link = recorder, participant, link
+        self._recording: _Recording | None = None
+
+    def restart(self) -> None:
+        if self._recording is not None:
+            self._recorder.write(self._recording, self._recording.recorder.restart)
 
     def source(self, packet: SourcePacket) -> None:
-        self._recorder.source(self._link, self._name, packet)
+        if self._recording is None:
+            self._recording = self._recorder.begin(self._participant, self._link)
+        recorder = self._recording.recorder
+        self._recorder.write(self._recording, lambda: recorder.source(packet))
 
     def motion(self, frames: list[TimedFrame], arrived_s: float) -> None:
-        self._recorder.motion(self._link, frames, arrived_s)
+        if self._recording is not None:
+            recorder = self._recording.recorder
+            self._recorder.write(self._recording, lambda: recorder.motion(frames, arrived_s))
+
+    def audio(self, packet: AudioRtpPacket) -> None:
+        if self._recording is not None:
+            recorder = self._recording.recorder
+            self._recorder.write(self._recording, lambda: recorder.audio(packet))
+
+
+def path_for(path: Path, name: str | None) -> Path:
+    """The file of a participant: `path` for the first one (`name` None), else beside it with the name, and with a
+    number if that exists."""
+    if name is None:
+        return path
+    stem = f"{path.stem}-{re.sub('[^A-Za-z0-9]+', '-', name).strip('-') or 'somebody'}"
+    numbers = ("" if number == 1 else f"-{number}" for number in count(1))
+    return next(free for number in numbers if not (free := path.with_name(f"{stem}{number}{path.suffix}")).exists())

@@ -26,11 +26,17 @@ class KeypointResampler:
         self._start_s = 0.0
         self._count = 0
         self._last: TimedFrame | None = None
+        self._gap_s: float | None = None
+        """Time for which the last frame is held before the next one, whose stamps are of another clock."""
 
     @property
     def start_s(self) -> float | None:
         """Stamp that corresponds to the first output frame on the sender's present clock; None before any frame."""
         return None if self._last is None else self._start_s
+
+    def restart(self, gap_s: float) -> None:
+        """The next frame follows `gap_s` after the last one, whatever its stamp: the sender was restarted."""
+        self._gap_s = max(0.0, gap_s)
 
     def add(self, frame: TimedFrame) -> list[ResampledFrame]:
         """Output frames up to the time of this one. A frame older than the last one is ignored."""
@@ -38,6 +44,10 @@ class KeypointResampler:
         if last is None:
             self._start_s, self._count = frame.stamp_s, 1
             return [(frame.keypoints, frame.reference_source)]
+        if self._gap_s is not None:
+            held, self._gap_s = self.hold((self._count - 1) * self._period + self._gap_s, last), None
+            self._start_s = frame.stamp_s - self._count * self._period
+            return held + self._until(frame.stamp_s, lambda at_s: (frame.keypoints, frame.reference_source))
         elapsed_s = frame.stamp_s - last.stamp_s
         if not -MAX_GAP_S < elapsed_s < MAX_GAP_S:
             # The sender's clock has changed: continue without a gap.
@@ -50,11 +60,12 @@ class KeypointResampler:
             return self._until(frame.stamp_s, lambda at_s: (last.keypoints, last.reference_source))
         return self._until(frame.stamp_s, lambda at_s: interpolate(last, frame, (at_s - last.stamp_s) / elapsed_s))
 
-    def hold(self, end_s: float) -> list[ResampledFrame]:
-        """Repeat the last frame until the output lasts `end_s` seconds."""
-        if self._last is None:
+    def hold(self, end_s: float, last: TimedFrame | None = None) -> list[ResampledFrame]:
+        """Repeat the last frame (or `last`) until the output lasts `end_s` seconds."""
+        last = last or self._last
+        if last is None:
             return []
-        held = self._last.keypoints, self._last.reference_source
+        held = last.keypoints, last.reference_source
         return self._until(self._start_s + min(end_s, self._count * self._period + MAX_GAP_S), lambda at_s: held)
 
     def _until(self, end_s: float, frame_at: Callable[[float], ResampledFrame]) -> list[ResampledFrame]:

@@ -97,6 +97,13 @@ class Soundtrack:
             records += self._place(held, start_s)
         return records
 
+    def restart(self, start_s: float | None) -> list[AudioPacket]:
+        """The peer was restarted, and its clocks with it. Returns the remaining records."""
+        records = self.flush(start_s)
+        self._video_transit.clear()
+        self._audio_transit.clear()
+        return records
+
     def flush(self, start_s: float | None) -> list[AudioPacket]:
         """Place all held packets and return the remaining records."""
         held, self._held = self._held, {}

@@ -13,9 +13,10 @@ from aiortc import RTCPeerConnection
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker
-from iwcodec.client.audio.transceiver import AudioTraffic, add_audio, reject_video, reported_loss
+from iwcodec.client.audio.transceiver import AudioTraffic, accept_offer, add_audio, reported_loss
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
+from iwcodec.client.quality import is_too_slow
 from iwcodec.client.room.peer import Peer, all_closed
 from iwcodec.client.room.protocol import (
     Disconnected,
@@ -26,6 +27,7 @@ from iwcodec.client.room.protocol import (
     PeerLeft,
     RemoteCandidate,
     RemoteDescription,
+    RoomLocked,
     ServerError,
 )
 from iwcodec.client.room.signalling import Signalling
@@ -46,6 +48,13 @@ OFFER_WAIT_S: Final = 1.0
 """After resuming, the wait for the offer of a participant who joined while the server was unreachable."""
 NETWORK_CHANGE_CHECKS: Final = 5
 """Periodic checks after a network change during which silent connections are replaced."""
+CLOSE_TIMEOUT_S: Final = 2.0
+"""Maximum time that the end of the call waits for the links to stop."""
+SLOW_CHECKS: Final = 5
+"""Periodic checks after which a machine that does not keep up is reported."""
+TOO_SLOW: Final = "this machine is too slow for the call: close other programs, or turn the camera off"
+SOUND_KBPS: Final = 15.0
+"""What continuous speech takes on the wire to one participant (sender.BITRATE)."""
 MAX_NOTICES: Final = 20
 
 
@@ -89,6 +98,16 @@ class Participant:
     def state(self) -> LinkState:
         return self.peer.state
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since anything came from the participant."""
+        return self.peer.silent_s
+
+    @property
+    def words(self) -> str | None:
+        """Three words that the participant sees, too, unless somebody sits in between (link/verification.py)."""
+        return None if self.peer.link is None else self.peer.link.words
+
     def stats(self) -> LinkStats | None:
         return None if self.peer.link is None else self.peer.link.stats()
 
@@ -119,8 +138,12 @@ class Call:
         self.notices: list[str] = []
         """Recent events in words for the user, newest last."""
         self.muted = self.camera_off = False
+        self.is_host = self.locked = False
+        """Whether we may remove participants and lock the room, and whether it is locked."""
         self._video_sender, self.make_link, self._connect = video_sender, make_link, connect
         self.audio_sender, self._speaker = audio_sender, speaker
+        self.max_kbps: float | None = None
+        """Limit of what is sent to all participants together, kbps; None: as much as the paths carry."""
         self._id = ""
         self._online = False
         self._left = False
@@ -128,6 +151,8 @@ class Call:
         """Number of ICE servers named by the server that aiortc cannot use."""
         self._ice_servers: list[dict[str, Any]] = []
         self._ice_expires_s = 0.0
+        self._slow_checks = 0
+        """Periodic checks in a row in which this machine did not keep up."""
 
     @property
     def state(self) -> CallState:
@@ -153,6 +178,9 @@ class Call:
             self._left = True
             for id in list(self.participants):
                 self._remove(id)
+            await self._video_sender.close()
+            if _closing:
+                await asyncio.wait(set(_closing), timeout=CLOSE_TIMEOUT_S)
             await all_closed()
 
     async def leave(self) -> None:
@@ -176,6 +204,16 @@ class Call:
         except CodecError as error:
             self.notify(str(error))
             self.set_camera_off(True)
+
+    async def lock(self, on: bool) -> None:
+        """As the host: admit nobody else, or unlock the room."""
+        await self.signalling.lock(on)
+
+    async def expel(self, id: str) -> None:
+        """As the host: remove a participant, and lock the room, which the invitation would open again."""
+        if not self.locked:
+            await self.signalling.lock(True)
+        await self.signalling.remove(id)
 
     def notify(self, text: str) -> None:
         """Add a notice for the user."""
@@ -204,15 +242,22 @@ class Call:
                     self.participants[event.sender].peer.receive(event)
             case IceServers(servers, ttl_s):
                 self._set_ice_servers(servers, ttl_s)
+            case RoomLocked(on):
+                self.locked = on
+                self.notify("the room is locked" if on else "the room is open")
             case Disconnected(why):
                 self._online = False
                 self.notify(why)
             case ServerError(code, text):
                 logger.debug("server: %s %s", code, text)
+                if code == "not-host":
+                    self.notify(text)
 
     def _handle_joined(self, joined: Joined) -> None:
         self._online = True
+        self.is_host, self.locked = joined.host, joined.locked
         self._set_ice_servers(joined.ice_servers, joined.ice_ttl_s)
+        is_first = not self._id
         if joined.id != self._id:
             # With a new id we are a new participant to the others, who drop their connections to the old one.
             for id in list(self.participants):
@@ -223,8 +268,8 @@ class Call:
             participant.peer.retry()
         known = set(self.participants)
         for id, name in joined.peers.items():
-            self._add(id, name, offers=not joined.resumed)
-        if joined.resumed:
+            self._add(id, name, offers=is_first or not joined.resumed)
+        if joined.resumed and not is_first:
             # Those who joined meanwhile have sent an offer, which arrives next unless it was lost.
             for id in self.participants.keys() - known:
                 self.participants[id].peer.retry(OFFER_WAIT_S)
@@ -304,10 +349,30 @@ class Call:
             for id, participant in list(self.participants.items()):
                 if participant.peer.lost_by_server and participant.peer.silent_s > ABSENCE_TIMEOUT_S:
                     self._remove(id)
+            self._share_rate()
+            self._judge_speed()
             await self._adapt_audio()
             if self._online and asyncio.get_running_loop().time() > self._ice_expires_s - ICE_RENEWAL_MARGIN_S:
                 self._ice_expires_s += ICE_RENEWAL_MARGIN_S
                 await self.signalling.request_ice_servers()
+
+    def _judge_speed(self) -> None:
+        """Tell the user, once, if this machine has not kept up for some time."""
+        stats = [participant.stats() for participant in self.participants.values()]
+        is_slow = any(s is not None and is_too_slow(s) for s in stats)
+        self._slow_checks = self._slow_checks + 1 if is_slow else 0
+        if self._slow_checks == SLOW_CHECKS:
+            self.notify(TOO_SLOW)
+
+    def _share_rate(self) -> None:
+        """Divide what may be sent between the participants. Sound, which cannot do with less, comes first."""
+        if self.max_kbps is None or not self.participants:
+            return
+        sound_kbps = 0.0 if self.audio_sender is None or self.muted else SOUND_KBPS
+        share = max(0.0, self.max_kbps / len(self.participants) - sound_kbps)
+        for participant in self.participants.values():
+            if participant.peer.link is not None:
+                participant.peer.link.limit(share)
 
     async def _adapt_audio(self) -> None:
         """Report the highest loss of any receiver, and any congestion, to the audio sender."""
@@ -348,4 +413,4 @@ class _ParticipantMedia:
         return link is not None and link.first_picture_waits
 
     def accept(self, connection: RTCPeerConnection) -> None:
-        reject_video(connection)
+        accept_offer(connection)

@@ -29,6 +29,7 @@ from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.room.protocol import RemoteCandidate, RemoteDescription
 from iwcodec.client.room.signalling import Signalling
+from iwcodec.codec.token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,9 @@ GATHERING_TIMEOUTS_S: Final = (1.0, 2.0, 5.0)
 delays the first offer by 1 s at most, and a slow one (TURN over TLS takes five round trips) gets more time later."""
 MAX_SIGNALS: Final = 256
 """Signals queued from the server; more are discarded."""
+OFFERS_PER_S, OFFER_BURST = 0.25, 8.0
+"""Offers of a participant that are answered per second, and at once: each costs a new connection. Attempts are
+MIN_ATTEMPT_S apart."""
 MAX_REMEMBERED_OFFERS: Final = 256
 """Recent offers remembered, so that a duplicate does not replace the connection."""
 CLOSE_TIMEOUT_S: Final = 20.0
@@ -108,6 +112,7 @@ class Peer:
         self._offers: deque[str] = deque(maxlen=2 * MAX_REMEMBERED_OFFERS)
         """Ids and SDP digests of recent offers, ours and theirs."""
         self._inbox: asyncio.Queue[RemoteDescription | RemoteCandidate] = asyncio.Queue()
+        self._answerable = TokenBucket(OFFERS_PER_S, OFFER_BURST)
         self._failures = 0
         now = time.monotonic()
         self._packet_s = now
@@ -254,6 +259,9 @@ class Peer:
             raise ValueError("no data channels")
         if self._is_duplicate(offer):
             self._reject("repeated offer")
+            return
+        if not self._answerable.take(time.monotonic()):
+            self._reject("flood")
             return
         connection = self._replace_connection(offer.call)
         self._offering = False

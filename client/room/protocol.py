@@ -9,8 +9,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from iwcodec.client.transport.sdp_compression import MAX_COMPRESSED, MAX_SDP, compress_sdp, decompress_sdp
 from iwcodec.codec.errors import CodecError
@@ -23,15 +24,19 @@ MAX_NAME: Final = 40
 
 SERVICE_RESTART: Final = 1012
 """WebSocket close code: this server process is shutting down and another one takes over."""
+ROOM_FULL: Final = 4002
+"""WebSocket close code: the room, or the server, is full."""
 MEMBERSHIP_EXPIRED: Final = 4007
 """WebSocket close code: the resume token has expired; join again as a new participant."""
 FATAL_CLOSE_CODES: Final[dict[int, str]] = {
     1002: "The server does not speak the protocol of this program.",
     1008: "The server refused the connection.",
     4001: "The room is by invitation: the invitation is missing, has expired or belongs to another room.",
-    4002: "The room is full.",
+    ROOM_FULL: "The room is full.",
     4003: "The server speaks another version of the protocol; update iwcodec on one of the two sides.",
     4004: "The server closed the connection because too many messages were sent.",
+    4008: "The host has locked the room.",
+    4009: "The host has removed you from the call.",
     4006: "This call was taken over by another connection of the same participant.",
 }
 """WebSocket close codes after which reconnecting cannot succeed, and the message for the user."""
@@ -55,6 +60,9 @@ class RoomAddress:
     room: str
     token: str | None
     """Invitation token, for rooms by invitation."""
+    exposed_host: str | None = None
+    """The server's host if the connection to it is not encrypted and leaves this machine: whoever is on the way can
+    read and change what is signalled."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,10 @@ class Joined:
     """Names of the other participants by id."""
     ice_servers: list[dict[str, Any]]
     ice_ttl_s: float
+    host: bool = False
+    """Whether we may lock the room and remove participants."""
+    locked: bool = False
+    """Whether the room is locked."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,13 @@ class IceServers:
 
 
 @dataclass(frozen=True)
+class RoomLocked:
+    """A host has locked or unlocked the room."""
+
+    on: bool
+
+
+@dataclass(frozen=True)
 class ServerError:
     """The server rejected one of our messages; the connection stays open."""
 
@@ -139,24 +158,55 @@ class Disconnected:
     why: str
 
 
-Event = Joined | PeerJoined | PeerLeft | RemoteDescription | RemoteCandidate | IceServers | ServerError | Disconnected
+Event = (
+    Joined
+    | PeerJoined
+    | PeerLeft
+    | RemoteDescription
+    | RemoteCandidate
+    | RoomLocked
+    | IceServers
+    | ServerError
+    | Disconnected
+)
 
 
 def parse_address(address: str) -> RoomAddress:
-    """Parse `https://HOST/r/ROOM`, optionally with an invitation's `#token=...`. Raises SignallingError."""
+    """Parse `https://HOST/r/ROOM`, optionally with an invitation's `#token=...`. Without a scheme it is https, or http
+    on this machine. Raises SignallingError."""
     invalid = SignallingError(f"{address!r} is not the address of a room: https://HOST/r/ROOM.")
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        host = re.split(r"[:/]", address, maxsplit=1)[0]
+        scheme, rest = "http" if _is_loopback(host) else "https", address
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(f"{scheme}://{rest}")
         host, token = parts.hostname or "", parse_qs(parts.fragment).get("token", [None])[0]
         host.encode("idna")
         _ = parts.port
     except ValueError:
         raise invalid from None
-    path = re.fullmatch(r"(.*)/r/([A-Za-z0-9][A-Za-z0-9_-]{0,63})/?", parts.path)
+    path = re.fullmatch(r"(.*)/r/([^/]+)/?", parts.path)
     if parts.scheme not in ("http", "https") or not re.fullmatch(r"[^\s\x00-\x1f\x7f]+", host) or path is None:
         raise invalid
-    scheme = "ws" if parts.scheme == "http" else "wss"
-    return RoomAddress(f"{scheme}://{parts.netloc}{path[1]}/r/{path[2]}/ws", path[2], token)
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,63}", room := unquote(path[2])):
+        raise SignallingError(
+            f"{address!r} is not the address of a room: {clean_text(room)!r} is no name of one, which has letters, "
+            "digits, - and _, at most 64, and begins with a letter or digit."
+        )
+    websocket_scheme = "ws" if parts.scheme == "http" else "wss"
+    url = f"{websocket_scheme}://{parts.netloc}{path[1]}/r/{room}/ws"
+    return RoomAddress(url, room, token, host if parts.scheme == "http" and not _is_loopback(host) else None)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
+    if host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def clean_name(name: str) -> str:
@@ -189,6 +239,8 @@ def parse_welcome(text: str | bytes) -> Welcome | ServerError:
         peers={peer.id: peer.name for peer in map(_peer, _list(message, "peers", 64))},
         ice_servers=_ice_servers(message),
         ice_ttl_s=_seconds(message, "ice_ttl_s"),
+        host=message.get("host") is True,
+        locked=message.get("locked") is True,
     )
     return Welcome(joined, _text(message, "resume", 128), max(1.0, _seconds(message, "ping_s")))
 
@@ -303,6 +355,7 @@ def _sdp(description: dict[str, Any]) -> str:
 _PARSERS: Final[dict[str, Callable[[dict[str, Any]], Event | None]]] = {
     "peer-joined": lambda message: _peer(message.get("peer")),
     "peer-left": lambda message: PeerLeft(_id(message.get("id")), message.get("reason") != "left"),
+    "locked": lambda message: RoomLocked(message.get("on") is True),
     "signal": _signal,
     "ice": lambda message: IceServers(_ice_servers(message), _seconds(message, "ice_ttl_s")),
     "error": lambda message: ServerError(_text(message, "code", 40), clean_text(_text(message, "text", 400))),

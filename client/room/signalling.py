@@ -7,10 +7,13 @@ the room, while the peer connections carry on. Malformed messages from the serve
 import asyncio
 import json
 import random
+import ssl
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from socket import IPPROTO_TCP
 from typing import Any, Final
 
@@ -22,6 +25,7 @@ from iwcodec.client.room.protocol import (
     MAX_MESSAGE_BYTES,
     MEMBERSHIP_EXPIRED,
     PROTOCOL_VERSION,
+    ROOM_FULL,
     SERVICE_RESTART,
     Disconnected,
     Event,
@@ -36,6 +40,7 @@ from iwcodec.client.room.protocol import (
     parse_welcome,
     sdp_fields,
 )
+from iwcodec.client.room.resume_file import ResumeFile
 
 OPEN_TIMEOUT_S: Final = 12.0
 """Maximum time to open a WebSocket, all attempts included."""
@@ -44,6 +49,9 @@ CONNECT_ATTEMPTS_S: Final = (0.0, 1.5, 4.0)
 and 7 s, so a new attempt between those is faster."""
 WELCOME_TIMEOUT_S: Final = 5.0
 """Maximum wait for the answer to a join request."""
+FULL_PATIENCE_S: Final = 45.0
+"""Time for which joining a full room is tried again: longer than the server keeps the place of somebody it has lost,
+who may be ourselves."""
 MAX_JOIN_ATTEMPTS: Final = 3
 """Join requests without an answer after which the first join fails. One lost answer does not prove a broken server."""
 RECONNECT_DELAYS_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -69,15 +77,32 @@ class Signalling:
     flight when the connection broke are sent again after it is resumed.
     """
 
-    def __init__(self, address: str, name: str, reconnect_delays_s: tuple[float, ...] = RECONNECT_DELAYS_S) -> None:
-        """Raises SignallingError where `address` is not the address of a room."""
-        self.address = parse_address(address)
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        reconnect_delays_s: tuple[float, ...] = RECONNECT_DELAYS_S,
+        token: str | None = None,
+        authority: Path | None = None,
+        resume_file: ResumeFile | None = None,
+    ) -> None:
+        """`token`: of the invitation, instead of one in the address. `authority`: PEM file with the certificate that
+        signed the server's, besides those that the system trusts. `resume_file` keeps our place if the program is
+        killed.
+
+        Raises SignallingError where `address` is not the address of a room or `authority` cannot be read."""
+        parsed = parse_address(address)
+        self.address = replace(parsed, token=token or parsed.token)
+        self._tls = _tls_context(authority) if parsed.websocket_url.startswith("wss:") else None
         self.name = clean_name(name)
         self.dropped: dict[str, int] = {}
         """Malformed messages from the server, by reason."""
         self._reconnect_delays_s = reconnect_delays_s
         self._socket: ClientConnection | None = None
-        self._resume: str | None = None
+        self._resume_file = resume_file
+        self._resume: str | None = None if resume_file is None else resume_file.read()
+        self._full_until_s: float | None = None
+        """Until when joining a full room is tried again; None before it was full."""
         self._leaving = asyncio.Event()
         self._joined: Joined
         self._received = False
@@ -128,6 +153,14 @@ class Signalling:
         """Request fresh STUN and TURN servers, which arrive as an IceServers event."""
         await self._send(type="ice")
 
+    async def lock(self, on: bool) -> None:
+        """As the host: admit nobody else, or unlock the room."""
+        await self._send(type="lock", on=on)
+
+    async def remove(self, id: str) -> None:
+        """As the host: remove a participant."""
+        await self._send(type="remove", id=id)
+
     def reconnect(self) -> None:
         """Drop the WebSocket and reconnect at once, after a network change that no time-out has to confirm."""
         if self._socket is not None:
@@ -136,6 +169,8 @@ class Signalling:
     async def leave(self) -> None:
         """Leave the room and end `events`."""
         self._leaving.set()
+        if self._resume_file is not None:
+            self._resume_file.forget()
         await self._send(type="leave")
         if self._socket is not None:
             await self._socket.close()
@@ -176,6 +211,7 @@ class Signalling:
             max_size=MAX_MESSAGE_BYTES,
             compression=None,
             ping_interval=None,
+            ssl=self._tls,
         )
         if sys.platform == "linux":
             socket.transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1)
@@ -217,6 +253,11 @@ class Signalling:
             raise _ConnectionLost(f"What answers at {self.address.websocket_url} is not an iwcodec server.") from error
         except TimeoutError:
             raise _ConnectionLost("The server does not answer.") from None
+        except ssl.SSLCertVerificationError as error:
+            raise SignallingError(
+                f"The server's certificate is not trusted ({error.verify_message}). If it is your own server's, name "
+                "the certificate that signed it: --ca FILE."
+            ) from None
         except OSError as error:
             raise _ConnectionLost(f"The server cannot be reached: {error.strerror or error}.") from None
         finally:
@@ -239,7 +280,9 @@ class Signalling:
             raise _ConnectionLost("The server does not answer.", retry=can_retry) from None
         except MalformedMessage as error:
             raise _ConnectionLost(f"The server's welcome cannot be understood: {error}.") from None
-        self._joined, self._resume = answer.joined, answer.resume
+        self._joined, self._resume, self._full_until_s = answer.joined, answer.resume, None
+        if self._resume_file is not None:
+            self._resume_file.write(self._resume)
         return answer.ping_s
 
     def _parse(self, text: str | bytes) -> Event | None:
@@ -266,8 +309,13 @@ class Signalling:
         reason, self._server_error = self._server_error, None
         if code == MEMBERSHIP_EXPIRED:
             self._resume = None
+        if code == ROOM_FULL:
+            now = asyncio.get_running_loop().time()
+            self._full_until_s = self._full_until_s or now + FULL_PATIENCE_S
+            if now < self._full_until_s:
+                return _ConnectionLost("The room is full; waiting for a place.", retry=True)
         if code in FATAL_CLOSE_CODES:
-            return SignallingError(reason if reason and code in (4001, 4002) else FATAL_CLOSE_CODES[code])
+            return SignallingError(reason if reason and code in (4001, ROOM_FULL) else FATAL_CLOSE_CODES[code])
         if code == SERVICE_RESTART:
             return _ConnectionLost("The server is restarting.", retry=True, at_once=True)
         return _ConnectionLost(reason or "The connection to the server was lost.", retry=True)
@@ -307,6 +355,18 @@ class Signalling:
             await socket.send(text)
         except ConnectionClosed:
             return
+
+
+def _tls_context(authority: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if authority is not None:
+        try:
+            context.load_verify_locations(authority)
+        except OSError as error:  # ssl.SSLError is one
+            raise SignallingError(
+                f"{authority} holds no certificate in PEM format: {error.strerror or error}."
+            ) from None
+    return context
 
 
 class _ConnectionLost(Exception):

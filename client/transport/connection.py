@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aiortc import (
@@ -14,6 +15,7 @@ from aiortc import (
     RTCPeerConnection,
     rtcpeerconnection,
 )
+from aiortc.exceptions import InvalidStateError
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsTransport, SRTPProtectionProfile
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -30,7 +32,7 @@ CIPHERS = b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-EC
 """aiortc's cipher suites, the one with the shortest records first."""
 
 VALIDITY = timedelta(days=30)
-"""Validity of a certificate before and after its creation, because clocks may differ. Each connection has its own."""
+"""Validity of a certificate before and after its creation, because clocks may differ."""
 
 
 class Certificate(RTCCertificate):
@@ -59,6 +61,13 @@ class Certificate(RTCCertificate):
         return context
 
 
+@cache
+def own_certificate() -> Certificate:
+    """The certificate of all connections of this process: the words that verify them (link/verification.py) survive a
+    reconnection."""
+    return Certificate.generateCertificate()
+
+
 @contextmanager
 def _substituted(name: str, replacement: type) -> Iterator[None]:
     """Within this context aiortc's peer connection uses `replacement` for its class of that name."""
@@ -76,7 +85,14 @@ class _PeerConnection(RTCPeerConnection):
 
     def __init__(self, configuration: RTCConfiguration) -> None:
         super().__init__(configuration)
-        self._RTCPeerConnection__certificates = [Certificate.generateCertificate()]
+        self._RTCPeerConnection__certificates = [own_certificate()]
+
+    async def _RTCPeerConnection__connect(self) -> None:
+        try:
+            await super()._RTCPeerConnection__connect()  # type: ignore[misc]
+        except InvalidStateError:  # in a task of aiortc, which nobody awaits
+            if self.connectionState != "closed":
+                raise
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:
         with _substituted("RTCSctpTransport", BundlingSctpTransport):

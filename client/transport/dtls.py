@@ -6,10 +6,15 @@ also retransmitted every REPEAT_S. The peer drops records that it has received b
 """
 
 import asyncio
+import logging
+from collections.abc import Awaitable
 from typing import Final
 
-from aiortc.rtcdtlstransport import RTCDtlsTransport, State
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, State
+from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
+
+log = logging.getLogger(__name__)
 
 REPEAT_S: Final = 0.5
 """Retransmission interval: longer than a flight and its answer take on an otherwise idle link of 12 kbps."""
@@ -19,17 +24,43 @@ MAX_DATAGRAM: Final = 1500
 """Maximum size of a datagram, bytes, as in aiortc."""
 
 
+async def _guarded(work: Awaitable[None]) -> None:
+    """Drop a packet that aiortc cannot handle; it would close the whole connection instead."""
+    try:
+        await work
+    except ConnectionError:
+        raise
+    except Exception as error:
+        log.debug("RTP or RTCP packet dropped: %r", error)
+
+
 class RepeatingDtlsTransport(RTCDtlsTransport):
     _flight = b""
     """The last datagram of the handshake, until the peer has confirmed it."""
     _repeating: asyncio.Task[None] | None = None
+    _stopped = False
+
+    @property
+    def certificates(self) -> tuple[bytes, bytes] | None:
+        """SHA-256 fingerprints of our certificate and of the one that the peer presented; None before the handshake."""
+        theirs = None if self._ssl is None else self._ssl.get_peer_certificate(as_cryptography=True)
+        ours: RTCCertificate = self._RTCDtlsTransport__local_certificate  # type: ignore[attr-defined]
+        return None if theirs is None else (ours._cert.fingerprint(SHA256()), theirs.fingerprint(SHA256()))
 
     def confirm(self) -> None:
         """Stop retransmission: data have arrived, so the peer has finished the handshake."""
         self._flight = b""
 
+    async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
+        await _guarded(super()._handle_rtp_data(data, arrival_time_ms))
+
+    async def _handle_rtcp_data(self, data: bytes) -> None:
+        await _guarded(super()._handle_rtcp_data(data))
+
     async def stop(self) -> None:
-        self._flight = b""
+        self._flight, self._stopped = b"", True  # the alert that ends a handshake is not repeated
+        if self._repeating is not None:
+            self._repeating.cancel()
         await super().stop()
 
     async def _write_ssl(self) -> None:
@@ -40,7 +71,7 @@ class RepeatingDtlsTransport(RTCDtlsTransport):
         except SSL.Error:
             data = b""
         if data:
-            if self._state == State.CONNECTING:
+            if self._state == State.CONNECTING and not self._stopped:
                 self._flight = data
                 self._repeat()
             await self.transport._send(data)

@@ -7,6 +7,7 @@ a pending acknowledgement. Any other implementation understands both.
 """
 
 import asyncio
+import logging
 import secrets
 from collections import Counter
 from contextlib import suppress
@@ -19,6 +20,7 @@ from aiortc.rtcsctptransport import (
     SCTP_MAX_INIT_RETRANS,
     SCTP_MAX_PACKET_LENGTH,
     SCTP_TSN_MODULO,
+    WEBRTC_DCEP,
     Chunk,
     DataChunk,
     ForwardTsnChunk,
@@ -33,6 +35,8 @@ from aiortc.utils import uint32_gt, uint32_gte
 from google_crc32c import value as crc32c
 
 from iwcodec.client.transport.dtls import RepeatingDtlsTransport
+
+log = logging.getLogger(__name__)
 
 ACK_DELAY_S = 0.2
 """Maximum delay of an acknowledgement (RFC 9260, section 6.2)."""
@@ -78,6 +82,8 @@ class BundlingSctpTransport(RTCSctpTransport):
         self._rto = SETUP_RTO_S
         self.sent: Counter[int | str] = Counter()
         self.received: Counter[int | str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        """Messages and packets of the peer that were dropped, by reason."""
         self._bundle: list[Chunk] = []
         self._flush_task: asyncio.Task[None] | None = None
         self._unacknowledged = 0
@@ -162,7 +168,19 @@ class BundlingSctpTransport(RTCSctpTransport):
             self.transport.confirm()
         self._ack_at_once = False
         self._count_received(data)
-        await super()._handle_data(data)
+        try:
+            await super()._handle_data(data)
+        except ConnectionError:
+            raise
+        except Exception as error:  # aiortc asserts what a peer should do, and would close the whole connection
+            self.dropped["malformed"] += 1
+            log.debug("SCTP packet dropped: %r", error)
+
+    async def _receive(self, stream_id: int, pp_id: int, data: bytes) -> None:
+        if pp_id == WEBRTC_DCEP:  # all channels are negotiated: a peer has no reason to open others
+            self.dropped["channel request"] += 1
+            return
+        await super()._receive(stream_id, pp_id, data)
 
     async def _receive_chunk(self, chunk: Chunk) -> None:
         if isinstance(chunk, HeartbeatAckChunk):

@@ -171,6 +171,14 @@ class VideoSender:
         if link in self._links:
             self._links.remove(link)
 
+    async def close(self) -> None:
+        """Drop the frame in hand: nothing is run in the executor any more, which its owner may now shut down."""
+        self.paused, self._newest = True, None
+        tasks = [task for task in (self._worker, *self._jobs.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def stamp_ms(self, at_s: float) -> int:
         """Convert time.monotonic() to the clock of our messages: milliseconds since 1 to 2 s before the first call."""
         if self._epoch_s is None:

@@ -1,10 +1,10 @@
-r"""The .iwc file format, version 6, byte by byte. Header, packets, index: header.py, packets.py, index.py.
+r"""The .iwc file format, version 7, byte by byte. Header, packets, index: header.py, packets.py, index.py.
 
 Fixed-size integers are little-endian; LEB128 stands for an unsigned varint of up to 9 bytes (varint.py). A file is
 
     bytes   content
     4       magic 89 49 57 43 ("\x89IWC")
-    2       version: 6
+    2       version: 7
     4       length H of the header, at most 65,536
     H       header: a msgpack array of 13 values
     4       CRC-32 of all bytes before

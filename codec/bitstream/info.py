@@ -7,7 +7,7 @@ from typing import Any
 from iwcodec.codec.bitstream.container import VERSION
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
-from iwcodec.codec.errors import MediaError
+from iwcodec.codec.errors import FormatError, MediaError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FileReport:
     duration_s: float
     sources: int
     variants: int
-    """Of the sources, those that show another one with other eyes or another mouth."""
+    """Further source pictures, with other eyes and mouths."""
     keypoints: int
     audio: dict[str, Any] | None
     bytes: dict[str, int]
@@ -39,7 +39,8 @@ class FileReport:
 
 
 def inspect(path: Path) -> FileReport:
-    """Read every record of a file. Raises MediaError, FormatError or VersionError."""
+    """Read every record of a file. Raises MediaError, VersionError, or FormatError, also if no
+    frame is left."""
     if not path.is_file():
         raise MediaError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
     with ContainerReader(path) as reader:
@@ -48,7 +49,7 @@ def inspect(path: Path) -> FileReport:
         sizes = {"sources": 0, "motion": 0, "audio": 0}
         for packet in reader.records():
             if isinstance(packet, SourcePacket):
-                sources += 1
+                sources += packet.base is None
                 variants += packet.base is not None
                 sizes["sources"] += len(packet.payload)
             elif isinstance(packet, MotionPacket):
@@ -56,9 +57,12 @@ def inspect(path: Path) -> FileReport:
                 sizes["motion"] += len(packet.payload)
             else:
                 sizes["audio"] += sum(map(len, packet.packets))
+    if not frames:
+        reason = "it ends before the first" if reader.truncated else (reader.damage or ["it is empty"])[0].rstrip(".")
+        raise FormatError(f"{path} holds no frames: {reason}.")
     total = path.stat().st_size
     sizes["container"] = total - sum(sizes.values())
-    seconds = max(frames, 1) / float(header.fps)
+    seconds = frames / float(header.fps)
     rate = {"total": total, "video": total - sizes["audio"]}
     audio = header.audio
     return FileReport(

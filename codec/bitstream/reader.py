@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Self
 
@@ -31,7 +32,7 @@ from iwcodec.codec.bitstream.packets import (
     unpack_sources,
 )
 from iwcodec.codec.bitstream.varint import read_varint
-from iwcodec.codec.errors import FormatError, MediaError, VersionError
+from iwcodec.codec.errors import FormatError, MediaError, VersionError, naming
 
 RESYNC_BUDGET = 1 << 26
 """Bytes of candidate records that are checked in total while searching for the next valid one in a file."""
@@ -56,7 +57,8 @@ class ContainerReader:
         self._budget = RESYNC_BUDGET
         try:
             self._size = self._file.seek(0, os.SEEK_END)
-            self.header, self._start = self._read_header()
+            with naming(source) if isinstance(source, str | Path) else nullcontext():
+                self.header, self._start = self._read_header()
             self._end, self.truncated = self._find_end()
         except BaseException:
             self.close()

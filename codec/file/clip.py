@@ -1,7 +1,8 @@
 """The input of the file encoder: the cropped video, and the first two passes over it. No pass holds all pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import numpy as np
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
 from iwcodec.codec.file.options import EncodeOptions, Progress, Tune
+from iwcodec.codec.file.rate_control.shot_sources import required_sources
 from iwcodec.codec.file.rate_control.source_plan import PRESETS, Presets
 from iwcodec.codec.file.rate_control.source_selection import Survey, region_pictures, thumbnail
 from iwcodec.codec.media.crop import Crop, crop_resize, parse_crop
 from iwcodec.codec.media.crop_tracking import plan_crops
+from iwcodec.codec.media.demux import BEST
 from iwcodec.codec.media.face_detector import DETECT_EVERY, Face, FaceDetector
-from iwcodec.codec.media.types import MediaInfo, Picture
+from iwcodec.codec.media.shots import ShotDetector
+from iwcodec.codec.media.types import MediaInfo, Picture, Tally, Tracks
 from iwcodec.codec.media.video import at_constant_rate, probe, read_video
 from iwcodec.models.runtime.types import Runtime
 
@@ -27,6 +31,10 @@ HEADER_BYTES = 110
 """Approximate bytes of the container's header and footer."""
 PROGRESS_EVERY = 25
 """Frames between two progress reports."""
+JUMP = 0.1
+"""Distance in sides that a crop moves between two frames only if it jumps."""
+MISSING_S, EARLY_SOUND_S = 0.25, 0.1
+"""Seconds of missing pictures, and of sound before the first picture, from which there is a warning."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,18 @@ class Footage:
     crops: list[Crop]
     size: int
     """Side of the cropped pictures in pixels."""
+    start_s: float = 0.0
+    """Time of the first frame in the file."""
+    tracks: Tracks = BEST
+    shots: tuple[int, ...] = (0,)
+    """Numbers of the first frames of all shots: after a cut, or where the crop jumps to another speaker."""
+    warnings: tuple[str, ...] = ()
+    """What of the input is not coded, one sentence each."""
 
     def pictures(self) -> Iterator[Picture]:
         """The cropped pictures (size, size, 3). Each call reads the file anew; if it changed in between, the shorter
         of the two lengths counts."""
-        frames = at_constant_rate(read_video(self.path), self.info.fps)
+        frames = at_constant_rate(read_video(self.path, self.start_s, self.tracks), self.info.fps, self.start_s)
         for picture, crop in zip(frames, self.crops, strict=False):
             yield crop_resize(picture, crop, self.size)
 
@@ -90,25 +105,56 @@ def open_footage(path: Path, options: EncodeOptions, progress: Progress) -> Foot
 
     Raises MediaError, NoFaceError, CodecError (for a crop that is not in the picture).
     """
-    info = probe(path)
+    info = probe(path, options.tracks)
     fixed = parse_crop(options.crop, info.width, info.height)
     face_needed = options.crop == "face"
     detector = FaceDetector() if face_needed else None
     faces: list[list[Face] | None] = []
-    expected = info.frames or 1
-    for number, picture in enumerate(at_constant_rate(read_video(path), info.fps)):
-        detected = detector.detect(picture) if detector and number % DETECT_EVERY == 0 else None
+    limit = None if options.duration_s is None else max(1, round(options.duration_s * info.fps))
+    expected = min(limit or info.frames or 1, info.frames or 1)
+    tally = Tally()
+    frames = read_video(path, options.start_s, options.tracks, tally)
+    shots, last = ShotDetector(float(info.fps)), None
+    for number, picture in enumerate(islice(at_constant_rate(frames, info.fps, options.start_s), limit)):
+        cut = shots.add(picture, repeated=picture is last)
+        detected = detector.detect(picture) if detector and (cut or number % DETECT_EVERY == 0) else None
+        last = picture
         faces.append(detected)
         if detected and fixed is not None:
             detector = None  # the crop of a square video is fixed; one face proves that there is a speaker
         if number % PROGRESS_EVERY == 0:
             progress("looking for the speaker" if face_needed else "reading", min(1.0, number / expected))
     if not faces:
-        raise MediaError(f"{path} holds no frames.")
+        raise MediaError(f"{path} has no picture after {options.start_s:g} s: it is {tally.end_s:.1f} s long.")
     if face_needed and not any(faces):
         raise NoFaceError(f"No face was found in {path.name}; use --crop none or --crop X,Y,SIDE to code it anyway.")
-    crops = [fixed] * len(faces) if fixed else plan_crops(faces, info.width, info.height, float(info.fps))
-    return Footage(path, info, crops, options.size)
+    cuts, rate, choice = shots.shots(), float(info.fps), options.face_choice
+    crops = [fixed] * len(faces) if fixed else plan_crops(faces, info.width, info.height, rate, choice, cuts)
+    warnings = input_warnings(path, info, tally, options, whole=limit is None or len(faces) < limit)
+    first_frames = tuple(sorted({*cuts, *crop_jumps(crops)}))
+    return Footage(path, info, crops, options.size, options.start_s, options.tracks, first_frames, warnings)
+
+
+def crop_jumps(crops: Sequence[Crop]) -> list[int]:
+    """Frames at which the crop jumps instead of moving."""
+    return [n for n, (a, b) in enumerate(pairwise(crops), 1) if max(abs(a.x - b.x), abs(a.y - b.y)) > JUMP * a.side]
+
+
+def input_warnings(path: Path, info: MediaInfo, tally: Tally, options: EncodeOptions, whole: bool) -> tuple[str, ...]:
+    """What of the input could not be read or is not coded. `whole`: it was read to its end."""
+    warnings = []
+    if whole and info.stated_s is not None and info.stated_s - tally.end_s > max(MISSING_S, 1.5 / info.fps):
+        warnings.append(
+            f"{path.name} states a length of {info.stated_s:.1f} s; "
+            f"only {tally.end_s:.1f} s of pictures could be read. It may be cut short or damaged."
+        )
+    if tally.damaged:
+        total = tally.pictures + tally.damaged
+        warnings.append(f"{tally.damaged} of about {total} pictures of {path.name} are damaged.")
+    early = -info.audio.start_s if info.audio is not None and options.audio and not options.start_s else 0.0
+    if early > EARLY_SOUND_S:
+        warnings.append(f"The sound of {path.name} begins {early:.1f} s before its pictures; that part is left out.")
+    return tuple(warnings)
 
 
 def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tune = "psnr") -> Survey:
@@ -122,4 +168,7 @@ def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tu
             regions.append(region_pictures(picture, keypoints[-1]))
         if number % PROGRESS_EVERY == 0:
             progress("finding keypoints", number / len(footage.crops))
-    return Survey(np.stack(thumbnails), np.stack(keypoints), np.stack(regions) if regions else None)
+    stack = np.stack(thumbnails)
+    shots = [shot for shot in footage.shots if shot < len(stack)]
+    required = required_sources(stack, shots, float(footage.info.fps))
+    return Survey(stack, np.stack(keypoints), np.stack(regions) if regions else None, required)

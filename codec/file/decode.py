@@ -9,6 +9,7 @@ import numpy as np
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
 from iwcodec.codec.file.options import Progress
+from iwcodec.codec.media.spool import local_input
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.writer import VideoWriter, check_target, check_writable
 from iwcodec.models.runtime.types import Runtime
@@ -40,15 +41,27 @@ def decode(
     runtime: Runtime | None = None,
     progress: Progress | None = None,
 ) -> DecodeReport:
-    """Decode an .iwc file into .mp4, .mkv or .y4m, depending on the suffix.
+    """Decode an .iwc file into .mp4, .mov, .webm, .mkv or .y4m, depending on the suffix.
+
+        iwcodec.decode("talk.iwc", "talk.mp4")
+
+    `source`: a path, also of a pipe, "-" for standard input, or a URL. `overwrite`: replace an existing target.
+    `runtime`: the network; by default the shipped one that the file needs. `progress`: called with the name of the
+    pass and the share of it that is done (0..1).
 
     The output appears only when it is complete. A truncated or damaged file is decoded as far as possible; missing
-    frames repeat the previous one, so that the sound stays in sync. Raises MediaError, FormatError or VersionError.
+    frames repeat the previous one, so that the sound stays in sync. Raises MediaError, FormatError or
+    VersionError, all of which are CodecErrors.
     """
-    source, target = Path(source), Path(target)
+    target = Path(target)
     check_target(target, overwrite)
     check_writable(target)
-    progress, started = progress or (lambda name, share: None), time.monotonic()
+    with local_input(source) as path:
+        return _decode(path, target, runtime, progress or (lambda name, share: None))
+
+
+def _decode(source: Path, target: Path, runtime: Runtime | None, progress: Progress) -> DecodeReport:
+    started = time.monotonic()
     with IwcFile(source, runtime) as file:
         header = file.header
         sound = header.audio is not None and target.suffix.lower() != ".y4m"

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
 from iwcodec.codec.bitstream.writer import ContainerWriter
-from iwcodec.codec.errors import CodecError
+from iwcodec.codec.errors import MediaError, OptionError
 from iwcodec.codec.file.clip import Footage, read_clip
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
-from iwcodec.codec.file.options import EncodeOptions, Progress
+from iwcodec.codec.file.options import EncodeKeywords, EncodeOptions, Progress
 from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, reserve_for_variants
 from iwcodec.codec.file.rate_control.closed_loop import best_stream, choose_suppression
 from iwcodec.codec.file.rate_control.search import rate_for_quality
@@ -24,6 +24,7 @@ from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_o
 from iwcodec.codec.file.rate_control.variant_selection import add_variants
 from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.spool import local_input
 from iwcodec.codec.media.types import AUDIO_RATE, Picture
 from iwcodec.codec.media.writer import check_target
 from iwcodec.codec.motion.transform_tables import load_transform_tables
@@ -59,6 +60,12 @@ class EncodeReport:
     """Mean PSNR of the decoded file; None unless verified."""
     copy_psnr_db: float | None = None
     """Mean PSNR of the best uncoded source instead of each frame; None unless verified."""
+    worst_psnr_db: float | None = None
+    """Mean PSNR of the worst second of the decoded file; None unless verified."""
+    worst_at_s: float | None = None
+    """Where that second begins."""
+    warnings: tuple[str, ...] = ()
+    """What of the input could not be read or is not coded, one sentence each."""
 
 
 def encode(
@@ -67,23 +74,56 @@ def encode(
     options: EncodeOptions | None = None,
     runtime: Runtime | None = None,
     progress: Progress | None = None,
+    **keywords: Unpack[EncodeKeywords],
 ) -> EncodeReport:
     """Encode a video file into an .iwc file. The output appears only when it is complete.
 
-    Raises MediaError if the input cannot be read or the output not be written, NoFaceError if there is no speaker,
-    CodecError for impossible options.
+        iwcodec.encode("talk.mp4", "talk.iwc", kbps=4, effort=2)
+
+    `source`: any video that FFmpeg reads: a path, also of a pipe, "-" for standard input, or an http, https or file
+    URL. `target`: a path that ends in .iwc. `runtime`: the network, from
+    `load_runtime`; by default the shipped one for the size. `progress`: called with the name of the current pass and
+    the share of it that is done (0..1).
+
+    The options may be given as keywords, as one `EncodeOptions`, or both (keywords win):
+
+    size           side of the coded square in pixels, 256 (default) or 512
+    kbps           upper bound on the video's bitrate in kbit/s, without sound; default: none
+    quality_db     mean PSNR to reach, 15 to 50 dB, instead of a bitrate
+    sources        number of source pictures, 1 to 32; default: chosen
+    crop           "face" (default) follows the speaker, "none" is the centre square, "X,Y,SIDE" in pixels
+    face           "largest" (default), the number of a face from the left ("2"), or "X,Y" in pixels near it
+    tune           "psnr" (default) or "face", which spends bits on eyes and mouths
+    effort         0 (fastest) to 3, default 1
+    audio          whether to code the sound, default True
+    audio_bitrate  bit/s of the sound, default 12000
+    start_s, duration_s        part of the input to code, in seconds
+    video_track, audio_track   which tracks of the input, from 1; default: the best ones
+    verify         decode the result and report its PSNR, default False
+    overwrite      replace an existing target, default False
+
+    Raises OptionError for impossible options, MediaError if the input cannot be read or the output not be written,
+    NoFaceError if there is no speaker; all are CodecErrors.
     """
-    options, progress = options or EncodeOptions(), progress or (lambda name, share: None)
-    source, target = Path(source), Path(target)
+    options, progress = (options or EncodeOptions()).with_keywords(keywords), progress or (lambda name, share: None)
+    options.check_target()
+    target = Path(target)
     check_target(target, options.overwrite)
+    if target.suffix.lower() != ".iwc":
+        raise MediaError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
     started = time.monotonic()
     runtime = runtime or load_runtime_for(options.size)
-    if options.quality_db is not None and (options.kbps is not None or options.sources is not None):
-        raise CodecError("A quality cannot be combined with a bitrate or a number of sources.")
     if runtime.info.size != options.size:
-        raise CodecError(
+        raise OptionError(
             f"The model {runtime.info.model_id} makes pictures of {runtime.info.size}, not {options.size}."
         )
+    with local_input(source) as path:
+        return _encode(path, target, options, runtime, progress, started)
+
+
+def _encode(
+    source: Path, target: Path, options: EncodeOptions, runtime: Runtime, progress: Progress, started: float
+) -> EncodeReport:
     clip = read_clip(source, runtime, options, progress)
     video, survey = clip.video, clip.survey
     if options.quality_db is not None:
@@ -120,7 +160,7 @@ def encode(
     quality: dict[str, Any] = {}
     if options.verify:
         quality = verify(target, video, stream.coded.plan.frames, runtime, progress)
-    return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality)
+    return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=video.warnings)
 
 
 def make_header(info: ModelInfo, video: Footage, frames: int, active: int, suppression: int) -> Header:
@@ -142,7 +182,10 @@ def make_header(info: ModelInfo, video: Footage, frames: int, active: int, suppr
 def open_audio(video: Footage, options: EncodeOptions, frames: int) -> OpusTrack | None:
     if not options.audio:
         return None
-    return read_audio_opus(video.path, options.audio_bitrate, duration_s=float(frames / video.info.fps))
+    duration_s = float(frames / video.info.fps)
+    return read_audio_opus(
+        video.path, options.audio_bitrate, start=video.start_s, duration_s=duration_s, tracks=video.tracks
+    )
 
 
 def write_streams(
@@ -208,7 +251,7 @@ def verify(
     target: Path, video: Footage, source_frames: tuple[int, ...], runtime: Runtime, progress: Progress
 ) -> dict[str, float]:
     """Decode the file and compare it with the original: mean PSNR of the decoded frames, and of the best uncoded source
-    near each frame (the best of all sources unless they are many)."""
+    near each frame (the best of all sources unless they are many); and the worst second."""
     decoded_db, copied_db = [], []
     sources = UncodedSources(video, source_frames)
     with IwcFile(target, runtime) as file:
@@ -217,7 +260,22 @@ def verify(
             copied_db.append(max(psnr(source, original) for source in sources.near(number)))
             if number % 10 == 0:
                 progress("verifying", number / len(video.crops))
-    return {"psnr_db": round(float(np.mean(decoded_db)), 3), "copy_psnr_db": round(float(np.mean(copied_db)), 3)}
+    at, worst_db = worst_stretch(decoded_db, max(1, round(video.info.fps)))
+    return {
+        "psnr_db": round(float(np.mean(decoded_db)), 3),
+        "copy_psnr_db": round(float(np.mean(copied_db)), 3),
+        "worst_psnr_db": round(worst_db, 3),
+        "worst_at_s": round(at / float(video.info.fps), 3),
+    }
+
+
+def worst_stretch(values: Sequence[float], length: int) -> tuple[int, float]:
+    """Return the beginning and the mean of the `length` consecutive values (or all) with the lowest mean."""
+    length = min(length, len(values))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    means = (sums[length:] - sums[:-length]) / length
+    at = int(means.argmin())
+    return at, float(means[at])
 
 
 class UncodedSources:

@@ -15,7 +15,7 @@ from iwcodec.codec.bitstream.packets import (
 )
 from iwcodec.codec.bitstream.reader import MAX_DAMAGE, ContainerReader
 from iwcodec.codec.decoder import Decoder, Frame
-from iwcodec.codec.errors import FormatError, MediaError, VersionError
+from iwcodec.codec.errors import FormatError, MediaError, VersionError, naming
 from iwcodec.codec.media.opus_track import OpusReader
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 from iwcodec.codec.motion.predictive_tables import load_tables
@@ -50,9 +50,10 @@ class IwcFile:
         self.reader = ContainerReader(path)
         try:
             self.header = self.reader.header
-            self._check_tables()
-            self.runtime = runtime or load_runtime_of(self.header)
-            check_model(self.header, self.runtime.info)
+            with naming(path):
+                self._check_tables()
+                self.runtime = runtime or load_runtime_of(self.header)
+                check_model(self.header, self.runtime.info)
         except BaseException:
             self.reader.close()
             raise

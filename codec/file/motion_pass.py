@@ -17,6 +17,7 @@ from iwcodec.codec.file.rate_control.source_plan import (
     Plan,
     sources_due,
 )
+from iwcodec.codec.file.rate_control.source_selection import thumbnail
 from iwcodec.codec.file.skip import SkipMode
 from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.fit.keypoint_fit import KeypointFit
@@ -26,11 +27,14 @@ from iwcodec.codec.motion.transform_coder import SCALES, TransformCoder
 from iwcodec.codec.motion.transform_rdo import RateDistortionQuantiser
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Fit, Quadratic
+from iwcodec.models.runtime.types import Source
 
 USUAL_SCALE, FINEST_SCALE = 78, 46
 """Quantiser scales (transform_coder.py): one with little visible loss, and one with none."""
 SCALE_POWER = 1.2
 """The quantiser step grows roughly as this power of the factor by which the motion's bytes are to shrink."""
+SIMILAR = 3.0
+"""Factor of the least squared difference of thumbnails within which sources look alike."""
 MAX_MESSAGE_SOURCES = 24
 """Maximum number of sources in one message of an interleaved plan: with the next source, fewer than a library holds."""
 
@@ -66,6 +70,8 @@ def fit_motion(
         else:
             decoder.prepare()
             candidates = decoder.library.candidates(keypoints)
+            if coded.plan.unlike:
+                candidates = similar_sources(picture, candidates)
             fitted = fit.frame(picture, keypoints, candidates, decoder.reconstruct_from)
             skipped_to = skip_mode.choose(picture, fitted, candidates)
             reference_source = decoder.library.slot(skipped_to or fitted.source) or 0
@@ -75,6 +81,14 @@ def fit_motion(
             else:
                 yield Fit(_free(keypoints), reference_source, True)
         progress((number + 1) / len(detected))
+
+
+def similar_sources(picture: Picture, sources: Sequence[Source]) -> list[Source]:
+    """The sources that look like a picture, in the same order: those at most SIMILAR times as unlike as the most
+    similar one. A detector finds keypoints in black and in title cards too, which tell nothing."""
+    shown = thumbnail(picture).astype(np.float32)
+    errors = [float(np.square(thumbnail(source.picture) - shown).mean()) for source in sources]
+    return [source for source, error in zip(sources, errors, strict=True) if error <= SIMILAR * (min(errors) + 25)]
 
 
 def _free(keypoints: NDArray[np.float32]) -> Quadratic:

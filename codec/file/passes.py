@@ -58,9 +58,11 @@ def choose_sources_and_motion(clip: Clip, progress: Progress) -> list[Choice]:
     survey, pictures, runtime, length = clip.survey, clip.video.pictures, clip.runtime, clip.message_frames
     kbps = clip.options.kbps
     if kbps is not None and clip.options.sources is None:
-        return choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, progress, clip.presets)
+        choices = choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, progress, clip.presets)
+        # Sources that show something else do not belong into a frame's attention.
+        return [replace(choice, active=1) for choice in choices] if survey.required else choices
     coded = code_sources(clip, progress)
-    if len(coded.packets) == 1:
+    if len(coded.packets) == 1 or survey.required:
         return [Choice(coded, 1)]
     progress("choosing sources", 1.0)
     return [Choice(coded, best_active(coded, Excerpt(survey, pictures, runtime, length)))]
@@ -128,6 +130,7 @@ def code_sources(clip: Clip, progress: Progress) -> CodedSources:
             return encode_within_budget(plan, pictures, options.size, left, presets)
     else:
         affordable = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * clip.seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
+        affordable = max(affordable, len(clip.survey.required))
         plan = upfront_plan(clip.survey, min(CAPACITY, affordable), min_gain_db=AUTO_GAIN_DB)
     coded = encode_plan(plan, pictures_of(plan.frames, pictures, hold=True), options.size, presets)
     max_bytes = MAX_SOURCE_BYTES * size_factor(options.size) * len(coded.packets)

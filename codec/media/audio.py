@@ -9,37 +9,34 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from iwcodec.codec.media.demux import (
-    StreamClock,
-    audio_stream,
-    decoded_frames,
-    open_media,
-    seek,
-    start_time,
-    video_stream,
-)
-from iwcodec.codec.media.types import AUDIO_RATE, Samples
+from iwcodec.codec.media.demux import BEST, audio_stream, decoded_frames, open_media, seek
+from iwcodec.codec.media.timeline import StreamClock, read_timeline
+from iwcodec.codec.media.types import AUDIO_RATE, Samples, Tracks
 
 SYNC_TOLERANCE = AUDIO_RATE // 50
 """Samples, 20 ms: containers round timestamps, so smaller gaps and overlaps are ignored."""
 
 
-def read_samples(path: str | Path, start: float = 0.0, duration_s: float | None = None) -> Iterator[Samples]:
+def read_samples(
+    path: str | Path, start: float = 0.0, duration_s: float | None = None, tracks: Tracks = BEST
+) -> Iterator[Samples]:
     """Yield the sound of a file in blocks; nothing if it has none.
 
     The first sample belongs to the picture at `start` seconds: a later beginning and gaps are filled with silence,
     earlier sound is dropped. Ends after `duration_s` seconds.
     """
     with open_media(path) as container:
-        stream = audio_stream(container)
+        stream = audio_stream(container, path, tracks)
         if stream is None:
             return
-        origin = start_time(video_stream(container, path))
-        if start > 0:
-            seek(container, start + origin)
+        timeline = read_timeline(path, tracks)
+        sought = start > 0 and not timeline.leaps
+        if sought:
+            seek(container, start + timeline.origin_s)
         limit = None if duration_s is None else round(duration_s * AUDIO_RATE)
         end_s = 0.0 if duration_s is None else start + duration_s
-        yield from _limited(aligned(_resampled(container, stream), origin, start, end_s), limit)
+        shifts = timeline.shifts_s if timeline.audio_agrees else timeline.shifts_s[:1]
+        yield from _limited(aligned(_resampled(container, stream), StreamClock(shifts, sought, end_s), start), limit)
 
 
 def _resampled(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
@@ -57,10 +54,8 @@ def _resampled(container: InputContainer, stream: AudioStream) -> Iterator[av.Au
         yield from resampler.resample(None)
 
 
-def aligned(frames: Iterable[av.AudioFrame], origin: float, start: float, end_s: float = 0.0) -> Iterator[Samples]:
-    """Yield blocks without gaps or overlaps, the first sample at `start` seconds after the timestamp `origin`. The
-    pictures last at least until `end_s` (see StreamClock)."""
-    clock = StreamClock(origin, start > 0, end_s)
+def aligned(frames: Iterable[av.AudioFrame], clock: StreamClock, start: float) -> Iterator[Samples]:
+    """Yield blocks without gaps or overlaps, the first sample at `start` seconds."""
     position = 0
     for frame in frames:
         samples = np.asarray(frame.to_ndarray().reshape(-1), np.int16)

@@ -8,6 +8,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
+from iwcodec.codec.media.tone_map import HLG, PQ, ToneMap, needs_mapping
 from iwcodec.codec.media.types import Picture
 
 Transform = tuple[int, int, int, int]
@@ -24,25 +25,42 @@ class RgbConverter:
         self._reformatter = VideoReformatter()
         self._rotation: int | None = None
         self._transform = IDENTITY
+        self._tone_maps: dict[tuple[int, int], ToneMap] = {}
 
     def __call__(self, frame: av.VideoFrame) -> Picture:
-        planar = not frame.format.is_rgb and len(frame.format.components) >= 3
-        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        rgb = self._reformatter.reformat(
-            frame,
-            self._width,
-            self._height,
-            "rgb24",
-            src_colorspace=_matrix_of(frame) if planar else None,
-            src_color_range=(ColorRange.JPEG if full else ColorRange.MPEG) if planar else None,
-        ).to_ndarray()
+        rgb = self._mapped(frame) if needs_mapping(frame) else self._converted(frame, self._format(frame))
+        picture = np.asarray(rgb.to_ndarray(), np.uint8)
+        if picture.shape[2] == 4:
+            picture = _on_black(picture)
         if frame.rotation != self._rotation:
             # Reading side data makes a reference cycle, which keeps the frame alive until the rare run of the cycle
             # collector: a file looped in a call would leak a megabyte per loop. A shrunken copy of the frame carries
             # the same side data.
             self._rotation = frame.rotation
             self._transform = display_transform(VideoReformatter().reformat(frame, 16, 16))
-        return _transformed(np.asarray(rgb, np.uint8), self._transform)
+        return _transformed(picture, self._transform)
+
+    @staticmethod
+    def _format(frame: av.VideoFrame) -> str:
+        return "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
+
+    def _converted(self, frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
+        planar = not frame.format.is_rgb and len(frame.format.components) >= 3
+        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        return self._reformatter.reformat(
+            frame,
+            self._width,
+            self._height,
+            pixel_format,
+            src_colorspace=_matrix_of(frame) if planar else None,
+            src_color_range=(ColorRange.JPEG if full else ColorRange.MPEG) if planar else None,
+        )
+
+    def _mapped(self, frame: av.VideoFrame) -> av.VideoFrame:
+        key = (int(frame.color_trc), int(frame.color_primaries))
+        if key not in self._tone_maps:
+            self._tone_maps = {key: ToneMap(*key)}
+        return self._tone_maps[key](self._converted(frame, "rgb48le")).reformat(format="rgb24")
 
 
 def square_pixel_size(stream: VideoStream, frame: av.VideoFrame) -> tuple[int, int]:
@@ -83,8 +101,23 @@ def _transformed(picture: Picture, transform: Transform) -> Picture:
 
 def _matrix_of(frame: av.VideoFrame) -> Colorspace:
     """Return the frame's YUV matrix (codes of ITU-T H.273, table 4); if unspecified, the usual one for its height."""
-    named = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 9: Colorspace.BT2020}
-    return named.get(int(frame.colorspace), usual_matrix(frame.height))
+    named = {
+        1: Colorspace.ITU709,
+        4: Colorspace.FCC,
+        5: Colorspace.ITU601,
+        6: Colorspace.ITU601,
+        7: Colorspace.SMPTE240M,
+        9: Colorspace.BT2020,
+        10: Colorspace.BT2020,
+    }
+    unnamed = Colorspace.BT2020 if frame.color_trc in (PQ, HLG) else usual_matrix(frame.height)
+    return named.get(int(frame.colorspace), unnamed)
+
+
+def _on_black(picture: Picture) -> Picture:
+    """Composite RGBA (H, W, 4) on black."""
+    alpha = picture[..., 3:].astype(np.uint16)
+    return ((picture[..., :3] * alpha + 127) // 255).astype(np.uint8)
 
 
 def usual_matrix(height: int) -> Colorspace:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from iwcodec.codec.errors import CodecError
+from iwcodec.codec.errors import CodecError, OptionError
 from iwcodec.codec.media.types import Picture
 
 MIN_SIDE = 32
@@ -28,22 +28,30 @@ def centre_square(width: int, height: int) -> Crop:
     return Crop((width - side) // 2, (height - side) // 2, side)
 
 
+def check_crop_mode(mode: str) -> tuple[int, int, int] | None:
+    """Return the numbers of a fixed crop "X,Y,SIDE" in pixels, None for "face" and "none". Raises OptionError for any
+    other mode, or a square that is too small."""
+    if mode in ("face", "none"):
+        return None
+    numbers = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", str(mode))
+    if numbers is None:
+        raise OptionError(f'"{mode}" is not a crop: give face, none, or X,Y,SIDE in pixels.')
+    x, y, side = (int(n) for n in numbers.groups())
+    if side < MIN_SIDE:
+        raise OptionError(f"A crop must be at least {MIN_SIDE} pixels wide, not {side}.")
+    return x, y, side
+
+
 def parse_crop(mode: str, width: int, height: int) -> Crop | None:
     """Return the fixed crop of a crop mode, or None if the crop is to follow the face.
 
     Modes: "none" (the centre square), "face", or "X,Y,SIDE" in pixels. With "face", a square picture is used whole.
-    Raises CodecError for any other mode, or a square that is too small or not inside the picture.
+    Raises OptionError as `check_crop_mode` does, CodecError for a square that is not inside the picture.
     """
-    if mode == "none" or (mode == "face" and width == height):
-        return centre_square(width, height)
-    if mode == "face":
-        return None
-    numbers = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", mode)
-    if numbers is None:
-        raise CodecError(f'"{mode}" is not a crop: give face, none, or X,Y,SIDE in pixels.')
-    x, y, side = (int(n) for n in numbers.groups())
-    if side < MIN_SIDE:
-        raise CodecError(f"A crop must be at least {MIN_SIDE} pixels wide, not {side}.")
+    fixed = check_crop_mode(mode)
+    if fixed is None:
+        return centre_square(width, height) if mode == "none" or width == height else None
+    x, y, side = fixed
     if x + side > width or y + side > height:
         raise CodecError(f"The crop {x},{y},{side} does not lie inside the picture of {width}x{height} pixels.")
     return Crop(x, y, side)

@@ -5,13 +5,15 @@ hysteresis: it stands still until the face has left a tolerance around its place
 new place, and stands still again.
 """
 
+import re
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.errors import NoFaceError
+from iwcodec.codec.errors import NoFaceError, OptionError
 from iwcodec.codec.media.crop import MIN_SIDE, Crop, centre_square
 from iwcodec.codec.media.face_detector import DETECT_EVERY, Face
 
@@ -36,6 +38,43 @@ SETTLED = 0.005
 """Distance to the goal in sides at which the crop stops."""
 LEAD_S = 0.6
 """Seconds by which a planned crop starts to move before the face does."""
+
+
+@dataclass(frozen=True)
+class FaceChoice:
+    """Which of several faces is the speaker's. By default the largest."""
+
+    number: int | None = None
+    """Counted from the left, from 1. Where there are fewer faces the last of them is taken, but only after a frame with
+    so many."""
+    point: tuple[int, int] | None = None
+    """The face whose centre is nearest to (x, y) in pixels."""
+
+    def pick(self, faces: Sequence[Face], followed_before: bool) -> Face | None:
+        """Return the face to follow from now on. `followed_before`: whether one was, in an earlier frame."""
+        if self.point is not None:
+            point = Face(*self.point, 0, 0, 0)
+            return min(faces, key=lambda face: _distance(face, point))
+        if self.number is None:
+            return max(faces, key=lambda face: face.w * face.h)
+        if len(faces) < self.number and not followed_before:
+            return None
+        return sorted(faces, key=lambda face: face.x + face.w / 2)[min(self.number, len(faces)) - 1]
+
+
+LARGEST = FaceChoice()
+
+
+def parse_face(text: str) -> FaceChoice:
+    """Parse "largest", a number ("2") or a point in pixels ("X,Y"). Raises OptionError."""
+    if text == "largest":
+        return LARGEST
+    numbers = re.fullmatch(r"\s*(\d{1,6})\s*(?:,\s*(\d{1,6})\s*)?", str(text))
+    if numbers is None or (numbers[2] is None and int(numbers[1]) < 1):
+        raise OptionError(f'"{text}" is not a face: give largest, a number from 1 (from the left), or X,Y in pixels.')
+    if numbers[2] is None:
+        return FaceChoice(number=int(numbers[1]))
+    return FaceChoice(point=(int(numbers[1]), int(numbers[2])))
 
 
 class CropTracker:
@@ -66,22 +105,48 @@ class CropTracker:
         return _rounded(self._motion.step(ideal), *self._size)
 
 
-def plan_crops(faces: Sequence[Sequence[Face] | None], width: int, height: int, fps: float = 25.0) -> list[Crop]:
+def plan_crops(
+    faces: Sequence[Sequence[Face] | None],
+    width: int,
+    height: int,
+    fps: float = 25.0,
+    choice: FaceChoice = LARGEST,
+    shots: Sequence[int] = (0,),
+) -> list[Crop]:
     """Return the crop of every frame of a file, as CropTracker does but with look-ahead: the crop is placed where it
     can stay longest, starts to move before the speaker does, and never moves if one place serves the whole file.
 
-    `faces` has one entry per frame, as for `CropTracker.update`. Raises NoFaceError if no frame has a face.
+    `faces` has one entry per frame, as for `CropTracker.update`. `shots`: numbers of the first frames of the shots, in
+    which the speaker is looked for anew; without a face in one, its crop is the centre square. Raises NoFaceError if no
+    frame has a face, or none has as many as `choice` counts.
     """
-    ideal = _median_filtered(_ideal_places(faces, width, height))
+    speaker, crops = _SpeakerTracker(choice), []
+    for begin, end in zip(shots, [*shots[1:], len(faces)], strict=True):
+        speaker.cut()
+        places = _ideal_places(speaker, faces[begin:end], width, height)
+        crops += _shot_crops(places, end - begin, width, height, fps)
+    if not speaker.followed:
+        most = max((len(detected) for detected in faces if detected), default=0)
+        if most:
+            raise NoFaceError(f"There is no face {choice.number}: at most {most} are in the video at once.")
+        raise NoFaceError("No face was found in the video: choose a fixed crop (none, or X,Y,SIDE).")
+    return crops
+
+
+def _shot_crops(places: Sequence[Place], count: int, width: int, height: int, fps: float) -> list[Crop]:
+    if not places:
+        return [centre_square(width, height)] * count
+    ideal = _median_filtered(places)
     lead = round(LEAD_S * fps)
     motion = _CropMotion(fps)
-    return [_rounded(motion.step(ideal[n:], lead), width, height) for n in range(len(ideal))]
+    return [_rounded(motion.step(ideal[n:], lead), width, height) for n in range(count)]
 
 
-def _ideal_places(faces: Sequence[Sequence[Face] | None], width: int, height: int) -> list[Place]:
-    """Return for each frame the ideal place for the speaker's latest detection, or the first one if there is none
-    yet."""
-    speaker = _SpeakerTracker()
+def _ideal_places(
+    speaker: "_SpeakerTracker", faces: Sequence[Sequence[Face] | None], width: int, height: int
+) -> list[Place]:
+    """Return for each frame of a shot the ideal place for the speaker's latest detection, or the first one if there is
+    none yet; nothing if there is none at all."""
     places: list[Place | None] = []
     for detected in faces:
         face = None if detected is None else speaker.pick(detected)
@@ -90,9 +155,7 @@ def _ideal_places(faces: Sequence[Sequence[Face] | None], width: int, height: in
         else:
             places.append(places[-1] if places else None)
     first = next((place for place in places if place is not None), None)
-    if first is None:
-        raise NoFaceError("No face was found in the video: choose a fixed crop (none, or X,Y,SIDE).")
-    return [first if place is None else place for place in places]
+    return [] if first is None else [first if place is None else place for place in places]
 
 
 def _median_filtered(places: Sequence[Place]) -> Place:
@@ -105,9 +168,12 @@ def _median_filtered(places: Sequence[Place]) -> Place:
 
 
 class _SpeakerTracker:
-    """Pick the speaker among the detected faces: the one nearest to the last place; at first the largest."""
+    """Pick the speaker among the detected faces: the one nearest to the last place; at first the one chosen."""
 
-    def __init__(self) -> None:
+    def __init__(self, choice: FaceChoice = LARGEST) -> None:
+        self._choice = choice
+        self.followed = False
+        """Whether a face has been followed."""
         self._last: Face | None = None
         self._misses = 0
 
@@ -124,11 +190,16 @@ class _SpeakerTracker:
             return None
         last = self._last
         if last is None:
-            face = max(near, key=lambda face: face.w * face.h)
+            face = self._choice.pick(near, self.followed)
         else:
             face = min(near, key=lambda face: _distance(face, last))
-        self._last, self._misses = face, 0
+        if face is not None:
+            self._last, self._misses, self.followed = face, 0, True
         return face
+
+    def cut(self) -> None:
+        """Another shot begins: any face may be the speaker's."""
+        self._last, self._misses = None, 0
 
 
 def _distance(a: Face, b: Face) -> float:

@@ -1,10 +1,9 @@
-"""Open media files with FFmpeg (PyAV): streams, packets, timestamps and rates."""
+"""Open media files with FFmpeg (PyAV): streams and packets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import av
 from av.audio.stream import AudioStream
@@ -12,17 +11,12 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from iwcodec.codec.errors import MediaError
-from iwcodec.codec.media.types import AudioInfo
+from iwcodec.codec.media.types import AudioInfo, Tally, Tracks
 
-STANDARD_RATES = (
-    *(Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120)),
-    *(Fraction(n * 1000, 1001) for n in (15, 24, 30, 48, 60, 120)),
-)
-"""Frames a second."""
-FALLBACK_RATE = Fraction(25)
-"""Frames a second of a file that states no rate from 1 to 120."""
-MAX_GAP_S = 60.0
-"""Seconds without frames; a larger step of the timestamps is a fault of the file's clock, not a pause."""
+Stream = TypeVar("Stream", VideoStream, AudioStream)
+BEST: Final = Tracks()
+"""The best streams of a file."""
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 @contextmanager
@@ -48,27 +42,46 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
         yield container
 
 
-def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """Return the best decodable video stream that is not cover art. Raises MediaError if there is none."""
+def video_stream(container: InputContainer, path: str | Path, tracks: Tracks = BEST) -> VideoStream:
+    """Return the chosen video stream, or the best one that can be decoded; cover art does not count. Raises MediaError
+    if there is none."""
     cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover and s.codec_context is not None]
+    all_streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    streams = [stream for stream in all_streams if stream.codec_context is not None]
+    if tracks.video is not None:
+        return _numbered(all_streams, tracks.video, path, "video")
     if not streams:
-        if audio_stream(container) is not None:
+        if container.streams.best("audio") is not None:
             raise MediaError(f"{path} holds only sound, no video.")
         raise MediaError(f"{path} holds no video that can be decoded.")
     best = container.streams.best("video")
     return best if isinstance(best, VideoStream) and best in streams else streams[0]
 
 
-def audio_stream(container: InputContainer) -> AudioStream | None:
-    """Return the best decodable audio stream, if any."""
+def audio_stream(container: InputContainer, path: str | Path, tracks: Tracks = BEST) -> AudioStream | None:
+    """Return the chosen audio stream, or the best one that can be decoded, if any. Raises MediaError if the chosen one
+    is missing."""
+    if tracks.audio is not None:
+        return _numbered(list(container.streams.audio), tracks.audio, path, "audio")
     best = container.streams.best("audio")
     return best if isinstance(best, AudioStream) and best.codec_context is not None else None
 
 
-def decoded_frames(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Any]:
-    """Yield the PyAV frames of a stream. Damaged packets are skipped; an unreadable rest ends the stream."""
-    packets = container.demux(stream)
+def _numbered(streams: list[Stream], number: int, path: str | Path, kind: str) -> Stream:
+    if not 1 <= number <= len(streams):
+        count = f"{len(streams)} {kind} track" + "s" * (len(streams) != 1)
+        raise MediaError(f"{path} has {count}, so there is no {kind} track {number}.")
+    if streams[number - 1].codec_context is None:
+        raise MediaError(f"The {kind} track {number} of {path} cannot be decoded.")
+    return streams[number - 1]
+
+
+def decoded_frames(
+    container: InputContainer, stream: VideoStream | AudioStream, tally: Tally | None = None
+) -> Iterator[Any]:
+    """Yield the PyAV frames of a stream. Damaged packets are skipped, and counted in `tally`; an unreadable rest ends
+    the stream."""
+    packets, decode = container.demux(stream), _decoder(stream)
     while True:
         try:
             packet = next(packets, None)
@@ -76,8 +89,20 @@ def decoded_frames(container: InputContainer, stream: VideoStream | AudioStream)
             packet = None
         if packet is None:
             return
-        with suppress(av.FFmpegError):
-            yield from packet.decode()
+        try:
+            yield from decode(packet)
+        except av.FFmpegError:
+            if tally is not None:
+                tally.damaged += 1
+
+
+def _decoder(stream: VideoStream | AudioStream) -> Callable[[Any], Sequence[Any]]:
+    """FFmpeg's own decoders of VP8 and VP9 leave out the alpha plane."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name) if stream.metadata.get("alpha_mode") == "1" else None
+    if name is None or name not in av.codecs_available:
+        return lambda packet: packet.decode()
+    codec: Any = av.CodecContext.create(name, "r")
+    return lambda packet: codec.decode(packet)
 
 
 def start_time(stream: VideoStream | AudioStream) -> float:
@@ -92,48 +117,9 @@ def seek(container: InputContainer, time_s: float) -> None:
         container.seek(max(0, int(time_s * av.time_base)))
 
 
-def duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Return the duration in seconds, if stated."""
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return None if container.duration is None else container.duration / av.time_base
-
-
-def frame_rate(stream: VideoStream) -> Fraction:
-    """Return the mean frame rate, 1 to 120; within 0.04 % of a standard rate, that rate."""
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate is not None and 1 <= rate <= 120:
-            standard = min(STANDARD_RATES, key=lambda r: abs(r - rate))
-            # 0.04 % is less than half the distance between 29.97 and 30.
-            return standard if abs(rate / standard - 1) < Fraction(4, 10_000) else rate.limit_denominator(1001)
-    return FALLBACK_RATE
-
-
 def audio_info(stream: AudioStream, origin: float) -> AudioInfo:
     """Describe an audio stream; `origin` is the start time of the video in seconds."""
     return AudioInfo(stream.codec_context.name, stream.rate, stream.channels, start_time(stream) - origin)
-
-
-class StreamClock:
-    """Convert timestamps to seconds after `origin`: fill in missing ones and remove jumps of over MAX_GAP_S."""
-
-    def __init__(self, origin: float, free_start: bool = False, end_s: float = 0.0) -> None:
-        """`free_start`: the first timestamp may be anything. `end_s`: a jump to before this time is a pause that is
-        kept, because the pictures continue until then."""
-        self._shift = -origin
-        self._expected = None if free_start else 0.0
-        self._end_s = end_s
-
-    def __call__(self, stamp: float | None, duration: float) -> float:
-        """Return the time of a frame with timestamp `stamp` and length `duration`, both in seconds."""
-        expected = self._expected or 0.0
-        time_s = expected if stamp is None else stamp + self._shift
-        pause = expected <= time_s <= self._end_s
-        if self._expected is not None and abs(time_s - expected) > MAX_GAP_S and not pause:
-            self._shift += expected - time_s
-            time_s = expected
-        self._expected = time_s + duration
-        return time_s
 
 
 def error_reason(error: BaseException) -> str:

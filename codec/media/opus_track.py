@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.demux import BEST
 from iwcodec.codec.media.opus import FILE_SETTINGS, OpusDecoder, OpusEncoder
-from iwcodec.codec.media.types import AUDIO_RATE, Samples
+from iwcodec.codec.media.types import AUDIO_RATE, Samples, Tracks
 from iwcodec.codec.media.video import probe
 
 
@@ -81,12 +82,13 @@ def read_audio_opus(
     packet_ms: int = 60,
     start: float = 0.0,
     duration_s: float | None = None,
+    tracks: Tracks = BEST,
 ) -> OpusTrack | None:
     """Re-encode the sound of a file as Opus while reading it; None if the file has no sound.
 
     The first sample after the pre-skip belongs to the picture at `start` seconds (see `read_samples`). 60 ms packets
     cost 3 % less than 20 ms packets at equal quality, with more delay. Raises MediaError for a file without video.
     """
-    if probe(path).audio is None:
+    if probe(path, tracks).audio is None:
         return None
-    return OpusTrack(read_samples(path, start, duration_s), OpusWriter(bitrate, packet_ms))
+    return OpusTrack(read_samples(path, start, duration_s, tracks), OpusWriter(bitrate, packet_ms))

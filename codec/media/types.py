@@ -15,6 +15,14 @@ AUDIO_RATE = 48_000
 
 
 @dataclass(frozen=True)
+class Tracks:
+    """Which streams of a file are read, counted from 1; None: the best."""
+
+    video: int | None = None
+    audio: int | None = None
+
+
+@dataclass(frozen=True)
 class AudioInfo:
     """The sound of a file."""
 
@@ -34,14 +42,16 @@ class MediaInfo:
     """Pixels, after rotation and with square pixels; `height` likewise."""
     height: int
     fps: Fraction
-    """Mean rate, 1 to 120, rounded to a standard rate that is close."""
+    """Densest usual rate, 1 to 120, rounded to a standard rate that is close."""
     duration_s: float | None
-    """None if the file does not state it."""
+    """Length of the pictures; None if the file does not say it."""
     frames: int | None
     """Estimated number of pictures at `fps`."""
     rotation: int
     """Rotation in the metadata, in degrees clockwise: 0, 90, 180 or 270, before any left-right mirroring."""
     audio: AudioInfo | None
+    stated_s: float | None = None
+    """Length that the file's header states, which may be more than the file holds."""
 
 
 @dataclass(frozen=True)
@@ -50,3 +60,14 @@ class VideoFrame:
 
     time_s: float
     picture: Picture
+
+
+@dataclass
+class Tally:
+    """Counts pictures while a video is read."""
+
+    pictures: int = 0
+    damaged: int = 0
+    """Pictures that could not be decoded, or not completely."""
+    end_s: float = 0.0
+    """Seconds at which the last picture ends."""

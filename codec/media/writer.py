@@ -1,18 +1,18 @@
-"""Write pictures and sound to .mp4, .mkv and .y4m files."""
+"""Write pictures and sound to .mp4, .mov, .webm, .mkv and .y4m files."""
 
 import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.video.reformatter import ColorRange, Colorspace
 
 from iwcodec.codec.errors import MediaError
@@ -20,7 +20,7 @@ from iwcodec.codec.media.conversion import rgb_to_yuv, usual_matrix
 from iwcodec.codec.media.demux import error_reason
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 
-WRITABLE = (".mp4", ".mkv", ".y4m")
+WRITABLE = (".mp4", ".mov", ".webm", ".mkv", ".y4m")
 """Suffixes of the files that VideoWriter writes."""
 
 
@@ -33,7 +33,8 @@ class _Sink(Protocol):
 class VideoWriter:
     """Write pictures, and sound if `audio`, to a file whose suffix selects the format:
 
-    `.mp4`  H.264 at CRF 11 (visually transparent), BT.709, and AAC; even sizes only.
+    `.mp4`, `.mov`  H.264 at CRF 11 (visually transparent), BT.709, and AAC; even sizes only.
+    `.webm` VP9 at CRF 18 (visually transparent), BT.709, and Opus.
     `.mkv`  FFV1 and FLAC: lossless.
     `.y4m`  uncompressed YUV 4:4:4 (BT.601 below 720 lines, else BT.709), without sound.
 
@@ -131,7 +132,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set."""
     _check_folder(target)
     if target.exists() and not overwrite:
-        raise MediaError(f"{target} exists; use -f to overwrite it.")
+        raise MediaError(f"{target} exists; overwrite it with -f (in Python: overwrite=True).")
 
 
 def _check_folder(path: Path) -> None:
@@ -145,46 +146,76 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
+@dataclass(frozen=True)
+class _Format:
+    """How FFmpeg writes a suffix."""
+
+    muxer: str
+    video: str
+    pixels: str
+    options: dict[str, str]
+    audio: str
+    samples: str
+    audio_bitrate: int | None = None
+    muxer_options: dict[str, str] = field(default_factory=dict)
+
+
+_H264 = _Format("mp4", "libx264", "yuv420p", {"crf": "11"}, "aac", "fltp", 96_000, {"movflags": "+faststart"})
+_FORMATS = {
+    ".mp4": _H264,
+    ".mov": replace(_H264, muxer="mov"),
+    ".webm": _Format(
+        "webm",
+        "libvpx-vp9",
+        "yuv420p",
+        {"crf": "18", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
+        "libopus",
+        "s16",
+        64_000,
+    ),
+    ".mkv": _Format("matroska", "ffv1", "bgr0", {"level": "3", "slicecrc": "1"}, "flac", "s16"),
+}
+
+
 class _Muxer:
-    """H.264 and AAC in MP4, or FFV1 and FLAC in Matroska."""
+    """Pictures and sound through FFmpeg."""
 
     def __init__(
         self, file: IO[bytes], path: Path, suffix: str, size: tuple[int, int], fps: Fraction, audio: bool
     ) -> None:
-        mp4 = suffix == ".mp4"
-        if mp4 and (size[0] % 2 or size[1] % 2):
-            raise MediaError(f"An .mp4 needs an even width and height, not {size[0]}x{size[1]}; try .mkv.")
+        form = _FORMATS[suffix]
+        if form.video == "libx264" and (size[0] % 2 or size[1] % 2):
+            raise MediaError(f"{suffix} files need an even width and height, not {size[0]}x{size[1]}; try .mkv.")
         # Through a Python file object a full disk raises OSError at the write that failed. For "faststart" the muxer
         # reopens the file it wrote, by `io_open`.
         self._container = av.open(
-            file,
-            "w",
-            format="mp4" if mp4 else "matroska",
-            container_options={"movflags": "+faststart"} if mp4 else {},
-            io_open=_reopener(path),
+            file, "w", format=form.muxer, container_options=form.muxer_options, io_open=_reopener(path)
         )
-        self._video = self._container.add_stream("libx264" if mp4 else "ffv1", rate=fps)
+        self._video = self._add_stream(form.video, fps)
         self._video.width, self._video.height = size
-        self._video.pix_fmt = "yuv420p" if mp4 else "bgr0"
-        self._video.options = {"crf": "11"} if mp4 else {"level": "3", "slicecrc": "1"}
-        if mp4:  # 1 is BT.709 in all three tables of ITU-T H.273
+        self._video.pix_fmt = form.pixels
+        self._video.options = form.options
+        self._yuv = form.pixels if form.pixels.startswith("yuv") else None
+        if self._yuv:  # 1 is BT.709 in all three tables of ITU-T H.273
             context = self._video.codec_context
             context.colorspace = context.color_primaries = context.color_trc = 1
             context.color_range = ColorRange.MPEG
-        self._mp4 = mp4
         self._tick = 1 / fps
         self._pictures = self._samples = 0
-        self._audio: AudioStream | None = None
+        self._audio = None
         if audio:
-            self._audio = self._container.add_stream("aac" if mp4 else "flac", rate=AUDIO_RATE)
+            self._audio = self._add_stream(form.audio, AUDIO_RATE)
             self._audio.layout = "mono"
-            self._audio.format = "fltp" if mp4 else "s16"
-            if mp4:
-                self._audio.bit_rate = 96_000
+            self._audio.format = form.samples
+            if form.audio_bitrate is not None:
+                self._audio.bit_rate = form.audio_bitrate
+
+    def _add_stream(self, codec: str, rate: Fraction | int) -> Any:
+        return self._container.add_stream(codec, rate=rate)
 
     def picture(self, picture: Picture) -> None:
-        if self._mp4:
-            frame = rgb_to_yuv(picture, "yuv420p", Colorspace.ITU709)
+        if self._yuv:
+            frame = rgb_to_yuv(picture, self._yuv, Colorspace.ITU709)
         else:
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.pts, frame.time_base = self._pictures, self._tick

@@ -37,8 +37,6 @@ MAX_COLOUR_SHIFT = 25.0
 """Largest shift of a region's colours, in grey levels, towards those around it. More would be another light."""
 RIM = (0.02, 0.6)
 """Values of the mask between which pixels count as around a region."""
-FACE_SIZE = (3.0, 4.2)
-"""Width and height of the ellipse that counts as the face, in distances of the irises."""
 _IRISES, _MOUTH = (0, 1), (7, 8, 9, 10)
 """Keypoints that training placed on the irises, and on the corners and lips of the mouth."""
 
@@ -73,16 +71,6 @@ def region_box(keypoints: Keypoints, region: int, size: int) -> Box:
         centre = points[list(_MOUTH)].mean(0) + 0.05 * unit * down
     width, height = REGION_SIZES[region]
     return Box((float(centre[0]), float(centre[1])), width * unit, height * unit, angle)
-
-
-def face_mask(keypoints: Keypoints, size: int) -> NDArray[np.float32]:
-    """Return how much each pixel (size, size) of a picture with keypoints (K, 3) belongs to the face: an ellipse around
-    eyes and mouth with a soft edge."""
-    eyes, mouth = (region_box(keypoints, region, size) for region in REGIONS)
-    unit = eyes.width / REGION_SIZES[EYES][0]
-    x, y = (eyes.centre[0] + mouth.centre[0]) / 2, (eyes.centre[1] + mouth.centre[1]) / 2
-    box = Box((x, y), FACE_SIZE[0] * unit, FACE_SIZE[1] * unit, eyes.angle)
-    return np.asarray(cv2.remap(MASK, in_box(box, pixel_grid(size)), None, cv2.INTER_LINEAR))
 
 
 def _mask() -> NDArray[np.float32]:
@@ -138,8 +126,9 @@ class Compositor:
         self._composites: dict[tuple[int, ...], tuple[tuple[Source | None, ...], Source]] = {}
 
     def composite(self, source: Source, shown: Sequence[Source | None]) -> Source:
-        """Return a source whose regions show other sources. None leaves a region as it is."""
-        others = [None if other is source else other for other in shown]
+        """Return a source whose regions show other sources. None leaves a region as it is; further regions than there
+        are do nothing."""
+        others = [None if other is source else other for other in shown[: len(REGIONS)]]
         if not any(others):
             return source
         key = (id(source), *map(id, others))

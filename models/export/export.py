@@ -19,7 +19,7 @@ from iwcodec.models.network.config import ModelConfig
 from iwcodec.models.network.network import ImplicitWarp
 from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.torch import TorchRuntime, load_state, load_weights
-from iwcodec.models.runtime.weights import PARTS, read_weights_file
+from iwcodec.models.runtime.weights import PARTS, read_weights_file, write_digests
 
 
 def load_checkpoint(file: Path, size: int | None = None) -> ImplicitWarp:
@@ -83,7 +83,7 @@ class ExportReport:
 
 
 def export(network: ImplicitWarp, model: str, folder: Path, base: str | None = None) -> ExportReport:
-    """Write `model`.safetensors and its graphs to `folder`, after checking that they agree.
+    """Write `model`.safetensors, its graphs and their digests to `folder`, after checking that they agree.
 
     With `base`, the name of a model in the same folder that this one extends by up blocks, only what it does not share
     with the base is written. Raises ValueError if PyTorch and ONNX Runtime differ by more than TOLERANCE or the base
@@ -96,6 +96,7 @@ def export(network: ImplicitWarp, model: str, folder: Path, base: str | None = N
         save_weights(network, staging / f"{model}.safetensors", base)
         reference = TorchRuntime(model, "cpu", staging)
         export_graphs(reference.network, model, staging, PARTS if base is None else ("refine",))
+        write_digests(model, staging)
         differences = compare(reference, OnnxRuntime(model, 1, staging))
         if not all(value <= TOLERANCE for value in differences.values()):  # fails on NaN too
             raise ValueError(f"torch and ONNX disagree: {differences}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from iwcodec.models.runtime.pictures import pixel_grid, resize_area
 from iwcodec.models.runtime.types import MAX_ACTIVE, Keypoints, ModelInfo, Picture, Source
-from iwcodec.models.runtime.weights import DEFAULT_MODEL, PARTS, WEIGHTS, graph_file, read_info
+from iwcodec.models.runtime.weights import DEFAULT_MODEL, WEIGHTS, read_graphs, read_info
 
 MERGED = ("rows", "keys", "pooled")
 """Outputs of the `merge` graph, which are inputs of the `attend` graph."""
@@ -26,7 +26,8 @@ class OnnxRuntime:
     device = "cpu"
 
     def __init__(self, model: str = DEFAULT_MODEL, threads: int | None = None, folder: Path = WEIGHTS) -> None:
-        """`threads` defaults to the number of cores, at most 4. Raises FileNotFoundError on an unknown model."""
+        """`threads` defaults to the number of cores, at most 4. Raises FileNotFoundError on an unknown model,
+        and on graphs that do not belong to its weights."""
         import onnxruntime
 
         self.info = read_info(model, folder)
@@ -38,10 +39,8 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self.sessions = {
-            part: onnxruntime.InferenceSession(
-                str(graph_file(model, part, folder)), options, providers=["CPUExecutionProvider"]
-            )
-            for part in PARTS
+            part: onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            for part, graph in read_graphs(model, folder).items()
         }
         self.net_size: int = self.sessions["source"].get_inputs()[0].shape[1]
         """Side in pixels of the source pictures as the network reads them."""

@@ -1,4 +1,9 @@
-"""Files of a model: `NAME.safetensors` with the weights and configuration, and `NAME.PART.onnx` for each graph."""
+"""Files of a model: `NAME.safetensors` with the weights and configuration, `NAME.PART.onnx` for each graph, and
+`NAME.sha256` with the digests of all of them, as sha256sum writes it.
+
+Bitstreams and peers name a model by the digest of its weights, and `NAME.sha256` ties the graphs to them: what is run
+is what was named.
+"""
 
 import hashlib
 import json
@@ -55,6 +60,48 @@ def graph_file(model: str, part: str, folder: Path = WEIGHTS) -> Path:
     own = folder / f"{model}.{part}.onnx"
     base = read_weights_file(model, folder).base
     return own if base is None or own.exists() else graph_file(base, part, folder)
+
+
+def read_graphs(model: str, folder: Path = WEIGHTS) -> dict[str, bytes]:
+    """Read all graphs of a model, by part. Raises FileNotFoundError if one is missing, or is not the one that was
+    exported together with the weights."""
+    graphs = {}
+    digests: dict[str, dict[str, str]] = {}
+    for part in PARTS:
+        file = graph_file(model, part, folder)
+        owner = file.name.removesuffix(f".{part}.onnx")
+        if owner not in digests:
+            digests[owner] = read_digests(owner, folder)
+            weights = f"{owner}.safetensors"
+            _check_digest(digests[owner], folder / weights, (folder / weights).read_bytes(), owner)
+        graphs[part] = file.read_bytes()
+        _check_digest(digests[owner], file, graphs[part], owner)
+    return graphs
+
+
+def _check_digest(digests: dict[str, str], file: Path, data: bytes, owner: str) -> None:
+    if digests.get(file.name) != hashlib.sha256(data).hexdigest():
+        raise FileNotFoundError(
+            f"{file} is not the one that was exported as part of {owner}: install or export the model again"
+        )
+
+
+def digest_file(model: str, folder: Path) -> Path:
+    return folder / f"{model}.sha256"
+
+
+def read_digests(model: str, folder: Path) -> dict[str, str]:
+    """The digests of a model's files by name; empty if there are none."""
+    file = digest_file(model, folder)
+    lines = file.read_text(encoding="ascii").splitlines() if file.exists() else []
+    return {name: digest for digest, separator, name in (line.partition("  ") for line in lines) if separator}
+
+
+def write_digests(model: str, folder: Path) -> None:
+    """Write the digests of a model's weights and of its own graphs."""
+    files = sorted([folder / f"{model}.safetensors", *folder.glob(f"{model}.*.onnx")])
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    digest_file(model, folder).write_text("".join(lines), encoding="ascii")
 
 
 def list_models(folder: Path = WEIGHTS) -> list[str]:

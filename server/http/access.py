@@ -1,4 +1,4 @@
-"""Who may use what: pages of other origins, and /metrics."""
+"""Who may use what: pages of other origins, addresses under other names, and /metrics."""
 
 import hmac
 from collections.abc import Collection
@@ -26,6 +26,29 @@ def is_foreign(connection: HTTPConnection, allowed: Collection[str]) -> bool:
     return origin is not None and origin not in allowed and not _is_same(origin, connection.headers.get("host", ""))
 
 
+def is_misdirected(connection: HTTPConnection, allowed: Collection[str]) -> bool:
+    """Return whether this came over loopback, but names a host that is neither this machine nor that of an `allowed`
+    origin.
+
+    A page whose name was made to point at 127.0.0.1 (DNS rebinding) has the server's own origin in the browser's eyes;
+    only the name in the Host header gives it away. Addresses in figures cannot be rebound.
+    """
+    here = (connection.scope.get("server") or ("", None))[0] or ""
+    if not _is_loopback(here):
+        return False
+    try:
+        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return True
+    try:
+        ip_address(host)
+        return False
+    except ValueError:
+        named = host.rstrip(".")
+        own = named == "localhost" or named.endswith(".localhost")
+        return not own and host not in {urlsplit(origin).hostname for origin in allowed}
+
+
 def may_read_metrics(connection: HTTPConnection, token: str) -> bool:
     """Return whether the metrics may be read: by a program on this machine, or with the bearer `token`, if not empty.
 
@@ -34,11 +57,15 @@ def may_read_metrics(connection: HTTPConnection, token: str) -> bool:
     scheme, _, given = connection.headers.get("authorization", "").partition(" ")
     if token and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
         return True
+    local = _is_loopback(client_address(connection))
+    return local and not any(name in connection.headers for name in _PROXY_HEADERS)
+
+
+def _is_loopback(address: str) -> bool:
     try:
-        local = ip_address(client_address(connection)).is_loopback
+        return ip_address(address).is_loopback
     except ValueError:
         return False
-    return local and not any(name in connection.headers for name in _PROXY_HEADERS)
 
 
 def _is_same(origin: str, host: str) -> bool:

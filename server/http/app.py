@@ -11,15 +11,16 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response, WebSocket
 from fastapi import Path as PathParameter
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
 from pydantic import BaseModel, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from iwcodec import __version__
 from iwcodec.server import messages, tokens
-from iwcodec.server.http.access import client_address, is_foreign, may_read_metrics
+from iwcodec.server.http.access import client_address, is_foreign, is_misdirected, may_read_metrics
 from iwcodec.server.http.body_limit import BodyLimit
+from iwcodec.server.http.player import NOT_BUILT, headers_of, is_built, media_type, player_files
 from iwcodec.server.hub import Hub
 from iwcodec.server.limits import AddressBuckets, address_key
 from iwcodec.server.link import Disconnected
@@ -168,11 +169,18 @@ def create_app(hub: Hub) -> FastAPI:
 
     @app.middleware("http")
     async def headers(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
+        response: Response
+        if is_misdirected(request, settings.allowed_origins):
+            hub.refuse("host", client_address(request))
+            response = PlainTextResponse(
+                "This server has another name; its operator allows more by --allow-origin.", 421
+            )
+        else:
+            response = await call_next(request)
         response.headers["X-Content-Type-Options"] = "nosniff"
         # Do not give the addresses of rooms to other servers.
         response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Content-Security-Policy"] = policy
+        response.headers.setdefault("Content-Security-Policy", policy)
         return response
 
     @app.get("/", response_class=HTMLResponse, summary="How to call", include_in_schema=False)
@@ -182,6 +190,14 @@ def create_app(hub: Hub) -> FastAPI:
     @app.get("/r/{room}", response_class=HTMLResponse, summary="How to join the room, and who is in it")
     async def room_page(room: RoomName) -> str:
         return page
+
+    @app.get("/play", include_in_schema=False)
+    async def player(request: Request) -> Response:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/play/", 308)
+
+    @app.get("/play/{path:path}", dependencies=limited, include_in_schema=False)
+    def player_file(request: Request, path: str) -> Response:
+        return _player_file(path or "index.html", request.headers.get("accept-encoding", ""))
 
     @app.get("/health", responses={503: {"model": Health}})
     async def health(response: Response) -> Health:
@@ -244,8 +260,9 @@ def create_app(hub: Hub) -> FastAPI:
     @app.websocket("/r/{room}/ws")
     async def signalling(websocket: WebSocket, room: str) -> None:
         address = client_address(websocket)
-        if is_foreign(websocket, settings.allowed_origins):
-            hub.refuse("origin", address)
+        misdirected = is_misdirected(websocket, settings.allowed_origins)
+        if misdirected or is_foreign(websocket, settings.allowed_origins):
+            hub.refuse("host" if misdirected else "origin", address)
             # Before the WebSocket is accepted this is HTTP 403.
             await websocket.close()
             return
@@ -299,6 +316,8 @@ def _invitation(hub: Hub, token: tokens.Token) -> Invitation:
 def _page() -> tuple[str, str]:
     """Return the page, and the content security policy that allows its own script and style and nothing else."""
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    if is_built():
+        page = page.replace(' id="watch" hidden', ' id="watch"')
 
     def allowed(tag: str) -> str:
         parts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
@@ -310,6 +329,21 @@ def _page() -> tuple[str, str]:
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return page, policy
+
+
+def _player_file(path: str, encodings: str) -> Response:
+    """Return a file of the player, compressed if the client takes Brotli."""
+    if not is_built():
+        return PlainTextResponse(NOT_BUILT, 404)
+    files, headers = player_files(), headers_of(path)
+    if path not in files:
+        raise HTTPException(404, "There is no such file.")
+    content = files[path]
+    if f"{path}.br" in files and "br" in re.split(r"[\s,;]+", encodings):
+        content, headers["Content-Encoding"] = files[f"{path}.br"], "br"
+    if isinstance(content, bytes):
+        return Response(content, headers=headers, media_type=media_type(path))
+    return FileResponse(content, headers=headers, media_type=media_type(path))
 
 
 def _document(app: FastAPI) -> None:

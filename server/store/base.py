@@ -29,6 +29,7 @@ class Refusal(StrEnum):
     """Why a newcomer may not join."""
 
     ROOM_FULL = "The room is full."
+    ROOM_LOCKED = "The host has locked the room."
     SERVER_FULL = "The server has no room left for another room."
 
 
@@ -47,7 +48,9 @@ class Renewed(StrEnum):
     REPLACED = "replaced"
     """Another session owns the member."""
     LOST = "lost"
-    """The member was removed."""
+    """The member's lease lapsed."""
+    REMOVED = "removed"
+    """A host has removed the member."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class Joined:
     peers: list[Member]
     """The other members, oldest first."""
     resumed: bool
+    locked: bool = False
+    """Whether the room is locked."""
 
 
 class Store(Protocol):
@@ -108,17 +113,25 @@ class Store(Protocol):
         resume: tuple[str, str] | None,
         limits: tuple[int, int],
         expires: float,
+        host: bool = False,
     ) -> Joined | Refusal:
         """Add `newcomer` with a lease until `expires`, and tell the others.
 
         If `resume` (member id, digest of the key) names a present member, hand that member over to the newcomer's
         session and node instead: the others are not told, and the signals in its mailbox stay. `limits` (members of a
-        room, rooms) apply to newcomers only.
+        room, rooms) apply to newcomers only, and so does a lock, but not to a `host`.
         """
 
     async def renew(self, room: str, member: Member, expires: float, restore: bool) -> Renewed:
         """Extend the member's lease to `expires`. A member that the state no longer holds is added again if `restore`,
         and the others are told."""
+
+    async def lock(self, room: str, on: bool) -> None:
+        """Lock or unlock a room that has members, and tell them. It is unlocked when the last one leaves."""
+
+    async def remove(self, room: str, member: str) -> bool:
+        """Remove the member with that id for good: neither a renewal nor its resume token brings it back. Tell the
+        others, as if it had left. Return False if it is not there."""
 
     async def leave(self, room: str, member: Member) -> None:
         """Remove the member and tell the others, unless another session owns it."""

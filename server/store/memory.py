@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from iwcodec.server.messages import MAILBOX, PeerJoined, PeerLeft, encode
+from iwcodec.server.messages import MAILBOX, Locked, PeerJoined, PeerLeft, encode
 from iwcodec.server.store.base import Joined, Member, Posted, Refusal, Renewed, Wake
 
 
@@ -26,6 +26,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self.node = secrets.token_hex(4)
         self.rooms: dict[str, dict[str, _Seat]] = {}
+        self.locked: set[str] = set()
+        self.removed: dict[str, set[str]] = {}
+        """Ids of members that were removed, by room, until it is empty."""
         self.wake: Wake = lambda room, member: None
 
     async def open(self, wake: Wake) -> None:
@@ -33,6 +36,8 @@ class MemoryStore:
 
     async def close(self) -> None:
         self.rooms.clear()
+        self.locked.clear()
+        self.removed.clear()
 
     async def ping(self) -> None:
         pass
@@ -44,6 +49,7 @@ class MemoryStore:
         resume: tuple[str, str] | None,
         limits: tuple[int, int],
         expires: float,
+        host: bool = False,
     ) -> Joined | Refusal:
         seats = self.rooms.get(room, {})
         seat = seats.get(resume[0]) if resume else None
@@ -54,7 +60,9 @@ class MemoryStore:
             signals = [entry for entry in seat.box if entry[0] == "signal"]
             seat.box = deque(signals, MAILBOX)
             self.wake(room, seat.member.id)
-            return Joined(seat.member, self._others(room, seat.member.id), True)
+            return Joined(seat.member, self._others(room, seat.member.id), True, room in self.locked)
+        if not host and (room in self.locked or newcomer.id in self.removed.get(room, ())):
+            return Refusal.ROOM_LOCKED
         room_size, rooms = limits
         if len(seats) >= room_size:
             return Refusal.ROOM_FULL
@@ -62,11 +70,13 @@ class MemoryStore:
             return Refusal.SERVER_FULL
         peers = self._others(room, newcomer.id)
         self._seat(room, newcomer, expires)
-        return Joined(newcomer, peers, False)
+        return Joined(newcomer, peers, False, room in self.locked)
 
     async def renew(self, room: str, member: Member, expires: float, restore: bool) -> Renewed:
         seat = self.rooms.get(room, {}).get(member.id)
         if seat is None:
+            if member.id in self.removed.get(room, ()):
+                return Renewed.REMOVED
             if not restore:
                 return Renewed.LOST
             self._seat(room, member, expires)
@@ -75,6 +85,18 @@ class MemoryStore:
             return Renewed.REPLACED
         seat.expires = expires
         return Renewed.RENEWED
+
+    async def lock(self, room: str, on: bool) -> None:
+        if room in self.rooms:
+            (self.locked.add if on else self.locked.discard)(room)
+            self._announce(room, encode(Locked(on=on)))
+
+    async def remove(self, room: str, member: str) -> bool:
+        if member not in self.rooms.get(room, {}):
+            return False
+        self.removed.setdefault(room, set()).add(member)
+        self._remove(room, member, "left")
+        return True
 
     async def leave(self, room: str, member: Member) -> None:
         seat = self.rooms.get(room, {}).get(member.id)
@@ -128,6 +150,8 @@ class MemoryStore:
         del seats[member]
         if not seats:
             del self.rooms[room]
+            self.locked.discard(room)
+            self.removed.pop(room, None)
         self._announce(room, encode(PeerLeft(id=member, reason=reason)))
         self.wake(room, member)
 

@@ -5,6 +5,8 @@
 | iw1:room:ROOM | hash | member id -> the Member as JSON |
 | iw1:leases | sorted set | "ROOM:ID", scored by the end of its lease in Unix seconds |
 | iw1:rooms | set | rooms that have members |
+| iw1:locked | set | rooms that are locked |
+| iw1:removed:ROOM | set | ids of members that a host has removed, until the room is empty |
 | iw1:box:ROOM:ID | list | "e" (event) or "s" (signal), followed by the message's text |
 | iw1:node:NODE | channel | "ROOM:ID": that member has mail, or its session ended |
 
@@ -29,7 +31,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from iwcodec.server.logs import emit
-from iwcodec.server.messages import MAILBOX
+from iwcodec.server.messages import MAILBOX, Locked, encode
 from iwcodec.server.store.base import Joined, Member, Posted, Refusal, Renewed, StoreError, Wake
 
 TIMEOUT_S: Final = 3.0
@@ -66,18 +68,23 @@ local function remove(room, id, reason)
   redis.call('HDEL', key, id)
   redis.call('ZREM', 'iw1:leases', room .. ':' .. id)
   redis.call('DEL', 'iw1:box:' .. room .. ':' .. id)
-  if redis.call('EXISTS', key) == 0 then redis.call('SREM', 'iw1:rooms', room) end
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('SREM', 'iw1:rooms', room)
+    redis.call('SREM', 'iw1:locked', room)
+    redis.call('DEL', 'iw1:removed:' .. room)
+  end
   announce(room, cjson.encode({type = 'peer-left', id = id, reason = reason}))
   if raw then redis.call('PUBLISH', 'iw1:node:' .. cjson.decode(raw).node, room .. ':' .. id) end
 end
 """.replace("MAILBOX", str(MAILBOX))
 
-# room, record, resume id, resume hash, room size, rooms, expires -> {outcome, record, others...}
+# room, record, resume id, resume hash, room size, rooms, expires, host -> {outcome, locked, record, others...}
 _JOIN: Final = """
 local room, raw, resume_id, resume_hash = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key = 'iw1:room:' .. room
 local record = cjson.decode(raw)
 local outcome = 'joined'
+local locked = redis.call('SISMEMBER', 'iw1:locked', room)
 local old = resume_id ~= '' and redis.call('HGET', key, resume_id)
 if old and cjson.decode(old).resume == resume_hash then
   outcome = 'resumed'
@@ -93,12 +100,14 @@ if old and cjson.decode(old).resume == resume_hash then
   end
   redis.call('PUBLISH', 'iw1:node:' .. old_node, room .. ':' .. record.id)
 else
+  local barred = locked == 1 or redis.call('SISMEMBER', 'iw1:removed:' .. room, record.id) == 1
+  if barred and ARGV[8] ~= '1' then return {'room locked'} end
   local people = redis.call('HLEN', key)
   if people >= tonumber(ARGV[5]) then return {'room full'} end
   if people == 0 and redis.call('SCARD', 'iw1:rooms') >= tonumber(ARGV[6]) then return {'server full'} end
   seat(room, record.id, raw, ARGV[7])
 end
-local answer = {outcome, raw}
+local answer = {outcome, tostring(locked), raw}
 local all = redis.call('HGETALL', key)
 for i = 1, #all, 2 do
   if all[i] ~= record.id then answer[#answer + 1] = all[i + 1] end
@@ -111,6 +120,7 @@ _RENEW: Final = """
 local room, id = ARGV[1], ARGV[2]
 local raw = redis.call('HGET', 'iw1:room:' .. room, id)
 if not raw then
+  if redis.call('SISMEMBER', 'iw1:removed:' .. room, id) == 1 then return 'removed' end
   if ARGV[6] ~= '1' then return 'lost' end
   seat(room, id, ARGV[4], ARGV[5])
   return 'renewed'
@@ -118,6 +128,22 @@ end
 if cjson.decode(raw).session ~= ARGV[3] then return 'replaced' end
 redis.call('ZADD', 'iw1:leases', ARGV[5], room .. ':' .. id)
 return 'renewed'
+"""
+
+# room, on, message
+_LOCK: Final = """
+if redis.call('EXISTS', 'iw1:room:' .. ARGV[1]) == 0 then return 0 end
+redis.call(ARGV[2] == '1' and 'SADD' or 'SREM', 'iw1:locked', ARGV[1])
+announce(ARGV[1], ARGV[3])
+return 0
+"""
+
+# room, id -> whether it was there
+_REMOVE: Final = """
+if redis.call('HEXISTS', 'iw1:room:' .. ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('SADD', 'iw1:removed:' .. ARGV[1], ARGV[2])
+remove(ARGV[1], ARGV[2], 'left')
+return 1
 """
 
 # room, id, session
@@ -176,6 +202,8 @@ class RedisStore:
             for name, body in {
                 "join": _JOIN,
                 "renew": _RENEW,
+                "lock": _LOCK,
+                "remove": _REMOVE,
                 "leave": _LEAVE,
                 "post": _POST,
                 "fetch": _FETCH,
@@ -211,19 +239,29 @@ class RedisStore:
         resume: tuple[str, str] | None,
         limits: tuple[int, int],
         expires: float,
+        host: bool = False,
     ) -> Joined | Refusal:
-        arguments = (room, _record(newcomer), *(resume or ("", "")), *limits, expires)
-        outcome, *records = await self._run("join", *arguments)
+        arguments = (room, _record(newcomer), *(resume or ("", "")), *limits, expires, int(host))
+        outcome, *answer = await self._run("join", *arguments)
         if outcome == "room full":
             return Refusal.ROOM_FULL
         if outcome == "server full":
             return Refusal.SERVER_FULL
+        if outcome == "room locked":
+            return Refusal.ROOM_LOCKED
+        locked, *records = answer
         member, *peers = (_member(raw) for raw in records)
-        return Joined(member, _oldest_first(peers), outcome == "resumed")
+        return Joined(member, _oldest_first(peers), outcome == "resumed", locked == "1")
 
     async def renew(self, room: str, member: Member, expires: float, restore: bool) -> Renewed:
         arguments = (room, member.id, member.session, _record(member), expires, int(restore))
         return Renewed(await self._run("renew", *arguments))
+
+    async def lock(self, room: str, on: bool) -> None:
+        await self._run("lock", room, int(on), encode(Locked(on=on)))
+
+    async def remove(self, room: str, member: str) -> bool:
+        return bool(await self._run("remove", room, member))
 
     async def leave(self, room: str, member: Member) -> None:
         await self._run("leave", room, member.id, member.session)

@@ -3,8 +3,10 @@
 Files, with sound:
 
     import iwcodec
-    iwcodec.encode("in.mp4", "talk.iwc")
+    iwcodec.encode("in.mp4", "talk.iwc", kbps=4)
     iwcodec.decode("talk.iwc", "out.mp4")
+
+Every error is a CodecError, whose message is one sentence.
 
 Streams, of `pictures` of uint8 RGB (256, 256, 3):
 
@@ -35,12 +37,12 @@ if TYPE_CHECKING:
     from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
     from iwcodec.codec.decoder import Decoder, Frame
     from iwcodec.codec.encoder import Encoder, EncoderSettings
-    from iwcodec.codec.errors import CodecError
+    from iwcodec.codec.errors import CodecError, FormatError, MediaError, NoFaceError, OptionError, VersionError
     from iwcodec.codec.file.decode import DecodeReport, decode
     from iwcodec.codec.file.encode import EncodeReport, encode
     from iwcodec.codec.file.iwc_file import IwcFile
     from iwcodec.codec.file.options import EncodeOptions
-    from iwcodec.models.runtime.load import load_runtime
+    from iwcodec.codec.shipped_model import load_runtime
 
 _MODULES = {
     "CodecError": "codec.errors",
@@ -50,13 +52,18 @@ _MODULES = {
     "EncodeReport": "codec.file.encode",
     "Encoder": "codec.encoder",
     "EncoderSettings": "codec.encoder",
+    "FormatError": "codec.errors",
     "Frame": "codec.decoder",
     "IwcFile": "codec.file.iwc_file",
+    "MediaError": "codec.errors",
     "MotionPacket": "codec.bitstream.packets",
+    "NoFaceError": "codec.errors",
+    "OptionError": "codec.errors",
     "SourcePacket": "codec.bitstream.packets",
+    "VersionError": "codec.errors",
     "decode": "codec.file.decode",
     "encode": "codec.file.encode",
-    "load_runtime": "models.runtime.load",
+    "load_runtime": "codec.shipped_model",
 }
 
 __all__ = [
@@ -67,10 +74,15 @@ __all__ = [
     "EncodeReport",
     "Encoder",
     "EncoderSettings",
+    "FormatError",
     "Frame",
     "IwcFile",
+    "MediaError",
     "MotionPacket",
+    "NoFaceError",
+    "OptionError",
     "SourcePacket",
+    "VersionError",
     "decode",
     "encode",
     "load_runtime",

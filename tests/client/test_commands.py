@@ -51,6 +51,20 @@ def test_mistakes_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "no display" in refused(URL, "--no-audio")
 
 
+def test_the_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other users of the machine see arguments, but neither of the two."""
+    file = tmp_path / "token"
+    file.write_text("iw1.abc.def\n")
+    assert commands.read_token(file) == "iw1.abc.def"
+    assert commands.read_token(None) is None
+    monkeypatch.setenv("IWCODEC_TOKEN", "iw1.x.y")
+    assert commands.read_token(None) == "iw1.x.y"
+    file.write_text(" \n")
+    assert "holds no token" in refused(URL, "--headless", "--token-file", str(file))
+    assert "cannot be read" in refused(URL, "--headless", "--token-file", str(tmp_path / "none"))
+    assert "no certificate in PEM format" in refused("https://127.0.0.1:1/r/b", "--headless", "--ca", str(file))
+
+
 def test_an_unreachable_server_is_reported(face_clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.iwc"
     message = refused(URL, "--video", str(face_clip), "--headless", "--record", str(out))
@@ -60,11 +74,15 @@ def test_an_unreachable_server_is_reported(face_clip: Path, tmp_path: Path) -> N
 
 def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "list_cameras", lambda: [capture.Device(0, "Front", "/dev/video0")])
-    inputs = [{"name": "Mic", "max_input_channels": 1, "index": 3}]
+    inputs = [
+        {"name": "Mic", "max_input_channels": 1, "max_output_channels": 0, "index": 3},
+        {"name": "Box", "max_input_channels": 0, "max_output_channels": 2, "index": 5},
+    ]
     monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(query_devices=lambda: inputs))
     found = json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)
     assert found["cameras"] == [{"number": 0, "name": "Front", "handle": "/dev/video0"}]
-    assert found["microphones"][0]["name"] == "Mic"
+    assert [device["name"] for device in found["microphones"]] == ["Mic"]
+    assert found["loudspeakers"] == [{"number": 0, "name": "Box", "handle": "5"}]
 
 
 def test_without_sounddevice_cameras_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,13 @@ def test_tiles_do_not_overlap(count: int, size: tuple[int, int]) -> None:
         assert abs(ax - bx) >= side or abs(ay - by) >= side
 
 
+def test_words_stand_beside_the_name() -> None:
+    left, top, side = d.arrange(1, d.SIZE[0], d.SIZE[1] - d.BAR)[0]
+    changed = np.argwhere((drawn(Tile("Ada", RED)) != drawn(Tile("Ada", RED, words="acorn table tiger"))).any(axis=2))
+    assert changed[:, 0].min() > top + side * 7 // 8
+    assert changed[:, 1].min() > left + side // 4
+
+
 def test_fewer_tiles_are_larger() -> None:
     assert d.arrange(2, 960, 640)[0][2] > d.arrange(4, 960, 640)[0][2] >= d.arrange(6, 960, 640)[0][2]
     assert d.arrange(0, 960, 640) == []

@@ -15,6 +15,7 @@ for needed in ("aiortc", "websockets"):
     pytest.importorskip(needed)
 from iwcodec.benchmarks.call.simulation import simulate
 from iwcodec.client import session
+from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.audio.transceiver import AudioTraffic
 from iwcodec.client.link.link_state import LinkState, LinkStats
 from iwcodec.client.room.call import CallState
@@ -23,6 +24,9 @@ from iwcodec.codec.errors import CodecError
 pytestmark = pytest.mark.realtime
 
 URL = "http://127.0.0.1:1/r/blue"
+
+OPEN: dict[str, Any] = {"muted": False, "locked": False}
+QUIET: dict[str, Any] = {"words": None, "silent_s": 0.0}
 
 
 class AudioDouble:
@@ -41,15 +45,15 @@ def test_without_a_microphone_the_call_is_muted(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     call = AudioDouble()
     options = session.CallOptions(URL, "me")
-    session.start_audio_capture(options, None, AudioDouble(), call)()  # type: ignore[arg-type]
+    assert session.start_audio_capture(options, None, AudioDouble(), Speaker(), call) is None  # type: ignore[arg-type]
     assert call.muted
     with pytest.raises(CodecError, match="pip install sounddevice"):
-        session.start_audio_capture(session.CallOptions(URL, "me", mic="0"), None, AudioDouble(), call)  # type: ignore[arg-type]
+        session.start_audio_capture(session.CallOptions(URL, "me", mic="0"), None, AudioDouble(), Speaker(), call)  # type: ignore[arg-type]
 
 
 def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
-    ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, audio_buffer=None)
+    ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, audio_buffer=None, **QUIET)
     call: Any = SimpleNamespace(state=CallState.WAITING, participants={})
     printed: list[str] = []
     monkeypatch.setattr(session.console, "print", lambda *texts, **_: printed.append(" ".join(map(str, texts))))
@@ -75,9 +79,15 @@ def test_a_headless_call_prints_statistics_as_json(capsys: pytest.CaptureFixture
     sound, count = SimpleNamespace(delay_s=0.2), AudioTraffic()
     count.sent.add(2500, time.monotonic())
     ada = SimpleNamespace(
-        name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=sound, audio_traffic=count
+        name="Ada",
+        state=LinkState.LIVE,
+        stats=lambda: stats,
+        audio_buffer=sound,
+        audio_traffic=count,
+        words="a b c",
+        silent_s=0.0,
     )
-    bob = SimpleNamespace(name="Bob", state=LinkState.CONNECTING, stats=lambda: None, audio_buffer=None)
+    bob = SimpleNamespace(name="Bob", state=LinkState.CONNECTING, stats=lambda: None, audio_buffer=None, **QUIET)
     call: Any = SimpleNamespace(state=CallState.TALKING, participants={"a": ada, "b": bob})
     session.print_stats(call, as_json=True)
     printed = json.loads(capsys.readouterr().out)
@@ -87,7 +97,7 @@ def test_a_headless_call_prints_statistics_as_json(capsys: pytest.CaptureFixture
     assert printed["participants"][0]["picture_kbps"] == {"sent": 9.0, "received": 8.0}
     assert printed["participants"][0]["sound_kbps"] == {"sent": 10.0, "received": 0.0}
     assert printed["participants"][0]["all_kbps"] == {"sent": 19.0, "received": 8.0}
-    assert printed["participants"][1] == {"name": "Bob", "state": "connecting"}
+    assert printed["participants"][1] == {"name": "Bob", "state": "connecting", "words": None}
 
 
 class Window:
@@ -104,24 +114,37 @@ class Window:
 
 def test_keys_in_the_window() -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
-    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=None, frame=None)
+    ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=None, **QUIET, frame=None)
     call: Any = SimpleNamespace(
-        state=CallState.TALKING, participants={"a": ada}, notices=[], muted=False, camera_off=False, frame_listeners=[]
+        state=CallState.TALKING,
+        participants={"a": ada},
+        notices=[],
+        muted=False,
+        locked=False,
+        camera_off=False,
+        frame_listeners=[],
     )
     call.mute = lambda on: setattr(call, "muted", on)
     call.set_camera_off = lambda on: setattr(call, "camera_off", on)
     call.signalling = SimpleNamespace(name="me")
-    window = Window([], ["i"], ["i", "m", "v", "x"], ["q"])
-    asyncio.run(session.show_window(call, SimpleNamespace(preview=None), window))  # type: ignore[arg-type]
+    window, pressed = Window([], ["i"], ["i", "m", "v", "c"], ["q"]), list[str]()
+    asyncio.run(session.show_window(call, SimpleNamespace(preview=None), window, SimpleNamespace(key=pressed.append)))  # type: ignore[arg-type]
     assert [bool(view.tiles[0].details) for view in window.views] == [False, True, False]
     assert (call.muted, call.camera_off) == (True, True)
+    assert pressed == ["c"]
 
 
 @pytest.mark.parametrize("apart_s", [0.04, 0.004])
 def test_new_pictures_are_drawn_at_once(apart_s: float) -> None:
     """Up to the screen's frame rate: pictures of many participants share a drawing."""
     call: Any = SimpleNamespace(
-        state=CallState.TALKING, participants={}, notices=[], muted=False, camera_off=False, frame_listeners=[]
+        state=CallState.TALKING,
+        participants={},
+        notices=[],
+        muted=False,
+        locked=False,
+        camera_off=False,
+        frame_listeners=[],
     )
     call.signalling = SimpleNamespace(name="me")
     came, waited, drawings = [], [], []
@@ -138,7 +161,9 @@ def test_new_pictures_are_drawn_at_once(apart_s: float) -> None:
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        showing = asyncio.create_task(session.show_window(call, SimpleNamespace(preview=None), Drawn()))  # type: ignore[arg-type]
+        showing = asyncio.create_task(
+            session.show_window(call, SimpleNamespace(preview=None), Drawn(), SimpleNamespace())
+        )  # type: ignore[arg-type]
         await asyncio.sleep(0.0123)
         for _ in range(200):
             await asyncio.sleep(apart_s)
@@ -176,3 +201,83 @@ def test_ctrl_c_leaves_without_signal_support_of_the_event_loop(monkeypatch: pyt
     before = signal.getsignal(signal.SIGINT)
     asyncio.run(work())
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Hosted:
+    """A call double that notes what its host does."""
+
+    def __init__(self, is_host: bool) -> None:
+        self.is_host, self.locked = is_host, False
+        self.participants = {"a": SimpleNamespace(name="Ada"), "b": SimpleNamespace(name="Bob")}
+        self.notices: list[str] = []
+        self.notify = self.notices.append
+        self.done: list[Any] = []
+
+    async def lock(self, on: bool) -> None:
+        self.done.append(on)
+
+    async def expel(self, id: str) -> None:
+        self.done.append(id)
+
+
+@pytest.mark.parametrize(
+    ("keys", "done"),
+    [("l", [True]), ("k2", ["b"]), ("k3", []), ("kx", []), ("kk1", ["a"]), ("2", []), ("k1k2", ["a", "b"])],
+)
+def test_the_hosts_keys(keys: str, done: list[Any]) -> None:
+    call = Hosted(True)
+
+    async def press() -> None:
+        changes = session.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
+        for key in keys:
+            changes.key(key)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    asyncio.run(press())
+    assert call.done == done
+    if keys == "k2":
+        assert call.notices == ["whom to remove? 1 Ada, 2 Bob"]
+
+
+def test_only_the_host_locks_and_removes() -> None:
+    call = Hosted(False)
+
+    async def press() -> None:
+        changes = session.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
+        for key in "lk1":
+            changes.key(key)
+
+    asyncio.run(press())
+    assert call.done == []
+    assert all("only the host" in notice for notice in call.notices)
+
+
+def test_devices_are_changed_by_key_and_restored_when_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "DEVICE_CHECK_S", 0.001)
+    notices: list[str] = []
+    lost = [True]
+
+    def restore() -> list[str]:
+        lost[0] = False
+        return ["The microphone is now Headset."]
+
+    devices = SimpleNamespace(change=lambda kind: f"next {kind}", are_lost=lambda: lost[0], restore=restore)
+    call = SimpleNamespace(notify=notices.append)
+
+    async def work() -> None:
+        changes = session.Changes(call, None, devices)  # type: ignore[arg-type]
+        watching = asyncio.create_task(changes.watch())
+        while not notices:
+            await asyncio.sleep(0.001)
+        watching.cancel()
+        for key in "ca":
+            changes.key(key)
+            await changes._working  # type: ignore[misc]
+
+    asyncio.run(work())
+    assert notices == [
+        "The microphone is now Headset.",
+        "A file is sent instead of a camera.",
+        "next microphone",
+    ]

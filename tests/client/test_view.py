@@ -15,16 +15,18 @@ from iwcodec.client.view import Tile, call_view
 
 RED = np.zeros((64, 64, 3), np.uint8) + np.array([200, 30, 30], np.uint8)
 
+QUIET: dict[str, Any] = {"words": None, "silent_s": 0.0}
+
 
 def participant(state: LinkState, picture: Any = RED, **stats: Any) -> Any:
     frame = None if picture is None else RenderedFrame(1, picture, 0.0, 0.1, state)
     values = {"frames_per_s": 24.0, "delay_ms": 160.0, "loss": 0.02, "sources": 5, "dropped": {}} | stats
     measured = LinkStats({"total": 11.2}, {"total": 11.8}, **values)
-    return SimpleNamespace(name="Ada", state=state, frame=frame, audio_buffer=None, stats=lambda: measured)
+    return SimpleNamespace(name="Ada", state=state, frame=frame, audio_buffer=None, stats=lambda: measured, **QUIET)
 
 
 def call(*participants: Any, **changes: Any) -> Any:
-    values = {"camera_off": False, "muted": False, "notices": [], "state": CallState.TALKING}
+    values = {"camera_off": False, "muted": False, "locked": False, "notices": [], "state": CallState.TALKING}
     return SimpleNamespace(participants={str(n): p for n, p in enumerate(participants)}, **(values | changes))
 
 
@@ -50,6 +52,20 @@ def test_a_snapshot_while_the_face_is_lost_is_no_problem() -> None:
     assert call_view(call(lost), "me", None, False).tiles[0] == Tile("Ada", RED, "", snapshot=True)
     lost.state = LinkState.RECONNECTING
     assert call_view(call(lost), "me", None, False).tiles[0].state == "reconnecting"
+
+
+def test_silent_participants_are_marked() -> None:
+    """A program that was killed keeps its place for half a minute."""
+    ada = participant(LinkState.FROZEN)
+    ada.silent_s = 12.4
+    assert call_view(call(ada), "me", None, False).tiles[0].state == "frozen, silent for 12 s"
+
+
+def test_words_that_verify_the_connection_are_shown() -> None:
+    ada = participant(LinkState.LIVE)
+    assert call_view(call(ada), "me", None, False).tiles[0].words == ""
+    ada.words = "acorn table tiger"
+    assert call_view(call(ada), "me", None, False).tiles[0].words == "acorn table tiger"
 
 
 def test_statistics_are_shown_on_request() -> None:

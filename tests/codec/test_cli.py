@@ -84,7 +84,7 @@ def test_encode_info_decode(short_clip: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {"frames", "fps", "duration_s", "sources", "bytes", "kbps", "psnr_db", "copy_psnr_db"} <= set(report)
-    assert set(report["bytes"]) == {"total", "sources", "parts", "motion", "audio", "container"}
+    assert set(report["bytes"]) == {"total", "sources", "motion", "audio", "container"}
     assert {"total", "video"} <= set(report["kbps"])
 
     info = json.loads(iwcodec("info", coded, "--json").stdout)
@@ -105,22 +105,29 @@ def test_reports_for_people_go_to_stderr(short_clip: Path, tmp_path: Path) -> No
     assert done.returncode == 0
     assert "kbps" in done.stderr
     assert done.stdout == ""
-    assert "lite-256" in iwcodec("info", tmp_path / "a.iwc").stderr
+    quiet = iwcodec("encode", short_clip, tmp_path / "a.iwc", "--sources", "1", "--no-audio", "--effort", "0", "-fq")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
-def test_a_file_tuned_for_the_face_has_parts(face_clip: Path, tmp_path: Path) -> None:
-    """In a clip of 12 s, that short ones have none."""
-    pictures = [frame.picture for frame in read_video(face_clip)][::2]
-    clip, coded = write_clip(tmp_path / "slow.mp4", pictures, fps=1), tmp_path / "a.iwc"
+def test_tables_that_are_the_answer_go_to_stdout(iwc_file: Path):
+    done = iwcodec("info", iwc_file)
+    assert "lite-256" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_file_tuned_for_the_face_has_variants(face_clip: Path, tmp_path: Path) -> None:
+    """In a clip of 12 s, that there is a budget for them."""
+    pictures = [frame.picture for frame in read_video(face_clip)]
+    clip, coded = write_clip(tmp_path / "slow.mp4", pictures, fps=3), tmp_path / "a.iwc"
     options = ("--tune", "face", "--bitrate", "4", "--sources", "1", "--effort", "0")
     done = iwcodec("encode", clip, coded, *options, "--no-audio", "--json")
     assert done.returncode == 0, done.stderr
     report, info = json.loads(done.stdout), json.loads(iwcodec("info", coded, "--json").stdout)
     assert report["bytes"] == info["bytes"]
-    assert report["bytes"]["parts"] > 0
-    assert report["kbps"]["parts"] == pytest.approx(report["bytes"]["parts"] * 8 / 1000 / 12, rel=0.01)
-    assert info["parts"] > 0
-    assert "parts" in iwcodec("info", coded).stderr
+    assert report["sources"] == 1
+    assert report["variants"] > 0
+    assert (info["sources"], info["variants"]) == (1, report["variants"])
+    assert "variants" in iwcodec("info", coded).stdout
     assert iwcodec("decode", coded, tmp_path / "a.mp4").returncode == 0
 
 
@@ -164,6 +171,14 @@ def test_a_bitrate_that_is_exceeded_is_reported(sources: str, short_clip: Path, 
         (["play", "nowhere.iwc"], "does not exist"),
         (["info", "talk[final].iwc"], "talk[final].iwc does not exist"),
         (["info", "talk[/final].iwc"], "final].iwc does not exist"),
+        (["encode", "FACE", "GREY", "x.iwc"], "need a folder to write to, not x.iwc"),
+        (["encode", "FACE", "GREY", "text.mp4"], "text.mp4 is not a folder"),
+        (["encode", "FACE", "FACE", "folder"], "Several inputs would be written to"),
+        (["encode", "FACE", "GREY", "-"], "cannot go to standard output"),
+        (["encode", "FACE", "x.iwc", "--face", "first"], "largest, a number from 1"),
+        (["encode", "FACE", "x.iwc", "--start", "90"], "no picture after 90 s"),
+        (["encode", "FACE", "x.iwc", "--audio-track", "2"], "has 1 audio track, so there is no audio track 2"),
+        (["encode", "rtmp://127.0.0.1/x", "x.iwc"], "only http, https and file"),
     ],
 )
 def test_bad_arguments_and_inputs_are_refused(
@@ -296,3 +311,42 @@ def test_playing_without_a_display_is_refused(iwc_file: Path) -> None:
     done = own_process("play", iwc_file, SDL_VIDEODRIVER="none-such")
     assert done.returncode == 1
     assert "no display" in done.stderr
+
+
+def test_pipes_at_both_ends(iwc_file: Path):
+    """Standard output holds nothing but the file."""
+    command = [sys.executable, "-m", "iwcodec", "decode", "-", "-", "--format", "y4m"]
+    done = subprocess.run(command, input=iwc_file.read_bytes(), capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"YUV4MPEG2 W256 H256")
+    assert done.stdout.count(b"FRAME\n") == CLIP_FRAMES
+    command = [sys.executable, "-m", "iwcodec", "decode", "-", "-"]
+    done = subprocess.run(command, input=b"not a file", capture_output=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"error: standard input: This is not an .iwc file." in done.stderr
+
+
+def test_several_inputs_go_into_a_folder_and_one_that_fails_stops_no_other(iwc_file: Path, tmp_path: Path):
+    (tmp_path / "bad.iwc").write_bytes(b"not a file")
+    out = tmp_path / "out"
+    done = iwcodec("decode", tmp_path / "bad.iwc", iwc_file, out, "--format", "y4m", "--json")
+    assert done.returncode == 1
+    assert "1 of 2 inputs failed" in done.stderr
+    bad, good = json.loads(done.stdout)
+    assert "not an .iwc file" in bad["error"]
+    assert (good["frames"], good["output"]) == (CLIP_FRAMES, str(out / "face.y4m"))
+    assert [path.name for path in out.iterdir()] == ["face.y4m"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_says_stopped_and_leaves_nothing(face_clip: Path, tmp_path: Path):
+    script = (
+        "import sys, iwcodec.codec.file.encode as e; sys.argv[1:] = sys.argv[1:]\n"
+        "def stop(*_): raise KeyboardInterrupt\n"
+        "e.read_clip = stop\n"
+        "import iwcodec.__main__"
+    )
+    command = [sys.executable, "-c", script, "encode", str(face_clip), str(tmp_path / "a.iwc")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: Stopped.\n")
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,12 @@
 """Decoder: source frames, skip mode, reconstruction, missing sources."""
 
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
 import pytest
 
-from iwcodec.codec.bitstream.packets import Box, MotionPacket, PartsPacket, Run, SourcePacket
+from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
 from iwcodec.codec.decoder import MAX_SOURCE_FRAMES, Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
 from iwcodec.codec.errors import FormatError
@@ -14,8 +15,7 @@ from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transfo
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
-from iwcodec.codec.sources.parts import EYES, MOUTH, PART_SIDE
-from stub_runtime import StubRuntime, picture
+from stub_runtime import SIZE, StubRuntime, picture
 
 LEVELS = (60, 90, 120, 150)
 
@@ -146,107 +146,198 @@ def test_sources_only_shown_as_frames_are_not_prepared() -> None:
     assert [frame.number for frame in decoder.push(packet)] == [10, 11, 12]
 
 
-def striped(level: int) -> np.ndarray:
-    """A part with stripes, which no shift of colours hides."""
-    part = np.full((PART_SIDE, PART_SIDE, 3), level, np.uint8)
-    part[:, ::8] = part[:, 1::8] = 255 - level
-    return part
+EYES_BOX = slice(18, 30), slice(12, 52)
+"""Rows and columns of the eyes in a picture of the stub network, in the decoder of `with_variants`."""
 
 
-def parts_packets() -> tuple[PartsPacket, PartsPacket]:
-    """Two parts of the eyes, in a packet each, registered to source 0."""
-    encoder, box = SourceEncoder(PART_SIDE, 30, 8), Box(8 * 32, 8 * 20, 8 * 40, 8 * 20, 0)
-    first, second = (PartsPacket(EYES, n, 0, box, (encoder.add(striped(40 + 60 * n)),)) for n in range(2))
-    return first, second
+def variants(count: int = 2) -> list[SourcePacket]:
+    """A source, and variants of it with stripes over the eyes, which no shift of colours hides, in slots 1 and on."""
+    encoder, packets = SourceEncoder(SIZE, 30, 8), []
+    for n in range(count + 1):
+        shown = picture(LEVELS[0])
+        if n:
+            rows, columns = EYES_BOX
+            shown[rows, columns] = 255 if n % 2 else 0
+            shown[rows, columns.start : columns.stop : 8] = shown[rows, columns.start + 1 : columns.stop : 8] = 50 * n
+        packets.append(SourcePacket(n, encoder.add(shown), base=0 if n else None))
+    return packets
 
 
-def still(parts: tuple[tuple[Run, ...], ...], first: int = 10) -> MotionPacket:
+class LocatedRuntime(StubRuntime):
+    """Places the eyes in the upper half of every picture."""
+
+    def detect(self, picture: np.ndarray) -> np.ndarray:
+        keypoints = super().detect(picture)
+        keypoints[:2, :2] = (-0.3, -0.25), (0.3, -0.25)
+        keypoints[7:11, 1] = 0.6
+        return keypoints
+
+
+def with_variants(count: int = 2) -> Decoder:
+    decoder = Decoder(LocatedRuntime())
+    for packet in variants(count):
+        decoder.add_source(packet)
+    return decoder
+
+
+def still(regions: tuple[tuple[Run, ...], ...], first: int = 10) -> MotionPacket:
     """Four frames of source 0 in skip mode."""
     payload = TransformCoder(load_transform_tables()).encode([np.zeros((4, 60), np.int32)])
-    return MotionPacket(first, 4, None, payload, (Run(0, 4),), SCALE, parts)
+    return MotionPacket(first, 4, None, payload, (Run(0, 4),), SCALE, regions)
 
 
-EYES_SHOWN = ((Run(0, 1), Run(1, 1), Run(2, 2)),)
-"""The source's own in one frame, part 0 in one, part 1 in two."""
+EYES_SHOWN = ((Run(0, 1), Run(2, 1), Run(3, 2)),)
+"""Those of the reference source in one frame, of source 1 in one, of source 2 in two."""
 
 
-def test_frames_show_the_parts_that_they_name() -> None:
-    decoder = with_sources(2)
+def test_frames_show_the_eyes_of_the_sources_that_they_name() -> None:
+    decoder = with_variants()
     source, *_ = (frame.picture for frame in decoder.push(still(())))
-    for packet in parts_packets():
-        assert list(decoder.push(packet)) == []
     own, first, second, third = (frame.picture for frame in decoder.push(still(EYES_SHOWN)))
     assert own is source
     assert second is third
     assert not np.array_equal(first, source)
     assert not np.array_equal(first, second)
-    assert np.array_equal(first[40:], source[40:])  # below the eyes
-    assert decoder.library.at(0).picture is source
+    assert np.array_equal(first[50:], source[50:])  # below the eyes
+    base = decoder.library.at(0)
+    assert base is not None
+    assert base.picture is source
 
 
-def test_reconstructed_frames_show_parts_too() -> None:
-    decoder = with_sources(1)
+def test_reconstructed_frames_show_other_eyes_too() -> None:
+    decoder = with_variants()
     levels = np.zeros((4, 60), np.int32)
     levels[:, -1] = 1  # hardly moves, but is no skip mode
     payload = TransformCoder(load_transform_tables()).encode([levels])
     packet = MotionPacket(10, 4, None, payload, (Run(0, 4),), SCALE)
     assert not any(motion.skip for motion in decoder.motion(packet))
     plain = [frame.picture for frame in decoder.push(packet)]
-    for parts in parts_packets():
-        decoder.add_parts(parts)
-    named = MotionPacket(10, 4, None, payload, packet.runs, SCALE, EYES_SHOWN)
-    shown = [frame.picture for frame in decoder.push(named)]
+    shown = [frame.picture for frame in decoder.push(replace(packet, regions=EYES_SHOWN))]
     assert [np.array_equal(a, b) for a, b in zip(plain, shown, strict=True)] == [True, False, False, False]
 
 
-def test_frames_that_name_a_lost_part_show_the_source() -> None:
-    decoder, (first, second) = with_sources(1), parts_packets()
+def test_any_source_lends_its_eyes() -> None:
+    """Not variants alone."""
+    decoder = Decoder(LocatedRuntime())
+    for packet in variants(1):
+        decoder.add_source(replace(packet, base=None))
+    own, other, *_ = (frame.picture for frame in decoder.push(still(EYES_SHOWN)))
+    assert not np.array_equal(own, other)
+    assert len(decoder.library.sources()) == 2
+
+
+def test_a_frame_that_names_a_missing_source_shows_the_reference_source() -> None:
+    decoder = with_variants(1)
     source = next(decoder.push(still(()))).picture
-    assert all(frame.picture is source for frame in decoder.push(still(EYES_SHOWN)))  # both are lost
-    decoder.add_parts(first)
     shown = [frame.picture is source for frame in decoder.push(still(EYES_SHOWN))]
-    assert shown == [True, False, True, True]
-    with pytest.raises(FormatError, match="key picture"):  # its predecessor is lost
-        with_sources(1).add_parts(second)
-    beyond = still(((Run(1, 4),), (Run(5, 4),), (Run(1, 4),), (Run(1, 4),)))
-    assert [np.array_equal(frame.picture, source) for frame in decoder.push(beyond)] == [False] * 4
+    assert shown == [True, False, True, True]  # slot 2 is empty
+    beyond = still(((Run(2, 4),), (Run(9, 4),), (Run(2, 4),), (Run(2, 4),)))  # more regions than there are
+    assert not any(frame.picture is source for frame in decoder.push(beyond))
 
 
-def test_parts_of_a_lost_source_are_refused() -> None:
-    first, _ = parts_packets()
+def test_a_region_that_names_the_reference_source_is_left_as_it_is() -> None:
+    decoder = with_variants()
+    source = next(decoder.push(still(()))).picture
+    assert all(frame.picture is source for frame in decoder.push(still(((Run(1, 4),), (Run(1, 4),)))))
+
+
+def test_eyes_and_mouth_are_kept_apart() -> None:
+    decoder = with_variants()
+    eyes, mouth, both = (
+        next(decoder.push(still(regions))).picture
+        for regions in (((Run(2, 4),),), ((Run(0, 4),), (Run(2, 4),)), ((Run(2, 4),), (Run(2, 4),)))
+    )
+    assert np.array_equal(both[:32], eyes[:32])
+    assert not np.array_equal(eyes[EYES_BOX], mouth[EYES_BOX])
+
+
+def test_a_variant_of_a_missing_source_is_refused() -> None:
+    """The sources after it are decoded all the same: it is known to the AV1 decoder."""
+    source, first, second = variants()
+    decoder = Decoder(LocatedRuntime())
+    decoder.add_source(source)
+    with pytest.raises(FormatError, match=r"^A source is a variant of source 7, which is not available\.$"):
+        list(decoder.push(replace(first, base=7)))
+    assert set(decoder.library.slots()) == {0}
+    decoder.add_source(second)
+    assert np.array_equal(decoder.library.at(2).picture, with_variants().library.at(2).picture)
+    with pytest.raises(FormatError):
+        Decoder(LocatedRuntime()).add_source(first)  # nor without any source
+
+
+def test_a_variant_has_the_keypoints_of_its_base() -> None:
+    """And costs no run of the network: the base's features serve it."""
+    decoder = with_variants()
+    base, variant = decoder.library.at(0), decoder.library.at(1)
+    assert base is not None
+    assert variant is not None
+    assert variant.keypoints is base.keypoints
+    assert variant.picture is not base.picture
+
+
+def test_a_variant_of_a_variant_has_their_keypoints() -> None:
+    decoder, packets = Decoder(LocatedRuntime()), variants()
+    for packet, base in zip(packets, (None, 0, 1), strict=True):
+        decoder.add_source(replace(packet, base=base))
+    assert decoder.library.at(2).keypoints is decoder.library.at(0).keypoints
+
+
+def test_variants_are_never_attended_and_no_reference() -> None:
+    decoder = with_variants()
+    keypoints = LocatedRuntime().detect(picture(LEVELS[0]))
+    assert decoder.nearest(keypoints) == decoder.nearest(keypoints, 1) == [decoder.library.at(0)]
+    packet, _ = transformed((Run(1, 3),))
+    assert [frame.number for frame in decoder.push(packet)] == [10, 11, 12]  # shown from source 0
+
+
+def test_a_variant_in_the_place_of_the_only_source_leaves_no_pictures() -> None:
+    source, variant, _ = variants()
+    decoder = Decoder(LocatedRuntime())
+    decoder.add_source(source)
+    decoder.add_source(replace(variant, slot=0))
+    assert list(decoder.push(still(EYES_SHOWN))) == []
+
+
+def test_variants_are_evicted_like_other_sources() -> None:
+    """And so is their base, of which there are no further variants then."""
+    decoder, (*packets, last) = Decoder(LocatedRuntime(), capacity=3), variants(4)
+    for packet in packets:
+        decoder.add_source(packet)
+    assert set(decoder.library.slots()) == {1, 2, 3}
+    assert list(decoder.push(still(()))) == []
     with pytest.raises(FormatError, match="source 0"):
-        list(with_sources(0).push(first))
+        decoder.add_source(last)
+    assert set(decoder.library.slots()) == {1, 2, 3}
 
 
-def test_a_source_frame_shows_no_parts() -> None:
-    encoder, decoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False)), Decoder(StubRuntime())
-    decoder.add_source(encoder.add_source(picture(LEVELS[0]), frame=11))
-    for packet in parts_packets():
-        decoder.add_parts(packet)
+def test_a_source_frame_shows_its_own_eyes() -> None:
+    source, *others = variants()
+    decoder = Decoder(LocatedRuntime())
+    for packet in (replace(source, frame=11), *others):
+        decoder.add_source(packet)
     own, as_source, *_ = (frame.picture for frame in decoder.push(still(EYES_SHOWN)))
     assert as_source is own
 
 
-def test_frames_of_the_predictive_coder_show_parts() -> None:
+def test_frames_of_the_predictive_coder_show_other_eyes() -> None:
     """As far as the format allows it; no encoder does that yet."""
-    encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=4))
-    source = encoder.add_source(picture(90))
-    (packet,) = (packet for _ in range(4) for packet in encoder.push(picture(90)))
-    plain, named = Decoder(StubRuntime()), Decoder(StubRuntime())
-    for decoder in (plain, named):
-        decoder.add_source(source)
-        for parts in parts_packets():
-            decoder.add_parts(parts)
-    with_parts = MotionPacket(packet.first, packet.count, None, packet.payload, packet.runs, None, EYES_SHOWN)
-    pairs = zip(plain.push(packet), named.push(with_parts), strict=True)
+    encoder = Encoder(LocatedRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=4))
+    encoder.add_source(picture(LEVELS[0]))
+    (packet,) = (packet for _ in range(4) for packet in encoder.push(picture(LEVELS[0])))
+    assert isinstance(packet, MotionPacket)
+    plain, named = (with_variants() for _ in range(2))
+    pairs = zip(plain.push(packet), named.push(replace(packet, regions=EYES_SHOWN)), strict=True)
     assert [np.array_equal(a.picture, b.picture) for a, b in pairs] == [True, False, False, False]
 
 
-def test_parts_of_the_mouth_are_kept_apart() -> None:
-    decoder, (first, _) = with_sources(1), parts_packets()
-    decoder.add_parts(first)
-    mouth = still(((Run(0, 4),), (Run(1, 4),)))
-    source = next(decoder.push(still(()))).picture
-    assert next(decoder.push(mouth)).picture is source
-    decoder.add_parts(PartsPacket(MOUTH, 0, 0, first.box, first.payloads))
-    assert next(decoder.push(mouth)).picture is not source
+@pytest.mark.parametrize("wrong", [b"abc", None, "x", 3])
+def test_what_is_no_packet_is_refused_at_once(wrong: object):
+    with pytest.raises(FormatError, match="A packet is a SourcePacket"):
+        Decoder(StubRuntime()).push(wrong)  # type: ignore[arg-type]
+
+
+def test_a_source_is_taken_without_asking_for_frames():
+    decoder, encoder = Decoder(StubRuntime()), Encoder(StubRuntime())
+    decoder.push(encoder.add_source(picture(90)))
+    decoder.prepare()
+    assert len(decoder.library) == 1

@@ -9,6 +9,7 @@ import pytest
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
+from iwcodec.codec.errors import OptionError
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video
@@ -100,3 +101,36 @@ def test_the_library_and_the_active_sources_are_bounded() -> None:
         encoder.push(picture(30 + n // 2))
     assert len(encoder.library) == 4
     assert runtime.active <= 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        picture(90)[..., 0],
+        picture(90)[:32],
+        picture(90).astype(np.float32),
+        np.zeros((0, 0, 3), np.uint8),
+        None,
+        "picture",
+        b"abc",
+    ],
+)
+def test_pictures_of_another_form_are_refused(wrong: object):
+    encoder = Encoder(StubRuntime())
+    for take in (encoder.push, encoder.add_source):
+        with pytest.raises(OptionError, match=r"uint8 and of shape \(64, 64, 3\)"):
+            take(wrong)  # type: ignore[operator]
+    assert encoder.push(picture(90))[0].slot == 0  # type: ignore[union-attr]
+
+
+def test_keypoints_of_another_form_are_refused():
+    encoder = Encoder(StubRuntime())
+    for wrong in (np.zeros((5, 3), np.float32), np.full((20, 3), np.nan, np.float32), None):
+        with pytest.raises(OptionError, match=r"shape \(20, 3\)"):
+            encoder.push_keypoints(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"message_frames": 0}, {"source_crf": 99}, {"capacity": 0}, {"frame_rate": 0}])
+def test_impossible_settings_are_refused(wrong: dict[str, int]):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
+        EncoderSettings(**wrong)  # type: ignore[arg-type]

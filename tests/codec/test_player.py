@@ -1,6 +1,7 @@
 """The player's state, window and sound, on SDL's dummy drivers."""
 
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,20 @@ def test_seeking_stays_inside_the_file() -> None:
 def test_a_missing_display_is_an_error_that_names_the_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "none-such")
     with pytest.raises(CodecError, match="iwcodec decode"), player.window("x"):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: elsewhere there always is a display")
+def test_without_a_display_nothing_plays_unseen(monkeypatch: pytest.MonkeyPatch):
+    """SDL would fall back to its offscreen driver."""
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(CodecError, match="There is no display"), player.window("x"):
+        pass
+    monkeypatch.setenv("DISPLAY", ":77")
+    monkeypatch.setattr("pygame.display.get_driver", lambda: "offscreen")
+    monkeypatch.setattr("pygame.display.init", lambda: None)
+    with pytest.raises(CodecError, match="neither Wayland nor X11 answers"), player.window("x"):
         pass
 
 
@@ -100,6 +115,7 @@ def test_sound_is_decoded_only_a_few_blocks_ahead(iwc_file: Path, monkeypatch: p
             yield np.zeros(round(player.AUDIO_BLOCK_S * AUDIO_RATE), np.int16)
 
     monkeypatch.setattr(IwcFile, "samples", endless)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     with player.window("x"):
         speaker = player.open_speaker(lambda: IwcFile(iwc_file))

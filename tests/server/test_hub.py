@@ -264,8 +264,24 @@ async def test_a_member_is_lost_after_the_grace_period(hub: Hub, clock: Clock) -
     late = Caller(hub)
     welcome = await late.join("Bob", resume=second["resume"])
     assert not welcome["resumed"]
-    assert welcome["id"] != second["id"]
+    assert welcome["id"] == second["id"]  # the others recognise him, and may have kept their connection
+    assert (await ada.hear("peer-joined"))["peer"]["id"] == second["id"]
     assert count(hub, "lost_total") == 1
+
+
+async def test_ids_survive_a_restart_of_the_server(hub: Hub) -> None:
+    """All state is lost; whoever has the key of a resume token gets its id, and nobody else does."""
+    first = await Caller(hub).join("Ada")
+    after = await started()
+    ada, eve = Caller(after), Caller(after)
+    welcome = await ada.join("Ada", resume=first["resume"])
+    assert (welcome["id"], welcome["resume"], welcome["resumed"]) == (first["id"], first["resume"], False)
+    prefix, member, key = first["resume"].split(".")
+    for forged in (f"{prefix}.{member}.{key[:-1]}x", f"{prefix}.{member}x.{key}", f"{prefix}.{'0' * 16}.{key}"):
+        stranger = await eve.join("Eve", resume=forged)
+        assert stranger["id"] not in (first["id"], "0" * 16)
+        await eve.vanish()
+        eve = Caller(after)
 
 
 async def test_a_second_connection_replaces_the_first(hub: Hub) -> None:
@@ -382,3 +398,44 @@ async def test_gauges_count_connections_rooms_and_participants(hub: Hub) -> None
     assert [count(hub, name) for name in ("connections", "rooms", "participants")] == [1, 1, 1]
     await ada.vanish()
     assert count(hub, "connections") == 0
+
+
+def of_host(room: str) -> str:
+    return tokens.sign(tokens.Token(room, "host", int(NOW + 60)), SECRET)
+
+
+async def test_a_host_locks_the_room_and_removes_participants(hub: Hub) -> None:
+    ada, bob, eve = (Caller(hub, "private-x") for _ in range(3))
+    first = await ada.join("Ada", token=of_host("private-x"))
+    second = await bob.join("Bob", token=guest("private-x"))
+    assert (first["host"], second["host"], second["locked"]) == (True, False, False)
+    await ada.hear("peer-joined")
+    ada.say(type="lock", on=True)
+    assert (await ada.hear("locked"))["on"] is True
+    assert (await bob.hear("locked"))["on"] is True
+    assert (await eve.join("Eve", token=guest("private-x")))["code"] == "locked"
+    assert await eve.ended() == 4008
+    ada.say(type="remove", id=second["id"])
+    assert (await bob.hear("error"))["code"] == "removed"
+    assert await bob.ended() == 4009
+    assert await ada.hear() == {"type": "peer-left", "id": second["id"], "reason": "left"}
+    back = Caller(hub, "private-x")
+    assert (await back.join("Bob", resume=second["resume"], token=guest("private-x")))["code"] == "locked"
+    ada.say(type="remove", id=first["id"])
+    assert (await ada.hear("error"))["code"] == "no-peer"  # not oneself
+    ada.say(type="lock", on=False)
+    await ada.hear("locked")
+    assert (await Caller(hub, "private-x").join("Eve", token=guest("private-x")))["type"] == "welcome"
+
+
+async def test_only_hosts_lock_and_remove(hub: Hub) -> None:
+    """An open room has no host."""
+    for room, token in (("private-x", guest("private-x")), ("blue", None)):
+        ada, bob = Caller(hub, room), Caller(hub, room)
+        await ada.join("Ada", token=token)
+        second = await bob.join("Bob", token=token)
+        await ada.hear("peer-joined")
+        for message in ({"type": "lock", "on": True}, {"type": "remove", "id": second["id"]}):
+            ada.say(**message)
+            assert (await ada.hear("error"))["code"] == "not-host"
+        await bob.silent()

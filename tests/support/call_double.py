@@ -32,10 +32,14 @@ class DoubleVideoSender:
     def pause(self, on: bool) -> None:
         self.paused = on
 
+    async def close(self) -> None:
+        self.paused = True
+
 
 class DoubleLink:
     congested = False
     first_picture_waits = False
+    words = None
 
     def __init__(
         self,
@@ -84,6 +88,9 @@ class DoubleLink:
     def stats(self) -> LinkStats:
         rate = {"motion": 2.0, "sources": 1.0, "total": 12.0}
         return LinkStats(rate, rate, 24.0, self.delay_s * 1000, 0.0, 1, {})
+
+    def limit(self, max_kbps: float | None) -> None:
+        self.max_kbps = max_kbps
 
     def playout_delay_s(self) -> float:
         return self.delay_s

@@ -6,10 +6,8 @@ from pathlib import Path
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
-    Box,
     MotionPacket,
     Packet,
-    PartsPacket,
     Run,
     SourcePacket,
 )
@@ -30,11 +28,14 @@ HEADER = Header(
 
 
 def packets() -> list[Packet]:
-    """Three sources, of which the last two share a record, and three parts in one record, then alternating motion of 40
-    frames and sound of 60 ms packets. The second motion packet names parts."""
+    """Three sources, of which the last two share a record; two variants of source 2 in one record, and one of source 0;
+    then alternating motion of 40 frames and sound of 60 ms packets. The second motion packet names sources of regions.
+    """
     sources: list[Packet] = [SourcePacket(n, bytes([n]) * (30 + n), n * 40) for n in range(3)]
-    parts = PartsPacket(1, 0, 2, Box(1024, 1300, 400, 380, 4000), (bytes([7]) * 25, bytes([8]) * 9, b"end"))
-    shown = ((Run(0, 40),), (Run(1, 12), Run(0, 8), Run(3, 20)))
+    variants = [
+        SourcePacket(slot, bytes([7]) * size, base=base) for slot, size, base in ((3, 25, 2), (4, 9, 2), (5, 3, 0))
+    ]
+    shown = ((Run(0, 40),), (Run(4, 12), Run(0, 8), Run(6, 20)))
     streams: list[Packet] = []
     for n in range(3):
         streams.append(AudioPacket(n * 8640, (b"one", b"three", b"to")))
@@ -42,16 +43,14 @@ def packets() -> list[Packet]:
         streams.append(
             MotionPacket(n * 40, 40, None, payload, (Run(n, 30), Run(0, 10)), 60 * n, shown if n == 1 else ())
         )
-    return [*sources, parts, *streams]
+    return [*sources, *variants, *streams]
 
 
 def write_container(path: Path, header: Header = HEADER) -> Path:
     with ContainerWriter(path, header) as writer:
         writer.write_sources([packet for packet in packets() if isinstance(packet, SourcePacket)])
         for packet in packets():
-            if isinstance(packet, PartsPacket):
-                writer.write_parts(packet)
-            elif isinstance(packet, MotionPacket):
+            if isinstance(packet, MotionPacket):
                 writer.write_motion(packet)
             elif isinstance(packet, AudioPacket):
                 writer.write_audio(packet)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from iwcodec.codec.bitstream.header import Header
-from iwcodec.codec.bitstream.packets import AudioPacket, Box, MotionPacket, PartsPacket, Run, SourcePacket
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, SourcePacket
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.iwc_file import IwcFile
@@ -17,7 +17,6 @@ from iwcodec.codec.media.opus_track import OpusWriter
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceEncoder
-from iwcodec.codec.sources.parts import PART_SIDE, REGIONS
 from stub_runtime import SIZE, StubRuntime, picture
 
 FILES = 5_000
@@ -51,18 +50,15 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def intact_file(path: Path) -> list[Any]:
-    """Write two sources, parts of both regions, six frames in three motion packets, of which the last two show parts,
-    and 0.25 s of sound; return the packets."""
+    """Write two sources, two variants of each, six frames in three motion packets, of which the last two name sources
+    of regions, and 0.25 s of sound; return the packets."""
     rng = np.random.default_rng(5)
     coder = SourceEncoder(SIZE)
     packets: list[Any] = [SourcePacket(n, coder.add(picture(80 + 20 * n)), 3 * n) for n in range(2)]
-    for region in REGIONS:
-        part_coder = SourceEncoder(PART_SIDE)
-        parts = tuple(part_coder.add(picture(60 + 30 * n)) for n in range(3))
-        packets.append(PartsPacket(region, 0, region, Box(256, 200 + 100 * region, 240, 160, 30), parts))
+    packets += [SourcePacket(n, coder.add(picture(60 + 30 * n)), base=n // 2 - 1) for n in range(2, 6)]
     for n in range(3):
         levels = [rng.integers(-2, 3, (2, 60)).astype(np.int32)]
-        packets.append(MotionPacket(2 * n, 2, None, MOTION.encode(levels), (Run(n % 2, 2),), 78, named_parts(n)))
+        packets.append(MotionPacket(2 * n, 2, None, MOTION.encode(levels), (Run(n % 2, 2),), 78, named_regions(n)))
     opus = OpusWriter()
     sound = [*opus.encode(rng.integers(-3000, 3000, 12_000).astype(np.int16)), *opus.flush()]
     packets.append(AudioPacket(0, tuple(sound)))
@@ -70,9 +66,9 @@ def intact_file(path: Path) -> list[Any]:
     return packets
 
 
-def named_parts(number: int) -> tuple[tuple[Run, ...], ...]:
-    """The parts that two frames show: none, both regions, one region in the second frame."""
-    return ((), ((Run(1, 2),), (Run(3, 1), Run(2, 1))), ((Run(0, 2),), (Run(0, 1), Run(1, 1))))[number]
+def named_regions(number: int) -> tuple[tuple[Run, ...], ...]:
+    """The sources that two frames name: none, both regions, one region in the second frame."""
+    return ((), ((Run(4, 2),), (Run(6, 1), Run(3, 1))), ((Run(0, 2),), (Run(0, 1), Run(1, 1))))[number]
 
 
 def write(path: Path, header: Header, packets: list[Any]) -> None:
@@ -82,8 +78,6 @@ def write(path: Path, header: Header, packets: list[Any]) -> None:
             match packet:
                 case SourcePacket():
                     writer.write_source(packet)
-                case PartsPacket():
-                    writer.write_parts(packet)
                 case MotionPacket():
                     writer.write_motion(packet)
                 case _:
@@ -96,17 +90,13 @@ def altered(packet: Any, rng: np.random.Generator) -> Any:
     match packet:
         case SourcePacket():
             changes = [{"slot": number}, {"frame": number}, {"payload": mutated(packet.payload, rng)}]
+            changes += [{"base": base} for base in (None, int(rng.integers(8)), number)]
         case MotionPacket():
             runs = (Run(int(rng.integers(32)), int(rng.integers(1, 300))),)
             changes = [{"first": number}, {"runs": runs}, {"scale": int(rng.integers(256))}]
             changes += [{"count": int(rng.integers(1, 300))}, {"payload": mutated(packet.payload, rng)}]
-            part = (Run(int(rng.choice([0, 1, 3, 4, 70, 1024])), packet.count),)
-            changes.append({"parts": (part,) * int(rng.integers(1, 5))})
-        case PartsPacket():
-            sides = (int(side) for side in rng.choice([0, 1, 200, 65_536], 5))
-            pieces = tuple(mutated(piece, rng) for piece in packet.payloads)
-            changes = [{"region": int(rng.integers(4))}, {"first": number % 1024}, {"slot": number % 70_000}]
-            changes += [{"box": Box(*sides)}, {"payloads": pieces}, {"payloads": packet.payloads * 20}]
+            region = (Run(int(rng.choice([0, 1, 3, 6, 70, 65_536, 65_537])), packet.count),)
+            changes.append({"regions": (region,) * int(rng.integers(1, 5))})
         case _:
             pieces = tuple(mutated(piece, rng) for piece in packet.packets)
             changes = [{"first": number}, {"packets": pieces}, {"packets": packet.packets * 3}]

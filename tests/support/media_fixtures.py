@@ -71,7 +71,7 @@ def write_clip(
             prepare(video)
         audio: Any = None
         if sound is not None:
-            audio = out.add_stream("aac" if path.suffix in (".mp4", ".mov") else "flac", rate=rate)
+            audio = out.add_stream("aac" if path.suffix in (".mp4", ".mov", ".ts") else "flac", rate=rate)
             audio.layout = "mono"
         stamps = range(len(pictures)) if times_s is None else [round(t * 1000) for t in times_s]
         for stamp, picture in zip(stamps, pictures, strict=True):

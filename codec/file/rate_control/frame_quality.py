@@ -5,12 +5,12 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.media.quality import psnr, weighted_psnr
 from iwcodec.codec.media.types import Picture
-from iwcodec.codec.sources.regions import REGIONS, face_mask, region_mask
+from iwcodec.codec.sources.regions import REGIONS, region_mask
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints
 
-REGION_WEIGHT, BACKGROUND_WEIGHT = 3.0, 0.5
-"""Weights of the squared errors of eyes and mouth, and of what is not the face; that of the face is 1."""
+REGION_WEIGHT = 3.0
+"""Weight of the squared error of eyes and mouth; that of the rest of the picture is 1."""
 
 
 def frame_quality(decoded: Picture, original: Picture, face: Keypoints | None) -> float:
@@ -23,7 +23,5 @@ def frame_quality(decoded: Picture, original: Picture, face: Keypoints | None) -
 def face_weights(keypoints: Keypoints, size: int) -> NDArray[np.float32]:
     """Return weights (size, size) of squared errors for a picture with keypoints (K, 3)."""
     places = pixel_grid(size)
-    weights = BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * face_mask(keypoints, size)
-    for region in REGIONS:
-        weights = np.maximum(weights, REGION_WEIGHT * region_mask(keypoints, region, size, places))
-    return np.asarray(weights, np.float32)
+    masks = [region_mask(keypoints, region, size, places) for region in REGIONS]
+    return np.asarray(1 + (REGION_WEIGHT - 1) * np.maximum.reduce(masks), np.float32)

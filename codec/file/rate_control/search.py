@@ -51,10 +51,9 @@ def choose(
     """
     trials = PlanTrials(survey, pictures, runtime, message_frames)
     found = search(trials, budget, kbps, progress)
-    if survey.faces is None:
-        choices = [trials.with_best_active(trial) for trial in found]
-    else:  # regions of other sources replace what further sources in attention add, and candidates differ less
-        choices = [found[0].choice]
+    # Regions of other sources do what further sources in attention would, and close candidates differ less.
+    tuned = survey.faces is not None
+    choices = [found[0].choice] if tuned else [trials.with_best_active(trial) for trial in found]
     budgets = [max(1.0, budget - choice.motion_bytes) for choice in choices]
     return [
         replace(choice, coded=encode_within_budget(choice.coded.plan, pictures, runtime.info.size, left, presets))

@@ -53,6 +53,9 @@ class Plan:
     upfront: bool
     """True: all sources precede the motion. False (interleaved): in order of time, each just before the motion that
     uses it."""
+    unlike: bool = False
+    """Whether sources show different things (Survey.required), so that only those that look like a frame may
+    reconstruct it."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,12 @@ def upfront_plan(survey: Survey, max_sources: int, crf: float = CRF, min_gain_db
     order = coding_order(survey, choose_sources(survey, max_sources, min_gain_db))
     if survey.regions is not None:  # the first is the most used: variants are predicted from it if it comes last
         order.reverse()
-    return Plan(tuple(order), crf, True)
+    return Plan(tuple(order), crf, True, bool(survey.required))
 
 
-def interleaved_plan(count: int, stride: int, crf: float = CRF) -> Plan:
+def interleaved_plan(count: int, stride: int, crf: float = CRF, unlike: bool = False) -> Plan:
     """Every `stride`-th of `count` frames, sent as needed."""
-    return Plan(tuple(range(0, count, stride)), crf, False)
+    return Plan(tuple(range(0, count, stride)), crf, False, unlike)
 
 
 def worst_crf(size: int) -> int:

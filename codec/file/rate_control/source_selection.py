@@ -42,6 +42,8 @@ class Survey:
     keypoints: NDArray[np.float32]  # (n, K, 3)
     regions: NDArray[np.uint8] | None = None
     """(n, regions, REGION_SIDE, REGION_SIDE, 3): eyes and mouth, upright; None: the clip is not tuned for the face."""
+    required: tuple[int, ...] = ()
+    """Frames that must become sources, most important first (shot_sources.py)."""
 
     @property
     def faces(self) -> NDArray[np.float32] | None:
@@ -94,9 +96,12 @@ def mean_square(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.fl
 
 
 def choose_sources(survey: Survey, max_sources: int, min_gain_db: float = 0.0) -> list[int]:
-    """Frame numbers, best first. Stops at `max_sources`, or when the mean gain of one more is below `min_gain_db`."""
+    """Frame numbers, best first; those that are required come before all others. Stops at `max_sources`, or when the
+    mean gain of one more is below `min_gain_db`."""
     count = len(survey.thumbnails)
-    candidates, evaluated = evenly_spaced(count, MAX_CANDIDATES), evenly_spaced(count, MAX_EVALUATED)
+    candidates = np.union1d(evenly_spaced(count, MAX_CANDIDATES), np.array(survey.required, np.int64))
+    required = np.searchsorted(candidates, survey.required[:max_sources]).tolist()
+    evaluated = evenly_spaced(count, MAX_EVALUATED)
     errors = [expected_errors(survey, candidates, evaluated), *region_errors(survey, candidates, evaluated)]
     lowest = [np.full(len(evaluated), np.inf, np.float32) for _ in errors]
     chosen: list[int] = []
@@ -106,8 +111,8 @@ def choose_sources(survey: Survey, max_sources: int, min_gain_db: float = 0.0) -
         total_db = 10 * np.log10(total)
         gains = (lowest_db - total_db).mean(1)
         gains[chosen] = -np.inf
-        best = int(gains.argmax())
-        if chosen and gains[best] < min_gain_db:
+        best = required[len(chosen)] if len(chosen) < len(required) else int(gains.argmax())
+        if len(chosen) >= max(1, len(required)) and gains[best] < min_gain_db:
             break
         chosen.append(best)
         lowest, lowest_db = [np.minimum(a, b[best]) for a, b in zip(lowest, errors, strict=True)], total_db[best]

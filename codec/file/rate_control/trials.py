@@ -75,6 +75,8 @@ KNOWN_SIZE = 0.7
 """A known size between KNOWN_SIZE and 1 / KNOWN_SIZE times the budget is near enough to interpolate from."""
 CRF_PER_DOUBLING = 5
 """Steps of crf by which twice as many sources must be coarser to take about the same bytes."""
+WORST_FACE_CRF = 58
+"""Highest crf of sources of clips tuned for the face: beyond it eyes and lips are blurred, which PSNR cannot tell."""
 SCALES = tuple(range(FINEST_SCALE, 111, 8))
 """Motion quantiser scales that are tried."""
 
@@ -235,17 +237,22 @@ class PlanTrials:
 
     def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
         self._size = runtime.info.size
-        self.worst_crf = worst_crf(self._size)
+        self.worst_crf = worst_crf(self._size) if survey.faces is None else WORST_FACE_CRF
         self._excerpt = Excerpt(survey, pictures, runtime, message_frames)
         count = len(survey.keypoints)
-        max_sources = min(NUMBERS[-1], max(1, count // 2))
+        max_sources = min(NUMBERS[-1], max(1, count // 2, len(survey.required)))
         # The selection is greedy: the frames of a smaller upfront plan are among those of a larger one.
         self._pictures = dict(pictures_of(choose_sources(survey, max_sources), pictures, hold=True))
         numbers = [number for number in sorted(NUMBERS + REFINED_NUMBERS) if number == 1 or number <= count // 2]
+        numbers = [number for number in numbers if number > len(survey.required)]
+        numbers = [len(survey.required), *numbers] if survey.required else numbers
         self.plans = [upfront_plan(survey, number) for number in numbers]
-        self.plans += [interleaved_plan(count, stride) for stride in STRIDES if count // stride > NUMBERS[-1]]
+        unlike = bool(survey.required)
+        self.plans += [
+            interleaved_plan(count, stride, unlike=unlike) for stride in STRIDES if count // stride > NUMBERS[-1]
+        ]
         """By ascending cost at equal quality."""
-        self.coarse = [i for i, plan in enumerate(self.plans) if len(plan.frames) not in REFINED_NUMBERS]
+        self.coarse = [i for i, plan in enumerate(self.plans) if not i or len(plan.frames) not in REFINED_NUMBERS]
         """Indices of the plans that are tried first."""
         self._coded: dict[Plan, CodedSources] = {}
         self._faces = survey.faces

@@ -16,7 +16,14 @@ from av import AudioFrame
 from call_double import make_connection
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender
-from iwcodec.client.audio.transceiver import REPORT_EVERY, AudioTraffic, add_audio, reject_video, throttle_reports
+from iwcodec.client.audio.transceiver import (
+    REPORT_EVERY,
+    AudioTraffic,
+    accept_offer,
+    add_audio,
+    reported_loss,
+    throttle_reports,
+)
 from iwcodec.client.transport.connection import make_connection as make_real_connection
 from sounds import RATE, voice
 
@@ -28,7 +35,7 @@ async def meet(caller: RTCPeerConnection, callee: RTCPeerConnection) -> None:
     await caller.setLocalDescription(await caller.createOffer())
     offer = caller.localDescription
     await callee.setRemoteDescription(RTCSessionDescription(offer.sdp, offer.type))
-    reject_video(callee)
+    accept_offer(callee)
     await callee.setLocalDescription(await callee.createAnswer())
     answer = callee.localDescription
     await caller.setRemoteDescription(RTCSessionDescription(answer.sdp, answer.type))
@@ -191,3 +198,22 @@ def test_reports_are_throttled_unless_packets_are_lost() -> None:
 
 def run(scenario: Any) -> None:
     asyncio.run(asyncio.wait_for(scenario, PATIENCE_S))
+
+
+def test_an_offer_without_audio_is_accepted() -> None:
+    """As from a program that only shows pictures: its data channel opens, and we send no sound."""
+
+    async def scenario() -> None:
+        theirs, ours = RTCPeerConnection(RTCConfiguration(iceServers=[])), make_real_connection([])
+        channel = theirs.createDataChannel("x", negotiated=True, id=1)
+        opened = asyncio.Event()
+        channel.on("open", opened.set)
+        add_audio(ours, AudioSender(), AudioJitterBuffer())
+        ours.createDataChannel("x", negotiated=True, id=1)
+        await meet(theirs, ours)
+        await opened.wait()
+        assert await reported_loss(ours) == 0
+        await theirs.close()
+        await ours.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))

@@ -53,6 +53,14 @@ def test_outputs_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fa
     assert list(json.loads((out / "statistics.json").read_text())["sides"]) == ["Ada", "Bob"]
 
 
+def test_a_machine_that_shows_next_to_nothing_fails() -> None:
+    ada, bob = recorded_side("Ada"), recorded_side("Bob")
+    call.check_speed([ada, bob])
+    bob.seen = bob.seen[:1]
+    with pytest.raises(CodecError, match=r"Bob saw 0\.0 frames/s: this machine is too slow"):
+        call.check_speed([ada, bob])
+
+
 def test_a_call_without_pictures_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call, "FIRST_PICTURE_TIMEOUT_S", 0.1)
     alone = SimpleNamespace(participants={})

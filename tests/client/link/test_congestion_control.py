@@ -3,8 +3,16 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
 
-from iwcodec.client.link.congestion_control import LADDER, LOSS_RUNG, LOSSY_FRAMES, CongestionControl, SendParameters
+from iwcodec.client.link.congestion_control import (
+    LADDER,
+    LOSS_RUNG,
+    LOSSY_FRAMES,
+    RUNG_KBPS,
+    CongestionControl,
+    SendParameters,
+)
 
 FPS = 25
 HEADERS, FRAME_BYTES = 109, 10
@@ -147,3 +155,22 @@ def test_loss_alone_is_not_congestion() -> None:
     assert not lossy.congested
     drive(narrow, Path(8.0), 0.0, 20.0)
     assert narrow.congested
+
+
+@pytest.mark.parametrize(
+    ("max_kbps", "rung"), [(None, 0), (20.0, 0), (14.0, 1), (10.0, 2), (6.5, 3), (5.0, 4), (1.0, 5)]
+)
+def test_the_users_limit_is_the_highest_rung_that_fits(max_kbps: float | None, rung: int):
+    control = CongestionControl()
+    control.max_kbps = max_kbps
+    assert control.sending == LADDER[rung]
+    assert len(RUNG_KBPS) == len(LADDER)
+
+
+def test_frames_are_not_repeated_beyond_the_users_limit():
+    control = CongestionControl()
+    for n in range(20):
+        control.report(float(n), 0.5, 0.0)
+    assert control.sending.repeats == 2
+    control.max_kbps = 14.0
+    assert control.sending.repeats == 0

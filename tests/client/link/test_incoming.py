@@ -1,6 +1,8 @@
 """The receiving half of a link against damaged, forged and replayed messages."""
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,13 @@ import pytest
 
 pytest.importorskip("aiortc")
 
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor
 from iwcodec.client.link.congestion_control import LADDER
+from iwcodec.client.link.incoming import UNIT_BURST, UNITS_PER_S
+from iwcodec.client.link.link import STREAM_BURST
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.link.messages import (
+    CONTROL_CHANNEL,
     MOTION_CHANNEL,
     SOURCE_CHANNEL,
     Hello,
@@ -18,8 +24,11 @@ from iwcodec.client.link.messages import (
     SourceChunk,
     control_to_bytes,
 )
-from iwcodec.codec.bitstream.packets import MotionPacket
+from iwcodec.client.link.receive import FRAME_BURST, FRAMES_PER_S
+from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.motion.encoder import MotionEncoder
 from link_calls import FPS, End, call, until, worst_error
+from stub_runtime import StubRuntime, picture
 
 
 def test_damaged_sources_lead_to_a_fresh_sequence() -> None:
@@ -130,5 +139,87 @@ def test_replayed_control_messages_and_sources_are_harmless() -> None:
             assert worst_error(end, end.between(since, 1e9)) < 4
             gaps = np.diff([at for at, _ in end.shown if at > since])
             assert gaps.max() < 0.2
+
+    call(case)
+
+
+def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget():
+    """A peer sends windows of 16 valid frames, 80 messages/s: each frame sixteen times over."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(1.5)
+        counts = Counter[str]()
+        motion = b.link.incoming.motion
+        decode = motion.decode
+
+        def counted(message: MotionMessage) -> Any:
+            counts["frames"] += message.packet.count
+            return decode(message)
+
+        class Counting(ImmediateExecutor):
+            def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+                counts["jobs"] += 1
+                return super().submit(fn, *args, **kwargs)
+
+        motion.decode = counted  # type: ignore[method-assign]
+        b.link.incoming._motion_executor = Counting()
+        encoder = MotionEncoder()
+        for _ in range(16):
+            encoder.push(np.full((20, 3), 0.3, np.float32))
+        payload = encoder.pack(0, 16)
+        first, stamp = motion.acknowledged or 0, round(1000 * (motion._newest or (0, 0.0))[1])
+        a.filming.cancel()  # type: ignore[union-attr]
+        counts.clear()
+        since = asyncio.get_running_loop().time()
+        for n in range(120):
+            packet = replace(payload, first=first + n)
+            stamps = tuple(stamp + 13 * (n + k) for k in range(16))
+            data = MotionMessage((a.link.outgoing.motion._sequence + n) & 0xFF, stamps, 0, None, packet).to_bytes()
+            b.link._channels.receive(MOTION_CHANNEL, data)
+            await asyncio.sleep(1 / 80)
+        took_s = asyncio.get_running_loop().time() - since
+        assert 0 < counts["frames"] <= FRAME_BURST + FRAMES_PER_S * took_s
+        assert counts["jobs"] * 16 == counts["frames"]
+        assert b.link.stats().dropped["flood"] > 80
+
+    call(case)
+
+
+def test_source_units_per_second_are_budgeted():
+    """A peer sends tiny units as fast as the channel lets it: each would cost a decoding."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(1.5)
+        incoming, decoded = b.link.incoming, []
+        incoming._decode_source = lambda *_: decoded.append(1) or (picture(1), None)  # type: ignore[method-assign,func-returns-value,assignment]
+        a.filming.cancel()  # type: ignore[union-attr]
+        sequence, since = incoming.assembler.sequence or 0, asyncio.get_running_loop().time()
+        unit = SourcePacket(1, b"x").to_bytes()
+        for _ in range(400):
+            if incoming.assembler.sequence is None:
+                sequence += 1
+            index = incoming.assembler.index
+            b.link._channels.receive(SOURCE_CHANNEL, SourceChunk(sequence, index, False, len(unit), 0, unit).to_bytes())
+            await asyncio.sleep(1 / 200)
+        took_s = asyncio.get_running_loop().time() - since
+        assert 0 < len(decoded) <= UNIT_BURST + UNITS_PER_S * took_s + 1
+        assert b.link.stats().dropped["flood"] > 100
+
+    call(case)
+
+
+def test_streams_that_a_peer_begins_are_budgeted():
+    """A new stream discards decoders and budgets; a peer that begins one with every hello is ignored."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(1.5)
+        receivers = set()
+        for number in range(40):
+            hello = Hello(1, StubRuntime.info.digest, b.link._tables, number, None, 0)
+            b.link._channels.receive(CONTROL_CHANNEL, control_to_bytes(hello))
+            receivers.add(b.link.incoming.motion)
+            await asyncio.sleep(0.06)
+        assert 1 < len(receivers) <= 1 + STREAM_BURST + 1
+        assert b.link.stats().dropped["flood"] > 20
 
     call(case)

@@ -296,3 +296,16 @@ def test_peer_with_another_model_is_incompatible() -> None:
             await end.close()
 
     simulate(work())
+
+
+def test_a_link_sends_no_more_than_its_limit():
+    """Headers included, after the first picture."""
+
+    async def case(a: End, b: End) -> None:
+        a.link.limit(7.0)
+        await until(lambda: b.link.state == LinkState.LIVE, 10)
+        await asyncio.sleep(6)
+        assert a.link.stats().sent_kbps["total"] < 7.0
+        assert b.link.stats().frames_per_s > 8
+
+    call(case)

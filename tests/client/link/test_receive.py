@@ -1,15 +1,27 @@
 """Motion messages into frames, source chunks into units; loss, replay, and forged messages."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fuzzing import mutated
 from iwcodec.client.link.congestion_control import SendParameters
 from iwcodec.client.link.messages import MAX_UNIT, MotionMessage, SourceChunk
-from iwcodec.client.link.receive import EXPECTED_S, MAX_ENDED, MAX_REORDERING, MotionReceiver, SourceAssembler
-from iwcodec.client.link.send import MotionSender
+from iwcodec.client.link.receive import (
+    EXPECTED_S,
+    FRAME_BURST,
+    FRAMES_PER_S,
+    MAX_ENDED,
+    MAX_REORDERING,
+    MotionReceiver,
+    SourceAssembler,
+)
+from iwcodec.client.link.send import MotionSender, quantiser
 from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.motion.decoder import Motion
+from iwcodec.codec.motion.encoder import MotionEncoder
 
 
 def messages(count: int, repeat: bool = False) -> list[bytes]:
@@ -216,3 +228,49 @@ def test_next_message_is_decoded_after_any_number_of_losses(lost: int) -> None:
             sender.acknowledge(receiver.acknowledged)
     assert receiver.acknowledged > 3 * (sent - 3)
     assert sum(receiver.dropped.values()) <= 1
+
+
+def windows(count: int) -> list[bytes]:
+    """Valid messages of 16 frames at 25 frames/s, each one frame further than the one before."""
+    encoder = MotionEncoder(quantiser(0))
+    for _ in range(16):
+        encoder.push(np.full((20, 3), 0.3, np.float32))
+    packet = encoder.pack(0, 16)
+    stamps = [1000 + 40 * n for n in range(count + 15)]
+    return [
+        MotionMessage(n & 0xFF, tuple(stamps[n : n + 16]), 0, None, replace(packet, first=n)).to_bytes()
+        for n in range(count)
+    ]
+
+
+def taken(receiver: MotionReceiver, data: bytes, now_s: float) -> int:
+    """Take a message without the cost of decoding it; returns how many frames would be decoded."""
+    message = receiver.check(data, now_s)
+    if message is None:
+        return 0
+    first, count = message.packet.first, message.packet.count
+    receiver.add(message, [Motion(n, np.zeros((20, 3), np.float32)) for n in range(first, first + count)], now_s)
+    return count
+
+
+def test_frames_that_are_decoded_already_are_not_decoded_again():
+    receiver, message = MotionReceiver(20), MotionMessage.from_bytes(windows(1)[0])
+    repeated = [replace(message, sequence=number).to_bytes() for number in range(80)]
+    assert sum(taken(receiver, data, 10.0 + n / 80) for n, data in enumerate(repeated)) == 16
+    assert receiver.dropped["repeated"] == 79
+
+
+def test_frames_per_second_are_budgeted_before_decoding():
+    receiver = MotionReceiver(20)
+    decoded = sum(taken(receiver, data, 10.0 + n / 80) for n, data in enumerate(windows(160)))  # two seconds
+    assert FRAME_BURST < decoded <= FRAME_BURST + 2 * FRAMES_PER_S
+    assert receiver.dropped["flood"] == 160 - decoded / 16
+
+
+def test_honest_repetition_fits_into_the_budget():
+    """30 frames/s, each sent three times, for ten seconds more than the burst lasts."""
+    sender, receiver = MotionSender(SendParameters(2, 1, 0, 8.0, repeats=2)), MotionReceiver(20)
+    for number in range(600):
+        if sender.take(OutgoingFrame(1000 + 33 * number, np.full((20, 3), 0.3, np.float32))):
+            assert taken(receiver, sender.message(None), 10.0 + 0.033 * number)
+    assert not sum(receiver.dropped.values())

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("aiortc")
 from fake_call import RecordedCall
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer, AudioRtpPacket
+from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.recording import recorder as r
 from iwcodec.client.video.jitter_buffer import TimedFrame
 from iwcodec.codec.bitstream.packets import SourcePacket
@@ -66,6 +68,10 @@ class RecorderDouble:
     def __init__(self, fails: bool = False) -> None:
         self.calls: list[str] = []
         self.fails = fails
+        self.given_up = False
+
+    def restart(self) -> None:
+        self.calls.append("restart")
 
     def source(self, packet: SourcePacket) -> None:
         if self.fails:
@@ -82,10 +88,11 @@ class RecorderDouble:
         self.given_up = True
 
 
-def test_the_first_participant_is_recorded() -> None:
-    call, recorder = RecordedCall(), RecorderDouble()
-    r.CallRecorder(call, recorder)  # type: ignore[arg-type]
-    links = [SimpleNamespace(recording=None) for _ in range(2)]
+def test_everybody_is_recorded() -> None:
+    call = RecordedCall()
+    recorders: dict[str | None, RecorderDouble] = {}
+    r.CallRecorder(call, lambda name: recorders.setdefault(name, RecorderDouble()))  # type: ignore[arg-type,return-value]
+    links = [SimpleNamespace(recording=None, state=LinkState.LIVE) for _ in range(2)]
     audio_buffers = [AudioJitterBuffer(), AudioJitterBuffer()]
     for name, link, audio_buffer in zip(("Ada", "Bob"), links, audio_buffers, strict=True):
         call.link_listeners[0](SimpleNamespace(name=name, audio_buffer=audio_buffer), link)
@@ -96,13 +103,69 @@ def test_the_first_participant_is_recorded() -> None:
     bob.motion([at(0, 0), at(1, 0)], 1.0)
     for n, audio_buffer in enumerate(audio_buffers):
         audio_buffer.push(1, 0, n, QUIET, 1.0)
-    assert recorder.calls == ["source 0", "motion 2", "audio 1"]
-    assert call.notices == ["recording Bob"]
+    assert recorders[None].calls == ["source 0", "motion 2", "audio 1"]
+    assert recorders["Ada"].calls == ["source 1", "audio 0"]
+    assert call.notices == ["recording Bob", "recording Ada"]
+
+
+def test_the_recording_follows_a_person_who_joins_again() -> None:
+    """Over another link, or over the same one if only the program was restarted; a second Ada is somebody else."""
+    call = RecordedCall()
+    recorders: list[RecorderDouble] = []
+    r.CallRecorder(call, lambda name: recorders.append(RecorderDouble()) or recorders[-1])  # type: ignore[arg-type,func-returns-value]
+
+    def joins() -> Any:
+        link = SimpleNamespace(recording=None, state=LinkState.LIVE)
+        call.link_listeners[0](SimpleNamespace(name="Ada", audio_buffer=None), link)
+        return link
+
+    first = joins()
+    first.recording.source(SourcePacket(0, b"x"))
+    first.recording.restart()
+    first.recording.source(SourcePacket(1, b"x"))
+    other = joins()
+    other.recording.source(SourcePacket(2, b"x"))
+    first.state = LinkState.CLOSED
+    again = joins()
+    again.recording.source(SourcePacket(3, b"x"))
+    assert [recorder.calls for recorder in recorders] == [
+        ["source 0", "restart", "source 1", "restart", "source 3"],
+        ["source 2"],
+    ]
+
+
+def test_files_are_named_after_people(tmp_path: Path) -> None:
+    out = tmp_path / "out.iwc"
+    assert r.path_for(out, None) == out
+    assert r.path_for(out, "../Ada L\u00e9vy").name == "out-Ada-L-vy.iwc"
+    assert r.path_for(out, "\u5f20").name == "out-somebody.iwc"
+    (tmp_path / "out-Ada.iwc").touch()
+    assert r.path_for(out, "Ada").name == "out-Ada-2.iwc"
+
+
+def test_a_restarted_sender_continues_after_the_pause(tmp_path: Path) -> None:
+    """Its stamps begin anew; the time that it was away is a held frame."""
+    recorder = r.Recorder(tmp_path / "a.iwc", StubRuntime.info, False)
+    encoder, keypoints = SourceEncoder(64), np.zeros((20, 3), np.float32)
+    recorder.source(SourcePacket(0, encoder.add(picture(100))))
+    for n in range(25):
+        recorder.motion([TimedFrame(n, 5 + n / 25, keypoints, 0)], 100 + n / 25)
+    recorder.restart()
+    recorder.source(SourcePacket(0, SourceEncoder(64).add(picture(100))))
+    for n in range(25):
+        recorder.motion([TimedFrame(n, 1 + n / 25, keypoints + 0.1, 0)], 104 + n / 25)
+    assert recorder.close()
+    assert recorder.frames == pytest.approx(125, abs=2)
+    with IwcFile(tmp_path / "a.iwc", StubRuntime()) as file:
+        levels = [float(frame.picture.mean()) for frame in file.frames()]
+        assert not file.damage
+    assert levels[60] == pytest.approx(levels[24], abs=1)
+    assert levels[-1] > levels[24] + 8
 
 
 def test_a_write_error_ends_the_recording_but_not_the_call() -> None:
     call, recorder = RecordedCall(), RecorderDouble(fails=True)
-    r.CallRecorder(call, recorder)  # type: ignore[arg-type]
+    r.CallRecorder(call, lambda name: recorder)  # type: ignore[arg-type,return-value]
     link = SimpleNamespace(recording=None)
     call.link_listeners[0](SimpleNamespace(name="Ada", audio_buffer=None), link)
     assert link.recording is not None
@@ -110,13 +173,13 @@ def test_a_write_error_ends_the_recording_but_not_the_call() -> None:
     link.recording.motion([at(0, 0)], 1.0)
     assert recorder.calls == []
     assert recorder.given_up
-    assert call.notices[-1] == "recording stopped: The disk is full."
+    assert call.notices[-1] == "recording of Ada stopped: The disk is full."
 
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     """Closing the recorder afterwards raises nothing."""
     call, recorder = RecordedCall(), r.Recorder(tmp_path / "a.iwc", StubRuntime.info, False)
-    r.CallRecorder(call, recorder)  # type: ignore[arg-type]
+    r.CallRecorder(call, lambda name: recorder)  # type: ignore[arg-type]
     link = SimpleNamespace(recording=None)
     call.link_listeners[0](SimpleNamespace(name="Ada", audio_buffer=None), link)
     assert link.recording is not None

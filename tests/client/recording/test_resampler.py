@@ -33,3 +33,12 @@ def test_long_gaps_are_held_and_late_frames_ignored() -> None:
 def test_a_new_clock_continues_without_a_gap() -> None:
     resampler = KeypointResampler(Fraction(10))
     assert values(resampler, at(0, 0), at(0.1, 1), at(5000.0, 2), at(5000.1, 3)) == [0, 1, 2, 3]
+
+
+def test_a_restarted_sender_continues_after_its_pause() -> None:
+    """With stamps that begin anew, and are smaller than before."""
+    resampler = KeypointResampler(Fraction(10))
+    assert values(resampler, at(50, 0), at(50.1, 1)) == [0, 1]
+    resampler.restart(0.3)
+    assert values(resampler, at(1, 2), at(1.1, 3)) == [1, 1, 1, 2, 3]
+    assert resampler.start_s == pytest.approx(1 - 0.5)

@@ -92,7 +92,7 @@ def recorded(
         links = [Link(c, f, runtime, ImmediateExecutor()) for c, f in zip(connections, video_senders, strict=True)]
         call, audio_buffer = RecordedCall(), AudioJitterBuffer()
         recorder = Recorder(path, runtime.info)
-        CallRecorder(call, recorder)  # type: ignore[arg-type]
+        CallRecorder(call, lambda name: recorder)  # type: ignore[arg-type]
         call.link_listeners[0](ParticipantDouble(audio_buffer), links[1])
         microphone = ClickingMicrophone(audio_buffer, simulation.Path(**network, seed=5))  # type: ignore[arg-type]
         prepare(video_senders[0], microphone)

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from iwcodec.client.audio.jitter_buffer import BLOCK
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.link.link import Link
-from iwcodec.client.link.link_state import LinkState, RenderedFrame
+from iwcodec.client.link.link_state import LinkState, LinkStats, RenderedFrame
 from iwcodec.client.room import call as c
-from iwcodec.client.room import peer
+from iwcodec.client.room import peer, signalling
 from iwcodec.client.room.protocol import Joined, RemoteDescription, SignallingError
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.transport.connection import make_connection as make_real_connection
 from iwcodec.client.video.video_sender import VideoSender
+from iwcodec.server.tokens import Token, sign
 from iwcodec.server.turn import IceConfig
 from sounds import voice
 from stub_runtime import NearestSourceFit, StubRuntime, picture
@@ -199,6 +201,7 @@ def test_a_call_survives_a_restart_of_the_server() -> None:
             await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
             await server.stop()
             await until([ada, bob], lambda: ada.call.state is c.CallState.OFFLINE is bob.call.state)
+            connections = [p.peer.connection for c in (ada, bob) for p in c.call.participants.values()]
             links = [p.peer.link for p in ada.call.participants.values()]
             before = links[0].received  # type: ignore[union-attr]
             await until([ada, bob], lambda: links[0].received > before + 5)  # type: ignore[union-attr]
@@ -206,6 +209,10 @@ def test_a_call_survives_a_restart_of_the_server() -> None:
             await until([ada, bob], lambda: ada.call.state is c.CallState.TALKING is bob.call.state)
             cyd = Client(server, "Cyd")
             await until([ada, bob, cyd], lambda: ada.sees("Bob", "Cyd") and cyd.sees("Ada", "Bob"))
+            # The direct connections are the same, and nobody was told that anybody left.
+            assert connections[0] in [p.peer.connection for p in ada.call.participants.values()]
+            assert connections[1] in [p.peer.connection for p in bob.call.participants.values()]
+            assert not [notice for notice in (*ada.call.notices, *bob.call.notices) if notice.endswith("left")]
             await asyncio.gather(ada.leave(), bob.leave(), cyd.leave())
 
     asyncio.run(scenario())
@@ -255,8 +262,10 @@ def test_a_vanished_participant_is_removed(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(scenario())
 
 
-def test_six_participants_see_each_other_and_a_seventh_is_refused() -> None:
+def test_six_participants_see_each_other_and_a_seventh_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the thirty links keeps showing what its own sender sends."""
+
+    monkeypatch.setattr(signalling, "FULL_PATIENCE_S", 0.0)
 
     async def scenario() -> None:
         async with rooms() as server:
@@ -276,6 +285,13 @@ def test_six_participants_see_each_other_and_a_seventh_is_refused() -> None:
                 others = {name: level for name, level in levels.items() if level != client.level}
                 seen = {name: float(shown.picture.mean()) for name, shown in client.shown().items()}
                 assert seen == pytest.approx(others, abs=6)
+            words: dict[frozenset[str], set[str | None]] = {}
+            for client in clients:
+                for participant in client.call.participants.values():
+                    pair = frozenset((client.call.signalling.name, participant.name))
+                    words.setdefault(pair, set()).add(participant.words)
+            assert len(words) == 15
+            assert all(len(shown) == 1 and None not in shown for shown in words.values())  # both ends show the same
             seventh = Client(server, "Gus")
             with pytest.raises(SignallingError, match="The room is full"):
                 await seventh.task
@@ -285,7 +301,9 @@ def test_six_participants_see_each_other_and_a_seventh_is_refused() -> None:
     asyncio.run(scenario())
 
 
-def test_joining_a_full_room_raises() -> None:
+def test_joining_a_full_room_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signalling, "FULL_PATIENCE_S", 0.0)
+
     async def scenario() -> None:
         async with rooms(room_size=2) as server:
             ada, bob = Client(server, "Ada"), Client(server, "Bob")
@@ -333,3 +351,49 @@ def test_all_peers_are_reconnected_after_joining_with_a_new_id() -> None:
     asyncio.run(work())
     assert present == [["bob"], ["bob"]]
     assert call.notices[:3] == ["Bob joined", "Bob left", "Bob joined"]
+
+
+def test_a_machine_that_does_not_keep_up_is_reported_once_and_the_rate_is_shared() -> None:
+    async def work() -> Any:
+        call = c.Call(SimpleNamespace(), DoubleVideoSender(), None, make_connection)  # type: ignore[arg-type]
+        stats = LinkStats({}, {}, 4.0, 100.0, 0.0, 1, {}, received_per_s=25.0)
+        limits: list[float] = []
+        peer = SimpleNamespace(link=SimpleNamespace(limit=limits.append))
+        there: Any = SimpleNamespace(stats=lambda: stats, peer=peer)
+        call.participants = {"a": there, "b": there}
+        for _ in range(2 * c.SLOW_CHECKS):
+            call._judge_speed()
+        assert call.notices == [c.TOO_SLOW]
+        call._share_rate()
+        assert limits == []
+        call.max_kbps = 40.0
+        call._share_rate()
+        call.audio_sender = AudioSender()
+        call._share_rate()
+        assert limits == [20.0, 20.0, 5.0, 5.0]
+
+    asyncio.run(work())
+
+
+def test_the_host_locks_the_room_and_removes_a_participant() -> None:
+    """Who is removed ends with a message, and cannot come back with the same invitation."""
+
+    async def scenario() -> None:
+        async with rooms() as server:
+            host, guest = (
+                sign(Token("private-x", role, int(time.time()) + 60), server.settings.secret)
+                for role in ("host", "guest")
+            )
+            ada = Client(server, "Ada", f"private-x#token={host}")
+            await until([ada], lambda: ada.call.is_host)
+            bob = Client(server, "Bob", f"private-x#token={guest}")
+            await until([ada, bob], lambda: ada.names() == ["Bob"])
+            await ada.call.expel(next(iter(ada.call.participants)))
+            with pytest.raises(SignallingError, match="The host has removed you"):
+                await bob.task
+            await until([ada], lambda: ada.names() == [] and ada.call.locked)
+            with pytest.raises(SignallingError, match="locked"):
+                await Client(server, "Bob", f"private-x#token={guest}").task
+            await ada.leave()
+
+    asyncio.run(scenario())

@@ -546,3 +546,24 @@ def test_a_peer_recovers_from_mutated_descriptions(monkeypatch: pytest.MonkeyPat
         await pair.live()
 
     run(scenario)
+
+
+def test_offers_of_a_participant_are_budgeted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs a connection, and their number is limited only by the server."""
+    monkeypatch.setattr(p, "OFFER_BURST", 2.0)
+
+    async def scenario() -> None:
+        offering = make_connection([])
+        offering.createDataChannel("video", negotiated=True, id=0)
+        await offering.setLocalDescription(await offering.createOffer())
+        sdp = offering.localDescription.sdp
+        peer = p.Peer("bob", "Bob", True, False, Wire("ada"), lambda: make_connection([]), Video())  # type: ignore[arg-type]
+        for number in range(10):
+            await peer._handle(RemoteDescription("bob", "offer", f"{sdp}a=x:{number}\r\n", f"call{number}"))
+        assert peer.connections == 2
+        assert peer.rejected == {"flood": 8}
+        await peer.close()
+        await p.all_closed()
+        await offering.close()
+
+    asyncio.run(scenario())

@@ -20,11 +20,35 @@ ICE_SERVERS = [{"urls": ["turn:turn.example:3478"], "username": "u", "credential
         ("http://localhost:8000/r/blue", "ws://localhost:8000/r/blue/ws", None),
         ("https://x.example/calls/r/a-b_c/#token=abc.def", "wss://x.example/calls/r/a-b_c/ws", "abc.def"),
         ("https://[2001:db8::1]:8443/r/b", "wss://[2001:db8::1]:8443/r/b/ws", None),
+        ("x.example/r/b", "wss://x.example/r/b/ws", None),
+        ("x.example:8443/r/b#token=t", "wss://x.example:8443/r/b/ws", "t"),
+        ("localhost:8000/r/b", "ws://localhost:8000/r/b/ws", None),
+        ("127.0.0.1/r/b", "ws://127.0.0.1/r/b/ws", None),
     ],
 )
 def test_addresses_are_parsed(address: str, websocket_url: str, token: str | None) -> None:
     parsed = parse_address(address)
     assert (parsed.websocket_url, parsed.token) == (websocket_url, token)
+
+
+@pytest.mark.parametrize("name", ["my room", "my%20room", "-x", "a.b", "x" * 65, "caf\u00e9", "a\x1b[31m"])
+def test_names_that_no_room_can_have_are_explained(name: str) -> None:
+    with pytest.raises(SignallingError, match=r"not the address of a room.*letters, digits, - and _") as raised:
+        parse_address(f"https://x.example/r/{name}")
+    assert "\x1b" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("http://x.example/r/b", "x.example"),
+        ("http://192.168.1.5:8000/r/b", "192.168.1.5"),
+        *((f"http://{host}:8000/r/b", None) for host in ("localhost", "127.0.0.1", "[::1]", "a.localhost")),
+        ("https://x.example/r/b", None),
+    ],
+)
+def test_unencrypted_signalling_beyond_this_machine_is_noticed(address: str, host: str | None) -> None:
+    assert parse_address(address).exposed_host == host
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import random
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip("websockets")
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedOK
 
+from certificates import write_certificate
 from iwcodec.client.room import protocol
 from iwcodec.client.room import signalling as s
 from iwcodec.client.room.protocol import (
@@ -23,6 +26,7 @@ from iwcodec.client.room.protocol import (
     RemoteDescription,
     SignallingError,
 )
+from iwcodec.client.room.resume_file import ResumeFile
 from iwcodec.client.transport.sdp_compression import compress_sdp
 
 pytestmark = pytest.mark.realtime
@@ -304,13 +308,59 @@ def test_an_expired_membership_is_joined_anew() -> None:
 @pytest.mark.parametrize(
     ("code", "words"), [(4001, "token is expired"), (4002, "token is expired"), (4003, "version"), (4006, "taken over")]
 )
-def test_fatal_close_codes_raise_with_a_message(code: int, words: str) -> None:
+def test_fatal_close_codes_raise_with_a_message(code: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s, "FULL_PATIENCE_S", 0.0)
+
     async def take(signalling: s.Signalling) -> None:
         with pytest.raises(SignallingError, match=words):
             async for _ in signalling.events():
                 pass
 
     assert len(asyncio.run(against([refuse(code, "The token is expired.")], take))) == 1
+
+
+def test_a_full_room_is_tried_again() -> None:
+    """One of its places may be our own, of a program that was killed."""
+    heard: list[Any] = []
+
+    async def take(signalling: s.Signalling) -> None:
+        async for event in signalling.events():
+            heard.append(event)
+            if isinstance(event, Joined):
+                await signalling.leave()
+
+    assert len(asyncio.run(against([refuse(4002), refuse(4002), say()], take))) == 3
+    assert [type(event) for event in heard] == [Disconnected, Disconnected, Joined]
+    assert "waiting for a place" in heard[0].why
+
+
+def test_a_killed_program_gets_its_place_back(tmp_path: Path) -> None:
+    """The resume token is on disk until the room is left."""
+    resumes: list[str | None] = []
+
+    async def handle(socket: ServerConnection) -> None:
+        resumes.append(json.loads(await socket.recv()).get("resume"))
+        await socket.send(json.dumps(WELCOME))
+        await socket.wait_closed()
+
+    async def join(port: int, leaves: bool) -> None:
+        file = ResumeFile("room", "Ada", tmp_path)
+        signalling = s.Signalling(f"http://127.0.0.1:{port}/r/blue", "Ada", resume_file=file)
+        events = signalling.events()
+        await anext(events)
+        if leaves:
+            await signalling.leave()
+        await events.aclose()
+        file.close()
+
+    async def scenario() -> None:
+        async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            for leaves in (False, True, False):
+                await join(port, leaves)
+
+    asyncio.run(scenario())
+    assert resumes == [None, "secret", None]
 
 
 def test_an_unreachable_server_raises() -> None:
@@ -443,3 +493,27 @@ def test_mutated_welcomes_are_accepted_or_lose_the_connection() -> None:
 
     joined, lost = asyncio.run(scenario())
     assert min(joined, lost) > 500
+
+
+def test_a_self_signed_server_needs_its_certificate(tmp_path: Path) -> None:
+    """`--ca`: without it the message says so."""
+    certificate, key = write_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(json.dumps(WELCOME))
+        await socket.wait_closed()
+
+    async def scenario() -> None:
+        async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0, ssl=context) as server:
+            address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/r/blue"
+            with pytest.raises(SignallingError, match="--ca FILE"):
+                await anext(s.Signalling(address, "Ada").events())
+            signalling = s.Signalling(address, "Ada", authority=certificate)
+            events = signalling.events()
+            assert isinstance(await anext(events), Joined)
+            await signalling.leave()
+
+    asyncio.run(scenario())

@@ -83,6 +83,23 @@ def test_connects_to_a_standard_peer_connection() -> None:
     run(case)
 
 
+def test_both_ends_know_both_certificates():
+    """What the words that verify a connection are made of."""
+
+    async def case() -> None:
+        ours, theirs = make_connection([]), make_connection([])
+        theirs._RTCPeerConnection__certificates = [Certificate.generateCertificate()]  # type: ignore[attr-defined]
+        assert ours.sctp is None
+        await connect(ours, theirs)
+        a, b = ours.sctp.transport.certificates, theirs.sctp.transport.certificates
+        assert a == b[::-1]
+        assert len(set(a)) == 2
+        await ours.close()
+        await theirs.close()
+
+    run(case)
+
+
 def test_certificates_are_small_and_unique() -> None:
     certificates = [Certificate.generateCertificate() for _ in range(2)]
     sizes = [len(certificate._cert.public_bytes(serialization.Encoding.DER)) for certificate in certificates]
@@ -92,3 +109,26 @@ def test_certificates_are_small_and_unique() -> None:
     assert [fingerprint.algorithm for fingerprint in certificates[0].getFingerprints()] == ["sha-256"]
     now = datetime.now(tz=UTC)
     assert all(certificate._cert.not_valid_before_utc < now < certificate.expires for certificate in certificates)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02])
+def test_nothing_is_left_of_a_connection_that_is_closed_while_it_connects(after_s: float):
+    """Tasks would be destroyed with the event loop, with a warning each, when somebody leaves with Ctrl-C."""
+    problems: list[str] = []
+
+    async def case() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context["message"]))
+        a, b = make_connection([]), make_connection([])
+        for connection in (a, b):
+            connection.createDataChannel("x", negotiated=True, id=1)
+        await a.setLocalDescription(await a.createOffer())
+        await b.setRemoteDescription(a.localDescription)
+        await b.setLocalDescription(await b.createAnswer())
+        await a.setRemoteDescription(b.localDescription)
+        await asyncio.sleep(after_s)
+        await asyncio.gather(a.close(), b.close())
+        await asyncio.sleep(0)
+        assert not [task for task in asyncio.all_tasks() if "Dtls" in str(task.get_coro())]
+
+    run(case)
+    assert not problems

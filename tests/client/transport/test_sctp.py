@@ -1,6 +1,7 @@
 """Real associations between SCTP transports over an in-memory wire whose packets can be inspected and lost."""
 
 import asyncio
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,18 @@ import pytest
 pytest.importorskip("aiortc")
 
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
-from aiortc.rtcsctptransport import DataChunk, InitAckChunk, InitChunk, RTCSctpTransport, SackChunk, parse_packet
+from aiortc.rtcsctptransport import (
+    DATA_CHANNEL_ACK,
+    DATA_CHANNEL_OPEN,
+    WEBRTC_DCEP,
+    WEBRTC_STRING,
+    DataChunk,
+    InitAckChunk,
+    InitChunk,
+    RTCSctpTransport,
+    SackChunk,
+    parse_packet,
+)
 
 from iwcodec.benchmarks.call import simulation
 from iwcodec.client.transport.sctp import PACKET, BundlingSctpTransport
@@ -493,6 +505,28 @@ def test_gaps_of_chunks_that_were_never_sent_are_removed() -> None:
         await ends[0]._receive_sack_chunk(report)
         assert report.gaps == []
         assert not ends[0]._sent_queue
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+@pytest.mark.parametrize("stream", [1, 2], ids=["taken", "free"])
+def test_requests_to_open_channels_are_dropped_and_counted(stream: int):
+    """All channels are negotiated. aiortc asserts that none is opened twice, and would close the connection."""
+
+    async def case() -> None:
+        ends, _, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        request = struct.pack("!BBHLHH", DATA_CHANNEL_OPEN, 0, 0, 0, 0, 0)
+        await ends[0]._send(stream, WEBRTC_DCEP, request)
+        await ends[0]._send(1, WEBRTC_DCEP, bytes([DATA_CHANNEL_ACK]))
+        await ends[0]._send(1, WEBRTC_STRING, b"\xff\xfe")  # not UTF-8
+        got: asyncio.Queue[bytes] = asyncio.Queue()
+        channels[1].on("message", got.put_nowait)
+        channels[0].send(b"still here")
+        assert await got.get() == b"still here"
+        assert ends[1].dropped == {"channel request": 2, "malformed": 1}
+        assert set(ends[1]._data_channels) == {1}
         for end in ends:
             await end.stop()
 

@@ -1,7 +1,9 @@
 """The video sender with recording links, on a simulated clock."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -25,7 +27,7 @@ from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.fit.keypoint_fit import CORRECTION_DECAY
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.models.runtime.types import Keypoints, Source
-from stub_runtime import SIZE, StubRuntime, picture
+from stub_runtime import SIZE, NearestSourceFit, StubRuntime, picture
 
 
 class RecordingLink:
@@ -323,3 +325,28 @@ def test_unreachable_peer_does_not_limit_the_sources_of_others() -> None:
         assert len({frame.reference_source for frame in near.frames[-100:]}) > 2
 
     run(case)
+
+
+def test_nothing_is_run_after_close(caplog: pytest.LogCaptureFixture):
+    """A call ends while a frame is judged: the executor is shut down at once, and nothing is logged."""
+    judging, judged = threading.Event(), threading.Event()
+
+    class Slow(StubRuntime):
+        def prepare(self, picture: Any) -> Source:
+            judging.set()
+            judged.wait(10)
+            return super().prepare(picture)
+
+    async def work() -> None:
+        executor = ThreadPoolExecutor(2)
+        sender = VideoSender(Slow(), executor, lambda picture: True, NearestSourceFit())
+        await sender.push(picture(100), asyncio.get_running_loop().time())
+        await asyncio.to_thread(judging.wait, 10)
+        await sender.push(picture(101), asyncio.get_running_loop().time())
+        await sender.close()
+        judged.set()
+        executor.shutdown()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(work())
+    assert not caplog.records

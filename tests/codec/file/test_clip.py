@@ -1,20 +1,23 @@
 """The first passes over the input: crops and face detection; and the budget that a clip has."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
-from iwcodec.codec.errors import NoFaceError
-from iwcodec.codec.file.clip import HEADER_BYTES, Clip, Footage, open_footage
+from iwcodec.codec.errors import MediaError, NoFaceError
+from iwcodec.codec.file.clip import HEADER_BYTES, Clip, Footage, crop_jumps, open_footage
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.media.crop import Crop
 from iwcodec.codec.media.face_detector import Face
 from iwcodec.codec.media.types import MediaInfo
-from media_fixtures import grey_ramp, write_clip
+from iwcodec.codec.media.video import sample_clip
+from media_fixtures import grey_ramp, tone, write_clip
 from stub_runtime import StubRuntime
 
 
@@ -53,3 +56,53 @@ def test_budget_is_the_bitrate_without_the_container() -> None:
 def test_motion_records_fit_into_a_packet() -> None:
     assert make_clip(9, 25).message_frames == 50
     assert make_clip(9, 1000).message_frames == MAX_PACKET_FRAMES
+
+
+def footage_of(path: Path, **options: Any) -> Footage:
+    return open_footage(path, EncodeOptions(crop="none", **options), lambda name, share: None)
+
+
+def levels(footage: Footage) -> list[int]:
+    """The frame numbers in the pictures of `grey_ramp`."""
+    return [round((float(picture.mean()) - 20) / 8) for picture in footage.pictures()]
+
+
+def test_a_part_of_the_input_is_read(tmp_path: Path):
+    clip = write_clip(tmp_path / "a.mkv", grey_ramp(25), codec="ffv1", pixels="bgr0")
+    assert levels(footage_of(clip, size=64, start_s=0.4)) == list(range(10, 25))
+    assert levels(footage_of(clip, size=64, duration_s=0.2)) == list(range(5))
+    part = footage_of(clip, size=64, start_s=0.4, duration_s=0.2)
+    assert levels(part) == list(range(10, 15))
+    assert part.warnings == ()
+    assert levels(footage_of(clip, size=64, start_s=0.8, duration_s=9.0)) == list(range(20, 25))
+    with pytest.raises(MediaError, match=r"no picture after 3 s: it is 1\.0 s long"):
+        footage_of(clip, size=64, start_s=3.0)
+
+
+def test_a_cut_file_is_reported(tmp_path: Path):
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(sample_clip().read_bytes()[:200_000])  # its index is at the front
+    (warning,) = (line for line in footage_of(path).warnings if "states" in line)
+    assert re.match(r"cut\.mp4 states a length of 8\.3 s; only 2\.\d s of pictures could be read", warning)
+    assert footage_of(sample_clip(), duration_s=0.5).warnings == ()
+
+
+def test_damaged_pictures_are_reported(tmp_path: Path):
+    path = tmp_path / "damaged.mp4"
+    data = bytearray(sample_clip().read_bytes())
+    data[100_000:100_500] = np.random.default_rng(1).bytes(500)
+    path.write_bytes(data)
+    assert any("are damaged" in line for line in footage_of(path, duration_s=2.0).warnings)
+
+
+def test_sound_before_the_pictures_is_reported(tmp_path: Path):
+    sounding = write_clip(tmp_path / "a.mkv", grey_ramp(25), times_s=[0.7 + n / 25 for n in range(25)], sound=tone(1.7))
+    assert footage_of(sounding, size=64).warnings == (
+        "The sound of a.mkv begins 0.7 s before its pictures; that part is left out.",
+    )
+    assert footage_of(sounding, size=64, audio=False).warnings == ()
+
+
+def test_shots_begin_at_cuts_and_where_the_crop_jumps():
+    crops = [Crop(0, 0, 100)] * 5 + [Crop(1, 0, 100)] * 5 + [Crop(60, 0, 100)] * 5
+    assert crop_jumps(crops) == [10]

@@ -10,7 +10,7 @@ import pytest
 
 from circling import COUNT, PICTURES
 from iwcodec.codec.bitstream.header import Header
-from iwcodec.codec.bitstream.packets import Box, MotionPacket, PartsPacket, Run, SourcePacket
+from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.decoder import Decoder, Frame
@@ -27,7 +27,6 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
-from iwcodec.codec.sources.parts import EYES, PART_SIDE
 from media_fixtures import plain, write_clip
 from stub_file import stub_file
 from stub_runtime import SIZE, StubRuntime, picture
@@ -115,27 +114,27 @@ def test_a_recorded_call_recovers_at_the_next_key_picture(tmp_path: Path) -> Non
         assert len(file.damage) == 2
 
 
-def file_with_parts(path: Path) -> list[PartsPacket]:
-    """12 frames of one source in skip mode, in packets of 4; the last 8 show parts 0 and 1 of the eyes, which are in a
-    record each. Return these."""
-    encoder, box = SourceEncoder(PART_SIDE, 40, 8), Box(8 * 32, 8 * 20, 8 * 40, 8 * 20, 0)
-    noise = np.random.default_rng(1).integers(0, 256, (2, PART_SIDE, PART_SIDE, 3)).astype(np.uint8)
-    parts = [PartsPacket(EYES, n, 0, box, (encoder.add(part),)) for n, part in enumerate(noise)]
+def file_with_variants(path: Path) -> list[SourcePacket]:
+    """12 frames of one source in skip mode, in packets of 4; the last 8 show the eyes of variants 1 and 2, which
+    are in a record each. Return these."""
+    shown = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
+    coder = SourceEncoder(SIZE)
+    source = SourcePacket(0, coder.add(picture(80)))
+    variants = [SourcePacket(n, coder.add(noise), base=0) for n, noise in enumerate(shown, 1)]
     payload = TransformCoder(load_transform_tables()).encode([np.zeros((4, 60), np.int32)])
     header = Header("stub", b"stubstub", 20, 1 / 128, 1 / 32, load_transform_tables().id, Fraction(25), SIZE, 12)
     with ContainerWriter(path, header) as writer:
-        writer.write_source(SourcePacket(0, SourceEncoder(SIZE).add(picture(80))))
-        for packet in parts:
-            writer.write_parts(packet)
+        for packet in (source, *variants):
+            writer.write_source(packet)
         for n in range(3):
-            shown = ((Run(n, 4),),) if n else ()
-            writer.write_motion(MotionPacket(4 * n, 4, None, payload, (Run(0, 4),), 78, shown))
-    return parts
+            eyes = ((Run(n + 1, 4),),) if n else ()
+            writer.write_motion(MotionPacket(4 * n, 4, None, payload, (Run(0, 4),), 78, eyes))
+    return variants
 
 
 @pytest.mark.parametrize("start", [3, 4, 11])
-def test_seeking_finds_the_parts(start: int, tmp_path: Path) -> None:
-    file_with_parts(tmp_path / "a.iwc")
+def test_seeking_finds_the_variants(start: int, tmp_path: Path) -> None:
+    file_with_variants(tmp_path / "a.iwc")
     with IwcFile(tmp_path / "a.iwc", StubRuntime()) as file:
         frames, late = list(file.frames()), list(file.frames(start))
         assert file.damage == []
@@ -144,20 +143,20 @@ def test_seeking_finds_the_parts(start: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_frames_with_damaged_parts_show_the_source(lost: int, tmp_path: Path) -> None:
-    parts = file_with_parts(tmp_path / "a.iwc")
+def test_frames_that_name_a_damaged_variant_show_the_source(lost: int, tmp_path: Path) -> None:
+    variants = file_with_variants(tmp_path / "a.iwc")
     with IwcFile(tmp_path / "a.iwc", StubRuntime()) as file:
         whole = [frame.picture for frame in file.frames()]
     data = bytearray((tmp_path / "a.iwc").read_bytes())
-    data[data.find(parts[lost].payloads[0]) + 9] ^= 1
+    data[data.find(variants[lost].payload) + 9] ^= 1
     (tmp_path / "a.iwc").write_bytes(data)
     with IwcFile(tmp_path / "a.iwc", StubRuntime()) as file:
         frames = [frame.picture for frame in file.frames()]
-        assert file.damage[0].startswith(f"parts record {lost + 1} at byte ")
-        assert [line[:7] for line in file.damage[1:]] == (["part 1:"] if lost == 0 else [])  # predicted from part 0
+        assert file.damage[0].startswith(f"source record {lost + 2} at byte ")
+        assert [line[:9] for line in file.damage[1:]] == (["source 2:"] if lost == 0 else [])  # predicted from 1
     intact = [True] * 4 + [lost == 1] * 4 + [False] * 4
     assert [np.array_equal(a, b) for a, b in zip(frames, whole, strict=True)] == intact
-    assert all(np.array_equal(frames[11], frame) for frame, same in zip(frames, intact, strict=True) if not same)
+    assert all(np.array_equal(frames[0], frame) for frame, same in zip(frames, intact, strict=True) if not same)
 
 
 def test_an_undecodable_record_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

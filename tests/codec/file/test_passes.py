@@ -8,8 +8,8 @@ import pytest
 
 from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
-from iwcodec.codec.file.options import MIN_PARTS_BYTES, PARTS_KBPS, PARTS_SHARE, EncodeOptions
-from iwcodec.codec.file.passes import reserve_for_parts
+from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, EncodeOptions
+from iwcodec.codec.file.passes import reserve_for_variants
 from iwcodec.codec.media.video import read_video
 from media_fixtures import write_clip
 from stub_runtime import SIZE, StubRuntime
@@ -42,34 +42,28 @@ def clip_of(seconds: int, options: EncodeOptions) -> Clip:
     return Clip(video, survey, unused, options)
 
 
-def test_parts_get_a_share_of_the_bitrate() -> None:
-    clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(tune="face", kbps=8.0)))
-    assert budget == pytest.approx(PARTS_SHARE * 8 * 125 * 20)
-    assert clip.options.kbps == pytest.approx((1 - PARTS_SHARE) * 8)
+def test_variants_get_a_share_of_the_bitrate() -> None:
+    clip, budget = reserve_for_variants(clip_of(20, EncodeOptions(tune="face", kbps=8.0)))
+    assert clip.options.kbps is not None
+    assert 0 < budget == pytest.approx((8.0 - clip.options.kbps) * 125 * 20)
+    assert clip.options.kbps == pytest.approx((1 - VARIANTS_SHARE) * 8)
 
 
 @pytest.mark.parametrize("size", [256, 512])
-def test_without_a_bitrate_parts_have_their_own(size: int) -> None:
-    clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(size, tune="face")))
-    assert budget == pytest.approx(PARTS_KBPS * size / 256 * 125 * 20)
+def test_without_a_bitrate_variants_have_their_own(size: int) -> None:
+    clip, budget = reserve_for_variants(clip_of(20, EncodeOptions(size, tune="face")))
+    assert budget == pytest.approx(VARIANTS_KBPS * size / 256 * 125 * 20)
     assert clip.options.kbps is None
 
 
-def test_parts_take_nothing_from_the_rate_of_a_quality() -> None:
+def test_variants_take_nothing_from_the_rate_of_a_quality() -> None:
     """Which is reached at the whole rate that was found for it."""
-    clip, budget = reserve_for_parts(clip_of(20, EncodeOptions(tune="face", kbps=8.0, quality_db=33.0)))
-    assert budget == pytest.approx(PARTS_KBPS * 125 * 20)
+    clip, budget = reserve_for_variants(clip_of(20, EncodeOptions(tune="face", kbps=8.0, quality_db=33.0)))
+    assert budget == pytest.approx(VARIANTS_KBPS * 125 * 20)
     assert clip.options.kbps == 8.0
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        EncodeOptions(kbps=8.0),
-        EncodeOptions(),
-        EncodeOptions(tune="face", kbps=0.8 * MIN_PARTS_BYTES / (PARTS_SHARE * 2500)),
-    ],
-)
-def test_there_are_no_parts_if_not_asked_for_or_if_they_would_be_few(options: EncodeOptions) -> None:
+@pytest.mark.parametrize("options", [EncodeOptions(kbps=8.0), EncodeOptions(), EncodeOptions(quality_db=30.0)])
+def test_there_are_no_variants_if_not_asked_for(options: EncodeOptions) -> None:
     clip = clip_of(20, options)
-    assert reserve_for_parts(clip) == (clip, 0.0)
+    assert reserve_for_variants(clip) == (clip, 0.0)

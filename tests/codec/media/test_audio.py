@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.media.audio import aligned, read_samples
+from iwcodec.codec.media.timeline import StreamClock
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, sample_clip
 from media_fixtures import all_samples, grey_ramp, peak_time, tone, write_clip
@@ -46,7 +47,7 @@ def test_gaps_are_filled_and_overlaps_dropped() -> None:
         return audio_frame(np.full(4800, level, np.int16), time_s)
 
     pieces = [frame(-0.05, 1), frame(0.05, 2), frame(0.151, 3), frame(0.5, 4), frame(0.55, 5)]
-    samples = np.concatenate(list(aligned(pieces, origin=0.0, start=0.0)))
+    samples = np.concatenate(list(aligned(pieces, StreamClock((0.0,)), start=0.0)))
     runs = [(int(level), int((samples == level).sum())) for level in range(6)]
     # 3 is one millisecond late, which counts as rounding; the half of 5 that overlaps with 4 is dropped.
     assert runs == [(0, 24000 - 3 * 4800 + 2400), (1, 2400), (2, 4800), (3, 4800), (4, 4800), (5, 2400)]
@@ -58,7 +59,7 @@ def test_a_long_pause_of_the_sound_is_silence_while_the_pictures_continue() -> N
 
     def length_s(*starts_s: float, end_s: float) -> float:
         pieces = [audio_frame(np.full(AUDIO_RATE, 9, np.int16), at) for at in starts_s]
-        return sum(map(len, aligned(pieces, 0.0, 0.0, end_s))) / AUDIO_RATE
+        return sum(map(len, aligned(pieces, StreamClock((0.0,), end_s=end_s), 0.0))) / AUDIO_RATE
 
     assert length_s(0, 71, end_s=80) == 72
     assert length_s(75, end_s=80) == 76

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from iwcodec.codec.media.conversion import RgbConverter
 from iwcodec.codec.media.video import probe, read_video
 from media_fixtures import BLUE, GREEN, GREY, RED, corners, plain, quarters, write_clip
 
@@ -63,6 +64,36 @@ def test_colours_are_decoded_with_the_matrix_they_were_encoded_with(tmp_path: Pa
         out.mux(stream.encode(None))
     picture = next(read_video(path)).picture
     assert np.abs(picture.astype(int) - GREEN).max() <= 3
+
+
+def test_the_matrix_of_smpte_240m_is_known() -> None:
+    """Code 7 of ITU-T H.273, table 4."""
+    red, green, blue = np.array((200, 60, 40)) / 255
+    luma = 0.212 * red + 0.701 * green + 0.087 * blue
+    planes = (16 + 219 * luma, 128 + 224 * (blue - luma) / 1.826, 128 + 224 * (red - luma) / 1.576)
+    data = np.stack([np.full((32, 32), round(float(value)), np.uint8) for value in planes])
+    frame = av.VideoFrame.from_ndarray(data, format="yuv444p")
+    frame.colorspace = 7
+    assert np.abs(RgbConverter(32, 32)(frame).astype(int) - (200, 60, 40)).max() <= 2
+
+
+def test_transparent_pixels_are_black(tmp_path: Path) -> None:
+    """Hidden colours do not show, also in VP9, whose alpha FFmpeg's own decoder leaves out."""
+    rgba = np.dstack([plain(GREEN, 64, 64), np.full((64, 64), 255, np.uint8)])
+    rgba[:, 32:, 3] = 0
+    rgba[:, :16, 3] = 128
+    for name, codec, pixels in (("a.mov", "prores_ks", "yuva444p10le"), ("a.webm", "libvpx-vp9", "yuva420p")):
+        with av.open(str(tmp_path / name), "w") as out:
+            stream = out.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, pixels
+            frame = av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format=pixels)
+            frame.pts, frame.time_base = 0, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+        picture = next(read_video(tmp_path / name)).picture.astype(int)
+        assert picture[:, 36:].max() <= 6
+        assert np.abs(picture[:, 20:28] - GREEN).max() < 20
+        assert np.abs(picture[:, 2:12] - np.array(GREEN) / 2).max() < 20
 
 
 def test_if_the_size_changes_midway_later_pictures_are_scaled_to_the_first(tmp_path: Path) -> None:

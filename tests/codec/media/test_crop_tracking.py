@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iwcodec.codec.errors import NoFaceError
+from iwcodec.codec.errors import NoFaceError, OptionError
 from iwcodec.codec.media.crop import Crop, centre_square
-from iwcodec.codec.media.crop_tracking import CropTracker, plan_crops
+from iwcodec.codec.media.crop_tracking import CropTracker, parse_face, plan_crops
 from iwcodec.codec.media.face_detector import DETECT_EVERY, Face, FaceDetector, find_faces
 from iwcodec.codec.media.video import read_video, sample_clip
 
@@ -197,3 +197,48 @@ def test_the_crop_of_the_sample_never_moves() -> None:
         assert crops[0].side == 360
         assert 200 < crops[0].x <= 280
     assert all(a == b for a, b in pairwise(crops))
+
+
+def two_faces(count: int) -> Detections:
+    """A small face on the left, a large one on the right."""
+    return [None if n % DETECT_EVERY else [face_at(900, height=200), face_at(300, height=120)] for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("text", "centre"),
+    [("largest", 900), ("1", 300), ("2", 900), ("350,280", 300), ("1000,0", 900)],
+)
+def test_the_face_to_follow_is_chosen(text: str, centre: int) -> None:
+    crops = plan_crops(two_faces(30), WIDTH, HEIGHT, choice=parse_face(text))
+    assert {crop.x + crop.side / 2 for crop in crops} == {centre}
+
+
+def test_a_face_is_waited_for_and_missed_by_number() -> None:
+    alone = detections([face_at(300, height=120)] * 20)
+    crops = plan_crops([*alone, *two_faces(40)], WIDTH, HEIGHT, choice=parse_face("2"))
+    assert {crop.x + crop.side / 2 for crop in crops} == {900}
+    with pytest.raises(NoFaceError, match="There is no face 3: at most 2 are in the video at once"):
+        plan_crops(two_faces(20), WIDTH, HEIGHT, choice=parse_face("3"))
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "first", "1,2,3", "1.5", "9" * 9])
+def test_other_faces_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="is not a face"):
+        parse_face(text)
+
+
+def test_every_shot_is_framed_from_its_first_frame() -> None:
+    """A title without a face, then one speaker, then another elsewhere."""
+    title, left, right = ([face] * 24 for face in (None, face_at(300), face_at(1000)))
+    frames = detections([*title, *left, *right])
+    for first in (24, 48):  # the detector also runs at cuts
+        frames[first] = [face_at(300 if first == 24 else 1000)]
+    crops = plan_crops(frames, WIDTH, HEIGHT, shots=[0, 24, 48])
+    assert set(crops[:24]) == {centre_square(WIDTH, HEIGHT)}
+    assert {crop.x + crop.side / 2 for crop in crops[24:48]} == {300}
+    assert {crop.x + crop.side / 2 for crop in crops[48:]} == {1000}
+
+
+def test_one_shot_is_planned_as_before() -> None:
+    frames = detections([face_at(300 + 8 * n) for n in range(60)])
+    assert plan_crops(frames, WIDTH, HEIGHT, shots=[0]) == planned(frames)

@@ -1,37 +1,15 @@
-"""Opening media files: errors, frame rates and timestamps."""
+"""Opening media files: errors, and the choice of tracks."""
 
-from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from iwcodec.codec.errors import MediaError
-from iwcodec.codec.media.demux import StreamClock, frame_rate
+from iwcodec.codec.media.types import Tracks
 from iwcodec.codec.media.video import probe, read_video
-from media_fixtures import RED, plain, quarters, tone, write_clip
-
-
-def test_impossible_rates_fall_back_to_the_next_or_25() -> None:
-    stream: Any = SimpleNamespace(average_rate=None, guessed_rate=Fraction(1000), base_rate=Fraction(90000))
-    assert frame_rate(stream) == 25
-    stream.guessed_rate = Fraction(29_997, 1000)
-    assert frame_rate(stream) == 30
-    stream.average_rate = Fraction(29_970_1, 10_000)
-    assert frame_rate(stream) == Fraction(30000, 1001)
-    stream.average_rate = Fraction(0)
-    assert frame_rate(stream) == 30
-
-
-def test_a_jump_of_the_timestamps_is_removed() -> None:
-    clock = StreamClock(origin=2.0)
-    assert clock(2.0, 0.04) == 0.0
-    assert clock(2.5, 0.04) == 0.5
-    assert clock(90_002.5, 0.04) == pytest.approx(0.54)
-    assert clock(90_002.54, 0.04) == pytest.approx(0.58)
-    assert clock(None, 0.04) == pytest.approx(0.62)
+from media_fixtures import GREEN, RED, plain, quarters, tone, write_clip
 
 
 def open_error(path: Path) -> str:
@@ -94,3 +72,21 @@ def test_tags_in_another_encoding_are_ignored(tmp_path: Path) -> None:
         out.mux(stream.encode(None))
     path.write_bytes(path.read_bytes().replace(b"XXXX", b"\xe9\xff\xfe\x80"))
     assert probe(path).width == 32
+
+
+def test_tracks_are_chosen_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as out:
+        streams = [out.add_stream("ffv1", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
+        for stream, colour in zip(streams, (RED, GREEN), strict=True):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(plain(colour), format="rgb24")))
+            out.mux(stream.encode(None))
+    for number, colour in ((1, RED), (2, GREEN)):
+        frame = next(read_video(path, tracks=Tracks(video=number)))
+        assert np.abs(frame.picture.astype(int) - colour).max() <= 2
+    with pytest.raises(MediaError, match=r"has 2 video tracks, so there is no video track 3"):
+        probe(path, Tracks(video=3))
+    with pytest.raises(MediaError, match=r"has 0 audio tracks, so there is no audio track 1"):
+        probe(path, Tracks(audio=1))

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from iwcodec.codec.media.quality import PERFECT_DB, psnr, sampling_order
+from iwcodec.codec.media.quality import PERFECT_DB, psnr, sampling_order, weighted_psnr
+
+
+def test_weighted_psnr_counts_pixels_by_their_weight() -> None:
+    grey, ones = np.full((8, 8, 3), 100, np.uint8), np.ones((8, 8), np.float32)
+    off, left = grey.copy(), ones.copy()
+    off[:, :4], left[:, 4:] = 104, 0
+    assert weighted_psnr(grey, grey, ones) == PERFECT_DB
+    assert weighted_psnr(grey, off, ones) == pytest.approx(psnr(grey, off))
+    assert weighted_psnr(grey, off, left) == pytest.approx(10 * np.log10(255**2 / 16))
+    assert weighted_psnr(grey, off, 1 - left) == PERFECT_DB
 
 
 def test_psnr_is_over_all_values() -> None:

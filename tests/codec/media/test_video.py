@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iwcodec.codec.errors import MediaError
 from iwcodec.codec.media.types import VideoFrame
 from iwcodec.codec.media.video import at_constant_rate, probe, read_video, sample_clip
 from media_fixtures import BLUE, GREEN, GREY, RED, corners, grey_ramp, quarters, write_clip
@@ -96,9 +98,28 @@ def test_a_regular_video_passes_unchanged() -> None:
         assert levels(at_constant_rate(frames_at(rounded), fps)) == list(range(25))
 
 
-def test_variable_frame_rate_takes_the_nearest_picture() -> None:
+def test_a_picture_is_shown_until_the_next_one() -> None:
     times = [0.0, 0.05, 0.055, 0.06, 0.2, 0.24]
-    assert levels(at_constant_rate(frames_at(times), Fraction(25))) == [0, 1, 3, 3, 4, 4, 5]
+    assert levels(at_constant_rate(frames_at(times), Fraction(25))) == [0, 3, 3, 3, 3, 4, 5]
+    after_a_pause = [0.0, 0.04, 1.0, 1.04]
+    assert levels(at_constant_rate(frames_at(after_a_pause), Fraction(25))) == [0] + 24 * [1] + [2, 3]
+
+
+@settings(max_examples=40)
+@given(st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=12), st.floats(0, 1))
+def test_inaccurate_timestamps_neither_drop_nor_repeat_pictures(errors: list[float], phase: float) -> None:
+    """Errors in periods, at any phase of the grid."""
+    times = [(n + phase + error) / 25 for n, error in enumerate(errors)]
+    shown = levels(at_constant_rate(frames_at(times), Fraction(25)))
+    assert shown[-len(times) :] == list(range(len(times)))
+
+
+def test_of_a_faster_video_every_nth_picture_is_kept() -> None:
+    for factor in (2, 3, 4):
+        times = [n / (25 * factor) for n in range(24)]
+        shown = levels(at_constant_rate(frames_at(times), Fraction(25)))
+        assert len(shown) == 24 / factor
+        assert set(np.diff(shown[:-1])) == {factor}
 
 
 def test_the_first_picture_fills_the_time_before_it() -> None:
@@ -116,13 +137,16 @@ def test_the_grid_may_start_later() -> None:
     assert levels(at_constant_rate(frames_at(times), Fraction(25), start=0.2)) == [5, 6, 7, 8, 9]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=20))
-def test_every_instant_gets_the_nearest_picture(times: list[float]) -> None:
+def test_pictures_keep_their_order_and_their_time(times: list[float]) -> None:
     times = sorted(times)
     shown = levels(at_constant_rate(frames_at(times), Fraction(10)))
     assert shown == sorted(shown)
     for n, level in enumerate(shown):
-        assert abs(times[level] - n / 10) <= min(abs(t - n / 10) for t in times) + 1e-9
+        assert level == 0 or times[level] <= (n + 1) / 10  # not before its time
+        later = [time for time in times[level + 1 :] if time < (n - 1) / 10]
+        assert not later  # no later one is due
     assert len(shown) >= round((times[-1] - 1e-6) * 10)
 
 
@@ -133,4 +157,17 @@ def test_variable_frame_rate_file(tmp_path: Path) -> None:
     np.testing.assert_allclose([f.time_s for f in frames], times, atol=1e-3)
     shown = levels(at_constant_rate(iter(frames), Fraction(30)))
     assert len(shown) in (29, 30)
-    assert shown[:12] == [0, 1, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5]
+    assert shown[:12] == [0, 1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5]
+
+
+def test_animated_webp_is_refused_by_name(tmp_path: Path) -> None:
+    """FFmpeg's decoder knows only still pictures."""
+    path = tmp_path / "a.webp"
+    with av.open(str(path), "w", format="webp") as out:
+        stream = out.add_stream("libwebp_anim", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for picture in grey_ramp(3, 32, 32):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")))
+        out.mux(stream.encode(None))
+    with pytest.raises(MediaError, match="is an animated WebP, which FFmpeg cannot decode"):
+        probe(path)

@@ -52,8 +52,10 @@ def test_mkv_keeps_every_sample(tmp_path: Path) -> None:
     np.testing.assert_array_equal(all_samples(tmp_path / "a.mkv"), samples)
 
 
-@pytest.mark.parametrize(("name", "most"), [("a.mp4", 6.0), ("a.y4m", 1.5), ("A.Y4M", 1.5)])
-def test_mp4_and_y4m_are_close(tmp_path: Path, name: str, most: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "most"), [("a.mp4", 6.0), ("a.mov", 6.0), ("a.webm", 6.0), ("a.y4m", 1.5), ("A.Y4M", 1.5)]
+)
+def test_other_formats_are_close(tmp_path: Path, name: str, most: float) -> None:
     pictures = [plain(colour) for colour in (RED, GREEN, BLUE, GREY, (255, 255, 255), (0, 0, 0))]
     back = written(tmp_path / name, pictures, Fraction(24000, 1001))
     assert len(back) == len(pictures)
@@ -88,7 +90,7 @@ def test_mp4_has_the_widely_supported_formats(tmp_path: Path) -> None:
 
 def test_an_unknown_suffix_is_refused_with_those_that_work(tmp_path: Path) -> None:
     for name in ("a.avi", "a", "a.mp4.txt"):
-        with pytest.raises(MediaError, match=r"\.mp4, \.mkv and \.y4m"):
+        with pytest.raises(MediaError, match=r"\.mp4, \.mov, \.webm, \.mkv and \.y4m"):
             VideoWriter(tmp_path / name, (64, 48), Fraction(25))
     assert check_writable(tmp_path / "A.MP4") == ".mp4"
 

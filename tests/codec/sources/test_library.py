@@ -66,3 +66,49 @@ def test_a_slot_in_use_is_replaced() -> None:
     library.add(0, source(0.5))
     assert len(library) == 1
     assert library.nearest(source(0).keypoints)[0].keypoints[0, 0] == 0.5
+
+
+def with_variant() -> Library:
+    """Sources in slots 0 and 2, and a variant of the first in slot 1."""
+    library = Library(capacity=3)
+    for slot, x in ((0, 0.0), (1, 0.0), (2, 0.8)):
+        library.add(slot, source(x), variant=slot == 1)
+    return library
+
+
+def test_variants_are_never_in_attention() -> None:
+    library, pose = with_variant(), source(0.1).keypoints
+    base, other = library.at(0), library.at(2)
+    assert library.at(1) is not None
+    assert library.sources() == library.candidates(pose) == library.nearest(pose) == [base, other]
+    assert library.attended(pose) == [base, other]
+    assert set(library.use(pose)) == {0, 2}
+
+
+def test_a_variant_is_no_reference_source() -> None:
+    library, pose = with_variant(), source(0.7).keypoints
+    assert library.nearest(pose, reference_source=1) == library.nearest(pose) == [library.at(2), library.at(0)]
+    assert library.attended(pose, reference_source=1) == library.attended(pose)
+
+
+def test_variants_take_slots_and_are_evicted_like_others() -> None:
+    library = with_variant()
+    assert len(library) == 3
+    assert set(library.slots()) == {0, 1, 2}
+    assert library.slot(library.at(1)) == 1
+    library.use(source(0.0).keypoints)
+    library.add(3, source(-0.8))
+    assert set(library.slots()) == {0, 2, 3}  # a frame used the others
+    library.add(1, source(0.3))
+    assert library.nearest(source(0.3).keypoints, 1) == [library.at(1)]  # the slot is no variant's any more
+
+
+def test_a_slot_changes_between_source_and_variant() -> None:
+    library, pose = with_variant(), source(0.0).keypoints
+    library.add(1, source(0.0))
+    assert len(library.sources()) == 3
+    library.add(0, source(0.0), variant=True)
+    assert library.nearest(pose) == [library.at(1), library.at(2)]
+    alone = Library()
+    alone.add(0, source(0.0), variant=True)
+    assert alone.nearest(pose) == alone.attended(pose, reference_source=0) == alone.candidates(pose) == []

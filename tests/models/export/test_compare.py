@@ -14,6 +14,7 @@ from iwcodec.models.export.compare import TOLERANCE, compare
 from iwcodec.models.export.graphs import export_graphs
 from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.torch import TorchRuntime, load_network
+from iwcodec.models.runtime.weights import write_digests
 from media_fixtures import CLIP_FRAMES
 
 
@@ -40,6 +41,7 @@ def test_graph_with_other_weights_differs_in_its_own_outputs(
         weights = changed.get_parameter(parameter)
         weights += 0.05 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1))
     export_graphs(changed, "tiny-64", tmp_path, (part,))
+    write_digests("tiny-64", tmp_path)
     differences = compare(TorchRuntime("tiny-64", "cpu", tmp_path), OnnxRuntime("tiny-64", 1, tmp_path))
     exceeding = {name for name, value in differences.items() if value > TOLERANCE}
     assert outputs <= exceeding, differences

@@ -41,6 +41,7 @@ def test_model_with_a_base_stores_only_its_up_blocks(exported_models: Path) -> N
     assert {file.name for file in exported_models.glob("tiny-128.*")} == {
         "tiny-128.safetensors",
         "tiny-128.refine.onnx",
+        "tiny-128.sha256",
     }
     with safe_open(exported_models / "tiny-128.safetensors", framework="pt") as file:
         assert {name.rsplit(".", 1)[0] for name in file.keys()} == {  # noqa: SIM118
@@ -96,7 +97,7 @@ def test_export_command_reports_what_it_wrote(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["bytes"] == {file.name: file.stat().st_size for file in (tmp_path / "weights").iterdir()}
-    assert len(report["bytes"]) == 6
+    assert len(report["bytes"]) == 7
     assert (report["model"], report["digest"]) == ("tiny-64", read_info("tiny-64", tmp_path / "weights").digest.hex())
     assert report["largest_difference"] == max(report["differences"].values()) <= TOLERANCE
     again = CliRunner().invoke(cli.app, command)

@@ -1,5 +1,6 @@
 """Identity and files of a model."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,17 @@ torch = pytest.importorskip("torch")
 
 from iwcodec.models.export.export import save_weights
 from iwcodec.models.network.network import ImplicitWarp
+from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.torch import load_network
-from iwcodec.models.runtime.weights import PARTS, graph_file, list_models, read_info
+from iwcodec.models.runtime.weights import (
+    PARTS,
+    WEIGHTS,
+    graph_file,
+    list_models,
+    read_digests,
+    read_graphs,
+    read_info,
+)
 
 
 def test_info_identifies_the_weights(exported_models: Path) -> None:
@@ -41,3 +51,27 @@ def test_graphs_of_a_model_come_from_its_base_where_it_has_none(exported_models:
     names = {part: graph_file("tiny-128", part, exported_models).name for part in PARTS}
     assert names.pop("refine") == "tiny-128.refine.onnx"
     assert names == {part: f"tiny-64.{part}.onnx" for part in names}
+
+
+@pytest.mark.parametrize("model", ["lite-256", "lite-512"])
+def test_shipped_graphs_belong_to_the_shipped_weights(model: str):
+    """`sha256sum -c` in the folder says the same."""
+    assert set(read_graphs(model)) == set(PARTS)
+    assert {file.name for file in WEIGHTS.glob(f"{model}.*") if file.suffix != ".sha256"} == set(
+        read_digests(model, WEIGHTS)
+    )
+
+
+@pytest.mark.parametrize("changed", ["tiny-64.refine.onnx", "tiny-64.safetensors", "tiny-64.sha256"])
+def test_graphs_that_were_not_exported_with_the_weights_are_refused(
+    exported_models: Path, tmp_path: Path, changed: str
+):
+    """A replaced graph, replaced weights, or no list of digests."""
+    for file in exported_models.glob("tiny-64.*"):
+        shutil.copy(file, tmp_path)
+    if changed.endswith("sha256"):
+        (tmp_path / changed).unlink()
+    else:
+        shutil.copy(WEIGHTS / changed.replace("tiny-64", "lite-256"), tmp_path / changed)
+    with pytest.raises(FileNotFoundError, match="not the one that was exported as part of tiny-64"):
+        OnnxRuntime("tiny-64", 1, tmp_path)

@@ -9,9 +9,10 @@ for needed in ("fastapi", "uvicorn", "httpx", "websockets"):
     pytest.importorskip(needed)
 import httpx
 from starlette.requests import HTTPConnection
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from iwcodec.server.http.access import is_foreign, may_read_metrics
+from iwcodec.server.http.access import is_foreign, is_misdirected, may_read_metrics
 from iwcodec.server.limits import Limits
 from iwcodec.server.store.memory import MemoryStore
 from signalling import browser, connected, make_hub, running
@@ -58,6 +59,43 @@ def connection(client: str = "192.0.2.1", **headers: str) -> HTTPConnection:
 def test_pages_of_other_origins_are_recognized(origin: str | None, host: str, foreign: bool) -> None:
     headers = {"host": host} | ({} if origin is None else {"origin": origin})
     assert is_foreign(connection(**headers), ("https://friend.example",)) is foreign
+
+
+@pytest.mark.parametrize(
+    ("host", "server", "misdirected"),
+    [
+        *((name, "127.0.0.1", False) for name in ("localhost:8000", "LOCALHOST", "a.localhost", "localhost.:80")),
+        *((name, "127.0.0.1", False) for name in ("127.0.0.1:8000", "127.9.9.9", "[::1]:8000", "192.0.2.7")),
+        *(
+            (name, "127.0.0.1", True)
+            for name in ("evil.example:8000", "", "localhost.evil.example", "[", "127.0.0.1.x")
+        ),
+        ("friend.example", "127.0.0.1", False),
+        ("evil.example", "::1", True),
+        ("calls.example", "192.0.2.1", False),
+    ],
+)
+def test_names_that_were_made_to_point_at_this_machine_are_recognized(
+    host: str, server: str, misdirected: bool
+) -> None:
+    """DNS rebinding."""
+    request = connection(host=host)
+    request.scope["server"] = (server, 8000)
+    assert is_misdirected(request, ("https://friend.example",)) is misdirected
+
+
+async def test_a_rebound_name_opens_neither_pages_nor_websockets() -> None:
+    """Its page has the origin that it asks for."""
+    hub = make_hub(MemoryStore())
+    async with running(hub) as address, httpx.AsyncClient(base_url=address) as client:
+        port = address.rpartition(":")[2]
+        rebound = {"Host": f"evil.example:{port}", "Origin": f"http://evil.example:{port}"}
+        for path in ("/", "/metrics", "/api/rooms/blue"):
+            assert (await client.get(path, headers=rebound)).status_code == 421
+        assert (await client.get("/", headers={"Host": f"localhost:{port}"})).status_code == 200
+        uri, origin = f"ws://evil.example:{port}/r/blue/ws", rebound["Origin"]
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect(uri, host="127.0.0.1", port=int(port), origin=origin, proxy=None)
 
 
 async def test_a_websocket_for_a_page_of_another_origin_is_refused() -> None:

@@ -180,3 +180,45 @@ async def test_a_wrong_resume_token_joins_as_a_newcomer(store: Store, resume: tu
     assert isinstance(outcome, Joined)
     assert (outcome.member.id, outcome.resumed) == ("new", False)
     assert await store.fetch("blue", ada) is not None
+
+
+async def test_a_locked_room_admits_only_hosts_and_those_who_resume(store: Store) -> None:
+    ada = make_member("ada", resume="hash")
+    await enter(store, ada)
+    await store.lock("blue", True)
+    assert await store.join("blue", make_member("bob"), None, LIMITS, LATER) is Refusal.ROOM_LOCKED
+    again = await store.join("blue", make_member("new", "s2"), ("ada", "hash"), LIMITS, LATER)
+    assert isinstance(again, Joined)
+    assert (again.resumed, again.locked) == (True, True)
+    host = await store.join("blue", make_member("cyd", "s3"), None, LIMITS, LATER, host=True)
+    assert isinstance(host, Joined)
+    assert host.locked
+    await store.lock("blue", False)
+    assert isinstance(await store.join("blue", make_member("bob"), None, LIMITS, LATER), Joined)
+    mail = await store.fetch("blue", again.member)
+    assert mail is not None
+    assert [json.loads(text)["type"] for text in mail] == ["peer-joined", "locked", "peer-joined"]
+
+
+async def test_a_lock_ends_with_the_last_member(store: Store) -> None:
+    ada = make_member("ada")
+    await enter(store, ada)
+    await store.lock("blue", True)
+    await store.leave("blue", ada)
+    await store.lock("blue", True)  # nobody is there to lock anything
+    assert not (await enter(store, make_member("bob"))).locked
+
+
+async def test_a_removed_member_stays_away(store: Store) -> None:
+    """Neither a renewal nor a resume token brings it back."""
+    ada, bob = make_member("ada"), make_member("bob", resume="key")
+    await enter(store, ada)
+    await enter(store, bob)
+    assert await store.remove("blue", "bob")
+    assert not await store.remove("blue", "bob")
+    assert await store.fetch("blue", bob) is None
+    assert await store.renew("blue", bob, LATER, restore=True) is Renewed.REMOVED
+    assert await store.join("blue", bob, ("bob", "key"), LIMITS, LATER) is Refusal.ROOM_LOCKED
+    mail = await store.fetch("blue", ada)
+    assert mail is not None
+    assert json.loads(mail[-1]) == {"type": "peer-left", "id": "bob", "reason": "left"}

@@ -43,7 +43,7 @@ def test_nothing_is_run() -> None:
         ({"a": np.zeros(3)}, "float32"),
         ({"a": np.zeros(3, ">f4")}, "little-endian"),
         ({"a": np.array([{}, ()], object)}, "float32|opcode"),
-        ({"a": np.zeros((2, 2), np.float32, order="F")}, "layout"),
+        ({"a": np.zeros((2, 2, 2), np.float32, order="F")}, "layout"),
         ({"a": 1}, "more than dictionaries"),
         ({"a": np.ndarray}, "more than dictionaries"),
         (np.zeros(3, np.float32), "more than dictionaries"),
@@ -70,12 +70,13 @@ def test_dictionaries_in_each_other_are_read_once() -> None:
     assert load(array_pickle(inner)).keys() == {"a", "b"}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of escapes in strings that arise by damage
 def test_damaged_pickles() -> None:
     whole, rng = array_pickle(TREE), np.random.default_rng(3)
     refused = 0
-    for _ in range(2000):
+    for _ in range(1000):
         try:
             load(mutated(whole, rng))
         except CodecError:
             refused += 1
-    assert refused > 500
+    assert refused > 250

@@ -1,0 +1,367 @@
+/**
+ * The video of one peer on the data channels of a peer connection (client/link/link.py, incoming.py), the receiving half
+ * only: to the peer we are somebody whose camera is off. Outlives its connection.
+ */
+
+import type { SourcePacket } from "../bitstream/packets";
+import { FormatError } from "../errors";
+import type { PredictiveTables } from "../motion/tables";
+import { Clocks } from "./clocks";
+import {
+  type Control,
+  CONTROL_CHANNEL,
+  controlToBytes,
+  type Hello,
+  isControl,
+  MAX_MESSAGE,
+  MOTION_CHANNEL,
+  parseControl,
+  PROTOCOL,
+  SOURCE_CHANNEL,
+  type Status,
+} from "./messages";
+import { MotionReceiver, OutOfSequence, SourceAssembler, type Unit } from "./receive";
+
+const TICK_MS = 100;
+const FROZEN_S = 1.5;
+const FRESH_S = 2;
+const REPORT_S = 1;
+const BAD_REPORT_S = 0.5;
+const QUEUED_S = 0.05;
+const MAX_EARLY = 64;
+const MAX_QUEUED_UNITS = 64;
+const MAX_RENDER_S = 0.3;
+const RENDER_TIMES = 30;
+const NAMES = { [MOTION_CHANNEL]: "motion", [SOURCE_CHANNEL]: "sources", [CONTROL_CHANNEL]: "control" };
+/** Received messages of a channel within a second; more are dropped. */
+const MAX_RATES: Record<number, number> = { [MOTION_CHANNEL]: 200, [SOURCE_CHANNEL]: 400, [CONTROL_CHANNEL]: 60 };
+
+export type LinkState =
+  | "connecting"
+  | "another version or size"
+  | "waiting for first picture"
+  | "live"
+  | "face lost"
+  | "frozen"
+  | "camera off"
+  | "reconnecting";
+
+/** RGBA. */
+export interface Pixels {
+  side: number;
+  data: ArrayBuffer;
+}
+
+/** Runs the networks for one peer. Null: what it was asked for cannot be done. */
+export interface Renderer {
+  source(packet: SourcePacket, isSnapshot: boolean): Promise<Pixels | null>;
+  frame(keypoints: Float32Array, reference: number | null): Promise<Pixels | null>;
+  /** Begin another stream of the peer. */
+  reset(): void;
+}
+
+/** What both sides must agree on. */
+export interface Model {
+  digest: Uint8Array;
+  keypoints: number;
+  tables: PredictiveTables;
+}
+
+export class Link {
+  /** Frames shown so far. */
+  shown = 0;
+  /** Bytes received on the data channels so far. */
+  received = 0;
+  /** Estimated time from the peer's camera to here, of the last frame, in ms; null if unknown. */
+  delayMs: number | null = null;
+  private channels = new Map<number, RTCDataChannel>();
+  private connection: RTCPeerConnection | null = null;
+  private readonly stream = Math.floor(Math.random() * 2 ** 32);
+  private peer: Hello | null = null;
+  private peerStream: number | null = null;
+  private status: Status = { kind: "status", cameraOff: false, faceLost: false };
+  private incompatible = false;
+  private began = false;
+  private hasSource = false;
+  private early: Uint8Array[] = [];
+  private assembler = new SourceAssembler();
+  private motion: MotionReceiver;
+  private clocks = new Clocks();
+  private newestReportMs = -1;
+  private units = 0;
+  private wantsFresh = false;
+  private askedS = -Infinity;
+  private reportedS = now();
+  private shownSinceReport = 0;
+  private ackDue = false;
+  private rendering = false;
+  private renderTimes: number[] = [];
+  private alarm = 0;
+  private rates = new Map<number, { second: number; count: number }>();
+  private readonly ticker = window.setInterval(() => this.tick(), TICK_MS);
+
+  /** `show`: draw a picture of the peer, now. */
+  constructor(
+    private readonly model: Model,
+    private readonly renderer: Renderer,
+    private readonly show: (pixels: Pixels) => void,
+  ) {
+    this.motion = new MotionReceiver(model.tables, model.keypoints);
+  }
+
+  get state(): LinkState {
+    if (this.incompatible) return "another version or size";
+    const open = [...this.channels.values()].every(({ readyState }) => readyState === "open") && this.channels.size > 0;
+    const lost = ["disconnected", "failed", "closed"].includes(this.connection?.connectionState ?? "");
+    if (!open || !this.peer || lost) return this.began ? "reconnecting" : "connecting";
+    if (this.status.cameraOff) return "camera off";
+    if (this.status.faceLost) return "face lost";
+    if (!this.hasSource) return "waiting for first picture";
+    const { arrivedS } = this.motion;
+    return arrivedS === null || now() - arrivedS > FROZEN_S ? "frozen" : "live";
+  }
+
+  /** Delay of the picture from its arrival on, in seconds: what sound needs to be in step with it. */
+  get playoutS(): number {
+    return this.motion.jitterBuffer.playoutS;
+  }
+
+  /** Create the channels on a connection, before its offer or answer. */
+  attach(connection: RTCPeerConnection): void {
+    this.assembler.restartUnit();
+    this.motion.jitterBuffer.newPath();
+    this.connection = connection;
+    this.peer = null;
+    this.early = [];
+    this.channels = new Map();
+    for (const id of [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL] as const) {
+      const unreliable = id === MOTION_CHANNEL ? { ordered: false, maxRetransmits: 0 } : {};
+      const channel = connection.createDataChannel(NAMES[id], { negotiated: true, id, ...unreliable });
+      channel.binaryType = "arraybuffer";
+      channel.onmessage = ({ data }) => {
+        if (this.channels.get(id) === channel && data instanceof ArrayBuffer) this.receive(id, new Uint8Array(data));
+      };
+      if (id === CONTROL_CHANNEL) channel.onopen = () => this.channels.get(id) === channel && this.sendHello();
+      this.channels.set(id, channel);
+    }
+  }
+
+  close(): void {
+    clearInterval(this.ticker);
+    clearTimeout(this.alarm);
+    this.channels.clear();
+  }
+
+  private send(channel: number, message: Control): void {
+    const open = this.channels.get(channel);
+    if (open?.readyState === "open") open.send(controlToBytes(message) as Uint8Array<ArrayBuffer>);
+  }
+
+  private sendHello(): void {
+    const { digest, tables } = this.model;
+    const { sequence, index } = this.assembler;
+    const hello: Hello = {
+      kind: "hello",
+      protocol: PROTOCOL,
+      model: digest,
+      tables: tables.id,
+      stream: this.stream,
+      sequence,
+      index,
+    };
+    this.send(CONTROL_CHANNEL, hello);
+    this.send(CONTROL_CHANNEL, { kind: "status", cameraOff: true, faceLost: false });
+  }
+
+  private receive(channel: number, data: Uint8Array): void {
+    if (data.length > MAX_MESSAGE || !this.withinRate(channel)) return;
+    this.received += data.length;
+    const nowS = now();
+    try {
+      if (channel === CONTROL_CHANNEL || (channel === MOTION_CHANNEL && isControl(data))) {
+        this.receiveControl(parseControl(data), channel, nowS);
+      } else if (!this.peer) {
+        if (channel === SOURCE_CHANNEL && this.early.length < MAX_EARLY) this.early.push(data);
+      } else if (channel === MOTION_CHANNEL) {
+        this.motion.take(data, nowS);
+        this.render();
+      } else this.receiveSource(data);
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error; // dropped, as if it had been lost
+    }
+  }
+
+  private withinRate(channel: number): boolean {
+    const second = Math.floor(now());
+    const rate = this.rates.get(channel);
+    const count = rate?.second === second ? rate.count + 1 : 1;
+    this.rates.set(channel, { second, count });
+    return count <= MAX_RATES[channel];
+  }
+
+  private receiveControl(message: Control, channel: number, nowS: number): void {
+    if ((message.kind === "report") !== (channel === MOTION_CHANNEL)) return;
+    if (message.kind === "hello") this.receiveHello(message);
+    else if (!this.peer) return;
+    else if (message.kind === "status") this.status = message;
+    else if (message.kind === "report" && message.sentMs > this.newestReportMs) {
+      this.newestReportMs = message.sentMs;
+      this.clocks.take(stampMs(nowS), message.sentMs, message.echoMs, message.heldMs, nowS);
+    }
+  }
+
+  private receiveHello(hello: Hello): void {
+    const { digest, tables } = this.model;
+    const sameModel = hello.model.every((byte, n) => byte === digest[n]);
+    if (hello.protocol !== PROTOCOL || !sameModel || hello.tables !== tables.id) {
+      this.incompatible = this.peer === null;
+      return;
+    }
+    this.incompatible = false;
+    if (this.peerStream !== null && this.peerStream !== hello.stream) this.reset();
+    this.peerStream = hello.stream;
+    this.began = true;
+    this.peer = hello;
+    const { early } = this;
+    this.early = [];
+    for (const data of early) this.receiveSource(data);
+  }
+
+  /** Forget everything about the peer's stream before. */
+  private reset(): void {
+    this.assembler = new SourceAssembler();
+    this.motion = new MotionReceiver(this.model.tables, this.model.keypoints);
+    this.clocks = new Clocks();
+    this.newestReportMs = -1;
+    this.hasSource = false;
+    this.units = 0;
+    this.renderer.reset();
+  }
+
+  private receiveSource(data: Uint8Array): void {
+    let unit: Unit | null;
+    try {
+      unit = this.assembler.take(data);
+    } catch (error) {
+      if (error instanceof OutOfSequence) this.abandonSequence();
+      else this.ackDue = true; // a sender that restarted a unit does not know that it has arrived
+      return;
+    }
+    if (!unit) return;
+    if (this.units >= MAX_QUEUED_UNITS) this.abandonSequence();
+    else void this.decode(unit);
+  }
+
+  private async decode({ packet, isSnapshot }: Unit): Promise<void> {
+    const { assembler } = this;
+    this.units += 1;
+    const pixels = await this.renderer.source(packet, isSnapshot);
+    if (assembler !== this.assembler) return; // of a stream that has ended
+    this.units -= 1;
+    if (!pixels) {
+      this.abandonSequence();
+      return;
+    }
+    this.ackDue = true;
+    if (isSnapshot) {
+      if (this.status.faceLost) this.shownNow(pixels);
+    } else {
+      if (!this.hasSource) this.motion.jitterBuffer.relearn(); // motion so far shared the link with this picture
+      this.hasSource = true;
+      this.render();
+    }
+    this.acknowledge();
+  }
+
+  /** The present sequence cannot be continued: wait for the start of another one. */
+  private abandonSequence(): void {
+    this.assembler.forget();
+    this.wantsFresh = true;
+  }
+
+  private acknowledge(): void {
+    const { sequence, index } = this.assembler;
+    if (!this.ackDue || sequence === null || !this.peer) return;
+    this.ackDue = false;
+    this.send(CONTROL_CHANNEL, { kind: "ack", sequence, index });
+  }
+
+  private tick(): void {
+    if (!this.peer) return;
+    const nowS = now();
+    if (this.wantsFresh && nowS - this.askedS >= FRESH_S) {
+      this.wantsFresh = false;
+      this.askedS = nowS;
+      this.sendHello();
+    }
+    this.acknowledge();
+    this.report(nowS);
+    this.render();
+  }
+
+  private report(nowS: number): void {
+    const queuedS = this.motion.jitterBuffer.queuedS(nowS, BAD_REPORT_S);
+    const { messages, lost } = this.motion.counts;
+    if (nowS - this.reportedS < (lost > 0 || queuedS > QUEUED_S ? BAD_REPORT_S : REPORT_S)) return;
+    this.reportedS = nowS;
+    this.motion.counts = { messages: 0, lost: 0 };
+    const shown = this.shownSinceReport;
+    this.shownSinceReport = 0;
+    const { echoMs, heldS } = this.clocks.echo(nowS);
+    this.send(MOTION_CHANNEL, {
+      kind: "report",
+      sentMs: stampMs(nowS),
+      echoMs,
+      heldMs: Math.round(1000 * heldS),
+      messages,
+      lost: Math.max(0, lost),
+      queuedMs: Math.max(0, Math.round(1000 * queuedS)),
+      acknowledged: this.motion.acknowledged,
+      shown,
+    });
+  }
+
+  /** Render what is due; else come back when it is. */
+  private render(): void {
+    clearTimeout(this.alarm);
+    if (this.rendering || !this.hasSource) return;
+    const { jitterBuffer } = this.motion;
+    const nowS = now();
+    const nextS = jitterBuffer.nextS(nowS);
+    if (nextS === null) return;
+    if (nextS > nowS) {
+      this.alarm = window.setTimeout(() => this.render(), 1000 * (nextS - nowS));
+      return;
+    }
+    const due = jitterBuffer.pop(nowS);
+    if (!due) return;
+    this.rendering = true;
+    void this.renderer.frame(due.frame.keypoints, due.frame.reference).then((pixels) => {
+      this.rendering = false;
+      const doneS = now();
+      this.renderTimes = [...this.renderTimes.slice(1 - RENDER_TIMES), doneS - nowS];
+      const sorted = [...this.renderTimes].sort((a, b) => a - b);
+      jitterBuffer.renderS = Math.min(MAX_RENDER_S, sorted[Math.floor(sorted.length * 0.7)]);
+      const shownS = Math.max(doneS, due.dueS);
+      const capturedMs = this.clocks.localMs(1000 * due.frame.stampS);
+      this.delayMs = capturedMs === null ? null : 1000 * shownS - capturedMs;
+      if (pixels) setTimeout(() => this.shownNow(pixels), 1000 * (shownS - doneS));
+      this.render();
+    });
+  }
+
+  private shownNow(pixels: Pixels): void {
+    this.shown += 1;
+    this.shownSinceReport += 1;
+    this.show(pixels);
+  }
+}
+
+function now(): number {
+  return performance.now() / 1000;
+}
+
+/** Time of our own messages, ms. */
+function stampMs(atS: number): number {
+  return Math.floor(1000 * atS);
+}

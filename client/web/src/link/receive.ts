@@ -1,0 +1,138 @@
+/** Received messages into frames and source units (client/link/receive.py). Throws FormatError for what is dropped. */
+
+import { parseSource, type SourcePacket } from "../bitstream/packets";
+import { FormatError } from "../errors";
+import { dequantise, MotionDecoder } from "../motion/predictive_coder";
+import type { PredictiveTables } from "../motion/tables";
+import { type TimedFrame, VideoJitterBuffer } from "../video/jitter_buffer";
+import { type MotionMessage, parseMotionMessage, parseSourceChunk } from "./messages";
+
+const STEP_XY = 1 / 60;
+const STEP_STRENGTH = 1 / 15;
+const MAX_OFF_S = 10;
+const EXPECTED_S = 15;
+const MAX_RATE = 250;
+const MAX_REORDERING = 64;
+const MAX_ENDED = 64;
+
+/** Decodes motion messages into the jitter buffer. */
+export class MotionReceiver {
+  readonly jitterBuffer = new VideoJitterBuffer();
+  /** When the last valid message arrived. */
+  arrivedS: number | null = null;
+  /** Messages received and lost since the owner last reset this. */
+  counts = { messages: 0, lost: 0 };
+  private readonly decoder: MotionDecoder;
+  private highest: number | null = null;
+  private recent = new Set<number>();
+  private newest: { number: number; stampS: number } | null = null;
+
+  constructor(tables: PredictiveTables, keypoints: number) {
+    this.decoder = new MotionDecoder(tables, keypoints);
+  }
+
+  /** Number of the newest decoded frame. */
+  get acknowledged(): number | null {
+    return this.decoder.newest;
+  }
+
+  take(data: Uint8Array, nowS: number): void {
+    const message = parseMotionMessage(data);
+    this.check(message, nowS);
+    this.account(this.unwrap(message.sequence, nowS));
+    const steps = 2 ** message.coarseness;
+    const slots = message.packet.runs.flatMap(({ slot, frames }) => new Array<number>(frames).fill(slot));
+    const frames = this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {
+      const keypoints = dequantise(levels, STEP_XY * steps, STEP_STRENGTH * steps);
+      const number = message.packet.first + n;
+      return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null };
+    });
+    this.arrivedS = nowS;
+    const last = frames[frames.length - 1];
+    if (!this.newest || last.number > this.newest.number) this.newest = last;
+    this.jitterBuffer.push(frames, nowS);
+  }
+
+  private check({ stamps, packet }: MotionMessage, nowS: number): void {
+    if (!this.newest || this.arrivedS === null || nowS - this.arrivedS > EXPECTED_S) return;
+    const aheadS = stamps[stamps.length - 1] / 1000 - this.newest.stampS;
+    const ahead = packet.first + packet.count - 1 - this.newest.number;
+    if (Math.abs(aheadS - (nowS - this.arrivedS)) > MAX_OFF_S || ahead > MAX_RATE * (Math.max(0, aheadS) + 1)) {
+      throw new FormatError("A message is implausible.");
+    }
+  }
+
+  private unwrap(low: number, nowS: number): number {
+    if (this.highest === null) return low;
+    if (this.arrivedS === null || nowS - this.arrivedS > EXPECTED_S) {
+      return this.highest + 1 + ((low - this.highest - 1) & 0xff); // more than 256 may have been lost: count on
+    }
+    const sequence = this.highest + ((low - this.highest + 128) & 0xff) - 128;
+    if (this.recent.has(sequence) || sequence < this.highest - MAX_REORDERING) {
+      throw new FormatError("A message is replayed.");
+    }
+    return sequence;
+  }
+
+  private account(sequence: number): void {
+    this.counts.messages += 1;
+    if (this.highest === null || sequence > this.highest) {
+      this.counts.lost += this.highest === null ? 0 : sequence - this.highest - 1;
+      this.highest = sequence;
+    } else this.counts.lost -= 1;
+    this.recent.add(sequence);
+    const oldest = this.highest - MAX_REORDERING;
+    this.recent = new Set([...this.recent].filter((number) => number >= oldest));
+  }
+}
+
+/** A whole source unit, and whether it is a scene snapshot. */
+export interface Unit {
+  packet: SourcePacket;
+  isSnapshot: boolean;
+}
+
+/** A chunk that does not continue the sequence. */
+export class OutOfSequence extends FormatError {}
+
+/** Joins chunks to source units, in the order of their sequence. */
+export class SourceAssembler {
+  sequence: number | null = null;
+  /** The unit that is being received. */
+  index = 0;
+  private part: number[] = [];
+  private ended: number[] = [];
+
+  /** Take a chunk; return the unit that it completes, if any. */
+  take(data: Uint8Array): Unit | null {
+    const chunk = parseSourceChunk(data);
+    const isBehind =
+      chunk.index < this.index || (chunk.index === this.index && chunk.offset < this.part.length);
+    if ((chunk.sequence === this.sequence && isBehind) || this.ended.includes(chunk.sequence)) {
+      throw new FormatError("A message is replayed.");
+    }
+    if (chunk.sequence !== this.sequence && !chunk.index && !chunk.offset) {
+      if (this.sequence !== null) this.ended = [...this.ended.slice(1 - MAX_ENDED), this.sequence];
+      [this.sequence, this.index, this.part] = [chunk.sequence, 0, []];
+    }
+    if (chunk.sequence !== this.sequence || chunk.index !== this.index || chunk.offset !== this.part.length) {
+      throw new OutOfSequence("A message is out of sequence.");
+    }
+    this.part.push(...chunk.part);
+    if (this.part.length < chunk.length) return null;
+    const whole = Uint8Array.from(this.part);
+    this.index += 1;
+    this.part = [];
+    return { packet: parseSource(whole), isSnapshot: chunk.isSnapshot };
+  }
+
+  /** Accept only the start of a sequence from now on. */
+  forget(): void {
+    [this.sequence, this.index, this.part, this.ended] = [null, 0, [], []];
+  }
+
+  /** Discard the part of a unit: on another connection the sender begins it again. */
+  restartUnit(): void {
+    this.part = [];
+  }
+}

@@ -1,0 +1,36 @@
+/** What the Python side makes of the same input: written by tests/support/web_vectors.py. */
+
+import { readFileSync } from "node:fs";
+import { FormatError } from "../src/errors";
+
+const path = process.env.IWCODEC_VECTORS;
+if (!path) throw new Error("IWCODEC_VECTORS names no file: python tests/support/web_vectors.py FILE writes it.");
+
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+export const vectors = JSON.parse(readFileSync(path, "utf8")) as any;
+
+export function bytes(text: string): Uint8Array {
+  return Uint8Array.from(Buffer.from(text, "base64"));
+}
+
+/** Return the result with bytes in base64, as in the vectors; null if it is refused. Anything but a FormatError fails. */
+export function outcome(work: () => unknown): unknown {
+  try {
+    return JSON.parse(JSON.stringify(work() ?? null, (_, value) => (value instanceof Uint8Array ? text(value) : value)));
+  } catch (error) {
+    if (error instanceof FormatError) return null;
+    throw error;
+  }
+}
+
+export function text(data: Uint8Array): string {
+  return Buffer.from(data).toString("base64");
+}
+
+/** Return the largest difference of two arrays. */
+export function largest(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) throw new Error(`${a.length} values instead of ${b.length}`);
+  let most = 0;
+  for (let n = 0; n < a.length; n++) most = Math.max(most, Math.abs(a[n] - b[n]));
+  return most;
+}

@@ -1,0 +1,28 @@
+import { brotliCompressSync, constants } from "node:zlib";
+import { defaultClientConditions, defineConfig, type Plugin } from "vite";
+
+/** Write a compressed copy of everything large beside it: a server that is asked for `br` sends that. */
+function compressed(): Plugin {
+  return {
+    name: "compressed",
+    apply: "build",
+    generateBundle(_, bundle) {
+      for (const [name, file] of Object.entries(bundle)) {
+        const data = Buffer.from(file.type === "asset" ? file.source : file.code);
+        if (name.endsWith(".html") || data.length < 4096) continue;
+        const params = { [constants.BROTLI_PARAM_QUALITY]: 7, [constants.BROTLI_PARAM_SIZE_HINT]: data.length };
+        this.emitFile({ type: "asset", fileName: `${name}.br`, source: brotliCompressSync(data, { params }) });
+      }
+    },
+  };
+}
+
+export default defineConfig({
+  base: "./", // works below any path, and as static files
+  build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false }, rollupOptions: { input: ["index.html", "watch.html"] } },
+  worker: { format: "es" },
+  // ONNX Runtime's threads load its module once more: it must be a file of its own.
+  resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
+  plugins: [compressed()],
+  test: { include: ["tests/**/*.test.ts"], testTimeout: 60_000 },
+} as Parameters<typeof defineConfig>[0]);

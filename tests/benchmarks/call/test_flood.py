@@ -1,0 +1,65 @@
+"""The abuse that `bench flood` causes, on a small scale."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+for needed in ("aiortc", "fastapi", "psutil", "uvicorn"):
+    pytest.importorskip(needed)
+from iwcodec.benchmarks.call import flood
+from iwcodec.benchmarks.call.simulation import Path, connection_pair, simulate
+from iwcodec.server.store.memory import MemoryStore
+from link_calls import End, until
+from signalling import make_hub, running
+from stub_runtime import StubRuntime
+
+
+def test_a_flooder_is_valid_and_bounded():
+    """The victim decodes what its budget allows, and drops the rest."""
+
+    async def work() -> None:
+        ours, theirs = connection_pair(Path(), Path(seed=2))
+        victim, flooder = End(theirs), flood.Flooder(ours, StubRuntime.info)  # type: ignore[arg-type]
+        for connection in (ours, theirs):
+            await connection.start()
+        await until(lambda: victim.link.stats().dropped.get("flood", 0) > 3, 5)
+        assert victim.link.incoming.motion.acknowledged
+        assert not victim.link.stats().dropped.get("malformed")
+        assert flooder.sent < 5 * flood.MESSAGES_PER_S
+        await flooder.close()
+        await victim.close()
+        await ours.close()
+
+    simulate(work())
+
+
+def test_the_server_closes_slow_connections_and_large_bodies(monkeypatch: pytest.MonkeyPatch):
+    async def work() -> None:
+        counts: Counter[str] = Counter()
+        async with running(make_hub(MemoryStore())) as address:
+            port = int(address.rpartition(":")[2])
+            await flood.post_body("127.0.0.1", port, 50_000_000, counts)
+            assert counts["body bytes"] < 10_000_000  # what fits into the buffers of the system
+            slow = [asyncio.create_task(flood.hold_slowly("127.0.0.1", port, counts)) for _ in range(3)]
+            while counts["slow connections"] < 3:
+                await asyncio.sleep(0.01)
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def test_figures_are_of_their_part():
+    samples = [{"at_s": float(n), "memory_mb": 10.0 + n, "handles": 5, "cpu_s": n / 10} for n in range(20)]
+    clients = [flood.Client(None) for _ in flood.NAMES]  # type: ignore[arg-type]
+    for client in clients:
+        client.reports = [
+            {"at_s": float(n), "frames_per_s": float(n), "delay_ms": 100.0, "memory_mb": 50.0} for n in range(20)
+        ]
+    before = flood.figures(samples, clients, 0.0, 10.0)
+    assert before["server"] == {"memory_mb": 19.0, "handles": 5, "cores": 0.1}
+    assert before["Ada"] == {"frames_per_s": 7.5, "delay_ms": 100, "memory_mb": 50.0}
+    during = flood.figures(samples, clients, 10.0, 20.0)
+    assert flood.table({"before": before, "during": during}).row_count == 9

@@ -1,0 +1,34 @@
+"""Progress where stderr is no terminal, and none if it is not wanted."""
+
+import io
+
+from rich.console import Console
+
+from iwcodec.codec.progress import LINE_S, progress_lines, show_progress
+
+
+def test_a_line_is_shown_now_and_then() -> None:
+    now = [100.0]
+    lines: list[str] = []
+    update = progress_lines(lines.append, lambda: now[0])
+    for second in range(26):
+        now[0] = 100.0 + second
+        update("fitting the motion", second / 25)
+    assert lines == ["10 s: fitting the motion, 40%", "20 s: fitting the motion, 80%"]
+    assert LINE_S == 10
+
+
+def test_quiet_shows_nothing() -> None:
+    out = io.StringIO()
+    for terminal in (False, True):
+        with show_progress(Console(file=out, force_terminal=terminal), quiet=True) as update:
+            update("reading", 0.5)
+    assert out.getvalue() == ""
+
+
+def test_a_terminal_shows_a_bar() -> None:
+    out = io.StringIO()
+    with show_progress(Console(file=out, force_terminal=True, width=100), quiet=False) as update:
+        update("reading", 0.5)
+        update("fitting the motion", 0.25)
+    assert "fitting the motion" in out.getvalue()

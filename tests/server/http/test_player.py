@@ -1,0 +1,100 @@
+"""The player's files: what is offered, with which headers, and what is said where it is not built."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+for needed in ("fastapi", "httpx"):
+    pytest.importorskip(needed)
+from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.models.runtime.weights import PARTS, read_info
+from iwcodec.server.http import app, player
+from iwcodec.server.store.memory import MemoryStore
+from signalling import browser, make_hub
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small build, which the server offers."""
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "index.html").write_text("<!doctype html>")
+    (tmp_path / "assets" / "page-1a2b.js").write_text("start();" * 100)
+    (tmp_path / "assets" / "page-1a2b.js.br").write_bytes(b"compressed")
+    monkeypatch.setattr(app, "is_built", lambda: True)
+    monkeypatch.setattr(app, "player_files", lambda: player.player_files(tmp_path))
+    return tmp_path
+
+
+async def test_the_page_is_isolated_and_runs_only_its_own_scripts(built: Path) -> None:
+    async with browser(make_hub(MemoryStore())) as client:
+        moved = await client.get("/play", follow_redirects=False)
+        page = await client.get("/play/")
+    assert moved.headers["location"] == "/play/"
+    assert page.text == "<!doctype html>"
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["cache-control"] == "no-cache"
+    assert page.headers["cross-origin-opener-policy"] == "same-origin"
+    assert page.headers["cross-origin-embedder-policy"] == "require-corp"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self' 'wasm-unsafe-eval';" in policy
+    assert "unsafe-inline" not in policy
+    assert "http" not in policy
+
+
+async def test_hashed_files_are_kept_forever_and_compressed_where_the_client_can(built: Path) -> None:
+    async with browser(make_hub(MemoryStore())) as client:
+        plain = await client.get("/play/assets/page-1a2b.js", headers={"Accept-Encoding": "gzip"})
+        path = "/play/assets/page-1a2b.js"
+        async with client.stream("GET", path, headers={"Accept-Encoding": "gzip, br;q=0.5"}) as small:
+            compressed = b"".join([piece async for piece in small.aiter_raw()])
+    assert plain.text == "start();" * 100
+    assert "immutable" in plain.headers["cache-control"]
+    assert compressed == b"compressed"
+    assert small.headers["content-encoding"] == "br"
+    assert small.headers["content-type"].startswith("text/javascript")
+
+
+async def test_models_and_tables_are_those_of_the_installation(built: Path) -> None:
+    async with browser(make_hub(MemoryStore())) as client:
+        manifest = (await client.get("/play/models.json")).json()
+        tables = (await client.get(f"/play/{manifest['tables']}")).json()
+        models = {model["id"]: model for model in manifest["models"]}
+        graph = await client.get(f"/play/{models['lite-256']['graphs']['merge']}")
+    info = read_info("lite-256")
+    assert models["lite-256"]["digest"] == info.digest.hex()
+    assert set(models["lite-256"]["graphs"]) == set(PARTS)
+    assert (models["lite-512"]["net_size"], models["lite-512"]["size"]) == (256, 512)
+    assert graph.content[:1] == b"\x08"
+    assert tables["transform"]["id"] == load_transform_tables().id
+
+
+@pytest.mark.parametrize("path", ["nothing.js", "../../../../etc/passwd", "%2e%2e/%2e%2e/pyproject.toml", "assets/"])
+async def test_nothing_else_is_offered(built: Path, path: str) -> None:
+    async with browser(make_hub(MemoryStore())) as client:
+        assert (await client.get(f"/play/{path}")).status_code == 404
+
+
+async def test_without_a_build_the_page_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "is_built", lambda: False)
+    async with browser(make_hub(MemoryStore())) as client:
+        answer = await client.get("/play/")
+    assert answer.status_code == 404
+    assert "make web" in answer.text
+
+
+async def test_a_static_site_holds_every_file(built: Path, tmp_path: Path) -> None:
+    files = player.player_files(built)
+    player.write_site(tmp_path / "site", files)
+    manifest = json.loads((tmp_path / "site" / "models.json").read_text())
+    assert (tmp_path / "site" / "index.html").read_text() == "<!doctype html>"
+    for model in manifest["models"]:
+        assert all((tmp_path / "site" / path).is_file() for path in model["graphs"].values())

@@ -1,0 +1,438 @@
+"""What the Python side makes of packets, files, motion, pictures and calls, as JSON for the tests of the browser's
+modules.
+
+`python tests/support/web_vectors.py FILE` writes it for `npm test`, which reads the file that IWCODEC_VECTORS names.
+"""
+
+import base64
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import container_file
+from fuzzing import mutated
+from iwcodec.client.link.messages import (
+    Hello,
+    MotionMessage,
+    Report,
+    SourceAck,
+    SourceChunk,
+    Status,
+    control_from_bytes,
+    control_to_bytes,
+)
+from iwcodec.client.link.receive import MotionReceiver, SourceAssembler
+from iwcodec.client.transport.sdp_compression import compress_sdp
+from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
+from iwcodec.codec.bitstream.packets import (
+    AudioPacket,
+    MotionPacket,
+    Packet,
+    Run,
+    SourcePacket,
+    pack_sources,
+    unpack_sources,
+)
+from iwcodec.codec.bitstream.reader import ContainerReader
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.fit.alignment import backward, reference
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.predictive_coder import PredictiveCoder
+from iwcodec.codec.motion.predictive_tables import load_tables
+from iwcodec.codec.motion.space import motion_space
+from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
+from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
+from iwcodec.codec.sources.regions import Compositor
+from iwcodec.codec.sources.yuv import yuv420_to_rgb
+from iwcodec.models.runtime.pictures import resize_area
+from iwcodec.models.runtime.types import Source
+from iwcodec.server.http.player import tables_json
+from textured_source import TEXTURE, K, textured_source
+
+TRANSFORM, PREDICTIVE = TransformCoder(load_transform_tables()), PredictiveCoder(load_tables())
+SEEDS: list[tuple[str, bytes]] = [
+    ("source", SourcePacket(3, b"abc", 70_000).to_bytes()),
+    ("source", SourcePacket(3, b"abc", base=2).to_bytes()),
+    ("motion", MotionPacket(300, 20, 298, b"abcdef").to_bytes()),
+    ("motion", MotionPacket(300, 20, None, b"abcdef", (Run(2, 15), Run(0, 5)), scale=78).to_bytes()),
+    (
+        "motion",
+        MotionPacket(300, 20, None, b"ab", (Run(2, 20),), 78, ((Run(0, 20),), (Run(3, 9), Run(0, 11)))).to_bytes(),
+    ),
+    ("audio", AudioPacket(960, (b"ab", b"cde")).to_bytes()),
+    ("sources", pack_sources([SourcePacket(n, b"abc", 40 * (n % 4)) for n in range(3, 9)])),
+    ("sources", pack_sources([SourcePacket(n, b"abc", base=1) for n in range(3, 9)])),
+]
+PARSERS: dict[str, Callable[[bytes], Any]] = {
+    "source": SourcePacket.from_bytes,
+    "sources": unpack_sources,
+    "motion": MotionPacket.from_bytes,
+    "audio": AudioPacket.from_bytes,
+}
+
+
+def vectors() -> dict[str, Any]:
+    """Everything, as plain values; bytes are in base64."""
+    rng, intact = np.random.default_rng(11), intact_file()
+    return {
+        "tables": tables_json(),
+        "packets": [packet_vector(*SEEDS[n % len(SEEDS)], n, rng) for n in range(800)],
+        "files": [file_vector(intact, n, rng) for n in range(200)],
+        "transform": [transform_vector(n, rng) for n in range(160)],
+        "predictive": [predictive_vector(n, rng) for n in range(160)],
+        "inverse": inverse_vector(rng),
+        "messages": [message_vector(n, rng) for n in range(400)],
+        "received": received_vectors(rng),
+        "assembled": assembled_vectors(),
+        "jitter": jitter_vectors(rng),
+        "sdp": sdp_vector(),
+        "space": space_vector(),
+        "pictures": picture_vectors(rng),
+        "composites": composite_vectors(),
+        "av1": [av1_vector(256, None), av1_vector(256, 192), av1_vector(64, None)],
+    }
+
+
+def text(data: bytes | NDArray[Any]) -> str:
+    """Bytes in base64."""
+    return base64.b64encode(data if isinstance(data, bytes) else data.tobytes()).decode()
+
+
+def plain(packet: Packet) -> dict[str, Any]:
+    """A packet with the names and values of the browser's."""
+    match packet:
+        case SourcePacket():
+            numbers = {"slot": packet.slot, "frame": packet.frame, "base": packet.base}
+            return {"kind": "source", **numbers, "payload": text(packet.payload)}
+        case MotionPacket():
+            runs = [vars(run) for run in packet.runs]
+            regions = [[vars(run) for run in of_region] for of_region in packet.regions]
+            numbers = {"first": packet.first, "count": packet.count, "reference": packet.reference}
+            coded = {"payload": text(packet.payload), "scale": packet.scale}
+            return {"kind": "motion", **numbers, **coded, "runs": runs, "regions": regions}
+        case AudioPacket():
+            return {"kind": "audio", "first": packet.first, "packets": [text(data) for data in packet.packets]}
+
+
+def packet_vector(kind: str, seed: bytes, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Bytes of a packet, damaged in all but the first ones, and what they parse to: None if they are refused."""
+    data = seed if number < len(SEEDS) else mutated(seed, rng)
+    try:
+        parsed = PARSERS[kind](data)
+    except CodecError:
+        return {"kind": kind, "data": text(data), "packets": None}
+    return {
+        "kind": kind,
+        "data": text(data),
+        "packets": [plain(one) for one in (parsed if isinstance(parsed, list) else [parsed])],
+    }
+
+
+def intact_file() -> bytes:
+    """A small file with records of every kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        return container_file.write_container(Path(folder) / "small.iwc").read_bytes()
+
+
+def file_vector(intact: bytes, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A file, damaged in all but the first one, and its packets: None if it is refused."""
+    data = mutated(intact, rng) if number else intact
+    try:
+        reader = ContainerReader(io.BytesIO(data))
+        packets = [plain(packet) for packet in reader.records()]
+    except CodecError:
+        return {"data": text(data), "packets": None}
+    header = reader.header
+    return {
+        "data": text(data),
+        "packets": packets,
+        "truncated": reader.truncated,
+        "damaged": len(reader.damage),
+        "sources": sum(packet["kind"] == "source" and packet["base"] is None for packet in packets),
+        "variants": sum(packet.get("base") is not None for packet in packets),
+        "header": {"modelId": header.model_id, "tables": header.tables, "fps": float(header.fps), "size": header.size},
+    }
+
+
+def random_levels(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int32]:
+    """Levels of many magnitudes, a few of them escaped."""
+    levels = rng.laplace(0, rng.choice([0.2, 1.5, 8, 3000]), shape)
+    return np.clip(np.rint(levels), -30_000, 30_000).astype(np.int32)
+
+
+def transform_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A message of the transform coder, every other one damaged, and its levels: None if it is refused."""
+    lengths = rng.integers(1, 30, int(rng.integers(1, 5))).tolist()
+    payload = TRANSFORM.encode([random_levels((length, 3 * K), rng) for length in lengths])
+    if number % 2:
+        payload = mutated(payload, rng)
+    try:
+        levels = [rows.ravel().tolist() for rows in TRANSFORM.decode(payload, lengths, 3 * K)]
+    except CodecError:
+        levels = None
+    return {"payload": text(payload), "lengths": lengths, "levels": levels}
+
+
+def predictive_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A message of the predictive coder, every other one damaged, and its levels: None if it is refused. Every fifth is
+    of a number of keypoints that the tables are not for."""
+    keypoints = K if number % 5 else 7
+    frames = random_levels((int(rng.integers(1, 9)), keypoints, 3), rng)
+    before = random_levels((keypoints, 3), rng) if number % 3 else None
+    payload = PREDICTIVE.encode(frames, before)
+    if number % 2:
+        payload = mutated(payload, rng)
+    try:
+        levels = PREDICTIVE.decode(payload, len(frames), keypoints, before).reshape(len(frames), -1).tolist()
+    except CodecError:
+        levels = None
+    reference_levels = None if before is None else before.ravel().tolist()
+    return {
+        "payload": text(payload),
+        "count": len(frames),
+        "keypoints": keypoints,
+        "reference": reference_levels,
+        "levels": levels,
+    }
+
+
+def inverse_vector(rng: np.random.Generator) -> dict[str, Any]:
+    """Levels of a run and its coordinates."""
+    levels = random_levels((9, 3 * K), rng)
+    return {
+        "levels": levels.ravel().tolist(),
+        "length": 9,
+        "scale": 90,
+        "coordinates": inverse_transform(levels, 90).ravel().tolist(),
+    }
+
+
+def moving_source(picture: Picture, keypoints: NDArray[np.float32]) -> Source:
+    """A source whose cells move with strengths, too."""
+    axis = (np.arange(32) + 0.5) * (np.pi / 32)
+    waves = np.stack([np.outer(np.cos(axis * (n // 5)), np.cos(axis * (n % 5))).ravel() for n in range(K)], axis=1)
+    source = textured_source(picture)
+    basis = source.basis.copy()
+    basis[:, K : 2 * K], basis[:, 2 * K :] = waves * 0.1, waves[:, ::-1] * 0.1
+    return replace(source, basis=basis, keypoints=keypoints)
+
+
+def space_vector() -> dict[str, Any]:
+    """A source, and the keypoints of one frame in its coordinates."""
+    source = moving_source(TEXTURE, textured_source().keypoints)
+    space = motion_space(source, load_transform_tables().directions)
+    coordinates = np.random.default_rng(3).normal(0, 2, (1, 3 * K))
+    return {
+        "picture": text(source.picture),
+        "basis": text(source.basis.astype("<f4")),
+        "keypoints": source.keypoints.ravel().tolist(),
+        "coordinates": coordinates.ravel().tolist(),
+        "moved": space.keypoints(coordinates)[0].ravel().tolist(),
+        "backward": backward(reference(source).moved(space.own + 0.05).reshape(32, 32, 2) * np.float32(16))
+        .ravel()
+        .tolist(),
+    }
+
+
+def picture_vectors(rng: np.random.Generator) -> dict[str, Any]:
+    """Operations on a picture."""
+    small = cv2.resize(TEXTURE, (48, 48), interpolation=cv2.INTER_AREA)
+    places = (rng.uniform(-3, 51, (200, 1, 2))).astype(np.float32)
+    values = rng.normal(0, 1, (8, 8, 3)).astype(np.float32)
+    planes = rng.integers(0, 256, (96, 64)).astype(np.uint8)
+    return {
+        "picture": text(small),
+        "halved": text(resize_area(small, 24)),
+        "quartered": text(resize_area(small, 12)),
+        "enlarged": text(cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC)),
+        "places": places.ravel().tolist(),
+        "sampled": text(cv2.remap(small, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)),
+        "values": values.ravel().tolist(),
+        "resized": cv2.resize(values, (32, 32), interpolation=cv2.INTER_LINEAR).ravel().tolist(),
+        "yuv": text(planes),
+        "rgb": text(yuv420_to_rgb(planes)),
+    }
+
+
+MESSAGES: list[tuple[str, bytes]] = [
+    ("motion", MotionMessage(7, (1000, 1040, 1080), 1, 9, MotionPacket(300, 3, 298, b"abcdef")).to_bytes()),
+    (
+        "motion",
+        MotionMessage(255, (1000, 1013, 1080), 0, None, MotionPacket(9, 3, None, b"ab", (Run(2, 3),))).to_bytes(),
+    ),
+    ("chunk", SourceChunk(70_000, 3, False, 900, 300, b"part").to_bytes()),
+    ("chunk", SourceChunk(1, 0, True, 4, 0, b"part").to_bytes()),
+    ("control", control_to_bytes(Report(70_000, None, 0, 25, 1, 40, 300, 24))),
+    ("control", control_to_bytes(Hello(1, b"8 bytes!", 2**32 - 5, 3_000_000_000, None, 0))),
+    ("control", control_to_bytes(Status(camera_off=True, face_lost=False))),
+    ("control", control_to_bytes(SourceAck(7, 4))),
+]
+
+
+def plain_message(kind: str, data: bytes) -> Any:
+    """A message of a call with the names and values of the browser's. Raises CodecError."""
+    if kind == "motion":
+        message = MotionMessage.from_bytes(data)
+        numbers = {"sequence": message.sequence, "stamps": message.stamps, "coarseness": message.coarseness}
+        return {**numbers, "packet": plain(message.packet)}
+    if kind == "chunk":
+        chunk = SourceChunk.from_bytes(data)
+        numbers = {"sequence": chunk.sequence, "index": chunk.index, "length": chunk.length, "offset": chunk.offset}
+        return {**numbers, "isSnapshot": chunk.is_snapshot, "part": text(chunk.part)}
+    fields = [text(value) if isinstance(value, bytes) else value for value in vars(control_from_bytes(data)).values()]
+    return {"kind": ("report", "hello", "status", "ack")[data[0] - 0x80], "fields": fields}
+
+
+def message_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A message of a call, damaged in all but the first ones, and what it parses to: None if it is refused."""
+    kind, seed = MESSAGES[number % len(MESSAGES)]
+    data = seed if number < len(MESSAGES) else mutated(seed, rng)
+    try:
+        return {"kind": kind, "data": text(data), "message": plain_message(kind, data)}
+    except CodecError:
+        return {"kind": kind, "data": text(data), "message": None}
+
+
+def received_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Motion messages in the order of arrival, some lost, repeated or damaged, and the receiver's state after each."""
+    receiver, out = MotionReceiver(K), []
+    levels, sent = np.zeros((K, 3), np.int32), []
+    for n in range(60):
+        levels = levels + rng.integers(-2, 3, (K, 3)).astype(np.int32)
+        packet = MotionPacket(n, 1, None, PREDICTIVE.encode(levels[None], None), (Run(n // 20, 1),))
+        data = MotionMessage(n % 256, (40 * n,), 0, None, packet).to_bytes()
+        sent += [data] * int(rng.choice([0, 1, 1, 1, 1, 2]))
+    sent[10], sent[11] = sent[11], sent[10]
+    sent[30] = mutated(sent[30], rng)
+    for n, data in enumerate(sent):
+        receiver.take(data, 100 + 0.04 * n)
+        counts = receiver.reception
+        out.append(
+            {
+                "data": text(data),
+                "acknowledged": receiver.acknowledged,
+                "messages": counts.messages,
+                "lost": counts.lost,
+            }
+        )
+    return out
+
+
+def assembled_vectors() -> list[dict[str, Any]]:
+    """Source chunks in the order of arrival, and what each completes."""
+    assembler, out = SourceAssembler(), []
+    unit = SourcePacket(3, b"a picture").to_bytes()
+    half = len(unit) // 2
+    chunks = [
+        SourceChunk(5, 0, False, len(unit), 0, unit[:half]),
+        SourceChunk(5, 0, False, len(unit), half, unit[half:]),
+        SourceChunk(5, 0, False, len(unit), half, unit[half:]),  # repeated
+        SourceChunk(5, 2, False, len(unit), 0, unit),  # one is missing
+        SourceChunk(5, 1, True, len(unit), 0, unit),
+        SourceChunk(6, 1, False, len(unit), 0, unit),  # another sequence, not from its start
+        SourceChunk(6, 0, False, len(unit), 0, unit),
+        SourceChunk(5, 0, False, len(unit), 0, unit),  # of the sequence before
+    ]
+    for chunk in chunks:
+        data = chunk.to_bytes()
+        unit_of = assembler.take(data)
+        completed = None if unit_of is None else {"packet": plain(unit_of[0]), "isSnapshot": unit_of[1]}
+        out.append({"data": text(data), "unit": completed, "sequence": assembler.sequence, "index": assembler.index})
+    return out
+
+
+def jitter_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """What a jitter buffer is given and asked, in order, and the frames that it hands out."""
+    buffer, events = VideoJitterBuffer(), []
+    buffer.render_s = 0.02
+    arrivals = [(n / 25 + 3 + 0.05 + rng.exponential(0.03), n) for n in range(150) if rng.random() > 0.1]
+    times = sorted([*arrivals, *((3 + n / 60, -1) for n in range(400))])
+    for at_s, n in times:
+        if n >= 0:
+            keypoints = np.full((K, 3), n / 100, np.float32)
+            buffer.push([TimedFrame(n, n / 25, keypoints, n // 40)], at_s)
+            events.append({"at": at_s, "push": {"number": n, "stampS": n / 25, "reference": n // 40}})
+        else:
+            due = buffer.pop(at_s)
+            shown = None
+            if due is not None:
+                value = float(due.frame.keypoints[0, 0])
+                shown = {"number": due.frame.number, "dueS": due.due_s, "value": value}
+            events.append({"at": at_s, "shown": shown, "queuedS": buffer.queued_s(at_s, 0.5)})
+    return events
+
+
+def sdp_vector() -> dict[str, Any]:
+    """A session description, and its compressed form."""
+    fingerprint = bytes(range(32)).hex(":").upper()
+    lines = ["v=0", "o=- 3 4 IN IP4 0.0.0.0", f"a=fingerprint:sha-256 {fingerprint}", "a=mid:0", "a=setup:active"]
+    sdp = "".join(f"{line}\r\n" for line in [*lines, f"a=fingerprint:sha-256 {fingerprint}", "a=ice-ufrag:abcd"])
+    return {"sdp": sdp, "deflated": compress_sdp(sdp)}
+
+
+def composite_vectors() -> dict[str, Any]:
+    """Two sources, and the first one with regions of the other, and of a variant that shows the other's picture."""
+    keypoints = face_keypoints()
+    first = moving_source(TEXTURE, keypoints)
+    turn = np.array([0.06, -0.03, 0], np.float32)
+    other = moving_source(np.ascontiguousarray(TEXTURE[:, ::-1]), keypoints + turn)
+    variant = replace(first, picture=other.picture)
+    compositor = Compositor(Pasting())  # type: ignore[arg-type]
+    shown = [(other, None), (None, variant), (variant, other)]
+    return {
+        "sources": [
+            {
+                "picture": text(source.picture),
+                "keypoints": source.keypoints.ravel().tolist(),
+                "basis": text(source.basis.astype("<f4")),
+            }
+            for source in (first, other)
+        ],
+        "pictures": [text(compositor.composite(first, others).picture) for others in shown],
+    }
+
+
+class Pasting:
+    """The part of a runtime that composites need."""
+
+    def with_picture(self, source: Source, picture: Picture) -> Source:
+        return replace(source, picture=picture)
+
+
+def face_keypoints() -> NDArray[np.float32]:
+    """Keypoints on a grid, but those of irises and mouth where a face has them."""
+    keypoints = textured_source().keypoints.copy()
+    keypoints[0, :2], keypoints[1, :2] = (-0.2, -0.2), (0.2, -0.15)
+    keypoints[7:11, :2] = (-0.15, 0.3), (0.15, 0.32), (0, 0.25), (0, 0.4)
+    return keypoints
+
+
+def av1_vector(size: int, side: int | None) -> dict[str, Any]:
+    """Units of two pictures of `size`, coded at `side`, and what they decode to."""
+    encoder, decoder = SourceEncoder(size, crf=50, preset=10, side=side), SourceDecoder(size)
+    pictures = [np.ascontiguousarray(TEXTURE[:size, :size]), np.ascontiguousarray(TEXTURE[::-1][:size, :size])]
+    units = [encoder.add(picture) for picture in pictures]
+    return {
+        "size": size,
+        "units": [text(unit) for unit in units],
+        "pictures": [text(decoder.add(unit)) for unit in units],
+    }
+
+
+def write(path: Path) -> None:
+    """Write the vectors."""
+    path.write_text(json.dumps(vectors()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
