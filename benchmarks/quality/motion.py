@@ -87,7 +87,7 @@ def command(
     todo = clips or [sample_clip()]
     with progress_bar(as_json) as progress:
         for number, clip in enumerate(todo):
-            options = EncodeOptions(sources=sources, crop=crop)
+            options = EncodeOptions(sources=sources, crop=crop, tune="psnr")
             whole = partial(_part, progress, number / len(todo), 1 / len(todo))
             curves.append(measure(clip, options, runtime, chosen, whole))
             results = {"what": "motion", **experiment.surroundings(), "clips": list(map(asdict, curves))}

@@ -87,7 +87,9 @@ def command(
         todo = [(clip, count) for count in counts for clip in clips or [sample_clip()]]
         for number, (clip, count) in enumerate(todo):
             progress(f"{count} sources", number / len(todo))
-            options = EncodeOptions(size, sources=count, crop=crop, audio=False, effort=effort, overwrite=True)
+            options = EncodeOptions(
+                size, sources=count, crop=crop, tune="psnr", audio=False, effort=effort, overwrite=True
+            )
             row, frame = measure(clip, options, runtime)
             rows.append(row)
             worst[count].append(frame)

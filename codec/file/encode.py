@@ -128,10 +128,15 @@ def _encode(
     video, survey = clip.video, clip.survey
     if options.quality_db is not None:
         length, budget = clip.message_frames, clip.bytes_at
-        rate = rate_for_quality(options.quality_db, survey, video.pictures, runtime, budget, length, progress)
+        plain = replace(survey, regions=None)  # the quality asked for is PSNR, however it is spent
+        rate = rate_for_quality(options.quality_db, plain, video.pictures, runtime, budget, length, progress)
         clip = replace(clip, options=replace(options, kbps=rate))
-    clip, reserved = reserve_for_variants(clip)
-    choices = choose_sources_and_motion(clip, progress)
+    shared, reserved = reserve_for_variants(clip)
+    choices = choose_sources_and_motion(shared, progress)
+    if choices[0].coded.plan.upfront:
+        clip = shared
+    else:  # many frames are sources themselves: there are no variants
+        reserved = 0.0
     streams = [
         code_stream(choice, clip, part_of(progress, number, len(choices))) for number, choice in enumerate(choices)
     ]

@@ -167,7 +167,7 @@ def bytes_per_frame(coder: PredictiveCoder, tracks: Iterable[Levels], frames: in
 
 
 def train_predictive_file(clips: Sequence[Path], target: Path) -> None:
-    runtime, options, quantiser = load_runtime(), EncodeOptions(sources=PREDICTIVE_SOURCES), Quantiser()
+    runtime, options, quantiser = load_runtime(), EncodeOptions(sources=PREDICTIVE_SOURCES, tune="psnr"), Quantiser()
     tracks: list[Levels] = []
     for clip in clips:
         tracks += [quantiser.quantise_track(track) for track in keypoint_tracks(clip, runtime, options)]
@@ -284,7 +284,7 @@ def train_transform_file(clips: Sequence[Path], target: Path) -> None:
     runtime, fits = load_runtime(), []
     for clip in clips:
         for sources in TRANSFORM_SOURCES:
-            fits.append(clip_fits(clip, runtime, EncodeOptions(sources=sources, crop="none")))
+            fits.append(clip_fits(clip, runtime, EncodeOptions(sources=sources, crop="none", tune="psnr")))
             print(f"{clip.stem}: {len(fits[-1].target)} frames, {sources} sources", flush=True)
     counts, directions = train_transform(fits)
     np.savez_compressed(target, counts=counts, directions=directions)

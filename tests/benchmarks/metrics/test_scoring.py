@@ -8,9 +8,11 @@ import pytest
 from iwcodec.benchmarks.metrics import scoring
 from iwcodec.benchmarks.metrics.fidelity import luma, ms_ssim, psnr_y, ssim
 from iwcodec.benchmarks.metrics.scoring import METRICS, make_scorer, measure
+from iwcodec.benchmarks.plots import AXES, LOWER_IS_BETTER
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.types import Picture
 from metric_pictures import noisy, shifted, texture
+from small_backbones import use_small_backbones
 
 
 def clip(seed: int, count: int = 2) -> list[Picture]:
@@ -27,12 +29,24 @@ def test_scorer_returns_the_requested_scores() -> None:
 
 
 def test_metric_without_weights_is_reported_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IWCODEC_METRIC_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("IWCODEC_WEIGHTS", str(tmp_path))
     scorer = make_scorer(["psnr", "lpips"])
     assert scorer.available == ["psnr"]
     assert "alexnet" in scorer.missing["lpips"]
     with pytest.raises(CodecError, match="alexnet"):
         make_scorer(["lpips"])
+
+
+def test_learned_metrics_give_their_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    use_small_backbones(tmp_path, monkeypatch)
+    scorer = make_scorer(["lpips", "dists"])
+    originals, decoded = [texture(64)] * 2, [noisy(texture(64), 9)] * 2
+    same, other = scorer(originals, originals, 25), scorer(originals, decoded, 25)
+    assert same == {"lpips_alex": 0, "lpips_vgg": 0, "dists": 0}
+    assert other.keys() == scorer.columns == same.keys()
+    assert all(value is not None and value > 0 for value in other.values())
+    assert same.keys() <= AXES.keys() & set(LOWER_IS_BETTER)
 
 
 def test_vmaf_is_averaged_over_the_clip() -> None:
@@ -50,7 +64,7 @@ def test_vmaf_is_averaged_over_the_clip() -> None:
 def test_unknown_metric_is_rejected() -> None:
     with pytest.raises(CodecError, match=r"'pnsr'.*psnr"):
         make_scorer(["pnsr"])
-    assert {"psnr", "vmaf", "lpips", "akd", "expression"} <= METRICS.keys()
+    assert {"psnr", "vmaf", "lpips", "dists", "akd", "expression"} <= METRICS.keys()
 
 
 def test_measure_is_the_mean_over_the_clip() -> None:

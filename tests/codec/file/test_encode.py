@@ -29,7 +29,9 @@ def first_pictures(clip: Path, count: int) -> list[Picture]:
 
 def test_the_report_adds_up(face_clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.iwc"
-    report = encode(face_clip, target, EncodeOptions(SIZE, sources=2, effort=0, verify=True), StubRuntime())
+    report = encode(
+        face_clip, target, EncodeOptions(SIZE, sources=2, tune="psnr", effort=0, verify=True), StubRuntime()
+    )
     assert report.frames == probe(face_clip).frames
     assert report.sources == 2
     kinds = [report.bytes[kind] for kind in ("sources", "motion", "audio", "container")]

@@ -1,48 +1,57 @@
-"""LPIPS with made-up weights in the published layout."""
+"""LPIPS against its published values, and by hand-made pictures.
+
+`tests/golden/lpips_*.png` are the example pictures of its repository, which gives 0.722 and 0.138 for AlexNet. The
+values for VGG-16 were computed with the repository's own code.
+"""
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from iwcodec.benchmarks.metrics.learned.availability import ALEXNET, LPIPS, MetricUnavailableError
+from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.learned.lpips import Lpips
 from iwcodec.codec.media.types import Picture
+from metric_pictures import texture
+from small_backbones import use_small_backbones
 
-ALEXNET_SHAPES = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
-"""Index of each convolution -> (outputs, inputs, side of its kernel)."""
-
-
-def picture(seed: int, size: int = 64) -> Picture:
-    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    alexnet = {}
-    for number, (out, inside, side) in ALEXNET_SHAPES.items():
-        alexnet[f"features.{number}.weight"] = torch.randn(out, inside, side, side) / (inside**0.5 * side)
-        alexnet[f"features.{number}.bias"] = torch.zeros(out)
-    torch.save(alexnet, path / ALEXNET)
-    heads = {f"lin{i}.model.1.weight": torch.rand(1, s[0], 1, 1) for i, s in enumerate(ALEXNET_SHAPES.values())}
-    torch.save(heads, path / LPIPS)
-    return path
+def example(name: str) -> Picture:
+    return cv2.cvtColor(cv2.imread(str(GOLDEN / f"lpips_{name}.png")), cv2.COLOR_BGR2RGB)
 
 
-def test_lpips_is_a_distance(folder: Path) -> None:
-    lpips = Lpips(folder)
-    a, b = picture(0), picture(1)
+def distance(metric: Lpips, a: Picture, b: Picture) -> float:
+    return metric.distance(metric.features(a), metric.features(b))
+
+
+def published(network: str) -> Lpips:
+    try:
+        return Lpips(network)
+    except MetricUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("network", "far", "near"), [("alex", 0.7219, 0.1376), ("vgg", 0.5686, 0.4217)])
+def test_published_values(network: str, far: float, near: float) -> None:
+    metric = published(network)
+    reference = example("ref")
+    assert distance(metric, reference, example("p0")) == pytest.approx(far, abs=2e-4)
+    assert distance(metric, reference, example("p1")) == pytest.approx(near, abs=2e-4)
+    blurred = [distance(metric, reference, cv2.GaussianBlur(reference, (0, 0), s)) for s in (0.5, 1, 2, 4)]
+    assert blurred == sorted(blurred)
+
+
+@pytest.mark.parametrize("network", ["alex", "vgg"])
+def test_lpips_is_a_distance(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_backbones(tmp_path, monkeypatch)
+    metric = Lpips(network)
+    a, b = texture(64), np.ascontiguousarray(texture(64)[::-1])
     slightly = (a * 0.95).astype(np.uint8)
-    assert lpips(a, a) == 0
-    assert lpips(a, b) == pytest.approx(lpips(b, a))
-    assert 0 < lpips(a, slightly) < lpips(a, b)
-
-
-def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IWCODEC_METRIC_WEIGHTS", str(tmp_path))
-    with pytest.raises(MetricUnavailableError, match="alexnet"):
-        Lpips()
+    assert distance(metric, a, a) == 0
+    assert distance(metric, a, b) == pytest.approx(distance(metric, b, a))
+    assert 0 < distance(metric, a, slightly) < distance(metric, a, b)
