@@ -242,7 +242,7 @@ def encode_command(
         Tune,
         typer.Option(
             help="face spends part of the bits on variants of a source picture with other eyes and mouths: blinks and "
-            "glances and speech come nearer to the speaker's, and no source is blurred, for about 0.5 dB of the whole "
+            "glances and speech come nearer to the speaker's, and no source is blurred, for about 0.8 dB of the whole "
             "picture. psnr spends all on the whole picture."
         ),
     ] = Tune.face,
