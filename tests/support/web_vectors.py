@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import container_file
 from fuzzing import mutated
 from iwcodec.client.link.messages import (
+    PROTOCOL,
     Hello,
     MotionMessage,
     Report,
@@ -52,11 +53,13 @@ from iwcodec.codec.motion.space import motion_space
 from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
+from iwcodec.codec.sources.library import Library
 from iwcodec.codec.sources.regions import Compositor
 from iwcodec.codec.sources.yuv import yuv420_to_rgb
 from iwcodec.models.runtime.pictures import resize_area
 from iwcodec.models.runtime.types import Source
 from iwcodec.server.http.player import tables_json
+from iwcodec.server.messages import PROTOCOL as SIGNALLING_PROTOCOL
 from textured_source import TEXTURE, K, textured_source
 
 TRANSFORM, PREDICTIVE = TransformCoder(load_transform_tables()), PredictiveCoder(load_tables())
@@ -91,10 +94,12 @@ def vectors() -> dict[str, Any]:
         "transform": [transform_vector(n, rng) for n in range(160)],
         "predictive": [predictive_vector(n, rng) for n in range(160)],
         "inverse": inverse_vector(rng),
+        "protocols": [PROTOCOL, SIGNALLING_PROTOCOL],
         "messages": [message_vector(n, rng) for n in range(400)],
         "received": received_vectors(rng),
         "assembled": assembled_vectors(),
         "jitter": jitter_vectors(rng),
+        "library": library_vectors(rng),
         "sdp": sdp_vector(),
         "space": space_vector(),
         "pictures": picture_vectors(rng),
@@ -306,23 +311,30 @@ def message_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
 def received_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
     """Motion messages in the order of arrival, some lost, repeated or damaged, and the receiver's state after each."""
     receiver, out = MotionReceiver(K), []
-    levels, sent = np.zeros((K, 3), np.int32), []
+    levels, sent = np.zeros((2, K, 3), np.int32), []
     for n in range(60):
-        levels = levels + rng.integers(-2, 3, (K, 3)).astype(np.int32)
-        packet = MotionPacket(n, 1, None, PREDICTIVE.encode(levels[None], None), (Run(n // 20, 1),))
-        data = MotionMessage(n % 256, (40 * n,), 0, None, packet).to_bytes()
+        levels = levels + rng.integers(-2, 3, (2, K, 3)).astype(np.int32)
+        shown = ((Run(n % 3, 1), Run(n % 5, 1)), (Run(n // 2, 2),)) if n % 7 else ()
+        packet = MotionPacket(2 * n, 2, None, PREDICTIVE.encode(levels, None), (Run(n // 20, 2),), regions=shown)
+        data = MotionMessage(n % 256, (40 * n, 40 * n + 20), 0, None, packet).to_bytes()
         sent += [data] * int(rng.choice([0, 1, 1, 1, 1, 2]))
     sent[10], sent[11] = sent[11], sent[10]
     sent[30] = mutated(sent[30], rng)
     for n, data in enumerate(sent):
+        before = receiver.newest_frames
         receiver.take(data, 100 + 0.04 * n)
         counts = receiver.reception
+        frames = [] if receiver.newest_frames is before else receiver.newest_frames
         out.append(
             {
                 "data": text(data),
                 "acknowledged": receiver.acknowledged,
                 "messages": counts.messages,
                 "lost": counts.lost,
+                "frames": [
+                    {"number": frame.number, "reference": frame.reference_source, "regions": frame.regions}
+                    for frame in frames
+                ],
             }
         )
     return out
@@ -360,15 +372,37 @@ def jitter_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
     for at_s, n in times:
         if n >= 0:
             keypoints = np.full((K, 3), n / 100, np.float32)
-            buffer.push([TimedFrame(n, n / 25, keypoints, n // 40)], at_s)
-            events.append({"at": at_s, "push": {"number": n, "stampS": n / 25, "reference": n // 40}})
+            regions = (n, None)
+            buffer.push([TimedFrame(n, n / 25, keypoints, n // 40, regions)], at_s)
+            pushed = {"number": n, "stampS": n / 25, "reference": n // 40, "regions": regions}
+            events.append({"at": at_s, "push": pushed})
         else:
             due = buffer.pop(at_s)
             shown = None
             if due is not None:
                 value = float(due.frame.keypoints[0, 0])
-                shown = {"number": due.frame.number, "dueS": due.due_s, "value": value}
+                frame = {"number": due.frame.number, "regions": due.frame.regions}
+                shown = {**frame, "dueS": due.due_s, "value": value}
             events.append({"at": at_s, "shown": shown, "queuedS": buffer.queued_s(at_s, 0.5)})
+    return events
+
+
+def library_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """What a library is given and asked, in order: slots in the attention of each frame, and the slots in use."""
+    library, events = Library(8), []
+    for n in range(200):
+        pose = rng.uniform(-1, 1, (K, 3)).astype(np.float32)
+        event: dict[str, Any] = {"pose": pose.ravel().tolist()}
+        if n % 3:
+            regions = [None if slot < 0 else int(slot) for slot in rng.integers(-1, 14, 2)]
+            asked = int(rng.integers(0, 14)) if n % 2 else None
+            attended = library.attended(pose, asked, regions)
+            event |= {"reference": asked, "regions": regions, "attended": [library.slot(one) for one in attended]}
+        else:
+            slot, variant = int(rng.integers(0, 14)), bool(rng.random() < 0.4)
+            library.add(slot, replace(textured_source(), keypoints=pose), variant)
+            event |= {"add": slot, "variant": variant}
+        events.append(event | {"slots": sorted(library.slots())})
     return events
 
 

@@ -9,7 +9,7 @@ import { keypointsIn, type MotionSpace, motionSpace } from "./motion/space";
 import type { Tables } from "./motion/tables";
 import { decodeTransform, inverseTransform } from "./motion/transform_coder";
 import type { Picture } from "./runtime/pictures";
-import type { Runtime, Source } from "./runtime/types";
+import { type Runtime, type Source, withPicture } from "./runtime/types";
 import { type Av1Maker, SourceDecoder } from "./sources/av1";
 import { CAPACITY, Library, RECORDED_SOURCES } from "./sources/library";
 import { Compositor } from "./sources/regions";
@@ -88,12 +88,11 @@ export class Decoder {
   async picture(motion: Motion): Promise<Picture | null> {
     const sourceFrame = this.sourceFrames.get(motion.number);
     if (sourceFrame) return sourceFrame.picture;
-    const [first, ...others] = this.library.nearest(motion.keypoints, this.header.active, motion.reference);
-    if (!first) return null;
-    const shown = motion.regions.map((slot) => (slot === null ? undefined : this.library.at(slot)));
-    const composite = this.compositor.composite(first, shown);
-    if (motion.skip) return composite.picture;
-    return this.runtime.reconstruct(motion.keypoints, [composite, ...others], this.header.suppression);
+    const nearest = this.library.nearest(motion.keypoints, this.header.active, motion.reference);
+    const sources = this.compositor.sourcesOf(nearest, motion.regions, this.library);
+    if (!sources.length) return null;
+    if (motion.skip) return sources[0].picture;
+    return this.runtime.reconstruct(motion.keypoints, sources, this.header.suppression);
   }
 
   /** Return the slot of the source that a frame is rebuilt from first, or that it is. */
@@ -113,7 +112,7 @@ export class Decoder {
       await this.prepare();
       const base = this.library.at(packet.base);
       if (!base) throw new FormatError(`A source is a variant of source ${packet.base}, which is not available.`);
-      this.library.add(packet.slot, { ...base, picture }, true);
+      this.library.add(packet.slot, withPicture(base, picture), true);
       return;
     }
     this.unprepared.delete(packet.slot);
@@ -144,8 +143,9 @@ export class Decoder {
     return this.motionDecoder.decode(packet).map((levels, n) => {
       const keypoints = dequantise(levels, stepXy, stepStrength);
       const slot = slots[n] ?? null;
-      this.library.use(keypoints, slot);
-      return { number: packet.first + n, keypoints, reference: slot, skip: false, regions: regionsOf(packet, n) };
+      const regions = regionsOf(packet, n);
+      this.library.use(keypoints, slot, regions);
+      return { number: packet.first + n, keypoints, reference: slot, skip: false, regions };
     });
   }
 

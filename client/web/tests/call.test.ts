@@ -1,8 +1,8 @@
-import { expect, test } from "vitest";
-import { controlToBytes, parseControl, parseMotionMessage, parseSourceChunk } from "../src/link/messages";
+import { expect, test, vi } from "vitest";
+import { controlToBytes, parseControl, parseMotionMessage, parseSourceChunk, PROTOCOL } from "../src/link/messages";
 import { MotionReceiver, SourceAssembler } from "../src/link/receive";
 import { makePredictiveTables } from "../src/motion/tables";
-import { cleanName, parseMessage } from "../src/room/protocol";
+import { cleanName, parseMessage, PROTOCOL_VERSION } from "../src/room/protocol";
 import { decompressSdp } from "../src/transport/sdp_compression";
 import { VideoJitterBuffer } from "../src/video/jitter_buffer";
 import { FormatError } from "../src/errors";
@@ -16,6 +16,10 @@ const PARSERS = {
     return { kind, fields: Object.values(fields) };
   },
 };
+
+test("both protocols have Python's versions", () => {
+  expect([PROTOCOL, PROTOCOL_VERSION]).toEqual(vectors.protocols);
+});
 
 test("messages, intact and damaged, are read or refused as by Python", () => {
   let refused = 0;
@@ -35,8 +39,12 @@ test("control messages have Python's bytes", () => {
 
 test("motion is received as by Python, with losses, repetitions and damage", () => {
   const receiver = new MotionReceiver(makePredictiveTables(vectors.tables.predictive), 20);
-  for (const [n, { data, acknowledged, messages, lost }] of vectors.received.entries()) {
+  const push = vi.spyOn(receiver.jitterBuffer, "push");
+  for (const [n, { data, acknowledged, messages, lost, frames }] of vectors.received.entries()) {
+    push.mockClear();
     outcome(() => receiver.take(bytes(data), 100 + 0.04 * n));
+    const pushed = push.mock.calls.flatMap(([taken]) => taken);
+    expect(pushed.map(({ number, reference, regions }) => ({ number, reference, regions }))).toEqual(frames);
     expect({ acknowledged: receiver.acknowledged, ...receiver.counts }).toEqual({ acknowledged, messages, lost });
   }
 });
@@ -65,6 +73,7 @@ test("frames are shown when Python shows them", () => {
     frames += 1;
     expect(due.dueS).toBeCloseTo(shown.dueS, 9);
     expect(due.frame.keypoints[0]).toBeCloseTo(shown.value, 6);
+    expect(due.frame.regions).toEqual(shown.regions);
   }
   expect(frames).toBeGreaterThan(100);
 });

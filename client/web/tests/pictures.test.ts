@@ -1,5 +1,3 @@
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { expect, test } from "vitest";
 import {
   remapPicture,
@@ -9,9 +7,9 @@ import {
   roundEven,
 } from "../src/runtime/pictures";
 import { planesOf, restore, SourceDecoder } from "../src/sources/av1";
-import { dav1dMaker } from "../src/sources/dav1d";
 import { Compositor } from "../src/sources/regions";
 import { yuvToRgb } from "../src/sources/yuv";
+import { dav1d, face } from "./stubs";
 import { bytes, largest, vectors } from "./vectors";
 
 const { pictures } = vectors;
@@ -42,10 +40,7 @@ test("colours are converted exactly", () => {
 test("regions of another source are pasted as by Python", () => {
   const { composites } = vectors;
   const source = (n: number) => {
-    const { picture, keypoints, basis } = composites.sources[n];
-    const empty = new Float32Array();
-    const floats = new Float32Array(bytes(basis).buffer);
-    return { picture: { side: 256, data: bytes(picture) }, keypoints: Float32Array.from(keypoints), basis: floats, features: empty, membership: empty };
+    return face({ side: 256, data: bytes(composites.sources[n].picture) }, n);
   };
   const [first, other] = [source(0), source(1)];
   const variant = { ...first, picture: other.picture };
@@ -58,14 +53,9 @@ test("regions of another source are pasted as by Python", () => {
   expect(compositor.composite(first, [first, undefined])).toBe(first);
 });
 
-const wasm = async () => {
-  const file = createRequire(import.meta.url).resolve("dav1d.js/dav1d.wasm");
-  return Uint8Array.from(await readFile(file)).buffer;
-};
-
 test("dav1d's pictures are Python's, at full and reduced size", async () => {
   for (const { size, units, pictures: expected } of vectors.av1) {
-    const decoder = new SourceDecoder(size, dav1dMaker(wasm));
+    const decoder = new SourceDecoder(size, dav1d);
     for (const [n, unit] of units.entries()) {
       const { data } = await decoder.add(bytes(unit));
       expect(largest(data, bytes(expected[n]))).toBeLessThanOrEqual(1);
@@ -75,7 +65,7 @@ test("dav1d's pictures are Python's, at full and reduced size", async () => {
 
 test("a sequence starts with a key picture, and ends at a damaged one", async () => {
   const { size, units } = vectors.av1[2];
-  const decoder = new SourceDecoder(size, dav1dMaker(wasm));
+  const decoder = new SourceDecoder(size, dav1d);
   await expect(decoder.add(bytes(units[1]))).rejects.toThrow("start with a key picture");
   await decoder.add(bytes(units[0]));
   await expect(decoder.add(bytes(units[1]).fill(7, 1))).rejects.toThrow("invalid AV1 data");

@@ -6,6 +6,7 @@
 import type { SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
 import type { PredictiveTables } from "../motion/tables";
+import type { TimedFrame } from "../video/jitter_buffer";
 import { Clocks } from "./clocks";
 import {
   type Control,
@@ -55,7 +56,7 @@ export interface Pixels {
 /** Runs the networks for one peer. Null: what it was asked for cannot be done. */
 export interface Renderer {
   source(packet: SourcePacket, isSnapshot: boolean): Promise<Pixels | null>;
-  frame(keypoints: Float32Array, reference: number | null): Promise<Pixels | null>;
+  frame(frame: TimedFrame): Promise<Pixels | null>;
   /** Begin another stream of the peer. */
   reset(): void;
 }
@@ -265,7 +266,7 @@ export class Link {
     this.ackDue = true;
     if (isSnapshot) {
       if (this.status.faceLost) this.shownNow(pixels);
-    } else {
+    } else if (packet.base === null) {
       if (!this.hasSource) this.motion.jitterBuffer.relearn(); // motion so far shared the link with this picture
       this.hasSource = true;
       this.render();
@@ -336,7 +337,7 @@ export class Link {
     const due = jitterBuffer.pop(nowS);
     if (!due) return;
     this.rendering = true;
-    void this.renderer.frame(due.frame.keypoints, due.frame.reference).then((pixels) => {
+    void this.renderer.frame(due.frame).then((pixels) => {
       this.rendering = false;
       const doneS = now();
       this.renderTimes = [...this.renderTimes.slice(1 - RENDER_TIMES), doneS - nowS];

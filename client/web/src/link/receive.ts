@@ -1,6 +1,6 @@
 /** Received messages into frames and source units (client/link/receive.py). Throws FormatError for what is dropped. */
 
-import { parseSource, type SourcePacket } from "../bitstream/packets";
+import { parseSource, regionsOf, type SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
 import { dequantise, MotionDecoder } from "../motion/predictive_coder";
 import type { PredictiveTables } from "../motion/tables";
@@ -45,7 +45,8 @@ export class MotionReceiver {
     const frames = this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {
       const keypoints = dequantise(levels, STEP_XY * steps, STEP_STRENGTH * steps);
       const number = message.packet.first + n;
-      return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null };
+      const regions = regionsOf(message.packet, n);
+      return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null, regions };
     });
     this.arrivedS = nowS;
     const last = frames[frames.length - 1];

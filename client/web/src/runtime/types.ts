@@ -15,6 +15,11 @@ export interface Source {
   basis: Float32Array;
 }
 
+/** Return a source with the keypoints and features of another one, and another picture. */
+export function withPicture(source: Source, picture: Picture): Source {
+  return { ...source, picture };
+}
+
 /** Executes the network. */
 export interface Runtime {
   /** Encode a source picture once, so that frames can be reconstructed from it. */

@@ -54,17 +54,23 @@ export class Library {
       .map((slot) => this.sources.get(slot) as Source);
   }
 
-  /** Mark the nearest sources as used, as senders of calls do. */
-  use(keypoints: Float32Array, reference: number | null): void {
+  /** Mark the ACTIVE nearest sources and those in the slots `regions` as used, as senders of calls do. Return the slots
+   * of the former, the reference source first. */
+  use(keypoints: Float32Array, reference: number | null, regions: (number | null)[]): number[] {
     this.clock += 1;
-    for (const slot of this.order(keypoints, reference).slice(0, ACTIVE)) this.used.set(slot, this.clock);
+    const nearest = this.order(keypoints, reference).slice(0, ACTIVE);
+    for (const slot of [...nearest, ...regions]) {
+      if (slot !== null && this.sources.has(slot)) this.used.set(slot, this.clock);
+    }
+    return nearest;
   }
 
-  /** Return the sources in the attention of a call's frame, and mark the nearest as used. If the reference source is
+  /** Return the sources in the attention of a call's frame, and mark what `use` marks. If the reference source is
    * present it is the only one. */
-  attended(keypoints: Float32Array, reference: number | null): Source[] {
-    this.use(keypoints, reference);
-    return this.nearest(keypoints, reference !== null && this.sources.has(reference) ? 1 : ACTIVE, reference);
+  attended(keypoints: Float32Array, reference: number | null, regions: (number | null)[]): Source[] {
+    const slots = this.use(keypoints, reference, regions);
+    const count = slots.length && slots[0] === reference ? 1 : ACTIVE;
+    return slots.slice(0, count).map((slot) => this.sources.get(slot) as Source);
   }
 
   /** Return the slot of a source; null if it is not in the library. */

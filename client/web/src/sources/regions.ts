@@ -5,7 +5,8 @@
 
 import { backward, GRID, moved, reference, type Reference } from "../fit/alignment";
 import { type Picture, remapPicture, remapValues, resizeLinear, roundEven } from "../runtime/pictures";
-import type { Source } from "../runtime/types";
+import { type Source, withPicture } from "../runtime/types";
+import type { Library } from "./library";
 
 /** Width and height of eyes and mouth, in distances of the irises. */
 const REGION_SIZES = [
@@ -105,6 +106,15 @@ export class Compositor {
     return known.source;
   }
 
+  /** Return the sources of a frame, with the regions of the first one from the slots that the frame names. Null and
+   * empty slots leave a region as it is. */
+  sourcesOf(sources: Source[], regions: (number | null)[], library: Library): Source[] {
+    const [first, ...others] = sources;
+    if (!first) return sources;
+    const shown = regions.map((slot) => (slot === null ? undefined : library.at(slot)));
+    return [this.composite(first, shown), ...others];
+  }
+
   private pasted(source: Source, others: (Source | undefined)[]): Source {
     let { picture } = source;
     others.forEach((other, region) => {
@@ -114,7 +124,7 @@ export class Compositor {
       remapPicture(other.picture, places, sampled);
       picture = blend(picture, sampled, regionMask(other.keypoints, region, picture.side, places));
     });
-    return { ...source, picture };
+    return withPicture(source, picture);
   }
 
   /** Return where the pixels of a source lie in another one, (side, side, 2). */

@@ -18,6 +18,8 @@ export interface TimedFrame {
   /** (K, 3). */
   keypoints: Float32Array;
   reference: number | null;
+  /** Slot of the source that each region shows; null: the reference source. */
+  regions: (number | null)[];
 }
 
 interface Arrival {
@@ -158,11 +160,13 @@ function quantile(values: number[], share: number): number {
   return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
 }
 
-/** Keypoints of different reference sources cannot be mixed: then those of the nearer frame are taken. */
+/** The nearer frame, with keypoints between both. Those of different reference sources cannot be mixed: then they are of
+ * the nearer frame, too. */
 function interpolated(a: TimedFrame, b: TimedFrame, number: number): TimedFrame {
   const share = (number - a.number) / (b.number - a.number);
   const stampS = a.stampS + share * (b.stampS - a.stampS);
-  if (a.reference !== b.reference) return { ...(share < 0.5 ? a : b), number, stampS };
+  const nearer = { ...(share < 0.5 ? a : b), number, stampS };
+  if (a.reference !== b.reference) return nearer;
   const keypoints = a.keypoints.map((value, i) => value + share * (b.keypoints[i] - value));
-  return { number, stampS, keypoints, reference: a.reference };
+  return { ...nearer, keypoints };
 }

@@ -2,12 +2,13 @@
 
 import type { SourcePacket } from "../bitstream/packets";
 import type { TablesFile } from "../motion/tables";
+import type { TimedFrame } from "../video/jitter_buffer";
 
 /** To the worker. `peer`: names a peer's stream; a new one begins with an empty library. */
 export type Request =
   | { type: "load"; base: string; size: number }
   | { type: "source"; peer: string; job: number; packet: SourcePacket; isSnapshot: boolean }
-  | { type: "frame"; peer: string; job: number; keypoints: Float32Array; reference: number | null }
+  | { type: "frame"; peer: string; job: number; frame: TimedFrame }
   | { type: "forget"; peer: string };
 
 /** From the worker: jobs are answered in order, with RGBA pixels, or none if the job could not be done. */

@@ -52,7 +52,7 @@ function rendererFor(peer: string): Renderer {
     });
   return {
     source: (packet, isSnapshot) => job((number) => ({ type: "source", peer, job: number, packet, isSnapshot })),
-    frame: (keypoints, reference) => job((number) => ({ type: "frame", peer, job: number, keypoints, reference })),
+    frame: (frame) => job((number) => ({ type: "frame", peer, job: number, frame })),
     reset: () => request({ type: "forget", peer }),
   };
 }

@@ -4,16 +4,10 @@ import { FormatError, messageOf } from "../errors";
 import { Loader, threadCount } from "../runtime/load";
 import { type Picture, rgba } from "../runtime/pictures";
 import type { Runtime } from "../runtime/types";
-import { type Av1Maker, SourceDecoder } from "../sources/av1";
-import { Library, RECORDED_SOURCES } from "../sources/library";
+import type { Av1Maker } from "../sources/av1";
 import { av1Maker } from "../sources/webcodecs";
 import type { Answer, Request } from "./messages";
-
-/** What is kept of a peer's stream. */
-interface Stream {
-  decoder: SourceDecoder;
-  library: Library;
-}
+import { Stream } from "./stream";
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const streams = new Map<string, Stream>();
@@ -29,7 +23,7 @@ scope.onmessage = ({ data }: MessageEvent<Request>) => {
 
 async function handle(request: Request): Promise<void> {
   if (request.type === "forget") {
-    streams.get(request.peer)?.decoder.reset();
+    streams.get(request.peer)?.close();
     streams.delete(request.peer);
     return;
   }
@@ -43,7 +37,9 @@ async function handle(request: Request): Promise<void> {
   }
   let picture: Picture | null = null;
   try {
-    picture = await (request.type === "source" ? addSource(request) : reconstruct(request));
+    const stream = streamOf(request.peer);
+    if (request.type === "source") picture = await stream.addSource(request.packet, request.isSnapshot);
+    else picture = await stream.reconstruct(request.frame);
   } catch (error) {
     if (!(error instanceof FormatError)) console.warn(messageOf(error)); // one picture must not end the call
   }
@@ -61,22 +57,10 @@ async function load(base: string, wanted: number): Promise<void> {
   answer({ type: "loaded", digest, keypoints, tables: loaded.tables.predictive, threads: threadCount() });
 }
 
-async function addSource(request: Request & { type: "source" }): Promise<Picture> {
-  const { decoder, library } = streamOf(request.peer);
-  const picture = await decoder.add(request.packet.payload);
-  if (!request.isSnapshot) library.add(request.packet.slot, await runtime.prepare(picture));
-  return picture;
-}
-
-async function reconstruct(request: Request & { type: "frame" }): Promise<Picture | null> {
-  const sources = streamOf(request.peer).library.attended(request.keypoints, request.reference);
-  return sources.length ? runtime.reconstruct(request.keypoints, sources, 0) : null;
-}
-
 function streamOf(peer: string): Stream {
   let stream = streams.get(peer);
   if (!stream) {
-    stream = { decoder: new SourceDecoder(size, make), library: new Library(RECORDED_SOURCES) };
+    stream = new Stream(size, make, runtime);
     streams.set(peer, stream);
   }
   return stream;

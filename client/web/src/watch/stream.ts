@@ -1,0 +1,50 @@
+/** What is kept of a peer's stream: its sources and their composites (client/link/incoming.py). */
+
+import type { SourcePacket } from "../bitstream/packets";
+import type { Picture } from "../runtime/pictures";
+import { type Runtime, withPicture } from "../runtime/types";
+import { type Av1Maker, SourceDecoder } from "../sources/av1";
+import { Library, RECORDED_SOURCES } from "../sources/library";
+import { Compositor } from "../sources/regions";
+import type { TimedFrame } from "../video/jitter_buffer";
+
+export class Stream {
+  private readonly decoder: SourceDecoder;
+  private readonly library = new Library(RECORDED_SOURCES);
+  private readonly compositor = new Compositor();
+
+  /** `size`: side of the pictures in pixels. */
+  constructor(
+    size: number,
+    make: Av1Maker,
+    private readonly runtime: Runtime,
+  ) {
+    this.decoder = new SourceDecoder(size, make);
+  }
+
+  /** Free the AV1 decoder. */
+  close(): void {
+    this.decoder.reset();
+  }
+
+  /** Decode a unit of the sequence and return its picture. A snapshot is not kept, nor is a variant without its base.
+   * Throws FormatError. */
+  async addSource({ slot, base, payload }: SourcePacket, isSnapshot: boolean): Promise<Picture> {
+    const picture = await this.decoder.add(payload);
+    if (isSnapshot) return picture;
+    if (base === null) {
+      this.library.add(slot, await this.runtime.prepare(picture));
+      return picture;
+    }
+    const source = this.library.at(base);
+    if (source) this.library.add(slot, withPicture(source, picture), true);
+    return picture;
+  }
+
+  /** Return a frame's picture; null without any source. */
+  async reconstruct({ keypoints, reference, regions }: TimedFrame): Promise<Picture | null> {
+    const attended = this.library.attended(keypoints, reference, regions);
+    const sources = this.compositor.sourcesOf(attended, regions, this.library);
+    return sources.length ? this.runtime.reconstruct(keypoints, sources, 0) : null;
+  }
+}

@@ -1,0 +1,47 @@
+import { expect, test } from "vitest";
+import { Compositor } from "../src/sources/regions";
+import { Stream } from "../src/watch/stream";
+import { dav1d, face, StubRuntime } from "./stubs";
+import { bytes, largest, vectors } from "./vectors";
+
+const { size, units } = vectors.av1[0];
+const source = (unit: number, slot: number, base: number | null) =>
+  ({ kind: "source", slot, payload: bytes(units[unit]), frame: null, base }) as const;
+const frame = (reference: number | null, regions: (number | null)[]) => {
+  const keypoints = Float32Array.from(vectors.composites.sources[0].keypoints);
+  return { number: 0, stampS: 0, keypoints, reference, regions };
+};
+
+test("regions show variants, which have the keypoints of their base and are not prepared", async () => {
+  const runtime = new StubRuntime();
+  const stream = new Stream(size, dav1d, runtime);
+  expect(await stream.reconstruct(frame(0, [1, null]))).toBeNull();
+  const picture = await stream.addSource(source(0, 0, null), false);
+  const variant = await stream.addSource(source(1, 1, 0), false);
+  expect(runtime.prepared).toBe(1);
+  for (const regions of [[], [null, null], [7, 9], [0, null]]) {
+    expect(await stream.reconstruct(frame(0, regions))).toBe(picture);
+  }
+  const base = face(picture);
+  const expected = new Compositor().composite(base, [undefined, { ...base, picture: variant }]).picture;
+  expect(largest(expected.data, picture.data)).toBeGreaterThan(10);
+  const shown = await stream.reconstruct(frame(0, [null, 1]));
+  expect(largest(shown?.data ?? [], expected.data)).toBe(0);
+  expect(await stream.reconstruct(frame(1, []))).toBe(picture); // no frame is led by a variant
+  stream.close();
+});
+
+test("snapshots and variants without their base are not kept", async () => {
+  const runtime = new StubRuntime();
+  const stream = new Stream(size, dav1d, runtime);
+  await stream.addSource(source(0, 0, null), true);
+  const variant = await stream.addSource(source(1, 1, 0), false);
+  expect(variant.side).toBe(size);
+  expect(await stream.reconstruct(frame(1, [1, 1]))).toBeNull();
+  const picture = await stream.addSource(source(0, 0, null), false); // the base, too late for that variant
+  expect(await stream.reconstruct(frame(0, [1, 1]))).toBe(picture);
+  await stream.addSource(source(1, 1, 0), false);
+  expect(await stream.reconstruct(frame(0, [1, 1]))).not.toBe(picture);
+  expect(runtime.prepared).toBe(1);
+  stream.close();
+});
