@@ -2,7 +2,7 @@
 
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.errors import CodecError, FormatError, OptionError, VersionError
-from iwcodec.models.runtime import load
+from iwcodec.models.runtime.load import load_runtime as load_model
 from iwcodec.models.runtime.types import ModelInfo, Runtime
 from iwcodec.models.runtime.weights import DEFAULT_MODEL, list_models, read_info
 
@@ -15,7 +15,7 @@ def load_runtime(model: str = DEFAULT_MODEL, kind: str = "auto", threads: int | 
     CodecError if the kind needs a package or device that is missing.
     """
     try:
-        return load.load_runtime(model, kind, threads)
+        return load_model(model, kind, threads)
     except (FileNotFoundError, ValueError, TypeError) as error:
         raise OptionError(f"The model {model!r} cannot be loaded: {error}.") from error
     except (ImportError, RuntimeError) as error:

@@ -4,6 +4,7 @@ Measured in a separate pass, because profiling costs time: operators of the grap
 between them by the clock.
 """
 
+import itertools
 import json
 import tempfile
 import time
@@ -54,12 +55,14 @@ def profile_frames(runtime: Runtime, threads: int, prepare: Prepare, keypoints: 
 def _profile_onnx(model: str, threads: int, prepare: Prepare, keypoints: Sequence[Keypoints]) -> Profile:
     spent: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
-        with profiled(Path(folder)) as sessions:
+        with profiled(Path(folder)):
             runtime = OnnxRuntime(model, threads)
         for name in ("_sample", "_fold", "_unfold"):
             _clock(runtime, name, spent, lambda: None)
         frames = _reconstruction_times(prepare(runtime), keypoints)
-        logs = {part: json.loads(Path(session.end_profiling()).read_text()) for part, session in sessions.items()}
+        logs = {
+            part: json.loads(Path(session.end_profiling()).read_text()) for part, session in runtime.sessions.items()
+        }
     attend, refine = (runs(part, logs[part]) for part in ("attend", "refine"))
     clock = {name: np.array(seconds) for name, seconds in spent.items()}
     return _profile(
@@ -133,27 +136,22 @@ def _clock(owner: Any, name: str, spent: dict[str, list[float]], wait: Callable[
 
 
 @contextmanager
-def profiled(folder: Path) -> Iterator[dict[str, Any]]:
-    """ONNX Runtime sessions created in this context write profiles into the folder.
-
-    Yields a dictionary that collects them by the part of the model in their graph's file name.
-    """
+def profiled(folder: Path) -> Iterator[None]:
+    """ONNX Runtime sessions created in this context write profiles into the folder."""
     import onnxruntime
 
     plain = onnxruntime.InferenceSession
-    sessions: dict[str, Any] = {}
+    numbers = itertools.count()
 
     class Profiled(plain):  # type: ignore[misc, valid-type]
-        def __init__(self, model: str, options: Any, **named: Any) -> None:
-            part = model.split(".")[-2]
+        def __init__(self, model: bytes, options: Any, **named: Any) -> None:
             options.enable_profiling = True
-            options.profile_file_prefix = str(folder / part)
+            options.profile_file_prefix = str(folder / f"graph-{next(numbers)}")
             super().__init__(model, options, **named)
-            sessions[part] = self
 
     onnxruntime.InferenceSession = Profiled
     try:
-        yield sessions
+        yield
     finally:
         onnxruntime.InferenceSession = plain
 

@@ -128,9 +128,9 @@ def _encode(
     video, survey = clip.video, clip.survey
     if options.quality_db is not None:
         length, budget = clip.message_frames, clip.bytes_at
-        plain = replace(survey, regions=None)  # the quality asked for is PSNR, however it is spent
-        rate = rate_for_quality(options.quality_db, plain, video.pictures, runtime, budget, length, progress)
-        clip = replace(clip, options=replace(options, kbps=rate))
+        survey = replace(survey, regions=None)  # the quality asked for is PSNR
+        rate = rate_for_quality(options.quality_db, survey, video.pictures, runtime, budget, length, progress)
+        clip = replace(clip, survey=survey, options=replace(options, kbps=rate))
     shared, reserved = reserve_for_variants(clip)
     choices = choose_sources_and_motion(shared, progress)
     if choices[0].coded.plan.upfront:

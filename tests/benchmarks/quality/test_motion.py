@@ -27,7 +27,7 @@ def test_short_clip(face_clip: Path, tmp_path: Path) -> None:
     rates = [point["kbps"] for point in clip["points"]]
     assert rates == sorted(rates, reverse=True)
     losses = [clip["fitted_db"] - point["psnr_db"] for point in clip["points"]]
-    assert losses[0] < 0.15
+    assert losses[0] < 0.2
     assert losses[0] < losses[2]
     console = Console(width=120)
     with console.capture() as printed:

@@ -41,14 +41,19 @@ def lively_fits() -> list[Fit]:
     return fits_of(np.random.default_rng(0).normal(size=(60, 60)) * np.geomspace(20, 0.2, 60))
 
 
+FEW = 32
+"""Sources in a library, fewer than the circling clip can have."""
+
+
 def encode_sources(plan: Plan) -> CodedSources:
     return encode_plan(plan, pictures_of(plan.frames, lambda: PICTURES, hold=plan.upfront), SIZE)
 
 
-def fit_circling(coded: CodedSources) -> tuple[list[Fit], list[Fit]]:
+def fit_circling(coded: CodedSources, capacity: int = CAPACITY) -> tuple[list[Fit], list[Fit]]:
     """Fits of the circling clip, and the same in source coordinates."""
-    fits = list(fit_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, Decoder(StubRuntime()), live_fit()))
-    decoder = Decoder(StubRuntime())
+    decoder = Decoder(StubRuntime(), capacity=capacity)
+    fits = list(fit_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit()))
+    decoder = Decoder(StubRuntime(), capacity=capacity)
     again = fit_motion(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit())
     return fits, list(to_source_coordinates(again, decoder))
 
@@ -90,10 +95,10 @@ def test_a_receiver_decodes_the_fitted_keypoints(stride: int | None) -> None:
     sources were evicted."""
     plan = upfront_plan(SURVEY, 2) if stride is None else interleaved_plan(COUNT, stride)
     coded = encode_sources(plan)
-    assert plan.upfront or len(coded.packets) > CAPACITY
-    fits, coordinates = fit_circling(coded)
+    assert plan.upfront or len(coded.packets) > FEW
+    fits, coordinates = fit_circling(coded, FEW)
     packets = quantise_to_budget(coordinates, MESSAGE, np.inf, FINEST_SCALE, FINEST_SCALE)
-    receiver, decoded = Decoder(StubRuntime()), []
+    receiver, decoded = Decoder(StubRuntime(), capacity=FEW), []
     for motion in decode_motion(coded, packets, receiver):
         decoded.append(motion)
         assert fits[motion.number].reference_source in receiver.library.slots()

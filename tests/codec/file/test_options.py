@@ -21,7 +21,7 @@ NAMES = {field.name for field in fields(EncodeOptions)}
         {"effort": -1},
         {"effort": 1.5},
         {"sources": 0},
-        {"sources": 64},
+        {"sources": 65},
         {"sources": "2"},
         {"kbps": -5},
         {"kbps": 0},

@@ -53,7 +53,7 @@ def test_flashes_need_none() -> None:
 
 
 def test_a_fade_from_black_within_a_shot_needs_one_for_black() -> None:
-    fading = np.concatenate([scene(1, 1, level) for level in np.linspace(0, 1, 24)])
+    fading = np.concatenate([scene(1, 1, level) for level in np.linspace(0, 0.9, 24)])
     found = required(black(24), fading, scene(1, 48), shots=[0])
     assert found[0] == 2  # not a frame of the fade
     assert 0 in found
