@@ -62,7 +62,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     """Return the status line of a request for /health; nothing where the connection is reset."""
     try:
-        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with asyncio.timeout(PATIENCE_S):
             status = await reader.readline()
             while (await reader.readline()).strip():
@@ -88,11 +88,11 @@ def refusals(hub: Hub, reason: str) -> float:
     [
         b"",
         b"GET / HT",
-        b"GET /health HTTP/1.1\r\nHost: x\r\nX-More: ",
-        b"POST /api/rooms HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
-        b"POST /api/rooms HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
-        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea",
-        b"GET /r/blue/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-More: ",
+        b"POST /api/rooms HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+        b"POST /api/rooms HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea",
+        b"GET /r/blue/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
     ],
 )
 async def test_a_request_that_is_never_completed_is_closed(sent: bytes) -> None:
@@ -120,7 +120,7 @@ async def test_a_client_that_does_not_read_is_closed() -> None:
     async with running(hub) as address, opened(address, limit=1024) as [(reader, writer)]:
         # The reader's buffer has a limit, above which asyncio stops reading.
         for _ in range(2000):
-            writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with asyncio.timeout(PATIENCE_S):
             while not refusals(hub, "slow"):
                 await asyncio.sleep(0.05)
