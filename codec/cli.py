@@ -227,10 +227,19 @@ def encode_command(
     ],
     size: Annotated[int, typer.Option(help="Width and height of the coded square in pixels: 256 or 512.")] = 256,
     sources: Annotated[
-        str, typer.Option(help="Number of source pictures: auto, or 1 to 32. More look better and cost more bits.")
+        str,
+        typer.Option(
+            help="Number of source pictures: auto, or 1 to 32. More look better and cost more bits; without --bitrate, "
+            "a number sets no bound on the bitrate."
+        ),
     ] = "auto",
     bitrate: Annotated[
-        float | None, typer.Option(help="Upper bound on the bitrate of the video, without sound, in kbps.", min=1.0)
+        float | None,
+        typer.Option(
+            help="Upper bound on the bitrate of the video, without sound, in kbps. Default: as few as a good picture "
+            "takes, at most 4 at 256 x 256 and 8 at 512 x 512.",
+            min=1.0,
+        ),
     ] = None,
     quality: Annotated[
         float | None,

@@ -17,9 +17,15 @@ from iwcodec.codec.errors import MediaError, OptionError
 from iwcodec.codec.file.clip import Footage, read_clip
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
 from iwcodec.codec.file.options import EncodeKeywords, EncodeOptions, Progress
-from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, reserve_for_variants
+from iwcodec.codec.file.passes import (
+    choose_sources_and_motion,
+    code_stream,
+    part_of,
+    reserve_for_variants,
+    with_usual_rate,
+)
 from iwcodec.codec.file.rate_control.closed_loop import best_stream, choose_suppression
-from iwcodec.codec.file.rate_control.search import rate_for_quality
+from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_of, sources_due
 from iwcodec.codec.file.rate_control.variant_selection import add_variants
 from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
@@ -88,12 +94,13 @@ def encode(
     The options may be given as keywords, as one `EncodeOptions`, or both (keywords win):
 
     size           side of the coded square in pixels, 256 (default) or 512
-    kbps           upper bound on the video's bitrate in kbit/s, without sound; default: none
+    kbps           upper bound on the video's bitrate in kbit/s, without sound; default: 4 at 256 x 256, and less where
+                   that suffices
     quality_db     mean PSNR to reach, 15 to 50 dB, instead of a bitrate
     sources        number of source pictures, 1 to 32; default: chosen
     crop           "face" (default) follows the speaker, "none" is the centre square, "X,Y,SIDE" in pixels
     face           "largest" (default), the number of a face from the left ("2"), or "X,Y" in pixels near it
-    tune           "psnr" (default) or "face", which spends bits on eyes and mouths
+    tune           "face" (default), which spends bits on eyes and mouths, or "psnr"
     effort         0 (fastest) to 3, default 1
     audio          whether to code the sound, default True
     audio_bitrate  bit/s of the sound, default 12000
@@ -125,14 +132,16 @@ def _encode(
     source: Path, target: Path, options: EncodeOptions, runtime: Runtime, progress: Progress, started: float
 ) -> EncodeReport:
     clip = read_clip(source, runtime, options, progress)
-    video, survey = clip.video, clip.survey
     if options.quality_db is not None:
-        length, budget = clip.message_frames, clip.bytes_at
-        survey = replace(survey, regions=None)  # the quality asked for is PSNR
-        rate = rate_for_quality(options.quality_db, survey, video.pictures, runtime, budget, length, progress)
-        clip = replace(clip, survey=survey, options=replace(options, kbps=rate))
+        clip = replace(clip, survey=replace(clip.survey, regions=None))  # the quality asked for is PSNR
+    video, survey, quick = clip.video, clip.survey, None
+    rated = options.sources is None and options.kbps is None
+    if rated or (survey.faces is not None and options.sources is None):
+        progress("choosing sources", 0.0)
+        quick = QuickTrials(survey, video.pictures, runtime, clip.message_frames)
+        clip = with_usual_rate(clip, quick, progress) if rated else clip
     shared, reserved = reserve_for_variants(clip)
-    choices = choose_sources_and_motion(shared, progress)
+    choices = choose_sources_and_motion(shared, progress, quick)
     if choices[0].coded.plan.upfront:
         clip = shared
     else:  # many frames are sources themselves: there are no variants

@@ -58,10 +58,11 @@ class EncodeOptions:
     size: int = 256
     """Side of the coded square pictures in pixels; a shipped model must have this size (256 or 512)."""
     sources: int | None = None
-    """Number of source pictures, 1 to 32; None chooses it."""
+    """Number of source pictures, 1 to 32; None chooses it, within a bitrate."""
     kbps: float | None = None
     """Upper bound on the video's bitrate in kbit/s, without sound, > 0. Kept by the number and the quality of the
-    sources and by the quantisation of motion; if `sources` is given, by the other two. None: no bound."""
+    sources and by the quantisation of motion; if `sources` is given, by the other two. None: as few bits as a good
+    picture takes, at most 4 kbit/s at 256x256; no bound if `sources` is given."""
     quality_db: float | None = None
     """Mean PSNR in dB over all frames, 15 to 50, reached at about the lowest bitrate. None: no target."""
     crop: str = "face"
