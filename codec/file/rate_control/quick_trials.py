@@ -15,7 +15,6 @@ from iwcodec.codec.file.rate_control.source_plan import (
     Pictures,
     Plan,
     crf_for_budget,
-    upfront_plan,
 )
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.file.rate_control.trials import (
@@ -32,7 +31,7 @@ from iwcodec.codec.file.rate_control.trials import (
 from iwcodec.models.runtime.types import Runtime
 
 PRICED_MESSAGES, PRICED_SOURCES = 2, 8
-"""Messages on which the motion is priced, and the number of sources that they are fitted to."""
+"""Messages on which the motion is priced, and the most sources that they are fitted to."""
 ROUNDS = (6, 12, 24)
 """Frames that judge plans: in each round the better half of the plans goes on to the next."""
 SOURCE_DB_PER_CRF = 0.3
@@ -76,7 +75,8 @@ class QuickTrials(PlanTrials):
         self._count = len(survey.keypoints)
         self._frames = SampledFrames(survey, pictures, runtime, max(ROUNDS))
         self._known = [_Known(plan) for plan in self.plans if plan.upfront]
-        self._priced = upfront_plan(survey, PRICED_SOURCES)
+        usual = [known.plan for known in self._known if len(known.plan.frames) <= PRICED_SOURCES]
+        self._priced = (usual or [self._known[0].plan])[-1]
         excerpt = Excerpt(survey, pictures, runtime, message_frames, PRICED_MESSAGES, 1)
         self._motion = MotionPrice(excerpt, self._encode(self._priced))
 
