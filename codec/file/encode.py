@@ -15,6 +15,7 @@ from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import MediaError, OptionError
 from iwcodec.codec.file.clip import Footage, read_clip
+from iwcodec.codec.file.encode_progress import whole_progress
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
 from iwcodec.codec.file.options import EncodeKeywords, EncodeOptions, Progress
 from iwcodec.codec.file.passes import (
@@ -32,6 +33,7 @@ from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.spool import local_input
 from iwcodec.codec.media.types import AUDIO_RATE, Picture
+from iwcodec.codec.media.video import probe
 from iwcodec.codec.media.writer import check_target
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
@@ -39,6 +41,8 @@ from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.codec.sources.library import CAPACITY
 from iwcodec.models.runtime.types import ModelInfo, Runtime
 
+USUAL_FRAMES = 1000
+"""Frames of a clip of unknown length, for the progress report."""
 AUDIO_RECORD_S = 1.0
 """Seconds of sound in one record."""
 
@@ -89,7 +93,7 @@ def encode(
     `source`: any video that FFmpeg reads: a path, also of a pipe, "-" for standard input, or an http, https or file
     URL. `target`: a path that ends in .iwc. `runtime`: the network, from
     `load_runtime`; by default the shipped one for the size. `progress`: called with the name of the current pass and
-    the share of it that is done (0..1).
+    the share of the whole encode that is done (0..1).
 
     The options may be given as keywords, as one `EncodeOptions`, or both (keywords win):
 
@@ -131,6 +135,7 @@ def encode(
 def _encode(
     source: Path, target: Path, options: EncodeOptions, runtime: Runtime, progress: Progress, started: float
 ) -> EncodeReport:
+    progress = whole_progress(progress, options, expected_frames(source, options))
     clip = read_clip(source, runtime, options, progress)
     if options.quality_db is not None:
         clip = replace(clip, survey=replace(clip.survey, regions=None))  # the quality asked for is PSNR
@@ -175,6 +180,13 @@ def _encode(
     if options.verify:
         quality = verify(target, video, stream.coded.plan.frames, runtime, progress)
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=video.warnings)
+
+
+def expected_frames(source: Path, options: EncodeOptions) -> int:
+    """Frames of the part of the input to code, as its container states; a guess if it does not. Raises MediaError."""
+    info = probe(source, options.tracks)
+    frames = (info.frames or USUAL_FRAMES) - round(options.start_s * info.fps)
+    return max(1, frames if options.duration_s is None else min(frames, round(options.duration_s * info.fps)))
 
 
 def make_header(info: ModelInfo, video: Footage, frames: int, active: int, suppression: int) -> Header:

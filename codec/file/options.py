@@ -13,7 +13,7 @@ from iwcodec.codec.media.types import Tracks
 from iwcodec.codec.sources.library import CAPACITY
 
 Progress = Callable[[str, float], None]
-"""Progress callback: name of the current pass, and the share of it that is done (0..1)."""
+"""Progress callback: name of the current pass, and the share that is done (0..1), of it or of the whole."""
 Tune = Literal["psnr", "face"]
 VARIANTS_SHARE = 0.14
 """Share of a bitrate that goes to variants of sources if the face counts."""

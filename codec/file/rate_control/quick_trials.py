@@ -1,7 +1,7 @@
 """Upfront source plans compared by estimates (plan_estimate.py), in a tenth of the time of trials."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -80,13 +80,16 @@ class QuickTrials(PlanTrials):
         excerpt = Excerpt(survey, pictures, runtime, message_frames, PRICED_MESSAGES, 1)
         self._motion = MotionPrice(excerpt, self._encode(self._priced))
 
-    def best_upfront(self, budget: float, start: int) -> Trial:
+    def best_upfront(self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None) -> Trial:
         """The best upfront plan within a budget. `start`: index in SCALES of the motion scale considered first."""
         affordable = [known for known in self._known if self._predicted_cost(known) <= budget * (1 - MIN_MOTION)]
         left = affordable or self._known[:1]
         found: dict[int, Trial] = {}
-        for frames in ROUNDS:
-            found = {n: self._trial(known, budget, start, frames) for n, known in enumerate(left)}
+        for number, frames in enumerate(ROUNDS):
+            for n, known in enumerate(left):
+                progress((number + n / len(left)) / len(ROUNDS))
+                found[n] = self._trial(known, budget, start, frames)
+            found = {n: found[n] for n in range(len(left))}
             ranked = sorted(found, key=lambda n: -found[n].quality)
             if len(ranked) == 1:
                 break

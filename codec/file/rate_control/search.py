@@ -7,6 +7,7 @@ which are shown unmodified, until the stream is an AV1 stream. A trial (trials.p
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.options import Progress
@@ -100,8 +101,7 @@ def lowest_rate(quality_db: float, predicted: Callable[[float], float], max_kbps
 def quick_search(trials: QuickTrials, budget: float, kbps: float, progress: Progress) -> Trial:
     """The best trial found within `budget` bytes, which are `kbps`: of upfront plans by estimates, of interleaved ones,
     if upfront sources are good enough already, by trials."""
-    progress("choosing sources", 0.0)
-    found = trials.best_upfront(budget, first_scale(kbps))
+    found = trials.best_upfront(budget, first_scale(kbps), partial(progress, "choosing sources"))
     if found.choice.coded.plan.crf > GOOD_CRF:
         return found
     first, last = sum(plan.upfront for plan in trials.plans), trials.last_affordable(trials.worst_crf, budget)

@@ -62,12 +62,6 @@ def test_frames_are_judged_once() -> None:
     assert max(first.keys() | rest.keys()) < COUNT
 
 
-def test_better_sources_are_judged_better() -> None:
-    frames = SampledFrames(SURVEY, lambda: PICTURES, StubRuntime(), 8)
-    coarse, fine = (np.mean(list(frames.qualities(coded(4, crf), 8).values())) for crf in (63, 20))
-    assert fine > coarse
-
-
 def face_survey(states: list[int]) -> Survey:
     """Frames of a still head whose regions have one grey level each."""
     count = len(states)
