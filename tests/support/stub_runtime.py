@@ -44,12 +44,12 @@ class StubRuntime:
 
 
 class NearestSourceFit(KeypointFit):
-    """Returns the detected keypoints and the nearest source."""
+    """Returns the detected keypoints and the nearest source; all keypoints matter alike."""
 
     def frame(
         self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
     ) -> Fitted:
-        return Fitted(detected, sources[0] if sources else None, np.inf, None)
+        return Fitted(detected, sources[0] if sources else None, np.inf, lambda: np.eye(detected.size))
 
 
 def picture(level: float) -> Picture:
