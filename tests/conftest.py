@@ -5,12 +5,15 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from unittest import mock
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from media_fixtures import CLIP_FPS, CLIP_FRAMES
+
+if TYPE_CHECKING:
+    from iwcodec.models.runtime.types import Runtime
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidia0").exists():
@@ -55,14 +58,31 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def iwc_file(face_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`face_clip`, encoded with two sources. The encoder compares black pictures, which takes a quarter of the time; it
-    chooses no skip mode, so that decoding reconstructs all frames but the sources."""
-    from iwcodec.codec.file.encode import encode
-    from iwcodec.codec.file.options import EncodeOptions
+def blind_runtime() -> "Runtime":
+    """The shipped model, which reconstructs black pictures: for files whose quality does not matter. What an encoder
+    tries is reconstructed, and takes three quarters of its time."""
     from iwcodec.codec.shipped_model import load_runtime
 
-    path, runtime = tmp_path_factory.mktemp("coded") / "face.iwc", load_runtime(threads=1)
-    with mock.patch.object(runtime, "reconstruct", lambda *_: np.zeros((256, 256, 3), np.uint8)):
-        encode(face_clip, path, EncodeOptions(sources=2, effort=0), runtime)
+    runtime = load_runtime(kind="onnx", threads=1)
+    runtime.reconstruct = lambda *_: np.zeros((256, 256, 3), np.uint8)  # type: ignore[method-assign]
+    return runtime
+
+
+@pytest.fixture(scope="session")
+def iwc_file(face_clip: Path, blind_runtime: "Runtime", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`face_clip`, encoded with two sources and without skip mode: decoding reconstructs all frames but the sources."""
+    from iwcodec.codec.file.encode import encode
+    from iwcodec.codec.file.options import EncodeOptions
+
+    path = tmp_path_factory.mktemp("coded") / "face.iwc"
+    encode(face_clip, path, EncodeOptions(sources=2, effort=0), blind_runtime)
     return path
+
+
+@pytest.fixture
+def nearest_source_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keypoints of files are not fitted. With the stub network a fit takes most of the time and changes nothing."""
+    from stub_runtime import NearestSourceFit
+
+    monkeypatch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: NearestSourceFit())
+    monkeypatch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", NearestSourceFit)

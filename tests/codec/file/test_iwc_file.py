@@ -30,7 +30,7 @@ from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
 from media_fixtures import plain, write_clip
 from stub_file import stub_file
-from stub_runtime import SIZE, NearestSourceFit, StubRuntime, picture
+from stub_runtime import SIZE, StubRuntime, picture
 
 
 def test_packets_pushed_one_by_one_give_the_same_pictures(iwc_file: Path) -> None:
@@ -62,15 +62,16 @@ def test_seeking_gives_the_same_frames(iwc_file: Path) -> None:
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[20:], strict=True))
 
 
-def test_a_stream_of_sources_is_decoded_from_any_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_of_sources_is_decoded_from_any_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nearest_source_fit: None
+) -> None:
     """With more sources than a library holds; poses return after their first sources were evicted."""
     pictures = [*PICTURES, *PICTURES[:50]]
     plan = interleaved_plan(len(pictures), 2)
     chosen = Choice(encode_plan(plan, pictures_of(plan.frames, lambda: pictures, hold=False), SIZE), 1)
     monkeypatch.setattr("iwcodec.codec.file.encode.choose_sources_and_motion", lambda clip, progress: [chosen])
-    monkeypatch.setattr("iwcodec.codec.file.passes.quick_fit", NearestSourceFit)
     clip, coded = write_clip(tmp_path / "circling.mp4", pictures, fps=25), tmp_path / "a.iwc"
-    options = EncodeOptions(SIZE, crop="none", tune="psnr", audio=False, effort=0)
+    options = EncodeOptions(SIZE, crop="none", tune="psnr", audio=False)
     report = encode(clip, coded, options, StubRuntime())
     assert CAPACITY < report.sources < len(pictures)
     with IwcFile(coded, StubRuntime()) as file:
