@@ -92,9 +92,9 @@ def iwc_file(face_clip: Path, blind_runtime: "Runtime", tmp_path_factory: pytest
 
 
 @pytest.fixture
-def nearest_source_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keypoints of files are not fitted. With the stub network a fit takes most of the time and changes nothing."""
-    from stub_runtime import NearestSourceFit
+    from stub_runtime import FileFit
 
-    monkeypatch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: NearestSourceFit())
-    monkeypatch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", NearestSourceFit)
+    monkeypatch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: FileFit())
+    monkeypatch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", FileFit)

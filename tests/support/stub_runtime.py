@@ -44,12 +44,21 @@ class StubRuntime:
 
 
 class NearestSourceFit(KeypointFit):
-    """Returns the detected keypoints and the nearest source; all keypoints matter alike."""
+    """Returns the detected keypoints and the nearest source."""
 
     def frame(
         self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
     ) -> Fitted:
-        return Fitted(detected, sources[0] if sources else None, np.inf, lambda: np.eye(detected.size))
+        return Fitted(detected, sources[0] if sources else None, np.inf, None)
+
+
+class FileFit(NearestSourceFit):
+    """The same for files, whose motion is quantised by what errors cost: all keypoints matter alike."""
+
+    def frame(
+        self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
+    ) -> Fitted:
+        return replace(super().frame(picture, detected, sources), gram=lambda: np.eye(detected.size))
 
 
 def picture(level: float) -> Picture:

@@ -22,7 +22,7 @@ from iwcodec.codec.media.video import probe, read_video, sample_clip
 from media_fixtures import grey_ramp, plain, write_clip
 from stub_runtime import SIZE, StubRuntime
 
-pytestmark = pytest.mark.usefixtures("nearest_source_fit")
+pytestmark = pytest.mark.usefixtures("no_fit")
 
 
 def first_pictures(clip: Path, count: int) -> list[Picture]:

@@ -63,7 +63,7 @@ def test_seeking_gives_the_same_frames(iwc_file: Path) -> None:
 
 
 def test_a_stream_of_sources_is_decoded_from_any_frame(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nearest_source_fit: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fit: None
 ) -> None:
     """With more sources than a library holds; poses return after their first sources were evicted."""
     pictures = [*PICTURES, *PICTURES[:50]]

@@ -14,9 +14,7 @@ from iwcodec.models.runtime.types import Runtime
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_the_number_of_sources_is_that_of_the_options(
-    face_clip: Path, tmp_path: Path, nearest_source_fit: None
-) -> None:
+def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path, no_fit: None) -> None:
     few = encode(face_clip, tmp_path / "a.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
     more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(SIZE, sources=4), StubRuntime())
     assert (few.sources, more.sources) == (1, 4)

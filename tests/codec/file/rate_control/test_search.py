@@ -22,7 +22,7 @@ from iwcodec.codec.file.rate_control.search import (
 )
 from iwcodec.codec.file.rate_control.source_plan import BUDGET_TOLERANCE, CodedSources, upfront_plan, worst_crf
 from iwcodec.codec.file.rate_control.trials import SCALES, Choice, ExcerptQuality, PlanTrials, Trial
-from stub_runtime import SIZE, NearestSourceFit, StubRuntime
+from stub_runtime import SIZE, FileFit, StubRuntime
 
 MESSAGE = 10
 SURVEYED = SURVEY.keypoints.copy()
@@ -34,7 +34,7 @@ def no_progress(name: str, share: float) -> None:
 
 @cache
 def choices(budget: float, kbps: float = 4.0) -> list[Choice]:
-    with mock.patch.object(trials, "quick_fit", NearestSourceFit):
+    with mock.patch.object(trials, "quick_fit", FileFit):
         return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, no_progress, presets=(8, 8))
 
 
