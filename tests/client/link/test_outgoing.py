@@ -113,8 +113,7 @@ def test_sources_are_sent_before_the_hello_arrives() -> None:
     call(case, Path(delay_s=0.2), Path(delay_s=0.2, seed=2))
 
 
-@pytest.mark.parametrize(("kbps", "most_s"), [(30.0, 0.02), (24.0, 0.05)])
-def test_motion_never_waits_for_a_source(kbps: float, most_s: float) -> None:
+def test_motion_never_waits_for_a_source() -> None:
     """Motion messages over a narrow link are as fast while sources are sent as without."""
 
     without: list[float] = []
@@ -145,10 +144,10 @@ def test_motion_never_waits_for_a_source(kbps: float, most_s: float) -> None:
     async def quiet(*args: Any) -> None:
         pass
 
-    narrow = {"kbps": kbps, "delay_s": 0.05}
+    narrow = {"kbps": 30.0, "delay_s": 0.05}
     call(case, Path(**narrow), Path(**narrow, seed=2))
     assert len(during) == pytest.approx(len(without), abs=2)
-    assert np.percentile(during, 90) - np.percentile(without, 90) < most_s
+    assert np.percentile(during, 90) - np.percentile(without, 90) < 0.02
     assert np.median(during) - np.median(without) < 0.02
 
 
