@@ -14,7 +14,7 @@ LAYERS = (
     ("models.network",),
     ("models.runtime",),
     ("models.export", "models.training"),
-    ("codec.errors", "codec.extras", "codec.parallel", "codec.progress", "codec.token_bucket"),
+    ("codec.errors", "codec.extras", "codec.parallel", "codec.partial_file", "codec.progress", "codec.token_bucket"),
     ("codec.bitstream", "codec.media"),
     ("codec.sources", "codec.motion", "codec.fit"),
     ("codec.decoder", "codec.encoder", "codec.shipped_model"),

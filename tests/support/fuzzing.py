@@ -19,7 +19,7 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceEncoder
 from stub_runtime import SIZE, StubRuntime, picture
 
-FILES = 5_000
+FILES = 2_500
 REBUILD_EVERY = 5
 """Rebuild the pictures of every Nth file: that takes most of the time, whatever the file holds."""
 MEMORY_MARGIN = 400 << 20

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.errors import MediaError
-from iwcodec.codec.media import writer
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, read_video
 from iwcodec.codec.media.writer import VideoWriter, check_writable
@@ -117,9 +116,8 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.y4m"])
 def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = tmp_path / "full.part"
-    part.symlink_to("/dev/full")
-    monkeypatch.setattr(writer, "_temporary", lambda path: part)
+    monkeypatch.setattr("iwcodec.codec.partial_file.secrets.token_hex", lambda count: "full")
+    (tmp_path / f".{name}.full.part").symlink_to("/dev/full")
     rng = np.random.default_rng(5)
 
     def write_all() -> None:

@@ -2,12 +2,14 @@
 
 import math
 from functools import cache
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from circling import PICTURES, SURVEY
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
+from iwcodec.codec.file.rate_control import trials
 from iwcodec.codec.file.rate_control.search import (
     MAX_CANDIDATES,
     MAX_KBPS,
@@ -20,7 +22,7 @@ from iwcodec.codec.file.rate_control.search import (
 )
 from iwcodec.codec.file.rate_control.source_plan import BUDGET_TOLERANCE, CodedSources, upfront_plan, worst_crf
 from iwcodec.codec.file.rate_control.trials import SCALES, Choice, ExcerptQuality, PlanTrials, Trial
-from stub_runtime import SIZE, StubRuntime
+from stub_runtime import SIZE, FileFit, StubRuntime
 
 MESSAGE = 10
 SURVEYED = SURVEY.keypoints.copy()
@@ -32,7 +34,8 @@ def no_progress(name: str, share: float) -> None:
 
 @cache
 def choices(budget: float, kbps: float = 4.0) -> list[Choice]:
-    return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, no_progress, presets=(8, 8))
+    with mock.patch.object(trials, "quick_fit", FileFit):
+        return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, no_progress, presets=(8, 8))
 
 
 def test_motion_is_finer_at_higher_rates() -> None:
