@@ -78,7 +78,7 @@ class EncodeOptions:
     """0..3. 0 fits keypoints as fast as a call does; 1 tries several sources for each frame; 2 and 3 add
     analysis-by-synthesis iterations (passes.ITERATIONS). Also selects the AV1 presets (clip.EFFORT_PRESETS)."""
     verify: bool = False
-    """Decode the finished file and report PSNR."""
+    """Decode the finished file, report PSNR, and note it in the file's index (12 bytes) for `info`."""
     overwrite: bool = False
     """Replace an existing output file."""
     start_s: float = 0.0

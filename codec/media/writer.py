@@ -129,8 +129,11 @@ def check_writable(path: str | Path) -> str:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set."""
+    """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set, or it is no file, which
+    would be replaced by one."""
     _check_folder(target)
+    if target.exists() and not target.is_file():
+        raise MediaError(f"{target} is a pipe or a device; give the name of a file.")
     if target.exists() and not overwrite:
         raise MediaError(f"{target} exists; overwrite it with -f (in Python: overwrite=True).")
 
