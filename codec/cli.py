@@ -1,5 +1,6 @@
 """The `iwcodec` command line."""
 
+import io
 import json
 import os
 import sys
@@ -65,6 +66,8 @@ def main() -> None:
     """Entry point. A CodecError, or one of the system, becomes one line on stderr and exit status 1."""
     # Matrix products here are small: with several threads they take 50 % longer.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
     for point in matching_commands(sys.argv[1:], entry_points(group="iwcodec.commands")):
         register(point.name, point.load)
     try:
@@ -160,8 +163,10 @@ def parse_sources(value: str) -> int | None:
     """Parse --sources; None for auto. Raises CodecError."""
     if value == "auto":
         return None
-    if not value.isdecimal() or not 1 <= int(value) <= 32:
-        raise CodecError(f"--sources takes auto or a number from 1 to 32, not {value!r}.")
+    from iwcodec.codec.file.options import MAX_SOURCES
+
+    if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= MAX_SOURCES:
+        raise CodecError(f"--sources takes auto or a number from 1 to {MAX_SOURCES}, not {value!r}.")
     return int(value)
 
 

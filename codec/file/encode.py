@@ -106,6 +106,8 @@ def encode(
     Raises OptionError for impossible options, MediaError if the input cannot be read or the output not be written,
     NoFaceError if there is no speaker; all are CodecErrors.
     """
+    if not isinstance(options, EncodeOptions | None):
+        raise OptionError(f"options must be EncodeOptions, not {type(options).__name__}; or give them as keywords.")
     options, progress = (options or EncodeOptions()).with_keywords(keywords), progress or (lambda name, share: None)
     options.check_target()
     target = Path(target)

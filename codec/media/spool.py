@@ -1,6 +1,7 @@
 """Inputs that are no files (pipes, standard input, URLs), which are copied to a temporary file because encoding reads
 them many times; and the reverse for outputs."""
 
+import os
 import re
 import shutil
 import stat
@@ -36,6 +37,7 @@ def local_input(source: str | Path) -> Iterator[Path]:
         yield Path(url2pathname(unquote(urlsplit(text).path)))
         return
     if not scheme and not is_stream(text):
+        _check_name(text)
         yield Path(text)
         return
     name = "standard input" if text == STANDARD else text
@@ -56,6 +58,16 @@ def local_input(source: str | Path) -> Iterator[Path]:
             yield path
         except CodecError as error:  # the reader knows the copy
             raise type(error)(str(error).replace(str(path), name).replace(path.name, name)) from error
+
+
+def _check_name(text: str) -> None:
+    """Raise MediaError for a path that can be none; whether there is such a file its reader says."""
+    try:
+        os.stat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{text!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def is_stream(path: str) -> bool:

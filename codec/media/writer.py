@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -131,10 +132,16 @@ def check_writable(path: str | Path) -> str:
 def check_target(target: Path, overwrite: bool) -> None:
     """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set, or it is no file, which
     would be replaced by one."""
-    _check_folder(target)
-    if target.exists() and not target.is_file():
+    try:
+        _check_folder(target)
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise MediaError(f"{target} cannot be written: {error_reason(error)}.") from error
+    if not stat.S_ISREG(mode):
         raise MediaError(f"{target} is a pipe or a device; give the name of a file.")
-    if target.exists() and not overwrite:
+    if not overwrite:
         raise MediaError(f"{target} exists; overwrite it with -f (in Python: overwrite=True).")
 
 
