@@ -6,6 +6,7 @@ from pathlib import Path
 
 from iwcodec.codec.bitstream.container import (
     AUDIO,
+    FOOTER_BYTES,
     FOOTER_MAGIC,
     INDEX,
     MAGIC,
@@ -16,7 +17,7 @@ from iwcodec.codec.bitstream.container import (
     VERSION,
 )
 from iwcodec.codec.bitstream.header import Header
-from iwcodec.codec.bitstream.index import INDEX_MOTION, INDEX_SOURCES, IndexEntry, pack_index
+from iwcodec.codec.bitstream.index import INDEX_MOTION, INDEX_SOURCES, IndexEntry, Quality, pack_index
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
@@ -24,6 +25,7 @@ from iwcodec.codec.bitstream.packets import (
     pack_sources,
     source_groups,
 )
+from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.varint import write_varint
 from iwcodec.codec.errors import MediaError
 from iwcodec.codec.partial_file import PartialFile
@@ -74,7 +76,7 @@ class ContainerWriter(PartialFile):
             # Many hours of records make too long an index. The file then has an empty one, and seeking walks it.
             index = pack_index(self._index)
             self._record(INDEX, index if len(index) <= MAX_RECORD else b"", 0, "container")
-            self._put(start.to_bytes(8, "little") + FOOTER_MAGIC)
+            self._put(_footer(start))
             self.bytes["container"] = self._at - sum(self.bytes[k] for k in self.bytes if k != "container")
             super().close()
         except OSError as error:
@@ -83,9 +85,7 @@ class ContainerWriter(PartialFile):
 
     def _record(self, kind: int, payload: bytes, counted: int, name: str) -> None:
         """Append a record and add `counted` bytes to those of `name`."""
-        head = bytes([kind]) + write_varint(len(payload))
-        head += bytes([zlib.crc32(head) & 0xFF])
-        self._put(head + payload + zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little"))
+        self._put(_record(kind, payload))
         self.bytes[name] += counted
 
     def _put(self, data: bytes) -> None:
@@ -96,3 +96,33 @@ class ContainerWriter(PartialFile):
             self.abort()
             raise MediaError(f"{self.path} cannot be written: {error.strerror}.") from error
         self._at += len(data)
+
+
+def _record(kind: int, payload: bytes) -> bytes:
+    head = bytes([kind]) + write_varint(len(payload))
+    head += bytes([zlib.crc32(head) & 0xFF])
+    return head + payload + zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little")
+
+
+def _footer(index_at: int) -> bytes:
+    return index_at.to_bytes(8, "little") + FOOTER_MAGIC
+
+
+def add_quality(path: Path, quality: Quality) -> int:
+    """Write what was measured into the index of a complete file, which is replaced; return the bytes added: 0 if the
+    index is too long for it. Raises MediaError if the file cannot be written."""
+    with ContainerReader(path) as reader:
+        index = pack_index(reader.index(), quality)
+    data = path.read_bytes()
+    start = int.from_bytes(data[-FOOTER_BYTES : -len(FOOTER_MAGIC)], "little")
+    whole = data[:start] + _record(INDEX, index) + _footer(start)
+    if len(index) > MAX_RECORD:
+        return 0
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.write_bytes(whole)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise MediaError(f"{path} cannot be written: {error.strerror}.") from error
+    return len(whole) - len(data)

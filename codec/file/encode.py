@@ -11,8 +11,9 @@ from typing import Any, Unpack
 import numpy as np
 
 from iwcodec.codec.bitstream.header import Header
+from iwcodec.codec.bitstream.index import Quality
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
-from iwcodec.codec.bitstream.writer import ContainerWriter
+from iwcodec.codec.bitstream.writer import ContainerWriter, add_quality
 from iwcodec.codec.errors import MediaError, OptionError
 from iwcodec.codec.file.clip import Footage, read_clip
 from iwcodec.codec.file.encode_progress import whole_progress
@@ -110,12 +111,14 @@ def encode(
     audio_bitrate  bit/s of the sound, default 12000
     start_s, duration_s        part of the input to code, in seconds
     video_track, audio_track   which tracks of the input, from 1; default: the best ones
-    verify         decode the result and report its PSNR, default False
+    verify         decode the result, report its PSNR and note it in the file, default False
     overwrite      replace an existing target, default False
 
     Raises OptionError for impossible options, MediaError if the input cannot be read or the output not be written,
     NoFaceError if there is no speaker; all are CodecErrors.
     """
+    if not isinstance(options, EncodeOptions | None):
+        raise OptionError(f"options must be EncodeOptions, not {type(options).__name__}; or give them as keywords.")
     options, progress = (options or EncodeOptions()).with_keywords(keywords), progress or (lambda name, share: None)
     options.check_target()
     target = Path(target)
@@ -175,10 +178,12 @@ def _encode(
         header = header.with_audio(track.pre_skip, track.packet_samples)
     with ContainerWriter(target, header) as writer:
         write_streams(writer, stream.motion, stream.coded, track)
-    report = summarise(writer.bytes, frames, float(video.info.fps), options.size, stream.coded)
-    quality: dict[str, Any] = {}
+    sizes, quality, fps = dict(writer.bytes), dict[str, Any](), float(video.info.fps)
     if options.verify:
         quality = verify(target, video, stream.coded.plan.frames, runtime, progress)
+        measured = Quality(quality["psnr_db"], quality["worst_psnr_db"], round(quality["worst_at_s"] * fps))
+        sizes["container"] += add_quality(target, measured)
+    report = summarise(sizes, frames, fps, options.size, stream.coded)
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=video.warnings)
 
 

@@ -1,6 +1,7 @@
 """Write pictures and sound to .mp4, .mov, .webm, .mkv and .y4m files."""
 
 import errno
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -102,9 +103,18 @@ def check_writable(path: str | Path) -> str:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set."""
-    _check_folder(target)
-    if target.exists() and not overwrite:
+    """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set, or it is no file, which
+    would be replaced by one."""
+    try:
+        _check_folder(target)
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise MediaError(f"{target} cannot be written: {error_reason(error)}.") from error
+    if not stat.S_ISREG(mode):
+        raise MediaError(f"{target} is a pipe or a device; give the name of a file.")
+    if not overwrite:
         raise MediaError(f"{target} exists; overwrite it with -f (in Python: overwrite=True).")
 
 

@@ -124,6 +124,7 @@ def test_reports_for_people_go_to_stderr(short_clip: Path, stub_model: None, tmp
 def test_tables_that_are_the_answer_go_to_stdout(iwc_file: Path):
     done = iwcodec("info", iwc_file)
     assert "lite-256" in done.stdout
+    assert "not measured (encode with --verify)" in done.stdout
     assert done.stderr == ""
 
 
@@ -331,6 +332,21 @@ def test_pipes_at_both_ends(iwc_file: Path):
     done = subprocess.run(command, input=b"not a file", capture_output=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"error: standard input: This is not an .iwc file." in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_answer_that_cannot_be_written_is_one_sentence(options: list[str], iwc_file: Path):
+    errors, words = io.StringIO(), ["iwcodec", "info", str(iwc_file), *options]
+    with (
+        open("/dev/full", "w") as full,
+        redirect_stdout(full),
+        redirect_stderr(errors),
+        mock.patch.object(sys, "argv", words),
+        pytest.raises(SystemExit),
+    ):
+        cli.main()
+    assert errors.getvalue() == "error: No space left on device.\n"
 
 
 def test_several_inputs_go_into_a_folder_and_one_that_fails_stops_no_other(iwc_file: Path, tmp_path: Path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from circling import PICTURES
+from iwcodec.codec.bitstream.info import inspect
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import CodecError, MediaError, NoFaceError, VersionError
@@ -40,6 +41,11 @@ def test_the_report_adds_up(face_clip: Path, tmp_path: Path) -> None:
     assert sum(kinds) == report.bytes["total"] == target.stat().st_size
     assert all(count > 0 for count in kinds)
     assert report.variants == 0
+    assert inspect(target).quality == {
+        "psnr_db": pytest.approx(report.psnr_db, abs=0.006),
+        "worst_psnr_db": pytest.approx(report.worst_psnr_db, abs=0.006),
+        "worst_at_s": pytest.approx(report.worst_at_s, abs=0.002),
+    }
     with ContainerReader(target) as reader:
         assert not any(packet.regions for packet in reader.records() if isinstance(packet, MotionPacket))
     assert report.kbps["video"] == pytest.approx(
@@ -55,7 +61,6 @@ def test_pictures_of_512_are_encoded_and_decoded(face_clip: Path, tmp_path: Path
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
 
-    from iwcodec.codec.bitstream.info import inspect
     from iwcodec.models.export.export import export
     from iwcodec.models.network.config import TINY
     from iwcodec.models.network.network import ImplicitWarp

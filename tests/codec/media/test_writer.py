@@ -13,7 +13,7 @@ import pytest
 from iwcodec.codec.errors import MediaError
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, read_video
-from iwcodec.codec.media.writer import VideoWriter, check_writable
+from iwcodec.codec.media.writer import VideoWriter, check_target, check_writable
 from media_fixtures import BLUE, GREEN, GREY, RED, all_samples, grey_ramp, plain
 
 
@@ -103,6 +103,14 @@ def test_paths_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="even width"):
         VideoWriter(tmp_path / "a.mp4", (63, 48), Fraction(25))
     assert [p.name for p in tmp_path.iterdir()] == ["b.mkv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mkv")
+    for overwrite in (False, True):
+        with pytest.raises(MediaError, match="is a pipe or a device"):
+            check_target(tmp_path / "pipe.mkv", overwrite)
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs a user without full rights")
