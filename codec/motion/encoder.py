@@ -1,8 +1,8 @@
 """Keypoints to motion packets of streams and calls.
 
-Frames whose reference source's coordinates are known are transform-coded: those of a packet together, as differences
-from the newest frame that the receiver has acknowledged, if that has the same reference source. Other frames are coded
-by the predictive coder.
+Fitted frames whose reference source's coordinates are known are transform-coded: those of a packet together, as
+differences from the newest frame that the receiver has acknowledged, if that has the same reference source. Other
+frames are coded by the predictive coder, unless they share a packet with such frames.
 """
 
 import math
@@ -35,6 +35,8 @@ class _Frame(NamedTuple):
     regions: tuple[int | None, ...]
     fit: Fit | None = None
     """In the coordinates of the reference source, if they are known."""
+    is_fitted: bool = False
+    """Whether the Gram matrix of the fit is known."""
 
 
 class MotionEncoder:
@@ -69,13 +71,14 @@ class MotionEncoder:
         """Take the next frame and return its number. `keypoints`: (K, 3). `reference_source`: slot. `gram`: Gram
         matrix (3 K, 3 K) of the fit (Fitted.gram); with it, quantisation is rate-distortion optimised. `regions`: slots
         of the sources that the regions show; None: the reference source. `space`: coordinates of the reference source;
-        with them the frame is transform-coded."""
+        with them and `gram` the frame is transform-coded."""
         number = self._count
         self._frames[number] = _Frame(keypoints, reference_source, regions)
         if space is not None and reference_source is not None:
             metric = np.eye(keypoints.size) if gram is None else space.metric(gram)
             quadratic = Quadratic(space.coordinates(unknowns(keypoints)), metric)
-            self._frames[number] = self._frames[number]._replace(fit=Fit(quadratic, reference_source))
+            fit = Fit(quadratic, reference_source)
+            self._frames[number] = _Frame(keypoints, reference_source, regions, fit, gram is not None)
             self._last = self._last_delta = None
         else:
             self._quantise(keypoints, reference_source, gram)
@@ -133,7 +136,7 @@ class MotionEncoder:
         frames = [self._frames[number] for number in numbers]
         fits = [frame.fit for frame in frames if frame.fit is not None]
         regions = [frame.regions for frame in frames]
-        if len(fits) == count:
+        if len(fits) == count and any(frame.is_fitted for frame in frames):
             return self._transformed(numbers, fits, regions)
         levels = np.stack([self._levels_of(number) for number in numbers])
         runs, named = runs_of([frame.reference_source for frame in frames]), region_runs(regions)
@@ -149,7 +152,8 @@ class MotionEncoder:
         """Return the levels (K, 3) of a frame, also of one that could be transform-coded if the others of its packet
         could."""
         if number not in self._levels:
-            self._levels[number] = self._quantiser.quantise(self._frames[number].keypoints)
+            keypoints, last = self._frames[number].keypoints, self._levels.get(number - 1)
+            self._levels[number] = self._quantiser.quantise(keypoints, last)
         return self._levels[number]
 
     def _transformed(self, numbers: range, fits: list[Fit], regions: list[tuple[int | None, ...]]) -> MotionPacket:
@@ -174,9 +178,11 @@ class MotionEncoder:
         if before is None:
             return None
         targets = [fit.frame.target for fit in fits if fit.reference_source == before.reference_source]
+        if not targets:
+            return None
         without = sum(float(np.square(target).sum()) for target in targets)
         with_it = sum(float(np.square(target - before.coordinates).sum()) for target in targets)
-        return number if with_it < without else None
+        return number if with_it <= without else None
 
 
 def _difference(fit: Fit, before: CodedFrame) -> Fit:

@@ -111,6 +111,7 @@ def test_the_gram_matrix_decides_which_changes_are_sent() -> None:
 
 
 SPACE = motion_space(textured_source(), load_transform_tables().directions)
+GRAM = np.linalg.inv(SPACE.columns @ SPACE.columns.T)
 
 
 def walk(frames: int) -> NDArray[np.float64]:
@@ -121,9 +122,8 @@ def walk(frames: int) -> NDArray[np.float64]:
 
 def push_walk(encoder: MotionEncoder, frames: int, space: MotionSpace | None) -> list[NDArray[np.float32]]:
     keypoints = SPACE.keypoints(walk(frames))
-    gram = np.linalg.inv(SPACE.columns @ SPACE.columns.T)
     for row in keypoints:
-        encoder.push(row, 0, gram, (None, None), space)
+        encoder.push(row, 0, GRAM, (None, None), space)
     return keypoints
 
 
@@ -177,13 +177,23 @@ def test_a_frame_without_coordinates_makes_its_packet_predictive() -> None:
     assert (encoder.pack(3, 1).reference, encoder.pack(3, 1).scale) == (None, LIVE_SCALE)
 
 
+def test_frames_that_were_not_fitted_are_transform_coded_only_beside_fitted_ones() -> None:
+    encoder = MotionEncoder()
+    (row,) = SPACE.keypoints(walk(1))
+    for gram in (None, GRAM, None, None):
+        encoder.push(row, 0, gram, (), SPACE)
+    assert [encoder.pack(first, 2).scale for first in (0, 2)] == [LIVE_SCALE, None]
+    assert encoder.pack(3, 1).scale is None
+
+
 def test_a_far_reference_frame_is_not_used() -> None:
     encoder = MotionEncoder()
-    encoder.push(SPACE.keypoints(np.full((1, 60), 9.0))[0], 0, space=SPACE)
+    encoder.push(SPACE.keypoints(np.full((1, 60), 9.0))[0], 0, GRAM, (), SPACE)
     encoder.pack(0, 1)
     encoder.acknowledge(0)
-    encoder.push(SPACE.keypoints(np.full((1, 60), 0.5))[0], 0, space=SPACE)
-    assert encoder.pack(1, 1).reference is None
+    encoder.push(SPACE.keypoints(np.full((1, 60), 0.5))[0], 0, GRAM, (), SPACE)
+    packet = encoder.pack(1, 1)
+    assert (packet.reference, packet.scale) == (None, LIVE_SCALE)
 
 
 def test_nothing_refers_to_what_is_forgotten() -> None:
