@@ -52,3 +52,9 @@ class PartialFile:
             self.close()
         else:
             self.abort()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears, or replaces another, only when it is complete. Raises OSError."""
+    with PartialFile(path) as partial:
+        partial._open().write(data)

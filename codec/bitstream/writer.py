@@ -28,7 +28,7 @@ from iwcodec.codec.bitstream.packets import (
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.varint import write_varint
 from iwcodec.codec.errors import MediaError
-from iwcodec.codec.partial_file import PartialFile
+from iwcodec.codec.partial_file import PartialFile, write_whole
 
 
 class ContainerWriter(PartialFile):
@@ -118,11 +118,8 @@ def add_quality(path: Path, quality: Quality) -> int:
     whole = data[:start] + _record(INDEX, index) + _footer(start)
     if len(index) > MAX_RECORD:
         return 0
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.write_bytes(whole)
-        os.replace(partial, path)
+        write_whole(path, whole)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise MediaError(f"{path} cannot be written: {error.strerror}.") from error
     return len(whole) - len(data)

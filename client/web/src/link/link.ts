@@ -5,7 +5,8 @@
 
 import type { SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
-import type { PredictiveTables } from "../motion/tables";
+import type { MotionSpace } from "../motion/space";
+import type { Tables } from "../motion/tables";
 import type { TimedFrame } from "../video/jitter_buffer";
 import { Clocks } from "./clocks";
 import {
@@ -33,6 +34,8 @@ const MAX_EARLY = 64;
 const MAX_QUEUED_UNITS = 64;
 const MAX_RENDER_S = 0.3;
 const RENDER_TIMES = 30;
+/** Sources whose coordinates are kept, the newest; more than a peer uses. */
+const MAX_SPACES = 128;
 const NAMES = { [MOTION_CHANNEL]: "motion", [SOURCE_CHANNEL]: "sources", [CONTROL_CHANNEL]: "control" };
 /** Received messages of a channel within a second; more are dropped. */
 const MAX_RATES: Record<number, number> = { [MOTION_CHANNEL]: 200, [SOURCE_CHANNEL]: 400, [CONTROL_CHANNEL]: 60 };
@@ -53,9 +56,14 @@ export interface Pixels {
   data: ArrayBuffer;
 }
 
+/** A decoded source, and the coordinates of motion from it; null for a snapshot or a variant. */
+export interface DecodedSource extends Pixels {
+  space: MotionSpace | null;
+}
+
 /** Runs the networks for one peer. Null: what it was asked for cannot be done. */
 export interface Renderer {
-  source(packet: SourcePacket, isSnapshot: boolean): Promise<Pixels | null>;
+  source(packet: SourcePacket, isSnapshot: boolean): Promise<DecodedSource | null>;
   frame(frame: TimedFrame): Promise<Pixels | null>;
   /** Begin another stream of the peer. */
   reset(): void;
@@ -65,7 +73,7 @@ export interface Renderer {
 export interface Model {
   digest: Uint8Array;
   keypoints: number;
-  tables: PredictiveTables;
+  tables: Tables;
 }
 
 export class Link {
@@ -86,6 +94,7 @@ export class Link {
   private hasSource = false;
   private early: Uint8Array[] = [];
   private assembler = new SourceAssembler();
+  private spaces = new Map<number, MotionSpace>();
   private motion: MotionReceiver;
   private clocks = new Clocks();
   private newestReportMs = -1;
@@ -107,7 +116,17 @@ export class Link {
     private readonly renderer: Renderer,
     private readonly show: (pixels: Pixels) => void,
   ) {
-    this.motion = new MotionReceiver(model.tables, model.keypoints);
+    this.motion = this.receiver();
+  }
+
+  private receiver(): MotionReceiver {
+    return new MotionReceiver(this.model.tables, this.model.keypoints, (slot) => this.spaces.get(slot));
+  }
+
+  private addSpace(slot: number, space: MotionSpace): void {
+    this.spaces.delete(slot);
+    this.spaces.set(slot, space);
+    if (this.spaces.size > MAX_SPACES) this.spaces.delete(this.spaces.keys().next().value as number);
   }
 
   get state(): LinkState {
@@ -165,7 +184,7 @@ export class Link {
       kind: "hello",
       protocol: PROTOCOL,
       model: digest,
-      tables: tables.id,
+      tables: tablesId(tables),
       stream: this.stream,
       sequence,
       index,
@@ -214,7 +233,7 @@ export class Link {
   private receiveHello(hello: Hello): void {
     const { digest, tables } = this.model;
     const sameModel = hello.model.every((byte, n) => byte === digest[n]);
-    if (hello.protocol !== PROTOCOL || !sameModel || hello.tables !== tables.id) {
+    if (hello.protocol !== PROTOCOL || !sameModel || hello.tables !== tablesId(tables)) {
       this.incompatible = this.peer === null;
       return;
     }
@@ -231,7 +250,8 @@ export class Link {
   /** Forget everything about the peer's stream before. */
   private reset(): void {
     this.assembler = new SourceAssembler();
-    this.motion = new MotionReceiver(this.model.tables, this.model.keypoints);
+    this.spaces.clear();
+    this.motion = this.receiver();
     this.clocks = new Clocks();
     this.newestReportMs = -1;
     this.hasSource = false;
@@ -264,6 +284,7 @@ export class Link {
       return;
     }
     this.ackDue = true;
+    if (pixels.space) this.addSpace(packet.slot, pixels.space);
     if (isSnapshot) {
       if (this.status.faceLost) this.shownNow(pixels);
     } else if (packet.base === null) {
@@ -365,4 +386,9 @@ function now(): number {
 /** Time of our own messages, ms. */
 function stampMs(atS: number): number {
   return Math.floor(1000 * atS);
+}
+
+/** What a hello says of the tables of both motion coders. */
+function tablesId({ predictive, transform }: Tables): number {
+  return (predictive.id ^ transform.id) >>> 0;
 }

@@ -3,7 +3,9 @@
 import { parseSource, regionsOf, type SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
 import { dequantise, MotionDecoder } from "../motion/predictive_coder";
-import type { PredictiveTables } from "../motion/tables";
+import type { MotionSpace } from "../motion/space";
+import type { Tables } from "../motion/tables";
+import { TransformedMotion } from "../motion/transformed_motion";
 import { type TimedFrame, VideoJitterBuffer } from "../video/jitter_buffer";
 import { type MotionMessage, parseMotionMessage, parseSourceChunk } from "./messages";
 
@@ -23,35 +25,46 @@ export class MotionReceiver {
   /** Messages received and lost since the owner last reset this. */
   counts = { messages: 0, lost: 0 };
   private readonly decoder: MotionDecoder;
+  private readonly transformed: TransformedMotion;
   private highest: number | null = null;
   private recent = new Set<number>();
   private newest: { number: number; stampS: number } | null = null;
 
-  constructor(tables: PredictiveTables, keypoints: number) {
-    this.decoder = new MotionDecoder(tables, keypoints);
+  /** `spaces`: coordinates of the peer's sources, by slot. */
+  constructor(tables: Tables, keypoints: number, spaces: (slot: number) => MotionSpace | undefined) {
+    this.decoder = new MotionDecoder(tables.predictive, keypoints);
+    this.transformed = new TransformedMotion(tables.transform, keypoints, spaces);
   }
 
   /** Number of the newest decoded frame. */
   get acknowledged(): number | null {
-    return this.decoder.newest;
+    return this.newest?.number ?? null;
   }
 
   take(data: Uint8Array, nowS: number): void {
     const message = parseMotionMessage(data);
     this.check(message, nowS);
     this.account(this.unwrap(message.sequence, nowS));
+    const frames = message.packet.scale === null ? this.predicted(message) : this.inSpaces(message, message.packet.scale);
+    this.arrivedS = nowS;
+    const last = frames[frames.length - 1];
+    if (!this.newest || last.number > this.newest.number) this.newest = last;
+    this.jitterBuffer.push(frames, nowS);
+  }
+
+  private inSpaces({ packet, stamps }: MotionMessage, scale: number): TimedFrame[] {
+    return this.transformed.decode(packet, scale).map((frame, n) => ({ ...frame, stampS: stamps[n] / 1000 }));
+  }
+
+  private predicted(message: MotionMessage): TimedFrame[] {
     const steps = 2 ** message.coarseness;
     const slots = message.packet.runs.flatMap(({ slot, frames }) => new Array<number>(frames).fill(slot));
-    const frames = this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {
+    return this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {
       const keypoints = dequantise(levels, STEP_XY * steps, STEP_STRENGTH * steps);
       const number = message.packet.first + n;
       const regions = regionsOf(message.packet, n);
       return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null, regions };
     });
-    this.arrivedS = nowS;
-    const last = frames[frames.length - 1];
-    if (!this.newest || last.number > this.newest.number) this.newest = last;
-    this.jitterBuffer.push(frames, nowS);
   }
 
   private check({ stamps, packet }: MotionMessage, nowS: number): void {

@@ -2,8 +2,8 @@
 
 import "../player/style.css";
 import "./watch.css";
-import type { Model, Pixels, Renderer } from "../link/link";
-import { makePredictiveTables } from "../motion/tables";
+import type { DecodedSource, Model, Pixels, Renderer } from "../link/link";
+import { makeTables } from "../motion/tables";
 import { Call, type Participant } from "../room/call";
 import { cleanName } from "../room/protocol";
 import type { Answer, Request } from "./messages";
@@ -19,7 +19,7 @@ const parameters = new URLSearchParams(location.hash.slice(1));
 const room = parameters.get("room") ?? "";
 const token = parameters.get("token");
 const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-const jobs = new Map<number, (pixels: Pixels | null) => void>();
+const jobs = new Map<number, (done: DecodedSource | null) => void>();
 const tiles = new Map<string, { root: HTMLElement; canvas: HTMLCanvasElement; state: HTMLElement }>();
 let lastJob = 0;
 let call: Call | null = null;
@@ -35,9 +35,9 @@ worker.onmessage = ({ data }: MessageEvent<Answer>) => {
   else if (data.type === "loaded") {
     say("");
     const digest = Uint8Array.from(data.digest.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
-    ready?.({ digest, keypoints: data.keypoints, tables: makePredictiveTables(data.tables) });
+    ready?.({ digest, keypoints: data.keypoints, tables: makeTables(data.tables) });
   } else {
-    jobs.get(data.job)?.(data.pixels && { side: data.side, data: data.pixels });
+    jobs.get(data.job)?.(data.pixels && { side: data.side, data: data.pixels, space: data.space });
     jobs.delete(data.job);
   }
 };
@@ -45,7 +45,7 @@ worker.onerror = () => fail("The page could not start its decoder; please reload
 
 function rendererFor(peer: string): Renderer {
   const job = (make: (number: number) => Request) =>
-    new Promise<Pixels | null>((resolve) => {
+    new Promise<DecodedSource | null>((resolve) => {
       lastJob += 1;
       jobs.set(lastJob, resolve);
       request(make(lastJob));
