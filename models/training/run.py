@@ -44,7 +44,9 @@ class Run:
         if config.start is not None:
             start = Path(config.start)
             self.start_from(load_weights(start.name, WEIGHTS / start.parent)[1], config.start)
-        self.network = self.network.to(memory_format=torch.channels_last)  # faster on CPUs
+        for parameter in self.network.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)  # faster on CPUs
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         wants_features = any(stage.weights.perceptual for stage in config.stages)
         objective = BaselineObjective if config.baseline else Objective

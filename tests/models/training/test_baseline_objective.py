@@ -22,7 +22,7 @@ def test_losses_fall_on_one_batch(name: str, tmp_path: Path) -> None:
     for run.step in range(12):
         losses.append(run.train_step(run.objective, one_batch(), plan))
     assert set(losses[0]) == {"l1", "decibels", "equivariance", "total"}
-    assert losses[-1]["l1"] < 0.9 * losses[0]["l1"]
+    assert losses[-1]["l1"] < 0.95 * losses[0]["l1"]
 
 
 def test_a_checkpoint_is_resumed_by_its_own_network_only(tmp_path: Path) -> None:
