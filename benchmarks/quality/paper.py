@@ -113,7 +113,8 @@ def run(data: Path, plan: Plan, frames: int, cache: Path, folder: Path, device: 
         runs.append((name, network, {"parameters": sum(p.numel() for p in network.parameters())}))
     clips = val_clips(data, plan.size, frames)
     rows: list[Row] = []
-    for name, network in [("copy of the nearest source", None), *((name, network) for name, network, _ in runs)]:
+    rows += evaluate("copy of the nearest source", None, clips, scorer)
+    for name, network, _ in runs:
         rows += evaluate(name, network, clips, scorer)
     return {
         **experiment.surroundings(),
@@ -218,9 +219,10 @@ def score(originals: list[Picture], made: list[Picture], scorer: Scorer) -> Scor
     own = scorer(
         originals, made, 25.0, {column: None for name in ("akd", "expression") for column in CLIP_METRICS[name]}
     )
-    large = [[cv2.resize(p, (SCORED_SIDE, SCORED_SIDE)) for p in pictures] for pictures in (originals, made)]
+    side = (SCORED_SIDE, SCORED_SIDE)
+    large = [[np.asarray(cv2.resize(p, side), np.uint8) for p in pictures] for pictures in (originals, made)]
     known: Scores = {name: value for name, value in own.items() if value is not None}
-    return {"l1": round(l1, 3), **scorer(np.asarray(large[0]), np.asarray(large[1]), 25.0, known)}
+    return {"l1": round(l1, 3), **scorer(large[0], large[1], 25.0, known)}
 
 
 def means(scores: list[Scores]) -> Scores:

@@ -52,7 +52,7 @@ class Background(nn.Sequential):
         last = self[-1]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         with torch.no_grad():
-            last.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))  # type: ignore[operator, union-attr]
+            last.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))  # type: ignore[operator]
 
     def forward(self, pictures: Tensor) -> Tensor:
         return super().forward(F.pixel_unshuffle(pictures, 4) - 0.5).unflatten(1, (2, 3))

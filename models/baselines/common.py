@@ -128,7 +128,7 @@ class FlowBaseline(nn.Module):
         """Places in the sources (B, g, g, 2) of the driving pictures' cells, and occlusion (B, 1, g, g)."""
         raise NotImplementedError
 
-    def equivariance(self, pose: Pose, transformed: Tensor, affine: Tensor) -> Tensor:
+    def equivariance(self, pose: Pose, transformed: Pose, affine: Tensor) -> Tensor:
         """Loss between the pose in pictures and that in transformed ones, which show at p what those show at
         `affine`(p)."""
         raise NotImplementedError
