@@ -12,6 +12,7 @@ PACKAGES = ("codec", "models", "client", "server", "benchmarks")
 LAYERS = (
     ("models.fit_settings", "models.flow"),
     ("models.network",),
+    ("models.baselines",),
     ("models.runtime",),
     ("models.export", "models.training"),
     ("codec.errors", "codec.extras", "codec.parallel", "codec.partial_file", "codec.progress", "codec.token_bucket"),
