@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from iwcodec.codec.partial_file import PartialFile
+from iwcodec.codec.partial_file import PartialFile, write_whole
 
 
 def test_a_complete_file_replaces_the_former(tmp_path: Path) -> None:
@@ -36,3 +36,9 @@ def test_without_data_there_is_no_file(tmp_path: Path) -> None:
     with PartialFile(tmp_path / "a.bin"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_whole_file_replaces_the_former(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"former")
+    write_whole(tmp_path / "a.bin", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
