@@ -48,7 +48,8 @@ class Client:
         assert self.process.stdout is not None
         process = psutil.Process(self.process.pid)
         for line in self.process.stdout:
-            other = next((one for one in json.loads(line)["participants"] if one["name"] in NAMES), {})
+            people: list[dict[str, Any]] = json.loads(line)["participants"]
+            other = next((one for one in people if one["name"] in NAMES), {})
             if "frames_per_s" in other:
                 self.reports.append({"at_s": time.monotonic(), **resources(process), **other})
 
