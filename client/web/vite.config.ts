@@ -19,7 +19,7 @@ function compressed(): Plugin {
 
 export default defineConfig({
   base: "./", // works below any path, and as static files
-  build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false }, rollupOptions: { input: ["index.html", "watch.html"] } },
+  build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false }, rollupOptions: { input: ["index.html", "call.html"] } },
   worker: { format: "es" },
   // ONNX Runtime's threads load its module once more: it must be a file of its own.
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },

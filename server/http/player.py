@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from iwcodec.codec.media.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.cumulative import cumulative_counts
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_tables import load_transform_tables
@@ -62,8 +63,9 @@ def player_files(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, 
         paths = {part: f"models/{_digest(file.read_bytes())}/{file.name}" for part, file in graphs.items()}
         files |= {paths[part]: graphs[part] for part in PARTS}
         models.append(model_json(model, paths, weights))
-    files[tables_path] = tables
-    files["models.json"] = json.dumps({"tables": tables_path, "models": models}).encode()
+    face_path = f"models/{_digest(FACE_DETECTOR.read_bytes())}/{FACE_DETECTOR.name}"
+    files |= {tables_path: tables, face_path: FACE_DETECTOR}
+    files["models.json"] = json.dumps({"tables": tables_path, "face": face_path, "models": models}).encode()
     return files
 
 

@@ -189,14 +189,13 @@ def transform_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def predictive_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A message of the predictive coder, every other one damaged, and its levels: None if it is refused. Every fifth is
-    of a number of keypoints that the tables are not for."""
+    """Levels, a message of the predictive coder, every other one damaged, and its levels: None if it is refused. Every
+    fifth is of a number of keypoints that the tables are not for."""
     keypoints = K if number % 5 else 7
     frames = random_levels((int(rng.integers(1, 9)), keypoints, 3), rng)
     before = random_levels((keypoints, 3), rng) if number % 3 else None
-    payload = PREDICTIVE.encode(frames, before)
-    if number % 2:
-        payload = mutated(payload, rng)
+    intact = PREDICTIVE.encode(frames, before)
+    payload = mutated(intact, rng) if number % 2 else intact
     try:
         levels = PREDICTIVE.decode(payload, len(frames), keypoints, before).reshape(len(frames), -1).tolist()
     except CodecError:
@@ -204,6 +203,8 @@ def predictive_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
     reference_levels = None if before is None else before.ravel().tolist()
     return {
         "payload": text(payload),
+        "intact": text(intact),
+        "frames": frames.ravel().tolist(),
         "count": len(frames),
         "keypoints": keypoints,
         "reference": reference_levels,
@@ -289,7 +290,7 @@ def plain_message(kind: str, data: bytes) -> Any:
     if kind == "motion":
         message = MotionMessage.from_bytes(data)
         numbers = {"sequence": message.sequence, "stamps": message.stamps, "coarseness": message.coarseness}
-        return {**numbers, "packet": plain(message.packet)}
+        return {**numbers, "acknowledged": message.acknowledged, "packet": plain(message.packet)}
     if kind == "chunk":
         chunk = SourceChunk.from_bytes(data)
         numbers = {"sequence": chunk.sequence, "index": chunk.index, "length": chunk.length, "offset": chunk.offset}

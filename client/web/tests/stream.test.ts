@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Compositor } from "../src/sources/regions";
-import { Stream } from "../src/watch/stream";
+import { Stream } from "../src/call/stream";
 import { dav1d, face, StubRuntime } from "./stubs";
 import { bytes, largest, vectors } from "./vectors";
 

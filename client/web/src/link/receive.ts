@@ -2,13 +2,12 @@
 
 import { parseSource, regionsOf, type SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
-import { dequantise, MotionDecoder } from "../motion/predictive_coder";
+import { MotionDecoder } from "../motion/predictive_coder";
+import { dequantise, quantiserOf } from "../motion/quantiser";
 import type { PredictiveTables } from "../motion/tables";
 import { type TimedFrame, VideoJitterBuffer } from "../video/jitter_buffer";
 import { type MotionMessage, parseMotionMessage, parseSourceChunk } from "./messages";
 
-const STEP_XY = 1 / 60;
-const STEP_STRENGTH = 1 / 15;
 const MAX_OFF_S = 10;
 const EXPECTED_S = 15;
 const MAX_RATE = 250;
@@ -36,14 +35,15 @@ export class MotionReceiver {
     return this.decoder.newest;
   }
 
-  take(data: Uint8Array, nowS: number): void {
+  /** Take a message; return the acknowledgement in it: number of a frame of the other direction modulo 256, if any. */
+  take(data: Uint8Array, nowS: number): number | null {
     const message = parseMotionMessage(data);
     this.check(message, nowS);
     this.account(this.unwrap(message.sequence, nowS));
-    const steps = 2 ** message.coarseness;
+    const { stepXy, stepStrength } = quantiserOf(message.coarseness);
     const slots = message.packet.runs.flatMap(({ slot, frames }) => new Array<number>(frames).fill(slot));
     const frames = this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {
-      const keypoints = dequantise(levels, STEP_XY * steps, STEP_STRENGTH * steps);
+      const keypoints = dequantise(levels, stepXy, stepStrength);
       const number = message.packet.first + n;
       const regions = regionsOf(message.packet, n);
       return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null, regions };
@@ -52,6 +52,7 @@ export class MotionReceiver {
     const last = frames[frames.length - 1];
     if (!this.newest || last.number > this.newest.number) this.newest = last;
     this.jitterBuffer.push(frames, nowS);
+    return message.acknowledged;
   }
 
   private check({ stamps, packet }: MotionMessage, nowS: number): void {
