@@ -317,7 +317,7 @@ def _page() -> tuple[str, str]:
     """Return the page, and the content security policy that allows its own script and style and nothing else."""
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     if is_built():
-        page = page.replace(' id="watch" hidden', ' id="watch"')
+        page = page.replace(' id="browser" hidden', ' id="browser"')
 
     def allowed(tag: str) -> str:
         parts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

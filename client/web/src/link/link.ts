@@ -6,6 +6,7 @@
 import type { SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
 import type { PredictiveTables } from "../motion/tables";
+import { TokenBucket } from "../token_bucket";
 import type { TimedFrame } from "../video/jitter_buffer";
 import type { VideoSender } from "../video/video_sender";
 import { Clocks } from "./clocks";
@@ -25,7 +26,7 @@ import {
   type Status,
 } from "./messages";
 import { OutgoingVideo } from "./outgoing";
-import { MotionReceiver, OutOfSequence, SourceAssembler, type Unit } from "./receive";
+import { frameBudget, MotionReceiver, OutOfSequence, SourceAssembler, type Unit } from "./receive";
 
 const TICK_MS = 100;
 const FROZEN_S = 1.5;
@@ -35,6 +36,10 @@ const BAD_REPORT_S = 0.5;
 const QUEUED_S = 0.05;
 const MAX_EARLY = 64;
 const MAX_QUEUED_UNITS = 64;
+const UNITS_PER_S = 8;
+const UNIT_BURST = 32;
+const STREAMS_PER_S = 0.2;
+const STREAM_BURST = 5;
 const MAX_RENDER_S = 0.3;
 const RENDER_TIMES = 30;
 const NAMES = { [MOTION_CHANNEL]: "motion", [SOURCE_CHANNEL]: "sources", [CONTROL_CHANNEL]: "control" };
@@ -97,6 +102,9 @@ export class Link {
   private clocks = new Clocks();
   private newestReportMs = -1;
   private units = 0;
+  private readonly decodableFrames = frameBudget();
+  private readonly decodableUnits = new TokenBucket(UNITS_PER_S, UNIT_BURST);
+  private readonly streams = new TokenBucket(STREAMS_PER_S, STREAM_BURST);
   private wantsFresh = false;
   private askedS = -Infinity;
   private reportedS = now();
@@ -115,7 +123,7 @@ export class Link {
     private readonly renderer: Renderer,
     private readonly show: (pixels: Pixels) => void,
   ) {
-    this.motion = new MotionReceiver(model.tables, model.keypoints);
+    this.motion = new MotionReceiver(model.tables, model.keypoints, this.decodableFrames);
     this.outgoing = new OutgoingVideo(model.tables, sender, this, this);
   }
 
@@ -249,8 +257,9 @@ export class Link {
       this.incompatible = this.peer === null;
       return;
     }
-    this.incompatible = false;
     const isNewStream = this.peerStream !== null && this.peerStream !== hello.stream;
+    if (isNewStream && !this.streams.take(now())) return;
+    this.incompatible = false;
     if (isNewStream) this.reset();
     this.peerStream = hello.stream;
     this.began = true;
@@ -263,7 +272,7 @@ export class Link {
   /** Forget everything about the peer's stream before. */
   private reset(): void {
     this.assembler = new SourceAssembler();
-    this.motion = new MotionReceiver(this.model.tables, this.model.keypoints);
+    this.motion = new MotionReceiver(this.model.tables, this.model.keypoints, this.decodableFrames);
     this.clocks = new Clocks();
     this.newestReportMs = -1;
     this.hasSource = false;
@@ -281,7 +290,7 @@ export class Link {
       return;
     }
     if (!unit) return;
-    if (this.units >= MAX_QUEUED_UNITS) this.abandonSequence();
+    if (this.units >= MAX_QUEUED_UNITS || !this.decodableUnits.take(now())) this.abandonSequence();
     else void this.decode(unit);
   }
 

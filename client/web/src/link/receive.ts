@@ -5,14 +5,22 @@ import { FormatError } from "../errors";
 import { MotionDecoder } from "../motion/predictive_coder";
 import { dequantise, quantiserOf } from "../motion/quantiser";
 import type { PredictiveTables } from "../motion/tables";
+import { TokenBucket } from "../token_bucket";
 import { type TimedFrame, VideoJitterBuffer } from "../video/jitter_buffer";
 import { type MotionMessage, parseMotionMessage, parseSourceChunk } from "./messages";
 
 const MAX_OFF_S = 10;
 const EXPECTED_S = 15;
 const MAX_RATE = 250;
+const FRAMES_PER_S = 120;
+const FRAME_BURST = 300;
 const MAX_REORDERING = 64;
 const MAX_ENDED = 64;
+
+/** Return a peer's budget of frames to decode, whatever streams it begins. */
+export function frameBudget(): TokenBucket {
+  return new TokenBucket(FRAMES_PER_S, FRAME_BURST);
+}
 
 /** Decodes motion messages into the jitter buffer. */
 export class MotionReceiver {
@@ -26,7 +34,12 @@ export class MotionReceiver {
   private recent = new Set<number>();
   private newest: { number: number; stampS: number } | null = null;
 
-  constructor(tables: PredictiveTables, keypoints: number) {
+  /** `decodable`: the budget of frames to decode. */
+  constructor(
+    tables: PredictiveTables,
+    keypoints: number,
+    private readonly decodable = frameBudget(),
+  ) {
     this.decoder = new MotionDecoder(tables, keypoints);
   }
 
@@ -40,6 +53,8 @@ export class MotionReceiver {
     const message = parseMotionMessage(data);
     this.check(message, nowS);
     this.account(this.unwrap(message.sequence, nowS));
+    // Repeated frames cost as much as new ones: a message can only be decoded as a whole.
+    if (!this.decodable.take(nowS, message.packet.count)) throw new FormatError("Too many frames arrive.");
     const { stepXy, stepStrength } = quantiserOf(message.coarseness);
     const slots = message.packet.runs.flatMap(({ slot, frames }) => new Array<number>(frames).fill(slot));
     const frames = this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {

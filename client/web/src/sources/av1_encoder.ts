@@ -1,0 +1,124 @@
+/** Coding of source pictures as one AV1 inter sequence, by the browser's own encoder (codec/sources/av1.py). */
+
+import type { Picture } from "../runtime/pictures";
+import { SEQUENCE_HEADER, smallerSide, SourceDecoder, stripped } from "./av1";
+import type { Av1Maker } from "./av1";
+import { rgbToYuv } from "./yuv";
+
+const CODEC = "av01.0.04M.08";
+/** Milliseconds after which a picture that was not coded counts as lost. */
+const PATIENCE_MS = 10_000;
+/** AV1's quantiser index, 0 to 255, of usual and of small sequences. */
+const QUANTIZER = 180;
+const SMALL_QUANTIZER = 200;
+
+function configuration(side: number): VideoEncoderConfig {
+  return {
+    codec: CODEC,
+    width: side,
+    height: side,
+    framerate: 1,
+    latencyMode: "realtime",
+    bitrateMode: "quantizer",
+    hardwareAcceleration: "prefer-software", // hardware often codes no picture this small
+  };
+}
+
+/** Return whether the browser encodes AV1 as sources need it. */
+export async function encodesAv1(side: number): Promise<boolean> {
+  if (typeof VideoEncoder === "undefined") return false;
+  try {
+    return (await VideoEncoder.isConfigSupported(configuration(side))).supported ?? false;
+  } catch {
+    return false;
+  }
+}
+
+/** Encodes pictures of one size to units, one for one. */
+export class SourceEncoder {
+  private readonly side: number;
+  private readonly encoder: VideoEncoder;
+  private readonly decoder: SourceDecoder;
+  private waiting: { resolve(unit: Uint8Array): void; reject(error: Error): void } | null = null;
+  private broken: Error | null = null;
+  private count = 0;
+
+  /** `small`: lower resolution and quality, for a narrow link. `make`: makes the decoder of what is coded. */
+  constructor(
+    size: number,
+    private readonly small: boolean,
+    make: Av1Maker,
+  ) {
+    this.side = small ? smallerSide(size) : size;
+    this.decoder = new SourceDecoder(size, make);
+    this.encoder = new VideoEncoder({
+      output: (chunk) => {
+        const unit = new Uint8Array(chunk.byteLength);
+        chunk.copyTo(unit);
+        this.waiting?.resolve(unit);
+        this.waiting = null;
+      },
+      error: (error) => {
+        this.broken = error;
+        this.waiting?.reject(error);
+        this.waiting = null;
+      },
+    });
+    this.encoder.configure(configuration(this.side));
+  }
+
+  /** Encode a picture; return its unit, and the picture as receivers decode it. */
+  async add(picture: Picture): Promise<{ unit: Uint8Array; decoded: Picture }> {
+    if (this.broken) throw this.broken;
+    const { side } = this;
+    const data = rgbToYuv(resized(picture, side));
+    const frame = new VideoFrame(data, {
+      format: "I420",
+      codedWidth: side,
+      codedHeight: side,
+      timestamp: 1_000_000 * this.count,
+      colorSpace: { fullRange: true, matrix: "smpte170m", primaries: "bt709", transfer: "bt709" },
+    });
+    const coded = new Promise<Uint8Array>((resolve, reject) => (this.waiting = { resolve, reject }));
+    const quantizer = this.small ? SMALL_QUANTIZER : QUANTIZER;
+    const late = setTimeout(() => this.waiting?.reject(new Error("The browser coded no picture.")), PATIENCE_MS);
+    try {
+      this.encoder.encode(frame, { keyFrame: !this.count, av1: { quantizer } } as VideoEncoderEncodeOptions);
+      await Promise.race([coded, this.encoder.flush()]); // some browsers hold pictures back until a flush
+      const unit = stripped(await coded);
+      if ((unit[0] === SEQUENCE_HEADER) !== !this.count) throw new Error("The browser coded a key picture unasked.");
+      this.count += 1;
+      return { unit, decoded: await this.decoder.add(unit) };
+    } finally {
+      clearTimeout(late);
+      frame.close();
+    }
+  }
+
+  /** Free encoder and decoder. */
+  close(): void {
+    this.decoder.reset();
+    if (this.encoder.state !== "closed") this.encoder.close();
+  }
+}
+
+/** Scale a picture down to three quarters, or not at all. */
+function resized(picture: Picture, side: number): Picture {
+  if (side === picture.side) return picture;
+  const [from, step] = [picture.side, picture.side / side];
+  const data = new Uint8Array(side * side * 3);
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      const sums = [0, 0, 0];
+      for (let row = Math.floor(y * step); row < (y + 1) * step; row++) {
+        const high = Math.min(row + 1, (y + 1) * step) - Math.max(row, y * step);
+        for (let column = Math.floor(x * step); column < (x + 1) * step; column++) {
+          const share = high * (Math.min(column + 1, (x + 1) * step) - Math.max(column, x * step));
+          for (let c = 0; c < 3; c++) sums[c] += share * picture.data[(row * from + column) * 3 + c];
+        }
+      }
+      for (let c = 0; c < 3; c++) data[(y * side + x) * 3 + c] = Math.round(sums[c] / step ** 2);
+    }
+  }
+  return { side, data };
+}
