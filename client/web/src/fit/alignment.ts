@@ -184,52 +184,86 @@ function emptyCells(): Cells {
 function normalEquations(basis: Float32Array, cells: Cells, offset: Float64Array): Equations {
   const width = offset.length;
   const count = width / 3;
+  // By unknown, then by cell: sums over the cells are then quick, and they are most of a fit.
+  const columns = Array.from({ length: width }, (_, i) => column(basis, i, width));
+  const [along, right, down] = [0, 1, 2].map((axis) => columns.slice(axis * count, (axis + 1) * count));
+  const [xx, yy] = [cells.xx, cells.yy].map((tensor) => tensor.map((value) => value + STIFFNESS));
+  const { xy } = cells;
+  const x = Float64Array.from(cells.x);
+  const y = Float64Array.from(cells.y);
+  for (let k = 0; k < count; k++) {
+    const [byX, byY, byStrength] = [offset[k], offset[count + k], offset[2 * count + k]];
+    for (let cell = 0; cell < CELLS; cell++) {
+      x[cell] += STIFFNESS * (along[k][cell] * byX + right[k][cell] * byStrength);
+      y[cell] += STIFFNESS * (along[k][cell] * byY + down[k][cell] * byStrength);
+    }
+  }
+  const byX = right.map(() => new Float64Array(CELLS));
+  const byY = right.map(() => new Float64Array(CELLS));
+  for (let k = 0; k < count; k++) {
+    for (let cell = 0; cell < CELLS; cell++) {
+      byX[k][cell] = xx[cell] * right[k][cell] + xy[cell] * down[k][cell];
+      byY[k][cell] = xy[cell] * right[k][cell] + yy[cell] * down[k][cell];
+    }
+  }
   const gram = new Float64Array(width * width);
-  const right = new Float64Array(width);
-  const row = new Float64Array(width);
-  const byX = new Float64Array(count);
-  const byY = new Float64Array(count);
-  for (let cell = 0; cell < CELLS; cell++) {
-    row.set(basis.subarray(cell * width, (cell + 1) * width));
-    const xx = cells.xx[cell] + STIFFNESS;
-    const yy = cells.yy[cell] + STIFFNESS;
-    const xy = cells.xy[cell];
-    let [awayX, awayY] = [0, 0];
-    for (let k = 0; k < count; k++) {
-      const strength = offset[2 * count + k];
-      awayX += row[k] * offset[k] + row[count + k] * strength;
-      awayY += row[k] * offset[count + k] + row[2 * count + k] * strength;
-      byX[k] = xx * row[count + k] + xy * row[2 * count + k];
-      byY[k] = xy * row[count + k] + yy * row[2 * count + k];
+  const target = new Float64Array(width);
+  const set = (a: number, b: number, value: number) => (gram[a * width + b] = gram[b * width + a] = value);
+  const [ofXx, ofXy, ofYy] = [0, 1, 2].map(() => new Float64Array(CELLS));
+  for (let a = 0; a < count; a++) {
+    for (let cell = 0; cell < CELLS; cell++) {
+      const value = along[a][cell];
+      ofXx[cell] = value * xx[cell];
+      ofXy[cell] = value * xy[cell];
+      ofYy[cell] = value * yy[cell];
     }
-    const x = cells.x[cell] + STIFFNESS * awayX;
-    const y = cells.y[cell] + STIFFNESS * awayY;
-    for (let a = 0; a < count; a++) {
-      const along = row[a];
-      const toRight = row[count + a];
-      const toDown = row[2 * count + a];
-      const [ofX, ofY, ofStrength] = [a * width, (count + a) * width, (2 * count + a) * width];
-      right[a] -= along * x;
-      right[count + a] -= along * y;
-      right[2 * count + a] -= toRight * x + toDown * y;
-      for (let b = 0; b < count; b++) {
-        const both = along * row[b];
-        gram[ofX + b] += both * xx;
-        gram[ofX + count + b] += both * xy;
-        gram[ofY + count + b] += both * yy;
-        gram[ofX + 2 * count + b] += along * byX[b];
-        gram[ofY + 2 * count + b] += along * byY[b];
-        gram[ofStrength + 2 * count + b] += toRight * byX[b] + toDown * byY[b];
+    for (let b = a; b < count; b++) {
+      const other = along[b];
+      let [forX, forXy, forY] = [0, 0, 0];
+      for (let cell = 0; cell < CELLS; cell++) {
+        const value = other[cell];
+        forX += ofXx[cell] * value;
+        forXy += ofXy[cell] * value;
+        forY += ofYy[cell] * value;
       }
+      set(a, b, forX);
+      set(a, count + b, forXy);
+      set(b, count + a, forXy);
+      set(count + a, count + b, forY);
+      set(2 * count + a, 2 * count + b, dot(right[a], byX[b]) + dot(down[a], byY[b]));
     }
+    for (let b = 0; b < count; b++) {
+      set(a, 2 * count + b, dot(along[a], byX[b]));
+      set(count + a, 2 * count + b, dot(along[a], byY[b]));
+    }
+    target[a] = -dot(along[a], x);
+    target[count + a] = -dot(along[a], y);
+    target[2 * count + a] = -dot(right[a], x) - dot(down[a], y);
   }
   for (let a = 0; a < width; a++) {
     const prior = STIFFNESS * (a < 2 * count ? PLACE_PRIOR : STRENGTH_PRIOR);
     gram[a * width + a] += prior;
-    right[a] -= prior * offset[a];
-    for (let b = 0; b < a; b++) gram[a * width + b] = gram[b * width + a];
+    target[a] -= prior * offset[a];
   }
-  return { gram, right };
+  return { gram, right: target };
+}
+
+function column(rows: Float32Array, at: number, width: number): Float32Array {
+  const out = new Float32Array(CELLS);
+  for (let cell = 0, n = at; cell < CELLS; cell++, n += width) out[cell] = rows[n];
+  return out;
+}
+
+/** Four sums, because each addition waits for the one before. */
+function dot(a: Float32Array, b: Float64Array): number {
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  for (let cell = 0; cell < CELLS; cell += 4) {
+    s0 += a[cell] * b[cell];
+    s1 += a[cell + 1] * b[cell + 1];
+    s2 += a[cell + 2] * b[cell + 2];
+    s3 += a[cell + 3] * b[cell + 3];
+  }
+  return s0 + s1 + s2 + s3;
 }
 
 /** Call `take` for each pixel with its cell and its gradient, in grey levels per unit of [-1, 1]. */

@@ -118,7 +118,6 @@ export function remapValues(
 ): Float32Array {
   const out = new Float32Array((places.length / 2) * n);
   const most = side - 1;
-  const clamped = (index: number) => (index < 0 ? 0 : index > most ? most : index);
   for (let m = 0; m < places.length / 2; m++) {
     const px = roundEven(places[2 * m] * 32);
     const py = roundEven(places[2 * m + 1] * 32);
@@ -126,25 +125,24 @@ export function remapValues(
     const y = py >> 5;
     const fx = (px & 31) / 32;
     const fy = (py & 31) / 32;
-    const corners = [
-      (clamped(y) * side + clamped(x)) * n,
-      (clamped(y) * side + clamped(x + 1)) * n,
-      (clamped(y + 1) * side + clamped(x)) * n,
-      (clamped(y + 1) * side + clamped(x + 1)) * n,
-    ];
-    const [a, b, c, d] = corners;
     if (outside !== null && (x < 0 || y < 0 || x >= most || y >= most)) {
-      const [nw, ne, sw, se] = corners.map((corner, k) => {
-        const [column, row] = [x + (k & 1), y + (k >> 1)];
-        return column < 0 || row < 0 || column > most || row > most ? -1 : corner;
-      });
-      const at = (corner: number, i: number) => (corner < 0 ? outside : values[corner + i]);
+      const at = (column: number, row: number, i: number) =>
+        column < 0 || row < 0 || column > most || row > most ? outside : values[(row * side + column) * n + i];
       for (let i = 0; i < n; i++) {
-        const top = at(nw, i) * (1 - fx) + at(ne, i) * fx;
-        out[m * n + i] = top * (1 - fy) + (at(sw, i) * (1 - fx) + at(se, i) * fx) * fy;
+        const top = at(x, y, i) * (1 - fx) + at(x + 1, y, i) * fx;
+        const bottom = at(x, y + 1, i) * (1 - fx) + at(x + 1, y + 1, i) * fx;
+        out[m * n + i] = top * (1 - fy) + bottom * fy;
       }
       continue;
     }
+    const left = x < 0 ? 0 : x > most ? most : x;
+    const right = x < -1 ? 0 : x >= most ? most : x + 1;
+    const above = (y < 0 ? 0 : y > most ? most : y) * side;
+    const below = (y < -1 ? 0 : y >= most ? most : y + 1) * side;
+    const a = (above + left) * n;
+    const b = (above + right) * n;
+    const c = (below + left) * n;
+    const d = (below + right) * n;
     for (let i = 0; i < n; i++) {
       const top = values[a + i] * (1 - fx) + values[b + i] * fx;
       const bottom = values[c + i] * (1 - fx) + values[d + i] * fx;

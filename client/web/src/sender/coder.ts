@@ -5,8 +5,7 @@
 
 import { sourceToBytes } from "../bitstream/packets";
 import { KeypointFit } from "../fit/keypoint_fit";
-import { quantise, quantiserOf } from "../motion/quantiser";
-import { dequantise } from "../motion/quantiser";
+import { dequantise, quantise, quantiserOf } from "../motion/quantiser";
 import { type Picture, rgba } from "../runtime/pictures";
 import type { Runtime, Source } from "../runtime/types";
 import { Library, poseDistance } from "../sources/library";
