@@ -61,6 +61,7 @@ try {
     Promise.all([wait("shown", "shown", frames), wait("coded", "coded", coded)]),
   );
   const failed = page.locator("#error:not(:empty)").waitFor({ timeout: timeoutMs });
+  for (const waiting of [done, failed]) waiting.catch(() => {}); // whichever comes second
   await Promise.race([frames || coded ? done : failed, failed]).catch((error) => problems.push(String(error)));
   const counts = () => page.evaluate(() => ({ coded: window.iwcodec.coded(), shown: window.iwcodec.shown()[0], at: performance.now() }));
   const before = await counts();
