@@ -5,7 +5,7 @@ import "./call.css";
 import type { LinkState } from "../link/link";
 import { Call, type Participant } from "../room/call";
 import { cleanName } from "../room/protocol";
-import { encodesAv1 } from "../sources/av1_encoder";
+import { encodingMode } from "../sources/av1_encoder";
 import { Devices } from "./devices";
 import { Renderers } from "./renderers";
 import { Sending } from "./sending";
@@ -38,7 +38,7 @@ const model = ROOM.test(room) ? renderers.load(SIZE) : null;
 /** Find out whether this browser can send, and show its camera. */
 async function prepare(): Promise<void> {
   if (!Devices.areAllowed) return cannotSend("This page may not use a camera: its address has to begin with https:// (or be localhost).");
-  if (!(await encodesAv1(SIZE))) return cannotSend("This browser cannot encode AV1, which the others expect; Chrome, Edge and Firefox on a computer can.");
+  if (!(await encodingMode(SIZE))) return cannotSend("This browser cannot encode AV1, which the others expect; Chrome, Edge and Firefox on a computer can.");
   canSend = true;
   const missing = await devices.open();
   $("cannot").textContent = missing.join(" ");

@@ -46,7 +46,7 @@ export class Sending {
     this.video.srcObject = null;
     if (!camera) return;
     if (typeof MediaStreamTrackProcessor === "function") {
-      const frames = new MediaStreamTrackProcessor({ track: camera.clone() }).readable;
+      const frames = new MediaStreamTrackProcessor({ track: camera }).readable;
       this.post({ type: "camera", frames }, [frames as unknown as Transferable]);
     } else void this.followVideo(camera);
   }

@@ -4,7 +4,7 @@ import type { InferenceSession } from "onnxruntime-web/wasm";
 import { Tensor } from "onnxruntime-web/wasm";
 import { messageOf } from "../errors";
 import { Loader } from "../runtime/load";
-import { SourceEncoder } from "../sources/av1_encoder";
+import { encodingMode, SourceEncoder } from "../sources/av1_encoder";
 import { av1Maker } from "../sources/webcodecs";
 import { LiveCrop } from "./camera";
 import { VideoCoder } from "./coder";
@@ -47,8 +47,10 @@ async function load(base: string, size: number): Promise<void> {
     const { runtime } = await loader.loadSize(size, progress);
     const faces = await loader.loadFaceDetector();
     const make = await av1Maker();
+    const mode = await encodingMode(size);
+    if (!mode) throw new Error("this browser cannot encode AV1.");
     crop = new LiveCrop(size, (planes, width, height) => detectFaces(faces, planes, width, height));
-    coder = new VideoCoder(runtime, (small) => new SourceEncoder(size, small, make), answer);
+    coder = new VideoCoder(runtime, (small) => new SourceEncoder(size, small, mode, make), answer);
     answer({ type: "loaded" });
   } catch (error) {
     answer({ type: "failed", message: messageOf(error) });

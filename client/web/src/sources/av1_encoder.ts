@@ -11,26 +11,36 @@ const PATIENCE_MS = 10_000;
  * usual ones are then about those of SVT-AV1 at a CRF of 55. */
 const QUANTIZERS = { usual: { key: 160, other: 205 }, small: { key: 190, other: 220 } };
 
-function configuration(side: number): VideoEncoderConfig {
+/** Bits per picture where the browser's encoder takes no quantiser: twice as many for the same quality. */
+const BITS = { usual: 5000, small: 3000 };
+/** Ways of asking for a quality, the best first. */
+const MODES = ["quantizer", "variable"] as const;
+export type Mode = (typeof MODES)[number];
+
+function configuration(side: number, mode: Mode, bits: number): VideoEncoderConfig {
   return {
     codec: CODEC,
     width: side,
     height: side,
     framerate: 1,
     latencyMode: "realtime",
-    bitrateMode: "quantizer",
+    bitrateMode: mode,
     hardwareAcceleration: "prefer-software", // hardware often codes no picture this small
+    ...(mode === "variable" ? { bitrate: bits } : {}),
   };
 }
 
-/** Return whether the browser encodes AV1 as sources need it. */
-export async function encodesAv1(side: number): Promise<boolean> {
-  if (typeof VideoEncoder === "undefined") return false;
-  try {
-    return (await VideoEncoder.isConfigSupported(configuration(side))).supported ?? false;
-  } catch {
-    return false;
+/** Return how the browser can be asked for AV1 as sources need it; null if it cannot. */
+export async function encodingMode(side: number): Promise<Mode | null> {
+  if (typeof VideoEncoder === "undefined") return null;
+  for (const mode of MODES) {
+    try {
+      if ((await VideoEncoder.isConfigSupported(configuration(side, mode, BITS.usual))).supported) return mode;
+    } catch {
+      // A mode that the browser does not know.
+    }
   }
+  return null;
 }
 
 /** Encodes pictures of one size to units, one for one. */
@@ -46,6 +56,7 @@ export class SourceEncoder {
   constructor(
     size: number,
     private readonly small: boolean,
+    mode: Mode,
     make: Av1Maker,
   ) {
     this.side = small ? smallerSide(size) : size;
@@ -63,7 +74,7 @@ export class SourceEncoder {
         this.waiting = null;
       },
     });
-    this.encoder.configure(configuration(this.side));
+    this.encoder.configure(configuration(this.side, mode, BITS[small ? "small" : "usual"]));
   }
 
   /** Encode a picture; return its unit, and the picture as receivers decode it. */
@@ -86,7 +97,7 @@ export class SourceEncoder {
       this.encoder.encode(frame, { keyFrame: !this.count, av1: { quantizer } } as VideoEncoderEncodeOptions);
       void this.encoder.flush().catch(() => {}); // some browsers hold pictures back until a flush
       const unit = stripped(await coded);
-      if ((unit[0] === SEQUENCE_HEADER) !== !this.count) throw new Error("The browser coded a key picture unasked.");
+      if (!this.count && unit[0] !== SEQUENCE_HEADER) throw new Error("The browser coded no key picture.");
       this.count += 1;
       return { unit, decoded: await this.decoder.add(unit) };
     } finally {
