@@ -64,7 +64,8 @@ from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transfo
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.regions import Compositor
+from iwcodec.codec.sources.regions import Compositor, region_box
+from iwcodec.codec.sources.variant_policy import VariantPolicy
 from iwcodec.codec.sources.yuv import rgb_to_yuv420, yuv420_to_rgb
 from iwcodec.models.fit_settings import BLURS
 from iwcodec.models.runtime.pictures import resize_area
@@ -115,6 +116,7 @@ def vectors() -> dict[str, Any]:
         "congestion": congestion_vectors(rng),
         "chunks": chunk_vectors(rng),
         "fit": fit_vector(),
+        "variants": variant_vectors(),
         "crops": crop_vectors(rng),
         "faces": face_vector(),
         "sdp": sdp_vector(),
@@ -484,11 +486,41 @@ def fit_vector() -> dict[str, Any]:
         assert fitted.gram is not None
         gram = fitted.gram()
         frames.append(
-            {"picture": text(picture), "fitted": fitted.keypoints.ravel().tolist(), "diagonal": gram.diagonal().tolist()}
+            {
+                "picture": text(picture),
+                "fitted": fitted.keypoints.ravel().tolist(),
+                "diagonal": gram.diagonal().tolist(),
+            }
         )
     basis = text(source.basis.astype("<f4"))
     keypoints = source.keypoints.ravel().tolist()
     return {"picture": text(source.picture), "basis": basis, "keypoints": keypoints, "frames": frames}
+
+
+def variant_vectors() -> dict[str, Any]:
+    """Frames of a face whose eyes and mouth change for a while, what their regions show, and the variants sent."""
+    source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
+    library = Library(8)
+    library.add(0, source)
+    policy, added = VariantPolicy(Compositor(Pasting()), library), 1  # type: ignore[arg-type]
+    faces = [source.picture.copy() for _ in range(3)]
+    for face, region, grey in ((faces[1], 0, 40), (faces[2], 1, 210)):
+        box = region_box(source.keypoints, region, 256)
+        axes = (int(box.width / 4), int(box.height / 5))
+        cv2.ellipse(face, (int(box.centre[0]), int(box.centre[1])), axes, 0, 0, 360, (grey,) * 3, -1)
+    frames = []
+    for n in range(80):
+        face = (n // 10) % 3
+        keypoints = source.keypoints + np.array([0.01 * (n % 4), 0, 0], np.float32)
+        slots = policy.choose(faces[face], keypoints, source)
+        variant = policy.wanted(n / 25)
+        frames.append({"face": face, "keypoints": keypoints.ravel().tolist(), "slots": slots, "variant": None})
+        if variant is not None:
+            frames[-1]["variant"] = text(variant)
+            library.add(added, replace(source, picture=variant), variant=True)
+            added += 1
+    basis, keypoints = text(source.basis.astype("<f4")), source.keypoints.ravel().tolist()
+    return {"faces": [text(face) for face in faces], "basis": basis, "keypoints": keypoints, "frames": frames}
 
 
 def crop_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:

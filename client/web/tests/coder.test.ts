@@ -6,6 +6,7 @@ import type { Coded } from "../src/sender/messages";
 import { SourcePolicy } from "../src/sources/source_policy";
 import { VideoSender } from "../src/video/video_sender";
 import { face, StubRuntime } from "./stubs";
+import { bytes, vectors } from "./vectors";
 
 const SIDE = 256;
 const flat = (level: number): Picture => ({ side: SIDE, data: new Uint8Array(SIDE * SIDE * 3).fill(level) });
@@ -53,6 +54,19 @@ test("a newcomer's sequence begins with known sources; unused ones are freed", a
   expect(open()).toBe(2);
   coder.links([], null, false, true, 20_000);
   expect(open()).toBe(1);
+});
+
+test("an expression that lasts becomes a variant of the source, which frames then show", async () => {
+  const { coder, of } = makeCoder();
+  const { faces } = vectors.variants;
+  const pictures = faces.map((data: string) => ({ side: SIDE, data: bytes(data) }));
+  await coder.push(pictures[0], 10_000, true);
+  const second = await coder.begin(true, 1, 10_000);
+  for (let n = 1; n < 30; n++) await coder.push(pictures[n < 10 ? 0 : 1], 10_000 + 40 * n, null);
+  const variants = of("unit").map(({ packet, sequence, source }) => ({ base: parseSource(packet).base, sequence, source }));
+  expect(variants.filter(({ base }) => base === 0).map(({ source }) => source)).toEqual([1, 1]);
+  expect(variants[variants.length - 1]).toMatchObject({ base: 0, sequence: second }); // which lacked it
+  expect(of("frame").pop()?.regions).toEqual([1, null]);
 });
 
 test("only sources that all peers have are referred to, and none is added while all are behind", async () => {
@@ -117,10 +131,10 @@ test("links get frames with their slots, and newcomers the present sequence whil
   expect((await fresh)?.number).toBe(8);
   const { keypoints } = face(flat(0));
   const capturedMs = performance.timeOrigin + 1234;
-  sender.receive({ type: "frame", capturedMs, keypoints, reference: 3, gram: null, counts: { coded: 1, dropped: 0 } });
+  sender.receive({ type: "frame", capturedMs, keypoints, reference: 3, gram: null, regions: [], counts: { coded: 1, dropped: 0 } });
   expect(taken[0]).toBe("status");
   expect(taken[1]).toMatchObject({ stampMs: 1234, reference: 3 });
   sender.close();
-  sender.receive({ type: "frame", capturedMs, keypoints, reference: 3, gram: null, counts: { coded: 2, dropped: 0 } });
+  sender.receive({ type: "frame", capturedMs, keypoints, reference: 3, gram: null, regions: [], counts: { coded: 2, dropped: 0 } });
   expect(taken.length).toBe(3); // the status alone
 });

@@ -66,7 +66,10 @@ def test_a_browser_is_seen_and_heard_and_sees_and_hears(face_clip: Path, tmp_pat
     frames = itertools.islice(read_video(sample_clip()), 40)
     pictures = [crop_resize(frame.picture, Crop(140, 0, 360), 256) for frame in frames]
     write_camera(tmp_path / "camera.y4m", pictures)
-    with web_server() as server, python_client(server, "--video", str(face_clip), "--record", str(tmp_path / "eve.iwc")):
+    with (
+        web_server() as server,
+        python_client(server, "--video", str(face_clip), "--record", str(tmp_path / "eve.iwc")),
+    ):
         report = joined(server, camera=str(tmp_path / "camera.y4m"), frames=3, coded=12, seconds=2, timeoutMs=150_000)
     assert report["problems"] == []
     assert report["error"] == ""

@@ -287,9 +287,13 @@ function eachGradient(
   }
 }
 
-/** Return the grey levels (FLOW_SIZE, FLOW_SIZE) of a picture, as `cv2.cvtColor` rounds them. */
+/** Return the grey levels (FLOW_SIZE, FLOW_SIZE) of a picture. */
 export function smallGrey(picture: Picture): Float32Array {
-  const { side, data } = resizeArea(picture, FLOW_SIZE);
+  return greyLevels(resizeArea(picture, FLOW_SIZE));
+}
+
+/** Return the grey levels (side, side) of a picture, as `cv2.cvtColor` rounds them. */
+export function greyLevels({ side, data }: Picture): Float32Array {
   const grey = new Float32Array(side * side);
   for (let n = 0; n < grey.length; n++) {
     grey[n] = (9798 * data[3 * n] + 19235 * data[3 * n + 1] + 3735 * data[3 * n + 2] + (1 << 14)) >> 15;

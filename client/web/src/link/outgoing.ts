@@ -107,7 +107,7 @@ export class OutgoingVideo implements Subscriber {
       keypoints: frame.keypoints,
       reference,
       gram: reference === null ? null : frame.gram,
-      regions: [],
+      regions: frame.regions.map((source) => (source === null ? null : this.slot(source))),
     });
     // The peer derives its playout delay from the first frames, so none of them may have waited here.
     if (this.isFirstPictureUnsent) this.motion.skip(1);

@@ -193,6 +193,29 @@ function cubicWeights(x: number): number[] {
   return [outer, near, far, 1 - outer - near - far];
 }
 
+/** Sample a picture at places (n, 2) into `out` (n, 3) by the same kernel, repeating its edge, where `mask` (n,) is
+ * positive. As `cv2.remap(..., INTER_CUBIC)`. */
+export function remapCubic({ side, data }: Picture, places: Float32Array, mask: Float32Array, out: Uint8Array): void {
+  const clamp = (index: number) => Math.min(Math.max(index, 0), side - 1);
+  for (let n = 0; n < mask.length; n++) {
+    if (mask[n] <= 0) continue;
+    const [px, py] = [roundEven(places[2 * n] * 32), roundEven(places[2 * n + 1] * 32)];
+    const [x, y] = [px >> 5, py >> 5];
+    const across = cubicWeights((px & 31) / 32);
+    const down = cubicWeights((py & 31) / 32);
+    for (let channel = 0; channel < 3; channel++) {
+      let sum = 0;
+      for (let row = 0; row < 4; row++) {
+        for (let column = 0; column < 4; column++) {
+          const at = clamp(y + row - 1) * side + clamp(x + column - 1);
+          sum += down[row] * across[column] * data[3 * at + channel];
+        }
+      }
+      out[3 * n + channel] = Math.min(255, Math.max(0, roundEven(sum)));
+    }
+  }
+}
+
 /** Return the RGBA pixels of a picture, as canvases take them. */
 export function rgba({ side, data }: Picture): ArrayBuffer {
   const out = new Uint8Array(side * side * 4);

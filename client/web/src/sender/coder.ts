@@ -7,13 +7,16 @@ import { sourceToBytes } from "../bitstream/packets";
 import { KeypointFit } from "../fit/keypoint_fit";
 import { dequantise, quantise, quantiserOf } from "../motion/quantiser";
 import { type Picture, rgba } from "../runtime/pictures";
-import type { Runtime, Source } from "../runtime/types";
+import { type Runtime, type Source, withPicture } from "../runtime/types";
 import { Library, poseDistance } from "../sources/library";
+import { Compositor } from "../sources/regions";
 import { psnr, SAME_POSE, SourcePolicy } from "../sources/source_policy";
+import { type Slots, VariantPolicy } from "../sources/variant_policy";
 import { slotOf } from "../video/source_sequence";
 import type { Coded } from "./messages";
 
 const KEPT_SOURCES = 32;
+const VARIANT_INTERVAL_MS = 200;
 const CHECKS_LOST = 3;
 const FACE_CHECK_MS = 500;
 const SNAPSHOT_MS = 2000;
@@ -31,7 +34,10 @@ interface Sequence {
   number: number;
   small: boolean;
   encoder: Av1Encoder;
+  /** Index of the next unit. */
   next: number;
+  /** Number of each source -> index of its unit. */
+  indices: Map<number, number>;
   begunMs: number;
 }
 
@@ -41,6 +47,11 @@ export class VideoCoder {
   private readonly library = new Library(KEPT_SOURCES);
   private readonly fit = new KeypointFit();
   private readonly policy = new SourcePolicy();
+  private readonly compositor = new Compositor();
+  private readonly variants = new VariantPolicy(this.compositor, this.library);
+  /** Number of each variant -> that of its base. */
+  private readonly bases = new Map<number, number>();
+  private variantMs = -Infinity;
   private sequences: Sequence[] = [];
   private newest: Sequence | null = null;
   private latest: Source | null = null;
@@ -70,14 +81,20 @@ export class VideoCoder {
     if (this.faceLost) return this.takeSnapshot(picture, capturedMs);
     const detected = await this.runtime.detect(picture);
     const fitted = this.fit.frame(picture, detected, this.candidates(detected));
-    const { keypoints, gram } = fitted;
-    const reference = fitted.source && this.library.slotOf(fitted.source);
+    const { keypoints, gram, source } = fitted;
+    const reference = source && this.library.slotOf(source);
+    const regions = source ? this.variants.choose(picture, keypoints, source) : [];
     this.keypoints = keypoints;
     this.counts.coded += 1;
     const counts = { ...this.counts };
-    this.emit({ type: "frame", capturedMs, keypoints, reference, gram, counts }, gram ? [gram.buffer] : []);
-    const attended = this.library.attended(keypoints, reference, []);
-    if (this.policy.isDue(capturedMs / 1000)) await this.judge(picture, keypoints, attended, capturedMs);
+    this.emit({ type: "frame", capturedMs, keypoints, reference, gram, regions, counts }, gram ? [gram.buffer] : []);
+    const attended = this.library.attended(keypoints, reference, regions);
+    const variant = source && !this.behind ? this.variants.wanted(capturedMs / 1000) : null;
+    if (variant) await this.addVariant(variant);
+    else await this.sendLackingVariant(regions, capturedMs);
+    if (!this.policy.isDue(capturedMs / 1000)) return;
+    const shown = this.compositor.sourcesOf(attended, regions, this.library);
+    await this.judge(picture, keypoints, shown, capturedMs);
   }
 
   /** Note what the links use and have; see messages.ts. */
@@ -94,6 +111,11 @@ export class VideoCoder {
     const nearest = this.keypoints ? this.library.nearest(this.keypoints, count, null) : [];
     if (!nearest.length && !this.snapshot) return null;
     const sequence = this.start(small, nowMs);
+    const { home } = this.variants;
+    // Without the home a peer can have no variants.
+    if (!small && home && nearest.length && !nearest.includes(home) && this.library.slotOf(home) !== null) {
+      nearest.splice(count - 1, 1, home);
+    }
     for (const source of nearest) await this.code(sequence, source.picture, this.library.slotOf(source));
     if (this.faceLost && this.snapshot) await this.code(sequence, this.snapshot, null);
     return sequence.number;
@@ -115,7 +137,8 @@ export class VideoCoder {
       const decoded = dequantise(quantise(keypoints, quantiserOf(0), null), stepXy, stepStrength);
       const rebuilt = await this.runtime.reconstruct(decoded, sources, 0);
       this.preview(rebuilt);
-      const byNewest = first === this.latest && poseDistance(first.keypoints, decoded) < SAME_POSE;
+      const isNewest = first.basis === this.latest?.basis; // or a composite of it
+      const byNewest = isNewest && poseDistance(first.keypoints, decoded) < SAME_POSE;
       if (!this.policy.wants(psnr(rebuilt, picture), byNewest, atMs / 1000) || this.behind) return;
     }
     const number = this.added;
@@ -137,9 +160,45 @@ export class VideoCoder {
     return this.code(newest, picture, number);
   }
 
-  private async code(sequence: Sequence, picture: Picture, source: number | null): Promise<Picture> {
+  /** Code a new variant of the home for the newest sequence. */
+  private async addVariant(picture: Picture): Promise<void> {
+    const { home } = this.variants;
+    const base = home && this.library.slotOf(home);
+    if (!home || base === null || !this.newest?.indices.has(base)) return;
+    const number = this.added;
+    this.added += 1;
+    const coded = await this.code(this.newest, picture, number, base);
+    this.library.add(number, withPicture(home, coded), true);
+    this.bases.set(number, base);
+    for (const variant of this.bases.keys()) if (!this.library.at(variant)) this.bases.delete(variant);
+  }
+
+  /** Code one of the variants that a frame shows for a sequence that lacks it, if there is any. */
+  private async sendLackingVariant(regions: Slots, nowMs: number): Promise<void> {
+    if (this.behind || nowMs - this.variantMs < VARIANT_INTERVAL_MS) return;
+    for (const sequence of this.sequences) {
+      for (const number of regions) {
+        if (number === null || sequence.indices.has(number)) continue;
+        const [base, variant] = [this.bases.get(number), this.library.at(number)];
+        if (base === undefined || !variant || !sequence.indices.has(base)) continue;
+        this.variantMs = nowMs;
+        await this.code(sequence, variant.picture, number, base);
+        return;
+      }
+    }
+  }
+
+  /** `base`: of a variant, the number of its base, which must be in the sequence. */
+  private async code(
+    sequence: Sequence,
+    picture: Picture,
+    source: number | null,
+    base: number | null = null,
+  ): Promise<Picture> {
     const { unit, decoded } = await sequence.encoder.add(picture);
-    const packet = sourceToBytes({ slot: slotOf(sequence.next), base: null, payload: unit });
+    const baseSlot = base === null ? null : slotOf(sequence.indices.get(base) as number);
+    const packet = sourceToBytes({ slot: slotOf(sequence.next), base: baseSlot, payload: unit });
+    if (source !== null) sequence.indices.set(source, sequence.next);
     sequence.next += 1;
     this.emit({ type: "unit", sequence: sequence.number, packet, source });
     return decoded;
@@ -147,7 +206,7 @@ export class VideoCoder {
 
   private start(small: boolean, begunMs: number): Sequence {
     const number = crypto.getRandomValues(new Uint32Array(1))[0];
-    const sequence = { number, small, encoder: this.makeEncoder(small), next: 0, begunMs };
+    const sequence = { number, small, encoder: this.makeEncoder(small), next: 0, indices: new Map(), begunMs };
     this.sequences.push(sequence);
     if (!small) this.newest = sequence;
     this.emit({ type: "sequence", number, small });

@@ -21,6 +21,8 @@ export type Coded =
       keypoints: Float32Array;
       reference: number | null;
       gram: Float64Array | null;
+      /** For each region, the source that it shows; null: the reference source. */
+      regions: (number | null)[];
       counts: { coded: number; dropped: number };
     }
   | { type: "sequence"; number: number; small: boolean }

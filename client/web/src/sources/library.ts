@@ -47,6 +47,11 @@ export class Library {
     return this.sources.get(slot);
   }
 
+  /** Return the slots in use. */
+  slots(): number[] {
+    return [...this.sources.keys()];
+  }
+
   /** Return up to `count` sources: the one in slot `reference`, if present, then those nearest in pose. */
   nearest(keypoints: Float32Array, count: number, reference: number | null): Source[] {
     return this.order(keypoints, reference)

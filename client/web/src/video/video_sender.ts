@@ -20,6 +20,8 @@ export interface CodedFrame {
   reference: number | null;
   /** (3 K, 3 K): cost of keypoint errors when that source is warped; null without a fit. */
   gram: Float64Array | null;
+  /** For each region, the source that it shows; null: the reference source. */
+  regions: (number | null)[];
 }
 
 /** A link, as the sender uses it. */
