@@ -92,6 +92,13 @@ try {
     said: await page.evaluate(() => window.iwcodec.said()),
   };
   if (screenshots) await page.screenshot({ path: `${screenshots}-call.png` });
+  if (camera) {
+    await page.keyboard.press("m");
+    await page.keyboard.press("v");
+    await page.locator("#camera-off[aria-pressed=true]").waitFor();
+    result.own = await page.locator(".own p:not(.numbers) span").textContent();
+    result.mute = await page.locator("#mute").textContent();
+  }
   if (!result.error && (await page.locator("#leave").isVisible())) await page.locator("#leave").click();
   console.log(JSON.stringify({ ...result, bytes }));
 } finally {

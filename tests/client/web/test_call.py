@@ -77,6 +77,7 @@ def test_a_browser_is_seen_and_heard_and_sees_and_hears(face_clip: Path, tmp_pat
     assert report["people"][1].startswith("Ada")
     assert np.frombuffer(base64.b64decode(report["picture"]), np.uint8).std() > 20
     assert report["heard"]["totalAudioEnergy"] > 0
+    assert (report["own"], report["mute"]) == ("camera off, muted", "Unmute")  # after keys m and v
     with IwcFile(tmp_path / "eve.iwc", load_runtime(threads=1)) as file:
         seen = [frame.picture for frame in itertools.islice(file.frames(), 0, 30, 6)]
         heard = max(np.abs(samples.astype(int)).max() for samples in file.samples())

@@ -24,6 +24,7 @@ const root = new URL("..", document.baseURI); // this page lies below the server
 
 const renderers = new Renderers((share) => say(`Loading the model: ${Math.round(100 * share)} %`), fail);
 const own = new Tile("You");
+own.root.className = "own";
 const sending = new Sending((pixels) => own.draw(pixels));
 const devices = new Devices(devicesChanged);
 const tiles = new Map<string, { tile: Tile; rates: Rates; state: string }>();

@@ -95,6 +95,8 @@ export class Link {
   private status: Status = { kind: "status", cameraOff: false, faceLost: false };
   private incompatible = false;
   private began = false;
+  /** Whether the hello was sent on the present connection. */
+  private greeted = false;
   private hasSource = false;
   private early: Uint8Array[] = [];
   private assembler = new SourceAssembler();
@@ -157,6 +159,7 @@ export class Link {
     this.motion.jitterBuffer.newPath();
     this.connection = connection;
     this.outgoing.attach();
+    this.greeted = false;
     this.early = [];
     this.channels = new Map();
     for (const id of [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL] as const) {
@@ -191,6 +194,8 @@ export class Link {
   }
 
   private opened(): void {
+    if (this.greeted) return; // another one would ask for a fresh sequence
+    this.greeted = true;
     this.sendHello();
     if (!this.began) this.outgoing.channelsOpened();
   }
