@@ -9,12 +9,13 @@
  *   seconds     how long the call goes on then; default 0
  *   screenshots path prefix of screenshots; none by default
  *   portrait    a phone's window
+ *   init        script that runs before the page's, to take away what some browsers lack
  */
 
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const { url, browser, camera, frames = 0, coded = 0, seconds = 0, screenshots, portrait, timeoutMs = 60_000 } = JSON.parse(
+const { url, browser, camera, frames = 0, coded = 0, seconds = 0, screenshots, portrait, init, timeoutMs = 60_000 } = JSON.parse(
   readFileSync(0, "utf8"),
 );
 const fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"];
@@ -39,12 +40,13 @@ try {
     const sizes = await request.sizes().catch(() => null);
     bytes += sizes ? sizes.responseBodySize + sizes.responseHeadersSize : 0;
   });
+  if (init) await page.addInitScript(init);
   await page.goto(url);
   const begunMs = Date.now();
   const times = {};
   if (await page.locator("#enter").isVisible()) {
     await page.locator("#who").fill("Eve");
-    const ready = camera
+    const ready = camera && !init
       ? page.waitForFunction(() => document.querySelector("#camera option"), null, { timeout: timeoutMs })
       : page.locator("#cannot:not(:empty)").waitFor({ timeout: timeoutMs });
     await ready.catch((error) => problems.push(String(error)));
@@ -92,7 +94,7 @@ try {
     said: await page.evaluate(() => window.iwcodec.said()),
   };
   if (screenshots) await page.screenshot({ path: `${screenshots}-call.png` });
-  if (camera) {
+  if (await page.locator("#mute").isVisible()) {
     await page.keyboard.press("m");
     await page.keyboard.press("v");
     await page.locator("#camera-off[aria-pressed=true]").waitFor();

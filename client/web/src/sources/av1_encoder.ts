@@ -11,8 +11,8 @@ const PATIENCE_MS = 10_000;
  * usual ones are then about those of SVT-AV1 at a CRF of 55. */
 const QUANTIZERS = { usual: { key: 160, other: 205 }, small: { key: 190, other: 220 } };
 
-/** Bits per picture where the browser's encoder takes no quantiser: twice as many for the same quality. */
-const BITS = { usual: 5000, small: 3000 };
+/** Bits per picture where the browser's encoder takes no quantiser; the first pictures take several times as many. */
+const BITS = { usual: 3500, small: 2000 };
 /** Ways of asking for a quality, the best first. */
 const MODES = ["quantizer", "variable"] as const;
 export type Mode = (typeof MODES)[number];
