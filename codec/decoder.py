@@ -14,7 +14,7 @@ from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion, MotionDecoder
 from iwcodec.codec.motion.predictive_tables import Tables
-from iwcodec.codec.motion.space import MotionSpace, motion_space
+from iwcodec.codec.motion.space import MotionSpace, MotionSpaces
 from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Levels, Quantiser
@@ -61,9 +61,9 @@ class Decoder:
         self._quantiser = quantiser or Quantiser()
         self._motion = MotionDecoder(runtime.info.keypoints, tables)
         self._transform = TransformCoder(load_transform_tables())
-        self._spaces: dict[int, tuple[Source, MotionSpace]] = {}
         self._sources = SourceDecoder(runtime.info.size)
         self.library = Library(capacity)
+        self._spaces = MotionSpaces(self.library, self._transform.tables.directions)
         self.compositor = Compositor(runtime)
         self._capacity = capacity
         self._active = active
@@ -125,6 +125,8 @@ class Decoder:
             for motion in frames:
                 self.library.use(motion.keypoints, motion.reference_source, motion.regions)
             return frames
+        if packet.reference is not None:
+            raise FormatError("A transform-coded motion packet has a reference frame, as only calls may.")
         frames, first = [], packet.first
         lengths = [run.frames for run in packet.runs]
         levels = self._transform.decode(packet.payload, lengths, 3 * self._runtime.info.keypoints)
@@ -148,13 +150,7 @@ class Decoder:
     def space(self, slot: int) -> MotionSpace | None:
         """Return the coordinates of motion from the source in a slot; None if the slot is empty."""
         self.prepare()
-        source = self.library.at(slot)
-        if source is None:
-            return None
-        if slot not in self._spaces or self._spaces[slot][0] is not source:
-            self._spaces = {at: kept for at, kept in self._spaces.items() if self.library.at(at) is kept[0]}
-            self._spaces[slot] = source, motion_space(source, self._transform.tables.directions)
-        return self._spaces[slot][1]
+        return self._spaces.at(slot)
 
     def reconstruct(self, keypoints: NDArray[np.float32], reference_source: int | None = None) -> Picture | None:
         """Reconstruct a picture from keypoints (K, 3), the reference source in a slot and the sources nearest in pose;

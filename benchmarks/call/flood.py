@@ -32,7 +32,7 @@ from iwcodec.benchmarks.experiment import save, surroundings
 from iwcodec.client.demo.server import local_server
 from iwcodec.client.link.channels import Channels
 from iwcodec.client.link.link_state import LinkState
-from iwcodec.client.link.messages import MOTION_CHANNEL, PROTOCOL, Hello, MotionMessage
+from iwcodec.client.link.messages import MOTION_CHANNEL, PROTOCOL, Hello, MotionMessage, tables_id
 from iwcodec.client.room.peer import Peer
 from iwcodec.client.room.protocol import Joined, RemoteCandidate, RemoteDescription
 from iwcodec.client.room.signalling import Signalling
@@ -40,7 +40,6 @@ from iwcodec.client.transport.connection import make_connection
 from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.motion.encoder import MotionEncoder
-from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.models.runtime.types import ModelInfo
 from iwcodec.models.runtime.weights import DEFAULT_MODEL, read_info
 
@@ -81,7 +80,7 @@ class Flooder:
         self._channels.listen(lambda *_: None, self._opened)
 
     def _opened(self) -> None:
-        hello = Hello(PROTOCOL, self._info.digest, load_tables().id, secrets.randbits(32), None, 0)
+        hello = Hello(PROTOCOL, self._info.digest, tables_id(), secrets.randbits(32), None, 0)
         self._channels.send_control(hello)
         if self._task is None:
             self._task = asyncio.create_task(self._flood())

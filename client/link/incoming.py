@@ -20,6 +20,8 @@ from iwcodec.client.video.video_sender import KEPT_SOURCES
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.space import MotionSpaces
+from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.codec.sources.library import Library
 from iwcodec.codec.sources.regions import Compositor
@@ -115,7 +117,8 @@ class IncomingVideo:
         info = self._runtime.info
         self.library = Library(MAX_SOURCES)
         self.assembler = SourceAssembler()
-        self.motion = MotionReceiver(info.keypoints, self._decodable_frames)
+        spaces = MotionSpaces(self.library, load_transform_tables().directions)
+        self.motion = MotionReceiver(info.keypoints, self._decodable_frames, spaces.at)
         self.loss = 0.0
         """Share of motion messages lost in the last report interval."""
         self._source_decoder = SourceDecoder(info.size)

@@ -28,12 +28,12 @@ from iwcodec.client.link.messages import (
     Status,
     control_from_bytes,
     is_control,
+    tables_id,
 )
 from iwcodec.client.link.outgoing import OutgoingVideo
 from iwcodec.client.link.verification import Verification
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.token_bucket import TokenBucket
 from iwcodec.models.runtime.types import Runtime
 
@@ -67,7 +67,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._video_sender = video_sender
         self._runtime = runtime
-        self._tables = load_tables().id
+        self._tables = tables_id()
         self._dropped: Counter[str] = Counter()
         self._closed = False
         self._began = False

@@ -45,8 +45,10 @@ import msgpack
 from iwcodec.codec.bitstream.packets import MAX_FRAME, MotionPacket
 from iwcodec.codec.bitstream.varint import read_varint, write_varint
 from iwcodec.codec.errors import FormatError
+from iwcodec.codec.motion.predictive_tables import load_tables
+from iwcodec.codec.motion.transform_tables import load_transform_tables
 
-PROTOCOL = 2
+PROTOCOL = 3
 MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL = 1, 2, 3
 MAX_MESSAGE = 1200
 """Maximum size of a message on any channel, bytes: what fits into one packet."""
@@ -195,7 +197,7 @@ class Hello:
     model: bytes
     """Digest of the network's weights, 8 bytes: both sides must use the same."""
     tables: int
-    """Id of the motion coder's tables."""
+    """Ids of both motion coders' tables (`tables_id`)."""
     stream: int
     """Random number of the sender's stream. If it changes, the receiver discards everything it has of the sender."""
     sequence: int | None
@@ -272,6 +274,12 @@ class Nonce:
     @staticmethod
     def from_fields(fields: list[Any]) -> "Nonce":
         return Nonce(_bytes(fields[0], 16))
+
+
+def tables_id() -> int:
+    """Return what a Hello says of the tables of the predictive and the transform coder: both sides must use the
+    same."""
+    return load_tables().id ^ load_transform_tables().id
 
 
 Control = Report | Hello | Status | SourceAck | Commitment | Nonce

@@ -24,6 +24,7 @@ from iwcodec.client.link.messages import (
 from iwcodec.client.link.send import MotionSender, SourceSender
 from iwcodec.client.video.source_sequence import SourceSequence, slot_of
 from iwcodec.client.video.video_sender import OutgoingFrame, VideoSender
+from iwcodec.codec.motion.space import MotionSpace
 
 SOURCE_DELAY_S = 0.005
 """Sources leave this long after a motion message, so that they do not share its packet."""
@@ -107,7 +108,8 @@ class OutgoingVideo:
         slot = None if frame.reference_source is None else self.slot(frame.reference_source)
         regions = tuple(None if number is None else self.slot(number) for number in frame.regions)
         gram = None if slot is None else frame.gram
-        is_full = self.motion.take(replace(frame, reference_source=slot, gram=gram, regions=regions))
+        space = None if slot is None else self._space(frame.reference_source)
+        is_full = self.motion.take(replace(frame, reference_source=slot, gram=gram, regions=regions), space)
         if self._is_first_picture_unsent():
             # The peer derives its playout delay from the first frames, so none of them may have waited here.
             self.motion.skip(kept=1)
@@ -135,6 +137,10 @@ class OutgoingVideo:
             return None
         index = sequence.numbers.get(number)
         return None if index is None or index >= self._peer_has[1] else slot_of(index)
+
+    def _space(self, number: int | None) -> MotionSpace | None:
+        sequence = self.sources.sequence
+        return None if sequence is None or number is None else sequence.spaces.get(number)
 
     # Called by the Link
 
@@ -272,6 +278,7 @@ class OutgoingVideo:
         sequence = await self._video_sender.sequence_for_newcomer(self.congestion_control.small)
         if sequence is not None and self._wants_sequence and self._channels.are_open:
             self._wants_sequence, self._begun_s = False, self._loop.time()
+            self.motion.forget_acknowledged()  # the slots hold other sources now
             self.sources.start(sequence, first=not self.has_picture)
             if self.peer is None:
                 self._send_sources()

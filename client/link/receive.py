@@ -12,7 +12,7 @@ from iwcodec.client.link.send import quantiser
 from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES, SourcePacket
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.decoder import Motion, MotionDecoder
+from iwcodec.codec.motion.decoder import Motion, MotionDecoder, Spaces
 from iwcodec.codec.token_bucket import TokenBucket
 
 MAX_OFF_S = 10.0
@@ -41,8 +41,10 @@ class ReceptionCounts:
 class MotionReceiver:
     """Decodes motion messages and puts their frames into the jitter buffer."""
 
-    def __init__(self, keypoints: int, decodable: TokenBucket | None = None) -> None:
-        """`decodable`: the budget of frames to decode; by default a new one."""
+    def __init__(
+        self, keypoints: int, decodable: TokenBucket | None = None, spaces: Spaces = lambda slot: None
+    ) -> None:
+        """`decodable`: the budget of frames to decode; by default a new one. `spaces`: of the peer's sources."""
         self.jitter_buffer = VideoJitterBuffer()
         self.dropped: Counter[str] = Counter()
         self.arrived_s: float | None = None
@@ -51,7 +53,7 @@ class MotionReceiver:
         """Counts since the owner last replaced this object."""
         self.newest_frames: list[TimedFrame] = []
         """The frames of the last valid message."""
-        self._decoder = MotionDecoder(keypoints)
+        self._decoder = MotionDecoder(keypoints, spaces=spaces)
         self._decodable = decodable or TokenBucket(FRAMES_PER_S, FRAME_BURST)
         self._decoded: set[int] = set()
         """Numbers of the MAX_PACKET_FRAMES newest frames, as far as they were decoded."""

@@ -10,6 +10,7 @@ from iwcodec.client.link.messages import MAX_MESSAGE_FRAMES, MAX_SPAN_MS, Motion
 from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.motion.encoder import MotionEncoder
+from iwcodec.codec.motion.space import MotionSpace
 from iwcodec.codec.motion.types import Quantiser
 
 PART = 300
@@ -65,9 +66,10 @@ class MotionSender:
         """Number of frames that have not been sent yet."""
         return self._count - self._next
 
-    def take(self, frame: OutgoingFrame) -> bool:
+    def take(self, frame: OutgoingFrame, space: MotionSpace | None = None) -> bool:
         """Take a camera frame, or drop it according to the stride. Returns whether the message is full. A message that
-        began with a longer stride counts as full, because its first frame would otherwise wait too long."""
+        began with a longer stride counts as full, because its first frame would otherwise wait too long. `space`:
+        coordinates of the reference source, with which the frame takes half the bytes."""
         self._offered += 1
         if (self._offered - 1) % self.sending.stride:
             return False
@@ -78,7 +80,7 @@ class MotionSender:
         gap_ms = frame.stamp_ms - self.captured.get(self._count - 1, frame.stamp_ms)
         if not 0 <= gap_ms <= MAX_SPAN_MS // MAX_MESSAGE_FRAMES:
             self._drop_all()  # no message spans a pause or a step of the clock
-        number = self._encoder.push(frame.keypoints, frame.reference_source, frame.gram, frame.regions)
+        number = self._encoder.push(frame.keypoints, frame.reference_source, frame.gram, frame.regions, space)
         self.captured[number] = frame.stamp_ms
         self.captured.pop(number - _KEPT_STAMPS, None)
         is_mixed = self.waiting > 0 and self.sending.stride != self._stride
@@ -125,8 +127,9 @@ class MotionSender:
             self.acknowledge(self._next - 1 - ((self._next - 1 - low) & 0xFF))
 
     def forget_acknowledged(self) -> None:
-        """The receiver may have lost its state: the next messages refer to no earlier frame."""
-        self._encoder.requantise(quantiser(self._coarseness))
+        """The receiver may have lost its state, or the slots hold other sources: the next messages refer to no earlier
+        frame, and hold none."""
+        self._encoder.forget()
         self._earliest = self._count
         self._drop_all()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from iwcodec.codec.bitstream.packets import MAX_SLOT, SourcePacket
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.space import MotionSpace
 from iwcodec.codec.sources.av1 import SourceEncoder, smaller_side
 
 SOURCE_CRF, SOURCE_PRESET = 55, 4
@@ -34,6 +35,10 @@ class SourceSequence:
         """By index in the sequence."""
         self.numbers: dict[int, int] = {}
         """Number of each source (as the VideoSender counts them) -> index of its unit."""
+        self.spaces: dict[int, MotionSpace] = {}
+        """Coordinates of motion of the sources as this sequence shows them, by number, as far as they are known."""
+        self.pending: dict[int, Picture] = {}
+        """Decoded pictures of sources whose coordinates are still to be computed, by number."""
         self.next = 0
         """Index of the next unit."""
         crf, side = (SMALL_CRF, smaller_side(size)) if small else (SOURCE_CRF, size)
@@ -47,9 +52,18 @@ class SourceSequence:
         self.units[self.next] = SourceUnit(packet.to_bytes(), number is None)
         if number is not None:
             self.numbers[number] = self.next
+            if base is None:
+                self.pending[number] = self._encoder.reconstructed
         self.units.pop(self.next - KEPT_UNITS, None)
         self.next += 1
         return self._encoder.reconstructed
+
+    def keep_spaces(self, numbers: set[int]) -> None:
+        """Forget the coordinates of sources that have left the library, whose `numbers` these are. Newer sources are
+        about to enter it."""
+        newest = max(numbers, default=-1)
+        self.spaces = {number: space for number, space in self.spaces.items() if number in numbers}
+        self.pending = {number: of for number, of in self.pending.items() if number in numbers or number > newest}
 
 
 def slot_of(index: int) -> int:

@@ -28,6 +28,8 @@ from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, live_fit
 from iwcodec.codec.media.face_detector import FaceDetector
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.space import MotionSpace, motion_space
+from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.library import by_pose
 from iwcodec.codec.sources.regions import Compositor
@@ -155,6 +157,7 @@ class VideoSender:
         self._fit = fit or live_fit()
         self._compositor = Compositor(runtime)
         self._variants = VariantPolicy(self._compositor, self._library)
+        self._directions = load_transform_tables().directions
         self._added = 0
         """Number of the next source."""
         self._bases: dict[int, int] = {}
@@ -252,6 +255,7 @@ class VideoSender:
             if self.face_lost:
                 self._start("snapshot", SNAPSHOT_S, now, lambda picture=picture: self._take_snapshot(picture))  # type: ignore[misc]
                 continue
+            self._start("space", 0.0, now, self._add_space)
             keeps_up = not self._links or not all(map(_is_behind, self._links))
             takes_variant = keeps_up and not self._is_busy("variant")
             known = self._known_to_all()
@@ -356,6 +360,24 @@ class VideoSender:
                 if base is not None and base in sequence.numbers and variant is not None:
                     await self._run(partial(sequence.add, variant.picture, number, base))
                     return
+
+    async def _add_space(self) -> None:
+        """Compute the coordinates of motion of one source that lacks them, in one of the sequences in use."""
+        for sequence in {id(link.sequence): link.sequence for link in self._links}.values():
+            if sequence is None:
+                continue
+            sequence.keep_spaces(set(self._library.slots()))
+            for number, picture in sequence.pending.items():
+                source = self._library.at(number)
+                if source is not None:
+                    sequence.spaces[number] = await self._run(partial(self._space, source, picture))
+                    del sequence.pending[number]
+                    return
+
+    def _space(self, source: Source, picture: Picture) -> MotionSpace:
+        """Return the coordinates of a source as receivers decode it, which may be coarser than it is here."""
+        decoded = source if source.picture is picture else self._runtime.prepare(picture)
+        return motion_space(decoded, self._directions)
 
     async def _code(self, picture: Picture, number: int | None) -> Picture:
         """Add a source, or a scene snapshot (number None), to every sequence in use. Returns it as decoded from the

@@ -55,10 +55,12 @@ it.
                     count - 1                 0..255
                     flags                     bit 0: predicted from a reference frame; bit 1: names reference sources;
                                               bit 2: names sources of regions; bit 3: transform-coded, only with
-                                              bit 1 and not bit 0
+                                              bit 1 or 4, in files without bit 0; bit 4: sources and regions of all
+                                              frames are the reference frame's, only with bits 0 and 3
                     first - reference         with bit 0: 1..4096, how many frames back the reference frame is
                     runs - 1, slot,           with bit 1: runs of frames with the same reference source; the last run
-                    (frames, slot)...         takes the remaining frames. Without bit 1, the source nearest in pose
+                    (frames, slot)...         takes the remaining frames. Without bits 1 and 4, the source nearest in
+                                              pose
                     regions - 1, runs...      with bit 2: for each region (eyes, mouth) runs as above, of the slot + 1
                                               of the source that the frames show there; 0: the reference source
                     scale                     with bit 3: 0..255, quantisation scale

@@ -29,7 +29,7 @@ MAX_OPUS_BYTES = 1275 * 3 + 7
 """Bytes of an Opus packet of up to 60 ms (RFC 6716, section 3.2)."""
 MAX_REGIONS = 4
 """Regions of a face that may each show another source."""
-_REFERENCE, _RUNS, _REGIONS, _TRANSFORMED = 1, 2, 4, 8
+_REFERENCE, _RUNS, _REGIONS, _TRANSFORMED, _ALIKE = 1, 2, 4, 8, 16
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,17 @@ class MotionPacket:
     runs: tuple[Run, ...] = ()
     """Reference sources, `count` frames together; empty: the source nearest in pose."""
     scale: int | None = None
-    """Quantisation scale of transform-coded motion, which has runs and no reference frame; None: predictive coding."""
+    """Quantisation scale of transform-coded motion, which has runs; None: predictive coding."""
     regions: tuple[tuple[Run, ...], ...] = ()
     """For each region, runs over the packet's frames; empty: all regions show the reference source."""
+    alike: bool = False
+    """All frames have the reference source and the regions of the reference frame; runs and regions are empty. Only
+    transform-coded motion with a reference frame."""
 
     def to_bytes(self) -> bytes:
         """Serialise."""
         flags = (0 if self.reference is None else _REFERENCE) | (_RUNS if self.runs else 0)
-        flags |= (0 if self.scale is None else _TRANSFORMED) | (_REGIONS if self.regions else 0)
+        flags |= (0 if self.scale is None else _TRANSFORMED) | (_REGIONS if self.regions else 0) | _ALIKE * self.alike
         head = write_varint(self.first) + write_varint(self.count - 1) + write_varint(flags)
         if self.reference is not None:
             head += write_varint(self.first - self.reference)
@@ -186,9 +189,12 @@ class MotionPacket:
         """Parse. Raises FormatError."""
         first, at = read_varint(data, 0, MAX_FRAME)
         count, at = read_varint(data, at, MAX_PACKET_FRAMES - 1)
-        flags, at = read_varint(data, at, _REFERENCE | _RUNS | _REGIONS | _TRANSFORMED)
-        if flags & _TRANSFORMED and flags & ~_REGIONS != _TRANSFORMED | _RUNS:
-            raise FormatError("A transform-coded motion packet has a reference frame or lacks reference sources.")
+        flags, at = read_varint(data, at, _REFERENCE | _RUNS | _REGIONS | _TRANSFORMED | _ALIKE)
+        alike = bool(flags & _ALIKE)
+        if alike and flags != _ALIKE | _TRANSFORMED | _REFERENCE:
+            raise FormatError("A motion packet cannot be like its reference frame.")
+        if flags & _TRANSFORMED and not flags & (_RUNS | _ALIKE):
+            raise FormatError("A transform-coded motion packet lacks reference sources.")
         reference = None
         if flags & _REFERENCE:
             back, at = read_varint(data, at, MAX_BACK)
@@ -207,7 +213,8 @@ class MotionPacket:
         scale = None
         if flags & _TRANSFORMED:
             scale, at = read_varint(data, at, MAX_SCALE)
-        return MotionPacket(first, count + 1, reference, _rest(data, at, MAX_PAYLOAD), runs, scale, tuple(regions))
+        payload = _rest(data, at, MAX_PAYLOAD)
+        return MotionPacket(first, count + 1, reference, payload, runs, scale, tuple(regions), alike)
 
     def regions_of(self, frame: int) -> tuple[int | None, ...]:
         """Return the slot of the source that each region of the packet's frame `frame` (0 is its first) shows; None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.fit.alignment import alignment_equations, as_keypoints, reference, warped
+from iwcodec.codec.sources.library import Library
 from iwcodec.models.fit_settings import BLURS
 from iwcodec.models.flow import FLOW_SIZE
 from iwcodec.models.runtime.types import Keypoints, Source
@@ -42,6 +43,25 @@ class MotionSpace:
     def keypoints(self, coordinates: NDArray[np.float64]) -> list[Keypoints]:
         """Return the keypoints (K, 3) of n frames from their coordinates (n, 3 K), clipped to the valid range."""
         return [as_keypoints(row) for row in self.own + coordinates @ self.columns.T]
+
+
+class MotionSpaces:
+    """The coordinates of the sources of a library, each made when it is first asked for."""
+
+    def __init__(self, library: Library, directions: NDArray[np.float64]) -> None:
+        """`directions`: as in `motion_space`."""
+        self._library, self._directions = library, directions
+        self._known: dict[int, tuple[Source, MotionSpace]] = {}
+
+    def at(self, slot: int) -> MotionSpace | None:
+        """Return the coordinates of motion from the source in a slot; None if the slot is empty."""
+        source = self._library.at(slot)
+        if source is None:
+            return None
+        if slot not in self._known or self._known[slot][0] is not source:
+            self._known = {at: kept for at, kept in self._known.items() if self._library.at(at) is kept[0]}
+            self._known[slot] = source, motion_space(source, self._directions)
+        return self._known[slot][1]
 
 
 def motion_space(source: Source, directions: NDArray[np.float64]) -> MotionSpace:

@@ -1,4 +1,4 @@
-"""Transform coder of files: the motion of a whole message as DCT coefficients in the metric of the picture.
+"""Transform coder: the motion of a whole message as DCT coefficients in the metric of the picture.
 
 Frames are coded in runs of one reference source each. Their keypoints, as coordinates of that source (space.py), are
 transformed over time (orthonormal DCT-II), divided by one step and rounded. Facial motion is slow and much of it is of
@@ -6,21 +6,30 @@ the whole head, so few levels differ from 0. Levels are range-coded (constrictio
 static tables selected by frequency, coordinate and the neighbouring levels already coded (transform_tables.py). Only
 integer arithmetic decides what is decoded, so every machine decodes the same levels.
 
-A payload holds for each run the number of frequencies in use (0 to all, equally likely), then their levels. A run that
-uses none is in skip mode: the reference source is shown unmodified.
+A payload holds for each run the number of frequencies in use (0 to all, equally likely), then their levels. In files a
+run that uses none is in skip mode: the reference source is shown unmodified. In calls a packet may have a reference
+frame. Runs of the same reference source as that frame then hold differences from its coordinates.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
+from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES, Run
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.transform_tables import REACH, SYMBOLS, TransformTables, activity_class, base_rows, rows_of
-from iwcodec.codec.motion.types import ESCAPE_RANGE, Levels
+from iwcodec.codec.motion.transform_tables import (
+    REACH,
+    SYMBOLS,
+    TransformTables,
+    activity_class,
+    base_rows,
+    load_transform_tables,
+    rows_of,
+)
+from iwcodec.codec.motion.types import ESCAPE_RANGE, CodedFrame, Levels
 
 _ESCAPE = SYMBOLS - 1
 SCALES = 256
@@ -40,6 +49,19 @@ def scale_of(step: float) -> int:
 def inverse_transform(levels: Levels, scale: int) -> NDArray[np.float64]:
     """Return the coordinates (n, 3 K) of a run's frames from the levels (n, 3 K) of its frequencies."""
     return np.asarray(dct_matrix(len(levels)).T @ (levels * step_of(scale)))
+
+
+def decoded_runs(
+    levels: Sequence[Levels], runs: Sequence[Run], scale: int, before: CodedFrame | None
+) -> list[NDArray[np.float64]]:
+    """Return the coordinates (n, 3 K) of each run's frames from its levels (n, 3 K). `before`: the reference frame."""
+    coordinates = [inverse_transform(rows, scale) for rows in levels]
+    if before is None:
+        return coordinates
+    return [
+        rows + before.coordinates if run.slot == before.reference_source else rows
+        for rows, run in zip(coordinates, runs, strict=True)
+    ]
 
 
 @lru_cache(MAX_PACKET_FRAMES)
@@ -110,6 +132,12 @@ class TransformCoder:
                 own[i + 2] = abs(level)
             last, before = own, last
         return levels
+
+
+@cache
+def transform_coder() -> TransformCoder:
+    """Return the coder with the shipped tables, made once."""
+    return TransformCoder(load_transform_tables())
 
 
 def used_frequencies(levels: Levels) -> int:

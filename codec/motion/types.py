@@ -85,3 +85,14 @@ class Fit(NamedTuple):
     """Slot of the reference source."""
     skip: bool = False
     """Skip mode: the reference source is shown unmodified. Such frames form runs of their own, all levels 0."""
+
+
+class CodedFrame(NamedTuple):
+    """A transform-coded frame as decoded, from which others may be predicted."""
+
+    coordinates: NDArray[np.float64]
+    """(3 K,): in the coordinates of the reference source (space.py)."""
+    reference_source: int
+    """Slot of the reference source."""
+    regions: tuple[int | None, ...]
+    """Slots of the sources that the regions show; None: the reference source."""

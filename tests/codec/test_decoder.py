@@ -122,6 +122,13 @@ def test_frames_of_a_missing_source_are_left_out() -> None:
     assert with_sources(0).motion(packet) == []
 
 
+def test_transformed_motion_of_files_has_no_reference_frame() -> None:
+    packet, _ = transformed((Run(0, 4),))
+    for refused in (replace(packet, reference=9), replace(packet, reference=9, runs=(), alike=True)):
+        with pytest.raises(FormatError, match="reference frame"):
+            with_sources(1).motion(refused)
+
+
 def test_a_replaced_source_has_new_coordinates() -> None:
     decoder = with_sources(1)
     first = decoder.space(0)

@@ -84,6 +84,8 @@ SEEDS: list[tuple[str, bytes]] = [
         "motion",
         MotionPacket(300, 20, None, b"ab", (Run(2, 20),), 78, ((Run(0, 20),), (Run(3, 9), Run(0, 11)))).to_bytes(),
     ),
+    ("motion", MotionPacket(300, 4, 295, b"abcdef", (Run(2, 3), Run(0, 1)), scale=78).to_bytes()),
+    ("motion", MotionPacket(300, 4, 295, b"abcdef", scale=78, alike=True).to_bytes()),
     ("audio", AudioPacket(960, (b"ab", b"cde")).to_bytes()),
     ("sources", pack_sources([SourcePacket(n, b"abc", 40 * (n % 4)) for n in range(3, 9)])),
     ("sources", pack_sources([SourcePacket(n, b"abc", base=1) for n in range(3, 9)])),
@@ -142,7 +144,7 @@ def plain(packet: Packet) -> dict[str, Any]:
             runs = [vars(run) for run in packet.runs]
             regions = [[vars(run) for run in of_region] for of_region in packet.regions]
             numbers = {"first": packet.first, "count": packet.count, "reference": packet.reference}
-            coded = {"payload": text(packet.payload), "scale": packet.scale}
+            coded = {"payload": text(packet.payload), "scale": packet.scale, "alike": packet.alike}
             return {"kind": "motion", **numbers, **coded, "runs": runs, "regions": regions}
         case AudioPacket():
             return {"kind": "audio", "first": packet.first, "packets": [text(data) for data in packet.packets]}
@@ -330,13 +332,21 @@ def message_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def received_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Motion messages in the order of arrival, some lost, repeated or damaged, and the receiver's state after each."""
-    receiver, out = MotionReceiver(K), []
+    """Motion messages in the order of arrival, some lost, repeated or damaged, and the receiver's state after each. The
+    sources in slots 0 and 1 are those of `space_vector`; there is none in slot 2."""
+    space = motion_space(moving_source(TEXTURE, textured_source().keypoints), load_transform_tables().directions)
+    receiver, out = MotionReceiver(K, spaces=lambda slot: space if slot < 2 else None), []
     levels, sent = np.zeros((2, K, 3), np.int32), []
     for n in range(60):
         levels = levels + rng.integers(-2, 3, (2, K, 3)).astype(np.int32)
         shown = ((Run(n % 3, 1), Run(n % 5, 1)), (Run(n // 2, 2),)) if n % 7 else ()
         packet = MotionPacket(2 * n, 2, None, PREDICTIVE.encode(levels, None), (Run(n // 20, 2),), regions=shown)
+        if n % 2:  # as differences from the last such message but one, which may be lost
+            payload = TRANSFORM.encode([rng.integers(-2, 3, (2, 3 * K)).astype(np.int32)])
+            reference = 2 * n - 7 if n > 4 else None
+            packet = replace(packet, reference=reference, payload=payload, scale=78)
+            if n % 8 == 7:
+                packet = replace(packet, runs=(), regions=(), alike=True)
         data = MotionMessage(n % 256, (40 * n, 40 * n + 20), 0, None, packet).to_bytes()
         sent += [data] * int(rng.choice([0, 1, 1, 1, 1, 2]))
     sent[10], sent[11] = sent[11], sent[10]
@@ -356,6 +366,7 @@ def received_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
                     {"number": frame.number, "reference": frame.reference_source, "regions": frame.regions}
                     for frame in frames
                 ],
+                "places": [frame.keypoints.ravel().tolist() for frame in frames],
             }
         )
     return out

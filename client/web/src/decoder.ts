@@ -151,6 +151,9 @@ export class Decoder {
   }
 
   private async transformed(packet: MotionPacket, scale: number): Promise<Motion[]> {
+    if (packet.reference !== null) {
+      throw new FormatError("A transform-coded motion packet has a reference frame, as only calls may.");
+    }
     const width = 3 * this.header.keypoints;
     const lengths = packet.runs.map((run) => run.frames);
     const levels = decodeTransform(this.tables.transform, packet.payload, lengths, width);

@@ -1,12 +1,14 @@
 import { expect, test, vi } from "vitest";
+import { reference } from "../src/fit/alignment";
 import { controlToBytes, parseControl, parseMotionMessage, parseSourceChunk, PROTOCOL } from "../src/link/messages";
 import { MotionReceiver, SourceAssembler } from "../src/link/receive";
-import { makePredictiveTables } from "../src/motion/tables";
+import { motionSpace } from "../src/motion/space";
+import { makeTables } from "../src/motion/tables";
 import { cleanName, parseMessage, PROTOCOL_VERSION } from "../src/room/protocol";
 import { decompressSdp } from "../src/transport/sdp_compression";
 import { VideoJitterBuffer } from "../src/video/jitter_buffer";
 import { FormatError } from "../src/errors";
-import { bytes, outcome, text, vectors } from "./vectors";
+import { bytes, largest, outcome, text, vectors } from "./vectors";
 
 const PARSERS = {
   motion: parseMotionMessage,
@@ -38,13 +40,18 @@ test("control messages have Python's bytes", () => {
 });
 
 test("motion is received as by Python, with losses, repetitions and damage", () => {
-  const receiver = new MotionReceiver(makePredictiveTables(vectors.tables.predictive), 20);
+  const { picture, basis, keypoints } = vectors.space;
+  const ref = reference(new Float32Array(bytes(basis).buffer), Float32Array.from(keypoints));
+  const tables = makeTables(vectors.tables);
+  const space = motionSpace(ref, { side: 256, data: bytes(picture) }, tables.transform.directions);
+  const receiver = new MotionReceiver(tables, 20, (slot) => (slot < 2 ? space : undefined));
   const push = vi.spyOn(receiver.jitterBuffer, "push");
-  for (const [n, { data, acknowledged, messages, lost, frames }] of vectors.received.entries()) {
+  for (const [n, { data, acknowledged, messages, lost, frames, places }] of vectors.received.entries()) {
     push.mockClear();
     outcome(() => receiver.take(bytes(data), 100 + 0.04 * n));
     const pushed = push.mock.calls.flatMap(([taken]) => taken);
     expect(pushed.map(({ number, reference, regions }) => ({ number, reference, regions }))).toEqual(frames);
+    for (const [at, place] of places.entries()) expect(largest(pushed[at].keypoints, place)).toBeLessThan(5e-4);
     expect({ acknowledged: receiver.acknowledged, ...receiver.counts }).toEqual({ acknowledged, messages, lost });
   }
 });

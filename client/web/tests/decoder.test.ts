@@ -47,7 +47,7 @@ test("recorded calls keep the sources whose regions are shown", async () => {
     count,
     reference: null,
     payload: bytes(payload),
-    scale: null,
+    scale: null, alike: false,
     runs: [{ slot: 0, frames: count }],
     regions: [[{ slot: 0, frames: count }], [{ slot: 2, frames: count }]],
   });

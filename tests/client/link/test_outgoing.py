@@ -1,6 +1,7 @@
 """The sending half of a link: what is sent when, over simulated paths and on a simulated clock."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,18 @@ pytest.importorskip("aiortc")
 from iwcodec.benchmarks.call.simulation import Path, connection_pair, simulate
 from iwcodec.client.link.congestion_control import LADDER
 from iwcodec.client.link.link_state import LinkState
-from iwcodec.client.link.messages import MOTION_CHANNEL, SOURCE_CHANNEL, Hello, SourceChunk, is_control
+from iwcodec.client.link.messages import (
+    MOTION_CHANNEL,
+    SOURCE_CHANNEL,
+    Hello,
+    MotionMessage,
+    SourceChunk,
+    is_control,
+)
 from iwcodec.client.link.send import FIRST_PART, PART
+from iwcodec.codec.bitstream.packets import MotionPacket
 from link_calls import FPS, End, call, until, worst_error
+from stub_runtime import NearestSourceFit, picture
 
 
 def test_acknowledgements_share_the_packets_of_motion() -> None:
@@ -227,5 +237,44 @@ def test_fresh_sequences_are_limited_to_one_per_second() -> None:
         assert 2 <= len(numbers) <= 12
         await asyncio.sleep(4)
         assert b.link.state == LinkState.LIVE
+
+    call(case)
+
+
+class Fitted(NearestSourceFit):
+    """Knows the error of keypoints too."""
+
+    def frame(self, *arguments: Any) -> Any:
+        return replace(super().frame(*arguments), gram=lambda: np.eye(60))
+
+
+def test_motion_is_transform_coded_against_acknowledged_frames() -> None:
+    """And not against frames whose slots held sources of an earlier sequence."""
+
+    async def case(a: End, b: End) -> None:
+        sent: list[MotionPacket] = []
+        send = a.link._channels.send
+
+        def record(channel_id: int, data: bytes) -> None:
+            if channel_id == MOTION_CHANNEL and not is_control(data):
+                sent.append(MotionMessage.from_bytes(data).packet)
+            send(channel_id, data)
+
+        a.link._channels.send = record  # type: ignore[method-assign]
+        a.sender._fit = Fitted()
+        await asyncio.sleep(4)
+        last = sent[-20:]
+        assert all(packet.scale is not None for packet in last)
+        assert sum(packet.alike for packet in last) >= 3  # unless the reference source is nearer
+        for shade in range(4):
+            await a.sender._add_source(picture(20 * shade), 0.0)
+        await asyncio.sleep(3)
+        first, before = a.link.outgoing.motion._count, a.link.outgoing.sequence
+        b.link.incoming.abandon_sequence()
+        await until(lambda: a.link.outgoing.sequence is not before, 5)
+        await asyncio.sleep(4)
+        assert all(packet.reference is None or packet.reference >= first for packet in sent if packet.first > first)
+        assert sent[-1].scale is not None
+        assert not b.link.stats().dropped.get("malformed")
 
     call(case)

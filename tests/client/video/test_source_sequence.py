@@ -6,8 +6,9 @@ import numpy as np
 from iwcodec.client.video.source_sequence import KEPT_UNITS, SourceSequence
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.motion.space import motion_space
 from iwcodec.codec.sources.av1 import SourceDecoder
-from stub_runtime import SIZE, picture
+from stub_runtime import SIZE, StubRuntime, picture
 
 
 def textured(size: int) -> Picture:
@@ -49,3 +50,13 @@ def test_variants_name_the_slot_of_their_base() -> None:
         assert np.array_equal(decoder.add(packet.payload), coded)
     assert packet.base == sequence.numbers[6] == 1
     assert not sequence.units[2].is_snapshot
+
+
+def test_coordinates_of_sources_that_have_left_the_library_are_forgotten() -> None:
+    sequence = SourceSequence(SIZE)
+    for number, base in ((3, None), (4, None), (5, 4), (8, None)):
+        sequence.add(picture(10 * number), number, base)
+    assert list(sequence.pending) == [3, 4, 8]  # a variant moves as its base
+    sequence.spaces = {3: motion_space(StubRuntime().prepare(picture(3)), np.eye(60))}
+    sequence.keep_spaces({4, 5})
+    assert (list(sequence.spaces), list(sequence.pending)) == ([], [4, 8])  # 8 is about to enter it

@@ -242,6 +242,34 @@ def test_later_peers_get_short_sequences() -> None:
     run(case)
 
 
+def test_coordinates_of_motion_are_those_of_the_pictures_that_peers_have() -> None:
+    """A later sequence is coded anew, so its pictures differ from those in the library."""
+
+    async def case(sender: VideoSender) -> None:
+        await film(sender, 0.5)
+        early = await sender.sequence_for_newcomer()
+        assert early is not None
+        sender.join(RecordingLink(early))
+        await film(sender, 8, swinging)
+        late = await sender.sequence_for_newcomer()
+        assert late is not None
+        sender.join(RecordingLink(late))
+        decoder = SourceDecoder(SIZE)
+        shown = [decoder.add(SourcePacket.from_bytes(unit.packet).payload) for unit in late.units.values()]
+        await film(sender, 1)
+        for sequence in (early, late):
+            assert set(sequence.spaces) == set(sequence.numbers)
+            assert not sequence.pending
+        for number, index in late.numbers.items():
+            np.testing.assert_allclose(late.spaces[number].own[0], StubRuntime().detect(shown[index])[0, 0], atol=1e-6)
+        for number in early.numbers:
+            source = sender._library.at(number)
+            assert source is not None
+            np.testing.assert_allclose(early.spaces[number].own[0], source.keypoints[0, 0], atol=1e-6)
+
+    run(case)
+
+
 def test_links_that_are_behind_get_no_more_sources() -> None:
     async def case(sender: VideoSender) -> None:
         link = RecordingLink()

@@ -139,7 +139,10 @@ def test_motion_with_reference_sources_round_trip(slots: list[int], payload: byt
 
 @given(st.lists(st.integers(0, MAX_SLOT), min_size=1, max_size=MAX_PACKET_FRAMES), st.integers(0, 255), payloads)
 def test_transformed_motion_round_trip(slots: list[int], scale: int, payload: bytes) -> None:
-    packet = MotionPacket(9, len(slots), None, payload, runs_of(slots), scale=scale)
+    for reference in (None, 4):
+        packet = MotionPacket(9, len(slots), reference, payload, runs_of(slots), scale=scale)
+        assert MotionPacket.from_bytes(packet.to_bytes()) == packet
+    packet = MotionPacket(9, len(slots), 4, payload, scale=scale, alike=True)
     assert MotionPacket.from_bytes(packet.to_bytes()) == packet
 
 
@@ -186,6 +189,7 @@ def test_overheads() -> None:
     assert len(MotionPacket(100, 3, 97, b"x").to_bytes()) == 5
     assert len(MotionPacket(100, 50, None, b"x", runs_of([3] * 50)).to_bytes()) == 6
     assert len(MotionPacket(100, 50, None, b"x", runs_of([3] * 50), scale=78).to_bytes()) == 7
+    assert len(MotionPacket(100, 4, 96, b"x", scale=78, alike=True).to_bytes()) == 6
     no_eyes, mouth = (Run(0, 50),), (Run(0, 20), Run(5, 30))
     assert len(MotionPacket(100, 50, None, b"x", runs_of([3] * 50), 78, (no_eyes, mouth)).to_bytes()) == 14
     assert len(SourcePacket(3, b"x", base=0).to_bytes()) == 3
@@ -199,10 +203,14 @@ def test_overheads() -> None:
         b"\x00",  # no first frame's count
         b"\x00\x00",
         b"\x00\x00\x00",  # no payload
-        b"\x00\x00\x10x",  # an unknown flag
+        b"\x00\x00\x20x",  # an unknown flag
         b"\x00\x00\x08\x50x",  # transform-coded without reference sources
-        b"\x05\x00\x0b\x01\x00\x00\x50x",  # transform-coded with a reference frame
-        b"\x00\x05\x0f\x00\x00\x00\x00\x00\x50x",  # transform-coded with regions and a reference frame
+        b"\x05\x00\x09\x01\x50x",  # transform-coded with a reference frame, without reference sources
+        b"\x05\x00\x18\x50x",  # like a reference frame, without one
+        b"\x05\x00\x11\x01x",  # like the reference frame, but not transform-coded
+        b"\x05\x00\x1b\x01\x00\x00\x50x",  # like the reference frame, and names reference sources
+        b"\x05\x00\x1d\x01\x00\x00\x00\x50x",  # like the reference frame, and names regions
+        b"\x05\x00\x19\x06\x50x",  # like a frame before the first
         b"\x00\x05\x0c\x00\x00\x00\x50x",  # transform-coded with regions, without reference sources
         b"\x00\x05\x0e\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x50x",  # too many regions
         b"\x00\x05\x0e\x00\x00\x00\x00\x81\x80\x04\x50x",  # a region of a slot beyond the last

@@ -6,9 +6,13 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import FormatError
+from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.motion.decoder import MotionDecoder
-from iwcodec.codec.motion.encoder import MotionEncoder
+from iwcodec.codec.motion.encoder import LIVE_SCALE, MotionEncoder
+from iwcodec.codec.motion.space import MotionSpace, motion_space
+from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
+from textured_source import textured_source
 
 USUAL = Quantiser()
 COARSE = Quantiser(2 * USUAL.step_xy, 2 * USUAL.step_strength)
@@ -104,3 +108,108 @@ def test_the_gram_matrix_decides_which_changes_are_sent() -> None:
     assert not delta(insensitive).any()
     assert np.count_nonzero(delta(sensitive)) > 30
     assert np.count_nonzero(delta(insensitive, (0, 1))) > 20
+
+
+SPACE = motion_space(textured_source(), load_transform_tables().directions)
+GRAM = np.linalg.inv(SPACE.columns @ SPACE.columns.T)
+
+
+def walk(frames: int) -> NDArray[np.float64]:
+    """Coordinates (frames, 60) of a face that moves slowly, mostly as a whole."""
+    rng = np.random.default_rng(5)
+    return 4 + np.cumsum(rng.normal(0, 0.3, (frames, 60)) * np.geomspace(1, 0.01, 60), 0)
+
+
+def push_walk(encoder: MotionEncoder, frames: int, space: MotionSpace | None) -> list[NDArray[np.float32]]:
+    keypoints = SPACE.keypoints(walk(frames))
+    for row in keypoints:
+        encoder.push(row, 0, GRAM, (None, None), space)
+    return keypoints
+
+
+def test_coordinates_of_the_source_take_fewer_bytes() -> None:
+    """With less error, in messages of four frames that refer to the message before the last one."""
+
+    def cost(space: MotionSpace | None) -> tuple[int, float]:
+        encoder, decoder, size, error = MotionEncoder(), MotionDecoder(20, spaces={0: SPACE}.get), 0, 0.0
+        rows = push_walk(encoder, 40, space)
+        for first in range(0, 40, 4):
+            encoder.acknowledge(first - 5)
+            packet = encoder.pack(first, 4)
+            size += len(packet.to_bytes())
+            for frame in decoder.decode(packet, USUAL):
+                off = SPACE.coordinates(unknowns(frame.keypoints)) - SPACE.coordinates(unknowns(rows[frame.number]))
+                error += float(off @ off)
+        return size, error
+
+    (size, error), (predictive_size, predictive_error) = cost(SPACE), cost(None)
+    assert size < 0.85 * predictive_size
+    assert error < predictive_error
+
+
+def test_repeated_frames_refer_to_what_was_acknowledged() -> None:
+    """A frame that is packed again has other coordinates; those of the packet that ended with it count."""
+    encoder = MotionEncoder()
+    push_walk(encoder, 12, SPACE)
+    packets = [encoder.pack(0, 4), encoder.pack(2, 6)]
+    encoder.acknowledge(2)  # within a packet: it cannot be the newest frame of a receiver
+    assert encoder.pack(8, 4).reference is None
+    encoder.acknowledge(3)
+    packets.append(encoder.pack(4, 8))
+    assert packets[2].reference == 3
+    whole, lossy = MotionDecoder(20, spaces={0: SPACE}.get), MotionDecoder(20, spaces={0: SPACE}.get)
+    expected = [whole.decode(packet, USUAL) for packet in packets][2]
+    lossy.decode(packets[0], USUAL)
+    for frame, other in zip(lossy.decode(packets[2], USUAL), expected, strict=True):
+        assert np.array_equal(frame.keypoints, other.keypoints)
+
+
+def test_a_frame_without_coordinates_makes_its_packet_predictive() -> None:
+    encoder, decoder = MotionEncoder(), MotionDecoder(20)
+    rows = push_walk(encoder, 2, SPACE)
+    encoder.push(rows[1], 0)
+    packet = encoder.pack(0, 3)
+    assert packet.scale is None
+    decoded = decoder.decode(packet, USUAL)
+    assert np.abs(decoded[0].keypoints - rows[0]).max() <= 0.05
+    encoder.acknowledge(2)
+    push_walk(encoder, 1, SPACE)
+    assert (encoder.pack(3, 1).reference, encoder.pack(3, 1).scale) == (None, LIVE_SCALE)
+
+
+def test_frames_that_were_not_fitted_are_transform_coded_only_beside_fitted_ones() -> None:
+    encoder = MotionEncoder()
+    (row,) = SPACE.keypoints(walk(1))
+    for gram in (None, GRAM, None, None):
+        encoder.push(row, 0, gram, (), SPACE)
+    assert [encoder.pack(first, 2).scale for first in (0, 2)] == [LIVE_SCALE, None]
+    assert encoder.pack(3, 1).scale is None
+
+
+def test_a_far_reference_frame_is_not_used() -> None:
+    encoder = MotionEncoder()
+    encoder.push(SPACE.keypoints(np.full((1, 60), 9.0))[0], 0, GRAM, (), SPACE)
+    encoder.pack(0, 1)
+    encoder.acknowledge(0)
+    encoder.push(SPACE.keypoints(np.full((1, 60), 0.5))[0], 0, GRAM, (), SPACE)
+    packet = encoder.pack(1, 1)
+    assert (packet.reference, packet.scale) == (None, LIVE_SCALE)
+
+
+def test_nothing_refers_to_what_is_forgotten() -> None:
+    encoder = MotionEncoder()
+    push_walk(encoder, 4, SPACE)
+    encoder.pack(0, 4)
+    encoder.acknowledge(3)
+    encoder.forget()
+    encoder.acknowledge(3)
+    push_walk(encoder, 4, SPACE)
+    assert encoder.pack(4, 4).reference is None
+    with pytest.raises(KeyError):
+        encoder.pack(3, 2)
+
+
+def test_coarser_steps_make_the_scale_coarser() -> None:
+    encoder = MotionEncoder(COARSE)
+    push_walk(encoder, 4, SPACE)
+    assert encoder.pack(0, 4).scale == LIVE_SCALE + 16

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.fit.alignment import unknowns
-from iwcodec.codec.motion.space import MotionSpace, at_rest, columns, motion_space
+from iwcodec.codec.motion.space import MotionSpace, MotionSpaces, at_rest, columns, motion_space
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.sources.library import Library
 from iwcodec.models.runtime.load import load_runtime
 from stub_runtime import StubRuntime, picture
 
@@ -55,3 +56,22 @@ def test_the_origin_is_the_source_and_the_columns_are_numerically_stable() -> No
 def test_directions_of_another_number_of_keypoints_are_ignored() -> None:
     space = motion_space(StubRuntime().prepare(picture(90)), DIRECTIONS[:9, :9])
     assert space.columns.shape == (60, 60)
+
+
+def test_the_coordinates_of_a_slot_are_those_of_its_source() -> None:
+    runtime, library = StubRuntime(), Library(2)
+    spaces = MotionSpaces(library, DIRECTIONS)
+    assert spaces.at(3) is None
+    library.add(3, runtime.prepare(picture(60)))
+    first = spaces.at(3)
+    assert first is not None
+    assert spaces.at(3) is first
+    library.add(3, runtime.prepare(picture(120)))
+    replaced = spaces.at(3)
+    assert replaced is not None
+    assert replaced.own[0] == pytest.approx(120 / 127.5 - 1, abs=0.01)
+    for slot in (4, 5):
+        library.add(slot, runtime.prepare(picture(10 * slot)))
+    assert spaces.at(3) is None  # evicted
+    assert spaces.at(5) is not None
+    assert set(spaces._known) == {5}  # 29 KB each

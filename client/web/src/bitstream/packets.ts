@@ -18,6 +18,7 @@ const REFERENCE = 1;
 const RUNS = 2;
 const REGIONS = 4;
 const TRANSFORMED = 8;
+const ALIKE = 16;
 
 /** A source picture: one AV1 unit for a slot of the library. `frame`: number of the frame that it is, if any. `base`: slot
  * of the source of which it is a variant, if it is one: the same picture with other eyes or another mouth. */
@@ -47,6 +48,8 @@ export interface MotionPacket {
   scale: number | null;
   /** For each region, runs of slots + 1; empty: all regions show the reference source. */
   regions: Run[][];
+  /** All frames have the reference source and the regions of the reference frame: no runs, no regions. */
+  alike: boolean;
 }
 
 /** Consecutive Opus packets; `first`: number of the first sample at 48 kHz, counting the pre-skip. */
@@ -102,9 +105,13 @@ export function parseMotion(data: Uint8Array): MotionPacket {
   const cursor = new Cursor(data);
   const first = cursor.varint(MAX_FRAME);
   const count = cursor.varint(MAX_PACKET_FRAMES - 1) + 1;
-  const flags = cursor.varint(REFERENCE | RUNS | REGIONS | TRANSFORMED);
-  if (flags & TRANSFORMED && (flags & ~REGIONS) !== (TRANSFORMED | RUNS)) {
-    throw new FormatError("A transform-coded motion packet has a reference frame or lacks reference sources.");
+  const flags = cursor.varint(REFERENCE | RUNS | REGIONS | TRANSFORMED | ALIKE);
+  const alike = (flags & ALIKE) !== 0;
+  if (alike && flags !== (ALIKE | TRANSFORMED | REFERENCE)) {
+    throw new FormatError("A motion packet cannot be like its reference frame.");
+  }
+  if (flags & TRANSFORMED && !(flags & (RUNS | ALIKE))) {
+    throw new FormatError("A transform-coded motion packet lacks reference sources.");
   }
   let reference: number | null = null;
   if (flags & REFERENCE) {
@@ -121,7 +128,7 @@ export function parseMotion(data: Uint8Array): MotionPacket {
     for (let n = 0; n <= more; n++) regions.push(parseRuns(cursor, count, MAX_SLOT + 1));
   }
   const scale = flags & TRANSFORMED ? cursor.varint(MAX_SCALE) : null;
-  return { kind: "motion", first, count, reference, payload: cursor.rest(MAX_PAYLOAD), runs, scale, regions };
+  return { kind: "motion", first, count, reference, payload: cursor.rest(MAX_PAYLOAD), runs, scale, regions, alike };
 }
 
 /** Parse sound. */

@@ -1,12 +1,12 @@
 /** The worker that rebuilds the pictures of all peers, as the links use it. */
 
-import type { Model, Pixels, Renderer } from "../link/link";
-import { makePredictiveTables } from "../motion/tables";
+import type { DecodedSource, Model, Renderer } from "../link/link";
+import { makeTables } from "../motion/tables";
 import type { Answer, Request } from "./messages";
 
 export class Renderers {
   private readonly worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-  private readonly jobs = new Map<number, (pixels: Pixels | null) => void>();
+  private readonly jobs = new Map<number, (done: DecodedSource | null) => void>();
   private lastJob = 0;
 
   /** `progress`: share of the model that has arrived. `failed`: in words. */
@@ -25,9 +25,9 @@ export class Renderers {
         else if (data.type === "loading") this.progress(data.bytes / (data.total || data.bytes));
         else if (data.type === "loaded") {
           const digest = Uint8Array.from(data.digest.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
-          resolve({ digest, keypoints: data.keypoints, tables: makePredictiveTables(data.tables) });
+          resolve({ digest, keypoints: data.keypoints, tables: makeTables(data.tables) });
         } else {
-          this.jobs.get(data.job)?.(data.pixels && { side: data.side, data: data.pixels });
+          this.jobs.get(data.job)?.(data.pixels && { side: data.side, data: data.pixels, space: data.space });
           this.jobs.delete(data.job);
         }
       };
@@ -38,7 +38,7 @@ export class Renderers {
   /** Return the renderer of a peer. */
   of(peer: string): Renderer {
     const job = (make: (number: number) => Request) =>
-      new Promise<Pixels | null>((resolve) => {
+      new Promise<DecodedSource | null>((resolve) => {
         this.lastJob += 1;
         this.jobs.set(this.lastJob, resolve);
         this.request(make(this.lastJob));

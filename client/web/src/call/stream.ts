@@ -1,6 +1,8 @@
 /** What is kept of a peer's stream: its sources and their composites (client/link/incoming.py). */
 
 import type { SourcePacket } from "../bitstream/packets";
+import { reference } from "../fit/alignment";
+import { type MotionSpace, motionSpace } from "../motion/space";
 import type { Picture } from "../runtime/pictures";
 import { type Runtime, withPicture } from "../runtime/types";
 import { type Av1Maker, SourceDecoder } from "../sources/av1";
@@ -13,11 +15,12 @@ export class Stream {
   private readonly library = new Library(CAPACITY);
   private readonly compositor = new Compositor();
 
-  /** `size`: side of the pictures in pixels. */
+  /** `size`: side of the pictures in pixels. `directions`: of the transform coder's tables. */
   constructor(
     size: number,
     make: Av1Maker,
     private readonly runtime: Runtime,
+    private readonly directions: Float64Array,
   ) {
     this.decoder = new SourceDecoder(size, make);
   }
@@ -39,6 +42,13 @@ export class Stream {
     const source = this.library.at(base);
     if (source) this.library.add(slot, withPicture(source, picture), true);
     return picture;
+  }
+
+  /** Return the coordinates of motion from the source in a slot; null if it is empty, or for a variant. */
+  space(slot: number): MotionSpace | null {
+    const source = this.library.at(slot);
+    if (!source || this.library.isVariant(slot)) return null;
+    return motionSpace(reference(source.basis, source.keypoints), source.picture, this.directions);
   }
 
   /** Return a frame's picture; null without any source. */

@@ -1,6 +1,7 @@
 /** Runs the networks of a call away from the page's thread, which has the data channels. */
 
 import { FormatError, messageOf } from "../errors";
+import type { MotionSpace } from "../motion/space";
 import { Loader, threadCount } from "../runtime/load";
 import { type Picture, rgba } from "../runtime/pictures";
 import type { Runtime } from "../runtime/types";
@@ -14,6 +15,7 @@ const streams = new Map<string, Stream>();
 let runtime: Runtime;
 let make: Av1Maker;
 let size = 0;
+let directions: Float64Array;
 /** Requests are handled one after the other. */
 let turn: Promise<void> = Promise.resolve();
 
@@ -36,15 +38,18 @@ async function handle(request: Request): Promise<void> {
     return;
   }
   let picture: Picture | null = null;
+  let space: MotionSpace | null = null;
   try {
     const stream = streamOf(request.peer);
-    if (request.type === "source") picture = await stream.addSource(request.packet, request.isSnapshot);
-    else picture = await stream.reconstruct(request.frame);
+    if (request.type === "source") {
+      picture = await stream.addSource(request.packet, request.isSnapshot);
+      space = request.isSnapshot ? null : stream.space(request.packet.slot);
+    } else picture = await stream.reconstruct(request.frame);
   } catch (error) {
     if (!(error instanceof FormatError)) console.warn(messageOf(error)); // one picture must not end the call
   }
   const pixels = picture && rgba(picture);
-  answer({ type: "done", job: request.job, pixels, side: picture?.side ?? 0 }, pixels ? [pixels] : []);
+  answer({ type: "done", job: request.job, pixels, side: picture?.side ?? 0, space }, pixels ? [pixels] : []);
 }
 
 async function load(base: string, wanted: number): Promise<void> {
@@ -53,14 +58,15 @@ async function load(base: string, wanted: number): Promise<void> {
   runtime = loaded.runtime;
   make = await av1Maker();
   size = wanted;
+  directions = Float64Array.from(loaded.tables.transform.directions);
   const { digest, keypoints } = loaded.model;
-  answer({ type: "loaded", digest, keypoints, tables: loaded.tables.predictive, threads: threadCount() });
+  answer({ type: "loaded", digest, keypoints, tables: loaded.tables, threads: threadCount() });
 }
 
 function streamOf(peer: string): Stream {
   let stream = streams.get(peer);
   if (!stream) {
-    stream = new Stream(size, make, runtime);
+    stream = new Stream(size, make, runtime, directions);
     streams.set(peer, stream);
   }
   return stream;

@@ -5,7 +5,8 @@
 
 import type { SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
-import type { PredictiveTables } from "../motion/tables";
+import type { MotionSpace } from "../motion/space";
+import type { Tables } from "../motion/tables";
 import { TokenBucket } from "../token_bucket";
 import type { TimedFrame } from "../video/jitter_buffer";
 import type { VideoSender } from "../video/video_sender";
@@ -42,6 +43,8 @@ const STREAMS_PER_S = 0.2;
 const STREAM_BURST = 5;
 const MAX_RENDER_S = 0.3;
 const RENDER_TIMES = 30;
+/** Sources whose coordinates are kept, the newest; more than a peer uses. */
+const MAX_SPACES = 128;
 const NAMES = { [MOTION_CHANNEL]: "motion", [SOURCE_CHANNEL]: "sources", [CONTROL_CHANNEL]: "control" };
 /** Received messages of a channel within a second; more are dropped. */
 const MAX_RATES: Record<number, number> = { [MOTION_CHANNEL]: 200, [SOURCE_CHANNEL]: 400, [CONTROL_CHANNEL]: 60 };
@@ -62,9 +65,14 @@ export interface Pixels {
   data: ArrayBuffer;
 }
 
+/** A decoded source, and the coordinates of motion from it; null for a snapshot or a variant. */
+export interface DecodedSource extends Pixels {
+  space: MotionSpace | null;
+}
+
 /** Runs the networks for one peer. Null: what it was asked for cannot be done. */
 export interface Renderer {
-  source(packet: SourcePacket, isSnapshot: boolean): Promise<Pixels | null>;
+  source(packet: SourcePacket, isSnapshot: boolean): Promise<DecodedSource | null>;
   frame(frame: TimedFrame): Promise<Pixels | null>;
   /** Begin another stream of the peer. */
   reset(): void;
@@ -74,7 +82,7 @@ export interface Renderer {
 export interface Model {
   digest: Uint8Array;
   keypoints: number;
-  tables: PredictiveTables;
+  tables: Tables;
 }
 
 export class Link {
@@ -100,6 +108,7 @@ export class Link {
   private hasSource = false;
   private early: Uint8Array[] = [];
   private assembler = new SourceAssembler();
+  private spaces = new Map<number, MotionSpace>();
   private motion: MotionReceiver;
   private clocks = new Clocks();
   private newestReportMs = -1;
@@ -125,8 +134,8 @@ export class Link {
     private readonly renderer: Renderer,
     private readonly show: (pixels: Pixels) => void,
   ) {
-    this.motion = new MotionReceiver(model.tables, model.keypoints, this.decodableFrames);
-    this.outgoing = new OutgoingVideo(model.tables, sender, this, this);
+    this.motion = this.receiver();
+    this.outgoing = new OutgoingVideo(model.tables.predictive, sender, this, this);
   }
 
   get areOpen(): boolean {
@@ -135,6 +144,17 @@ export class Link {
 
   private get peer(): Hello | null {
     return this.outgoing.peer;
+  }
+
+  private receiver(): MotionReceiver {
+    const { tables, keypoints } = this.model;
+    return new MotionReceiver(tables, keypoints, (slot) => this.spaces.get(slot), this.decodableFrames);
+  }
+
+  private addSpace(slot: number, space: MotionSpace): void {
+    this.spaces.delete(slot);
+    this.spaces.set(slot, space);
+    if (this.spaces.size > MAX_SPACES) this.spaces.delete(this.spaces.keys().next().value as number);
   }
 
   get state(): LinkState {
@@ -207,7 +227,7 @@ export class Link {
       kind: "hello",
       protocol: PROTOCOL,
       model: digest,
-      tables: tables.id,
+      tables: tablesId(tables),
       stream: this.stream,
       sequence,
       index,
@@ -258,7 +278,7 @@ export class Link {
   private receiveHello(hello: Hello): void {
     const { digest, tables } = this.model;
     const sameModel = hello.model.every((byte, n) => byte === digest[n]);
-    if (hello.protocol !== PROTOCOL || !sameModel || hello.tables !== tables.id) {
+    if (hello.protocol !== PROTOCOL || !sameModel || hello.tables !== tablesId(tables)) {
       this.incompatible = this.peer === null;
       return;
     }
@@ -277,7 +297,8 @@ export class Link {
   /** Forget everything about the peer's stream before. */
   private reset(): void {
     this.assembler = new SourceAssembler();
-    this.motion = new MotionReceiver(this.model.tables, this.model.keypoints, this.decodableFrames);
+    this.spaces.clear();
+    this.motion = this.receiver();
     this.clocks = new Clocks();
     this.newestReportMs = -1;
     this.hasSource = false;
@@ -310,6 +331,7 @@ export class Link {
       return;
     }
     this.ackDue = true;
+    if (pixels.space) this.addSpace(packet.slot, pixels.space);
     if (isSnapshot) {
       if (this.status.faceLost) this.shownNow(pixels);
     } else if (packet.base === null) {
@@ -417,4 +439,9 @@ function now(): number {
 /** Time of our own messages, ms. */
 function stampMs(atS: number): number {
   return Math.floor(1000 * atS);
+}
+
+/** What a hello says of the tables of both motion coders. */
+function tablesId({ predictive, transform }: Tables): number {
+  return (predictive.id ^ transform.id) >>> 0;
 }

@@ -5,7 +5,7 @@ import { MAX_FRAME, type MotionPacket, parseMotion } from "../bitstream/packets"
 import { Cursor, writeVarint } from "../bitstream/varint";
 import { FormatError } from "../errors";
 
-export const PROTOCOL = 2;
+export const PROTOCOL = 3;
 export const MOTION_CHANNEL = 1;
 export const SOURCE_CHANNEL = 2;
 export const CONTROL_CHANNEL = 3;

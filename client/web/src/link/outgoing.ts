@@ -268,6 +268,7 @@ export class OutgoingVideo implements Subscriber {
     const sequence = await this.sender.sequenceForNewcomer(this.congestionControl.small);
     if (!sequence || !this.wantsSequence || !this.channels.areOpen) return;
     [this.wantsSequence, this.begunS] = [false, now()];
+    this.motion.forgetAcknowledged(); // the slots hold other sources now
     this.sources.start(sequence, 0, !this.hasPicture);
     if (this.peer) this.sendPending();
     else this.sendSources();

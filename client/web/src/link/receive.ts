@@ -4,7 +4,9 @@ import { parseSource, regionsOf, type SourcePacket } from "../bitstream/packets"
 import { FormatError } from "../errors";
 import { MotionDecoder } from "../motion/predictive_coder";
 import { dequantise, quantiserOf } from "../motion/quantiser";
-import type { PredictiveTables } from "../motion/tables";
+import type { MotionSpace } from "../motion/space";
+import type { Tables } from "../motion/tables";
+import { TransformedMotion } from "../motion/transformed_motion";
 import { TokenBucket } from "../token_bucket";
 import { type TimedFrame, VideoJitterBuffer } from "../video/jitter_buffer";
 import { type MotionMessage, parseMotionMessage, parseSourceChunk } from "./messages";
@@ -30,22 +32,25 @@ export class MotionReceiver {
   /** Messages received and lost since the owner last reset this. */
   counts = { messages: 0, lost: 0 };
   private readonly decoder: MotionDecoder;
+  private readonly transformed: TransformedMotion;
   private highest: number | null = null;
   private recent = new Set<number>();
   private newest: { number: number; stampS: number } | null = null;
 
-  /** `decodable`: the budget of frames to decode. */
+  /** `spaces`: coordinates of the peer's sources, by slot. `decodable`: the budget of frames to decode. */
   constructor(
-    tables: PredictiveTables,
+    tables: Tables,
     keypoints: number,
+    spaces: (slot: number) => MotionSpace | undefined,
     private readonly decodable = frameBudget(),
   ) {
-    this.decoder = new MotionDecoder(tables, keypoints);
+    this.decoder = new MotionDecoder(tables.predictive, keypoints);
+    this.transformed = new TransformedMotion(tables.transform, keypoints, spaces);
   }
 
   /** Number of the newest decoded frame. */
   get acknowledged(): number | null {
-    return this.decoder.newest;
+    return this.newest?.number ?? null;
   }
 
   /** Take a message; return the acknowledgement in it: number of a frame of the other direction modulo 256, if any. */
@@ -55,19 +60,27 @@ export class MotionReceiver {
     this.account(this.unwrap(message.sequence, nowS));
     // Repeated frames cost as much as new ones: a message can only be decoded as a whole.
     if (!this.decodable.take(nowS, message.packet.count)) throw new FormatError("Too many frames arrive.");
-    const { stepXy, stepStrength } = quantiserOf(message.coarseness);
-    const slots = message.packet.runs.flatMap(({ slot, frames }) => new Array<number>(frames).fill(slot));
-    const frames = this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {
-      const keypoints = dequantise(levels, stepXy, stepStrength);
-      const number = message.packet.first + n;
-      const regions = regionsOf(message.packet, n);
-      return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null, regions };
-    });
+    const frames = message.packet.scale === null ? this.predicted(message) : this.inSpaces(message, message.packet.scale);
     this.arrivedS = nowS;
     const last = frames[frames.length - 1];
     if (!this.newest || last.number > this.newest.number) this.newest = last;
     this.jitterBuffer.push(frames, nowS);
     return message.acknowledged;
+  }
+
+  private inSpaces({ packet, stamps }: MotionMessage, scale: number): TimedFrame[] {
+    return this.transformed.decode(packet, scale).map((frame, n) => ({ ...frame, stampS: stamps[n] / 1000 }));
+  }
+
+  private predicted(message: MotionMessage): TimedFrame[] {
+    const { stepXy, stepStrength } = quantiserOf(message.coarseness);
+    const slots = message.packet.runs.flatMap(({ slot, frames }) => new Array<number>(frames).fill(slot));
+    return this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {
+      const keypoints = dequantise(levels, stepXy, stepStrength);
+      const number = message.packet.first + n;
+      const regions = regionsOf(message.packet, n);
+      return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null, regions };
+    });
   }
 
   private check({ stamps, packet }: MotionMessage, nowS: number): void {

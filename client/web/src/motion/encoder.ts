@@ -69,7 +69,7 @@ export class MotionEncoder {
     const regions = regionRuns(frames.map((frame) => frame.regions));
     const packed = (reference: number | null, before: Int32Array | null) => {
       const payload = encodePredictive(this.tables, levels, before);
-      const packet: MotionPacket = { kind: "motion", first, count, reference, payload, runs, scale: null, regions };
+      const packet: MotionPacket = { kind: "motion", first, count, reference, payload, runs, scale: null, regions, alike: false };
       return motionToBytes(packet);
     };
     const independent = packed(null, null);

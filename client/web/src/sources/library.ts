@@ -52,6 +52,11 @@ export class Library {
     return [...this.sources.keys()];
   }
 
+  /** Return whether a slot holds a variant of another source. */
+  isVariant(slot: number): boolean {
+    return this.variants.has(slot);
+  }
+
   /** Return up to `count` sources: the one in slot `reference`, if present, then those nearest in pose. */
   nearest(keypoints: Float32Array, count: number, reference: number | null): Source[] {
     return this.order(keypoints, reference)
