@@ -16,6 +16,7 @@ COMMANDS = {
     "motion": "quality.motion",
     "tables": "quality.tables",
     "ablation": "quality.ablation",
+    "paper": "quality.paper",
     "attention": "performance.attention",
     "wire": "call.wire",
     "endurance": "call.endurance",

@@ -1,4 +1,7 @@
-"""Provenance of results (machine, versions, commit, command), and their JSON files."""
+"""Provenance of results (machine, versions, commit, command), and their JSON files.
+
+PyAV, rich and the command line are imported where they are used: gpu.py saves results on machines without them.
+"""
 
 import contextlib
 import hashlib
@@ -10,15 +13,13 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
-from rich.table import Column, Table
-
-from iwcodec.codec.cli import console
-from iwcodec.codec.doctor import versions
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.runtime.types import Runtime
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 MAX_LINE = 480
 """Longest line of a results file, in characters, unless a single value is longer."""
@@ -26,6 +27,10 @@ MAX_LINE = 480
 
 def surroundings() -> dict[str, Any]:
     """The keys that every results file starts with: how and on which machine it was made."""
+    import av
+
+    from iwcodec.codec.doctor import versions
+
     libraries = {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
     return {
         "command": command_line(),
@@ -100,8 +105,10 @@ def model_files(runtime: Runtime) -> list[Path]:
     return sorted(file for name in names for file in WEIGHTS.glob(f"{name}.*"))
 
 
-def text_table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+def text_table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> "Table":
     """A table to print; its first column is aligned left, the others right."""
+    from rich.table import Column, Table
+
     first, *others = headings
     table = Table(first, *(Column(name, justify="right") for name in others), title=title, title_justify="left")
     for row in rows:
@@ -109,13 +116,15 @@ def text_table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]
     return table
 
 
-def publish(results: dict[str, Any], path: Path | None, as_json: bool, *tables: Table) -> None:
+def publish(results: dict[str, Any], path: Path | None, as_json: bool, *tables: "Table") -> None:
     """Save results, unless `path` is None, and print them: as JSON on stdout, or as tables with the file's name."""
     if path is not None:
         save(results, path)
     if as_json:
         print(json.dumps(results, indent=1))
         return
+    from iwcodec.codec.cli import console
+
     for table in tables:
         console.print(table)
     if path is not None:

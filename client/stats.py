@@ -33,6 +33,7 @@ def stats_json(call: Call) -> dict[str, Any]:
         entry |= {f"{what}_kbps": {"sent": sent, "received": received} for what, (sent, received) in rates.items()}
         if audio is not None:
             entry["sound_waits_ms"] = 1000 * audio.delay_s
+            entry["sound_packets"] = audio.counts["played"] + audio.counts["recovered"]
         participants.append({"name": participant.name, "state": participant.state, "words": participant.words, **entry})
     return {"state": call.state, "participants": participants}
 

@@ -1,11 +1,12 @@
 """The `iwcodec` command line."""
 
+import io
 import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
@@ -21,7 +22,7 @@ from typer.core import TyperGroup
 from iwcodec import __version__
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
-from iwcodec.codec.media.spool import STANDARD, local_input, standard_output
+from iwcodec.codec.media.spool import STANDARD, is_stream, local_input, local_output
 from iwcodec.codec.progress import Update, show_progress
 
 
@@ -62,15 +63,26 @@ FORCE = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output
 
 
 def main() -> None:
-    """Entry point. A CodecError becomes one line on stderr and exit status 1."""
+    """Entry point. A CodecError, or one of the system, becomes one line on stderr and exit status 1."""
     # Matrix products here are small: with several threads they take 50 % longer.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
     for point in matching_commands(sys.argv[1:], entry_points(group="iwcodec.commands")):
         register(point.name, point.load)
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except CodecError as error:
         fail(str(error))
+    except OSError as error:
+        with suppress(OSError, ValueError):  # or Python would write what is left once more, in vain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        place = f"{error.filename}: " if error.filename else ""
+        fail(f"{place}{error.strerror or error}.")
     except (KeyboardInterrupt, Stopped):
         fail("Stopped.", 130)
 
@@ -151,8 +163,10 @@ def parse_sources(value: str) -> int | None:
     """Parse --sources; None for auto. Raises CodecError."""
     if value == "auto":
         return None
-    if not value.isdecimal() or not 1 <= int(value) <= 32:
-        raise CodecError(f"--sources takes auto or a number from 1 to 32, not {value!r}.")
+    from iwcodec.codec.file.options import MAX_SOURCES
+
+    if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= MAX_SOURCES:
+        raise CodecError(f"--sources takes auto or a number from 1 to {MAX_SOURCES}, not {value!r}.")
     return int(value)
 
 
@@ -190,7 +204,7 @@ def run_jobs(pairs: Sequence[tuple[str, str]], work: Callable[[str, str], Any], 
     if len(pairs) == 1:
         report = work(*pairs[0])
         if as_json:
-            show_json(report, sys.stderr if pairs[0][1] == STANDARD else sys.stdout)
+            show_json(report, sys.stderr if is_stream(pairs[0][1]) else sys.stdout)
         return
     reports, failed = [], 0
     for source, target in pairs:
@@ -223,14 +237,23 @@ def encode_command(
     ],
     target: Annotated[
         str,
-        typer.Argument(metavar="OUT", help="The .iwc file to write, a folder, or - for standard output."),
+        typer.Argument(metavar="OUT", help="The .iwc file to write, a folder, a pipe, or - for standard output."),
     ],
     size: Annotated[int, typer.Option(help="Width and height of the coded square in pixels: 256 or 512.")] = 256,
     sources: Annotated[
-        str, typer.Option(help="Number of source pictures: auto, or 1 to 32. More look better and cost more bits.")
+        str,
+        typer.Option(
+            help="Number of source pictures: auto, or 1 to 32. More look better and cost more bits; without --bitrate, "
+            "a number sets no bound on the bitrate."
+        ),
     ] = "auto",
     bitrate: Annotated[
-        float | None, typer.Option(help="Upper bound on the bitrate of the video, without sound, in kbps.", min=1.0)
+        float | None,
+        typer.Option(
+            help="Upper bound on the bitrate of the video, without sound, in kbps. Default: as few as a good picture "
+            "takes, at most 4 at 256 x 256 and 8 at 512 x 512.",
+            min=1.0,
+        ),
     ] = None,
     quality: Annotated[
         float | None,
@@ -281,7 +304,7 @@ def encode_command(
         typer.Option(
             "--verify",
             help="Decode the result and report its PSNR, that of its worst second, and that of copying the nearest "
-            "source.",
+            "source. The first two are noted in the file, for `iwcodec info`.",
         ),
     ] = False,
     force: FORCE = False,
@@ -297,7 +320,7 @@ def encode_command(
     from iwcodec.codec.file.options import EncodeOptions
 
     pairs = jobs(sources_, target, ".iwc")
-    if len(pairs) == 1 and pairs[0][1] != STANDARD and Path(pairs[0][1]).suffix.lower() != ".iwc":
+    if len(pairs) == 1 and not is_stream(pairs[0][1]) and Path(pairs[0][1]).suffix.lower() != ".iwc":
         raise CodecError(f"The output must end in .iwc, not {Path(target).suffix or Path(target).name!r}.")
     options = EncodeOptions(
         size=size,
@@ -318,8 +341,7 @@ def encode_command(
     )
 
     def work(source: str, target: str) -> Any:
-        output = standard_output(".iwc") if target == STANDARD else nullcontext(target)
-        with progress_bar(quiet or as_json) as progress, output as path:
+        with progress_bar(quiet or as_json) as progress, local_output(target, ".iwc") as path:
             report = encode(source, path, options, progress=progress)
         for line in report.warnings:
             warn(line)
@@ -382,12 +404,15 @@ def decode_command(
         typer.Argument(
             metavar="OUT",
             help="Its suffix selects the format: .mp4 or .mov (H.264, near-lossless), .webm (VP9), .mkv (lossless) or "
-            ".y4m. Or a folder, or - for standard output.",
+            ".y4m. Or a folder, a pipe, or - for standard output.",
         ),
     ],
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="Format in a folder (default mp4) or on standard output (default mkv)."),
+        typer.Option(
+            "--format",
+            help="Format in a folder (default mp4), or in a pipe without a suffix and on stdout (default mkv).",
+        ),
     ] = None,
     force: FORCE = False,
     quiet: QUIET = False,
@@ -399,9 +424,9 @@ def decode_command(
     pairs = jobs(sources, target, f".{(form or Format.mp4).value}")
 
     def work(source: str, target: str) -> Any:
-        to_pipe = target == STANDARD
-        output = standard_output(f".{(form or Format.mkv).value}") if to_pipe else nullcontext(target)
-        with progress_bar(quiet or as_json) as progress, output as path:
+        named = Path(target).suffix.lower().removeprefix(".")
+        piped = form or (named if named in list(Format) else Format.mkv)
+        with progress_bar(quiet or as_json) as progress, local_output(target, f".{piped}") as path:
             report = decode(source, path, force, progress=progress)
         if as_json:
             return report
@@ -436,9 +461,17 @@ def info_command(
         show_json(report)
         return
     table = Table(title=shown_name(source), title_justify="left", show_header=False)
-    for key, value in asdict(report).items():
+    for key, value in {**asdict(report), "quality": quality_text(report.quality)}.items():
         table.add_row(key, json.dumps(value) if isinstance(value, dict | list) else str(value))
     answers.print(table)
+
+
+def quality_text(quality: dict[str, float] | None) -> str:
+    """What `info` says of the quality of a file."""
+    if quality is None:
+        return "not measured (encode with --verify)"
+    worst = f"{quality['worst_psnr_db']:.2f} dB from {quality['worst_at_s']:.1f} s on"
+    return f"{quality['psnr_db']:.2f} dB PSNR, in the worst second {worst}"
 
 
 @app.command("play")

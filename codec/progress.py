@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -11,8 +10,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 LINE_S = 10.0
 """Seconds between two lines."""
 
+MIN_SHARE = 0.1
+"""Share done from which the time left is told."""
 Update = Callable[[str, float], None]
-"""Takes the name of the current pass and the share of it that is done (0..1)."""
+"""Takes the name of what is being done and the share of the work that is done (0..1). A lower share than before begins
+further work."""
 
 
 @contextmanager
@@ -36,27 +38,34 @@ def _bar(console: Console) -> Iterator[Update]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        tasks: dict[str, Any] = {}
+        task = bar.add_task("", total=1.0)
+        reached = 0.0
 
         def update(name: str, share: float) -> None:
-            if name not in tasks:
-                for task in tasks.values():
-                    bar.update(task, completed=1.0)
-                tasks[name] = bar.add_task(name, total=1.0)
-            bar.update(tasks[name], completed=share)
+            nonlocal task, reached
+            if share < reached:  # further work, of which less is done
+                bar.update(task, completed=1.0)
+                task = bar.add_task(name, total=1.0)
+            reached = share
+            bar.update(task, description=name, completed=share)
 
         yield update
 
 
 def progress_lines(show: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Update:
     """Return a function that shows a line every LINE_S seconds at most; none for what takes less."""
-    started = shown = clock()
+    started = begun = shown = clock()
+    reached = 0.0
 
     def update(name: str, share: float) -> None:
-        nonlocal shown
+        nonlocal begun, shown, reached
         now = clock()
+        if share < reached:  # further work, of which less is done
+            begun = now
+        reached = share
         if now - shown >= LINE_S:
             shown = now
-            show(f"{now - started:.0f} s: {name}, {share:.0%}")
+            left = f", about {(now - begun) * (1 - share) / share:.0f} s left" if share >= MIN_SHARE else ""
+            show(f"{now - started:.0f} s: {name}, {share:.0%}{left}")
 
     return update

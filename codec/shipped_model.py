@@ -10,9 +10,9 @@ from iwcodec.models.runtime.weights import DEFAULT_MODEL, list_models, read_info
 def load_runtime(model: str = DEFAULT_MODEL, kind: str = "auto", threads: int | None = None) -> Runtime:
     """Load a shipped model into a runtime.
 
-    `kind`: "onnx" (CPU), "torch" (PyTorch on CUDA if available), "cuda" (one CUDA graph per frame) or "auto" (torch
-    where CUDA is available, else onnx). `threads`: of ONNX Runtime. Raises OptionError for an unknown model or kind,
-    CodecError if the kind needs a package or device that is missing.
+    `kind`: "onnx" (CPU), "torch" (PyTorch on CUDA if available), "cuda" (one CUDA graph per frame) or "auto" (cuda
+    where there is a GPU that can run it, else onnx). `threads`: of ONNX Runtime. Raises OptionError for an unknown
+    model or kind, CodecError if the kind needs a package or device that is missing.
     """
     try:
         return load_model(model, kind, threads)

@@ -1,14 +1,21 @@
 """Fixtures shared by several test files."""
 
 import itertools
+import math
 import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
 
+import numpy as np
 import pytest
 
 from media_fixtures import CLIP_FPS, CLIP_FRAMES
+
+if TYPE_CHECKING:
+    from iwcodec.models.runtime.types import Runtime
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidia0").exists():
@@ -29,6 +36,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("skipped tests")
         terminalreporter.write_line(f"skipped: {missing.total()} tests, for want of: {names}")
         terminalreporter.write_line("A file whose tests all need the same thing counts as one test.")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only tests with a marker are wanted, do not import files that do not name it: importing them all takes
+    longer than many of those tests."""
+    marker = re.match("patient|realtime", config.getoption("markexpr"))
+    if marker is None or collection_path.suffix != ".py":
+        return None
+    return f"pytest.mark.{marker[0]}" not in collection_path.read_text(encoding="utf-8") or None
 
 
 def missing_requirement(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -53,11 +69,32 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def iwc_file(face_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`face_clip`, encoded with two sources."""
+def blind_runtime() -> "Runtime":
+    """The shipped model, which reconstructs black pictures: for files whose quality does not matter. What an encoder
+    tries is reconstructed, and takes three quarters of its time."""
+    from iwcodec.codec.shipped_model import load_runtime
+
+    runtime = load_runtime(kind="onnx", threads=1)
+    runtime.reconstruct = lambda *_: np.zeros((256, 256, 3), np.uint8)  # type: ignore[method-assign]
+    return runtime
+
+
+@pytest.fixture(scope="session")
+def iwc_file(face_clip: Path, blind_runtime: "Runtime", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`face_clip`, encoded with two sources and without skip mode: decoding reconstructs all frames but the sources."""
     from iwcodec.codec.file.encode import encode
     from iwcodec.codec.file.options import EncodeOptions
 
     path = tmp_path_factory.mktemp("coded") / "face.iwc"
-    encode(face_clip, path, EncodeOptions(sources=2, effort=0))
+    with mock.patch("iwcodec.codec.file.skip.MIN_DB", math.inf):
+        encode(face_clip, path, EncodeOptions(sources=2, effort=0), blind_runtime)
     return path
+
+
+@pytest.fixture
+def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keypoints of files are not fitted. With the stub network a fit takes most of the time and changes nothing."""
+    from stub_runtime import FileFit
+
+    monkeypatch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: FileFit())
+    monkeypatch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", FileFit)

@@ -12,9 +12,10 @@ PACKAGES = ("codec", "models", "client", "server", "benchmarks")
 LAYERS = (
     ("models.fit_settings", "models.flow"),
     ("models.network",),
+    ("models.baselines",),
     ("models.runtime",),
     ("models.export", "models.training"),
-    ("codec.errors", "codec.extras", "codec.progress", "codec.token_bucket"),
+    ("codec.errors", "codec.extras", "codec.parallel", "codec.partial_file", "codec.progress", "codec.token_bucket"),
     ("codec.bitstream", "codec.media"),
     ("codec.sources", "codec.motion", "codec.fit"),
     ("codec.decoder", "codec.encoder", "codec.shipped_model"),

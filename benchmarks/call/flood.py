@@ -2,7 +2,8 @@
 
 The abuse: many half-written requests, bodies of 200 MB, and a third member of the room that repeats valid windows of
 motion as fast as it is allowed to. Everything runs on loopback, and for a bounded time. Measured are the memory of the
-server and of the clients, and the frames per second that the two honest clients show of each other, before and during.
+server and of the clients, and the frames and packets of sound per second that the two honest clients show and play of
+each other, before and during.
 """
 
 import asyncio
@@ -54,6 +55,15 @@ ABUSERS: Final = (("127.0.0.2", 0), ("127.0.0.3", 0)) if sys.platform == "linux"
 address as the clients, which limits them, too."""
 PAUSE_S: Final = 1.0
 """Pause before a connection that the server closed is opened again."""
+LABELS: Final = {
+    "memory_mb": "memory, MB",
+    "handles": "open files",
+    "cores": "processor, cores",
+    "frames_per_s": "frames/s shown of the other",
+    "sound_packets_per_s": "packets of sound/s played of the other",
+    "delay_ms": "delay, ms",
+}
+"""What the figures are called in tables."""
 SAMPLE_S: Final = 0.5
 SETTLE_S: Final = 10.0
 """Time between joining and the measurement: the clients fill their libraries meanwhile."""
@@ -252,8 +262,11 @@ def figures(
     }
     for name, client in zip(NAMES, clients, strict=True):
         reports = [report for report in client.reports if start_s + 5 <= report["at_s"] < end_s + 1]
+        first, last = reports[0], reports[-1]
+        heard = (last["sound_packets"] - first["sound_packets"]) / max(1e-3, last["at_s"] - first["at_s"])
         result[name] = {
             "frames_per_s": round(float(np.mean([report["frames_per_s"] for report in reports])), 1),
+            "sound_packets_per_s": round(heard, 1),
             "delay_ms": round(float(np.mean([report["delay_ms"] for report in reports]))),
             "memory_mb": round(max(report["memory_mb"] for report in reports), 1),
         }
@@ -280,9 +293,18 @@ def command(
 def table(result: dict[str, Any]) -> Table:
     """Before and during, one row per figure."""
     made = Table(title="A call before and under attack", title_justify="left")
-    for heading in ("", "", "before", "during"):
+    for heading in ("", "before", "during"):
         made.add_column(heading, justify="left" if not heading else "right")
-    for who, values in result["before"].items():
-        for key, value in values.items():
-            made.add_row(who, key, str(value), str(result["during"][who][key]))
+    for row in rows(result):
+        made.add_row(*row)
     return made
+
+
+def rows(result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(figure, before, during) of everything that was measured, and what the attack was."""
+    found = [
+        (f"{who}: {LABELS[key]}", str(value), str(result["during"][who][key]))
+        for who, values in result["before"].items()
+        for key, value in values.items()
+    ]
+    return found + [(f"attack: {name}", "", str(count)) for name, count in result["attack"].items()]

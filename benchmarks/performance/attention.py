@@ -1,8 +1,8 @@
-"""`iwcodec bench attention`: check and time every attention that runs on this machine, and its quality in dB.
+"""`iwcodec bench attention`: check and time every attention that runs on a CPU, and its quality in dB.
 
 Quality is that of the network alone: uncompressed sources, unquantised keypoints, the bundled clip. Times are of the
-attention alone, from queries and keys to attended rows. Only devices of this machine are measured; floors for other
-GPUs are arithmetic from their published peaks, and marked so (roofline.py).
+attention alone, from queries and keys to attended rows. gpu.py measures on a GPU; the floors here are arithmetic from
+the published peaks of some, and marked so (roofline.py).
 """
 
 import os
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.performance.attention_cases import SOURCES, clip_pictures, implementations
-from iwcodec.benchmarks.performance.attention_kernel import kernel, receiver
+from iwcodec.benchmarks.performance.attention_kernel import kernel
 from iwcodec.benchmarks.performance.attention_measures import precision, quality, times
 from iwcodec.benchmarks.performance.roofline import PEAKS, roofline
 from iwcodec.codec.cli import console, progress_bar
@@ -34,7 +34,10 @@ def command(
     frames: Annotated[int, typer.Option(help="Driving frames.", min=1, max=100)] = 6,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1, max=64)] = 2,
 ) -> None:
-    """Check and time dense, top-k and hierarchical attention, and measure what each costs in dB."""
+    """Check and time dense, top-k and hierarchical attention on the CPU, and measure what each costs in dB.
+
+    On a GPU: `python -m iwcodec.benchmarks.performance.gpu`.
+    """
     if find_spec("torch") is None:
         raise CodecError(f"`iwcodec bench attention` needs PyTorch: {install('train')}.")
     with progress_bar(False) as progress:
@@ -48,18 +51,16 @@ def run(model: str, frames: int, threads: int, progress: Callable[[str, float], 
     """All measurements, as in attention.json."""
     import torch
 
-    if not torch.cuda.is_available():
-        os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is first imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is first imported
     torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     from iwcodec.models.runtime.torch import load_network
 
-    network = load_network(model).to(device).requires_grad_(False)
+    network = load_network(model).requires_grad_(False)
     pictures = clip_pictures(network.config.size, frames)
     with torch.inference_mode():
         attentions = implementations(network, threads)
         return {
-            **machine(device, threads),
+            **machine(threads),
             "what": "attention",
             "model": {"id": model, "digest": read_info(model).digest.hex()},
             "grid": network.config.side,
@@ -67,21 +68,17 @@ def run(model: str, frames: int, threads: int, progress: Callable[[str, float], 
             "times_ms": times(network, pictures, attentions, progress),
             "precision": precision(network, pictures, progress),
             "kernel": kernel(network, pictures, progress),
-            "receiver": receiver(model, pictures),
             "roofline": {name: roofline(peaks) for name, peaks in PEAKS.items()},
         }
 
 
-def machine(device: str, threads: int) -> dict[str, Any]:
-    """Provenance as in every result, plus threads, device, and the load average at the start."""
-    import torch
-
+def machine(threads: int) -> dict[str, Any]:
+    """Provenance as in every result, plus threads, and the load average at the start."""
     provenance = experiment.surroundings()
     own = {
         "threads": threads,
         "others_load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "device": device,
-        **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
+        "device": "cpu",
     }
     return {**provenance, "machine": {**provenance["machine"], **own}}
 

@@ -1,4 +1,7 @@
-"""Inputs and implementations of attention for `bench attention`; a case is one frame of the bundled clip."""
+"""Inputs and implementations of attention for `bench attention` and gpu.py; a case is one frame of the bundled clip.
+
+Nothing here needs PyAV: a borrowed GPU machine seldom has it.
+"""
 
 import tempfile
 import time
@@ -12,9 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from iwcodec import codec
 from iwcodec.codec.media.types import Picture
-from iwcodec.codec.media.video import read_video, sample_clip
 
+SAMPLE = Path(codec.__path__[0]) / "data" / "sample.mp4"
+"""The bundled clip."""
 KEPT = (1, 2, 4, 8, 16, 32)
 """k of the exact top-k: keys kept per query."""
 BLOCKS = (1, 2, 4, 8, 16)
@@ -25,10 +30,21 @@ SOURCES = 3
 
 def clip_pictures(size: int, frames: int) -> list[Picture]:
     """SOURCES source pictures evenly spaced over the bundled clip, then `frames` driving frames between them."""
-    clip = [cv2.resize(f.picture, (size, size), interpolation=cv2.INTER_AREA) for f in read_video(sample_clip())]
+    clip = sample_frames(size)
     sources = np.linspace(0, len(clip) - 1, SOURCES).round().astype(int)
     driving = (np.arange(frames) + 0.37) * len(clip) / frames
     return [np.asarray(clip[i], np.uint8) for i in [*sources, *driving.astype(int)]]
+
+
+def sample_frames(size: int) -> list[Picture]:
+    """All frames of the bundled clip, scaled to `size`. Raises OSError if OpenCV cannot decode it."""
+    video, frames = cv2.VideoCapture(str(SAMPLE)), []
+    while (read := video.read())[0]:
+        small = cv2.resize(read[1], (size, size), interpolation=cv2.INTER_AREA)
+        frames.append(np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8))
+    if not frames:
+        raise OSError(f"OpenCV cannot decode {SAMPLE.name}")
+    return frames
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,8 @@ Attend = Callable[[Case, int], Any]
 def implementations(network: Any, threads: int) -> dict[str, tuple[Attend, tuple[int, ...]]]:
     """Name -> (attend, the values of k to run it with), for everything that runs on this machine.
 
-    k counts keys, or 2x2 blocks of keys for `hierarchical`; 0 stands for dense attention.
+    k counts keys, or 2x2 blocks of keys for `hierarchical`; 0 stands for dense attention. `threads` are ONNX Runtime's;
+    0 leaves it out.
     """
     import torch
 
@@ -89,7 +106,12 @@ def implementations(network: Any, threads: int) -> dict[str, tuple[Attend, tuple
     def fused(case: Case, k: int) -> Any:
         keys = torch.cat([case.keys, case.extras.keys[None]], 1)
         rows = torch.cat([case.rows, case.extras.rows[None]], 1)
-        return torch.nn.functional.scaled_dot_product_attention(case.queries, keys, rows, scale=1.0)
+        return fused_attention(case.queries, keys, rows)
+
+    def fused_half(case: Case, k: int) -> Any:
+        keys = torch.cat([case.keys, case.extras.keys[None]], 1)
+        rows = torch.cat([case.rows, case.extras.rows[None]], 1)
+        return fused_attention(in_halves(case.queries, False), in_halves(keys, True), rows.half())
 
     def topk(case: Case, k: int) -> Any:
         return attention.topk_attention(case.queries, case.keys, case.rows, case.extras, k)
@@ -100,6 +122,7 @@ def implementations(network: Any, threads: int) -> dict[str, tuple[Attend, tuple
     attentions: dict[str, tuple[Attend, tuple[int, ...]]] = {
         "dense": (dense, (0,)),
         "dense, fused (PyTorch SDPA)": (fused, (0,)),
+        "dense, fused fp16 (PyTorch SDPA)": (fused_half, (0,)),
         "top-k": (topk, KEPT),
         "hierarchical": (hierarchical, BLOCKS),
     }
@@ -112,10 +135,33 @@ def implementations(network: Any, threads: int) -> dict[str, tuple[Attend, tuple
                 return attention_triton.topk_attention(case.queries, case.keys, case.rows, case.extras, k, dtype)
 
             attentions[f"top-k, Triton {name}"] = (kernel, KEPT)
-    elif find_spec("onnx") is not None:
+    elif find_spec("onnx") is not None and threads:
         attend, kept = onnx_attention(network, threads)
         attentions["hierarchical, ONNX Runtime"] = (attend, (kept,))
     return attentions
+
+
+def fused_attention(queries: Any, keys: Any, rows: Any) -> Any:
+    """Dense attention by PyTorch's fused kernels, which want equal widths, in multiples of 8, of keys and rows."""
+    import torch
+
+    width = rows.shape[-1]
+    padded = -(-max(width, keys.shape[-1]) // 8) * 8
+    wide = [torch.nn.functional.pad(x, (0, padded - x.shape[-1]))[:, None] for x in (queries, keys, rows)]
+    return torch.nn.functional.scaled_dot_product_attention(wide[0], wide[1], wide[2], scale=1.0)[:, 0, :, :width]
+
+
+def in_halves(vectors: Any, keys: bool) -> Any:
+    """Vectors in fp16, with each geometry value as a sum of two, as the Triton kernel has them (ATTENTION.md)."""
+    import torch
+
+    from iwcodec.models.network.geometry import PRIOR_DIMS
+
+    content, geometry = vectors[..., :-PRIOR_DIMS], vectors[..., -PRIOR_DIMS:].clamp(-65000.0, 65000.0)
+    high = geometry.half()
+    low = (geometry - high.float()).half()
+    order = (high, low, high, low) if keys else (high, high, low, low)
+    return torch.cat([content.half(), *order], -1)
 
 
 def onnx_attention(network: Any, threads: int, dense: bool = False) -> tuple[Attend, int]:
@@ -173,14 +219,12 @@ def difference(actual: Any, expected: Any) -> float:
 
 
 def timed(attend: Callable[[], Any], seconds: float = 1.0, max_calls: int = 50) -> list[float]:
-    """Milliseconds of each call after a warm-up: at least 3, and up to `max_calls` as long as they fit in `seconds`."""
-    import torch
+    """Milliseconds of each call on the CPU after a warm-up: at least 3, and up to `max_calls` as long as they fit in
+    `seconds`."""
 
     def once() -> float:
         start = time.perf_counter()
         attend()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
         return (time.perf_counter() - start) * 1e3
 
     once()

@@ -1,16 +1,13 @@
-"""The Triton top-k kernel (correctness, selection loop, compiled form), and the speed of the receiver on CUDA."""
+"""The Triton top-k kernel in Triton's interpreter: correctness on real queries, selection loop, compiled form."""
 
 import json
 import os
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
-from iwcodec.benchmarks.performance.attention_cases import SOURCES, difference, make_case, timed
+from iwcodec.benchmarks.performance.attention_cases import SOURCES, difference, make_case
 from iwcodec.benchmarks.performance.roofline import TILE, issue_floors
 from iwcodec.codec.extras import install
 from iwcodec.codec.media.types import Picture
@@ -43,7 +40,7 @@ def kernel(network: Any, pictures: list[Picture], progress: Any) -> dict[str, An
     progress("kernel", 0.6)
     built = compiled()
     return {
-        "checked_on": "CUDA" if case.queries.is_cuda else "CPU, Triton's interpreter",
+        "checked_on": "CPU, Triton's interpreter",
         "queries": some.shape[1],
         "difference_from_definition": checks,
         "agrees": checks["fp32"] <= TOLERANCE,
@@ -89,36 +86,3 @@ def compiled() -> list[dict[str, Any]] | str:
         return f"did not compile: {done.stderr.strip().splitlines()[-1]}"
     compiled: list[dict[str, Any]] = json.loads(done.stdout)
     return compiled
-
-
-def receiver(model: str, pictures: list[Picture]) -> list[dict[str, Any]] | str:
-    """Latency and frames per second of the whole receiver on CUDA for 1 to 8 callers in one launch.
-
-    Includes copying the pictures back to host memory.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        return "no CUDA device: not measured"
-    from iwcodec.models.runtime.cuda import CudaRuntime, Job
-
-    runtime = CudaRuntime(model)
-    keypoints = [runtime.detect(picture) for picture in pictures]
-    results = []
-    for callers in (1, 2, 4, 8):
-        jobs = [Job(keypoints[-1 - c], [runtime.prepare(p) for p in pictures[:SOURCES]]) for c in range(callers)]
-        for _ in range(20):
-            runtime.submit(jobs).pictures()
-        alone = timed(lambda jobs=jobs: runtime.submit(jobs).pictures())  # type: ignore[misc]
-        start, count = time.perf_counter(), 200
-        before = runtime.submit(jobs)
-        for _ in range(count):
-            after = runtime.submit(jobs)
-            before.pictures()
-            before = after
-        before.pictures()
-        rate = callers * count / (time.perf_counter() - start)
-        results.append(
-            {"callers": callers, "latency_ms_p50": round(float(np.median(alone)), 3), "frames_per_s": round(rate, 1)}
-        )
-    return results

@@ -49,7 +49,7 @@ SOURCES = (1, 3, 8, 16)
 def command(
     frames: Annotated[int, typer.Option(help="Repeats of every stage.", min=10)] = 100,
     threads: Annotated[int | None, typer.Option(help="Threads of every pool; default: as in the codec.", min=1)] = None,
-    runtime: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="auto, onnx, torch or cuda.")] = "auto",
     model: Annotated[str, typer.Option(help="Name of a shipped model.")] = DEFAULT_MODEL,
     dense: Annotated[int, typer.Option(help="Repeats of dense attention, about 1 s each; 0: skip.", min=0)] = 10,
     out: Annotated[Path, typer.Option(help="Folder for speed.json.")] = Path("bench"),

@@ -16,6 +16,7 @@ from iwcodec.benchmarks.metrics.scoring import Scorer, Scores
 from iwcodec.benchmarks.quality.baselines import coded_sources, flow_oracle, nearest_copy
 from iwcodec.benchmarks.quality.rd_results import CODECS, OURS, OURS_FACE, RIVALS, Point
 from iwcodec.benchmarks.quality.rivals import encode_rival, rival_settings
+from iwcodec.codec.doctor import versions
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import EncodeReport, encode
 from iwcodec.codec.file.iwc_file import IwcFile, fill_gaps
@@ -79,7 +80,7 @@ def recipe(codec: str, rate: float, size: int, runtime: Runtime) -> str:
     """Digest of everything that a point depends on, except the clip and (for our codec) the target rate."""
     if codec in RIVALS:
         name, shrink, skip = RIVALS[codec]
-        text = repr((experiment.versions()["av"], size, shrink, skip, sorted(rival_settings(name, rate).items())))
+        text = repr((versions()["av"], size, shrink, skip, sorted(rival_settings(name, rate).items())))
     else:
         text = repr((experiment.codec_digest(runtime), size))
     return sha256(text.encode()).hexdigest()[:16]

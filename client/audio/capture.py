@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.client.audio.jitter_buffer import BLOCK
-from iwcodec.client.audio.speaker import load_sounddevice
+from iwcodec.client.audio.speaker import SoundDevice, load_sounddevice
 from iwcodec.client.video.capture import CLOSE_S, Clip, Device
-from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 Listener = Callable[[Samples, float], None]
@@ -46,42 +44,19 @@ class ClipSound:
                 loop.call_soon_threadsafe(listener, block, captured_s)
 
 
-class MicrophoneSound:
+class MicrophoneSound(SoundDevice):
     """Passes the sound of a microphone to `listener` until closed."""
+
+    kind, problem = "InputStream", "The microphone cannot be used"
 
     def __init__(self, device: Device | None, listener: Listener) -> None:
         """`device`: None for the system's default. Raises CodecError if it cannot be used."""
-        self.device = device
-        self.active_s = time.monotonic()
-        """When the last samples came, or the microphone was opened."""
+        super().__init__(device)
         self._loop, self._listener = asyncio.get_running_loop(), listener
-        self._stream: Any = None
         self.open(device)
 
-    def open(self, device: Device | None) -> None:
-        """Use this microphone from now on; the one before must have been closed. Raises CodecError."""
-        sounddevice = load_sounddevice()
-
-        def callback(samples: Any, count: int, times: Any, _: Any) -> None:
-            self.active_s = time.monotonic()
-            age = times.currentTime - times.inputBufferAdcTime
-            captured_s = time.monotonic() - (age if 0 <= age < 1 else count / AUDIO_RATE)
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                self._loop.call_soon_threadsafe(self._listener, np.array(samples[:, 0], np.int16), captured_s)
-
-        number = None if device is None else int(device.handle)
-        try:
-            self._stream = sounddevice.InputStream(
-                AUDIO_RATE, BLOCK, device=number, channels=1, dtype="int16", latency="low", callback=callback
-            )
-            self._stream.start()
-        except Exception as error:  # PortAudioError, which cannot be named without importing sounddevice
-            raise CodecError(f"The microphone cannot be used: {error}.") from error
-        self.device, self.active_s = device, time.monotonic()
-
-    def close(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            with suppress(Exception):  # the device may have gone
-                stream.stop()
-                stream.close()
+    def transfer(self, samples: Any, count: int, times: Any) -> None:
+        age = times.currentTime - times.inputBufferAdcTime
+        captured_s = time.monotonic() - (age if 0 <= age < 1 else count / AUDIO_RATE)
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._listener, np.array(samples[:, 0], np.int16), captured_s)

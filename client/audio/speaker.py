@@ -57,37 +57,41 @@ class Speaker:
             due += BLOCK / AUDIO_RATE
 
 
-class SoundCard(Speaker):
-    """An output device, through PortAudio."""
+class SoundDevice:
+    """A device of PortAudio and its stream of blocks, mono int16 at 48 kHz."""
 
-    def __init__(self, device: Device | None = None) -> None:
+    kind: str
+    """Name of sounddevice's class of streams."""
+    problem: str
+    """Beginning of the error if the device cannot be opened."""
+
+    def __init__(self, device: Device | None) -> None:
         """`device`: None for the system's default."""
-        super().__init__()
         self.device = device
         self.active_s = time.monotonic()
-        """When samples were last asked for, or the device was opened."""
+        """When the device last gave or asked for samples, or was opened."""
         self._stream: Any = None
 
-    def start(self) -> None:
-        self.open(self.device)
+    def transfer(self, samples: Any, count: int, times: Any) -> None:
+        """Take or fill `count` samples (count, 1), on PortAudio's thread. `times`: of PortAudio."""
+        raise NotImplementedError
 
     def open(self, device: Device | None) -> None:
         """Use this device from now on; the one before must have been closed. Raises CodecError."""
-        sounddevice = load_sounddevice()
 
-        def fill(out: Any, count: int, times: Any, _: Any) -> None:
+        def callback(samples: Any, count: int, times: Any, _: Any) -> None:
             self.active_s = time.monotonic()
-            latency_s = times.outputBufferDacTime - times.currentTime
-            out[:, 0] = self.mix(count, time.monotonic() + (latency_s if 0 <= latency_s < 1 else 0.0))
+            self.transfer(samples, count, times)
 
+        stream = getattr(load_sounddevice(), self.kind)
         number = None if device is None else int(device.handle)
         try:
-            self._stream = sounddevice.OutputStream(
-                AUDIO_RATE, BLOCK, device=number, channels=1, dtype="int16", latency="low", callback=fill
+            self._stream = stream(
+                AUDIO_RATE, BLOCK, device=number, channels=1, dtype="int16", latency="low", callback=callback
             )
             self._stream.start()
         except Exception as error:  # PortAudioError; its class is not importable without PortAudio
-            raise CodecError(f"The loudspeaker cannot be opened: {error}.") from error
+            raise CodecError(f"{self.problem}: {error}.") from error
         self.device, self.active_s = device, time.monotonic()
 
     def close(self) -> None:
@@ -96,6 +100,23 @@ class SoundCard(Speaker):
             with suppress(Exception):  # the device may have gone
                 stream.stop()
                 stream.close()
+
+
+class SoundCard(SoundDevice, Speaker):
+    """An output device, which plays the mix."""
+
+    kind, problem = "OutputStream", "The loudspeaker cannot be opened"
+
+    def __init__(self, device: Device | None = None) -> None:
+        Speaker.__init__(self)
+        SoundDevice.__init__(self, device)
+
+    def start(self) -> None:
+        self.open(self.device)
+
+    def transfer(self, samples: Any, count: int, times: Any) -> None:
+        latency_s = times.outputBufferDacTime - times.currentTime
+        samples[:, 0] = self.mix(count, time.monotonic() + (latency_s if 0 <= latency_s < 1 else 0.0))
 
     def stop(self) -> None:
         self.close()

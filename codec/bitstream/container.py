@@ -79,6 +79,9 @@ The index, the record before the footer, has for every record of sources or moti
     offset          of the record, minus that of the one before
     first           motion: number of the first frame, minus that of the motion record before; else 0
 
+Three more entries follow if the file was verified. Each has kind 0, offset 0, and as `first` one of: the mean PSNR in
+1/100 dB, 0 to 10,000; that of the worst second; the number of that second's first frame.
+
 A file without its footer was cut: a reader walks the records and plays what is there. A record with a wrong checksum is
 skipped and reported.
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from iwcodec.codec.bitstream.container import VERSION
+from iwcodec.codec.bitstream.index import quality_of
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import FormatError, MediaError
@@ -28,6 +29,9 @@ class FileReport:
     """Further source pictures, with other eyes and mouths."""
     keypoints: int
     audio: dict[str, Any] | None
+    quality: dict[str, float] | None
+    """Measured when the file was verified, else None: `psnr_db`, the mean of all frames; `worst_psnr_db`, that of the
+    worst second, and `worst_at_s`, where it begins."""
     bytes: dict[str, int]
     """Payload bytes of "sources", "motion" and "audio"; all others are "container"; and "total"."""
     kbps: dict[str, float]
@@ -57,6 +61,7 @@ def inspect(path: Path) -> FileReport:
                 sizes["motion"] += len(packet.payload)
             else:
                 sizes["audio"] += sum(map(len, packet.packets))
+        measured = quality_of(reader.index(), frames)
     if not frames:
         reason = "it ends before the first" if reader.truncated else (reader.damage or ["it is empty"])[0].rstrip(".")
         raise FormatError(f"{path} holds no frames: {reason}.")
@@ -64,7 +69,13 @@ def inspect(path: Path) -> FileReport:
     sizes["container"] = total - sum(sizes.values())
     seconds = frames / float(header.fps)
     rate = {"total": total, "video": total - sizes["audio"]}
-    audio = header.audio
+    audio, quality = header.audio, None
+    if measured is not None:
+        quality = {
+            "psnr_db": measured.psnr_db,
+            "worst_psnr_db": measured.worst_psnr_db,
+            "worst_at_s": round(measured.worst_frame / float(header.fps), 3),
+        }
     return FileReport(
         version=VERSION,
         model=header.model_id,
@@ -77,6 +88,7 @@ def inspect(path: Path) -> FileReport:
         variants=variants,
         keypoints=header.keypoints,
         audio=None if audio is None else vars(audio),
+        quality=quality,
         bytes={"total": total, **sizes},
         kbps={name: round(count * 8 / 1000 / seconds, 3) for name, count in rate.items()},
         truncated=reader.truncated,

@@ -81,7 +81,7 @@ class ContainerReader:
     def seek(self, frame: int) -> Iterator[Packet]:
         """Yield all sources stored before the record with the motion of `frame`, then all packets from that
         record on. Uses the index if it is valid, else walks the file."""
-        entries = self._index_entries()
+        entries = self.index()
         target = None
         for kind, offset, first in entries:
             if kind == INDEX_MOTION and first <= frame:
@@ -101,9 +101,20 @@ class ContainerReader:
 
     def count_frames(self) -> int:
         """Return the number of frames: where the last motion record ends."""
-        last = [offset for kind, offset, _ in self._index_entries() if kind == INDEX_MOTION][-1:]
+        last = [offset for kind, offset, _ in self.index() if kind == INDEX_MOTION][-1:]
         packets = self._record_at(last[0]) if last else self.records()
         return max((p.first + p.count for p in packets if isinstance(p, MotionPacket)), default=0)
+
+    def index(self) -> list[IndexEntry]:
+        """Return the index; empty if there is no valid one."""
+        if self.truncated:
+            return []
+        offset = int.from_bytes(self._read(self._size - FOOTER_BYTES, 8), "little")
+        try:
+            kind, payload, _ = self._raw_record(offset) if self._start <= offset < self._end else (0, b"", 0)
+            return unpack_index(payload, self._size) if kind == INDEX else []
+        except FormatError:
+            return []
 
     def _from_frame(self, start: int, frame: int) -> Iterator[Packet]:
         for packet in self._walk(start):
@@ -134,17 +145,6 @@ class ContainerReader:
         if at < self._start or self._read(at, FOOTER_BYTES)[8:] != FOOTER_MAGIC:
             return self._size, True
         return at, False
-
-    def _index_entries(self) -> list[IndexEntry]:
-        """Return the index; empty if there is no valid one."""
-        if self.truncated:
-            return []
-        offset = int.from_bytes(self._read(self._size - FOOTER_BYTES, 8), "little")
-        try:
-            kind, payload, _ = self._raw_record(offset) if self._start <= offset < self._end else (0, b"", 0)
-            return unpack_index(payload, self._size) if kind == INDEX else []
-        except FormatError:
-            return []
 
     def _walk(self, at: int) -> Iterator[Packet]:
         counts = dict.fromkeys(RECORD_NAMES, 0)

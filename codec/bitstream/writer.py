@@ -1,16 +1,12 @@
 """Write .iwc files (layout: container.py)."""
 
-import os
-import secrets
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
 
 from iwcodec.codec.bitstream.container import (
     AUDIO,
+    FOOTER_BYTES,
     FOOTER_MAGIC,
     INDEX,
     MAGIC,
@@ -21,7 +17,7 @@ from iwcodec.codec.bitstream.container import (
     VERSION,
 )
 from iwcodec.codec.bitstream.header import Header
-from iwcodec.codec.bitstream.index import INDEX_MOTION, INDEX_SOURCES, IndexEntry, pack_index
+from iwcodec.codec.bitstream.index import INDEX_MOTION, INDEX_SOURCES, IndexEntry, Quality, pack_index
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
@@ -29,26 +25,24 @@ from iwcodec.codec.bitstream.packets import (
     pack_sources,
     source_groups,
 )
+from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.varint import write_varint
 from iwcodec.codec.errors import MediaError
+from iwcodec.codec.partial_file import PartialFile, write_whole
 
 
-class ContainerWriter:
-    """Write packets in order to a temporary file, which `close` renames to `path`.
-
-    A context manager: leaving it by an exception removes the temporary file. Raises MediaError if the file cannot be
-    written.
-    """
+class ContainerWriter(PartialFile):
+    """Write packets in order. The file appears when it is closed. Raises MediaError if it cannot be written."""
 
     def __init__(self, path: str | Path, header: Header) -> None:
-        self.path, self.header = Path(path), header
+        super().__init__(path)
+        self.header = header
         self.bytes = {"sources": 0, "motion": 0, "audio": 0, "container": 0}
         """Payload bytes by kind; all other bytes count as "container", known after `close`."""
         self._index: list[IndexEntry] = []
-        self._partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
         self._at = 0
         try:
-            self._file: IO[bytes] = self._partial.open("wb")
+            self._open()
         except OSError as error:
             raise MediaError(f"{path} cannot be written: {error.strerror}.") from error
         packed = header.to_bytes()
@@ -82,42 +76,50 @@ class ContainerWriter:
             # Many hours of records make too long an index. The file then has an empty one, and seeking walks it.
             index = pack_index(self._index)
             self._record(INDEX, index if len(index) <= MAX_RECORD else b"", 0, "container")
-            self._put(start.to_bytes(8, "little") + FOOTER_MAGIC)
+            self._put(_footer(start))
             self.bytes["container"] = self._at - sum(self.bytes[k] for k in self.bytes if k != "container")
-            self._file.close()
-            os.replace(self._partial, self.path)
+            super().close()
         except OSError as error:
             self.abort()
             raise MediaError(f"{self.path} cannot be written: {error.strerror}.") from error
 
-    def abort(self) -> None:
-        """Remove the temporary file."""
-        with suppress(OSError):
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
-
     def _record(self, kind: int, payload: bytes, counted: int, name: str) -> None:
         """Append a record and add `counted` bytes to those of `name`."""
-        head = bytes([kind]) + write_varint(len(payload))
-        head += bytes([zlib.crc32(head) & 0xFF])
-        self._put(head + payload + zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little"))
+        self._put(_record(kind, payload))
         self.bytes[name] += counted
 
     def _put(self, data: bytes) -> None:
+        assert self._file is not None, "closed"
         try:
             self._file.write(data)
         except OSError as error:
             self.abort()
             raise MediaError(f"{self.path} cannot be written: {error.strerror}.") from error
         self._at += len(data)
+
+
+def _record(kind: int, payload: bytes) -> bytes:
+    head = bytes([kind]) + write_varint(len(payload))
+    head += bytes([zlib.crc32(head) & 0xFF])
+    return head + payload + zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little")
+
+
+def _footer(index_at: int) -> bytes:
+    return index_at.to_bytes(8, "little") + FOOTER_MAGIC
+
+
+def add_quality(path: Path, quality: Quality) -> int:
+    """Write what was measured into the index of a complete file, which is replaced; return the bytes added: 0 if the
+    index is too long for it. Raises MediaError if the file cannot be written."""
+    with ContainerReader(path) as reader:
+        index = pack_index(reader.index(), quality)
+    data = path.read_bytes()
+    start = int.from_bytes(data[-FOOTER_BYTES : -len(FOOTER_MAGIC)], "little")
+    whole = data[:start] + _record(INDEX, index) + _footer(start)
+    if len(index) > MAX_RECORD:
+        return 0
+    try:
+        write_whole(path, whole)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be written: {error.strerror}.") from error
+    return len(whole) - len(data)

@@ -143,11 +143,15 @@ def crop_jumps(crops: Sequence[Crop]) -> list[int]:
 def input_warnings(path: Path, info: MediaInfo, tally: Tally, options: EncodeOptions, whole: bool) -> tuple[str, ...]:
     """What of the input could not be read or is not coded. `whole`: it was read to its end."""
     warnings = []
-    if whole and info.stated_s is not None and info.stated_s - tally.end_s > max(MISSING_S, 1.5 / info.fps):
+    expected_s = max(0.0 if info.leaps else info.stated_s or 0.0, info.duration_s or 0.0)
+    if whole and expected_s - tally.end_s > max(MISSING_S, 1.5 / info.fps):
         warnings.append(
-            f"{path.name} states a length of {info.stated_s:.1f} s; "
-            f"only {tally.end_s:.1f} s of pictures could be read. It may be cut short or damaged."
+            f"{path.name} should be {expected_s:.1f} s long; only {tally.end_s:.1f} s of pictures could be read. "
+            "It may be cut short or damaged."
         )
+    if info.leaps:
+        times = "once" if info.leaps == 1 else f"{info.leaps} times"
+        warnings.append(f"The clock of {path.name} leaps {times}; its parts are joined without a gap.")
     if tally.damaged:
         total = tally.pictures + tally.damaged
         warnings.append(f"{tally.damaged} of about {total} pictures of {path.name} are damaged.")

@@ -11,21 +11,30 @@ from typing import Any, Unpack
 import numpy as np
 
 from iwcodec.codec.bitstream.header import Header
+from iwcodec.codec.bitstream.index import Quality
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
-from iwcodec.codec.bitstream.writer import ContainerWriter
+from iwcodec.codec.bitstream.writer import ContainerWriter, add_quality
 from iwcodec.codec.errors import MediaError, OptionError
 from iwcodec.codec.file.clip import Footage, read_clip
+from iwcodec.codec.file.encode_progress import whole_progress
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
 from iwcodec.codec.file.options import EncodeKeywords, EncodeOptions, Progress
-from iwcodec.codec.file.passes import choose_sources_and_motion, code_stream, part_of, reserve_for_variants
+from iwcodec.codec.file.passes import (
+    choose_sources_and_motion,
+    code_stream,
+    part_of,
+    reserve_for_variants,
+    with_usual_rate,
+)
 from iwcodec.codec.file.rate_control.closed_loop import best_stream, choose_suppression
-from iwcodec.codec.file.rate_control.search import rate_for_quality
+from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_of, sources_due
 from iwcodec.codec.file.rate_control.variant_selection import add_variants
 from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.spool import local_input
 from iwcodec.codec.media.types import AUDIO_RATE, Picture
+from iwcodec.codec.media.video import probe
 from iwcodec.codec.media.writer import check_target
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
@@ -33,6 +42,8 @@ from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.codec.sources.library import CAPACITY
 from iwcodec.models.runtime.types import ModelInfo, Runtime
 
+USUAL_FRAMES = 1000
+"""Frames of a clip of unknown length, for the progress report."""
 AUDIO_RECORD_S = 1.0
 """Seconds of sound in one record."""
 
@@ -83,28 +94,31 @@ def encode(
     `source`: any video that FFmpeg reads: a path, also of a pipe, "-" for standard input, or an http, https or file
     URL. `target`: a path that ends in .iwc. `runtime`: the network, from
     `load_runtime`; by default the shipped one for the size. `progress`: called with the name of the current pass and
-    the share of it that is done (0..1).
+    the share of the whole encode that is done (0..1).
 
     The options may be given as keywords, as one `EncodeOptions`, or both (keywords win):
 
     size           side of the coded square in pixels, 256 (default) or 512
-    kbps           upper bound on the video's bitrate in kbit/s, without sound; default: none
+    kbps           upper bound on the video's bitrate in kbit/s, without sound; default: 4 at 256 x 256, and less where
+                   that suffices
     quality_db     mean PSNR to reach, 15 to 50 dB, instead of a bitrate
     sources        number of source pictures, 1 to 32; default: chosen
     crop           "face" (default) follows the speaker, "none" is the centre square, "X,Y,SIDE" in pixels
     face           "largest" (default), the number of a face from the left ("2"), or "X,Y" in pixels near it
-    tune           "psnr" (default) or "face", which spends bits on eyes and mouths
+    tune           "face" (default), which spends bits on eyes and mouths, or "psnr"
     effort         0 (fastest) to 3, default 1
     audio          whether to code the sound, default True
     audio_bitrate  bit/s of the sound, default 12000
     start_s, duration_s        part of the input to code, in seconds
     video_track, audio_track   which tracks of the input, from 1; default: the best ones
-    verify         decode the result and report its PSNR, default False
+    verify         decode the result, report its PSNR and note it in the file, default False
     overwrite      replace an existing target, default False
 
     Raises OptionError for impossible options, MediaError if the input cannot be read or the output not be written,
     NoFaceError if there is no speaker; all are CodecErrors.
     """
+    if not isinstance(options, EncodeOptions | None):
+        raise OptionError(f"options must be EncodeOptions, not {type(options).__name__}; or give them as keywords.")
     options, progress = (options or EncodeOptions()).with_keywords(keywords), progress or (lambda name, share: None)
     options.check_target()
     target = Path(target)
@@ -124,15 +138,18 @@ def encode(
 def _encode(
     source: Path, target: Path, options: EncodeOptions, runtime: Runtime, progress: Progress, started: float
 ) -> EncodeReport:
+    progress = whole_progress(progress, options, expected_frames(source, options))
     clip = read_clip(source, runtime, options, progress)
-    video, survey = clip.video, clip.survey
     if options.quality_db is not None:
-        length, budget = clip.message_frames, clip.bytes_at
-        survey = replace(survey, regions=None)  # the quality asked for is PSNR
-        rate = rate_for_quality(options.quality_db, survey, video.pictures, runtime, budget, length, progress)
-        clip = replace(clip, survey=survey, options=replace(options, kbps=rate))
+        clip = replace(clip, survey=replace(clip.survey, regions=None))  # the quality asked for is PSNR
+    video, survey, quick = clip.video, clip.survey, None
+    rated = options.sources is None and options.kbps is None
+    if rated or (survey.faces is not None and options.sources is None):
+        progress("choosing sources", 0.0)
+        quick = QuickTrials(survey, video.pictures, runtime, clip.message_frames)
+        clip = with_usual_rate(clip, quick, progress) if rated else clip
     shared, reserved = reserve_for_variants(clip)
-    choices = choose_sources_and_motion(shared, progress)
+    choices = choose_sources_and_motion(shared, progress, quick)
     if choices[0].coded.plan.upfront:
         clip = shared
     else:  # many frames are sources themselves: there are no variants
@@ -161,11 +178,20 @@ def _encode(
         header = header.with_audio(track.pre_skip, track.packet_samples)
     with ContainerWriter(target, header) as writer:
         write_streams(writer, stream.motion, stream.coded, track)
-    report = summarise(writer.bytes, frames, float(video.info.fps), options.size, stream.coded)
-    quality: dict[str, Any] = {}
+    sizes, quality, fps = dict(writer.bytes), dict[str, Any](), float(video.info.fps)
     if options.verify:
         quality = verify(target, video, stream.coded.plan.frames, runtime, progress)
+        measured = Quality(quality["psnr_db"], quality["worst_psnr_db"], round(quality["worst_at_s"] * fps))
+        sizes["container"] += add_quality(target, measured)
+    report = summarise(sizes, frames, fps, options.size, stream.coded)
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=video.warnings)
+
+
+def expected_frames(source: Path, options: EncodeOptions) -> int:
+    """Frames of the part of the input to code, as its container states; a guess if it does not. Raises MediaError."""
+    info = probe(source, options.tracks)
+    frames = (info.frames or USUAL_FRAMES) - round(options.start_s * info.fps)
+    return max(1, frames if options.duration_s is None else min(frames, round(options.duration_s * info.fps)))
 
 
 def make_header(info: ModelInfo, video: Footage, frames: int, active: int, suppression: int) -> Header:

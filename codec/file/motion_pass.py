@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ from iwcodec.codec.motion.transform_coder import SCALES, TransformCoder
 from iwcodec.codec.motion.transform_rdo import RateDistortionQuantiser
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Fit, Quadratic
-from iwcodec.models.runtime.types import Source
+from iwcodec.codec.parallel import in_order, per_thread
+from iwcodec.models.runtime.types import Keypoints, Source
 
 USUAL_SCALE, FINEST_SCALE = 78, 46
 """Quantiser scales (transform_coder.py): one with little visible loss, and one with none."""
@@ -52,11 +54,9 @@ def fit_motion(
     """Fit the keypoints of every frame to the sources that will reconstruct it, or decide on skip mode.
 
     `detected` are the network's keypoints (n, K, 3), where the fits start. Sources are added to `decoder` message by
-    message (`message_frames` frames), as a receiver gets them. The quadratic form is 0 in skip mode and for frames that
-    are sources themselves: errors of their keypoints cost nothing. Skip mode is decided once in `skip_every` frames.
+    message (`message_frames` frames), as a receiver gets them. Skip mode is decided once in `skip_every` frames.
     """
-    reference_source, skip_mode, sent, frames = 0, SkipMode(decoder, skip_every), 0, iter(pictures)
-    source_frames = {packet.frame for packet in coded.packets}
+    sent, frames, fitting = 0, iter(pictures), FrameFit(coded, decoder, fit, skip_every)
     # If the file became shorter since the first pass, the detected keypoints stand for the missing frames.
     for number, keypoints in enumerate(detected):
         picture = next(frames, None)
@@ -65,22 +65,73 @@ def fit_motion(
             for packet in coded.packets[sent:due]:
                 decoder.add_source(packet)
             sent = due
-        if picture is None or number in source_frames:
-            yield Fit(_free(keypoints), reference_source, skip_mode.active)
-        else:
-            decoder.prepare()
-            candidates = decoder.library.candidates(keypoints)
-            if coded.plan.unlike:
-                candidates = similar_sources(picture, candidates)
-            fitted = fit.frame(picture, keypoints, candidates, decoder.reconstruct_from)
-            skipped_to = skip_mode.choose(picture, fitted, candidates)
-            reference_source = decoder.library.slot(skipped_to or fitted.source) or 0
-            if skipped_to is None:
-                assert fitted.gram is not None
-                yield Fit(Quadratic(unknowns(fitted.keypoints), fitted.gram()), reference_source)
-            else:
-                yield Fit(_free(keypoints), reference_source, True)
+        yield fitting.frame(number, picture, keypoints)
         progress((number + 1) / len(detected))
+
+
+def fit_upfront(
+    pictures: Iterable[Picture],
+    detected: NDArray[np.float32],
+    coded: CodedSources,
+    message_frames: int,
+    new_decoder: Callable[[], Decoder],
+    new_fit: Callable[[], KeypointFit],
+    progress: Callable[[float], None] = lambda share: None,
+) -> Iterator[Fit]:
+    """As `fit_motion`, in source coordinates, for sources that are all sent first: messages are fitted on their own, at
+    once. That loses 0.01 dB (two clips)."""
+    count = len(detected)
+
+    def with_sources() -> Decoder:
+        decoder = new_decoder()
+        for packet in coded.packets:
+            decoder.add_source(packet)
+        return decoder
+
+    own_decoder = per_thread(with_sources)
+
+    def fitted(message: tuple[int, list[Picture]]) -> list[Fit]:
+        (first, shown), decoder = message, own_decoder()
+        fitting, numbers = FrameFit(coded, decoder, new_fit()), range(first, min(first + message_frames, count))
+        fits = (fitting.frame(number, picture, detected[number]) for number, picture in zip_longest(numbers, shown))
+        return list(to_source_coordinates(fits, decoder))
+
+    frames, done = iter(pictures), 0
+    messages = ((first, list(islice(frames, message_frames))) for first in range(0, count, message_frames))
+    for fits in in_order(fitted, messages):
+        yield from fits
+        done += len(fits)
+        progress(done / count)
+
+
+class FrameFit:
+    """Fits consecutive frames of a clip."""
+
+    def __init__(self, coded: CodedSources, decoder: Decoder, fit: KeypointFit, skip_every: int = 1) -> None:
+        """`decoder` holds the sources that a frame may use."""
+        self._decoder, self._fit, self._unlike = decoder, fit, coded.plan.unlike
+        self._source_frames = {packet.frame for packet in coded.packets}
+        self._skip_mode, self._reference_source = SkipMode(decoder, skip_every), 0
+
+    def frame(self, number: int, picture: Picture | None, keypoints: Keypoints) -> Fit:
+        """Fit a frame with detected keypoints (K, 3); None: its picture is missing.
+
+        The quadratic form is 0 in skip mode and for frames that are sources themselves: errors of their keypoints cost
+        nothing.
+        """
+        if picture is None or number in self._source_frames:
+            return Fit(_free(keypoints), self._reference_source, self._skip_mode.active)
+        self._decoder.prepare()
+        candidates = self._decoder.library.candidates(keypoints)
+        if self._unlike:
+            candidates = similar_sources(picture, candidates)
+        fitted = self._fit.frame(picture, keypoints, candidates, self._decoder.reconstruct_from)
+        skipped_to = self._skip_mode.choose(picture, fitted, candidates)
+        self._reference_source = self._decoder.library.slot(skipped_to or fitted.source) or 0
+        if skipped_to is not None:
+            return Fit(_free(keypoints), self._reference_source, True)
+        assert fitted.gram is not None
+        return Fit(Quadratic(unknowns(fitted.keypoints), fitted.gram()), self._reference_source)
 
 
 def similar_sources(picture: Picture, sources: Sequence[Source]) -> list[Source]:

@@ -10,10 +10,9 @@ from iwcodec.codec.errors import OptionError
 from iwcodec.codec.media.crop import check_crop_mode
 from iwcodec.codec.media.crop_tracking import FaceChoice, parse_face
 from iwcodec.codec.media.types import Tracks
-from iwcodec.codec.sources.library import CAPACITY
 
 Progress = Callable[[str, float], None]
-"""Progress callback: name of the current pass, and the share of it that is done (0..1)."""
+"""Progress callback: name of the current pass, and the share that is done (0..1), of it or of the whole."""
 Tune = Literal["psnr", "face"]
 VARIANTS_SHARE = 0.14
 """Share of a bitrate that goes to variants of sources if the face counts."""
@@ -21,6 +20,8 @@ VARIANTS_KBPS = 0.9
 """Bitrate of variants without a bitrate given."""
 
 
+MAX_SOURCES = 32
+"""Sources that may be asked for: half of what a library holds, so that there is room for variants."""
 QUALITIES_DB = (15.0, 50.0)
 """Mean PSNR that may be asked for."""
 OPUS_BITRATES = (6_000, 510_000)
@@ -58,10 +59,11 @@ class EncodeOptions:
     size: int = 256
     """Side of the coded square pictures in pixels; a shipped model must have this size (256 or 512)."""
     sources: int | None = None
-    """Number of source pictures, 1 to 32; None chooses it."""
+    """Number of source pictures, 1 to 32; None chooses it, within a bitrate."""
     kbps: float | None = None
     """Upper bound on the video's bitrate in kbit/s, without sound, > 0. Kept by the number and the quality of the
-    sources and by the quantisation of motion; if `sources` is given, by the other two. None: no bound."""
+    sources and by the quantisation of motion; if `sources` is given, by the other two. None: as few bits as a good
+    picture takes, at most 4 kbit/s at 256x256; no bound if `sources` is given."""
     quality_db: float | None = None
     """Mean PSNR in dB over all frames, 15 to 50, reached at about the lowest bitrate. None: no target."""
     crop: str = "face"
@@ -78,7 +80,7 @@ class EncodeOptions:
     """0..3. 0 fits keypoints as fast as a call does; 1 tries several sources for each frame; 2 and 3 add
     analysis-by-synthesis iterations (passes.ITERATIONS). Also selects the AV1 presets (clip.EFFORT_PRESETS)."""
     verify: bool = False
-    """Decode the finished file and report PSNR."""
+    """Decode the finished file, report PSNR, and note it in the file's index (12 bytes) for `info`."""
     overwrite: bool = False
     """Replace an existing output file."""
     start_s: float = 0.0
@@ -97,7 +99,7 @@ class EncodeOptions:
         _whole("size", self.size, 64, 4096)
         _whole("effort", self.effort, 0, 3)
         _whole("audio_bitrate", self.audio_bitrate, *OPUS_BITRATES)
-        for name, high in (("sources", CAPACITY), ("video_track", 999), ("audio_track", 999)):
+        for name, high in (("sources", MAX_SOURCES), ("video_track", 999), ("audio_track", 999)):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1, high)
         for name in ("kbps", "duration_s"):

@@ -10,6 +10,7 @@ from iwcodec.codec.file.motion_pass import (
     FINEST_SCALE,
     USUAL_SCALE,
     fit_motion,
+    fit_upfront,
     message_length,
     motion_size,
     quantise_to_budget,
@@ -17,7 +18,8 @@ from iwcodec.codec.file.motion_pass import (
 )
 from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, Progress
 from iwcodec.codec.file.rate_control.closed_loop import Stream
-from iwcodec.codec.file.rate_control.search import choose
+from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
+from iwcodec.codec.file.rate_control.search import choose, rate_for_quality
 from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
     CodedSources,
@@ -28,14 +30,10 @@ from iwcodec.codec.file.rate_control.source_plan import (
 )
 from iwcodec.codec.file.rate_control.trials import USUAL_MOTION, Choice, Excerpt, best_active
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, quick_fit
-from iwcodec.codec.sources.library import CAPACITY
 
-AUTO_GAIN_DB = 0.12
-"""`--sources auto` stops where one more source gains less than this, in dB of predicted mean quality."""
-AUTO_SOURCES_KBPS = 1.5
-"""`--sources auto` stops where the sources would cost more than this over the clip, in kbit/s."""
-SOURCE_BYTES = 450
-"""Approximate bytes of one more source (measured in benchmarks)."""
+USUAL_DB, USUAL_KBPS = 33.0, 4.0
+"""Without a bitrate, a quality or a number of sources: the quality to reach, and the bitrate for it at most (at
+256x256)."""
 MAX_SOURCE_BYTES = 1550
 """Maximum mean bytes of a source at 256x256. Sources that would take more (detailed and unlike each other) are coded at
 a higher crf. Three sources then leave room for motion in 5 kbps from ten seconds on."""
@@ -50,15 +48,27 @@ MIN_SPENT = 0.96
 """Sources are coded once more if they take less than this share of what the motion leaves, or too much."""
 
 
-def choose_sources_and_motion(clip: Clip, progress: Progress) -> list[Choice]:
+def with_usual_rate(clip: Clip, trials: QuickTrials, progress: Progress) -> Clip:
+    """The clip with the bitrate that brings the quality asked for, or without one USUAL_DB at USUAL_KBPS at most."""
+    quality_db = clip.options.quality_db
+    if quality_db is not None:
+        rate = rate_for_quality(quality_db, trials, clip.bytes_at, progress)
+    else:
+        most = USUAL_KBPS * size_factor(clip.options.size)
+        shared = 1 - VARIANTS_SHARE if clip.options.tune == "face" else 1.0
+        rate = rate_for_quality(USUAL_DB, trials, lambda kbps: clip.bytes_at(shared * kbps), progress, most)
+    return replace(clip, options=replace(clip.options, kbps=rate))
+
+
+def choose_sources_and_motion(clip: Clip, progress: Progress, quick: QuickTrials | None = None) -> list[Choice]:
     """Choose the frames that become sources, and code them.
 
-    Several candidates if only the whole clip can tell which is best; the likely best first.
+    Several candidates if only the whole clip can tell which is best; the likely best first. `quick`: as for `choose`.
     """
     survey, pictures, runtime, length = clip.survey, clip.video.pictures, clip.runtime, clip.message_frames
     kbps = clip.options.kbps
     if kbps is not None and clip.options.sources is None:
-        choices = choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, progress, clip.presets)
+        choices = choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, progress, clip.presets, quick)
         # Sources that show something else do not belong into a frame's attention.
         return [replace(choice, active=1) for choice in choices] if survey.required else choices
     coded = code_sources(clip, progress)
@@ -99,39 +109,30 @@ def code_stream(choice: Choice, clip: Clip, progress: Progress) -> Stream:
 
 def code_motion(choice: Choice, clip: Clip, progress: Progress) -> list[MotionPacket]:
     """Fit the motion of the whole clip to the coded sources, and quantise it within the budget."""
-    decoder = Decoder(clip.runtime, active=choice.active)
-    length = message_length(choice.coded.plan, clip.message_frames)
-    fits = fit_motion(
-        clip.video.pictures(),
-        clip.survey.keypoints,
-        choice.coded,
-        length,
-        decoder,
-        fit_for(clip.options.effort),
-        partial(progress, "fitting the motion"),
-    )
-    budget = motion_budget(choice.coded, clip)
+    coded, length = choice.coded, message_length(choice.coded.plan, clip.message_frames)
+    pictures, detected = clip.video.pictures(), clip.survey.keypoints
+    report, new_fit = partial(progress, "fitting the motion"), partial(fit_for, clip.options.effort)
+    new_decoder = partial(Decoder, clip.runtime, active=choice.active)
+    if coded.plan.upfront:
+        fits = fit_upfront(pictures, detected, coded, length, new_decoder, new_fit, report)
+    else:
+        decoder = new_decoder()
+        fits = fit_motion(pictures, detected, coded, length, decoder, new_fit(), report)
+        fits = to_source_coordinates(fits, decoder)
     finest = USUAL_SCALE if clip.budget is None else FINEST_SCALE
-    return quantise_to_budget(to_source_coordinates(fits, decoder), length, budget, choice.scale, finest)
+    return quantise_to_budget(fits, length, motion_budget(coded, clip), choice.scale, finest)
 
 
 def code_sources(clip: Clip, progress: Progress) -> CodedSources:
-    """Code sources at the default quality, or at what the bitrate leaves if USUAL_MOTION goes to motion.
-
-    Their number is that of the options, or ends where one more gains or costs too much (AUTO_GAIN_DB,
-    AUTO_SOURCES_KBPS).
-    """
+    """Code as many sources as the options say, at the default quality, or at what the bitrate leaves if USUAL_MOTION
+    goes to motion."""
     progress("coding sources", 0.0)
     options, pictures, presets = clip.options, clip.video.pictures, clip.presets
-    if options.sources is not None:
-        plan = upfront_plan(clip.survey, options.sources)
-        if clip.budget is not None:
-            left = max(1.0, clip.budget * (1 - USUAL_MOTION))
-            return encode_within_budget(plan, pictures, options.size, left, presets)
-    else:
-        affordable = 1 + int(max(0.0, AUTO_SOURCES_KBPS * 125 * clip.seconds - 3 * SOURCE_BYTES) / SOURCE_BYTES)
-        affordable = max(affordable, len(clip.survey.required))
-        plan = upfront_plan(clip.survey, min(CAPACITY, affordable), min_gain_db=AUTO_GAIN_DB)
+    assert options.sources is not None
+    plan = upfront_plan(clip.survey, options.sources)
+    if clip.budget is not None:
+        left = max(1.0, clip.budget * (1 - USUAL_MOTION))
+        return encode_within_budget(plan, pictures, options.size, left, presets)
     coded = encode_plan(plan, pictures_of(plan.frames, pictures, hold=True), options.size, presets)
     max_bytes = MAX_SOURCE_BYTES * size_factor(options.size) * len(coded.packets)
     if coded.size <= max_bytes:

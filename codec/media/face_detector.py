@@ -1,6 +1,6 @@
 """Find faces in a picture (CenterFace)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +85,3 @@ def _overlap(a: Face, b: Face) -> float:
     down = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
     shared = max(across, 0.0) * max(down, 0.0)
     return shared / (a.w * a.h + b.w * b.h - shared)
-
-
-def find_faces(pictures: Iterable[Picture], detector: FaceDetector) -> list[list[Face] | None]:
-    """Return the faces of each picture for `plan_crops`; None where the detector did not run (see DETECT_EVERY)."""
-    return [None if n % DETECT_EVERY else detector.detect(picture) for n, picture in enumerate(pictures)]

@@ -1,13 +1,14 @@
 """Inputs that are no files (pipes, standard input, URLs), which are copied to a temporary file because encoding reads
-them many times; and the reverse for standard output."""
+them many times; and the reverse for outputs."""
 
+import os
 import re
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
@@ -35,7 +36,8 @@ def local_input(source: str | Path) -> Iterator[Path]:
     if scheme and scheme[1].lower() == "file":
         yield Path(url2pathname(unquote(urlsplit(text).path)))
         return
-    if not scheme and text != STANDARD and not _is_stream(Path(text)):
+    if not scheme and not is_stream(text):
+        _check_name(text)
         yield Path(text)
         return
     name = "standard input" if text == STANDARD else text
@@ -58,17 +60,33 @@ def local_input(source: str | Path) -> Iterator[Path]:
             raise type(error)(str(error).replace(str(path), name).replace(path.name, name)) from error
 
 
-def _is_stream(path: Path) -> bool:
+def _check_name(text: str) -> None:
+    """Raise MediaError for a path that can be none; whether there is such a file its reader says."""
     try:
-        mode = path.stat().st_mode
-    except OSError:
+        os.stat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{text!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def is_stream(path: str) -> bool:
+    """Return whether a path is "-", or that of a pipe, a device or a socket."""
+    if path == STANDARD:
+        return True
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
 def _file_name(name: str) -> str:
     """A harmless name with the same suffix, by which FFmpeg tells a few formats apart."""
-    last = unquote(urlsplit(name).path).rsplit("/", 1)[-1]
+    try:
+        last = unquote(urlsplit(name).path).rsplit("/", 1)[-1]
+    except ValueError as error:
+        raise MediaError(f"{name} cannot be read: {error}.") from error
     return re.sub(r"[^\w. -]", "_", last)[-80:].strip(". ") or "input"
 
 
@@ -98,16 +116,26 @@ def _download(url: str, scheme: str, path: Path) -> None:
 
 
 @contextmanager
-def standard_output(suffix: str) -> Iterator[Path]:
-    """Yield the path of a temporary file, which is copied to standard output when it is complete. Raises MediaError."""
-    if sys.stdout.isatty():
+def local_output(target: str, suffix: str) -> Iterator[Path]:
+    """Yield the path to write to: `target` itself; or, if it is standard output ("-"), a pipe or a device, that of a
+    temporary file with this suffix, which is copied there when it is complete. Raises MediaError."""
+    if not is_stream(target):
+        yield Path(target)
+        return
+    if target == STANDARD and sys.stdout.isatty():
         raise MediaError("Standard output is a terminal; redirect it to a file or a program.")
     with tempfile.TemporaryDirectory(prefix="iwcodec-") as folder:
         path = Path(folder) / f"output{suffix}"
         yield path
         try:
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer, _BLOCK)
-            sys.stdout.buffer.flush()
+            with path.open("rb") as file, _opened(target) as stream:
+                shutil.copyfileobj(file, stream, _BLOCK)
+                stream.flush()
         except OSError as error:
-            raise MediaError(f"Standard output cannot be written: {error.strerror}.") from error
+            name = "Standard output" if target == STANDARD else target
+            raise MediaError(f"{name} cannot be written: {error.strerror}.") from error
+
+
+def _opened(target: str) -> AbstractContextManager[IO[bytes]]:
+    """A stream to write to; standard output is not closed."""
+    return nullcontext(sys.stdout.buffer) if target == STANDARD else open(target, "wb")

@@ -51,6 +51,13 @@ class _Extent:
     start_s: float
     last_s: float
     """Time of the last picture, or of the last block of sound."""
+    length_s: float = 0.0
+    """Seconds that it is shown or heard; 0: unknown."""
+
+    def add(self, time_s: float, length_s: float) -> None:
+        self.start_s = min(self.start_s, time_s)
+        if time_s >= self.last_s:
+            self.last_s, self.length_s = time_s, length_s
 
 
 @dataclass
@@ -63,6 +70,8 @@ class _Scan:
     packets: int = 0
     _stamps: list[float] = field(default_factory=list)
     _decoded_s: float | None = None
+    _ahead: list[tuple[float, float]] = field(default_factory=list)
+    """(time, length) of packets that are decoded before a leap and shown after it."""
 
     def add(self, packet: av.Packet) -> None:
         tick = packet.time_base
@@ -72,12 +81,21 @@ class _Scan:
         if not self.extents or self._leaps(packet, tick):
             self.finish()
             self.extents.append(_Extent(float("inf"), float("-inf")))
+            ahead, self._ahead = self._ahead, []
+            for time_s, length_s in ahead:
+                self._take(time_s, length_s)
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is None or packet.is_discard:
             return
-        time_s, extent = float(stamp * tick), self.extents[-1]
+        time_s, length_s = float(stamp * tick), float((packet.duration or 0) * tick)
+        if self._decoded_s is not None and time_s - self._decoded_s > MAX_GAP_S:
+            self._ahead.append((time_s, length_s))
+        else:
+            self._take(time_s, length_s)
+
+    def _take(self, time_s: float, length_s: float) -> None:
         self._stamps.append(time_s)
-        extent.start_s, extent.last_s = min(extent.start_s, time_s), max(extent.last_s, time_s)
+        self.extents[-1].add(time_s, length_s)
 
     def _leaps(self, packet: av.Packet, tick: Fraction) -> bool:
         """By the time of decoding, which ascends."""
@@ -144,10 +162,16 @@ def _scan_file(path: str, tracks: Tracks, state: tuple[int, int]) -> Timeline:
         shifts = _shifts(pictures.extents, origin, float(1 / fps))
         length = None
         if pictures.extents:
-            length = max(pictures.extents[-1].last_s + shifts[-1] + float(1 / fps), 0.0)
+            last = pictures.extents[-1]
+            length = max(last.last_s + shifts[-1] + shown_s(last.length_s, float(1 / fps)), 0.0)
         return Timeline(
             fps, origin, shifts, length, _stated(container, video), pictures.packets, sound_leaps == len(shifts)
         )
+
+
+def shown_s(length_s: float, period: float) -> float:
+    """Seconds that the last picture is shown, whose stated length may be missing (0) or wrong."""
+    return min(max(length_s, period), MAX_GAP_S)
 
 
 def _packets(container: InputContainer, streams: Sequence[av.stream.Stream]) -> Iterator[av.Packet]:

@@ -52,6 +52,8 @@ class MediaInfo:
     audio: AudioInfo | None
     stated_s: float | None = None
     """Length that the file's header states, which may be more than the file holds."""
+    leaps: int = 0
+    """Leaps of the file's clock."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class VideoFrame:
 
     time_s: float
     picture: Picture
+    duration_s: float = 0.0
+    """0: unknown."""
 
 
 @dataclass

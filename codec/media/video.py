@@ -22,7 +22,7 @@ from iwcodec.codec.media.demux import (
     start_time,
     video_stream,
 )
-from iwcodec.codec.media.timeline import StreamClock, read_timeline
+from iwcodec.codec.media.timeline import StreamClock, read_timeline, shown_s
 from iwcodec.codec.media.types import MediaInfo, Picture, Tally, Tracks, VideoFrame
 
 SLACK = 0.75
@@ -60,6 +60,7 @@ def probe(path: str | Path, tracks: Tracks = BEST) -> MediaInfo:
             rotation=clockwise_degrees(transform),
             audio=None if audio is None else audio_info(audio, start_time(video)),
             stated_s=timeline.stated_s,
+            leaps=timeline.leaps,
         )
 
 
@@ -84,13 +85,13 @@ def read_video(
         clock = StreamClock(timeline.shifts_s, free_start=sought)
         convert: RgbConverter | None = None
         for frame in deinterlaced(decoded_frames(container, stream, tally)):
-            time_s = clock(frame.time, period)
+            time_s, length_s = clock(frame.time, period), float((frame.duration or 0) * (frame.time_base or 0))
             if tally is not None:
-                tally.pictures, tally.end_s = tally.pictures + 1, time_s + period
+                tally.pictures, tally.end_s = tally.pictures + 1, time_s + shown_s(length_s, period)
                 tally.damaged += frame.is_corrupt
             convert = convert or RgbConverter(*square_pixel_size(stream, frame))
             if time_s >= start - 0.5 * period:
-                yield VideoFrame(time_s, convert(frame))
+                yield VideoFrame(time_s, convert(frame), length_s)
         if convert is None:
             raise MediaError(_no_picture(path))
 
@@ -129,8 +130,8 @@ def at_constant_rate(frames: Iterable[VideoFrame], fps: Fraction, start: float =
         held, slot = frame, following
     if held is None:
         return
-    # The duration of the last picture is unknown: assume that of the one before, at least a period, at most a second.
-    end = slot + max(1, round(min(gap, 1.0) / period))
+    # If the length of the last picture is unknown, that of the one before is assumed, at most a second.
+    end = slot + max(1, round(shown_s(held.duration_s or min(gap, 1.0), period) / period))
     while count == 0 or count < end:
         yield held.picture
         count += 1

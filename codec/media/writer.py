@@ -1,15 +1,13 @@
 """Write pictures and sound to .mp4, .mov, .webm, .mkv and .y4m files."""
 
 import errno
-import os
-import secrets
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Protocol
 
 import av
 import numpy as np
@@ -19,6 +17,7 @@ from iwcodec.codec.errors import MediaError
 from iwcodec.codec.media.conversion import rgb_to_yuv, usual_matrix
 from iwcodec.codec.media.demux import error_reason
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
+from iwcodec.codec.partial_file import PartialFile
 
 WRITABLE = (".mp4", ".mov", ".webm", ".mkv", ".y4m")
 """Suffixes of the files that VideoWriter writes."""
@@ -30,7 +29,7 @@ class _Sink(Protocol):
     def finish(self) -> None: ...
 
 
-class VideoWriter:
+class VideoWriter(PartialFile):
     """Write pictures, and sound if `audio`, to a file whose suffix selects the format:
 
     `.mp4`, `.mov`  H.264 at CRF 11 (visually transparent), BT.709, and AAC; even sizes only.
@@ -38,24 +37,21 @@ class VideoWriter:
     `.mkv`  FFV1 and FLAC: lossless.
     `.y4m`  uncompressed YUV 4:4:4 (BT.601 below 720 lines, else BT.709), without sound.
 
-    `size` is (width, height). The data goes to a temporary file in the same folder, which `close` renames to `path`;
-    `abort`, or leaving a `with` block by an exception, removes it. Raises MediaError for an unknown suffix, a folder
+    `size` is (width, height). The file appears when it is closed. Raises MediaError for an unknown suffix, a folder
     that is missing or not writable, or a full disk.
     """
 
     def __init__(self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: bool = False) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         suffix = check_writable(self.path)
         self.has_audio = audio and suffix != ".y4m"
         self._size = size
-        self._part = _temporary(self.path)
-        self._file: IO[bytes] | None = None
         with self._guarded():
-            self._file = open(self._part, "w+b")  # noqa: SIM115 (closed by close or abort)
+            file = self._open()
             if suffix == ".y4m":
-                self._sink: _Sink = _Y4m(self._file, size, fps)
+                self._sink: _Sink = _Y4m(file, size, fps)
             else:
-                self._sink = _Muxer(self._file, self._part, suffix, size, fps, self.has_audio)
+                self._sink = _Muxer(file, self._partial, suffix, size, fps, self.has_audio)
 
     def write(self, picture: Picture) -> None:
         """Append a picture. Raises ValueError if it has another size or type than uint8."""
@@ -78,29 +74,7 @@ class VideoWriter:
             return
         with self._guarded():
             self._sink.finish()
-            self._file.close()
-            os.replace(self._part, self.path)
-            self._file = None
-
-    def abort(self) -> None:
-        """Discard what was written. An existing file at `path` is left unchanged."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-            self._file = None
-        with suppress(OSError):
-            self._part.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+            super().close()
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -129,9 +103,18 @@ def check_writable(path: str | Path) -> str:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set."""
-    _check_folder(target)
-    if target.exists() and not overwrite:
+    """Raise MediaError if the folder is missing, or the file exists and `overwrite` is not set, or it is no file, which
+    would be replaced by one."""
+    try:
+        _check_folder(target)
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise MediaError(f"{target} cannot be written: {error_reason(error)}.") from error
+    if not stat.S_ISREG(mode):
+        raise MediaError(f"{target} is a pipe or a device; give the name of a file.")
+    if not overwrite:
         raise MediaError(f"{target} exists; overwrite it with -f (in Python: overwrite=True).")
 
 
@@ -140,10 +123,6 @@ def _check_folder(path: Path) -> None:
         raise MediaError(f"{path} is a folder; give a file name.")
     if not path.absolute().parent.is_dir():
         raise MediaError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist.")
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Keypoint motion to bytes: the predictive coder of calls and the transform coder of files."""
+"""Keypoint motion to bytes: the transform coder, and the predictive coder of streams and of frames without a source."""

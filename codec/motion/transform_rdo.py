@@ -54,6 +54,7 @@ class RateDistortionQuantiser:
 
     def __init__(self, coder: TransformCoder, scale: int) -> None:
         """`scale`: of the quantisation step (transform_coder.step_of)."""
+        self.scale = scale
         self._coder, self._step = coder, step_of(scale)
         with np.errstate(divide="ignore"):
             self._bits = (-np.log2(coder.tables.probabilities)).tolist()

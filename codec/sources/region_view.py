@@ -28,7 +28,7 @@ class RegionView:
     """Looks at regions of frames and sources as they would look in `home`."""
 
     def __init__(self, home: Source, compositor: Compositor) -> None:
-        self.home, self._compositor, self._size = home, compositor, len(home.picture)
+        self.home, self.compositor, self._size = home, compositor, len(home.picture)
         self._places = [box_places(region_box(home.keypoints, region, self._size)) for region in REGIONS]
         self._of_sources: dict[int, tuple[Source, list[Patch]]] = {}
 
@@ -95,7 +95,7 @@ class RegionView:
 
     def _moved(self, source: Source, keypoints: Keypoints, places: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return how far the pixels of a source at `places` move in a frame with keypoints (K, 3), in pixels."""
-        moved = self._compositor.reference(source).moved(unknowns(keypoints)).reshape(GRID, GRID, 2)
+        moved = self.compositor.reference(source).moved(unknowns(keypoints)).reshape(GRID, GRID, 2)
         per_cell = np.float32(self._size / GRID)
         return _sampled(moved, (places + np.float32(0.5)) / per_cell - np.float32(0.5)) * np.float32(self._size / 2)
 

@@ -9,6 +9,7 @@ shape, so that a few graphs serve every combination.
 On the CPU the same code runs without graph and streams, for tests.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -89,9 +90,14 @@ class FrameGraph:
                 path(self.batch, pool)
         stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
+        # Other threads may use CUDA meanwhile, for another model or a stream of their own.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self.pictures = path(self.batch, pool)
         self._lanes = [Lane(self.batch, self.pictures) for _ in range(2)]
+
+    def replay(self) -> None:
+        """Compute the frame whose inputs are on the device, on the current stream."""
+        self._graph.replay()
 
     def submit(self, jobs: Sequence[Job], compute: torch.cuda.Stream, copies: torch.cuda.Stream) -> "Pending":
         """Start a frame: compute on one stream, copy the pictures out on the other."""
@@ -104,7 +110,7 @@ class FrameGraph:
         with torch.cuda.stream(compute):
             for static, pinned in zip(self.batch, lane.inputs, strict=True):
                 static.copy_(pinned, non_blocking=True)
-            self._graph.replay()
+            self.replay()
             lane.staged.copy_(self.pictures)  # a device copy, so that the next replay may begin
             done = compute.record_event()
         with torch.cuda.stream(copies):
@@ -122,19 +128,22 @@ class Pending:
         self._jobs = jobs  # a reference, so that their pages are not reused
         self._lane = lane
         self._ready = ready
+        self._lock = threading.Lock()  # whoever waits, and a later frame that needs the lane
 
     def pictures(self) -> list[Picture]:
         """Wait for the pictures and return one (H, W, 3) for each job."""
-        if self._ready is None:
-            assert self._lane is not None
-            self._lane.copied.synchronize()
-            self._ready = self._lane.pictures.numpy().copy()
-            self._lane.pending = None
+        with self._lock:
+            if self._ready is None:
+                assert self._lane is not None
+                self._lane.copied.synchronize()
+                self._ready = self._lane.pictures.numpy().copy()
+                self._lane.pending = None
         return list(self._ready[: len(self._jobs)])
 
 
 class CudaRuntime:
-    """The network on CUDA (types.Runtime), with `submit` for frames of several callers. Not thread-safe.
+    """The network on CUDA (types.Runtime), with `submit` for frames of several callers. Several threads may use
+    one instance, as a call does; they take turns.
 
     A source can only be used with the runtime that prepared it.
     """
@@ -146,24 +155,27 @@ class CudaRuntime:
         if on_cuda and not torch.cuda.is_available():
             raise RuntimeError("no CUDA device that this PyTorch can use")
         self.info = read_info(model, folder)
-        self._network = load_network(model, folder).to(device).requires_grad_(False)
+        self.network = load_network(model, folder).to(device).requires_grad_(False)
         has_triton = on_cuda and find_spec("triton") is not None
-        self._path = FramePath(self._network, attend_triton if has_triton else attend_torch)
-        self._pool = SourcePool(self._network, FIRST_CAPACITY if on_cuda else MAX_ACTIVE, torch.device(device))
+        self._path = FramePath(self.network, attend_triton if has_triton else attend_torch)
+        self._pool = SourcePool(self.network, FIRST_CAPACITY if on_cuda else MAX_ACTIVE, torch.device(device))
         self._graphs: dict[int, FrameGraph] = {}
+        self._lock = threading.RLock()
         if on_cuda:
             self._compute, self._copies, self._uploads = (torch.cuda.Stream(device) for _ in range(3))
             torch.cuda.synchronize(device)  # weights and pool were written on another stream
 
     @torch.inference_mode()
     def detect(self, picture: Picture) -> Keypoints:
-        scaled = resize_area(picture, self._network.config.detector_size)
-        return self._network.detect(self._tensor(scaled)[None])[0].cpu().numpy()
+        scaled = resize_area(picture, self.network.config.detector_size)
+        with self._lock:
+            return self.network.detect(self._tensor(scaled)[None])[0].cpu().numpy()
 
     @torch.inference_mode()
     def prepare(self, picture: Picture) -> Source:
-        keypoints, features, page = self._store(lambda: self._encode(picture))
-        return Source(picture, keypoints, page, *(x.cpu().numpy() for x in features[-2:]))
+        with self._lock:
+            keypoints, features, page = self._store(lambda: self._encode(picture))
+            return Source(picture, keypoints, page, *(x.cpu().numpy() for x in features[-2:]))
 
     @torch.inference_mode()
     def with_picture(self, source: Source, picture: Picture) -> Source:
@@ -171,7 +183,8 @@ class CudaRuntime:
             keys, rows, _, *geometry = (tensor[source.features.number] for tensor in self._pool.tensors())
             return source.keypoints, (keys, rows, self._tensor(picture), *geometry)
 
-        return replace(source, picture=picture, features=self._store(features)[2])
+        with self._lock:
+            return replace(source, picture=picture, features=self._store(features)[2])
 
     def _store(
         self, compute: Callable[[], tuple[Keypoints, tuple[Tensor, ...]]]
@@ -197,23 +210,30 @@ class CudaRuntime:
         Raises ValueError if there is no job, or a job has no or too many sources."""
         if not jobs or not all(1 <= len(job.sources) <= MAX_ACTIVE for job in jobs):
             raise ValueError(f"at least one job, each with 1 to {MAX_ACTIVE} sources")
-        callers = padded_callers(len(jobs))
-        if self.device == "cpu":
-            batch = Batch(*map(torch.from_numpy, pack(jobs, callers, MAX_ACTIVE)))
-            return Pending(jobs, None, self._path(batch, self._pool).numpy())
-        if callers not in self._graphs:
-            self._graphs[callers] = FrameGraph(self._path, self._pool, callers, self._compute)
-        return self._graphs[callers].submit(jobs, self._compute, self._copies)
+        with self._lock:
+            if self.device == "cpu":
+                batch = Batch(*map(torch.from_numpy, pack(jobs, padded_callers(len(jobs)), MAX_ACTIVE)))
+                return Pending(jobs, None, self._path(batch, self._pool).numpy())
+            return self.graph(len(jobs)).submit(jobs, self._compute, self._copies)
+
+    @torch.inference_mode()
+    def graph(self, callers: int) -> FrameGraph:
+        """The graph for up to `callers` callers, captured when it is first asked for. Not on the CPU."""
+        callers = padded_callers(callers)
+        with self._lock:
+            if callers not in self._graphs:
+                self._graphs[callers] = FrameGraph(self._path, self._pool, callers, self._compute)
+            return self._graphs[callers]
 
     def reconstruct(self, keypoints: Keypoints, sources: Sequence[Source], suppression: float = 0.0) -> Picture:
         return self.submit([Job(keypoints, sources, suppression)]).pictures()[0]
 
     def _encode(self, picture: Picture) -> tuple[Keypoints, tuple[Tensor, ...]]:
         """Return the keypoints of a source picture and its features in the order of SourcePool.tensors."""
-        config, keypoints = self._network.config, self.detect(picture)
+        config, keypoints = self.network.config, self.detect(picture)
         pixels, net_pixels = self._tensor(picture), self._tensor(resize_area(picture, config.net_size))
         on_device = torch.from_numpy(keypoints).to(self.device)
-        encoded = self._network.encode_sources(pixels[None, None], on_device[None, None], net_pixels[None, None])
+        encoded = self.network.encode_sources(pixels[None, None], on_device[None, None], net_pixels[None, None])
         rows = encoded.rows[0, 0]
         keys = rows[:, config.values : config.values + config.dim]
         return keypoints, (keys, rows, pixels, on_device, encoded.membership[0, 0], encoded.basis[0, 0])

@@ -59,6 +59,8 @@ class TrainConfig:
 
     model: ModelConfig
     stages: tuple[Stage, ...]
+    baseline: str | None = None
+    """Baseline (baselines/networks.py) to train in place of the network, at its widths."""
     start: str | None = None
     """Model whose weights initialise the run: a shipped one, or a path to one in another folder."""
     seed: int = 1

@@ -132,7 +132,7 @@ class Objective(nn.Module):
             landmarks = [batch["driving_landmarks"].flatten(0, 1), batch["source_landmarks"].flatten(0, 1)]
             result["landmark"] = losses.landmark_loss(keypoints, heat, torch.cat(landmarks))
         if weights.equivariance:
-            transformed, affine = self.transform(batch["driving"][:, 0])
+            transformed, affine = random_transform(batch["driving"][:, 0], network.config.detector_size)
             detected = network.detect(transformed)
             result["equivariance"] = losses.equivariance_loss(detected, driving_keypoints[::count], affine)
         return driving_keypoints, source_keypoints.unflatten(0, sources.shape[:2]), result
@@ -166,14 +166,6 @@ class Objective(nn.Module):
         keypoints = torch.where(use_fitted, fitted.detach(), detected)
         return keypoints + quantisation_noise(keypoints, stage.noise)
 
-    def transform(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply a random affine transform for the equivariance loss: return pictures of the detector's size, and the
-        transforms."""
-        affine = losses.random_affine(target.shape[0], target)
-        size = self.network.config.detector_size
-        field = F.affine_grid(affine, [target.shape[0], 3, size, size], align_corners=False)
-        return F.grid_sample(target, field, padding_mode="reflection", align_corners=False), affine
-
 
 class Motion(NamedTuple):
     """Inputs of the keypoint fit for driving frames and their sources; the first source is the reference source."""
@@ -185,6 +177,13 @@ class Motion(NamedTuple):
     error: Tensor  # (B, S, GRID, GRID)
     reference: Tensor  # (B, 3, H, W): pictures of the reference source
     driving: Tensor  # (B, 3, H, W)
+
+
+def random_transform(pictures: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Apply random affine transforms, for the equivariance loss: return pictures (B, 3, size, size) and transforms."""
+    affine = losses.random_affine(pictures.shape[0], pictures)
+    field = F.affine_grid(affine, [pictures.shape[0], 3, size, size], align_corners=False)
+    return F.grid_sample(pictures, field, padding_mode="reflection", align_corners=False), affine
 
 
 def best_source_first(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,10 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from iwcodec.models.baselines.networks import BASELINES
 from iwcodec.models.network.config import ModelConfig
 from iwcodec.models.network.network import ImplicitWarp
 from iwcodec.models.runtime.torch import load_state, load_weights
 from iwcodec.models.runtime.weights import WEIGHTS
+from iwcodec.models.training.baseline_objective import BaselineObjective
 from iwcodec.models.training.config import Stage, TrainConfig
 from iwcodec.models.training.discriminator import PatchDiscriminator, discriminator_loss, feature_matching_loss
 from iwcodec.models.training.evaluate import Score
@@ -37,14 +39,18 @@ class Run:
         torch.manual_seed(config.seed)
         self.config, self.folder, self.device = config, folder, torch.device(device)
         self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.network = ImplicitWarp(config.model).to(self.device)
+        self.network: Any = (BASELINES[config.baseline] if config.baseline else ImplicitWarp)(config.model)
+        self.network = self.network.to(self.device)
         if config.start is not None:
             start = Path(config.start)
             self.start_from(load_weights(start.name, WEIGHTS / start.parent)[1], config.start)
-        self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
+        for parameter in self.network.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)  # faster on CPUs
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         wants_features = any(stage.weights.perceptual for stage in config.stages)
-        self.objective = Objective(self.network, PerceptualLoss().to(self.device) if wants_features else None)
+        objective = BaselineObjective if config.baseline else Objective
+        self.objective = objective(self.network, PerceptualLoss().to(self.device) if wants_features else None)
         self.discriminator: PatchDiscriminator | None = None
         if any(stage.weights.adversarial for stage in config.stages):
             self.discriminator = PatchDiscriminator().to(self.device)
@@ -71,7 +77,8 @@ class Run:
     def load(self, file: Path) -> None:
         """Load a checkpoint. Raises ValueError if it is damaged or belongs to another network."""
         state = load_state(file, self.device)
-        if ModelConfig.from_dict(state["model"]) != self.config.model:
+        trained = ModelConfig.from_dict(state["model"]), state.get("baseline")
+        if trained != (self.config.model, self.config.baseline):
             raise ValueError(
                 f"{file} is a checkpoint of another network than this configuration's: use another run folder"
             )
@@ -103,6 +110,7 @@ class Run:
             "stage": self.stage,
             "step": self.step,
             "model": self.config.model.to_dict(),
+            "baseline": self.config.baseline,
         }
         if self.discriminator is not None and self.critic_optimizer is not None:
             state["discriminator"] = self.discriminator.state_dict()
@@ -183,7 +191,7 @@ class Run:
             kept.copy_(current)
 
 
-def parameter_groups(network: ImplicitWarp) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Split the parameters into two optimiser groups with different learning rates.
 
     The few scalars of the attention (geometric prior, temperature, focus) are logarithms that must change by whole

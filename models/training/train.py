@@ -80,7 +80,7 @@ def train(
         run = Run(config, out, device)
         clips = process_clips(find_clips(folder, size=config.cache_size))
         prepared = prepare_all(clips, cache, config.cache_size, run)
-        validation = load_validation(folder, config.model.size) if run.rank == 0 else {}
+        validation = load_validation(folder, config.model.size) if run.rank == 0 and not config.baseline else {}
         try:
             while run.stage < len(config.stages):
                 steps -= run.step

@@ -13,7 +13,7 @@ from iwcodec.codec.media.types import Samples
 from link_calls import End, call
 from sounds import RATE, delay_ms, voice
 
-SECONDS, MEASURED_S = 18.0, 8.0
+SECONDS, MEASURED_S = 14.0, 6.0
 HEADER_BYTES = 50
 """Bytes of all headers of an audio packet."""
 
@@ -82,11 +82,10 @@ async def keep(end: End, audio_buffer: AudioJitterBuffer) -> None:
     ("path", "loss"),
     [
         (Path(delay_s=0.03, seed=1), 0.0),
-        (Path(delay_s=0.03, loss=0.1, seed=1), 0.1),
         (Path(delay_s=0.03, loss=0.3, seed=1), 0.3),
         (Path(delay_s=0.05, jitter_s=0.06, seed=3), 0.0),
     ],
-    ids=["no loss", "10 % lost", "30 % lost", "60 ms of jitter"],
+    ids=["no loss", "30 % lost", "60 ms of jitter"],
 )
 def test_sound_and_picture_are_in_sync(path: Path, loss: float) -> None:
     picture, sound = delays_ms(path, loss)

@@ -76,7 +76,7 @@ def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_a_headless_call_prints_statistics_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {}, {"units_to_send": 1})
-    sound, count = SimpleNamespace(delay_s=0.2), AudioTraffic()
+    sound, count = SimpleNamespace(delay_s=0.2, counts={"played": 7, "recovered": 1}), AudioTraffic()
     count.sent.add(2500, time.monotonic())
     ada = SimpleNamespace(
         name="Ada",
@@ -94,6 +94,7 @@ def test_a_headless_call_prints_statistics_as_json(capsys: pytest.CaptureFixture
     assert printed["state"] == "in the call"
     assert printed["participants"][0]["queued"] == {"units_to_send": 1}
     assert printed["participants"][0]["sound_waits_ms"] == pytest.approx(200)
+    assert printed["participants"][0]["sound_packets"] == 8
     assert printed["participants"][0]["picture_kbps"] == {"sent": 9.0, "received": 8.0}
     assert printed["participants"][0]["sound_kbps"] == {"sent": 10.0, "received": 0.0}
     assert printed["participants"][0]["all_kbps"] == {"sent": 19.0, "received": 8.0}

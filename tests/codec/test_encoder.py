@@ -38,7 +38,7 @@ def test_encoder_and_decoder_keep_the_same_sources(message: int) -> None:
     """A full library drops the same sources on both sides, and none that a coming packet needs."""
     rng = np.random.default_rng(0)
     levels = 128 + 100 * np.sin(np.arange(400) / 40) * rng.uniform(0.5, 1.0, 400)
-    encoder = Encoder(StubRuntime(), EncoderSettings(message_frames=message, capacity=6))
+    encoder = Encoder(StubRuntime(), EncoderSettings(message_frames=message, capacity=6, fit=False))
     decoder, sources, frames = Decoder(StubRuntime(), capacity=6), 0, 0
     for level in levels:
         for packet in encoder.push(picture(level)):

@@ -14,8 +14,19 @@ def test_a_line_is_shown_now_and_then() -> None:
     for second in range(26):
         now[0] = 100.0 + second
         update("fitting the motion", second / 25)
-    assert lines == ["10 s: fitting the motion, 40%", "20 s: fitting the motion, 80%"]
+    assert lines == [
+        "10 s: fitting the motion, 40%, about 15 s left",
+        "20 s: fitting the motion, 80%, about 5 s left",
+    ]
     assert LINE_S == 10
+
+
+def test_the_time_left_is_that_of_the_present_work() -> None:
+    now, lines = [0.0], list[str]()
+    update = progress_lines(lines.append, lambda: now[0])
+    for now[0], share in ((0, 0.5), (20, 1.0), (30, 0.01), (40, 0.5)):
+        update("work", share)
+    assert lines == ["20 s: work, 100%, about 0 s left", "30 s: work, 1%", "40 s: work, 50%, about 10 s left"]
 
 
 def test_quiet_shows_nothing() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from iwcodec.codec.bitstream.header import Header
+from iwcodec.codec.bitstream.index import Quality, quality_of
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, SourcePacket
-from iwcodec.codec.bitstream.writer import ContainerWriter
+from iwcodec.codec.bitstream.writer import ContainerWriter, add_quality
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.opus_track import OpusWriter
@@ -19,7 +20,7 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceEncoder
 from stub_runtime import SIZE, StubRuntime, picture
 
-FILES = 5_000
+FILES = 2_500
 REBUILD_EVERY = 5
 """Rebuild the pictures of every Nth file: that takes most of the time, whatever the file holds."""
 MEMORY_MARGIN = 400 << 20
@@ -51,7 +52,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 def intact_file(path: Path) -> list[Any]:
     """Write two sources, two variants of each, six frames in three motion packets, of which the last two name sources
-    of regions, and 0.25 s of sound; return the packets."""
+    of regions, 0.25 s of sound, and a quality; return the packets."""
     rng = np.random.default_rng(5)
     coder = SourceEncoder(SIZE)
     packets: list[Any] = [SourcePacket(n, coder.add(picture(80 + 20 * n)), 3 * n) for n in range(2)]
@@ -63,6 +64,7 @@ def intact_file(path: Path) -> list[Any]:
     sound = [*opus.encode(rng.integers(-3000, 3000, 12_000).astype(np.int16)), *opus.flush()]
     packets.append(AudioPacket(0, tuple(sound)))
     write(path, HEADER, packets)
+    add_quality(path, Quality(30.0, 20.0, 3))
     return packets
 
 
@@ -127,6 +129,7 @@ def read_all(path: Path, rebuilt: bool) -> None:
             samples += len(block)
             if samples > 100 * 48_000:
                 break
+        quality_of(file.reader.index(), 6)
         for packet in file.reader.seek(3):
             if isinstance(packet, MotionPacket) and packet.scale is not None:
                 MOTION.decode(packet.payload, [run.frames for run in packet.runs], 60)

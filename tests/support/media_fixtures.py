@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from iwcodec.codec.media.audio import read_samples
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 
-CLIP_FRAMES, CLIP_FPS = 24, 16
+CLIP_FRAMES, CLIP_FPS = 12, 8
 """Frames, and frames per second, of the clip that the fixture `face_clip` writes."""
 RED, GREEN, BLUE, GREY = (230, 30, 20), (20, 200, 40), (30, 40, 210), (128, 128, 128)
 

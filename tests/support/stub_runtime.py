@@ -52,6 +52,15 @@ class NearestSourceFit(KeypointFit):
         return Fitted(detected, sources[0] if sources else None, np.inf, None)
 
 
+class FileFit(NearestSourceFit):
+    """The same for files, whose motion is quantised by what errors cost: all keypoints matter alike."""
+
+    def frame(
+        self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
+    ) -> Fitted:
+        return replace(super().frame(picture, detected, sources), gram=lambda: np.eye(detected.size))
+
+
 def picture(level: float) -> Picture:
     """A vertical gradient with this mean brightness."""
     rows = np.linspace(-20, 20, SIZE)[:, None, None]

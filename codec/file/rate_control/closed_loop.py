@@ -4,6 +4,7 @@ Three decisions of the file encoder are made by it: between candidate streams (`
 suppression (`choose_suppression`), and between source plans (trials.py).
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from iwcodec.codec.file.rate_control.frame_quality import frame_quality
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, pictures_of
 from iwcodec.codec.media.quality import psnr, sampling_order
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.parallel import in_order
 from iwcodec.codec.sources.library import CAPACITY
 from iwcodec.codec.sources.region_view import RegionView
 from iwcodec.models.runtime.types import Keypoints, Runtime, Source
@@ -27,9 +29,9 @@ STREAM_FRAMES = 128
 SUPPRESSION_FRAMES = 24
 """Frames evaluated to choose the small-shift suppression."""
 SUPPRESSIONS = (0, 5, 8, 12)
-"""Small-shift suppression tried, in tenths of a pixel; the first is none."""
+"""Small-shift suppression tried, in tenths of a pixel, until it brings nothing; the first is none."""
 MIN_GAIN_DB = 0.01
-"""Mean PSNR in dB that suppression must gain to be used."""
+"""Mean PSNR in dB that more suppression must bring."""
 
 
 @dataclass(frozen=True)
@@ -150,27 +152,20 @@ def choose_suppression(
     runtime: Runtime,
     progress: Callable[[float], None] = lambda share: None,
 ) -> int:
-    """Small-shift suppression (Runtime.reconstruct) with the highest mean PSNR, in tenths of a pixel.
+    """Small-shift suppression (Runtime.reconstruct) from which more brings nothing, in tenths of a pixel.
 
     Where a speaker sits still, small shifts are noise of the motion, and sampling between pixels blurs. Where
     everything sways a little, the same shifts are the motion. Sources and frames in skip mode are not evaluated.
     """
     numbers = sorted(evaluated_frames(count, SUPPRESSION_FRAMES, stream.coded.plan.frames))
     originals = dict(pictures_of(numbers, pictures, hold=False))
-    quality = []
-    for of_frame in suppression_qualities(stream, originals, runtime):
-        quality.append(of_frame)
-        progress(len(quality) / len(originals))
-    if not quality:
-        return SUPPRESSIONS[0]
-    means = np.mean(quality, axis=0)
-    best = int(np.argmax(means))
-    return SUPPRESSIONS[best] if means[best] > means[0] + MIN_GAIN_DB else SUPPRESSIONS[0]
-
-
-def suppression_qualities(stream: Stream, originals: Mapping[int, Picture], runtime: Runtime) -> Iterator[list[float]]:
-    """PSNR of each reconstructed frame for each of SUPPRESSIONS."""
-    for frame in receive(stream, originals, runtime):
-        if frame.unmodified is None:
-            pictures = (frame.picture(runtime, suppression=tenths / 10) for tenths in SUPPRESSIONS)
-            yield [psnr(picture, originals[frame.number]) for picture in pictures]
+    frames = [frame for frame in receive(stream, originals, runtime) if frame.unmodified is None]
+    best, best_db = SUPPRESSIONS[0], -math.inf
+    for number, tenths in enumerate(SUPPRESSIONS if frames else ()):
+        progress(number / len(SUPPRESSIONS))
+        shown = in_order(lambda frame: frame.picture(runtime, suppression=tenths / 10), frames)  # noqa: B023
+        mean = float(np.mean([psnr(picture, originals[f.number]) for picture, f in zip(shown, frames, strict=True)]))
+        if mean <= best_db + MIN_GAIN_DB:
+            break
+        best, best_db = tenths, mean
+    return best

@@ -7,9 +7,11 @@ which are shown unmodified, until the stream is an AV1 stream. A trial (trials.p
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.options import Progress
+from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
 from iwcodec.codec.file.rate_control.source_plan import CRF, PRESETS, Pictures, Presets, encode_within_budget
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.file.rate_control.trials import SCALES, Choice, PlanTrials, Trial, climb
@@ -22,6 +24,8 @@ TIE_DB = 0.005
 MAX_CANDIDATES, CANDIDATE_DB = 3, 0.5
 """Maximum number of plans that are coded completely, and how far below the best their predicted quality may be in
 dB."""
+GOOD_CRF = 40
+"""Interleaved plans are tried if the best upfront plan has sources of a lower crf than this."""
 USUAL_KBPS = 4.0
 """Bitrate at which USUAL_SCALE is the first motion scale tried; it is finer at higher rates."""
 USUAL_TRIALS = 12
@@ -43,17 +47,19 @@ def choose(
     message_frames: int,
     progress: Progress,
     presets: Presets = PRESETS,
+    quick: QuickTrials | None = None,
 ) -> list[Choice]:
     """Candidates for the best reconstruction within `budget` bytes for sources and motion, which are `kbps`.
 
     The best comes first; the others are close enough to be better in truth. If the budget is too small for any plan,
-    the cheapest is returned. Sources are coded with what the motion is expected to leave.
+    the cheapest is returned. Sources are coded with what the motion is expected to leave. `quick`: estimates of this
+    clip's plans, from which one is chosen; None: plans are tried.
     """
-    trials = PlanTrials(survey, pictures, runtime, message_frames)
-    found = search(trials, budget, kbps, progress)
-    # Regions of other sources do what further sources in attention would, and close candidates differ less.
-    tuned = survey.faces is not None
-    choices = [found[0].choice] if tuned else [trials.with_best_active(trial) for trial in found]
+    if quick is not None:
+        choices = [quick_search(quick, budget, kbps, progress).choice]
+    else:
+        trials = PlanTrials(survey, pictures, runtime, message_frames)
+        choices = [trials.with_best_active(trial) for trial in search(trials, budget, kbps, progress)]
     budgets = [max(1.0, budget - choice.motion_bytes) for choice in choices]
     return [
         replace(choice, coded=encode_within_budget(choice.coded.plan, pictures, runtime.info.size, left, presets))
@@ -63,31 +69,28 @@ def choose(
 
 def rate_for_quality(
     quality_db: float,
-    survey: Survey,
-    pictures: Pictures,
-    runtime: Runtime,
+    trials: QuickTrials,
     budget: Callable[[float], float],
-    message_frames: int,
     progress: Progress,
+    max_kbps: float = MAX_KBPS,
 ) -> float:
-    """The lowest kbps at which the clip is predicted to have this mean PSNR. `budget`: kbps -> bytes for sources and
-    motion."""
-    trials = PlanTrials(survey, pictures, runtime, message_frames)
-    return lowest_rate(quality_db, lambda kbps: search(trials, budget(kbps), kbps, progress)[0].quality)
+    """The lowest kbps at which the clip is predicted to have this mean quality, at most `max_kbps`. `budget`: kbps ->
+    bytes for sources and motion."""
+    return lowest_rate(quality_db, lambda kbps: quick_search(trials, budget(kbps), kbps, progress).quality, max_kbps)
 
 
-def lowest_rate(quality_db: float, predicted: Callable[[float], float]) -> float:
-    """The lowest of MAX_RATES rates tried at which `predicted` (kbps -> dB) reaches a quality; the highest tried if
-    none does."""
+def lowest_rate(quality_db: float, predicted: Callable[[float], float], max_kbps: float = MAX_KBPS) -> float:
+    """The lowest of MAX_RATES rates tried, at most `max_kbps`, at which `predicted` (kbps -> dB) reaches a quality; the
+    highest tried if none does."""
     tried: dict[float, float] = {}
-    kbps, doubling_db = USUAL_KBPS, DOUBLING_DB
+    kbps, doubling_db = min(USUAL_KBPS, max_kbps), DOUBLING_DB
     for _ in range(MAX_RATES):
         nearest, tried[kbps] = max(tried, key=lambda rate: -abs(rate - kbps), default=None), predicted(kbps)
         if nearest is not None:
             doubling_db = max(0.5, (tried[kbps] - tried[nearest]) / math.log2(kbps / nearest))
         missing_db = quality_db - tried[kbps]
         low = max((rate * 1.05 for rate in tried if tried[rate] < quality_db), default=MIN_KBPS)
-        high = min((rate / 1.05 for rate in tried if tried[rate] >= quality_db), default=MAX_KBPS)
+        high = min((rate / 1.05 for rate in tried if tried[rate] >= quality_db), default=max_kbps)
         doublings = min(max(missing_db / doubling_db, -2.0), 2.0)
         kbps = min(max(kbps * 2**doublings, low), high)
         if -EXCESS_DB <= missing_db <= 0 or low > high or kbps in tried:
@@ -95,9 +98,30 @@ def lowest_rate(quality_db: float, predicted: Callable[[float], float]) -> float
     return min((rate for rate in tried if tried[rate] >= quality_db), default=max(tried))
 
 
+def quick_search(trials: QuickTrials, budget: float, kbps: float, progress: Progress) -> Trial:
+    """The best trial found within `budget` bytes, which are `kbps`: of upfront plans by estimates, of interleaved ones,
+    if upfront sources are good enough already, by trials."""
+    found = trials.best_upfront(budget, first_scale(kbps), partial(progress, "choosing sources"))
+    if found.choice.coded.plan.crf > GOOD_CRF:
+        return found
+    first, last = sum(plan.upfront for plan in trials.plans), trials.last_affordable(trials.worst_crf, budget)
+    if first > last:
+        return found
+    tried: dict[int, Trial] = {}
+
+    def value(plan: int) -> float:
+        if plan not in tried:
+            best = max([found, *tried.values()], key=lambda trial: trial.quality)
+            tried[plan] = trials.best(plan, SCALES.index(found.choice.scale), budget, None, best)
+        return tried[plan].quality
+
+    climb(lambda n: value(first + n), last + 1 - first, 0)
+    return max([found, *tried.values()], key=lambda trial: trial.quality)
+
+
 def search(trials: PlanTrials, budget: float, kbps: float, progress: Progress) -> list[Trial]:
     """The best trials found within `budget` bytes, which are `kbps`; at most MAX_CANDIDATES, the best first."""
-    start = nearest_scale(USUAL_SCALE - 8 * math.log2(max(1.0, kbps / USUAL_KBPS)))
+    start = first_scale(kbps)
     last, last_usual = trials.last_affordable(trials.worst_crf, budget), trials.last_affordable(CRF, budget)
     tried: dict[int, Trial] = {}
 
@@ -105,9 +129,9 @@ def search(trials: PlanTrials, budget: float, kbps: float, progress: Progress) -
         if plan not in tried:
             progress("choosing sources", min(1.0, len(tried) / USUAL_TRIALS))
             neighbour = tried.get(min(tried, key=lambda other: abs(other - plan), default=-1))
-            first_scale = start if neighbour is None else SCALES.index(neighbour.choice.scale)
+            scale = start if neighbour is None else SCALES.index(neighbour.choice.scale)
             best = max(tried.values(), key=lambda trial: trial.quality, default=None)
-            tried[plan] = trials.best(plan, first_scale, budget, neighbour, best)
+            tried[plan] = trials.best(plan, scale, budget, neighbour, best)
         return tried[plan].quality - plan * TIE_DB
 
     coarse = [plan for plan in trials.coarse if plan <= last]
@@ -120,6 +144,7 @@ def search(trials: PlanTrials, budget: float, kbps: float, progress: Progress) -
     return [tried[plan] for plan in (top, *sorted(close, key=value, reverse=True)[: MAX_CANDIDATES - 1])]
 
 
-def nearest_scale(scale: float) -> int:
-    """Index in SCALES of the nearest scale."""
+def first_scale(kbps: float) -> int:
+    """Index in SCALES of the motion scale to try first at a bitrate."""
+    scale = USUAL_SCALE - 8 * math.log2(max(1.0, kbps / USUAL_KBPS))
     return min(range(len(SCALES)), key=lambda i: abs(SCALES[i] - scale))

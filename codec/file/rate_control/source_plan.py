@@ -73,9 +73,9 @@ class CodedSources:
         return sum(stored) + RECORD_BYTES * len(groups)
 
 
-def upfront_plan(survey: Survey, max_sources: int, crf: float = CRF, min_gain_db: float = 0.0) -> Plan:
-    """The best frames of the clip, all sent before the motion; arguments as for `choose_sources`."""
-    order = coding_order(survey, choose_sources(survey, max_sources, min_gain_db))
+def upfront_plan(survey: Survey, max_sources: int, crf: float = CRF) -> Plan:
+    """The best frames of the clip, at most `max_sources`, all sent before the motion."""
+    order = coding_order(survey, choose_sources(survey, max_sources))
     if survey.regions is not None:  # the first is the most used: variants are predicted from it if it comes last
         order.reverse()
     return Plan(tuple(order), crf, True, bool(survey.required))

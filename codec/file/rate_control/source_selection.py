@@ -95,9 +95,8 @@ def mean_square(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.fl
     return np.asarray(distance.clip(min=0) / a.shape[1])
 
 
-def choose_sources(survey: Survey, max_sources: int, min_gain_db: float = 0.0) -> list[int]:
-    """Frame numbers, best first; those that are required come before all others. Stops at `max_sources`, or when the
-    mean gain of one more is below `min_gain_db`."""
+def choose_sources(survey: Survey, max_sources: int) -> list[int]:
+    """Frame numbers of at most `max_sources`, best first; those that are required come before all others."""
     count = len(survey.thumbnails)
     candidates = np.union1d(evenly_spaced(count, MAX_CANDIDATES), np.array(survey.required, np.int64))
     required = np.searchsorted(candidates, survey.required[:max_sources]).tolist()
@@ -112,8 +111,6 @@ def choose_sources(survey: Survey, max_sources: int, min_gain_db: float = 0.0) -
         gains = (lowest_db - total_db).mean(1)
         gains[chosen] = -np.inf
         best = required[len(chosen)] if len(chosen) < len(required) else int(gains.argmax())
-        if len(chosen) >= max(1, len(required)) and gains[best] < min_gain_db:
-            break
         chosen.append(best)
         lowest, lowest_db = [np.minimum(a, b[best]) for a, b in zip(lowest, errors, strict=True)], total_db[best]
     return [int(candidates[i]) for i in chosen]

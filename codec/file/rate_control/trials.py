@@ -141,10 +141,19 @@ class Trial:
 class Excerpt:
     """A few pieces of the clip, each of whole motion messages. Frames are counted from the first of the excerpt."""
 
-    def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
+    def __init__(
+        self,
+        survey: Survey,
+        pictures: Pictures,
+        runtime: Runtime,
+        message_frames: int,
+        pieces: int = PIECES,
+        min_frames: int = MIN_PIECE_FRAMES,
+    ) -> None:
+        """`pieces` and `min_frames` as for `excerpt_frames`."""
         self.count = len(survey.keypoints)
         """Frames of the whole clip."""
-        self.frames = excerpt_frames(self.count, message_frames)
+        self.frames = excerpt_frames(self.count, message_frames, pieces, min_frames)
         """The excerpt's frames by their number in the clip, ascending."""
         self.pictures = [picture for _, picture in pictures_of(self.frames, pictures, hold=False)]
         self.detected = survey.keypoints[self.frames[: len(self.pictures)]]
@@ -217,13 +226,15 @@ class Excerpt:
         return replace(coded, packets=tuple(packets))
 
 
-def excerpt_frames(count: int, message_frames: int) -> list[int]:
-    """Frame numbers of PIECES pieces, evenly spread over `count` frames; all frames of a short clip. A piece has as
-    many messages as hold MIN_PIECE_FRAMES frames."""
-    length = message_frames * math.ceil(MIN_PIECE_FRAMES / message_frames)
-    if count <= PIECES * length:
+def excerpt_frames(
+    count: int, message_frames: int, pieces: int = PIECES, min_frames: int = MIN_PIECE_FRAMES
+) -> list[int]:
+    """Frame numbers of pieces, evenly spread over `count` frames; all frames of a short clip. A piece has as many
+    messages as hold `min_frames` frames."""
+    length = message_frames * math.ceil(min_frames / message_frames)
+    if count <= pieces * length:
         return list(range(count))
-    starts = [round((piece + 0.5) / PIECES * count - length / 2) for piece in range(PIECES)]
+    starts = [round((piece + 0.5) / pieces * count - length / 2) for piece in range(pieces)]
     return [frame for start in starts for frame in range(start, start + length)]
 
 

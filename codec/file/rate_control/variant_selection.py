@@ -14,7 +14,7 @@ import numpy as np
 
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket, region_runs
 from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.file.motion_pass import decode_motion
+from iwcodec.codec.file.motion_pass import decode_motion, motion_size
 from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames, most_used_slot
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, Presets, pictures_of, source_encoder
 from iwcodec.codec.media.types import Picture
@@ -30,13 +30,13 @@ CANDIDATE_FRAMES = 400
 CODING_ERROR = 40.0
 """Squared error that coding adds to a variant, in squared grey levels, as expected when candidates are ranked."""
 
-
-NAMES_BYTES_PER_FRAME = 0.65
-"""Bytes per frame that naming the sources of regions takes, as expected before variants are chosen (measured: 0.3 to
-0.9)."""
 CHANGE_ERROR = 10.0
 """Squared error of a region, summed over frames, that must be saved to show another source: naming it takes two bytes.
 """
+
+
+RegionErrors = list[dict[int | None, float]]
+"""For each region its squared error with each source, by slot; None: with the reference source."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def add_variants(
     """Add variants to a coded clip of `count` frames, and say which source each frame's regions show. Both together
     take about `budget` bytes."""
     home_slot = most_used_slot(stream.motion)
-    coded, budget = stream.coded, max(0.0, budget - NAMES_BYTES_PER_FRAME * count)
+    coded, spent = stream.coded, stream_size(stream)
     if coded.plan.upfront and len(coded.packets) < CAPACITY:
         numbers = sorted(evaluated_frames(count, CANDIDATE_FRAMES, coded.plan.frames))
         originals = dict(pictures_of(numbers, pictures, hold=False))
@@ -75,9 +75,19 @@ def add_variants(
         if candidates:
             faces = _variant_pictures(candidates, originals, decoder, home_slot)
             coded = _coded_within(coded, pictures, faces, home_slot, runtime.info.size, presets, budget)
-    stream = replace(stream, coded=coded)
-    shown = _choose_regions(stream, pictures, runtime, home_slot, lambda share: progress(0.4 + 0.6 * share))
-    return replace(stream, motion=[_with_regions(packet, shown) for packet in stream.motion])
+    stream, most = replace(stream, coded=coded), spent + budget
+    errors = _errors(stream, pictures, runtime, home_slot, lambda share: progress(0.4 + 0.6 * share))
+    while True:
+        shown = _shown(errors, len(stream.coded.packets))
+        named = replace(stream, motion=[_with_regions(packet, shown) for packet in stream.motion])
+        if stream_size(named) <= most or stream.coded.packets[-1].base is None:
+            return named
+        stream = replace(stream, coded=replace(stream.coded, packets=stream.coded.packets[:-1]))
+
+
+def stream_size(stream: Stream) -> int:
+    """Bytes in the file."""
+    return stream.coded.size + motion_size(stream.motion)
 
 
 def _candidates(
@@ -158,16 +168,15 @@ def _coded_within(
     return coded
 
 
-def _choose_regions(
+def _errors(
     stream: Stream, pictures: Pictures, runtime: Runtime, home_slot: int, progress: Callable[[float], None]
-) -> dict[int, tuple[int | None, ...]]:
-    """The slots of the sources that each frame's regions show, by its number; frames that show their reference source
-    alone are left out."""
+) -> dict[int, RegionErrors]:
+    """How well each source shows the regions of each frame, by its number; frames shown unmodified are left out."""
     decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
     count = sum(packet.count for packet in stream.motion)
     source_frames = set(stream.coded.plan.frames)  # shown unmodified
     frames, view = enumerate(pictures()), None
-    errors: dict[int, list[dict[int | None, float]]] = {}
+    errors: dict[int, RegionErrors] = {}
     number, original = next(frames)
     for motion in decode_motion(stream.coded, stream.motion, decoder):
         while number < motion.number and (pair := next(frames, None)) is not None:
@@ -179,9 +188,19 @@ def _choose_regions(
         view = view or RegionView(home, decoder.compositor)
         errors[number] = view.errors(original, motion.keypoints, sources[0], decoder.library)
         progress((motion.number + 1) / count)
-    paths = [cheapest_path([of_frame[region] for of_frame in errors.values()]) for region in REGIONS]
+    return errors
+
+
+def _shown(errors: Mapping[int, RegionErrors], slots: int) -> dict[int, tuple[int | None, ...]]:
+    """The slots, below `slots`, of the sources that each frame's regions show, by its number; frames that show their
+    reference source alone are left out."""
+    paths = []
+    for region in REGIONS:
+        of_frames = [of_frame[region] for of_frame in errors.values()]
+        kept = [{s: e for s, e in of_frame.items() if s is None or s < slots} for of_frame in of_frames]
+        paths.append(cheapest_path(kept))
     shown = dict(zip(errors, zip(*paths, strict=True), strict=True))
-    return {number: slots for number, slots in shown.items() if any(slot is not None for slot in slots)}
+    return {number: of_frame for number, of_frame in shown.items() if any(slot is not None for slot in of_frame)}
 
 
 def cheapest_path(errors: Sequence[Mapping[int | None, float]]) -> list[int | None]:

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from iwcodec.benchmarks.call.film import with_sound
-from iwcodec.codec.media.video import probe, sample_clip
+from iwcodec.codec.media.video import probe
+from media_fixtures import grey_ramp, write_clip
 
 
 def test_clip_without_sound_gets_a_tone(tmp_path: Path) -> None:
-    film = with_sound(sample_clip(), tmp_path / "film.mp4")
+    silent = write_clip(tmp_path / "silent.mp4", grey_ramp(25))
+    film = with_sound(silent, tmp_path / "film.mp4")
     assert probe(film).audio is not None
     assert with_sound(film, tmp_path / "again.mp4") == film

@@ -1,7 +1,9 @@
 """The abuse that `bench flood` causes, on a small scale."""
 
 import asyncio
+import json
 from collections import Counter
+from pathlib import Path as FilePath
 
 import pytest
 
@@ -56,10 +58,22 @@ def test_figures_are_of_their_part():
     clients = [flood.Client(None) for _ in flood.NAMES]  # type: ignore[arg-type]
     for client in clients:
         client.reports = [
-            {"at_s": float(n), "frames_per_s": float(n), "delay_ms": 100.0, "memory_mb": 50.0} for n in range(20)
+            {"at_s": float(n), "frames_per_s": float(n), "delay_ms": 100.0, "memory_mb": 50.0, "sound_packets": 16 * n}
+            for n in range(20)
         ]
     before = flood.figures(samples, clients, 0.0, 10.0)
     assert before["server"] == {"memory_mb": 19.0, "handles": 5, "cores": 0.1}
-    assert before["Ada"] == {"frames_per_s": 7.5, "delay_ms": 100, "memory_mb": 50.0}
+    assert before["Ada"] == {"frames_per_s": 7.5, "sound_packets_per_s": 16.0, "delay_ms": 100, "memory_mb": 50.0}
     during = flood.figures(samples, clients, 10.0, 20.0)
-    assert flood.table({"before": before, "during": during}).row_count == 9
+    result = {"before": before, "during": during, "attack": {"body bytes": 4}}
+    assert flood.table(result).row_count == 3 + 2 * 4 + 1
+    assert flood.rows(result)[-1] == ("attack: body bytes", "", "4")
+
+
+def test_the_published_table_is_that_of_the_results_file():
+    """After `iwcodec bench flood --out benchmarks/results/flood.json` copy the lines that this shows."""
+    folder = FilePath(flood.__file__).parents[1]
+    result = json.loads((folder / "results" / "flood.json").read_text())
+    section = (folder / "RESULTS.md").read_text().partition("## Under attack")[2].partition("\n## ")[0]
+    published = [line for line in section.splitlines() if line.startswith("| ")]
+    assert published == ["| | before | during |", *(f"| {' | '.join(row)} |" for row in flood.rows(result))]

@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.wire import command
-from stub_runtime import StubRuntime, picture
+from stub_runtime import NearestSourceFit, StubRuntime, picture
 
 
 @pytest.fixture(autouse=True)
 def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And keypoints are not fitted, which would change nothing."""
+    monkeypatch.setattr("iwcodec.client.video.video_sender.live_fit", NearestSourceFit)
     monkeypatch.setattr("iwcodec.client.video.video_sender.FaceDetector.detect", lambda self, picture: [picture])
 
 

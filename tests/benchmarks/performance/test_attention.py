@@ -18,7 +18,7 @@ def test_bundled_result_is_of_this_command() -> None:
 
 
 def test_result_states_its_provenance() -> None:
-    result = attention.machine("cpu", 2)
+    result = attention.machine(2)
     assert {"command", "commit", "machine", "versions"} <= result.keys()
     assert result["machine"]["processor"]
     assert (result["machine"]["device"], result["machine"]["threads"]) == ("cpu", 2)

@@ -1,5 +1,7 @@
 """`bench speed` measures every stage, and its arithmetic is right. Speed itself is not asserted."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("psutil")
@@ -9,7 +11,8 @@ from iwcodec.benchmarks.performance.stages import Stage
 from iwcodec.models.runtime.load import load_runtime
 
 
-def test_every_stage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stage_is_measured(face_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "sample_clip", lambda: face_clip)
     for module in (frame_profile, speed, speed_stages, stages):
         monkeypatch.setattr(module, "WARM", 2)
     monkeypatch.setattr(speed, "SOURCES", counts := (1, 8))

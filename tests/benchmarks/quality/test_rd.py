@@ -1,7 +1,9 @@
 """`bench rd` on a short clip: real bytes and scores; nothing is measured twice, nothing is lost by an interruption."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from iwcodec.benchmarks.metrics.scoring import make_scorer
 from iwcodec.benchmarks.quality import rd, rd_clip
 from iwcodec.benchmarks.quality.rd import CODECS, Plan, parse_codecs, parse_rates
 from iwcodec.codec.errors import CodecError
+from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media.video import read_video
 from media_fixtures import write_clip
+from stub_runtime import FileFit, StubRuntime
 
 RATES = (6.0, 60.0)
 
@@ -31,9 +35,25 @@ def plan(
 
 
 @pytest.fixture(scope="module")
-def measured(short_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def measured(
+    stub_network: None, short_clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("results")
     return folder, rd.run([short_clip], plan(folder, pictures=True), make_scorer(["psnr"]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def stub_network() -> Iterator[None]:
+    """The stub network for pictures of 256, whose keypoints are not fitted, at the least effort."""
+    runtime = StubRuntime()
+    runtime.info = replace(runtime.info, size=256)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rd, "load_runtime_for", lambda size, threads: runtime)
+        patch.setattr(rd_clip, "EncodeOptions", partial(EncodeOptions, effort=0))
+        patch.setattr(rd_clip.experiment, "codec_digest", lambda runtime: "this codec")
+        patch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: FileFit())
+        patch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", FileFit)
+        yield
 
 
 def points_of(results: dict[str, Any]) -> dict[tuple[str, float], dict[str, Any]]:

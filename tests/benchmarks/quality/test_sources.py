@@ -1,10 +1,12 @@
 """`iwcodec bench sources`: all columns for a short clip, and the order of rows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -12,9 +14,15 @@ from iwcodec.benchmarks.comparison_pictures import LABEL_HEIGHT
 from iwcodec.benchmarks.quality.sources import COLUMNS, MAX_ROWS, Coded, Worst, command, draw, means
 from iwcodec.codec.media.video import read_video
 from media_fixtures import write_clip
+from stub_runtime import StubRuntime
 
 
-def test_short_clip_has_every_column(face_clip: Path, tmp_path: Path) -> None:
+def test_short_clip_has_every_column(
+    face_clip: Path, tmp_path: Path, no_fit: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = StubRuntime()
+    runtime.info = replace(runtime.info, size=256)
+    monkeypatch.setattr("iwcodec.benchmarks.quality.sources.load_runtime_for", lambda size, threads: runtime)
     app = typer.Typer()
     app.command()(command)
     pictures = [frame.picture for frame in read_video(face_clip)][::3]

@@ -15,18 +15,18 @@ from link_calls import End, call
 
 
 @pytest.mark.parametrize("channel_id", [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL])
-@pytest.mark.parametrize("data", [b"", b"\x00", b"\x80", b"\xff\x01\x02"])
-def test_a_million_tiny_messages_cost_little(channel_id: int, data: bytes) -> None:
+def test_a_quarter_of_a_million_tiny_messages_cost_little(channel_id: int) -> None:
     """83 messages each millisecond: a few are parsed, all are counted, none is kept."""
+    tiny = [b"", b"\x00", b"\x80", b"\xff\x01\x02"]
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(3)
         link = b.link
         before, kept = sum(link.stats().dropped.values()), memory(link)
         began = time.process_time()
-        for _ in range(1000):
-            for _ in range(83):  # with the 12 cases: a million
-                link._channels.receive(channel_id, data)
+        for n in range(1000):
+            for _ in range(83):  # with the three channels: a quarter of a million
+                link._channels.receive(channel_id, tiny[n % 4])
             await asyncio.sleep(0.001)
         assert time.process_time() - began < 20
         assert sum(link.stats().dropped.values()) - before >= 83_000  # the peer sends, too
@@ -59,14 +59,14 @@ def test_flood_of_tiny_messages_over_a_fast_link() -> None:
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(3)
-        for _ in range(40):
+        for _ in range(20):
             for _ in range(250):
                 a.link._channels.send(CONTROL_CHANNEL, b"\x80")
                 a.link._channels.send(SOURCE_CHANNEL, b"\x00")
             await asyncio.sleep(0.1)
         await asyncio.sleep(3)
         stats = b.link.stats()
-        assert stats.dropped["flood"] > 15_000
+        assert stats.dropped["flood"] > 7_500
         assert len(b.link.incoming.assembler._part) == 0
         assert b.link.incoming.units_to_decode == 0
         assert b.link.state == LinkState.LIVE

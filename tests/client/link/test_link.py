@@ -20,7 +20,7 @@ def test_call_over_a_good_path() -> None:
     async def case(a: End, b: End) -> None:
         assert a.link.state == LinkState.CONNECTING
         await until(lambda: a.link.state == LinkState.LIVE and b.link.state == LinkState.LIVE, 1.5)
-        await asyncio.sleep(20)
+        await asyncio.sleep(14)
         for end in (a, b):
             stats = end.link.stats()
             assert stats.frames_per_s == pytest.approx(FPS, abs=1.5)
@@ -74,12 +74,12 @@ def test_first_picture_over_a_narrow_link() -> None:
 
 
 @cache
-def after_30_s(loss: float) -> tuple[list[End], list[LinkState]]:
-    """Both ends after a call of 30 s that loses this share of the packets, and their states at its end."""
+def after_20_s(loss: float) -> tuple[list[End], list[LinkState]]:
+    """Both ends after a call of 20 s that loses this share of the packets, and their states at its end."""
     states: list[LinkState] = []
 
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(30)
+        await asyncio.sleep(20)
         states.extend(end.link.state for end in (a, b))
 
     return call(case, Path(loss=loss, seed=11), Path(loss=loss, seed=61)), states
@@ -90,7 +90,7 @@ def test_loss_does_not_change_the_delay() -> None:
     worse than the losses."""
 
     def delays(loss: float) -> list[float]:
-        return [shown.delay_s for end in after_30_s(loss)[0] for shown in end.between(1010, 1e9)]
+        return [shown.delay_s for end in after_20_s(loss)[0] for shown in end.between(1010, 1e9)]
 
     without, lossy = delays(0), delays(0.1)
     assert np.median(lossy) == pytest.approx(np.median(without), abs=0.01)
@@ -100,11 +100,11 @@ def test_loss_does_not_change_the_delay() -> None:
 @pytest.mark.parametrize("loss", [0.1, 0.3])
 def test_loss(loss: float) -> None:
     """Repetition repairs nearly all of it, and pictures stay correct."""
-    ends, states = after_30_s(loss)
+    ends, states = after_20_s(loss)
     assert states == [LinkState.LIVE] * 2
     for end in ends:
-        late = end.between(1015, 1e9)
-        assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 15
+        late = end.between(1010, 1e9)
+        assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 10
         assert worst_error(end, late) < 6
 
 
@@ -117,7 +117,7 @@ def test_pictures_do_not_freeze_with_every_third_packet_lost() -> None:
             await asyncio.sleep(1)
             await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
 
-    for seed in range(6):
+    for seed in range(3):
         _, b = call(case, Path(loss=0.3, seed=2 * seed), Path(loss=0.3, seed=2 * seed + 1))
         at = [at for at, _ in b.shown]
         assert at[0] < 1010, seed
@@ -173,7 +173,7 @@ def test_camera_off_and_on() -> None:
         await asyncio.sleep(4)
         a.sender.pause(True)
         await until(lambda: b.link.state == LinkState.CAMERA_OFF, 0.5)
-        await asyncio.sleep(30)
+        await asyncio.sleep(5 * FROZEN_S)
         assert b.link.state == LinkState.CAMERA_OFF
         before = len(b.shown)
         a.sender.pause(False)

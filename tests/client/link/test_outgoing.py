@@ -30,10 +30,10 @@ def test_acknowledgements_share_the_packets_of_motion() -> None:
     """While both film, nearly all acknowledgements of the transport share a packet with motion."""
 
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(10)
+        await asyncio.sleep(6)
         before = there.packets
-        await asyncio.sleep(10)
-        assert there.packets - before < 1.3 * 10 * FPS / LADDER[0].message_frames
+        await asyncio.sleep(8)
+        assert there.packets - before < 1.3 * 8 * FPS / LADDER[0].message_frames
 
     there = Path()
     call(case, there)
@@ -123,41 +123,41 @@ def test_sources_are_sent_before_the_hello_arrives() -> None:
     call(case, Path(delay_s=0.2), Path(delay_s=0.2, seed=2))
 
 
-@pytest.mark.parametrize(("kbps", "most_s"), [(30.0, 0.02), (24.0, 0.05)])
-def test_motion_never_waits_for_a_source(kbps: float, most_s: float) -> None:
+def test_motion_never_waits_for_a_source() -> None:
     """Motion messages over a narrow link are as fast while sources are sent as without."""
 
-    def transits(sources: int) -> list[float]:
-        transit_times: list[float] = []
+    without: list[float] = []
+    during: list[float] = []
 
-        async def case(a: End, b: End) -> None:
-            await asyncio.sleep(8)
-            rng = np.random.default_rng(5)
-            a.sender._judge = quiet  # type: ignore[method-assign]
-            await until(lambda: a.link.outgoing.backlog() == 0, 15)
-            await asyncio.sleep(3)
-            for _ in range(sources):
-                await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
-            assert a.link.outgoing.backlog() == sources
-            arrived, start = b.link.incoming.motion, asyncio.get_running_loop().time()
-            before = start
-            while asyncio.get_running_loop().time() < start + 6:
-                await asyncio.sleep(0.001)
-                if arrived.arrived_s is not None and arrived.arrived_s > before:
-                    before = arrived.arrived_s
-                    transit_times.append(before - arrived.newest_frames[-1].stamp_s)
-            assert sources == 0 or a.link.outgoing.backlog() < sources - 2
+    async def record(b: End, transit_times: list[float]) -> None:
+        arrived, start = b.link.incoming.motion, asyncio.get_running_loop().time()
+        before = start
+        while asyncio.get_running_loop().time() < start + 6:
+            await asyncio.sleep(0.001)
+            if arrived.arrived_s is not None and arrived.arrived_s > before:
+                before = arrived.arrived_s
+                transit_times.append(before - arrived.newest_frames[-1].stamp_s)
 
-        async def quiet(*args: Any) -> None:
-            pass
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(8)
+        rng = np.random.default_rng(5)
+        a.sender._judge = quiet  # type: ignore[method-assign]
+        await until(lambda: a.link.outgoing.backlog() == 0, 15)
+        await asyncio.sleep(3)
+        await record(b, without)
+        for _ in range(6):
+            await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
+        assert a.link.outgoing.backlog() == 6
+        await record(b, during)
+        assert a.link.outgoing.backlog() < 4
 
-        narrow = {"kbps": kbps, "delay_s": 0.05}
-        call(case, Path(**narrow), Path(**narrow, seed=2))
-        return transit_times
+    async def quiet(*args: Any) -> None:
+        pass
 
-    without, during = transits(0), transits(6)
+    narrow = {"kbps": 30.0, "delay_s": 0.05}
+    call(case, Path(**narrow), Path(**narrow, seed=2))
     assert len(during) == pytest.approx(len(without), abs=2)
-    assert np.percentile(during, 90) - np.percentile(without, 90) < most_s
+    assert np.percentile(during, 90) - np.percentile(without, 90) < 0.02
     assert np.median(during) - np.median(without) < 0.02
 
 
@@ -185,12 +185,12 @@ def test_link_of_12_kbps_is_not_overfilled() -> None:
     """After some seconds there is no queue any more."""
 
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(15)
+        await asyncio.sleep(12)
         before = there.bytes
-        await asyncio.sleep(15)
-        assert (there.bytes - before) * 8 / 1000 / 15 < 12
+        await asyncio.sleep(10)
+        assert (there.bytes - before) * 8 / 1000 / 10 < 12
         assert b.link.state == LinkState.LIVE
-        assert np.percentile([shown.delay_s for shown in b.between(1015, 1e9)], 95) < 0.8
+        assert np.percentile([shown.delay_s for shown in b.between(1012, 1e9)], 95) < 0.8
 
     there = Path(kbps=12.0, delay_s=0.05)
     call(case, there, Path(kbps=12.0, delay_s=0.05, seed=2))
@@ -230,11 +230,11 @@ def test_fresh_sequences_are_limited_to_one_per_second() -> None:
             0,
         )
         numbers = set()
-        for _ in range(100):
+        for _ in range(50):
             b.link._channels.send_control(hello)
             await asyncio.sleep(0.1)
             numbers.add(a.sender._sequence.number)
-        assert 2 <= len(numbers) <= 12
+        assert 2 <= len(numbers) <= 7
         await asyncio.sleep(4)
         assert b.link.state == LinkState.LIVE
 

@@ -63,7 +63,7 @@ def run(
     case: Callable[[VideoSender], Coroutine[Any, Any, None]], has_face: Callable[[Any], bool] = lambda p: True
 ) -> None:
     async def work() -> None:
-        await case(VideoSender(StubRuntime(), ImmediateExecutor(), has_face))
+        await case(VideoSender(StubRuntime(), ImmediateExecutor(), has_face, NearestSourceFit()))
 
     simulate(work())
 

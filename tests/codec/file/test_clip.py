@@ -82,9 +82,23 @@ def test_a_part_of_the_input_is_read(tmp_path: Path):
 def test_a_cut_file_is_reported(tmp_path: Path):
     path = tmp_path / "cut.mp4"
     path.write_bytes(sample_clip().read_bytes()[:200_000])  # its index is at the front
-    (warning,) = (line for line in footage_of(path).warnings if "states" in line)
-    assert re.match(r"cut\.mp4 states a length of 8\.3 s; only 2\.\d s of pictures could be read", warning)
+    (warning,) = (line for line in footage_of(path).warnings if "long" in line)
+    assert re.match(r"cut\.mp4 should be 8\.3 s long; only 2\.\d s of pictures could be read", warning)
     assert footage_of(sample_clip(), duration_s=0.5).warnings == ()
+
+
+def test_joined_files_are_reported_and_what_of_them_cannot_be_read(tmp_path: Path):
+    """The decoder of the first part cannot read the second."""
+    first = write_clip(tmp_path / "1.ts", grey_ramp(25), codec="mpeg2video")
+    second = write_clip(tmp_path / "2.ts", grey_ramp(25))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() * 2)
+    joined = "The clock of joined.ts leaps once; its parts are joined without a gap."
+    assert footage_of(path, size=64).warnings == (joined,)
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    warnings = footage_of(path, size=64).warnings
+    assert warnings[0].startswith("joined.ts should be 2.0 s long; only 1.0 s of pictures could be read.")
+    assert joined in warnings
 
 
 def test_damaged_pictures_are_reported(tmp_path: Path):

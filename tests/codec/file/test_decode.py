@@ -17,7 +17,7 @@ from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, read_video
 from media_fixtures import plain, tone, write_clip
 from stub_file import stub_file
-from stub_runtime import StubRuntime
+from stub_runtime import SIZE, StubRuntime
 
 
 def test_the_output_has_every_frame_and_the_sound(iwc_file: Path, face_clip: Path, tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_a_flash_and_a_beep_stay_in_sync(tmp_path: Path) -> None:
     start = int(at / fps * 44_100)
     sound[start : start + 4410] = tone(0.1)
     clip = write_clip(tmp_path / "flash.mp4", pictures, fps=fps, sound=sound)
-    encode(clip, tmp_path / "f.iwc", EncodeOptions(sources=2, effort=0, crop="none"))
-    decode(tmp_path / "f.iwc", tmp_path / "f.mkv")
+    encode(clip, tmp_path / "f.iwc", EncodeOptions(SIZE, sources=2, effort=0, crop="none"), StubRuntime())
+    decode(tmp_path / "f.iwc", tmp_path / "f.mkv", runtime=StubRuntime())
     out = np.abs(np.concatenate(list(read_samples(tmp_path / "f.mkv"))).astype(np.int32))
     beep = np.argmax(out > 2000) / AUDIO_RATE
     assert abs(beep - at / fps) < 0.04

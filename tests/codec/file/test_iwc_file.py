@@ -19,7 +19,8 @@ from iwcodec.codec.errors import FormatError
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures, fill_gaps
 from iwcodec.codec.file.options import EncodeOptions
-from iwcodec.codec.file.rate_control import trials
+from iwcodec.codec.file.rate_control.source_plan import encode_plan, interleaved_plan, pictures_of
+from iwcodec.codec.file.rate_control.trials import Choice
 from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_coder import TransformCoder
@@ -61,12 +62,16 @@ def test_seeking_gives_the_same_frames(iwc_file: Path) -> None:
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(late, frames[20:], strict=True))
 
 
-def test_a_stream_of_sources_is_decoded_from_any_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_of_sources_is_decoded_from_any_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fit: None
+) -> None:
     """With more sources than a library holds; poses return after their first sources were evicted."""
-    monkeypatch.setattr(trials, "STRIDES", (2,))
     pictures = [*PICTURES, *PICTURES[:50]]
+    plan = interleaved_plan(len(pictures), 2)
+    chosen = Choice(encode_plan(plan, pictures_of(plan.frames, lambda: pictures, hold=False), SIZE), 1)
+    monkeypatch.setattr("iwcodec.codec.file.encode.choose_sources_and_motion", lambda clip, progress: [chosen])
     clip, coded = write_clip(tmp_path / "circling.mp4", pictures, fps=25), tmp_path / "a.iwc"
-    options = EncodeOptions(SIZE, kbps=16.0, crop="none", tune="psnr", audio=False)
+    options = EncodeOptions(SIZE, crop="none", tune="psnr", audio=False)
     report = encode(clip, coded, options, StubRuntime())
     assert CAPACITY < report.sources < len(pictures)
     with IwcFile(coded, StubRuntime()) as file:
@@ -200,7 +205,7 @@ def test_seeking_in_a_recorded_call_with_many_sources(tmp_path: Path) -> None:
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False, fit=False, message_frames=5))
     with ContainerWriter(tmp_path / "call.iwc", header) as writer:
         for n in range(200):
-            if n % 5 == 0:
+            if n % 3 == 0:
                 writer.write_source(encoder.add_source(picture(40 + n)))
             for packet in encoder.push_keypoints(StubRuntime().detect(picture(60)), reference_source=4):
                 assert isinstance(packet, MotionPacket)

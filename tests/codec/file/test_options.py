@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.errors import CodecError, OptionError
+from iwcodec.codec.file.decode import decode
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.options import EncodeKeywords, EncodeOptions
 
@@ -21,7 +22,7 @@ NAMES = {field.name for field in fields(EncodeOptions)}
         {"effort": -1},
         {"effort": 1.5},
         {"sources": 0},
-        {"sources": 65},
+        {"sources": 33},
         {"sources": "2"},
         {"kbps": -5},
         {"kbps": 0},
@@ -57,6 +58,19 @@ def test_impossible_values_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_quality_excludes_a_rate_and_a_number_of_sources(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="cannot be combined"):
         encode("nowhere.mp4", "x.iwc", quality_db=30.0, **wrong)
+
+
+def test_options_of_another_type_are_refused() -> None:
+    with pytest.raises(OptionError, match="must be EncodeOptions, not dict"):
+        encode("nowhere.mp4", "x.iwc", {"kbps": 4.0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["a\0b.iwc", "a" * 300 + ".iwc"])
+def test_impossible_names_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CodecError, match="cannot be written"):
+        encode("nowhere.mp4", tmp_path / name)
+    with pytest.raises(CodecError, match="cannot be read"):
+        decode(str(tmp_path / name), tmp_path / "a.mp4")
 
 
 def test_numbers_of_numpy_are_taken() -> None:

@@ -1,5 +1,6 @@
 """Encoder passes: number of sources and bitrate of a clip."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,25 +10,26 @@ import pytest
 from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, EncodeOptions
-from iwcodec.codec.file.passes import reserve_for_variants
-from iwcodec.codec.media.video import read_video
-from media_fixtures import write_clip
+from iwcodec.codec.file.passes import USUAL_KBPS, reserve_for_variants, with_usual_rate
+from iwcodec.codec.file.rate_control.source_plan import WORST_CRF
+from iwcodec.models.runtime.types import Runtime
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path) -> None:
+def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path, no_fit: None) -> None:
     few = encode(face_clip, tmp_path / "a.iwc", EncodeOptions(SIZE, sources=1), StubRuntime())
     more = encode(face_clip, tmp_path / "b.iwc", EncodeOptions(SIZE, sources=4), StubRuntime())
     assert (few.sources, more.sources) == (1, 4)
     assert few.bytes["sources"] < more.bytes["sources"]
 
 
-def test_a_bitrate_is_kept_with_a_fixed_number_of_sources(face_clip: Path, tmp_path: Path) -> None:
-    pictures = [frame.picture for frame in read_video(face_clip)][::2]
-    clip, rates = write_clip(tmp_path / "short.mp4", pictures, fps=8), []
+def test_a_bitrate_is_kept_with_a_fixed_number_of_sources(
+    face_clip: Path, blind_runtime: Runtime, tmp_path: Path
+) -> None:
+    rates: list[float] = []
     for kbps in (12.0, 30.0):
         options = EncodeOptions(sources=2, kbps=kbps, audio=False, effort=0, overwrite=True)
-        report = encode(clip, tmp_path / "a.iwc", options)
+        report = encode(face_clip, tmp_path / "a.iwc", options, blind_runtime)
         assert report.sources == 2
         rates.append(report.kbps["video"])
         assert 0.8 * kbps < rates[-1] < 1.05 * kbps
@@ -67,3 +69,50 @@ def test_variants_take_nothing_from_the_rate_of_a_quality() -> None:
 def test_there_are_no_variants_if_not_asked_for(options: dict[str, Any]) -> None:
     clip = clip_of(20, EncodeOptions(tune="psnr", **options))
     assert reserve_for_variants(clip) == (clip, 0.0)
+
+
+class PredictedTrials:
+    """Plans whose quality follows from the budget alone: 30 dB at 10,000 bytes, 3 dB more at twice as many."""
+
+    def __init__(self) -> None:
+        self.budgets: list[float] = []
+
+    def best_upfront(self, budget: float, start: int, progress: Any = None) -> Any:
+        self.budgets.append(budget)
+        plan = SimpleNamespace(crf=WORST_CRF)
+        quality = 30 + 3 * math.log2(budget / 10_000)
+        return SimpleNamespace(quality=quality, choice=SimpleNamespace(coded=SimpleNamespace(plan=plan)))
+
+
+@pytest.mark.parametrize(("size", "seconds", "most"), [(256, 20, USUAL_KBPS), (512, 20, 2 * USUAL_KBPS)])
+def test_without_a_bitrate_the_usual_one_is_the_most(size: int, seconds: int, most: float) -> None:
+    trials: Any = PredictedTrials()
+    clip = with_usual_rate(clip_of(seconds, EncodeOptions(size, tune="psnr")), trials, no_progress)
+    assert clip.options.kbps == most
+    assert max(trials.budgets) <= most * 125 * seconds
+
+
+def test_without_a_bitrate_a_good_picture_takes_no_more_than_it_needs() -> None:
+    trials: Any = PredictedTrials()
+    clip = with_usual_rate(clip_of(100, EncodeOptions(tune="psnr")), trials, no_progress)
+    assert clip.options.kbps is not None
+    assert 20_000 <= clip.options.kbps * 125 * 100 <= 26_000  # USUAL_DB at 20,000 bytes
+
+
+def test_variants_are_part_of_the_usual_rate() -> None:
+    tuned, plain = PredictedTrials(), PredictedTrials()
+    for tune, trials in (("face", tuned), ("psnr", plain)):
+        clip = with_usual_rate(clip_of(20, EncodeOptions(tune=tune)), trials, no_progress)  # type: ignore[arg-type]
+        assert clip.options.kbps == USUAL_KBPS
+    assert max(tuned.budgets) < max(plain.budgets) * (1 - VARIANTS_SHARE / 2)
+
+
+def test_a_quality_is_sought_at_any_rate() -> None:
+    trials: Any = PredictedTrials()
+    clip = with_usual_rate(clip_of(20, EncodeOptions(quality_db=36.0)), trials, no_progress)
+    assert clip.options.kbps is not None
+    assert clip.options.kbps > 2 * USUAL_KBPS
+
+
+def no_progress(name: str, share: float) -> None:
+    pass

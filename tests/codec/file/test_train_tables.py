@@ -1,10 +1,13 @@
 """Tables trained from clips code those clips better than the shipped tables."""
 
+import math
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from iwcodec.codec.file import skip
 from iwcodec.codec.file import train_tables as training
 from iwcodec.codec.file.motion_pass import quantise_messages
 from iwcodec.codec.file.options import EncodeOptions
@@ -28,7 +31,7 @@ from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_rdo import RateDistortionQuantiser
 from iwcodec.codec.motion.transform_tables import ACTIVITIES, REACH, ROWS, SYMBOLS
 from iwcodec.codec.motion.types import Quantiser
-from iwcodec.models.runtime.load import load_runtime
+from iwcodec.models.runtime.types import Runtime
 from media_fixtures import CLIP_FPS, CLIP_FRAMES
 
 RNG = np.random.default_rng(0)
@@ -42,10 +45,13 @@ def head_track(seed: int, frames: int = 300) -> np.ndarray:
     return (common + own + np.arange(20)[:, None] * 5).round().astype(np.int32)
 
 
-def test_tracks_are_on_the_quantiser_grid_and_move(face_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "MESSAGE_FRAMES", 12)
-    tracks = keypoint_tracks(face_clip, load_runtime(threads=1), EncodeOptions(sources=1, effort=0))
-    assert [track.shape for track in tracks] == [(12, 20, 3)] * (CLIP_FRAMES // 12)
+def test_tracks_are_on_the_quantiser_grid_and_move(
+    face_clip: Path, blind_runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "MESSAGE_FRAMES", 6)
+    monkeypatch.setattr(skip, "MIN_DB", math.inf)
+    tracks = keypoint_tracks(face_clip, blind_runtime, EncodeOptions(sources=1, effort=0))
+    assert [track.shape for track in tracks] == [(6, 20, 3)] * (CLIP_FRAMES // 6)
     levels = np.concatenate(tracks) / Quantiser().steps
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
     assert np.ptp(levels, axis=0).max() > 1
@@ -78,11 +84,12 @@ def test_bytes_per_frame_is_the_mean_over_whole_messages() -> None:
 
 
 @pytest.fixture(scope="module")
-def fits(face_clip: Path) -> ClipFits:
-    return clip_fits(face_clip, load_runtime(threads=1), EncodeOptions(sources=2, effort=0))
+def fits(face_clip: Path, blind_runtime: Runtime) -> ClipFits:
+    with mock.patch.object(skip, "MIN_DB", math.inf):
+        return clip_fits(face_clip, blind_runtime, EncodeOptions(sources=2, effort=0))
 
 
-def test_fits_leave_out_sources_and_frames_in_skip_mode(fits: ClipFits) -> None:
+def test_fits_leave_out_sources(fits: ClipFits) -> None:
     assert fits.target.shape == (CLIP_FRAMES - 2, 60)
     assert fits.gram.shape == (CLIP_FRAMES - 2, 60, 60)
     assert fits.own.shape == (2, 60)
@@ -133,11 +140,18 @@ def test_transform_tables_made_from_levels_code_them_better() -> None:
 
 @pytest.mark.parametrize("coder", ["predictive", "transform"])
 def test_the_command_writes_tables_that_load(
-    coder: str, face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coder: str,
+    face_clip: Path,
+    fits: ClipFits,
+    blind_runtime: Runtime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(training, "load_runtime", lambda: blind_runtime)
+    monkeypatch.setattr(skip, "MIN_DB", math.inf)
     monkeypatch.setattr(training, "FRAMES", 12)
     monkeypatch.setattr(training, "MESSAGE_FRAMES", 6)
-    monkeypatch.setattr(training, "TRANSFORM_SOURCES", (1,))
+    monkeypatch.setattr(training, "clip_fits", lambda *_: fits)
     clips = [str(face_clip)] * (3 if coder == "transform" else 1)
     main([coder, *clips, "-o", str(tmp_path / "tables.npz")])
     load = predictive_tables.load_tables if coder == "predictive" else transform_tables.load_transform_tables

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from iwcodec.codec.media.face_detector import DETECT_EVERY, FaceDetector, find_faces
+from iwcodec.codec.media.face_detector import FaceDetector
 from iwcodec.codec.media.video import read_video, sample_clip
 
 
@@ -56,9 +56,3 @@ def test_two_faces_are_told_apart(detector: FaceDetector, speaker: np.ndarray) -
     faces = sorted(detector.detect(np.hstack([half, half])), key=lambda face: face.x)
     assert len(faces) == 2
     assert faces[1].x - faces[0].x == pytest.approx(400, abs=10)
-
-
-def test_the_detector_runs_on_every_fifth_picture(detector: FaceDetector) -> None:
-    pictures = [np.full((64, 64, 3), 128, np.uint8)] * 12
-    assert [n for n, faces in enumerate(find_faces(pictures, detector)) if faces is not None] == [0, 5, 10]
-    assert DETECT_EVERY == 5

@@ -1,4 +1,4 @@
-"""Inputs that are no files, and standard output."""
+"""Inputs and outputs that are no files."""
 
 import io
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from iwcodec.codec.errors import MediaError
 from iwcodec.codec.media import spool
-from iwcodec.codec.media.spool import local_input, standard_output
+from iwcodec.codec.media.spool import local_input, local_output
 
 CONTENT = bytes(range(256)) * 20
 
@@ -90,21 +90,37 @@ def test_urls_are_downloaded_or_refused(server: str, monkeypatch: pytest.MonkeyP
     for url in ("rtmp://127.0.0.1/live", "ftp://127.0.0.1/a.mp4"):
         with pytest.raises(MediaError, match="only http, https and file"), local_input(url):
             pass
-    with pytest.raises(MediaError, match="cannot be read"), local_input("http://127.0.0.1:1/a.mp4"):
-        pass
+    for url in ("http://127.0.0.1:1/a.mp4", "http://[::1/a.mp4", "http:///a.mp4"):
+        with pytest.raises(MediaError, match="cannot be read"), local_input(url):
+            pass
 
 
 def test_standard_output_gets_the_complete_file(monkeypatch: pytest.MonkeyPatch) -> None:
     out = SimpleNamespace(buffer=io.BytesIO(), isatty=lambda: False)
     monkeypatch.setattr("sys.stdout", out)
-    with standard_output(".iwc") as path:
+    with local_output("-", ".iwc") as path:
         path.write_bytes(CONTENT)
         assert out.buffer.getvalue() == b""
     assert out.buffer.getvalue() == CONTENT
     assert not path.exists()
-    with pytest.raises(MediaError), standard_output(".iwc"):
+    with pytest.raises(MediaError), local_output("-", ".iwc"):
         raise MediaError("broken")
     assert out.buffer.getvalue() == CONTENT
     monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
-    with pytest.raises(MediaError, match="terminal"), standard_output(".iwc"):
+    with pytest.raises(MediaError, match="terminal"), local_output("-", ".iwc"):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_gets_the_complete_file_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe, read = tmp_path / "out.iwc", list[bytes]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    with local_output(str(pipe), ".iwc") as path:
+        path.write_bytes(CONTENT)
+    reader.join()
+    assert read == [CONTENT]
+    assert pipe.is_fifo()
+    with local_output(str(tmp_path / "new.iwc"), ".iwc") as path:
+        assert path == tmp_path / "new.iwc"

@@ -116,6 +116,17 @@ def test_joined_files_keep_all_pictures_and_their_sound(tmp_path: Path) -> None:
     np.testing.assert_allclose(middle, np.arange(36, 48) / 24, atol=2e-3)
 
 
+def test_a_leap_among_reordered_pictures_is_found(tmp_path: Path) -> None:
+    """Some pictures from behind the leap are decoded before it. What lies between is no hour of a still picture."""
+    times = [n / 25 + 3600 * (n > 13) for n in range(25)]
+    path = write_clip(tmp_path / "leap.mkv", grey_ramp(25), times_s=times)
+    timeline = read_timeline(path, Tracks())
+    assert timeline.leaps == 1
+    assert timeline.duration_s == pytest.approx(1.0, abs=0.01)
+    read = [frame.time_s for frame in read_video(path)]
+    np.testing.assert_allclose(read, np.arange(25) / 25, atol=5e-3)
+
+
 def test_a_file_that_changes_is_measured_anew(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mkv", grey_ramp(10))
     assert read_timeline(path, Tracks()).packets == 10

@@ -126,6 +126,12 @@ def test_the_first_picture_fills_the_time_before_it() -> None:
     assert levels(at_constant_rate(frames_at([0.1, 0.14]), Fraction(25))) == [0, 0, 0, 0, 1]
 
 
+def test_the_last_picture_is_shown_as_long_as_the_file_says(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "slides.mp4", grey_ramp(4), fps=Fraction(1, 5))
+    assert len(list(at_constant_rate(read_video(path), Fraction(1)))) == 20
+    assert probe(path).duration_s == pytest.approx(20)
+
+
 def test_repeats_are_the_same_object() -> None:
     pictures = list(at_constant_rate(frames_at([0.0, 0.2]), Fraction(25)))
     assert pictures[0] is pictures[1]

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.errors import MediaError
-from iwcodec.codec.media import writer
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, read_video
-from iwcodec.codec.media.writer import VideoWriter, check_writable
+from iwcodec.codec.media.writer import VideoWriter, check_target, check_writable
 from media_fixtures import BLUE, GREEN, GREY, RED, all_samples, grey_ramp, plain
 
 
@@ -106,6 +105,14 @@ def test_paths_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["b.mkv"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mkv")
+    for overwrite in (False, True):
+        with pytest.raises(MediaError, match="is a pipe or a device"):
+            check_target(tmp_path / "pipe.mkv", overwrite)
+
+
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs a user without full rights")
 def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
@@ -117,9 +124,8 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.y4m"])
 def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = tmp_path / "full.part"
-    part.symlink_to("/dev/full")
-    monkeypatch.setattr(writer, "_temporary", lambda path: part)
+    monkeypatch.setattr("iwcodec.codec.partial_file.secrets.token_hex", lambda count: "full")
+    (tmp_path / f".{name}.full.part").symlink_to("/dev/full")
     rng = np.random.default_rng(5)
 
     def write_all() -> None:

@@ -1,7 +1,11 @@
 """Batching and padding in the CUDA runtime, on whatever device there is."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ torch = pytest.importorskip("torch")
 from cuda_jobs import noise_pictures, random_jobs
 from iwcodec.codec.media.crop import Crop, crop_resize
 from iwcodec.codec.media.video import read_video
-from iwcodec.models.runtime.cuda import CudaRuntime, pack, padded_callers
+from iwcodec.models.runtime.cuda import CudaRuntime, Pending, pack, padded_callers
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.torch import TorchRuntime
 from iwcodec.models.runtime.types import MAX_ACTIVE, Runtime
@@ -90,6 +94,24 @@ def test_pages_of_sources_with_another_picture_are_freed(untrained_models: Path)
     assert np.array_equal(runtime.reconstruct(keypoints, sources[:1]), before)
     del changed
     assert len(runtime._pool.free) == MAX_ACTIVE
+
+
+def test_pictures_are_copied_once_if_two_threads_wait_for_them() -> None:
+    """The second is a later frame that is about to overwrite the lane's buffers."""
+    both, copies = threading.Barrier(2, timeout=0.2), []
+
+    def synchronize() -> None:
+        copies.append(1)
+        with suppress(threading.BrokenBarrierError):  # nobody else comes here
+            both.wait()
+
+    lane = SimpleNamespace(copied=SimpleNamespace(synchronize=synchronize), pictures=torch.ones(1, 2, 2, 3))
+    pending = Pending([None], lane)  # type: ignore[list-item, arg-type]
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: pending.pictures()[0], range(2))
+    assert copies == [1]
+    assert first is not None
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

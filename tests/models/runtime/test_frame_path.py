@@ -21,7 +21,7 @@ from iwcodec.models.runtime.torch import to_uint8
 def test_frame_path_equals_the_network_with_exact_topk(untrained_models, model, count) -> None:
     runtime = CudaRuntime(model, "cpu", untrained_models)
     job = random_jobs(runtime, [count])[0]
-    network, side = runtime._network, 16
+    network, side = runtime.network, 16
     full, net_pictures = (
         torch.from_numpy(np.stack([resize_area(source.picture, size) for source in job.sources])).permute(0, 3, 1, 2)
         / 255
@@ -54,7 +54,7 @@ def test_triton_and_torch_attend_alike(runtime, dtype) -> None:
     batch = Batch(*map(torch.from_numpy, pack(random_jobs(runtime, [1, 3]), 2, 4)))
     pool = runtime._pool
     pool.keys, pool.rows = pool.keys.to(getattr(torch, dtype)), pool.rows.to(getattr(torch, dtype))
-    inputs = runtime._path.attention_inputs(batch, pool, runtime._network.query_net(batch.driving, 16), 16)
+    inputs = runtime._path.attention_inputs(batch, pool, runtime.network.query_net(batch.driving, 16), 16)
     extras = inputs.extras._replace(keys=inputs.extras.keys.to(getattr(torch, dtype)).float())
     inputs = inputs._replace(extras=extras)
     expected = attend_torch(inputs, pool)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,8 +117,9 @@ save({"weights": weights, "losses": run.losses, "writes": writes}, out / f"rank{
 """
 
 
-def under_torchrun(clips: Path, folder: Path, stopped: tuple[int, int] | None) -> tuple[Path, str, str]:
-    """Train in two processes with adversarial losses; send SIGINT to one of them, given by rank and step.
+def in_two_processes(clips: Path, folder: Path, stopped: tuple[int, int] | None) -> tuple[Path, str, str]:
+    """Train with adversarial losses in two processes, started as torchrun does, which takes a third one; send SIGINT to
+    one of them, given by rank and step.
 
     Returns the configuration file, stdout and stderr."""
     config, script = folder / "tiny.toml", folder / "rank.py"
@@ -127,22 +129,31 @@ def under_torchrun(clips: Path, folder: Path, stopped: tuple[int, int] | None) -
         "weights = { adversarial = 0.1, feature_matching = 1.0 }\n"
     )
     script.write_text(f"STOPPED = {stopped}\n{RANK}")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, folder]
-    command = ["train", config, "--data", clips, "--out", folder / "run", "--workers", "0", "--json"]
-    done = subprocess.run(
-        [sys.executable, *map(str, [*torchrun, *command])],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return config, done.stdout, done.stderr
+    command = [script, folder, "train", config, "--data", clips, "--out", folder / "run", "--workers", "0", "--json"]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused.getsockname()[1]), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs, errors = zip(*(process.communicate(timeout=240) for process in processes), strict=True)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return config, "".join(outputs), "".join(errors)
 
 
 def test_signal_to_one_process_stops_all_after_the_same_step(clips: Path, tmp_path: Path) -> None:
-    _, stdout, _ = under_torchrun(clips, tmp_path, (1, 1))
+    _, stdout, _ = in_two_processes(clips, tmp_path, (1, 1))
     report = json.loads(stdout)
     assert (report["finished"], report["steps"]) == (False, 2)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
@@ -153,7 +164,7 @@ def test_signal_to_one_process_stops_all_after_the_same_step(clips: Path, tmp_pa
 
 
 def test_two_processes_train_one_network(clips: Path, tmp_path: Path) -> None:
-    config, stdout, stderr = under_torchrun(clips, tmp_path, None)
+    config, stdout, stderr = in_two_processes(clips, tmp_path, None)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["stage"] == 1
     report = json.loads(stdout)  # written by one process

@@ -9,7 +9,6 @@ from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import USUAL_SCALE, fit_motion, quantise_messages, to_source_coordinates
 from iwcodec.codec.file.rate_control.closed_loop import (
-    MIN_GAIN_DB,
     SUPPRESSION_FRAMES,
     SUPPRESSIONS,
     Stream,
@@ -18,7 +17,6 @@ from iwcodec.codec.file.rate_control.closed_loop import (
     evaluated_frames,
     receive,
     stream_quality,
-    suppression_qualities,
 )
 from iwcodec.codec.file.rate_control.source_plan import Plan, encode_plan, interleaved_plan, pictures_of, upfront_plan
 from iwcodec.codec.fit.keypoint_fit import quick_fit
@@ -109,13 +107,9 @@ def test_the_suppression_that_reconstructs_best_is_chosen(best: int, three_sourc
 
 def test_shifts_are_not_suppressed_for_a_negligible_gain(three_sources: Stream) -> None:
     assert choose_suppression(three_sources, COUNT, lambda: PICTURES, StubRuntime()) == 0
-    originals = dict(enumerate(PICTURES))
-    gains = {}
-    for error_per_tenth in (0.1, 4.0):  # a fraction of a grey level, and many
-        runtime = BestAt(SUPPRESSIONS[-1], error_per_tenth)
-        means = np.mean(list(suppression_qualities(three_sources, originals, runtime)), axis=0)
-        gains[choose_suppression(three_sources, COUNT, lambda: PICTURES, runtime)] = means[-1] - means[0]
-    assert 0 < gains[0] < MIN_GAIN_DB < gains[SUPPRESSIONS[-1]]
+    largest = SUPPRESSIONS[-1]
+    assert choose_suppression(three_sources, COUNT, lambda: PICTURES, BestAt(largest, 0.01)) == 0  # of a grey level
+    assert choose_suppression(three_sources, COUNT, lambda: PICTURES, BestAt(largest, 4.0)) == largest
 
 
 def test_sources_are_not_evaluated_for_suppression(three_sources: Stream) -> None:

@@ -2,25 +2,27 @@
 
 import math
 from functools import cache
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from circling import PICTURES, SURVEY
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
+from iwcodec.codec.file.rate_control import trials
 from iwcodec.codec.file.rate_control.search import (
     MAX_CANDIDATES,
     MAX_KBPS,
     MAX_RATES,
     MIN_KBPS,
     choose,
+    first_scale,
     lowest_rate,
-    nearest_scale,
     search,
 )
 from iwcodec.codec.file.rate_control.source_plan import BUDGET_TOLERANCE, CodedSources, upfront_plan, worst_crf
 from iwcodec.codec.file.rate_control.trials import SCALES, Choice, ExcerptQuality, PlanTrials, Trial
-from stub_runtime import SIZE, StubRuntime
+from stub_runtime import SIZE, FileFit, StubRuntime
 
 MESSAGE = 10
 SURVEYED = SURVEY.keypoints.copy()
@@ -32,13 +34,25 @@ def no_progress(name: str, share: float) -> None:
 
 @cache
 def choices(budget: float, kbps: float = 4.0) -> list[Choice]:
-    return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, no_progress, presets=(8, 8))
+    with mock.patch.object(trials, "quick_fit", FileFit):
+        return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, no_progress, presets=(8, 8))
 
 
-def test_nearest_scale() -> None:
-    assert [nearest_scale(scale) for scale in SCALES] == list(range(len(SCALES)))
-    assert nearest_scale(-5.0) == 0
-    assert USUAL_SCALE in SCALES
+def test_motion_is_finer_at_higher_rates() -> None:
+    assert [SCALES[first_scale(kbps)] for kbps in (1, 4, 8, 16)] == [USUAL_SCALE, USUAL_SCALE, 70, 62]
+    assert first_scale(1e6) == 0
+
+
+def test_a_quality_is_not_sought_above_the_highest_rate() -> None:
+    tried: list[float] = []
+
+    def predicted(kbps: float) -> float:
+        tried.append(kbps)
+        return 30 + math.log2(kbps)
+
+    assert lowest_rate(40.0, predicted, 3.0) == 3.0
+    assert max(tried) == 3.0
+    assert lowest_rate(31.0, predicted, 3.0) < 2.5
 
 
 def test_more_bits_buy_more_sources() -> None:

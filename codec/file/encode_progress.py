@@ -1,0 +1,46 @@
+"""Progress of a whole encode, from that of its passes."""
+
+from collections.abc import Mapping
+
+from iwcodec.codec.file.options import EncodeOptions, Progress
+
+COSTS: Mapping[str, tuple[float, float]] = {
+    "looking for the speaker": (0.2, 0.002),
+    "finding keypoints": (0.0, 0.010),
+    "choosing sources": (14.0, 0.02),
+    "coding sources": (2.0, 0.001),
+    "fitting the motion": (1.0, 0.036),
+    "comparing": (0.0, 0.0),
+    "suppressing small shifts": (1.5, 0.001),
+    "choosing eyes and mouths": (1.0, 0.012),
+    "verifying": (0.0, 0.03),
+}
+"""Passes in their order: seconds that each takes, and seconds for each frame (two cores; only the ratios count)."""
+
+
+def whole_progress(progress: Progress, options: EncodeOptions, frames: int) -> Progress:
+    """Return a function that takes the progress of passes and reports that of the whole, which never falls.
+
+    `frames`: of the clip, roughly. A pass that COSTS does not name costs nothing.
+    """
+    left_out = set()
+    if options.sources is None:
+        left_out.add("coding sources")
+    if options.tune == "psnr":
+        left_out.add("choosing eyes and mouths")
+    if not options.verify:
+        left_out.add("verifying")
+    costs = {name: fixed + each * frames for name, (fixed, each) in COSTS.items() if name not in left_out}
+    if options.sources is not None:
+        costs["choosing sources"] = 2.0
+    total, reached = sum(costs.values()), 0.0
+
+    def report(name: str, share: float) -> None:
+        nonlocal reached
+        names = list(costs)
+        if name in costs:
+            before = sum(costs[earlier] for earlier in names[: names.index(name)])
+            reached = max(reached, (before + min(1.0, share) * costs[name]) / total)
+        progress(name, reached)
+
+    return report
