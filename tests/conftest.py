@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # must be set before Triton is first imported
+with suppress(ImportError):
+    from hypothesis import settings
+
+    settings.register_profile("without deadlines", deadline=None)  # which a busy machine misses
+    settings.load_profile("without deadlines")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -60,13 +60,13 @@ def test_damaged_packets_raise_only_codec_errors() -> None:
 def test_damaged_predictive_motion_raises_only_codec_errors() -> None:
     rng = np.random.default_rng(3)
     coder = PredictiveCoder(load_tables())
-    levels = np.cumsum(rng.integers(-3, 4, (4, 20, 3)), 0).astype(np.int32)
+    levels = np.cumsum(rng.integers(-3, 4, (2, 20, 3)), 0).astype(np.int32)
     payload = coder.encode(levels, None)
-    for n in range(3000):
+    for n in range(2000):
         data = rng.bytes(int(rng.integers(0, 90))) if n % 3 == 0 else mutated(payload, rng)
         try:
-            out = coder.decode(data, 4, 20, None)
-            assert out.shape == (4, 20, 3)
+            out = coder.decode(data, 2, 20, None)
+            assert out.shape == (2, 20, 3)
         except CodecError:
             continue
 

@@ -13,7 +13,7 @@ from iwcodec.codec.media.types import Samples
 from link_calls import End, call
 from sounds import RATE, delay_ms, voice
 
-SECONDS, MEASURED_S = 14.0, 6.0
+SECONDS, MEASURED_S = 18.0, 8.0
 HEADER_BYTES = 50
 """Bytes of all headers of an audio packet."""
 

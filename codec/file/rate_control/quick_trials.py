@@ -36,6 +36,9 @@ ROUNDS = (6, 12, 24)
 """Frames that judge plans: in each round the better half of the plans goes on to the next."""
 SOURCE_DB_PER_CRF = 0.3
 """Quality that one step of crf takes from sources, in dB (0.24 to 0.37 measured)."""
+SHARP_CRF, BLUR_DB = 58, 0.15
+"""If the clip is tuned for the face, each step of crf above SHARP_CRF counts as a loss of BLUR_DB: eyes and lips are
+blurred, which PSNR cannot tell."""
 NEAR_CRF, JUDGED_CRF = 2, 5
 """Sources are coded anew, and judged anew, if the crf is further than this from the nearest at which they were."""
 ATTEMPTS = 3
@@ -152,7 +155,8 @@ class QuickTrials(PlanTrials):
         rebuilt = [quality for number, quality in frames.items() if number not in known.plan.frames] or [source_db]
         exact = with_other_sources(float(np.mean(rebuilt)), known.coded[judged].source_db, source_db)
         share = len(known.plan.frames) / self._count
-        return share * source_db + (1 - share) * (exact - loss_db), crf
+        blur_db = 0.0 if self._faces is None else BLUR_DB * max(0.0, crf - SHARP_CRF)
+        return share * source_db + (1 - share) * (exact - loss_db) - blur_db, crf
 
     def _crf(self, known: _Known, budget: float) -> float:
         costs = known.costs or {CRF: self._cost_at(known, CRF)}

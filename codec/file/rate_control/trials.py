@@ -75,8 +75,6 @@ KNOWN_SIZE = 0.7
 """A known size between KNOWN_SIZE and 1 / KNOWN_SIZE times the budget is near enough to interpolate from."""
 CRF_PER_DOUBLING = 5
 """Steps of crf by which twice as many sources must be coarser to take about the same bytes."""
-WORST_FACE_CRF = 58
-"""Highest crf of sources of clips tuned for the face: beyond it eyes and lips are blurred, which PSNR cannot tell."""
 SCALES = tuple(range(FINEST_SCALE, 111, 8))
 """Motion quantiser scales that are tried."""
 
@@ -248,7 +246,7 @@ class PlanTrials:
 
     def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
         self._size = runtime.info.size
-        self.worst_crf = worst_crf(self._size) if survey.faces is None else WORST_FACE_CRF
+        self.worst_crf = worst_crf(self._size)
         self._excerpt = Excerpt(survey, pictures, runtime, message_frames)
         count = len(survey.keypoints)
         max_sources = min(NUMBERS[-1], max(1, count // 2, len(survey.required)))

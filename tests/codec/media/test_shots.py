@@ -1,5 +1,6 @@
 """Cuts are found; flashes, fades and movement are none."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -43,6 +44,22 @@ def test_flashes_are_no_cuts() -> None:
 
 def test_movement_is_no_cut() -> None:
     assert shots_of([textured(1, 3 * n) for n in range(50)]) == [0]
+
+
+def swaying(seed: int, number: int) -> Picture:
+    """A soft picture that moves to and fro within two seconds."""
+    blobs = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
+    return np.roll(cv2.resize(blobs, (128, 72)), round(4 * np.sin(number / 8)), axis=1)
+
+
+@pytest.mark.parametrize("length", [25, 50, 75])
+def test_slow_dissolves_between_moving_pictures_change_the_shot(length: int) -> None:
+    """The changes before and after them are not much smaller."""
+    shares = [min(max((n - 60) / length, 0.0), 1.0) for n in range(120 + length)]
+    mixed = [swaying(1, n) * (1 - share) + swaying(4, n).astype(float) * share for n, share in enumerate(shares)]
+    shots = shots_of([np.rint(picture).astype(np.uint8) for picture in mixed])
+    assert len(shots) == 2
+    assert 60 <= shots[1] <= 60 + length
 
 
 @pytest.mark.parametrize("length", [6, 12, 20])
