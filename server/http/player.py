@@ -64,7 +64,8 @@ def player_files(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, 
         paths = {part: f"models/{_digest(file.read_bytes())}/{file.name}" for part, file in graphs.items()}
         files |= {paths[part]: graphs[part] for part in PARTS}
         files |= {f"{paths[part]}.gz": _compressed(graphs[part]) for part in PARTS}
-        models.append(model_json(model, paths, weights))
+        size = sum(graph.stat().st_size for graph in graphs.values())
+        models.append({**model_json(model, paths, weights), "bytes": size})
     face_path = f"models/{_digest(FACE_DETECTOR.read_bytes())}/{FACE_DETECTOR.name}"
     files |= {tables_path: tables, face_path: FACE_DETECTOR, f"{face_path}.gz": _compressed(FACE_DETECTOR)}
     files["models.json"] = json.dumps({"tables": tables_path, "face": face_path, "models": models}).encode()

@@ -108,10 +108,9 @@ export class Loader {
   private async makeRuntime(model: Model, progress: Progress): Promise<Runtime> {
     setUp();
     const responses = await Promise.all(GRAPHS.map((graph) => this.get(model.graphs[graph])));
-    const total = responses.reduce((sum, response) => sum + Number(response.headers.get("content-length") ?? 0), 0);
     let received = 0;
     const graphs = await Promise.all(
-      responses.map((response) => bytesOf(response, (count) => progress((received += count), total))),
+      responses.map((response) => bytesOf(response, (count) => progress((received += count), model.bytes))),
     );
     const sessions = {} as Record<Graph, ort.InferenceSession>;
     for (const [n, graph] of GRAPHS.entries()) sessions[graph] = await ort.InferenceSession.create(graphs[n]);

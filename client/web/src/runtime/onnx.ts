@@ -21,6 +21,8 @@ export interface Model {
   detector_size: number;
   /** Address of each graph. */
   graphs: Record<Graph, string>;
+  /** Of all graphs together, before they are compressed for their way. */
+  bytes: number;
 }
 
 const MAX_SOURCES = 4;
