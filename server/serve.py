@@ -90,7 +90,7 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve rooms and signalling for calls, and at /play a page that plays .iwc files in a browser; rooms' pages lead
-    to one that watches the call. Sound and picture never pass through the server.
+    to one that joins the call. Sound and picture never pass through the server.
 
     Any number of processes with the same --redis and secret serve the same rooms. Behind a reverse proxy, name it with
     --trusted-proxy, on the same machine too: otherwise the limits of one address apply to all its clients together.

@@ -10,6 +10,7 @@ import onnxruntime
 
 from iwcodec.codec.media.types import Picture
 
+FACE_DETECTOR = Path(__file__).parents[1] / "data" / "centerface.onnx"
 DETECT_EVERY = 5
 """Run the detector on every Nth frame: a face moves little in between."""
 
@@ -40,8 +41,9 @@ class FaceDetector:
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        model = Path(__file__).parents[1] / "data" / "centerface.onnx"
-        self._session = onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            FACE_DETECTOR.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
 
     def detect(self, picture: Picture) -> list[Face]:
         """Return the faces of an RGB picture, highest score first."""

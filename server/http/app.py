@@ -317,7 +317,7 @@ def _page() -> tuple[str, str]:
     """Return the page, and the content security policy that allows its own script and style and nothing else."""
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     if is_built():
-        page = page.replace(' id="watch" hidden', ' id="watch"')
+        page = page.replace(' id="browser" hidden', ' id="browser"')
 
     def allowed(tag: str) -> str:
         parts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
@@ -332,15 +332,17 @@ def _page() -> tuple[str, str]:
 
 
 def _player_file(path: str, encodings: str) -> Response:
-    """Return a file of the player, compressed if the client takes Brotli."""
+    """Return a file of the player, compressed if there is such a copy that the client takes."""
     if not is_built():
         return PlainTextResponse(NOT_BUILT, 404)
     files, headers = player_files(), headers_of(path)
     if path not in files:
         raise HTTPException(404, "There is no such file.")
-    content = files[path]
-    if f"{path}.br" in files and "br" in re.split(r"[\s,;]+", encodings):
-        content, headers["Content-Encoding"] = files[f"{path}.br"], "br"
+    content, taken = files[path], re.split(r"[\s,;]+", encodings)
+    for encoding, suffix in (("br", "br"), ("gzip", "gz")):
+        if encoding in taken and f"{path}.{suffix}" in files:
+            content, headers["Content-Encoding"] = files[f"{path}.{suffix}"], encoding
+            break
     if isinstance(content, bytes):
         return Response(content, headers=headers, media_type=media_type(path))
     return FileResponse(content, headers=headers, media_type=media_type(path))

@@ -5,6 +5,7 @@ modules.
 """
 
 import base64
+import dataclasses
 import io
 import json
 import sys
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 import container_file
 from fuzzing import mutated
+from iwcodec.client.link.congestion_control import LADDER, CongestionControl
 from iwcodec.client.link.messages import (
     PROTOCOL,
     Hello,
@@ -32,8 +35,11 @@ from iwcodec.client.link.messages import (
     control_to_bytes,
 )
 from iwcodec.client.link.receive import MotionReceiver, SourceAssembler
+from iwcodec.client.link.send import MotionSender, SourceSender
 from iwcodec.client.transport.sdp_compression import compress_sdp
 from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
+from iwcodec.client.video.source_sequence import SourceSequence, SourceUnit
+from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
@@ -46,7 +52,11 @@ from iwcodec.codec.bitstream.packets import (
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.fit.alignment import backward, reference
+from iwcodec.codec.fit.keypoint_fit import KeypointFit, _estimate
+from iwcodec.codec.media.crop_tracking import CropTracker
+from iwcodec.codec.media.face_detector import Face, FaceDetector
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.space import motion_space
@@ -54,8 +64,10 @@ from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transfo
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.regions import Compositor
-from iwcodec.codec.sources.yuv import yuv420_to_rgb
+from iwcodec.codec.sources.regions import Compositor, region_box
+from iwcodec.codec.sources.variant_policy import VariantPolicy
+from iwcodec.codec.sources.yuv import rgb_to_yuv420, yuv420_to_rgb
+from iwcodec.models.fit_settings import BLURS
 from iwcodec.models.runtime.pictures import resize_area
 from iwcodec.models.runtime.types import Source
 from iwcodec.server.http.player import tables_json
@@ -102,6 +114,13 @@ def vectors() -> dict[str, Any]:
         "assembled": assembled_vectors(),
         "jitter": jitter_vectors(rng),
         "library": library_vectors(rng),
+        "sent": sent_vectors(rng),
+        "congestion": congestion_vectors(rng),
+        "chunks": chunk_vectors(rng),
+        "fit": fit_vector(),
+        "variants": variant_vectors(),
+        "crops": crop_vectors(rng),
+        "faces": face_vector(),
         "sdp": sdp_vector(),
         "space": space_vector(),
         "pictures": picture_vectors(rng),
@@ -191,14 +210,13 @@ def transform_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def predictive_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A message of the predictive coder, every other one damaged, and its levels: None if it is refused. Every fifth is
-    of a number of keypoints that the tables are not for."""
+    """Levels, a message of the predictive coder, every other one damaged, and its levels: None if it is refused. Every
+    fifth is of a number of keypoints that the tables are not for."""
     keypoints = K if number % 5 else 7
     frames = random_levels((int(rng.integers(1, 9)), keypoints, 3), rng)
     before = random_levels((keypoints, 3), rng) if number % 3 else None
-    payload = PREDICTIVE.encode(frames, before)
-    if number % 2:
-        payload = mutated(payload, rng)
+    intact = PREDICTIVE.encode(frames, before)
+    payload = mutated(intact, rng) if number % 2 else intact
     try:
         levels = PREDICTIVE.decode(payload, len(frames), keypoints, before).reshape(len(frames), -1).tolist()
     except CodecError:
@@ -206,6 +224,8 @@ def predictive_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
     reference_levels = None if before is None else before.ravel().tolist()
     return {
         "payload": text(payload),
+        "intact": text(intact),
+        "frames": frames.ravel().tolist(),
         "count": len(frames),
         "keypoints": keypoints,
         "reference": reference_levels,
@@ -268,6 +288,7 @@ def picture_vectors(rng: np.random.Generator) -> dict[str, Any]:
         "resized": cv2.resize(values, (32, 32), interpolation=cv2.INTER_LINEAR).ravel().tolist(),
         "yuv": text(planes),
         "rgb": text(yuv420_to_rgb(planes)),
+        "smallYuv": text(rgb_to_yuv420(small)),
     }
 
 
@@ -291,7 +312,7 @@ def plain_message(kind: str, data: bytes) -> Any:
     if kind == "motion":
         message = MotionMessage.from_bytes(data)
         numbers = {"sequence": message.sequence, "stamps": message.stamps, "coarseness": message.coarseness}
-        return {**numbers, "packet": plain(message.packet)}
+        return {**numbers, "acknowledged": message.acknowledged, "packet": plain(message.packet)}
     if kind == "chunk":
         chunk = SourceChunk.from_bytes(data)
         numbers = {"sequence": chunk.sequence, "index": chunk.index, "length": chunk.length, "offset": chunk.offset}
@@ -396,6 +417,156 @@ def jitter_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
                 shown = {**frame, "dueS": due.due_s, "value": value}
             events.append({"at": at_s, "shown": shown, "queuedS": buffer.queued_s(at_s, 0.5)})
     return events
+
+
+def sent_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """What a motion sender is given, in order, and its messages: with losses, other rates, and a receiver that begins
+    anew."""
+    rungs = (LADDER[0], LADDER[1], replace(LADDER[0], message_frames=2, repeats=1), LADDER[2], LADDER[3], LADDER[5])
+    sender, events = MotionSender(LADDER[0]), []
+    keypoints, sent = textured_source().keypoints.copy(), -1
+    for n in range(150):
+        if n % 25 == 24:
+            sender.sending = rungs[n // 25]
+            events.append({"sending": dataclasses.asdict(sender.sending)})
+        if n == 90:
+            sender.forget_acknowledged()
+            events.append({"forget": True})
+        keypoints = (keypoints + rng.normal(0, 0.01, keypoints.shape)).clip(-0.95, 0.95).astype(np.float32)
+        gram = None
+        if n % 7:
+            root = rng.normal(0, 3, (3 * K, 3 * K))
+            gram = (root @ root.T).astype(np.float32).astype(np.float64)
+        frame = OutgoingFrame(40 * n + 1000 * (n > 60), keypoints, None if n % 40 > 30 else n // 20, gram)
+        full = sender.take(frame)
+        event: dict[str, Any] = {"stamp": frame.stamp_ms, "reference": frame.reference_source, "full": full}
+        event |= {"keypoints": keypoints.ravel().tolist(), "gram": None if gram is None else text(gram.astype("<f4"))}
+        if full:
+            event["acknowledged"] = None if n % 3 else n
+            event["message"] = text(sender.message(event["acknowledged"]))
+            sent = max(sender.captured)
+            if n % 4:
+                event["acknowledge"] = sent & 0xFF
+                sender.acknowledge_low(sent & 0xFF)
+        events.append(event)
+    return events
+
+
+def congestion_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Reports, and what is sent after each."""
+    control, events = CongestionControl(), []
+    for n in range(300):
+        bad = n // 40 % 3
+        lost = float(rng.choice([0, 0.05, 0.4])) if bad == 1 else 0.0
+        queued_s = float(rng.uniform(0, 0.7)) if bad == 2 else 0.02
+        at_s = 0.5 * n + (5 if n > 200 else 0)
+        control.silence(at_s)
+        if n % 50 != 49:
+            control.report(at_s, lost, queued_s, n % 60 == 30)
+        sending = {"sending": dataclasses.asdict(control.sending), "small": control.small}
+        reported = {"lost": lost, "queuedS": queued_s, "blocked": n % 60 == 30} if n % 50 != 49 else {}
+        events.append({"at": at_s, **reported, **sending, "congested": control.congested})
+    return events
+
+
+def chunk_vectors(rng: np.random.Generator) -> dict[str, Any]:
+    """Units of a sequence, and the chunks that carry them."""
+    packets = [rng.integers(0, 256, int(size)).astype(np.uint8).tobytes() for size in (1700, 300, 40, 513)]
+    sequence = SourceSequence(64)
+    sequence.number, sequence.next = 70_000, len(packets)
+    sequence.units = {n: SourceUnit(packet, n == 2) for n, packet in enumerate(packets)}
+    sender, chunks = SourceSender(), []
+    sender.start(sequence, first=True)
+    for n in range(120):
+        sender.fill(0.04 * n, 8.0 if n < 60 else 4.0)
+        while (chunk := sender.chunk()) is not None:
+            chunks.append({"n": n, "data": text(chunk.to_bytes())})
+    return {"packets": [text(packet) for packet in packets], "chunks": chunks}
+
+
+def fit_vector() -> dict[str, Any]:
+    """A source, pictures of it moved a little, and their keypoints as fitted by alignment alone."""
+    source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
+    fit = KeypointFit(steps=BLURS[-2:], thorough=False, candidates=2)
+    fit._start = lambda target, ref, start, source: replace(_estimate(target, ref, start, start), by_flow=False)  # type: ignore[method-assign]
+    frames = []
+    for n in range(3):
+        turn = cv2.getRotationMatrix2D((128, 128), 1.0 * n, 1 + 0.01 * n)
+        picture = cv2.warpAffine(source.picture, turn, (256, 256), borderMode=cv2.BORDER_REFLECT)
+        fitted = fit.frame(picture, source.keypoints, [source])
+        assert fitted.gram is not None
+        gram = fitted.gram()
+        frames.append(
+            {
+                "picture": text(picture),
+                "fitted": fitted.keypoints.ravel().tolist(),
+                "diagonal": gram.diagonal().tolist(),
+            }
+        )
+    basis = text(source.basis.astype("<f4"))
+    keypoints = source.keypoints.ravel().tolist()
+    return {"picture": text(source.picture), "basis": basis, "keypoints": keypoints, "frames": frames}
+
+
+def variant_vectors() -> dict[str, Any]:
+    """Frames of a face whose eyes and mouth change for a while, what their regions show, and the variants sent."""
+    source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
+    library = Library(8)
+    library.add(0, source)
+    policy, added = VariantPolicy(Compositor(Pasting()), library), 1  # type: ignore[arg-type]
+    faces = [source.picture.copy() for _ in range(3)]
+    for face, region, grey in ((faces[1], 0, 40), (faces[2], 1, 210)):
+        box = region_box(source.keypoints, region, 256)
+        axes = (int(box.width / 4), int(box.height / 5))
+        cv2.ellipse(face, (int(box.centre[0]), int(box.centre[1])), axes, 0, 0, 360, (grey,) * 3, -1)
+    frames = []
+    for n in range(80):
+        face = (n // 10) % 3
+        keypoints = source.keypoints + np.array([0.01 * (n % 4), 0, 0], np.float32)
+        slots = policy.choose(faces[face], keypoints, source)
+        variant = policy.wanted(n / 25)
+        frames.append({"face": face, "keypoints": keypoints.ravel().tolist(), "slots": slots, "variant": None})
+        if variant is not None:
+            frames[-1]["variant"] = text(variant)
+            library.add(added, replace(source, picture=variant), variant=True)
+            added += 1
+    basis, keypoints = text(source.basis.astype("<f4")), source.keypoints.ravel().tolist()
+    return {"faces": [text(face) for face in faces], "basis": basis, "keypoints": keypoints, "frames": frames}
+
+
+def crop_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Faces in frames of 640 x 480 pixels, and the crop of each frame."""
+    tracker, events = CropTracker(640, 480, 25.0), []
+    x, y, h = 300.0, 220.0, 150.0
+    for n in range(300):
+        x, y, h = x + rng.normal(0.5, 3), y + rng.normal(0, 2), float(np.clip(h * rng.normal(1, 0.02), 60, 300))
+        faces = None
+        if n % 5 == 0:
+            faces = [Face(x % 500, y % 300, 0.8 * h, h, 0.9), Face(20, 20, 60, 80, 0.8)][: int(rng.integers(0, 3))]
+        crop = tracker.update(faces)
+        told = None if faces is None else [vars(face) for face in faces]
+        events.append({"faces": told, "crop": vars(crop)})
+    return events
+
+
+def face_vector() -> dict[str, Any]:
+    """What the face detector's network returns for the bundled clip's first picture, and the faces in it."""
+    picture = next(iter(read_video(sample_clip()))).picture
+    detector = FaceDetector()
+    kept: list[Any] = []
+    session, height, width = detector._session, *picture.shape[:2]
+    detector._session = SimpleNamespace(run=lambda names, feeds: kept.append(session.run(names, feeds)) or kept[-1])  # type: ignore[assignment]
+    faces = detector.detect(picture)
+    heat, size, offset, _ = (out[0] for out in kept[-1])
+    return {
+        "width": width,
+        "height": height,
+        "maps": {"width": heat.shape[2], "height": heat.shape[1]},
+        "heat": heat.ravel().tolist(),
+        "size": size.ravel().tolist(),
+        "offset": offset.ravel().tolist(),
+        "faces": [vars(face) for face in faces],
+    }
 
 
 def library_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:

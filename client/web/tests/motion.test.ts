@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { backward, keypointsOf, moved, reference, unknownsOf } from "../src/fit/alignment";
-import { decodePredictive } from "../src/motion/predictive_coder";
+import { decodePredictive, encodePredictive } from "../src/motion/predictive_coder";
 import { keypointsIn, motionSpace } from "../src/motion/space";
 import { makeTables } from "../src/motion/tables";
 import { decodeTransform, inverseTransform } from "../src/motion/transform_coder";
-import { bytes, largest, outcome, vectors } from "./vectors";
+import { bytes, largest, outcome, text, vectors } from "./vectors";
 
 const tables = makeTables(vectors.tables);
 
@@ -22,6 +22,15 @@ test("predictively coded messages, intact and damaged, have Python's levels", ()
       decodePredictive(tables.predictive, bytes(payload), count, keypoints, last).map((frame) => [...frame]),
     );
     expect(decoded).toEqual(levels);
+  }
+});
+
+test("predictively coded levels have Python's bytes", () => {
+  for (const { intact, keypoints, reference: before, frames } of vectors.predictive) {
+    const rows = Array.from({ length: frames.length / 3 / keypoints }, (_, n) =>
+      Int32Array.from(frames.slice(3 * keypoints * n, 3 * keypoints * (n + 1))),
+    );
+    expect(text(encodePredictive(tables.predictive, rows, before && Int32Array.from(before)))).toBe(intact);
   }
 });
 

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { reference } from "../src/fit/alignment";
 import { motionSpace } from "../src/motion/space";
 import { Compositor } from "../src/sources/regions";
-import { Stream } from "../src/watch/stream";
+import { Stream } from "../src/call/stream";
 import { dav1d, face, StubRuntime } from "./stubs";
 import { bytes, largest, vectors } from "./vectors";
 

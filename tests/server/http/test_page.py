@@ -33,7 +33,7 @@ const fetch = async (address, options) => {
 const page = new Function("document", "location", "navigator", "fetch", script);
 page(document, location, navigator, fetch);
 (async () => {
-  for (const id of ["copy", "invite", "closed", "watch"]) if (elements[id]?.onclick) await elements[id].onclick();
+  for (const id of ["copy", "invite", "closed", "join"]) if (elements[id]?.onclick) await elements[id].onclick();
   await new Promise(setImmediate);
   console.log(JSON.stringify({ elements, requests, copied, visited }));
 })();
@@ -139,9 +139,9 @@ def test_the_front_page_makes_a_room_below_its_own_root() -> None:
     assert state["visited"] == ["https://calls.example/prefix/r/new#token=x"]
 
 
-def test_a_room_can_be_watched_where_the_player_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_room_is_joined_in_the_browser_where_its_client_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     state = opened(f"https://calls.example/p/r/talk#token={TOKEN}")
-    assert state["visited"] == [f"https://calls.example/p/play/watch.html#room=talk&token={TOKEN}"]
+    assert state["visited"] == [f"https://calls.example/p/play/call.html#room=talk&token={TOKEN}"]
     for built in (True, False):
         monkeypatch.setattr(app, "is_built", lambda built=built: built)
-        assert ('id="watch" hidden' in app._page()[0]) is not built
+        assert ('id="browser" hidden' in app._page()[0]) is not built

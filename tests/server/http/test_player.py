@@ -7,8 +7,9 @@ import pytest
 
 for needed in ("fastapi", "httpx"):
     pytest.importorskip(needed)
+from iwcodec.codec.media.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.models.runtime.weights import PARTS, read_info
+from iwcodec.models.runtime.weights import PARTS, graph_file, read_info
 from iwcodec.server.http import app, player
 from iwcodec.server.store.memory import MemoryStore
 from signalling import browser, make_hub
@@ -69,11 +70,18 @@ async def test_models_and_tables_are_those_of_the_installation(built: Path) -> N
         tables = (await client.get(f"/play/{manifest['tables']}")).json()
         models = {model["id"]: model for model in manifest["models"]}
         graph = await client.get(f"/play/{models['lite-256']['graphs']['merge']}")
+        face = await client.get(f"/play/{manifest['face']}", headers={"Accept-Encoding": "gzip"})
+        plain = await client.get(f"/play/{manifest['face']}", headers={"Accept-Encoding": "identity"})
     info = read_info("lite-256")
     assert models["lite-256"]["digest"] == info.digest.hex()
     assert set(models["lite-256"]["graphs"]) == set(PARTS)
     assert (models["lite-512"]["net_size"], models["lite-512"]["size"]) == (256, 512)
     assert graph.content[:1] == b"\x08"
+    sizes = [graph_file("lite-256", part).stat().st_size for part in PARTS]
+    assert models["lite-256"]["bytes"] == sum(sizes)
+    assert face.headers["content-encoding"] == "gzip"
+    assert int(face.headers["content-length"]) < len(face.content)
+    assert face.content == plain.content == FACE_DETECTOR.read_bytes()
     assert tables["transform"]["id"] == load_transform_tables().id
 
 

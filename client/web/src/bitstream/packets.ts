@@ -1,7 +1,7 @@
 /** Packets of sources, motion and sound (codec/bitstream/packets.py; layout: codec/bitstream/container.py). */
 
 import { FormatError } from "../errors";
-import { Cursor } from "./varint";
+import { Cursor, writeVarint } from "./varint";
 
 export const MAX_SLOT = 65_535;
 export const MAX_FRAME = 2 ** 40 - 1;
@@ -182,4 +182,45 @@ function parseRuns(cursor: Cursor, count: number, maxSlot: number): Run[] {
   }
   runs.push({ slot, frames: left });
   return runs;
+}
+
+/** Serialise a source that is no frame. */
+export function sourceToBytes({ slot, base, payload }: Pick<SourcePacket, "slot" | "base" | "payload">): Uint8Array {
+  return Uint8Array.from([...writeVarint(slot), ...writeVarint(base === null ? 0 : 2 * (base + 1)), ...payload]);
+}
+
+/** Serialise motion of the predictive coder. */
+export function motionToBytes({ first, count, reference, runs, regions, payload }: MotionPacket): Uint8Array {
+  const flags = (reference === null ? 0 : REFERENCE) | (runs.length ? RUNS : 0) | (regions.length ? REGIONS : 0);
+  const head = [...writeVarint(first), ...writeVarint(count - 1), ...writeVarint(flags)];
+  if (reference !== null) head.push(...writeVarint(first - reference));
+  if (runs.length) head.push(...writeRuns(runs));
+  if (regions.length) head.push(...writeVarint(regions.length - 1), ...regions.flatMap(writeRuns));
+  return Uint8Array.from([...head, ...payload]);
+}
+
+/** Group the slots of consecutive frames' reference sources into runs; none if any is null. */
+export function runsOf(slots: (number | null)[]): Run[] {
+  const runs: Run[] = [];
+  for (const slot of slots) {
+    if (slot === null) return [];
+    const last = runs[runs.length - 1];
+    if (last?.slot === slot) last.frames += 1;
+    else runs.push({ slot, frames: 1 });
+  }
+  return runs;
+}
+
+/** Group the slots that the regions of consecutive frames show into runs of slots + 1 (0: the reference source); none if
+ * no region shows another source. */
+export function regionRuns(frames: (number | null)[][]): Run[][] {
+  const count = Math.max(0, ...frames.map(({ length }) => length));
+  const slots = Array.from({ length: count }, (_, n) => frames.map((frame) => (frame[n] ?? -1) + 1));
+  return slots.some((row) => row.some(Boolean)) ? slots.map(runsOf) : [];
+}
+
+function writeRuns(runs: Run[]): number[] {
+  const out = [...writeVarint(runs.length - 1), ...writeVarint(runs[0].slot)];
+  for (let n = 1; n < runs.length; n++) out.push(...writeVarint(runs[n - 1].frames), ...writeVarint(runs[n].slot));
+  return out;
 }

@@ -1,15 +1,18 @@
 /**
- * The parts of the alignment that a receiver needs: how a source's cells move with keypoints, and how visible an error of
- * each keypoint is (codec/fit/alignment.py).
+ * How a source's cells move with keypoints, how visible an error of each keypoint is, and the alignment of a warped source
+ * with a picture by Gauss-Newton steps (codec/fit/alignment.py).
  */
 
-import { type Picture, remapValues, resizeArea, resizeLinear } from "../runtime/pictures";
+import { type Picture, remapValues, resizeArea, resizeLinear, roundEven } from "../runtime/pictures";
 
-const FLOW_SIZE = 128;
+export const FLOW_SIZE = 128;
 /** Cells per side of the motion basis as it is used here. */
 export const GRID = 32;
 const CELLS = GRID * GRID;
-const BLUR = 0.7;
+/** Standard deviations of the blurs, in pixels; errors are measured at the last one. */
+export const BLURS = [2.5, 1.2, 0.7];
+const FINEST = BLURS[BLURS.length - 1];
+const OUTLIER_GREY = 25;
 const INVERSION_STEPS = 6;
 const STIFFNESS = 4e3;
 const PLACE_PRIOR = 0.02;
@@ -77,84 +80,251 @@ export function backward(forward: Float32Array): Float32Array {
 
 /** Return the Gram matrix (3 K, 3 K) of the alignment at the source's own keypoints, in squared grey levels. */
 export function gramAtRest(ref: Reference, picture: Picture): Float64Array {
-  const { xx, xy, yy } = structureTensors(picture);
-  const width = ref.unknowns.length;
+  const cells = emptyCells();
+  const grey = blurred(smallGrey(picture), FINEST);
+  eachGradient(grey, (cell, _, right, down) => {
+    cells.xx[cell] += right * right;
+    cells.xy[cell] += right * down;
+    cells.yy[cell] += down * down;
+  });
+  return normalEquations(ref.basis, cells, new Float64Array(ref.unknowns.length)).gram;
+}
+
+/** A source warped by keypoints: the backward field (CELLS, 2) in cells, and the grey levels (FLOW_SIZE, FLOW_SIZE). */
+export interface Warped {
+  back: Float32Array;
+  grey: Float32Array;
+}
+
+/** Warp a source, whose grey levels are given, to unknowns (3 K,). */
+export function warped(ref: Reference, levels: Float32Array, values: Float64Array): Warped {
+  const back = backward(moved(ref, keypointsOf(values)));
+  return { back, grey: sampled(levels, back) };
+}
+
+/** Return the grey levels of a source at a backward field, interpolated to pixels. */
+export function sampled(levels: Float32Array, back: Float32Array): Float32Array {
+  const places = resizeLinear(back, GRID, FLOW_SIZE, 2);
+  for (let n = 0; n < FLOW_SIZE ** 2; n++) {
+    places[2 * n] = places[2 * n] * (FLOW_SIZE / GRID) + (n % FLOW_SIZE);
+    places[2 * n + 1] = places[2 * n + 1] * (FLOW_SIZE / GRID) + Math.floor(n / FLOW_SIZE);
+  }
+  return remapValues(levels, FLOW_SIZE, 1, places);
+}
+
+/** Return the squared difference of grey levels, summed over the pixels. */
+export function squaredError(a: Float32Array, b: Float32Array): number {
+  let sum = 0;
+  for (let n = 0; n < a.length; n++) sum += (a[n] - b[n]) ** 2;
+  return sum;
+}
+
+/** Normal equations of one Gauss-Newton step: gram * change = right. */
+export interface Equations {
+  /** (3 K, 3 K). */
+  gram: Float64Array;
+  /** (3 K,). */
+  right: Float64Array;
+}
+
+/** Return the equations of the change of the unknowns that brings a warped source closer to grey levels. `offset` (3 K,):
+ * difference of the unknowns from where the alignment started. */
+export function alignmentEquations(ref: Reference, view: Warped, grey: Float32Array, offset: Float64Array): Equations {
+  const cells = emptyCells();
+  eachGradient(view.grey, (cell, pixel, right, down) => {
+    const missing = grey[pixel] - view.grey[pixel];
+    const weight = 1 / (1 + (missing / OUTLIER_GREY) ** 2);
+    cells.xx[cell] += weight * right * right;
+    cells.xy[cell] += weight * right * down;
+    cells.yy[cell] += weight * down * down;
+    cells.x[cell] += weight * missing * right;
+    cells.y[cell] += weight * missing * down;
+  });
+  const places = view.back.map((value, i) => value + (i % 2 ? Math.floor(i / 2 / GRID) : (i / 2) % GRID));
+  return normalEquations(remapValues(ref.basis, GRID, ref.unknowns.length, places), cells, offset);
+}
+
+/** Solve equations by Cholesky decomposition. */
+export function solve({ gram, right }: Equations): Float64Array {
+  const n = right.length;
+  const lower = new Float64Array(n * n);
+  const out = Float64Array.from(right);
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j <= i; j++) {
+      let sum = gram[i * n + j];
+      for (let k = 0; k < j; k++) sum -= lower[i * n + k] * lower[j * n + k];
+      lower[i * n + j] = i === j ? Math.sqrt(Math.max(sum, 1e-12)) : sum / lower[j * n + j];
+    }
+    for (let k = 0; k < i; k++) out[i] -= lower[i * n + k] * out[k];
+    out[i] /= lower[i * n + i];
+  }
+  for (let i = n - 1; i >= 0; i--) {
+    for (let k = i + 1; k < n; k++) out[i] -= lower[k * n + i] * out[k];
+    out[i] /= lower[i * n + i];
+  }
+  return out;
+}
+
+/** Of each cell, its structure tensor (xx, xy, yy), and the gradient (x, y) of half its squared error. */
+interface Cells {
+  xx: Float64Array;
+  xy: Float64Array;
+  yy: Float64Array;
+  x: Float64Array;
+  y: Float64Array;
+}
+
+function emptyCells(): Cells {
+  const [xx, xy, yy, x, y] = [0, 1, 2, 3, 4].map(() => new Float64Array(CELLS));
+  return { xx, xy, yy, x, y };
+}
+
+/** Return the normal equations in the unknowns from a basis (CELLS, 3 K) and cells. Moving a cell costs STIFFNESS times
+ * its squared displacement, `offset` (3 K,) included, and priors tie the unknowns to their start. */
+function normalEquations(basis: Float32Array, cells: Cells, offset: Float64Array): Equations {
+  const width = offset.length;
   const count = width / 3;
+  // By unknown, then by cell: sums over the cells are then quick, and they are most of a fit.
+  const columns = Array.from({ length: width }, (_, i) => column(basis, i, width));
+  const [along, right, down] = [0, 1, 2].map((axis) => columns.slice(axis * count, (axis + 1) * count));
+  const [xx, yy] = [cells.xx, cells.yy].map((tensor) => tensor.map((value) => value + STIFFNESS));
+  const { xy } = cells;
+  const x = Float64Array.from(cells.x);
+  const y = Float64Array.from(cells.y);
+  for (let k = 0; k < count; k++) {
+    const [byX, byY, byStrength] = [offset[k], offset[count + k], offset[2 * count + k]];
+    for (let cell = 0; cell < CELLS; cell++) {
+      x[cell] += STIFFNESS * (along[k][cell] * byX + right[k][cell] * byStrength);
+      y[cell] += STIFFNESS * (along[k][cell] * byY + down[k][cell] * byStrength);
+    }
+  }
+  const byX = right.map(() => new Float64Array(CELLS));
+  const byY = right.map(() => new Float64Array(CELLS));
+  for (let k = 0; k < count; k++) {
+    for (let cell = 0; cell < CELLS; cell++) {
+      byX[k][cell] = xx[cell] * right[k][cell] + xy[cell] * down[k][cell];
+      byY[k][cell] = xy[cell] * right[k][cell] + yy[cell] * down[k][cell];
+    }
+  }
   const gram = new Float64Array(width * width);
-  const row = new Float64Array(width);
-  const byX = new Float64Array(count);
-  const byY = new Float64Array(count);
-  for (let cell = 0; cell < CELLS; cell++) {
-    row.set(ref.basis.subarray(cell * width, (cell + 1) * width));
-    for (let k = 0; k < count; k++) {
-      byX[k] = xx[cell] * row[count + k] + xy[cell] * row[2 * count + k];
-      byY[k] = xy[cell] * row[count + k] + yy[cell] * row[2 * count + k];
+  const target = new Float64Array(width);
+  const set = (a: number, b: number, value: number) => (gram[a * width + b] = gram[b * width + a] = value);
+  const [ofXx, ofXy, ofYy] = [0, 1, 2].map(() => new Float64Array(CELLS));
+  for (let a = 0; a < count; a++) {
+    for (let cell = 0; cell < CELLS; cell++) {
+      const value = along[a][cell];
+      ofXx[cell] = value * xx[cell];
+      ofXy[cell] = value * xy[cell];
+      ofYy[cell] = value * yy[cell];
     }
-    for (let a = 0; a < count; a++) {
-      const along = row[a];
-      const right = row[count + a];
-      const down = row[2 * count + a];
-      for (let b = 0; b < count; b++) {
-        const both = along * row[b];
-        gram[a * width + b] += both * xx[cell];
-        gram[a * width + count + b] += both * xy[cell];
-        gram[(count + a) * width + count + b] += both * yy[cell];
-        gram[a * width + 2 * count + b] += along * byX[b];
-        gram[(count + a) * width + 2 * count + b] += along * byY[b];
-        gram[(2 * count + a) * width + 2 * count + b] += right * byX[b] + down * byY[b];
+    for (let b = a; b < count; b++) {
+      const other = along[b];
+      let [forX, forXy, forY] = [0, 0, 0];
+      for (let cell = 0; cell < CELLS; cell++) {
+        const value = other[cell];
+        forX += ofXx[cell] * value;
+        forXy += ofXy[cell] * value;
+        forY += ofYy[cell] * value;
       }
+      set(a, b, forX);
+      set(a, count + b, forXy);
+      set(b, count + a, forXy);
+      set(count + a, count + b, forY);
+      set(2 * count + a, 2 * count + b, dot(right[a], byX[b]) + dot(down[a], byY[b]));
     }
+    for (let b = 0; b < count; b++) {
+      set(a, 2 * count + b, dot(along[a], byX[b]));
+      set(count + a, 2 * count + b, dot(along[a], byY[b]));
+    }
+    target[a] = -dot(along[a], x);
+    target[count + a] = -dot(along[a], y);
+    target[2 * count + a] = -dot(right[a], x) - dot(down[a], y);
   }
   for (let a = 0; a < width; a++) {
-    gram[a * width + a] += STIFFNESS * (a < 2 * count ? PLACE_PRIOR : STRENGTH_PRIOR);
-    for (let b = 0; b < a; b++) gram[a * width + b] = gram[b * width + a];
+    const prior = STIFFNESS * (a < 2 * count ? PLACE_PRIOR : STRENGTH_PRIOR);
+    gram[a * width + a] += prior;
+    target[a] -= prior * offset[a];
   }
-  return gram;
+  return { gram, right: target };
 }
 
-/** Return the structure tensor of each cell, summed over its pixels, with the stiffness that holds cells of no texture. */
-function structureTensors(picture: Picture): { xx: Float64Array; xy: Float64Array; yy: Float64Array } {
-  const grey = blurred(greyLevels(resizeArea(picture, FLOW_SIZE)));
-  const [xx, xy, yy] = [0, 1, 2].map(() => new Float64Array(CELLS));
-  const at = (x: number, y: number) => grey[mirror(y) * FLOW_SIZE + mirror(x)];
+function column(rows: Float32Array, at: number, width: number): Float32Array {
+  const out = new Float32Array(CELLS);
+  for (let cell = 0, n = at; cell < CELLS; cell++, n += width) out[cell] = rows[n];
+  return out;
+}
+
+/** Four sums, because each addition waits for the one before. */
+function dot(a: Float32Array, b: Float64Array): number {
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  for (let cell = 0; cell < CELLS; cell += 4) {
+    s0 += a[cell] * b[cell];
+    s1 += a[cell + 1] * b[cell + 1];
+    s2 += a[cell + 2] * b[cell + 2];
+    s3 += a[cell + 3] * b[cell + 3];
+  }
+  return s0 + s1 + s2 + s3;
+}
+
+/** Call `take` for each pixel with its cell and its gradient, in grey levels per unit of [-1, 1]. */
+function eachGradient(
+  grey: Float32Array,
+  take: (cell: number, pixel: number, right: number, down: number) => void,
+): void {
   const scale = FLOW_SIZE / 16;
   for (let y = 0; y < FLOW_SIZE; y++) {
+    const [above, here, below] = [mirror(y - 1), y, mirror(y + 1)].map((row) => row * FLOW_SIZE);
     for (let x = 0; x < FLOW_SIZE; x++) {
-      const [nw, n, ne] = [at(x - 1, y - 1), at(x, y - 1), at(x + 1, y - 1)];
-      const [sw, s, se] = [at(x - 1, y + 1), at(x, y + 1), at(x + 1, y + 1)];
-      const right = (ne - nw + 2 * (at(x + 1, y) - at(x - 1, y)) + se - sw) * scale;
-      const down = (sw - nw + 2 * (s - n) + se - ne) * scale;
-      const cell = (y >> 2) * GRID + (x >> 2);
-      xx[cell] += right * right;
-      xy[cell] += right * down;
-      yy[cell] += down * down;
+      const west = mirror(x - 1);
+      const east = mirror(x + 1);
+      const fromWest = grey[above + west] + grey[below + west];
+      const fromEast = grey[above + east] + grey[below + east];
+      const right = fromEast - fromWest + 2 * (grey[here + east] - grey[here + west]);
+      const top = grey[above + west] + grey[above + east] + 2 * grey[above + x];
+      const bottom = grey[below + west] + grey[below + east] + 2 * grey[below + x];
+      take((y >> 2) * GRID + (x >> 2), here + x, right * scale, (bottom - top) * scale);
     }
   }
-  return { xx: xx.map((value) => value + STIFFNESS), xy, yy: yy.map((value) => value + STIFFNESS) };
 }
 
-/** Return the grey levels of a picture, as `cv2.cvtColor` rounds them. */
-function greyLevels({ side, data }: Picture): Float32Array {
-  return Float32Array.from({ length: side * side }, (_, n) =>
-    (9798 * data[3 * n] + 19235 * data[3 * n + 1] + 3735 * data[3 * n + 2] + (1 << 14)) >> 15,
-  );
+/** Return the grey levels (FLOW_SIZE, FLOW_SIZE) of a picture. */
+export function smallGrey(picture: Picture): Float32Array {
+  return greyLevels(resizeArea(picture, FLOW_SIZE));
 }
 
-function blurred(grey: Float32Array): Float32Array {
-  const radius = 3;
-  const taps = Array.from({ length: 2 * radius + 1 }, (_, n) => Math.exp(-((n - radius) ** 2) / (2 * BLUR * BLUR)));
-  const total = taps.reduce((sum, tap) => sum + tap, 0);
-  const pass = (values: Float32Array, across: boolean) =>
-    values.map((_, n) => {
-      const x = n % FLOW_SIZE;
-      const y = (n - x) / FLOW_SIZE;
-      return taps.reduce((sum, tap, i) => {
-        const step = i - radius;
-        const place = across ? y * FLOW_SIZE + mirror(x + step) : mirror(y + step) * FLOW_SIZE + x;
-        return sum + (tap / total) * values[place];
-      }, 0);
-    });
-  return pass(pass(grey, true), false);
+/** Return the grey levels (side, side) of a picture, as `cv2.cvtColor` rounds them. */
+export function greyLevels({ side, data }: Picture): Float32Array {
+  const grey = new Float32Array(side * side);
+  for (let n = 0; n < grey.length; n++) {
+    grey[n] = (9798 * data[3 * n] + 19235 * data[3 * n + 1] + 3735 * data[3 * n + 2] + (1 << 14)) >> 15;
+  }
+  return grey;
+}
+
+/** Blur grey levels (FLOW_SIZE, FLOW_SIZE) by a Gaussian of this standard deviation, as `cv2.GaussianBlur` of float32. */
+export function blurred(grey: Float32Array, deviation: number): Float32Array {
+  const radius = (roundEven(deviation * 8 + 1) | 1) >> 1;
+  const weights = Array.from({ length: 2 * radius + 1 }, (_, n) => Math.exp(-((n - radius) ** 2) / (2 * deviation ** 2)));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const taps = Float32Array.from(weights, (weight) => weight / total);
+  const wide = new Float32Array(grey.length);
+  const out = new Float32Array(grey.length);
+  const columns = Int32Array.from({ length: FLOW_SIZE + 2 * radius }, (_, n) => mirror(n - radius));
+  for (let y = 0; y < FLOW_SIZE; y++) {
+    for (let x = 0; x < FLOW_SIZE; x++) {
+      let sum = 0;
+      for (let i = 0; i < taps.length; i++) sum += taps[i] * grey[y * FLOW_SIZE + columns[x + i]];
+      wide[y * FLOW_SIZE + x] = sum;
+    }
+  }
+  for (let y = 0; y < FLOW_SIZE; y++) {
+    for (let x = 0; x < FLOW_SIZE; x++) {
+      let sum = 0;
+      for (let i = 0; i < taps.length; i++) sum += taps[i] * wide[columns[y + i] * FLOW_SIZE + x];
+      out[y * FLOW_SIZE + x] = sum;
+    }
+  }
+  return out;
 }
 
 /** Reflect an index beyond the edge, the edge itself not repeated. */

@@ -1,13 +1,15 @@
 /**
- * The video of one peer on the data channels of a peer connection (client/link/link.py, incoming.py), the receiving half
- * only: to the peer we are somebody whose camera is off. Outlives its connection.
+ * The video of one peer on the data channels of a peer connection, in both directions (client/link/link.py,
+ * incoming.py); the sending half is outgoing.ts. Outlives its connection.
  */
 
 import type { SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
 import type { MotionSpace } from "../motion/space";
 import type { Tables } from "../motion/tables";
+import { TokenBucket } from "../token_bucket";
 import type { TimedFrame } from "../video/jitter_buffer";
+import type { VideoSender } from "../video/video_sender";
 import { Clocks } from "./clocks";
 import {
   type Control,
@@ -19,10 +21,13 @@ import {
   MOTION_CHANNEL,
   parseControl,
   PROTOCOL,
+  type Report,
   SOURCE_CHANNEL,
+  type SourceAck,
   type Status,
 } from "./messages";
-import { MotionReceiver, OutOfSequence, SourceAssembler, type Unit } from "./receive";
+import { OutgoingVideo } from "./outgoing";
+import { frameBudget, MotionReceiver, OutOfSequence, SourceAssembler, type Unit } from "./receive";
 
 const TICK_MS = 100;
 const FROZEN_S = 1.5;
@@ -32,6 +37,10 @@ const BAD_REPORT_S = 0.5;
 const QUEUED_S = 0.05;
 const MAX_EARLY = 64;
 const MAX_QUEUED_UNITS = 64;
+const UNITS_PER_S = 8;
+const UNIT_BURST = 32;
+const STREAMS_PER_S = 0.2;
+const STREAM_BURST = 5;
 const MAX_RENDER_S = 0.3;
 const RENDER_TIMES = 30;
 /** Sources whose coordinates are kept, the newest; more than a peer uses. */
@@ -79,18 +88,23 @@ export interface Model {
 export class Link {
   /** Frames shown so far. */
   shown = 0;
-  /** Bytes received on the data channels so far. */
+  /** Bytes received and sent on the data channels so far. */
   received = 0;
+  sent = 0;
+  readonly outgoing: OutgoingVideo;
   /** Estimated time from the peer's camera to here, of the last frame, in ms; null if unknown. */
   delayMs: number | null = null;
+  /** Share of the peer's messages that were lost, in the last report, 0..1. */
+  loss = 0;
   private channels = new Map<number, RTCDataChannel>();
   private connection: RTCPeerConnection | null = null;
   private readonly stream = Math.floor(Math.random() * 2 ** 32);
-  private peer: Hello | null = null;
   private peerStream: number | null = null;
   private status: Status = { kind: "status", cameraOff: false, faceLost: false };
   private incompatible = false;
   private began = false;
+  /** Whether the hello was sent on the present connection. */
+  private greeted = false;
   private hasSource = false;
   private early: Uint8Array[] = [];
   private assembler = new SourceAssembler();
@@ -99,6 +113,9 @@ export class Link {
   private clocks = new Clocks();
   private newestReportMs = -1;
   private units = 0;
+  private readonly decodableFrames = frameBudget();
+  private readonly decodableUnits = new TokenBucket(UNITS_PER_S, UNIT_BURST);
+  private readonly streams = new TokenBucket(STREAMS_PER_S, STREAM_BURST);
   private wantsFresh = false;
   private askedS = -Infinity;
   private reportedS = now();
@@ -113,14 +130,25 @@ export class Link {
   /** `show`: draw a picture of the peer, now. */
   constructor(
     private readonly model: Model,
+    sender: VideoSender,
     private readonly renderer: Renderer,
     private readonly show: (pixels: Pixels) => void,
   ) {
     this.motion = this.receiver();
+    this.outgoing = new OutgoingVideo(model.tables.predictive, sender, this, this);
+  }
+
+  get areOpen(): boolean {
+    return this.channels.size > 0 && [...this.channels.values()].every(({ readyState }) => readyState === "open");
+  }
+
+  private get peer(): Hello | null {
+    return this.outgoing.peer;
   }
 
   private receiver(): MotionReceiver {
-    return new MotionReceiver(this.model.tables, this.model.keypoints, (slot) => this.spaces.get(slot));
+    const { tables, keypoints } = this.model;
+    return new MotionReceiver(tables, keypoints, (slot) => this.spaces.get(slot), this.decodableFrames);
   }
 
   private addSpace(slot: number, space: MotionSpace): void {
@@ -131,9 +159,8 @@ export class Link {
 
   get state(): LinkState {
     if (this.incompatible) return "another version or size";
-    const open = [...this.channels.values()].every(({ readyState }) => readyState === "open") && this.channels.size > 0;
     const lost = ["disconnected", "failed", "closed"].includes(this.connection?.connectionState ?? "");
-    if (!open || !this.peer || lost) return this.began ? "reconnecting" : "connecting";
+    if (!this.areOpen || !this.peer || lost) return this.began ? "reconnecting" : "connecting";
     if (this.status.cameraOff) return "camera off";
     if (this.status.faceLost) return "face lost";
     if (!this.hasSource) return "waiting for first picture";
@@ -151,7 +178,8 @@ export class Link {
     this.assembler.restartUnit();
     this.motion.jitterBuffer.newPath();
     this.connection = connection;
-    this.peer = null;
+    this.outgoing.attach();
+    this.greeted = false;
     this.early = [];
     this.channels = new Map();
     for (const id of [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL] as const) {
@@ -161,7 +189,7 @@ export class Link {
       channel.onmessage = ({ data }) => {
         if (this.channels.get(id) === channel && data instanceof ArrayBuffer) this.receive(id, new Uint8Array(data));
       };
-      if (id === CONTROL_CHANNEL) channel.onopen = () => this.channels.get(id) === channel && this.sendHello();
+      channel.onopen = () => this.channels.get(id) === channel && this.areOpen && this.opened();
       this.channels.set(id, channel);
     }
   }
@@ -169,12 +197,27 @@ export class Link {
   close(): void {
     clearInterval(this.ticker);
     clearTimeout(this.alarm);
+    this.outgoing.close();
     this.channels.clear();
   }
 
-  private send(channel: number, message: Control): void {
+  /** Send a message, or discard it if the channel is not open. */
+  send(channel: number, data: Uint8Array): void {
     const open = this.channels.get(channel);
-    if (open?.readyState === "open") open.send(controlToBytes(message) as Uint8Array<ArrayBuffer>);
+    if (open?.readyState !== "open") return;
+    this.sent += data.length;
+    open.send(data as Uint8Array<ArrayBuffer>);
+  }
+
+  queued(channel: number): number {
+    return this.channels.get(channel)?.bufferedAmount ?? 0;
+  }
+
+  private opened(): void {
+    if (this.greeted) return; // another one would ask for a fresh sequence
+    this.greeted = true;
+    this.sendHello();
+    if (!this.began) this.outgoing.channelsOpened();
   }
 
   private sendHello(): void {
@@ -189,8 +232,8 @@ export class Link {
       sequence,
       index,
     };
-    this.send(CONTROL_CHANNEL, hello);
-    this.send(CONTROL_CHANNEL, { kind: "status", cameraOff: true, faceLost: false });
+    this.send(CONTROL_CHANNEL, controlToBytes(hello));
+    this.outgoing.statusChanged();
   }
 
   private receive(channel: number, data: Uint8Array): void {
@@ -203,7 +246,8 @@ export class Link {
       } else if (!this.peer) {
         if (channel === SOURCE_CHANNEL && this.early.length < MAX_EARLY) this.early.push(data);
       } else if (channel === MOTION_CHANNEL) {
-        this.motion.take(data, nowS);
+        const acknowledged = this.motion.take(data, nowS);
+        if (acknowledged !== null) this.outgoing.receiveAcknowledged(acknowledged);
         this.render();
       } else this.receiveSource(data);
     } catch (error) {
@@ -227,7 +271,8 @@ export class Link {
     else if (message.kind === "report" && message.sentMs > this.newestReportMs) {
       this.newestReportMs = message.sentMs;
       this.clocks.take(stampMs(nowS), message.sentMs, message.echoMs, message.heldMs, nowS);
-    }
+      this.outgoing.receiveReport(message, nowS);
+    } else if (message.kind === "ack") this.outgoing.receiveSourceAck(message);
   }
 
   private receiveHello(hello: Hello): void {
@@ -237,11 +282,13 @@ export class Link {
       this.incompatible = this.peer === null;
       return;
     }
+    const isNewStream = this.peerStream !== null && this.peerStream !== hello.stream;
+    if (isNewStream && !this.streams.take(now())) return;
     this.incompatible = false;
-    if (this.peerStream !== null && this.peerStream !== hello.stream) this.reset();
+    if (isNewStream) this.reset();
     this.peerStream = hello.stream;
     this.began = true;
-    this.peer = hello;
+    this.outgoing.receiveHello(hello, isNewStream);
     const { early } = this;
     this.early = [];
     for (const data of early) this.receiveSource(data);
@@ -269,7 +316,7 @@ export class Link {
       return;
     }
     if (!unit) return;
-    if (this.units >= MAX_QUEUED_UNITS) this.abandonSequence();
+    if (this.units >= MAX_QUEUED_UNITS || !this.decodableUnits.take(now())) this.abandonSequence();
     else void this.decode(unit);
   }
 
@@ -292,7 +339,7 @@ export class Link {
       this.hasSource = true;
       this.render();
     }
-    this.acknowledge();
+    this.outgoing.sendPending();
   }
 
   /** The present sequence cannot be continued: wait for the start of another one. */
@@ -301,11 +348,16 @@ export class Link {
     this.wantsFresh = true;
   }
 
-  private acknowledge(): void {
+  get acknowledged(): number | null {
+    return this.motion.acknowledged;
+  }
+
+  /** Return the acknowledgement of sources, if one is due. */
+  takeAck(): SourceAck | null {
     const { sequence, index } = this.assembler;
-    if (!this.ackDue || sequence === null || !this.peer) return;
+    if (!this.ackDue || sequence === null) return null;
     this.ackDue = false;
-    this.send(CONTROL_CHANNEL, { kind: "ack", sequence, index });
+    return { kind: "ack", sequence, index };
   }
 
   private tick(): void {
@@ -316,21 +368,22 @@ export class Link {
       this.askedS = nowS;
       this.sendHello();
     }
-    this.acknowledge();
-    this.report(nowS);
+    this.outgoing.tick(nowS);
     this.render();
   }
 
-  private report(nowS: number): void {
+  /** Return the next report, if it is due. */
+  takeReport(nowS: number): Report | null {
     const queuedS = this.motion.jitterBuffer.queuedS(nowS, BAD_REPORT_S);
     const { messages, lost } = this.motion.counts;
-    if (nowS - this.reportedS < (lost > 0 || queuedS > QUEUED_S ? BAD_REPORT_S : REPORT_S)) return;
+    if (nowS - this.reportedS < (lost > 0 || queuedS > QUEUED_S ? BAD_REPORT_S : REPORT_S)) return null;
     this.reportedS = nowS;
     this.motion.counts = { messages: 0, lost: 0 };
+    this.loss = lost > 0 ? lost / (messages + lost) : 0;
     const shown = this.shownSinceReport;
     this.shownSinceReport = 0;
     const { echoMs, heldS } = this.clocks.echo(nowS);
-    this.send(MOTION_CHANNEL, {
+    return {
       kind: "report",
       sentMs: stampMs(nowS),
       echoMs,
@@ -340,7 +393,7 @@ export class Link {
       queuedMs: Math.max(0, Math.round(1000 * queuedS)),
       acknowledged: this.motion.acknowledged,
       shown,
-    });
+    };
   }
 
   /** Render what is due; else come back when it is. */

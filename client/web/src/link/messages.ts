@@ -2,7 +2,7 @@
 
 import { decode, encode } from "@msgpack/msgpack";
 import { MAX_FRAME, type MotionPacket, parseMotion } from "../bitstream/packets";
-import { Cursor } from "../bitstream/varint";
+import { Cursor, writeVarint } from "../bitstream/varint";
 import { FormatError } from "../errors";
 
 export const PROTOCOL = 3;
@@ -10,9 +10,11 @@ export const MOTION_CHANNEL = 1;
 export const SOURCE_CHANNEL = 2;
 export const CONTROL_CHANNEL = 3;
 export const MAX_MESSAGE = 1200;
-const MAX_MESSAGE_FRAMES = 16;
+export const MAX_MESSAGE_FRAMES = 16;
 const MAX_COARSENESS = 3;
-const MAX_SPAN_MS = 60_000;
+export const MAX_SPAN_MS = 60_000;
+/** Largest deviation of a frame's time from even spacing at which the times are sent as even, in ms. */
+const UNEVEN_MS = 10;
 const MAX_STAMP = 2 ** 40 - 1;
 const MAX_SEQUENCE = 2 ** 32 - 1;
 const MAX_UNITS = 1 << 20;
@@ -25,6 +27,8 @@ export interface MotionMessage {
   sequence: number;
   stamps: number[];
   coarseness: number;
+  /** Number of the newest decoded frame of the other direction, modulo 256. */
+  acknowledged: number | null;
   packet: MotionPacket;
 }
 
@@ -91,20 +95,45 @@ export function parseMotionMessage(data: Uint8Array): MotionMessage {
     const count = cursor.varint(MAX_MESSAGE_FRAMES - 1);
     for (let n = 0; n < count; n++) stamps.push(stamps[n] + cursor.varint(MAX_SPAN_MS));
   } else span = cursor.varint(MAX_SPAN_MS);
-  if (flags & ACKNOWLEDGES) {
-    byte(data, cursor.at);
-    cursor.at += 1;
-  }
+  const acknowledged = flags & ACKNOWLEDGES ? byte(data, cursor.at++) : null;
   const packet = parseMotion(data.subarray(cursor.at));
   const { count } = packet;
   if (count > MAX_MESSAGE_FRAMES) throw new FormatError(`A motion message holds ${count} frames.`);
-  if (!(flags & IRREGULAR)) {
-    for (let n = 1; n < count; n++) stamps.push(stamp + Math.floor((span * n) / Math.max(1, count - 1)));
-  }
+  if (!(flags & IRREGULAR)) stamps.push(...evenly(stamp, span, count).slice(1));
   if (stamps.length !== count || (count === 1 && span)) {
     throw new FormatError("The times of a motion message do not match its frames.");
   }
-  return { sequence, stamps, coarseness: flags & MAX_COARSENESS, packet };
+  return { sequence, stamps, coarseness: flags & MAX_COARSENESS, acknowledged, packet };
+}
+
+/** Serialise frames of motion, whose packet is serialised already. */
+export function motionMessageToBytes(
+  { sequence, stamps, coarseness, acknowledged }: Omit<MotionMessage, "packet">,
+  packet: Uint8Array,
+): Uint8Array {
+  const span = stamps[stamps.length - 1] - stamps[0];
+  const even = evenly(stamps[0], span, stamps.length);
+  let flags = coarseness;
+  let times = writeVarint(span);
+  if (stamps.some((stamp, n) => Math.abs(stamp - even[n]) > UNEVEN_MS)) {
+    const gaps = stamps.slice(1).map((stamp, n) => stamp - stamps[n]);
+    flags |= IRREGULAR;
+    times = [gaps.length, ...gaps].flatMap(writeVarint);
+  }
+  if (acknowledged !== null) {
+    flags |= ACKNOWLEDGES;
+    times.push(acknowledged);
+  }
+  return Uint8Array.from([flags, sequence, ...writeVarint(stamps[0]), ...times, ...packet]);
+}
+
+function evenly(first: number, span: number, count: number): number[] {
+  return Array.from({ length: count }, (_, n) => first + Math.floor((span * n) / Math.max(1, count - 1)));
+}
+
+/** Serialise part of a source. */
+export function sourceChunkToBytes({ sequence, index, isSnapshot, length, offset, part }: SourceChunk): Uint8Array {
+  return Uint8Array.from([...[sequence, index, Number(isSnapshot), length, offset].flatMap(writeVarint), ...part]);
 }
 
 /** Parse part of a source. */

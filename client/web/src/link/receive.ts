@@ -2,20 +2,27 @@
 
 import { parseSource, regionsOf, type SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
-import { dequantise, MotionDecoder } from "../motion/predictive_coder";
+import { MotionDecoder } from "../motion/predictive_coder";
+import { dequantise, quantiserOf } from "../motion/quantiser";
 import type { MotionSpace } from "../motion/space";
 import type { Tables } from "../motion/tables";
 import { TransformedMotion } from "../motion/transformed_motion";
+import { TokenBucket } from "../token_bucket";
 import { type TimedFrame, VideoJitterBuffer } from "../video/jitter_buffer";
 import { type MotionMessage, parseMotionMessage, parseSourceChunk } from "./messages";
 
-const STEP_XY = 1 / 60;
-const STEP_STRENGTH = 1 / 15;
 const MAX_OFF_S = 10;
 const EXPECTED_S = 15;
 const MAX_RATE = 250;
+const FRAMES_PER_S = 120;
+const FRAME_BURST = 300;
 const MAX_REORDERING = 64;
 const MAX_ENDED = 64;
+
+/** Return a peer's budget of frames to decode, whatever streams it begins. */
+export function frameBudget(): TokenBucket {
+  return new TokenBucket(FRAMES_PER_S, FRAME_BURST);
+}
 
 /** Decodes motion messages into the jitter buffer. */
 export class MotionReceiver {
@@ -30,8 +37,13 @@ export class MotionReceiver {
   private recent = new Set<number>();
   private newest: { number: number; stampS: number } | null = null;
 
-  /** `spaces`: coordinates of the peer's sources, by slot. */
-  constructor(tables: Tables, keypoints: number, spaces: (slot: number) => MotionSpace | undefined) {
+  /** `spaces`: coordinates of the peer's sources, by slot. `decodable`: the budget of frames to decode. */
+  constructor(
+    tables: Tables,
+    keypoints: number,
+    spaces: (slot: number) => MotionSpace | undefined,
+    private readonly decodable = frameBudget(),
+  ) {
     this.decoder = new MotionDecoder(tables.predictive, keypoints);
     this.transformed = new TransformedMotion(tables.transform, keypoints, spaces);
   }
@@ -41,15 +53,19 @@ export class MotionReceiver {
     return this.newest?.number ?? null;
   }
 
-  take(data: Uint8Array, nowS: number): void {
+  /** Take a message; return the acknowledgement in it: number of a frame of the other direction modulo 256, if any. */
+  take(data: Uint8Array, nowS: number): number | null {
     const message = parseMotionMessage(data);
     this.check(message, nowS);
     this.account(this.unwrap(message.sequence, nowS));
+    // Repeated frames cost as much as new ones: a message can only be decoded as a whole.
+    if (!this.decodable.take(nowS, message.packet.count)) throw new FormatError("Too many frames arrive.");
     const frames = message.packet.scale === null ? this.predicted(message) : this.inSpaces(message, message.packet.scale);
     this.arrivedS = nowS;
     const last = frames[frames.length - 1];
     if (!this.newest || last.number > this.newest.number) this.newest = last;
     this.jitterBuffer.push(frames, nowS);
+    return message.acknowledged;
   }
 
   private inSpaces({ packet, stamps }: MotionMessage, scale: number): TimedFrame[] {
@@ -57,10 +73,10 @@ export class MotionReceiver {
   }
 
   private predicted(message: MotionMessage): TimedFrame[] {
-    const steps = 2 ** message.coarseness;
+    const { stepXy, stepStrength } = quantiserOf(message.coarseness);
     const slots = message.packet.runs.flatMap(({ slot, frames }) => new Array<number>(frames).fill(slot));
     return this.decoder.decode(message.packet, message.coarseness).map((levels, n): TimedFrame => {
-      const keypoints = dequantise(levels, STEP_XY * steps, STEP_STRENGTH * steps);
+      const keypoints = dequantise(levels, stepXy, stepStrength);
       const number = message.packet.first + n;
       const regions = regionsOf(message.packet, n);
       return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null, regions };

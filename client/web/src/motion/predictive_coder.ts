@@ -3,8 +3,9 @@
 import { MAX_PACKET_FRAMES, type MotionPacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
 import { RangeDecoder } from "./range_decoder";
+import { RangeEncoder } from "./range_encoder";
 import type { PredictiveTables } from "./tables";
-import { classOf, ESCAPE_RANGE, escaped } from "./transform_coder";
+import { classOf, encodeEscaped, ESCAPE_RANGE, escaped } from "./transform_coder";
 
 const REACH = 31;
 const ESCAPE = 2 * REACH + 1;
@@ -14,8 +15,8 @@ const CAUSAL_CLASSES = 5;
 const FRAME_EDGES = [1, 5, 11, 21, 41];
 const CAUSAL_EDGES = [0, 2, 5, 10];
 const INTRA = 2 * OWN_CLASSES * FRAME_CLASSES * CAUSAL_CLASSES;
-const SHIFT = 12;
-const MAX_LEVEL = ESCAPE_RANGE / 2 - 1;
+export const SHIFT = 12;
+export const MAX_LEVEL = ESCAPE_RANGE / 2 - 1;
 
 /** What is known before a frame; levels, deltas and residuals are (K, 3). */
 interface State {
@@ -40,26 +41,83 @@ export function decodePredictive(
     throw new FormatError(`A motion message of ${payload.length} bytes is too long for ${count} frames.`);
   }
   const decoder = new RangeDecoder(payload);
-  const zeros = new Int32Array(3 * keypoints);
-  const known = tables.means.length === 3 * keypoints;
-  let state: State = reference
-    ? { last: reference, lastDelta: zeros, lastResiduals: zeros }
-    : { last: known ? tables.means : zeros, lastDelta: zeros, lastResiduals: null };
+  let state = firstState(tables, keypoints, reference);
   const frames: Int32Array[] = [];
   for (let n = 0; n < count; n++) {
-    const weights = !known ? null : state.lastResiduals ? tables.inter : tables.intra;
-    const { delta, residuals } = decodeFrame(tables, weights, decoder, state, keypoints);
+    const { delta, residuals } = decodeFrame(tables, weightsOf(tables, state), decoder, state, keypoints);
     const levels = state.last.map((level, i) => level + delta[i]);
     if (levels.some((level) => Math.abs(level) > MAX_LEVEL)) {
       throw new FormatError("A motion message holds a level out of range.");
     }
     frames.push(levels);
-    // Deviations from the means do not predict motion.
-    state = state.lastResiduals
-      ? { last: levels, lastDelta: delta, lastResiduals: residuals }
-      : { last: levels, lastDelta: zeros, lastResiduals: zeros };
+    state = nextState(state, levels, delta, residuals);
   }
   return frames;
+}
+
+/** Encode the levels (K, 3) of each frame, given those of any reference frame. */
+export function encodePredictive(
+  tables: PredictiveTables,
+  frames: Int32Array[],
+  reference: Int32Array | null,
+): Uint8Array {
+  const encoder = new RangeEncoder();
+  const keypoints = frames[0].length / 3;
+  let state = firstState(tables, keypoints, reference);
+  for (const levels of frames) {
+    const delta = levels.map((level, i) => level - state.last[i]);
+    const residuals = encodeFrame(tables, weightsOf(tables, state), encoder, state, delta);
+    state = nextState(state, levels, delta, residuals);
+  }
+  return encoder.bytes();
+}
+
+function firstState(tables: PredictiveTables, keypoints: number, reference: Int32Array | null): State {
+  const zeros = new Int32Array(3 * keypoints);
+  if (reference) return { last: reference, lastDelta: zeros, lastResiduals: zeros };
+  const known = tables.means.length === 3 * keypoints;
+  return { last: known ? tables.means : zeros, lastDelta: zeros, lastResiduals: null };
+}
+
+function nextState(state: State, levels: Int32Array, delta: Int32Array, residuals: Int32Array): State {
+  if (state.lastResiduals) return { last: levels, lastDelta: delta, lastResiduals: residuals };
+  const zeros = new Int32Array(levels.length);
+  return { last: levels, lastDelta: zeros, lastResiduals: zeros }; // deviations from the means do not predict motion
+}
+
+/** Return the weights of the next frame; null if the tables are for another number of keypoints. */
+function weightsOf(tables: PredictiveTables, { last, lastResiduals }: State): Int32Array | null {
+  if (tables.means.length !== last.length) return null;
+  return lastResiduals ? tables.inter : tables.intra;
+}
+
+/** Encode the deltas (K, 3) of a frame; return its residuals. */
+function encodeFrame(
+  tables: PredictiveTables,
+  weights: Int32Array | null,
+  encoder: RangeEncoder,
+  { lastDelta, lastResiduals }: State,
+  delta: Int32Array,
+): Int32Array {
+  const keypoints = delta.length / 3;
+  const contexts = frameContexts(lastResiduals, keypoints);
+  const residuals = delta.map((value, i) =>
+    wrap(value - (weights ? predict(weights, i, i % 3, delta, lastDelta, keypoints) : 0)),
+  );
+  let [places, strengths] = [0, 0];
+  for (let k = 0; k < keypoints; k++) {
+    const placeClass = causalClass(places, 2 * k);
+    const classes = [placeClass, placeClass, causalClass(strengths, k)];
+    const own = residuals.subarray(3 * k, 3 * k + 3);
+    own.forEach((residual, axis) => {
+      const symbol = Math.abs(residual) <= REACH ? residual + REACH : ESCAPE;
+      encoder.encode(symbol, tables.models[contexts[3 * k + axis] + classes[axis]]);
+    });
+    for (const residual of own) if (Math.abs(residual) > REACH) encodeEscaped(encoder, residual);
+    places += Math.abs(own[0]) + Math.abs(own[1]);
+    strengths += Math.abs(own[2]);
+  }
+  return residuals;
 }
 
 function decodeFrame(
@@ -91,7 +149,7 @@ function decodeFrame(
   return { delta, residuals };
 }
 
-/** Predict the delta of value `i`. The sum of products stays far below 2 ** 53, so it is exact. */
+/** Predict the delta of value `i` from those before it, whatever `delta` holds from it on (their weights are 0). The sum of products stays far below 2 ** 53, so it is exact. */
 function predict(
   weights: Int32Array,
   i: number,
@@ -167,13 +225,4 @@ export class MotionDecoder {
     for (const number of numbers.slice(0, Math.max(0, numbers.length - MAX_PACKET_FRAMES))) this.levels.delete(number);
     return frames;
   }
-}
-
-/** Return keypoints (K, 3) from levels, positions clipped to [-1, 1] and strengths to [0, 1]. */
-export function dequantise(levels: Int32Array, stepXy: number, stepStrength: number): Float32Array {
-  return Float32Array.from(levels, (level, i) =>
-    i % 3 === 2
-      ? Math.min(1, Math.max(0, level * Math.fround(stepStrength)))
-      : Math.min(1, Math.max(-1, level * Math.fround(stepXy))),
-  );
 }

@@ -3,6 +3,7 @@
 import { MAX_PACKET_FRAMES } from "../bitstream/packets";
 import { FormatError } from "../errors";
 import { RangeDecoder, UniformModel } from "./range_decoder";
+import type { RangeEncoder } from "./range_encoder";
 import type { TransformTables } from "./tables";
 
 const REACH = 15;
@@ -66,6 +67,11 @@ function decodeRun(tables: TransformTables, decoder: RangeDecoder, length: numbe
 /** Decode a level that has no symbol of its own. */
 export function escaped(decoder: RangeDecoder): number {
   return (decoder.decode(RAW) ^ (ESCAPE_RANGE / 2)) - ESCAPE_RANGE / 2;
+}
+
+/** Encode a level that has no symbol of its own. */
+export function encodeEscaped(encoder: RangeEncoder, level: number): void {
+  encoder.encode(level & (ESCAPE_RANGE - 1), RAW);
 }
 
 /** Return the quantisation step of a scale 0 to 255. */

@@ -1,6 +1,7 @@
-/** A call that is watched: a peer connection to every participant (client/room/call.py). */
+/** A call: a peer connection to every participant (client/room/call.py). */
 
 import { Link, type Model, type Pixels, type Renderer } from "../link/link";
+import type { VideoSender } from "../video/video_sender";
 import { Peer } from "./peer";
 import type { Event, IceServer, Person } from "./protocol";
 import { Signalling } from "./signalling";
@@ -38,6 +39,8 @@ export class Call {
     name: string,
     token: string | null,
     private readonly model: Model,
+    private readonly sender: VideoSender,
+    private microphone: MediaStreamTrack | null,
     private readonly rendererFor: (id: string) => Renderer,
     private readonly listener: Listener,
   ) {
@@ -48,6 +51,12 @@ export class Call {
       (event) => this.happened(event),
       (why, final) => listener.state(why, final),
     );
+  }
+
+  /** Send another microphone to everybody, or none. */
+  useMicrophone(track: MediaStreamTrack | null): void {
+    this.microphone = track;
+    for (const { peer } of this.participants.values()) void peer.changeMicrophone().catch(() => {});
   }
 
   leave(): void {
@@ -86,8 +95,12 @@ export class Call {
     const sound = new Audio();
     sound.autoplay = true;
     const show = (pixels: Pixels) => this.listener.show(participant, pixels);
-    const link = new Link(this.model, this.rendererFor(id), show);
+    const link = new Link(this.model, this.sender, this.rendererFor(id), show);
+    const microphone = () => this.microphone;
     const media = {
+      get microphone() {
+        return microphone();
+      },
       attach: (connection: RTCPeerConnection) => link.attach(connection),
       sound: (track: MediaStreamTrack) => {
         sound.srcObject = new MediaStream([track]);

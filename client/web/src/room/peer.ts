@@ -3,6 +3,7 @@
  * its own, and of two that cross the one of the participant with the smaller id gives way.
  */
 
+import { sendMicrophone, withOpusSettings } from "../audio/transceiver";
 import type { Signalling } from "./signalling";
 
 const CONNECT_TIMEOUT_S = 12;
@@ -16,6 +17,8 @@ const GATHERING_S = 2;
 export interface Media {
   /** Add data channels to a new connection, before its offer or answer. */
   attach(connection: RTCPeerConnection): void;
+  /** Our sound; null: none. */
+  readonly microphone: MediaStreamTrack | null;
   /** Take the sound of the participant. */
   sound(track: MediaStreamTrack): void;
 }
@@ -64,6 +67,11 @@ export class Peer {
     }
   }
 
+  /** Send the present microphone. */
+  async changeMicrophone(): Promise<void> {
+    if (this.connection) await sendMicrophone(this.connection, this.media.microphone);
+  }
+
   close(): void {
     this.closed = true;
     clearTimeout(this.timer);
@@ -77,9 +85,10 @@ export class Peer {
     const connection = this.replace(btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_"));
     this.offers.add(this.call);
     this.offering = true;
-    connection.addTransceiver("audio", { direction: "recvonly" });
+    connection.addTransceiver("audio", { direction: "sendrecv" });
     this.media.attach(connection);
     try {
+      await this.changeMicrophone();
       await connection.setLocalDescription();
       await gathered(connection);
       if (connection === this.connection) await this.sendDescription();
@@ -93,8 +102,9 @@ export class Peer {
     this.offers.add(call);
     this.offering = false;
     const connection = this.replace(call);
-    await connection.setRemoteDescription({ type: "offer", sdp });
+    await connection.setRemoteDescription({ type: "offer", sdp: withOpusSettings(sdp) });
     this.media.attach(connection);
+    await this.changeMicrophone();
     await connection.setLocalDescription();
     await gathered(connection);
     if (connection === this.connection) await this.sendDescription();
@@ -103,7 +113,7 @@ export class Peer {
   private async answered(sdp: string, call: string): Promise<void> {
     if (!this.offering || call !== this.call || !this.connection) return;
     this.offering = false;
-    await this.connection.setRemoteDescription({ type: "answer", sdp });
+    await this.connection.setRemoteDescription({ type: "answer", sdp: withOpusSettings(sdp) });
   }
 
   private async sendDescription(): Promise<void> {

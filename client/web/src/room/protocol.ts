@@ -16,6 +16,8 @@ export const FATAL_CLOSE_CODES: Record<number, string> = {
   4002: "The room is full.",
   4003: "The server speaks another version of the protocol; reload the page.",
   4004: "The server closed the connection because too many messages were sent.",
+  4008: "The host has locked the room.",
+  4009: "The host has removed you from the call.",
   4006: "This call was taken over by another connection of the same participant.",
 };
 export const MEMBERSHIP_EXPIRED = 4007;

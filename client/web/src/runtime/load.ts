@@ -16,6 +16,8 @@ const MAX_THREADS = 4;
 export interface Manifest {
   /** Address of the tables. */
   tables: string;
+  /** Address of the face detector's graph. */
+  face: string;
   models: Model[];
 }
 
@@ -60,6 +62,12 @@ export class Loader {
     return { model, tables: await this.readTables(), runtime: await this.runtimeOf(model, progress) };
   }
 
+  /** Return the face detector, for pictures as planes (1, 3, height, width) in 0..255. */
+  async loadFaceDetector(): Promise<ort.InferenceSession> {
+    setUp();
+    return ort.InferenceSession.create(await bytesOf(await this.get((await this.readManifest()).face), () => {}));
+  }
+
   private readManifest(): Promise<Manifest> {
     this.manifest ??= retried(() => this.json<Manifest>("models.json"), () => (this.manifest = null));
     return this.manifest;
@@ -98,20 +106,23 @@ export class Loader {
   }
 
   private async makeRuntime(model: Model, progress: Progress): Promise<Runtime> {
-    ort.env.wasm.wasmPaths = { mjs: new URL(moduleUrl, import.meta.url).href, wasm: new URL(wasmUrl, import.meta.url).href };
-    ort.env.wasm.numThreads = threadCount();
-    ort.env.wasm.proxy = false; // this is a worker already
-    ort.env.logLevel = "error";
+    setUp();
     const responses = await Promise.all(GRAPHS.map((graph) => this.get(model.graphs[graph])));
-    const total = responses.reduce((sum, response) => sum + Number(response.headers.get("content-length") ?? 0), 0);
     let received = 0;
     const graphs = await Promise.all(
-      responses.map((response) => bytesOf(response, (count) => progress((received += count), total))),
+      responses.map((response) => bytesOf(response, (count) => progress((received += count), model.bytes))),
     );
     const sessions = {} as Record<Graph, ort.InferenceSession>;
     for (const [n, graph] of GRAPHS.entries()) sessions[graph] = await ort.InferenceSession.create(graphs[n]);
     return new OnnxRuntime(model, sessions, ort.Tensor);
   }
+}
+
+function setUp(): void {
+  ort.env.wasm.wasmPaths = { mjs: new URL(moduleUrl, import.meta.url).href, wasm: new URL(wasmUrl, import.meta.url).href };
+  ort.env.wasm.numThreads = threadCount();
+  ort.env.wasm.proxy = false; // this is a worker already
+  ort.env.logLevel = "error";
 }
 
 async function bytesOf(response: Response, received: (count: number) => void): Promise<Uint8Array> {

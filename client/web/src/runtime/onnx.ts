@@ -21,6 +21,8 @@ export interface Model {
   detector_size: number;
   /** Address of each graph. */
   graphs: Record<Graph, string>;
+  /** Of all graphs together, before they are compressed for their way. */
+  bytes: number;
 }
 
 const MAX_SOURCES = 4;
@@ -39,9 +41,17 @@ export class OnnxRuntime implements Runtime {
     this.sampler = new Sampler(model.size, model.net_size);
   }
 
-  async prepare(picture: Picture): Promise<Source> {
+  async detect(picture: Picture): Promise<Float32Array> {
+    return floats(await this.keypoints(picture));
+  }
+
+  private async keypoints(picture: Picture): Promise<Tensor> {
     const small = this.pictureTensor(resizeArea(picture, this.model.detector_size));
-    const { keypoints } = await this.sessions.detector.run({ picture: small });
+    return (await this.sessions.detector.run({ picture: small })).keypoints;
+  }
+
+  async prepare(picture: Picture): Promise<Source> {
+    const keypoints = await this.keypoints(picture);
     const net = this.pictureTensor(resizeArea(picture, this.model.net_size));
     const outputs = await this.sessions.source.run({ picture: net, keypoints });
     return {

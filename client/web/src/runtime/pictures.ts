@@ -118,10 +118,6 @@ export function remapValues(
 ): Float32Array {
   const out = new Float32Array((places.length / 2) * n);
   const most = side - 1;
-  const at = (x: number, y: number, i: number): number => {
-    if (outside !== null && (x < 0 || y < 0 || x > most || y > most)) return outside;
-    return values[(Math.min(Math.max(y, 0), most) * side + Math.min(Math.max(x, 0), most)) * n + i];
-  };
   for (let m = 0; m < places.length / 2; m++) {
     const px = roundEven(places[2 * m] * 32);
     const py = roundEven(places[2 * m + 1] * 32);
@@ -129,9 +125,27 @@ export function remapValues(
     const y = py >> 5;
     const fx = (px & 31) / 32;
     const fy = (py & 31) / 32;
+    if (outside !== null && (x < 0 || y < 0 || x >= most || y >= most)) {
+      const at = (column: number, row: number, i: number) =>
+        column < 0 || row < 0 || column > most || row > most ? outside : values[(row * side + column) * n + i];
+      for (let i = 0; i < n; i++) {
+        const top = at(x, y, i) * (1 - fx) + at(x + 1, y, i) * fx;
+        const bottom = at(x, y + 1, i) * (1 - fx) + at(x + 1, y + 1, i) * fx;
+        out[m * n + i] = top * (1 - fy) + bottom * fy;
+      }
+      continue;
+    }
+    const left = x < 0 ? 0 : x > most ? most : x;
+    const right = x < -1 ? 0 : x >= most ? most : x + 1;
+    const above = (y < 0 ? 0 : y > most ? most : y) * side;
+    const below = (y < -1 ? 0 : y >= most ? most : y + 1) * side;
+    const a = (above + left) * n;
+    const b = (above + right) * n;
+    const c = (below + left) * n;
+    const d = (below + right) * n;
     for (let i = 0; i < n; i++) {
-      const top = at(x, y, i) * (1 - fx) + at(x + 1, y, i) * fx;
-      const bottom = at(x, y + 1, i) * (1 - fx) + at(x + 1, y + 1, i) * fx;
+      const top = values[a + i] * (1 - fx) + values[b + i] * fx;
+      const bottom = values[c + i] * (1 - fx) + values[d + i] * fx;
       out[m * n + i] = top * (1 - fy) + bottom * fy;
     }
   }
@@ -177,6 +191,29 @@ function cubicWeights(x: number): number[] {
   const near = ((a + 2) * x - (a + 3)) * x * x + 1;
   const far = ((a + 2) * (1 - x) - (a + 3)) * (1 - x) * (1 - x) + 1;
   return [outer, near, far, 1 - outer - near - far];
+}
+
+/** Sample a picture at places (n, 2) into `out` (n, 3) by the same kernel, repeating its edge, where `mask` (n,) is
+ * positive. As `cv2.remap(..., INTER_CUBIC)`. */
+export function remapCubic({ side, data }: Picture, places: Float32Array, mask: Float32Array, out: Uint8Array): void {
+  const clamp = (index: number) => Math.min(Math.max(index, 0), side - 1);
+  for (let n = 0; n < mask.length; n++) {
+    if (mask[n] <= 0) continue;
+    const [px, py] = [roundEven(places[2 * n] * 32), roundEven(places[2 * n + 1] * 32)];
+    const [x, y] = [px >> 5, py >> 5];
+    const across = cubicWeights((px & 31) / 32);
+    const down = cubicWeights((py & 31) / 32);
+    for (let channel = 0; channel < 3; channel++) {
+      let sum = 0;
+      for (let row = 0; row < 4; row++) {
+        for (let column = 0; column < 4; column++) {
+          const at = clamp(y + row - 1) * side + clamp(x + column - 1);
+          sum += down[row] * across[column] * data[3 * at + channel];
+        }
+      }
+      out[3 * n + channel] = Math.min(255, Math.max(0, roundEven(sum)));
+    }
+  }
 }
 
 /** Return the RGBA pixels of a picture, as canvases take them. */

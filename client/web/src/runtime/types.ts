@@ -22,6 +22,8 @@ export function withPicture(source: Source, picture: Picture): Source {
 
 /** Executes the network. */
 export interface Runtime {
+  /** Return the keypoints (K, 3) of a picture. */
+  detect(picture: Picture): Promise<Float32Array>;
   /** Encode a source picture once, so that frames can be reconstructed from it. */
   prepare(picture: Picture): Promise<Source>;
   /** Reconstruct a picture from keypoints (K, 3) and 1 to 4 sources; `suppression` of small shifts, in pixels. */

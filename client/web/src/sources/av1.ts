@@ -1,11 +1,12 @@
-/** Decoding of source pictures, one AV1 inter sequence: by the browser, else by dav1d in wasm (codec/sources/av1.py). */
+/** Units of source pictures, one AV1 inter sequence, and their decoding: by the browser, else by dav1d in wasm
+ * (codec/sources/av1.py). */
 
 import { writeVarint } from "../bitstream/varint";
 import { FormatError } from "../errors";
 import { type Picture, resizeCubic } from "../runtime/pictures";
 import { type Planes, yuvToRgb } from "./yuv";
 
-const SEQUENCE_HEADER = 0x0a;
+export const SEQUENCE_HEADER = 0x0a;
 const FRAME = 0x30;
 const FRAME_WITH_SIZE = 0x32;
 const TEMPORAL_DELIMITER = [0x12, 0x00];
@@ -42,6 +43,22 @@ export function restore(unit: Uint8Array, longest: number): Uint8Array {
   const frame = unit.subarray(position + 1);
   const size = writeVarint(frame.length);
   return Uint8Array.from([...TEMPORAL_DELIMITER, ...unit.subarray(0, position), FRAME_WITH_SIZE, ...size, ...frame]);
+}
+
+/** Return the unit of a temporal unit that an encoder made. Throws Error for one of another form. */
+export function stripped(temporalUnit: Uint8Array): Uint8Array {
+  let position = temporalUnit[0] === TEMPORAL_DELIMITER[0] && temporalUnit[1] === 0 ? 2 : 0;
+  let head = new Uint8Array();
+  if (temporalUnit[position] === SEQUENCE_HEADER) {
+    const { value, behind } = readSize(temporalUnit, position + 1);
+    head = temporalUnit.slice(position, behind + value);
+    position = behind + value;
+  }
+  const kind = temporalUnit[position];
+  if (kind !== FRAME_WITH_SIZE && kind !== FRAME) throw new Error(`The encoder wrote OBU ${kind} instead of a frame.`);
+  const { value, behind } = kind === FRAME ? { value: -1, behind: position + 1 } : readSize(temporalUnit, position + 1);
+  if (value >= 0 && behind + value !== temporalUnit.length) throw new Error("The encoder wrote more than one frame.");
+  return Uint8Array.from([...head, FRAME, ...temporalUnit.subarray(behind)]);
 }
 
 function readSize(data: Uint8Array, position: number): { value: number; behind: number } {

@@ -47,6 +47,11 @@ export class Library {
     return this.sources.get(slot);
   }
 
+  /** Return the slots in use. */
+  slots(): number[] {
+    return [...this.sources.keys()];
+  }
+
   /** Return whether a slot holds a variant of another source. */
   isVariant(slot: number): boolean {
     return this.variants.has(slot);

@@ -9,14 +9,14 @@ import { type Source, withPicture } from "../runtime/types";
 import type { Library } from "./library";
 
 /** Width and height of eyes and mouth, in distances of the irises. */
-const REGION_SIZES = [
+export const REGION_SIZES = [
   [2.1, 1.4],
   [1.7, 1.7],
 ];
-const BOX_SIDE = 64;
+export const BOX_SIDE = 64;
 const MAX_COMPOSITES = 32;
 const MAX_COLOUR_SHIFT = 25;
-const RIM = [0.02, 0.6];
+export const RIM = [0.02, 0.6];
 /** Keypoints on the corners and lips of the mouth; 0 and 1 are on the irises. */
 const MOUTH = [7, 8, 9, 10];
 
@@ -30,7 +30,7 @@ interface Box {
 }
 
 /** (BOX_SIDE, BOX_SIDE): how much of a region shows; an ellipse that fades to 0 before the edge of the box. */
-const MASK = Float32Array.from({ length: BOX_SIDE ** 2 }, (_, n) => {
+export const MASK = Float32Array.from({ length: BOX_SIDE ** 2 }, (_, n) => {
   const across = (((n % BOX_SIDE) + 0.5) / BOX_SIDE) * 2 - 1;
   const down = ((Math.floor(n / BOX_SIDE) + 0.5) / BOX_SIDE) * 2 - 1;
   return Math.min(1, Math.max(0, (0.97 - Math.hypot(across, down)) / 0.35));
@@ -49,22 +49,39 @@ export function regionBox(keypoints: Float32Array, region: number, size: number)
   return { x, y: mean(MOUTH, 1) + 0.05 * unit * Math.cos(angle), width, height, angle };
 }
 
-/** Return how much of a region shows at places (n, 2) of a source picture of `size` pixels. */
-function regionMask(keypoints: Float32Array, region: number, size: number, places: Float32Array): Float32Array {
-  const box = regionBox(keypoints, region, size);
+/** Return a grid of places (BOX_SIDE, BOX_SIDE, 2) in a box, in pixels of the picture. */
+export function boxPlaces({ x, y, width, height, angle }: Box): Float32Array {
+  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+  const places = new Float32Array(2 * BOX_SIDE ** 2);
+  for (let n = 0; n < BOX_SIDE ** 2; n++) {
+    const across = (((n % BOX_SIDE) + 0.5) / BOX_SIDE - 0.5) * width;
+    const down = ((Math.floor(n / BOX_SIDE) + 0.5) / BOX_SIDE - 0.5) * height;
+    places[2 * n] = x + across * cos - down * sin;
+    places[2 * n + 1] = y + across * sin + down * cos;
+  }
+  return places;
+}
+
+/** Return where places (n, 2) of a picture lie in the grid of a box. */
+export function inBox(box: Box, places: Float32Array): Float32Array {
   const [cos, sin] = [Math.cos(box.angle), Math.sin(box.angle)];
-  const inBox = new Float32Array(places.length);
+  const found = new Float32Array(places.length);
   for (let n = 0; n < places.length; n += 2) {
     const [x, y] = [places[n] - box.x, places[n + 1] - box.y];
-    inBox[n] = ((x * cos + y * sin) / box.width + 0.5) * BOX_SIDE - 0.5;
-    inBox[n + 1] = ((y * cos - x * sin) / box.height + 0.5) * BOX_SIDE - 0.5;
+    found[n] = ((x * cos + y * sin) / box.width + 0.5) * BOX_SIDE - 0.5;
+    found[n + 1] = ((y * cos - x * sin) / box.height + 0.5) * BOX_SIDE - 0.5;
   }
-  return remapValues(MASK, BOX_SIDE, 1, inBox, 0);
+  return found;
+}
+
+/** Return how much of a region shows at places (n, 2) of a source picture of `size` pixels. */
+export function regionMask(keypoints: Float32Array, region: number, size: number, places: Float32Array): Float32Array {
+  return remapValues(MASK, BOX_SIDE, 1, inBox(regionBox(keypoints, region, size), places), 0);
 }
 
 /** Blend pixels (side, side, 3) into a picture under a mask (side, side). Their colours are shifted by the median
  * difference around it. */
-function blend(picture: Picture, other: Uint8Array, mask: Float32Array): Picture {
+export function blend(picture: Picture, other: Uint8Array, mask: Float32Array): Picture {
   const rim: number[] = [];
   for (let n = 0; n < mask.length; n++) if (mask[n] > RIM[0] && mask[n] < RIM[1]) rim.push(n);
   const shift = [0, 1, 2].map((channel) => {
@@ -142,7 +159,8 @@ export class Compositor {
     return places;
   }
 
-  private reference(source: Source): Reference {
+  /** Return a source prepared for fitting, made once. */
+  reference(source: Source): Reference {
     let known = this.references.get(source);
     if (!known) this.references.set(source, (known = reference(source.basis, source.keypoints)));
     return known;

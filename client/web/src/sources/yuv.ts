@@ -54,3 +54,24 @@ function doubled(plane: Uint8Array, side: number): Int32Array {
   }
   return out;
 }
+
+/** Convert RGB to yuv420p: luma, then both chroma planes. Chroma is computed from sums of four pixels. */
+export function rgbToYuv({ side, data }: Picture): Uint8Array {
+  const half = side / 2;
+  const out = new Uint8Array((side * side * 3) / 2);
+  for (let n = 0; n < side * side; n++) {
+    out[n] = (19595 * data[3 * n] + 38470 * data[3 * n + 1] + 7471 * data[3 * n + 2] + (1 << 15)) >> 16;
+  }
+  const [cb, cr] = [side * side, side * side + half * half];
+  for (let y = 0, n = 0; y < half; y++) {
+    for (let x = 0; x < half; x++, n++) {
+      const a = (2 * y * side + 2 * x) * 3;
+      const b = a + 3 * side;
+      const [red, green, blue] = [0, 1, 2].map((c) => data[a + c] + data[a + 3 + c] + data[b + c] + data[b + 3 + c]);
+      const middle = (128 << 18) + (1 << 17) - 1;
+      out[cb + n] = (-11059 * red - 21709 * green + 32768 * blue + middle) >> 18;
+      out[cr + n] = (32768 * red - 27439 * green - 5329 * blue + middle) >> 18;
+    }
+  }
+  return out;
+}

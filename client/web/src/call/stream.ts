@@ -6,13 +6,13 @@ import { type MotionSpace, motionSpace } from "../motion/space";
 import type { Picture } from "../runtime/pictures";
 import { type Runtime, withPicture } from "../runtime/types";
 import { type Av1Maker, SourceDecoder } from "../sources/av1";
-import { Library, RECORDED_SOURCES } from "../sources/library";
+import { CAPACITY, Library } from "../sources/library";
 import { Compositor } from "../sources/regions";
 import type { TimedFrame } from "../video/jitter_buffer";
 
 export class Stream {
   private readonly decoder: SourceDecoder;
-  private readonly library = new Library(RECORDED_SOURCES);
+  private readonly library = new Library(CAPACITY);
   private readonly compositor = new Compositor();
 
   /** `size`: side of the pictures in pixels. `directions`: of the transform coder's tables. */

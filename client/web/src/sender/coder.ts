@@ -1,0 +1,248 @@
+/**
+ * Codes the camera's pictures for all peers: keypoints, sources, scene snapshots (client/video/video_sender.py). One call
+ * runs at a time; its owner sees to that.
+ */
+
+import { sourceToBytes } from "../bitstream/packets";
+import { KeypointFit } from "../fit/keypoint_fit";
+import { dequantise, quantise, quantiserOf } from "../motion/quantiser";
+import { type Picture, rgba } from "../runtime/pictures";
+import { type Runtime, type Source, withPicture } from "../runtime/types";
+import { Library, poseDistance } from "../sources/library";
+import { Compositor } from "../sources/regions";
+import { psnr, SAME_POSE, SourcePolicy } from "../sources/source_policy";
+import { type Slots, VariantPolicy } from "../sources/variant_policy";
+import { slotOf } from "../video/source_sequence";
+import type { Coded } from "./messages";
+
+const KEPT_SOURCES = 32;
+const VARIANT_INTERVAL_MS = 200;
+const CHECKS_LOST = 3;
+const FACE_CHECK_MS = 500;
+const SNAPSHOT_MS = 2000;
+const SNAPSHOT_CHANGE = 3;
+/** Milliseconds for which a sequence is kept that no link uses yet. */
+const UNUSED_MS = 5000;
+
+/** Encodes the pictures of one sequence. */
+export interface Av1Encoder {
+  add(picture: Picture): Promise<{ unit: Uint8Array; decoded: Picture }>;
+  close(): void;
+}
+
+interface Sequence {
+  number: number;
+  small: boolean;
+  encoder: Av1Encoder;
+  /** Index of the next unit. */
+  next: number;
+  /** Number of each source -> index of its unit. */
+  indices: Map<number, number>;
+  begunMs: number;
+}
+
+export class VideoCoder {
+  /** Camera frames coded, and those that a newer one replaced. */
+  readonly counts = { coded: 0, dropped: 0 };
+  private readonly library = new Library(KEPT_SOURCES);
+  private readonly fit = new KeypointFit();
+  private readonly policy = new SourcePolicy();
+  private readonly compositor = new Compositor();
+  private readonly variants = new VariantPolicy(this.compositor, this.library);
+  /** Number of each variant -> that of its base. */
+  private readonly bases = new Map<number, number>();
+  private variantMs = -Infinity;
+  private sequences: Sequence[] = [];
+  private newest: Sequence | null = null;
+  private latest: Source | null = null;
+  private added = 0;
+  private keypoints: Float32Array | null = null;
+  private known: Set<number> | null = null;
+  private behind = false;
+  private idle = true;
+  private checkedMs = -Infinity;
+  private checksWithoutFace = 0;
+  private snapshot: Picture | null = null;
+  private snapshotMs = -Infinity;
+
+  constructor(
+    private readonly runtime: Runtime,
+    private readonly makeEncoder: (small: boolean) => Av1Encoder,
+    private readonly emit: (coded: Coded, transfer?: Transferable[]) => void,
+  ) {}
+
+  private get faceLost(): boolean {
+    return this.checksWithoutFace >= CHECKS_LOST;
+  }
+
+  /** Code a picture, captured at `capturedMs`. `hasFace`: null if that is not known. */
+  async push(picture: Picture, capturedMs: number, hasFace: boolean | null): Promise<void> {
+    this.checkFace(hasFace, capturedMs);
+    if (this.faceLost) return this.takeSnapshot(picture, capturedMs);
+    const detected = await this.runtime.detect(picture);
+    const fitted = this.fit.frame(picture, detected, this.candidates(detected));
+    const { keypoints, gram, source } = fitted;
+    const reference = source && this.library.slotOf(source);
+    const regions = source ? this.variants.choose(picture, keypoints, source) : [];
+    this.keypoints = keypoints;
+    this.counts.coded += 1;
+    const counts = { ...this.counts };
+    this.emit({ type: "frame", capturedMs, keypoints, reference, gram, regions, counts }, gram ? [gram.buffer] : []);
+    const attended = this.library.attended(keypoints, reference, regions);
+    const variant = source && !this.behind ? this.variants.wanted(capturedMs / 1000) : null;
+    if (variant) await this.addVariant(variant);
+    else await this.sendLackingVariant(regions, capturedMs);
+    if (!this.policy.isDue(capturedMs / 1000)) return;
+    const shown = this.compositor.sourcesOf(attended, regions, this.library);
+    await this.judge(picture, keypoints, shown, capturedMs);
+  }
+
+  /** Note what the links use and have; see messages.ts. */
+  links(sequences: number[], known: number[] | null, behind: boolean, idle: boolean, nowMs: number): void {
+    [this.known, this.behind, this.idle] = [known && new Set(known), behind, idle];
+    const isUsed = (one: Sequence) =>
+      one === this.newest || sequences.includes(one.number) || nowMs - one.begunMs < UNUSED_MS;
+    for (const sequence of this.sequences) if (!isUsed(sequence)) sequence.encoder.close();
+    this.sequences = this.sequences.filter(isUsed);
+  }
+
+  /** Begin another sequence with up to `count` sources, the nearest to the present pose first. Return its number. */
+  async begin(small: boolean, count: number, nowMs: number): Promise<number | null> {
+    const nearest = this.keypoints ? this.library.nearest(this.keypoints, count, null) : [];
+    if (!nearest.length && !this.snapshot) return null;
+    const sequence = this.start(small, nowMs);
+    const { home } = this.variants;
+    // Without the home a peer can have no variants.
+    if (!small && home && nearest.length && !nearest.includes(home) && this.library.slotOf(home) !== null) {
+      nearest.splice(count - 1, 1, home);
+    }
+    for (const source of nearest) await this.code(sequence, source.picture, this.library.slotOf(source));
+    if (this.faceLost && this.snapshot) await this.code(sequence, this.snapshot, null);
+    return sequence.number;
+  }
+
+  /** Return the sources that all peers have, nearest in pose first; all sources if there is no such peer, or none. */
+  private candidates(keypoints: Float32Array): Source[] {
+    const all = this.library.nearest(keypoints, KEPT_SOURCES, null);
+    const { known } = this;
+    const shared = known ? all.filter((source) => known.has(this.library.slotOf(source) ?? -1)) : [];
+    return shared.length ? shared : all;
+  }
+
+  /** Reconstruct a frame as peers will. It becomes a source if it is the first one, or if its quality is too low. */
+  private async judge(picture: Picture, keypoints: Float32Array, sources: Source[], atMs: number): Promise<void> {
+    const [first] = sources;
+    if (first) {
+      const { stepXy, stepStrength } = quantiserOf(0);
+      const decoded = dequantise(quantise(keypoints, quantiserOf(0), null), stepXy, stepStrength);
+      const rebuilt = await this.runtime.reconstruct(decoded, sources, 0);
+      this.preview(rebuilt);
+      const isNewest = first.basis === this.latest?.basis; // or a composite of it
+      const byNewest = isNewest && poseDistance(first.keypoints, decoded) < SAME_POSE;
+      if (!this.policy.wants(psnr(rebuilt, picture), byNewest, atMs / 1000) || this.behind) return;
+    }
+    const number = this.added;
+    this.added += 1;
+    const coded = await this.codeForAll(picture, number, atMs);
+    this.latest = await this.runtime.prepare(coded);
+    this.library.add(number, this.latest);
+    this.policy.added(psnr(coded, picture), atMs / 1000);
+    if (!first) this.preview(coded);
+  }
+
+  /** Add a source, or a scene snapshot (number null), to every sequence. Return it as decoded from the newest one. */
+  private async codeForAll(picture: Picture, number: number | null, nowMs: number): Promise<Picture> {
+    const newest = this.newest ?? this.start(false, nowMs);
+    for (const sequence of this.sequences) {
+      if (sequence === newest || (sequence.small && number !== null && this.behind)) continue;
+      await this.code(sequence, picture, number);
+    }
+    return this.code(newest, picture, number);
+  }
+
+  /** Code a new variant of the home for the newest sequence. */
+  private async addVariant(picture: Picture): Promise<void> {
+    const { home } = this.variants;
+    const base = home && this.library.slotOf(home);
+    if (!home || base === null || !this.newest?.indices.has(base)) return;
+    const number = this.added;
+    this.added += 1;
+    const coded = await this.code(this.newest, picture, number, base);
+    this.library.add(number, withPicture(home, coded), true);
+    this.bases.set(number, base);
+    for (const variant of this.bases.keys()) if (!this.library.at(variant)) this.bases.delete(variant);
+  }
+
+  /** Code one of the variants that a frame shows for a sequence that lacks it, if there is any. */
+  private async sendLackingVariant(regions: Slots, nowMs: number): Promise<void> {
+    if (this.behind || nowMs - this.variantMs < VARIANT_INTERVAL_MS) return;
+    for (const sequence of this.sequences) {
+      for (const number of regions) {
+        if (number === null || sequence.indices.has(number)) continue;
+        const [base, variant] = [this.bases.get(number), this.library.at(number)];
+        if (base === undefined || !variant || !sequence.indices.has(base)) continue;
+        this.variantMs = nowMs;
+        await this.code(sequence, variant.picture, number, base);
+        return;
+      }
+    }
+  }
+
+  /** `base`: of a variant, the number of its base, which must be in the sequence. */
+  private async code(
+    sequence: Sequence,
+    picture: Picture,
+    source: number | null,
+    base: number | null = null,
+  ): Promise<Picture> {
+    const { unit, decoded } = await sequence.encoder.add(picture);
+    const baseSlot = base === null ? null : slotOf(sequence.indices.get(base) as number);
+    const packet = sourceToBytes({ slot: slotOf(sequence.next), base: baseSlot, payload: unit });
+    if (source !== null) sequence.indices.set(source, sequence.next);
+    sequence.next += 1;
+    this.emit({ type: "unit", sequence: sequence.number, packet, source });
+    return decoded;
+  }
+
+  private start(small: boolean, begunMs: number): Sequence {
+    const number = crypto.getRandomValues(new Uint32Array(1))[0];
+    const sequence = { number, small, encoder: this.makeEncoder(small), next: 0, indices: new Map(), begunMs };
+    this.sequences.push(sequence);
+    if (!small) this.newest = sequence;
+    this.emit({ type: "sequence", number, small });
+    return sequence;
+  }
+
+  private checkFace(hasFace: boolean | null, nowMs: number): void {
+    if (hasFace === null || nowMs - this.checkedMs < FACE_CHECK_MS) return;
+    this.checkedMs = nowMs;
+    const before = this.faceLost;
+    this.checksWithoutFace = hasFace ? 0 : this.checksWithoutFace + 1;
+    if (this.faceLost === before) return;
+    this.snapshot = null;
+    this.emit({ type: "face", lost: this.faceLost });
+  }
+
+  private async takeSnapshot(picture: Picture, nowMs: number): Promise<void> {
+    if (!this.idle || nowMs - this.snapshotMs < SNAPSHOT_MS) return;
+    if (this.snapshot && difference(picture, this.snapshot) < SNAPSHOT_CHANGE) return;
+    [this.snapshot, this.snapshotMs] = [picture, nowMs];
+    this.preview(await this.codeForAll(picture, null, nowMs));
+  }
+
+  private preview(picture: Picture): void {
+    const pixels = rgba(picture);
+    this.emit({ type: "preview", pixels, side: picture.side }, [pixels]);
+  }
+}
+
+/** Mean absolute difference of every fourth pixel, in grey levels. */
+function difference(a: Picture, b: Picture): number {
+  let [sum, count] = [0, 0];
+  for (let y = 0; y < a.side; y += 4) {
+    for (let x = 0; x < a.side; x += 4) {
+      for (let c = 0; c < 3; c++, count++) sum += Math.abs(a.data[(y * a.side + x) * 3 + c] - b.data[(y * a.side + x) * 3 + c]);
+    }
+  }
+  return sum / count;
+}

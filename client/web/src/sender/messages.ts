@@ -1,0 +1,40 @@
+/** What the page of a call and the worker that codes its camera say to each other. */
+
+/** To the worker. Sources are counted by it; sequences have random numbers. */
+export type Command =
+  | { type: "load"; base: string; size: number }
+  /** The camera's frames, as a stream or one by one; `capturedMs`: milliseconds since 1970. */
+  | { type: "camera"; frames: ReadableStream<VideoFrame> }
+  | { type: "picture"; picture: ImageBitmap; capturedMs: number }
+  | { type: "pause"; on: boolean }
+  /** `sequences`: those still in use; `known`: sources that all peers have, null if there is no peer; `behind`: all peers
+   * have units waiting; `idle`: no peer has. */
+  | { type: "links"; sequences: number[]; known: number[] | null; behind: boolean; idle: boolean }
+  /** Begin another sequence with up to `count` sources. */
+  | { type: "begin"; job: number; small: boolean; count: number };
+
+/** From the worker, for the VideoSender. */
+export type Coded =
+  | {
+      type: "frame";
+      capturedMs: number;
+      keypoints: Float32Array;
+      reference: number | null;
+      gram: Float64Array | null;
+      /** For each region, the source that it shows; null: the reference source. */
+      regions: (number | null)[];
+      counts: { coded: number; dropped: number };
+    }
+  | { type: "sequence"; number: number; small: boolean }
+  /** `source`: its number; null for a scene snapshot. */
+  | { type: "unit"; sequence: number; packet: Uint8Array; source: number | null }
+  | { type: "begun"; job: number; sequence: number | null }
+  | { type: "face"; lost: boolean }
+  /** RGBA. */
+  | { type: "preview"; pixels: ArrayBuffer; side: number };
+
+export type SenderAnswer =
+  | Coded
+  | { type: "loading"; bytes: number; total: number }
+  | { type: "loaded" }
+  | { type: "failed"; message: string };

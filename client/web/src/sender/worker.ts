@@ -1,0 +1,126 @@
+/** Codes the camera of a call away from the page's thread, which has the data channels. */
+
+import type { InferenceSession } from "onnxruntime-web/wasm";
+import { Tensor } from "onnxruntime-web/wasm";
+import { messageOf } from "../errors";
+import { Loader } from "../runtime/load";
+import { encodingMode, SourceEncoder } from "../sources/av1_encoder";
+import { av1Maker } from "../sources/webcodecs";
+import { LiveCrop } from "./camera";
+import { VideoCoder } from "./coder";
+import type { Command, SenderAnswer } from "./messages";
+
+/** Frames that a camera delivers faster than this are dropped. */
+const MAX_FPS = 30;
+
+const scope = self as unknown as DedicatedWorkerGlobalScope;
+let coder: VideoCoder;
+let crop: LiveCrop;
+let paused = true;
+let camera: ReadableStreamDefaultReader<VideoFrame> | null = null;
+let waiting: { picture: ImageBitmap; capturedMs: number } | null = null;
+/** The coder does one thing after the other. */
+let turn: Promise<void> = Promise.resolve();
+
+scope.onmessage = ({ data }: MessageEvent<Command>) => {
+  if (data.type === "load") enqueue(() => load(data.base, data.size));
+  else if (data.type === "camera") void follow(data.frames);
+  else if (data.type === "picture") take(data.picture, data.capturedMs);
+  else if (data.type === "pause") paused = data.on;
+  else if (data.type === "links") {
+    enqueue(async () => coder.links(data.sequences, data.known, data.behind, data.idle, nowMs()));
+  } else {
+    enqueue(async () => answer({ type: "begun", job: data.job, sequence: await coder.begin(data.small, data.count, nowMs()) }));
+  }
+};
+
+function enqueue(work: () => Promise<void>): Promise<void> {
+  // One picture that cannot be coded must not end the call.
+  turn = turn.then(work).catch((error) => console.warn(messageOf(error)));
+  return turn;
+}
+
+async function load(base: string, size: number): Promise<void> {
+  try {
+    const loader = new Loader(base);
+    const progress = (bytes: number, total: number) => answer({ type: "loading", bytes, total });
+    const { runtime } = await loader.loadSize(size, progress);
+    const faces = await loader.loadFaceDetector();
+    const make = await av1Maker();
+    const mode = await encodingMode(size);
+    if (!mode) throw new Error("this browser cannot encode AV1.");
+    crop = new LiveCrop(size, (planes, width, height) => detectFaces(faces, planes, width, height));
+    coder = new VideoCoder(runtime, (small) => new SourceEncoder(size, small, mode, make), answer);
+    answer({ type: "loaded" });
+  } catch (error) {
+    answer({ type: "failed", message: messageOf(error) });
+  }
+}
+
+async function detectFaces(session: InferenceSession, planes: Float32Array, width: number, height: number) {
+  const outputs = await session.run({ "input.1": new Tensor("float32", planes, [1, 3, height, width]) });
+  const [heat, size, offset] = session.outputNames.map((name) => outputs[name].data as Float32Array);
+  return { width: width / 4, height: height / 4, heat, size, offset };
+}
+
+/** Code the frames of a camera until it ends or another one takes its place. Of waiting frames the newest is coded. */
+async function follow(frames: ReadableStream<VideoFrame>): Promise<void> {
+  await camera?.cancel().catch(() => {});
+  const reader = (camera = frames.getReader());
+  const clock = new CaptureClock();
+  let last = 0;
+  for (;;) {
+    const { done, value: frame } = await reader.read();
+    if (done) return;
+    const capturedMs = clock.at(frame.timestamp / 1000);
+    const isEarly = frame.timestamp - last < 0.9e6 / MAX_FPS && frame.timestamp >= last;
+    if (!paused && reader === camera && !isEarly) {
+      last = frame.timestamp;
+      await enqueue(() => push(frame, frame.displayWidth, frame.displayHeight, capturedMs));
+    }
+    frame.close();
+  }
+}
+
+/** Converts the time stamps of a camera, which are even, to our clock, on which frames arrive unevenly. */
+class CaptureClock {
+  private offsetMs = Infinity;
+  private lastMs = 0;
+
+  at(stampMs: number): number {
+    const offsetMs = nowMs() - stampMs;
+    if (Math.abs(offsetMs - this.offsetMs) > 1000) this.offsetMs = offsetMs;
+    this.offsetMs = Math.min(offsetMs, this.offsetMs + 0.02); // clocks drift
+    this.lastMs = Math.max(this.lastMs, stampMs + this.offsetMs);
+    return this.lastMs;
+  }
+}
+
+function take(picture: ImageBitmap, capturedMs: number): void {
+  if (waiting) {
+    waiting.picture.close();
+    coder.counts.dropped += 1;
+    waiting = { picture, capturedMs };
+    return;
+  }
+  waiting = { picture, capturedMs };
+  void enqueue(async () => {
+    const next = waiting;
+    waiting = null;
+    if (next && !paused) await push(next.picture, next.picture.width, next.picture.height, next.capturedMs);
+    next?.picture.close();
+  });
+}
+
+async function push(frame: CanvasImageSource, width: number, height: number, capturedMs: number): Promise<void> {
+  const { picture, hasFace } = await crop.crop(frame, width, height);
+  await coder.push(picture, capturedMs, hasFace);
+}
+
+function nowMs(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+function answer(message: SenderAnswer, transfer: Transferable[] = []): void {
+  scope.postMessage(message, transfer);
+}

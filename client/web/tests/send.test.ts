@@ -1,0 +1,76 @@
+import { expect, test } from "vitest";
+import { withOpusSettings } from "../src/audio/transceiver";
+import { CongestionControl, parameters } from "../src/link/congestion_control";
+import { sourceChunkToBytes } from "../src/link/messages";
+import { MotionSender, SourceSender } from "../src/link/send";
+import { makePredictiveTables } from "../src/motion/tables";
+import { TokenBucket } from "../src/token_bucket";
+import { SourceSequence } from "../src/video/source_sequence";
+import { bytes, text, vectors } from "./vectors";
+
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+const sendingOf = ({ message_frames, stride, coarseness, source_kbps, repeats }: any) => ({
+  ...parameters(message_frames, stride, coarseness, source_kbps),
+  repeats,
+});
+
+test("motion is sent as by Python: repeated, coarser, slower, to a receiver that begins anew", () => {
+  const sender = new MotionSender(makePredictiveTables(vectors.tables.predictive), parameters(4, 1, 0, 8));
+  let messages = 0;
+  for (const event of vectors.sent) {
+    if (event.sending) sender.sending = sendingOf(event.sending);
+    else if (event.forget) sender.forgetAcknowledged();
+    else {
+      const { stamp, keypoints, gram, reference } = event;
+      const full = sender.take({
+        stampMs: stamp,
+        keypoints: Float32Array.from(keypoints),
+        reference,
+        gram: gram && Float64Array.from(new Float32Array(bytes(gram).buffer)),
+        regions: [],
+      });
+      expect(full).toBe(event.full);
+      if (full) expect(text(sender.message(event.acknowledged))).toBe(event.message);
+      if (event.acknowledge !== undefined) sender.acknowledgeLow(event.acknowledge);
+      messages += Number(full);
+    }
+  }
+  expect(messages).toBeGreaterThan(20);
+});
+
+test("rates follow reports as in Python", () => {
+  const control = new CongestionControl();
+  for (const { at, lost, queuedS, blocked, sending, small, congested } of vectors.congestion) {
+    control.silence(at);
+    if (lost !== undefined) control.report(at, lost, queuedS, blocked);
+    expect(control.sending).toEqual(sendingOf(sending));
+    expect([control.small, control.congested]).toEqual([small, congested]);
+  }
+});
+
+test("sources are sent in Python's chunks", () => {
+  const sequence = new SourceSequence(70_000, false);
+  vectors.chunks.packets.forEach((packet: string, n: number) => sequence.add(bytes(packet), n === 2 ? null : n));
+  const sender = new SourceSender();
+  sender.start(sequence, 0, true);
+  const chunks: unknown[] = [];
+  for (let n = 0; n < 120; n++) {
+    sender.fill(0.04 * n, n < 60 ? 8 : 4);
+    for (let chunk = sender.chunk(); chunk; chunk = sender.chunk()) chunks.push({ n, data: text(sourceChunkToBytes(chunk)) });
+  }
+  expect(chunks).toEqual(vectors.chunks.chunks);
+  expect([sender.backlog, sender.isLost, sender.canResume(70_000, 1), sender.canResume(7, 1)]).toEqual([0, false, true, false]);
+});
+
+test("what a peer may cost is bounded", () => {
+  const bucket = new TokenBucket(10, 20);
+  expect([bucket.take(0, 15), bucket.take(0, 6), bucket.take(1, 15), bucket.take(0, 1)]).toEqual([true, false, true, false]);
+});
+
+test("Opus is asked for at a low rate, whatever the other side said", () => {
+  const lines = ["v=0", "m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2", "a=fmtp:111 stereo=1", "a=ptime:20", ""];
+  const sdp = withOpusSettings(lines.join("\r\n"));
+  expect(sdp.match(/a=fmtp:111 .*/g)).toEqual(["a=fmtp:111 maxaveragebitrate=12000;stereo=0;useinbandfec=0;usedtx=1"]);
+  expect(sdp.match(/a=ptime:\d+/g)).toEqual(["a=ptime:60"]);
+  expect(withOpusSettings("v=0\r\n")).toBe("v=0\r\n");
+});
