@@ -43,11 +43,11 @@ def test_leak_and_growing_queue_show_in_the_windows() -> None:
 
 @pytest.mark.realtime
 @pytest.mark.patient
-def test_two_clients_talk(tmp_path: Path) -> None:
+def test_two_clients_talk(face_clip: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(endurance.command)
     out = tmp_path / "endurance.json"
-    result = CliRunner().invoke(app, ["--minutes", "0.5", "--out", str(out)])
+    result = CliRunner().invoke(app, [str(face_clip), "--minutes", "0.5", "--out", str(out)])
     assert result.exit_code == 0, result.output
     written = json.loads(out.read_text())
     for client in written["clients"].values():

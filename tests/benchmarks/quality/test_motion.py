@@ -1,5 +1,6 @@
 """`iwcodec bench motion`: finer steps cost more bits and lose less quality."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -11,14 +12,17 @@ from typer.testing import CliRunner
 from iwcodec.benchmarks.quality.motion import at_slope, command, measure, parse_scales, slope_table, table
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.options import EncodeOptions
+from iwcodec.codec.media.video import read_video, sample_clip
 from media_fixtures import grey_ramp, write_clip
 from stub_runtime import SIZE, StubRuntime
 
 
-def test_short_clip(face_clip: Path, tmp_path: Path) -> None:
+def test_short_clip(tmp_path: Path) -> None:
+    pictures = [frame.picture for frame in itertools.islice(read_video(sample_clip()), 24)]
+    source = write_clip(tmp_path / "short.mp4", pictures, fps=16)
     app = typer.Typer()
     app.command()(command)
-    words = [str(face_clip), "--sources", "1", "--scales", "110,50,80", "--out", str(tmp_path), "--json"]
+    words = [str(source), "--sources", "1", "--scales", "110,50,80", "--out", str(tmp_path), "--json"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "motion.json").read_text())

@@ -20,7 +20,6 @@ import pytest
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.namespaces import start as start_process
-from iwcodec.codec.media.video import sample_clip
 
 pytestmark = [pytest.mark.realtime, pytest.mark.patient]
 
@@ -121,7 +120,7 @@ REQUIREMENTS = pytest.mark.skipif(not is_possible(), reason="needs root, network
 @REQUIREMENTS
 @pytest.mark.realtime
 @pytest.mark.parametrize("networks", [SHORT_LIVED], indirect=True)
-def test_clients_with_short_lived_credentials(networks: None, tmp_path: Path) -> None:
+def test_clients_with_short_lived_credentials(networks: None, face_clip: Path, tmp_path: Path) -> None:
     """`iwcodec serve` gives each client a name and password for coturn, which expire; `iwcodec call` uses them."""
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
@@ -129,7 +128,7 @@ def test_clients_with_short_lived_credentials(networks: None, tmp_path: Path) ->
         words = ["serve", "--host", TURN, "--turn", f"turn:{TURN}:3478", "--turn-secret-file", str(secret)]
         start_process(WAN, words, stack).wait('"serving"')
         url = f"http://{TURN}:8000/r/nat"
-        call = ["call", url, "--headless", "--json", "--video", str(sample_clip()), "--name"]
+        call = ["call", url, "--headless", "--json", "--video", str(face_clip), "--name"]
         ada, bob = (start_process(f"iwtest-host{n}", [*call, name], stack) for n, name in ((1, "Ada"), (2, "Bob")))
         for client, other in ((ada, "Bob"), (bob, "Ada")):
             client.wait(f"{other}: live")

@@ -75,7 +75,7 @@ def test_sources_with_another_picture_agree_on_all_runtimes(face_clip: Path) -> 
     assert np.abs(expected[1] - expected[0])[80:110, 60:190].mean() > 20
     for pictures in others:
         for picture, onnx_picture in zip(pictures, expected, strict=True):
-            assert np.abs(picture - onnx_picture).max() <= 2
+            assert np.abs(picture - onnx_picture).max() <= 3  # rounding, of three grey levels at most
         assert np.array_equal(pictures[3], pictures[0])
 
 
