@@ -48,9 +48,9 @@ class Client:
         assert self.process.stdout is not None
         process = psutil.Process(self.process.pid)
         for line in self.process.stdout:
-            people: list[dict[str, Any]] = json.loads(line)["participants"]
-            other = next((one for one in people if one["name"] in NAMES), {})
-            if "frames_per_s" in other:
+            participants: list[dict[str, Any]] = json.loads(line)["participants"]
+            other = next((one for one in participants if one["name"] in NAMES), None)
+            if other is not None and "frames_per_s" in other:
                 self.reports.append({"at_s": time.monotonic(), **resources(process), **other})
 
 
