@@ -69,9 +69,9 @@ def test_a_stream_of_sources_is_decoded_from_any_frame(
     pictures = [*PICTURES, *PICTURES[:50]]
     plan = interleaved_plan(len(pictures), 2)
     chosen = Choice(encode_plan(plan, pictures_of(plan.frames, lambda: pictures, hold=False), SIZE), 1)
-    monkeypatch.setattr("iwcodec.codec.file.encode.choose_sources_and_motion", lambda clip, progress: [chosen])
+    monkeypatch.setattr("iwcodec.codec.file.encode.choose_sources_and_motion", lambda *arguments: [chosen])
     clip, coded = write_clip(tmp_path / "circling.mp4", pictures, fps=25), tmp_path / "a.iwc"
-    options = EncodeOptions(SIZE, crop="none", tune="psnr", audio=False)
+    options = EncodeOptions(SIZE, sources=1, crop="none", tune="psnr", audio=False)
     report = encode(clip, coded, options, StubRuntime())
     assert CAPACITY < report.sources < len(pictures)
     with IwcFile(coded, StubRuntime()) as file:
