@@ -72,5 +72,6 @@ def quality_of(entries: Sequence[IndexEntry], frames: int) -> Quality | None:
     if len(values) != 3:
         return None
     quality = Quality(values[0] / 100, values[1] / 100, values[2])
-    possible = quality.worst_psnr_db <= quality.psnr_db <= MAX_PSNR_DB and quality.worst_frame < frames
+    # The worst whole second of a short clip may be better than the mean, to which its ends count more.
+    possible = max(quality.psnr_db, quality.worst_psnr_db) <= MAX_PSNR_DB and quality.worst_frame < frames
     return quality if possible else None

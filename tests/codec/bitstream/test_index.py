@@ -35,7 +35,7 @@ def test_quality_follows_the_records() -> None:
     assert quality_of(unpack_index(pack_index([], Quality(float("inf"), 120.0, 0)), 1), 1) == Quality(100.0, 100.0, 0)
 
 
-@pytest.mark.parametrize("values", [(20, 30, 0), (30, 20, 100), (100.01, 20, 0), (30, 20), (30, 20, 0, 0)])
+@pytest.mark.parametrize("values", [(20, 100.01, 0), (30, 20, 100), (100.01, 20, 0), (30, 20), (30, 20, 0, 0)])
 def test_impossible_quality_is_none(values: tuple[float, ...]) -> None:
     entries = [IndexEntry(0, 0, round(value * 100) if n < 2 else round(value)) for n, value in enumerate(values)]
     assert quality_of(entries, 100) is None
