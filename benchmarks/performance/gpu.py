@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: small shapes, to try the measurements [cuda]"
     )
-    parser.add_argument("--only", choices=BUDGETS, nargs="+", default=list(BUDGETS), help="sections to run [all]")
+    parser.add_argument(
+        "--only", choices=BUDGETS, nargs="+", default=list(BUDGETS), help="sections to run; others in the file stay"
+    )
     options = parser.parse_args(arguments)
     try:
         run(options.out, options.device, options.only)
@@ -49,10 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(out: Path, device: str, only: Sequence[str]) -> dict[str, Any]:
-    """Run the sections and save the results after each. Raises CodecError if there is no such device."""
+    """Run the sections and save the results after each; sections of the same device that are in the file already and
+    are not run again stay. Raises CodecError if there is no such device, or the file holds something else."""
+    before = experiment.load(out) if out.exists() else {}
+    kept = before.get("sections", {}) if before.get("device") == device else {}
     result: dict[str, Any] = {
         "command": f"python -m iwcodec.benchmarks.performance.gpu --device {device}",
-        "commit": experiment.commit(),
+        "commit": experiment.commit(),  # of the last run
         "processor": experiment.processor(),
         "what": "gpu",
         "device": device,
@@ -61,7 +66,7 @@ def run(out: Path, device: str, only: Sequence[str]) -> dict[str, Any]:
             if device == "cpu"
             else {}
         ),
-        "sections": {},
+        "sections": {name: kept[name] for name in BUDGETS if name in kept and name not in only},
     }
     for name in BUDGETS:
         if name not in only and name != "machine":
@@ -71,7 +76,8 @@ def run(out: Path, device: str, only: Sequence[str]) -> dict[str, Any]:
             problem = section.get("error") or section["rows"][0].get("error")
             if problem:
                 raise CodecError(f"The device {device} cannot be used: {problem}.")
-        result["sections"][name] = section
+        sections = {**result["sections"], name: {"commit": result["commit"], **section}}
+        result["sections"] = {other: sections[other] for other in BUDGETS if other in sections}
         result["roofline"] = measured_roofline(result["sections"])
         experiment.save(result, out)
         failed = sum("error" in row for row in section["rows"])

@@ -79,6 +79,19 @@ def test_floors_are_computed_from_the_measured_limits(monkeypatch: pytest.Monkey
     assert dense["floor_us"] == pytest.approx(dense["gflop"] / 800 * 1e3, rel=1e-3)
 
 
+def test_sections_that_are_not_run_again_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    machine = {"seconds": 1, "rows": [{"device": "GPU", "capability": 90, "processors": 132}]}
+    stub_sections(monkeypatch, {"machine": machine, "limits": {"seconds": 1, "rows": LIMITS}})
+    gpu.run(out, "cuda", ["limits"])
+    stub_sections(monkeypatch, {"machine": machine, "frames": {"seconds": 2, "rows": [{"callers": 1}]}})
+    result = gpu.run(out, "cuda", ["frames"])
+    assert list(result["sections"]) == ["machine", "limits", "frames"]
+    assert result["sections"]["limits"]["rows"] == LIMITS
+    assert result["roofline"]
+    assert list(gpu.run(out, "cpu", ["frames"])["sections"]) == ["machine", "frames"]  # of another device
+
+
 def test_without_limits_there_are_no_floors() -> None:
     sections = {"machine": {"rows": [{"capability": 90, "processors": 132}]}, "limits": {"rows": LIMITS[:2]}}
     assert gpu.measured_roofline(sections) == []
