@@ -16,13 +16,13 @@ from training_stages import one_batch, stage
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_losses_fall_on_one_batch(name: str, tmp_path: Path) -> None:
-    plan = stage(12, learning_rate=3e-3, warmup=1, weights=LossWeights(equivariance=1.0))
+    plan = stage(6, learning_rate=3e-3, warmup=1, weights=LossWeights(equivariance=1.0))
     run = Run(TrainConfig(TINY, (plan,), baseline=name), tmp_path / "run", "cpu")
     losses = []
-    for run.step in range(12):
+    for run.step in range(6):
         losses.append(run.train_step(run.objective, one_batch(), plan))
     assert set(losses[0]) == {"l1", "decibels", "equivariance", "total"}
-    assert losses[-1]["l1"] < 0.95 * losses[0]["l1"]
+    assert losses[-1]["l1"] < 0.98 * losses[0]["l1"]
 
 
 def test_a_checkpoint_is_resumed_by_its_own_network_only(tmp_path: Path) -> None:
