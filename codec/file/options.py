@@ -14,7 +14,7 @@ from iwcodec.codec.media.types import Tracks
 Progress = Callable[[str, float], None]
 """Progress callback: name of the current pass, and the share that is done (0..1), of it or of the whole."""
 Tune = Literal["psnr", "face"]
-VARIANTS_SHARE = 0.14
+VARIANTS_SHARE = 0.18
 """Share of a bitrate that goes to variants of sources if the face counts."""
 VARIANTS_KBPS = 0.9
 """Bitrate of variants without a bitrate given."""
