@@ -142,6 +142,7 @@ def test_the_direction_follows_from_what_is_used(speaks: bool, listens: bool) ->
     run(scenario())
 
 
+@pytest.mark.realtime
 def test_overhead_on_the_wire() -> None:
     """Between two of our own ends: 50 bytes per packet, and few reports."""
     seconds = 6.0
