@@ -1,5 +1,6 @@
 """Batching and padding in the CUDA runtime, on whatever device there is."""
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from cuda_jobs import noise_pictures, random_jobs
 from iwcodec.codec.media.crop import Crop, crop_resize
-from iwcodec.codec.media.video import read_video
+from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.models.runtime.cuda import CudaRuntime, Pending, pack, padded_callers
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.torch import TorchRuntime
@@ -56,9 +57,10 @@ def test_jobs_without_or_with_too_many_sources_are_refused(runtime) -> None:
         runtime.submit([])
 
 
-def with_dark_eyes(runtime: Runtime, face_clip: Path) -> list[np.ndarray]:
+def with_dark_eyes(runtime: Runtime) -> list[np.ndarray]:
     """Reconstructions from a source, from it with a dark bar in its picture, from both, and again from the first."""
-    first, *_, last = (crop_resize(frame.picture, Crop(140, 0, 360), 256) for frame in read_video(face_clip))
+    frames = itertools.islice(read_video(sample_clip()), 24)
+    first, *_, last = (crop_resize(frame.picture, Crop(140, 0, 360), 256) for frame in frames)
     source, keypoints = runtime.prepare(first), runtime.detect(last)
     dark = first.copy()
     dark[80:110, 60:190] = 20
@@ -68,14 +70,14 @@ def with_dark_eyes(runtime: Runtime, face_clip: Path) -> list[np.ndarray]:
     return [runtime.reconstruct(keypoints, sources).astype(int) for sources in sets]
 
 
-def test_sources_with_another_picture_agree_on_all_runtimes(face_clip: Path) -> None:
+def test_sources_with_another_picture_agree_on_all_runtimes() -> None:
     kinds = [load_runtime(kind="onnx", threads=1), TorchRuntime("lite-256", "cpu"), CudaRuntime("lite-256", "cpu")]
-    expected, *others = [with_dark_eyes(runtime, face_clip) for runtime in kinds]
+    expected, *others = [with_dark_eyes(runtime) for runtime in kinds]
     assert np.array_equal(expected[3], expected[0])
     assert np.abs(expected[1] - expected[0])[80:110, 60:190].mean() > 20
     for pictures in others:
         for picture, onnx_picture in zip(pictures, expected, strict=True):
-            assert np.abs(picture - onnx_picture).max() <= 3  # rounding, of three grey levels at most
+            assert np.abs(picture - onnx_picture).max() <= 2
         assert np.array_equal(pictures[3], pictures[0])
 
 
