@@ -128,10 +128,10 @@ class MotionSender:
 
     def forget_acknowledged(self) -> None:
         """The receiver may have lost its state, or the slots hold other sources: the next messages refer to no earlier
-        frame, and hold none."""
+        frame and repeat none, and frames that wait name no source."""
         self._encoder.forget()
-        self._earliest = self._count
-        self._drop_all()
+        self._earliest = self._next
+        self._repeatable.clear()
 
     def _drop_all(self) -> None:
         """Drop unsent frames and repetitions."""

@@ -116,9 +116,9 @@ class MotionEncoder:
         self._levels.clear()
 
     def forget(self) -> None:
-        """Predict from no frame pushed so far, nor pack any: the receiver may have lost its state, or the slots may
-        hold other sources."""
-        self._frames.clear()
+        """Predict from no frame pushed so far, and name no sources of theirs: the receiver may have lost its state, or
+        the slots may hold other sources."""
+        self._frames = {number: _Frame(frame.keypoints, None, ()) for number, frame in self._frames.items()}
         self._levels.clear()
         self._ends.clear()
         self._last = self._last_delta = self._acknowledged = None

@@ -105,8 +105,7 @@ def test_replayed_motion_is_dropped() -> None:
 
 
 def test_replayed_control_messages_and_sources_are_harmless() -> None:
-    """All messages but motion are repeated in the middle of a call: at most the frames of one message are lost, which
-    the sender forgets with its state when it is greeted, and no state goes back."""
+    """All messages but motion are repeated in the middle of a call: no picture is lost, and no state goes back."""
 
     async def case(a: End, b: End) -> None:
         sent: list[tuple[int, bytes]] = []
@@ -141,8 +140,7 @@ def test_replayed_control_messages_and_sources_are_harmless() -> None:
             assert end.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
             assert worst_error(end, end.between(since, 1e9)) < 4
             gaps = np.diff([at for at, _ in end.shown if at > since])
-            assert gaps.max() < 0.21
-            assert np.sort(gaps)[-2] < 0.1
+            assert gaps.max() < 0.2
 
     call(case)
 

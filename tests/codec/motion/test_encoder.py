@@ -205,8 +205,14 @@ def test_nothing_refers_to_what_is_forgotten() -> None:
     encoder.acknowledge(3)
     push_walk(encoder, 4, SPACE)
     assert encoder.pack(4, 4).reference is None
-    with pytest.raises(KeyError):
-        encoder.pack(3, 2)
+
+
+def test_frames_that_wait_name_no_source_after_what_they_named_is_forgotten() -> None:
+    encoder = MotionEncoder()
+    push_walk(encoder, 4, SPACE)
+    encoder.forget()
+    packet = encoder.pack(0, 4)
+    assert (packet.scale, packet.reference, packet.runs, packet.regions) == (None, None, (), ())
 
 
 def test_coarser_steps_make_the_scale_coarser() -> None:
