@@ -111,11 +111,12 @@ export class MotionSender {
     if (newest - this.acknowledged <= 0xff) this.acknowledge(newest - ((newest - low) & 0xff));
   }
 
-  /** The receiver may have lost its state: the next messages refer to no earlier frame. */
+  /** The receiver may have lost its state, or the slots hold other sources: the next messages refer to no earlier frame
+   * and repeat none, and frames that wait name no source. */
   forgetAcknowledged(): void {
-    this.encoder.requantise(quantiserOf(this.coarseness));
-    this.earliest = this.count;
-    this.dropAll();
+    this.encoder.forget();
+    this.earliest = this.next;
+    this.repeatable = [];
   }
 
   private dropAll(): void {

@@ -7,7 +7,8 @@ import { quantise, type Quantiser } from "./quantiser";
 import type { PredictiveTables } from "./tables";
 
 interface Frame {
-  levels: Int32Array;
+  keypoints: Float32Array;
+  levels: Int32Array | null;
   reference: number | null;
   regions: (number | null)[];
 }
@@ -43,7 +44,7 @@ export class MotionEncoder {
     } else levels = quantise(keypoints, this.quantiser, last);
     this.lastDelta = last && levels.map((level, i) => level - last[i]);
     this.last = levels;
-    this.frames.set(this.count, { levels, reference, regions });
+    this.frames.set(this.count, { keypoints, levels, reference, regions });
     this.frames.delete(this.count - MAX_PACKET_FRAMES);
     this.count += 1;
     return this.count - 1;
@@ -56,6 +57,15 @@ export class MotionEncoder {
     this.frames.clear();
   }
 
+  /** Predict from no frame pushed so far, and name no sources of theirs: the receiver may have lost its state, or the
+   * slots may hold other sources. */
+  forget(): void {
+    for (const [number, { keypoints }] of this.frames) {
+      this.frames.set(number, { keypoints, levels: null, reference: null, regions: [] });
+    }
+    this.last = this.lastDelta = this.acknowledged = null;
+  }
+
   /** The receiver has decoded this frame; numbers no longer kept, or older ones, have no effect. */
   acknowledge(number: number): void {
     if (this.frames.has(number) && number > (this.acknowledged ?? -1)) this.acknowledged = number;
@@ -64,7 +74,7 @@ export class MotionEncoder {
   /** Pack `count` kept frames, independently or predicted from the newest acknowledged frame, whichever is shorter. */
   pack(first: number, count: number): Uint8Array {
     const frames = Array.from({ length: count }, (_, n) => this.frames.get(first + n) as Frame);
-    const levels = frames.map((frame) => frame.levels);
+    const levels = frames.map((_, n) => this.levelsOf(first + n));
     const runs = runsOf(frames.map((frame) => frame.reference));
     const regions = regionRuns(frames.map((frame) => frame.regions));
     const packed = (reference: number | null, before: Int32Array | null) => {
@@ -74,9 +84,15 @@ export class MotionEncoder {
     };
     const independent = packed(null, null);
     const reference = this.acknowledged;
-    const before = reference !== null && reference < first ? this.frames.get(reference) : undefined;
+    const before = reference !== null && reference < first ? this.frames.get(reference)?.levels : null;
     if (!before) return independent;
-    const predicted = packed(reference, before.levels);
+    const predicted = packed(reference, before);
     return predicted.length < independent.length ? predicted : independent;
+  }
+
+  private levelsOf(number: number): Int32Array {
+    const frame = this.frames.get(number) as Frame;
+    frame.levels ??= quantise(frame.keypoints, this.quantiser, this.frames.get(number - 1)?.levels ?? null);
+    return frame.levels;
   }
 }
