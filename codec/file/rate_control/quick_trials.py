@@ -118,9 +118,8 @@ class QuickTrials(PlanTrials):
         """The best upfront plan within a budget. `start`: index in SCALES of the motion scale considered first.
 
         The sources of a plan are coded only if it may be the best."""
-        ranked = self._ranked(budget, start)
+        ranked = self._ranked(budget, start, progress)
         while not ranked[0].is_known:
-            progress(sum(estimate.is_known for estimate in ranked) / len(ranked))
             unknown = [estimate for estimate in ranked if not estimate.is_known][:WORKERS]
             self._code([(estimate.candidate, estimate.crf) for estimate in unknown])
             ranked = self._ranked(budget, start)
@@ -131,11 +130,14 @@ class QuickTrials(PlanTrials):
         choice = Choice(coded, 1, SCALES[found.step], motion_bytes)
         return Trial(found.quality, choice, [], ExcerptQuality(0.0, found.quality))
 
-    def _ranked(self, budget: float, start: int) -> list[_Estimate]:
+    def _ranked(
+        self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None
+    ) -> list[_Estimate]:
         """Estimates of the affordable plans, by the quality that they may have, the best first."""
         affordable = [c for c in self._candidates if self._cost_at(c, self.worst_crf) <= budget * (1 - MIN_MOTION)]
         estimates: list[_Estimate] = []
-        for candidate in affordable or self._candidates[:1]:
+        for number, candidate in enumerate(affordable or self._candidates[:1]):
+            progress(number / len(self._candidates))
             estimates.append(self._estimate(candidate, budget, start))
             if estimates[-1].at_best < max(estimate.at_best for estimate in estimates) - DIP_DB:
                 break

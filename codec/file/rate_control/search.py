@@ -61,6 +61,7 @@ def choose(
         trials = PlanTrials(survey, pictures, runtime, message_frames)
         choices = [trials.with_best_active(trial) for trial in search(trials, budget, kbps, progress)]
     budgets = [max(1.0, budget - choice.motion_bytes) for choice in choices]
+    progress("coding sources", 0.0)
     return [
         replace(choice, coded=encode_within_budget(choice.coded.plan, pictures, runtime.info.size, left, presets))
         for choice, left in zip(choices, budgets, strict=True)
