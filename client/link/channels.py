@@ -58,6 +58,8 @@ class Channels:
         }
         if self.transport is not None:
             self.transport.dropped = dropped
+            if isinstance(self.transport.transport, RepeatingDtlsTransport):
+                self.transport.transport.dropped = dropped
         self._limits = {channel_id: TokenBucket(*limits) for channel_id, limits in _RATE_LIMITS.items()}
 
     def listen(self, on_message: Callable[[int, bytes], None], on_open: Callable[[], None]) -> None:

@@ -58,16 +58,30 @@ def test_figures_are_of_their_part():
     clients = [flood.Client(None) for _ in flood.NAMES]  # type: ignore[arg-type]
     for client in clients:
         client.reports = [
-            {"at_s": float(n), "frames_per_s": float(n), "delay_ms": 100.0, "memory_mb": 50.0, "sound_packets": 16 * n}
+            {
+                "at_s": float(n),
+                "frames_per_s": float(n),
+                "delay_ms": 100.0,
+                "memory_mb": 50.0,
+                "sound_packets": 16 * n,
+                "cpu_s": n / 4,
+            }
             for n in range(20)
         ]
     before = flood.figures(samples, clients, 0.0, 10.0)
     assert before["server"] == {"memory_mb": 19.0, "handles": 5, "cores": 0.1}
-    assert before["Ada"] == {"frames_per_s": 7.5, "sound_packets_per_s": 16.0, "delay_ms": 100, "memory_mb": 50.0}
+    assert before["Ada"] == {
+        "frames_per_s": 7.5,
+        "sound_packets_per_s": 16.0,
+        "delay_ms": 100,
+        "memory_mb": 50.0,
+        "cores": 0.25,
+    }
     during = flood.figures(samples, clients, 10.0, 20.0)
-    result = {"before": before, "during": during, "attack": {"body bytes": 4}}
-    assert flood.table(result).row_count == 3 + 2 * 4 + 1
-    assert flood.rows(result)[-1] == ("attack: body bytes", "", "4")
+    attacks = {"valid": {"body bytes": 4}, "garbage": {"body bytes": 5}}
+    result = {"parts": {"before": before, "valid": during, "garbage": during}, "attacks": attacks}
+    assert flood.table(result).row_count == 3 + 5 + 3 + 1
+    assert flood.rows(result)[-1] == ("attack: body bytes", "", "4", "5")
 
 
 def test_the_published_table_is_that_of_the_results_file():
@@ -76,4 +90,4 @@ def test_the_published_table_is_that_of_the_results_file():
     result = json.loads((folder / "results" / "flood.json").read_text())
     section = (folder / "RESULTS.md").read_text().partition("## Under attack")[2].partition("\n## ")[0]
     published = [line for line in section.splitlines() if line.startswith("| ")]
-    assert published == ["| | before | during |", *(f"| {' | '.join(row)} |" for row in flood.rows(result))]
+    assert published == ["| | before | valid | garbage |", *(f"| {' | '.join(row)} |" for row in flood.rows(result))]
