@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from iwcodec.codec.arguments import check_callback, check_path, check_runtime
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.index import Quality
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
@@ -119,14 +120,16 @@ def encode(
     """
     if not isinstance(options, EncodeOptions | None):
         raise OptionError(f"options must be EncodeOptions, not {type(options).__name__}; or give them as keywords.")
+    check_callback("progress", progress)
     options, progress = (options or EncodeOptions()).with_keywords(keywords), progress or (lambda name, share: None)
     options.check_target()
-    target = Path(target)
+    check_path("source", source)
+    target = check_path("target", target)
     check_target(target, options.overwrite)
     if target.suffix.lower() != ".iwc":
         raise MediaError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
     started = time.monotonic()
-    runtime = runtime or load_runtime_for(options.size)
+    runtime = load_runtime_for(options.size) if runtime is None else check_runtime(runtime)
     if runtime.info.size != options.size:
         raise OptionError(
             f"The model {runtime.info.model_id} makes pictures of {runtime.info.size}, not {options.size}."
