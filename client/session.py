@@ -399,8 +399,9 @@ async def show_window(call: Call, video_sender: VideoSender, window: Window, cha
 
 
 async def print_reports(call: Call, as_json: bool = False) -> None:
-    """Interface of a headless call: print a line when a state changes, and the statistics every REPORT_S."""
-    printed, told = "", dict[str, str]()
+    """Interface of a headless call: print a line when a state changes, all notices, and the statistics every
+    REPORT_S."""
+    printed, told, noticed = "", dict[str, str](), 0
     due_s = time.monotonic() + REPORT_S
     while True:
         states = ", ".join(f"{p.name}: {p.state}" for p in call.participants.values())
@@ -408,6 +409,9 @@ async def print_reports(call: Call, as_json: bool = False) -> None:
         if line != printed:
             console.print(line, soft_wrap=True)
             printed = line
+        for notice in call.notices[max(0, len(call.notices) - (call.notified - noticed)) :]:
+            console.print(notice, soft_wrap=True)
+        noticed = call.notified
         for id, participant in call.participants.items():
             words = participant.words
             if words is not None and told.get(id) != words:

@@ -137,6 +137,8 @@ class Call:
         """Called with every new link before anything arrives over it."""
         self.notices: list[str] = []
         """Recent events in words for the user, newest last."""
+        self.notified = 0
+        """Number of notices so far."""
         self.muted = self.camera_off = False
         self.has_camera = True
         """Whether there is a camera, or a file instead, that could be on."""
@@ -228,6 +230,7 @@ class Call:
     def notify(self, text: str) -> None:
         """Add a notice for the user."""
         self.notices.append(text)
+        self.notified += 1
         del self.notices[:-MAX_NOTICES]
 
     async def receive_video(self, participant: Participant, link: Link) -> None:
