@@ -47,6 +47,8 @@ USUAL_FRAMES = 1000
 """Frames of a clip of unknown length, for the progress report."""
 AUDIO_RECORD_S = 1.0
 """Seconds of sound in one record."""
+MAX_DAMAGED_SOUND = 2
+"""Packets of sound that may be damaged without a warning: the first of an MP3 refer to others that may be cut off."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ def _encode(
         measured = Quality(quality["psnr_db"], quality["worst_psnr_db"], round(quality["worst_at_s"] * fps))
         sizes["container"] += add_quality(target, measured)
     report = summarise(sizes, frames, fps, options.size, stream.coded)
-    return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=video.warnings)
+    warnings = (*video.warnings, *sound_warnings(source, track))
+    return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=warnings)
 
 
 def expected_frames(source: Path, options: EncodeOptions) -> int:
@@ -220,6 +223,14 @@ def open_audio(video: Footage, options: EncodeOptions, frames: int) -> OpusTrack
     return read_audio_opus(
         video.path, options.audio_bitrate, start=video.start_s, duration_s=duration_s, tracks=video.tracks
     )
+
+
+def sound_warnings(path: Path, track: OpusTrack | None) -> list[str]:
+    """What of the sound could not be read, once it has been."""
+    damaged = 0 if track is None else track.tally.damaged
+    if damaged <= MAX_DAMAGED_SOUND:
+        return []
+    return [f"{damaged} packets of the sound of {path.name} cannot be decoded; they are silent."]
 
 
 def write_streams(
