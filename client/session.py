@@ -399,9 +399,8 @@ async def show_window(call: Call, video_sender: VideoSender, window: Window, cha
 
 
 async def print_reports(call: Call, as_json: bool = False) -> None:
-    """Interface of a headless call: print a line when a state changes, all notices, and the statistics every
-    REPORT_S."""
-    printed, told, noticed = "", dict[str, str](), 0
+    """Interface of a headless call: print a line when a state changes, notices, and the statistics every REPORT_S."""
+    printed, said, told, noticed = "", "", dict[str, str](), 0
     due_s = time.monotonic() + REPORT_S
     while True:
         states = ", ".join(f"{p.name}: {p.state}" for p in call.participants.values())
@@ -410,7 +409,9 @@ async def print_reports(call: Call, as_json: bool = False) -> None:
             console.print(line, soft_wrap=True)
             printed = line
         for notice in call.notices[max(0, len(call.notices) - (call.notified - noticed)) :]:
-            console.print(notice, soft_wrap=True)
+            if notice != said:
+                console.print(notice, soft_wrap=True)
+            said = notice
         noticed = call.notified
         for id, participant in call.participants.items():
             words = participant.words

@@ -64,6 +64,7 @@ def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys:
         lambda: ada.__dict__.update(state=LinkState.LIVE),
         lambda: call.__dict__.update(notices=["Bob joined", "the room is locked"], notified=42),
         lambda: call.__dict__.update(notices=["Bob joined", "the room is locked", "Bob left"], notified=43),
+        lambda: call.__dict__.update(notices=["the room is locked", "Bob left", "Bob left"], notified=44),
     ]
 
     async def sleep(seconds: float) -> None:
