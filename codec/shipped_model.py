@@ -43,14 +43,13 @@ def shipped_sizes() -> list[int]:
 def load_runtime_of(header: Header) -> Runtime:
     """Load the shipped model for a file's picture size. Raises VersionError, which names the model that the file needs,
     if there is none; FormatError if that model makes other pictures."""
-    try:
+    if header.size in shipped_sizes():
         return load_runtime_for(header.size)
-    except OptionError as error:
-        if header.model_id in list_models():
-            check_model(header, read_info(header.model_id))
-        raise VersionError(
-            f"This file needs the model {header.model_id} ({header.model_digest.hex()}), which is not installed."
-        ) from error
+    if header.model_id in list_models():
+        check_model(header, read_info(header.model_id))
+    raise VersionError(
+        f"This file needs the model {header.model_id} ({header.model_digest.hex()}), which is not installed."
+    )
 
 
 def check_model(header: Header, info: ModelInfo) -> None:
