@@ -1,0 +1,23 @@
+/** Whether a peer keeps within what it may cost us (client/link/conduct.py). */
+
+import { TokenBucket } from "../token_bucket";
+
+const TOLERATED_PER_S = 1;
+const TOLERATED = 40;
+const IGNORED_S = 10;
+
+/** Judges one peer by its messages that were dropped. */
+export class Conduct {
+  private readonly tolerance = new TokenBucket(TOLERATED_PER_S, TOLERATED);
+  private untilS = -Infinity;
+
+  /** A message was dropped for a reason that no honest peer gives for long. */
+  offended(nowS: number): void {
+    if (!this.tolerance.take(nowS)) this.untilS = nowS + IGNORED_S;
+  }
+
+  /** Whether its pictures are neither decoded nor rendered. */
+  isIgnored(nowS: number): boolean {
+    return nowS < this.untilS;
+  }
+}
