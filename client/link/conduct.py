@@ -17,8 +17,10 @@ TOLERATED_PER_S, TOLERATED = 1.0, 40.0
 """Offences per second, and at once, that have no consequence: a queue that an outage of seconds has filled may exceed a
 budget when it is delivered."""
 IGNORED_S: Final = 10.0
-"""Time for which a peer is ignored. Then it may use its budgets again, and is ignored again after TOLERATED_PER_S
-offences for each of these seconds."""
+"""Time for which a peer is ignored, from its last excess on."""
+CALM_PER_S, CALM_BURST = 30.0, 60.0
+"""Messages of an ignored peer, per second and at once, beyond which it stays ignored. A call has up to 13 of motion, 4
+of sources."""
 
 
 class Conduct:
@@ -26,6 +28,7 @@ class Conduct:
 
     def __init__(self) -> None:
         self._tolerance = TokenBucket(TOLERATED_PER_S, TOLERATED)
+        self._calm = TokenBucket(CALM_PER_S, CALM_BURST)
         self._seen = 0
         self._ignored_until_s = float("-inf")
 
@@ -38,3 +41,11 @@ class Conduct:
 
     def is_ignored(self, now_s: float) -> bool:
         return now_s < self._ignored_until_s
+
+    def ignores(self, now_s: float) -> bool:
+        """Whether a message that arrives is to be dropped unread. A peer that does not calm down stays ignored."""
+        if not self.is_ignored(now_s):
+            return False
+        if not self._calm.take(now_s):
+            self._ignored_until_s = now_s + IGNORED_S
+        return True

@@ -203,7 +203,7 @@ class IncomingVideo:
 
     def receive_motion(self, data: bytes, now_s: float) -> int | None:
         """Queue a motion message for decoding; returns the acknowledgement in it (modulo 256), if any."""
-        if self.conduct.is_ignored(now_s):
+        if self.conduct.ignores(now_s):
             self._dropped["ignored"] += 1
             return None
         message = self.motion.check(data, now_s)
@@ -217,7 +217,7 @@ class IncomingVideo:
 
     def receive_source(self, data: bytes) -> None:
         """Take a source chunk, and queue the unit that it completes for decoding."""
-        if self.conduct.is_ignored(self._loop.time()):
+        if self.conduct.ignores(self._loop.time()):
             self._dropped["ignored"] += 1
             return
         before = self.assembler.dropped.copy()

@@ -19,3 +19,11 @@ test("what is rare has no consequence", () => {
     expect(conduct.isIgnored(second)).toBe(false);
   }
 });
+
+test("a peer that does not calm down stays ignored", () => {
+  const conduct = new Conduct();
+  for (let n = 0; n < 100; n++) conduct.offended(0);
+  for (let n = 0; n < 80 * 60; n++) expect(conduct.ignores(n / 80)).toBe(true);
+  for (let n = 0; n < 190; n++) expect(conduct.ignores(60 + n / 20)).toBe(true);
+  expect(conduct.ignores(70)).toBe(false);
+});

@@ -35,3 +35,13 @@ def test_counts_of_an_ended_stream_may_go_back() -> None:
     conduct.judge(Counter(), 1.0)
     conduct.judge(Counter({"malformed": 3}), 2.0)
     assert not conduct.is_ignored(2.0)
+
+
+def test_a_peer_that_does_not_calm_down_stays_ignored() -> None:
+    conduct = Conduct()
+    conduct.judge(Counter({"flood": 1000}), 0.0)
+    for n in range(80 * 60):  # 80 messages a second for a minute
+        assert conduct.ignores(n / 80)
+    later = 60 + IGNORED_S
+    assert [conduct.ignores(60 + n / 20) for n in range(round(20 * IGNORED_S))][:190] == [True] * 190
+    assert not conduct.ignores(later)

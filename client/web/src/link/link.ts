@@ -258,7 +258,7 @@ export class Link {
         this.receiveControl(parseControl(data), channel, nowS);
       } else if (!this.peer) {
         if (channel === SOURCE_CHANNEL && this.early.length < MAX_EARLY) this.early.push(data);
-      } else if (this.conduct.isIgnored(nowS)) {
+      } else if (this.conduct.ignores(nowS)) {
         return;
       } else if (channel === MOTION_CHANNEL) {
         const acknowledged = this.motion.take(data, nowS);
