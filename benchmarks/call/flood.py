@@ -9,6 +9,7 @@ each other, before and during each abuse.
 
 import asyncio
 import json
+import os
 import secrets
 import sys
 import tempfile
@@ -73,6 +74,8 @@ errors, on all channels."""
 ABUSERS: Final = (("127.0.0.2", 0), ("127.0.0.3", 0)) if sys.platform == "linux" else (None, None)
 """Where the abuse of the server comes from, because addresses have limits of their own; on other systems from the same
 address as the clients, which limits them, too."""
+ATTACKER_NICE: Final = 10
+"""By how much the attacker gives way to those it attacks: it would have a machine of its own."""
 PAUSE_S: Final = 1.0
 """Pause before a connection that the server closed is opened again."""
 LABELS: Final = {
@@ -271,6 +274,8 @@ def measure(clip: Path, seconds: float, progress: Callable[[str, float], None]) 
         clients = [join(room, NAMES[0], film, stack, "--no-video"), join(room, NAMES[1], film, stack)]
         wait(clients, JOIN_S, lambda: all(client.reports for client in clients), lambda s: progress("joining", s))
         wait(clients, SETTLE_S, None, lambda share: progress("settling", share))
+        if hasattr(os, "nice"):
+            os.nice(ATTACKER_NICE)
         samples: list[dict[str, float]] = []
         done: list[bool] = []
         sampling = Thread(target=sample, args=(server, samples, done), daemon=True)
