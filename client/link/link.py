@@ -227,6 +227,7 @@ class Link:
             now = self._loop.time()
             self._channels.sample(now)
             self.incoming.judge(now)
+            self._channels.ignore(self.incoming.conduct.is_ignored(now))
             if not self._channels.are_open or self.outgoing.peer is None:
                 continue
             if self.incoming.wants_fresh_sequence and now - self._asked_s >= FRESH_S:

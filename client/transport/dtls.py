@@ -29,6 +29,8 @@ MAX_DATAGRAM: Final = 1500
 PACKETS_PER_S, PACKET_BURST = 300.0, 900.0
 """Packets that are decrypted per second, at 0.3 ms each, and at once; more are dropped, as if the path had lost them. A
 call has up to 50 a second of sound, and as many of everything else."""
+IGNORED_PACKETS_PER_S = 60.0
+"""The same of a peer that is ignored (link/conduct.py): enough for its sound."""
 
 
 async def _guarded(work: Awaitable[None]) -> None:
@@ -51,13 +53,17 @@ class RepeatingDtlsTransport(RTCDtlsTransport):
         super().__init__(transport, certificates)
         self.dropped: Counter[str] = Counter()
         """Packets of the peer that were dropped, by reason."""
+        self.is_ignored = False
+        """Whether the peer goes on exceeding its budgets, so that this one is smaller."""
         self._decryptable = TokenBucket(PACKETS_PER_S, PACKET_BURST)
+        self._decryptable_ignored = TokenBucket(IGNORED_PACKETS_PER_S, IGNORED_PACKETS_PER_S)
         receive = transport._recv
 
         async def receive_within_budget() -> bytes:
             while True:
                 data: bytes = await receive()
-                if self._decryptable.take(asyncio.get_running_loop().time()):
+                budget = self._decryptable_ignored if self.is_ignored else self._decryptable
+                if budget.take(asyncio.get_running_loop().time()):
                     return data
                 self.dropped["flood"] += 1
 
