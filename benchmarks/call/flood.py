@@ -31,7 +31,7 @@ from aiortc import RTCPeerConnection
 from rich.table import Table
 
 from iwcodec.benchmarks.call.endurance import JOIN_S, NAMES, Client, join, resources, wait
-from iwcodec.benchmarks.call.film import with_sound
+from iwcodec.benchmarks.call.film import close_up
 from iwcodec.benchmarks.experiment import save, surroundings
 from iwcodec.client.demo.server import local_server
 from iwcodec.client.link.channels import Channels
@@ -267,7 +267,7 @@ def measure(clip: Path, seconds: float, progress: Callable[[str, float], None]) 
     """Measure for `seconds` without abuse, and as long with each kind. Raises CodecError if a client ends early."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        film = with_sound(clip, folder / "film.mp4")
+        film = close_up(clip, folder / "film.mp4", read_info(DEFAULT_MODEL).size)
         address = stack.enter_context(local_server())
         server = psutil.Process(psutil.Process().children()[0].pid)
         room = f"{address}/r/flood"
