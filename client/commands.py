@@ -34,6 +34,12 @@ def call(
     video: Annotated[
         Path | None, typer.Option(help="Send this video file, in a loop, instead of camera and microphone.")
     ] = None,
+    no_video: Annotated[
+        bool,
+        typer.Option(
+            "--no-video", help="Send no picture: watch and talk. No camera is opened; of a file, the sound is sent."
+        ),
+    ] = False,
     mic: Annotated[
         str | None, typer.Option(help="Microphone to use: its number, or part of its name (see `iwcodec devices`).")
     ] = None,
@@ -130,6 +136,7 @@ def call(
         speaker,
         raw_mic,
         max_kbps,
+        no_video,
     )
     asyncio.run(run_call(options))
 

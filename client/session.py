@@ -78,6 +78,8 @@ class CallOptions:
     """Whether the microphone is sent without echo cancellation and noise suppression."""
     max_kbps: float | None = None
     """Limit of what is sent, to all participants together."""
+    no_video: bool = False
+    """Whether no picture is sent: a camera is not opened, and of a file only the sound is used."""
 
 
 async def run_call(options: CallOptions) -> None:
@@ -103,7 +105,10 @@ async def run_call(options: CallOptions) -> None:
         call, video_sender = make_call(signalling, runtime, executor, motion_executor, audio_sender, speaker)
         call.max_kbps = options.max_kbps
         pictures, clip, camera = open_pictures(options, runtime.info.size, from_threads(call.notify))
-        stack.callback(pictures.close)
+        if pictures is None:
+            call.go_without_camera()
+        else:
+            stack.callback(pictures.close)
         if camera is not None:
             stack.callback(camera.close)
         microphone = None
@@ -260,19 +265,23 @@ def open_audio(options: CallOptions, stack: ExitStack) -> tuple[AudioSender | No
 
 def open_pictures(
     options: CallOptions, size: int, notify: Callable[[str], None]
-) -> tuple[capture.Pictures, capture.Clip | None, Camera | None]:
-    """Open the video file, or the camera, cropped to `size` pixels; returns the clip of a file for its audio, or the
-    camera. `notify` is called, on another thread, with what happens to the camera.
+) -> tuple[capture.Pictures | None, capture.Clip | None, Camera | None]:
+    """Open the video file, or the camera, cropped to `size` pixels, unless no picture is sent; returns the clip of a
+    file for its audio, or the camera. `notify` is called, on another thread, with what happens to the camera.
 
     Raises CodecError where there is neither.
     """
     if options.video is not None:
         clip = capture.Clip(options.video)
+        if options.no_video:
+            return None, clip, None
         return capture.Pictures(clip.frames(), capture.LiveCrop(size, clip.fps)), clip, None
+    if options.no_video:
+        return None, None, None
     try:
         camera = Camera(options.camera, notify)
     except CodecError as error:
-        raise CodecError(f"{error} To send a video file instead, use --video FILE.") from None
+        raise CodecError(f"{error} To watch and talk use --no-video, to send a video file --video FILE.") from None
     return capture.Pictures(camera.frames(), capture.LiveCrop(size, capture.MAX_FPS)), None, camera
 
 
@@ -311,9 +320,11 @@ def without_echo(listener: audio_capture.Listener, speaker: Speaker) -> audio_ca
     return canceller.before(listener)
 
 
-async def run_with_interface(call: Call, interface: Coroutine[Any, Any, None], pictures: capture.Pictures) -> None:
+async def run_with_interface(
+    call: Call, interface: Coroutine[Any, Any, None], pictures: capture.Pictures | None
+) -> None:
     """Run the call and its user interface until either ends: the user leaves, or the call cannot continue."""
-    sending = asyncio.create_task(call.send_video(pictures))
+    sending = None if pictures is None else asyncio.create_task(call.send_video(pictures))
     showing = asyncio.create_task(interface)
     # Also if the interface fails: otherwise nobody could end the call.
     showing.add_done_callback(lambda _: leave_soon(call))
@@ -321,8 +332,9 @@ async def run_with_interface(call: Call, interface: Coroutine[Any, Any, None], p
         try:
             await call.run()
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            if sending is not None:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
     if not showing.done():
         showing.cancel()
     with suppress(asyncio.CancelledError):
@@ -387,8 +399,8 @@ async def show_window(call: Call, video_sender: VideoSender, window: Window, cha
 
 
 async def print_reports(call: Call, as_json: bool = False) -> None:
-    """Interface of a headless call: print a line when a state changes, and the statistics every REPORT_S."""
-    printed, told = "", dict[str, str]()
+    """Interface of a headless call: print a line when a state changes, notices, and the statistics every REPORT_S."""
+    printed, said, told, noticed = "", "", dict[str, str](), 0
     due_s = time.monotonic() + REPORT_S
     while True:
         states = ", ".join(f"{p.name}: {p.state}" for p in call.participants.values())
@@ -396,6 +408,11 @@ async def print_reports(call: Call, as_json: bool = False) -> None:
         if line != printed:
             console.print(line, soft_wrap=True)
             printed = line
+        for notice in call.notices[max(0, len(call.notices) - (call.notified - noticed)) :]:
+            if notice != said:
+                console.print(notice, soft_wrap=True)
+            said = notice
+        noticed = call.notified
         for id, participant in call.participants.items():
             words = participant.words
             if words is not None and told.get(id) != words:

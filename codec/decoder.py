@@ -3,13 +3,15 @@
 Calls compose the same parts (MotionDecoder, SourceDecoder, Library) for each peer instead of using `Decoder`.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
+from iwcodec.codec.arguments import check_number, check_runtime, check_type
+from iwcodec.codec.bitstream.packets import MAX_SLOT, MotionPacket, SourcePacket
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion, MotionDecoder
@@ -56,8 +58,15 @@ class Decoder:
     ) -> None:
         """`runtime`: the network (`load_runtime`). `quantiser`, `capacity`: as in EncoderSettings. `tables`: of the
         predictive coder; the shipped ones by default. `active`: most sources in the attention of a frame.
-        `suppression`: small-shift suppression in pixels (Runtime.reconstruct)."""
-        self._runtime = runtime
+        `suppression`: small-shift suppression in pixels (Runtime.reconstruct). Raises OptionError for anything
+        else."""
+        check_type("quantiser", quantiser, Quantiser, None)
+        check_type("tables", tables, Tables, None)
+        for name, value in (("capacity", capacity), ("active", active)):
+            check_type(name, value, int)
+            check_number(name, value, 1, MAX_SLOT + 1)
+        check_number("suppression", suppression, 0, math.inf)
+        self._runtime = check_runtime(runtime)
         self._quantiser = quantiser or Quantiser()
         self._motion = MotionDecoder(runtime.info.keypoints, tables)
         self._transform = TransformCoder(load_transform_tables())

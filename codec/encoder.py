@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.codec.arguments import check_number, check_runtime, check_type
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES, MAX_SLOT, MotionPacket, SourcePacket
 from iwcodec.codec.errors import OptionError
 from iwcodec.codec.fit.keypoint_fit import live_fit
@@ -46,15 +47,11 @@ class EncoderSettings:
     """Fit detected keypoints to the picture (KeypointFit)."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("message_frames", 1, MAX_PACKET_FRAMES),
-            ("source_crf", 1, 63),
-            ("capacity", 1, MAX_SLOT + 1),
-            ("frame_rate", 0.1, 1000),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not low <= value <= high:
-                raise OptionError(f"{name} must be from {low} to {high}, not {value!r}.")
+        for name, high in (("message_frames", MAX_PACKET_FRAMES), ("source_crf", 63), ("capacity", MAX_SLOT + 1)):
+            check_type(name, getattr(self, name), int)
+            check_number(name, getattr(self, name), 1, high)
+        check_number("frame_rate", self.frame_rate, 0.1, 1000)
+        check_type("quantiser", self.quantiser, Quantiser)
 
 
 def check_picture(picture: object, size: int) -> None:
@@ -71,9 +68,12 @@ class Encoder:
     """Encodes the stream of one speaker. Frames are numbered from 0 in the order in which they are pushed."""
 
     def __init__(self, runtime: Runtime, settings: EncoderSettings | None = None, tables: Tables | None = None) -> None:
-        """`runtime`: the network (`load_runtime`). `tables`: of the predictive coder; the shipped ones by default."""
+        """`runtime`: the network (`load_runtime`). `tables`: of the predictive coder; the shipped ones by default.
+        Raises OptionError for anything else."""
+        check_type("settings", settings, EncoderSettings, None)
+        check_type("tables", tables, Tables, None)
         self.settings = settings or EncoderSettings()
-        self._runtime = runtime
+        self._runtime = check_runtime(runtime)
         self._motion = MotionEncoder(self.settings.quantiser, tables)
         self._sources = SourceEncoder(runtime.info.size, self.settings.source_crf)
         self._policy = SourcePolicy(runtime, self.settings.capacity)
@@ -98,6 +98,7 @@ class Encoder:
         """Encode a picture that differs in eyes or mouth from the source in the slot `base`. Call `flush` first.
         Raises OptionError for a picture of another form or an empty slot."""
         check_picture(picture, self._runtime.info.size)
+        check_type("base", base, int)
         source = self.library.at(base)
         if source is None:
             raise OptionError(f"There is no source in slot {base}.")

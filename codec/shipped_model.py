@@ -1,5 +1,6 @@
 """The models that come with the package: load the one for a picture size, or for a file."""
 
+from iwcodec.codec.arguments import check_type
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.errors import CodecError, FormatError, OptionError, VersionError
 from iwcodec.models.runtime.load import load_runtime as load_model
@@ -14,6 +15,9 @@ def load_runtime(model: str = DEFAULT_MODEL, kind: str = "auto", threads: int | 
     where there is a GPU that can run it, else onnx). `threads`: of ONNX Runtime. Raises OptionError for an unknown
     model or kind, CodecError if the kind needs a package or device that is missing.
     """
+    check_type("model", model, str)
+    check_type("kind", kind, str)
+    check_type("threads", threads, int, None)
     try:
         return load_model(model, kind, threads)
     except (FileNotFoundError, ValueError, TypeError) as error:
@@ -39,14 +43,13 @@ def shipped_sizes() -> list[int]:
 def load_runtime_of(header: Header) -> Runtime:
     """Load the shipped model for a file's picture size. Raises VersionError, which names the model that the file needs,
     if there is none; FormatError if that model makes other pictures."""
-    try:
+    if header.size in shipped_sizes():
         return load_runtime_for(header.size)
-    except OptionError as error:
-        if header.model_id in list_models():
-            check_model(header, read_info(header.model_id))
-        raise VersionError(
-            f"This file needs the model {header.model_id} ({header.model_digest.hex()}), which is not installed."
-        ) from error
+    if header.model_id in list_models():
+        check_model(header, read_info(header.model_id))
+    raise VersionError(
+        f"This file needs the model {header.model_id} ({header.model_digest.hex()}), which is not installed."
+    )
 
 
 def check_model(header: Header, info: ModelInfo) -> None:

@@ -84,7 +84,7 @@ def serve(
     metrics_token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File with the bearer token that opens /metrics to other machines; or set IWCODEC_METRICS_TOKEN."
+            help="File with the bearer token that opens /metrics, closed without; or set IWCODEC_METRICS_TOKEN."
         ),
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",

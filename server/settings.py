@@ -25,7 +25,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()
     """IP addresses or networks (CIDR) of reverse proxies whose X-Forwarded-For is believed."""
     metrics_token: str = ""
-    """Bearer token that opens /metrics to other machines; without one only this machine reads them."""
+    """Bearer token that opens /metrics; without one nobody reads them."""
 
     def __post_init__(self) -> None:
         for origin in self.allowed_origins:

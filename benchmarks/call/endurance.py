@@ -99,9 +99,9 @@ def measure(clip: Path, minutes: float, progress: Callable[[str, float], None]) 
     }
 
 
-def join(url: str, name: str, film: Path, stack: ExitStack) -> Client:
-    """Start a client that sends `film`; the stack ends it."""
-    words = ["call", url, "--headless", "--json", "--video", str(film), "--name", name]
+def join(url: str, name: str, film: Path, stack: ExitStack, *options: str) -> Client:
+    """Start a client that sends `film`, with further options of `iwcodec call`; the stack ends it."""
+    words = ["call", url, "--headless", "--json", "--video", str(film), "--name", name, *options]
     process = subprocess.Popen(
         [sys.executable, "-m", "iwcodec", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

@@ -58,6 +58,8 @@ class Channels:
         }
         if self.transport is not None:
             self.transport.dropped = dropped
+            if self._dtls is not None:
+                self._dtls.dropped = dropped
         self._limits = {channel_id: TokenBucket(*limits) for channel_id, limits in _RATE_LIMITS.items()}
 
     def listen(self, on_message: Callable[[int, bytes], None], on_open: Callable[[], None]) -> None:
@@ -93,8 +95,17 @@ class Channels:
     @property
     def certificates(self) -> tuple[bytes, bytes] | None:
         """Fingerprints of our certificate and of the peer's; None before the handshake."""
+        return None if self._dtls is None else self._dtls.certificates
+
+    @property
+    def _dtls(self) -> RepeatingDtlsTransport | None:
         dtls = None if self.transport is None else self.transport.transport
-        return dtls.certificates if isinstance(dtls, RepeatingDtlsTransport) else None
+        return dtls if isinstance(dtls, RepeatingDtlsTransport) else None
+
+    def ignore(self, on: bool) -> None:
+        """Decrypt few of the peer's packets, or as many as a call has."""
+        if self._dtls is not None:
+            self._dtls.is_ignored = on
 
     def send(self, channel_id: int, data: bytes) -> None:
         """Send a message, or discard it if the channel is not open."""

@@ -12,9 +12,18 @@ from typing import Protocol, TypeVar
 
 from iwcodec.client.link.channels import STATS_S
 from iwcodec.client.link.clocks import Clocks
+from iwcodec.client.link.conduct import Conduct
 from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState, RenderedFrame
 from iwcodec.client.link.messages import MotionMessage, Report, SourceAck, Status
-from iwcodec.client.link.receive import FRAME_BURST, FRAMES_PER_S, MotionReceiver, ReceptionCounts, SourceAssembler
+from iwcodec.client.link.receive import (
+    FRAME_BURST,
+    FRAMES_PER_S,
+    NEW_FRAME_BURST,
+    NEW_FRAMES_PER_S,
+    MotionReceiver,
+    ReceptionCounts,
+    SourceAssembler,
+)
 from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
 from iwcodec.client.video.video_sender import KEPT_SOURCES
 from iwcodec.codec.bitstream.packets import SourcePacket
@@ -41,8 +50,14 @@ RENDER_TIMES = 30
 MAX_QUEUED_UNITS = 64
 """Source units that wait for decoding; with more the sequence is abandoned."""
 UNITS_PER_S, UNIT_BURST = 8.0, 32.0
-"""Source units that are decoded per second, at 15 ms each, and at once; with more the sequence is abandoned. At the
+"""Source units that are decoded per second, at 2 ms each, and at once; with more the sequence is abandoned. At the
 usual rates a unit takes a second to arrive, and a sequence begins with at most four."""
+SOURCES_PER_S, SOURCE_BURST = 2.0, 16.0
+"""The same of units that are neither variants nor snapshots, which the network prepares, at 30 ms each. A sender makes
+at most one a second (source_policy.MIN_INTERVAL_S); the burst is twice what may have waited (send.MAX_BEHIND)."""
+RENDERED_PER_S, RENDER_BURST = 36.0, 8.0
+"""Frames that are rendered per second, interpolated ones included: the 30 of a fast camera, shown faster while the
+delay shrinks (jitter_buffer.SHRINK). What a peer says of numbers and times must not cost the others their pictures."""
 MAX_QUEUED_MESSAGES = 32
 """Motion messages that wait for decoding; more are dropped."""
 MAX_SOURCES = 2 * KEPT_SOURCES
@@ -98,7 +113,11 @@ class IncomingVideo:
         self._playout_delay_s = 0.0
         self._units: asyncio.Queue[tuple[SourceAssembler, SourcePacket, bool]] = asyncio.Queue(MAX_QUEUED_UNITS)
         self._decodable_frames = TokenBucket(FRAMES_PER_S, FRAME_BURST)
+        self._showable_frames = TokenBucket(NEW_FRAMES_PER_S, NEW_FRAME_BURST)
         self._decodable_units = TokenBucket(UNITS_PER_S, UNIT_BURST)
+        self._preparable_sources = TokenBucket(SOURCES_PER_S, SOURCE_BURST)
+        self._renderable = TokenBucket(RENDERED_PER_S, RENDER_BURST)
+        self.conduct = Conduct()
         self._messages: asyncio.Queue[tuple[MotionReceiver, MotionMessage, float]] = asyncio.Queue(MAX_QUEUED_MESSAGES)
         """Checked motion messages with their arrival times."""
         self._source_ack_due = False
@@ -118,7 +137,7 @@ class IncomingVideo:
         self.library = Library(MAX_SOURCES)
         self.assembler = SourceAssembler()
         spaces = MotionSpaces(self.library, load_transform_tables().directions)
-        self.motion = MotionReceiver(info.keypoints, self._decodable_frames, spaces.at)
+        self.motion = MotionReceiver(info.keypoints, self._decodable_frames, spaces.at, self._showable_frames)
         self.loss = 0.0
         """Share of motion messages lost in the last report interval."""
         self._source_decoder = SourceDecoder(info.size)
@@ -132,6 +151,14 @@ class IncomingVideo:
         """What is received from now on took another path."""
         self.assembler.restart_unit()
         self.motion.jitter_buffer.new_path()
+
+    def judge(self, now_s: float) -> None:
+        """Ignore a peer that goes on exceeding its budgets. Call it several times a second."""
+        self.conduct.judge(self.dropped(), now_s)
+
+    def dropped(self) -> Counter[str]:
+        """Messages of the present stream that were dropped, by reason."""
+        return self._dropped + self.motion.dropped + self.assembler.dropped
 
     def close(self) -> None:
         self._closed = True
@@ -176,17 +203,23 @@ class IncomingVideo:
 
     def receive_motion(self, data: bytes, now_s: float) -> int | None:
         """Queue a motion message for decoding; returns the acknowledgement in it (modulo 256), if any."""
+        if self.conduct.ignores(now_s):
+            self._dropped["ignored"] += 1
+            return None
         message = self.motion.check(data, now_s)
         if message is None:
             return None
         try:
             self._messages.put_nowait((self.motion, message, now_s))
-        except asyncio.QueueFull:
-            self._dropped["flood"] += 1
+        except asyncio.QueueFull:  # within its budget: it is this machine that is too slow
+            self._dropped["behind"] += 1
         return message.acknowledged
 
     def receive_source(self, data: bytes) -> None:
         """Take a source chunk, and queue the unit that it completes for decoding."""
+        if self.conduct.ignores(self._loop.time()):
+            self._dropped["ignored"] += 1
+            return
         before = self.assembler.dropped.copy()
         unit = self.assembler.take(data)
         if self.assembler.dropped["out of sequence"] > before["out of sequence"]:
@@ -195,14 +228,17 @@ class IncomingVideo:
             self._source_ack_due = True  # a sender that restarted a unit does not know that it has arrived
         if unit is None:
             return
-        if not self._decodable_units.take(self._loop.time()):
+        packet, is_snapshot = unit
+        is_costly = packet.base is None and not is_snapshot
+        now = self._loop.time()
+        if not self._decodable_units.take(now) or (is_costly and not self._preparable_sources.take(now)):
             self._dropped["flood"] += 1
             self.abandon_sequence()
             return
         try:
             self._units.put_nowait((self.assembler, *unit))
         except asyncio.QueueFull:
-            self._dropped["flood"] += 1
+            self._dropped["behind"] += 1
             self.abandon_sequence()
 
     def receive_report(self, report: Report, now_s: float) -> bool:
@@ -326,8 +362,12 @@ class IncomingVideo:
                     alarm.cancel()
                 continue
             due = jitter_buffer.pop(now)
-            if due is not None:
+            if due is None or self.conduct.is_ignored(now):
+                continue
+            if self._renderable.take(now):
                 await self._render(due, now)
+            else:
+                self._dropped["too many frames"] += 1
 
     async def _render(self, due: DueFrame, began_s: float) -> None:
         frame = due.frame

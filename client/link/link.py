@@ -116,6 +116,8 @@ class Link:
             return LinkState.RECONNECTING if self._began else LinkState.CONNECTING
         if self._channels.is_connection_lost:
             return LinkState.RECONNECTING
+        if self.incoming.conduct.is_ignored(self._loop.time()):
+            return LinkState.IGNORED
         if self.incoming.peer_status.camera_off:
             return LinkState.CAMERA_OFF
         if self.incoming.peer_status.face_lost:
@@ -143,7 +145,7 @@ class Link:
             delay_ms,
             incoming.loss,
             len(incoming.library),
-            dict(self._dropped + incoming.motion.dropped + incoming.assembler.dropped),
+            dict(incoming.dropped()),
             {
                 "frames_to_show": incoming.motion.jitter_buffer.waiting,
                 "units_to_decode": incoming.units_to_decode,
@@ -224,6 +226,8 @@ class Link:
             await asyncio.sleep(TICK_S)
             now = self._loop.time()
             self._channels.sample(now)
+            self.incoming.judge(now)
+            self._channels.ignore(self.incoming.conduct.is_ignored(now))
             if not self._channels.are_open or self.outgoing.peer is None:
                 continue
             if self.incoming.wants_fresh_sequence and now - self._asked_s >= FRESH_S:

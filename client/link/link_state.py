@@ -17,6 +17,7 @@ class LinkState(StrEnum):
     FACE_LOST = "face lost"
     FROZEN = "frozen"
     CAMERA_OFF = "camera off"
+    IGNORED = "sends too much, not shown"
     RECONNECTING = "reconnecting"
     CLOSED = "closed"
 

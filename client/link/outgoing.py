@@ -7,6 +7,7 @@ own, so that on a narrow link motion does not wait until the rest of its packet 
 """
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 
 from iwcodec.client.link.channels import Channels
@@ -34,6 +35,8 @@ MIN_SEQUENCE_S = 20.0
 """Minimum time between changes from usual to small sources or back: each costs a key picture."""
 MIN_RESTART_S = 1.0
 """Minimum time between two sequences that the peer asks for: each costs pictures to be coded."""
+MAX_SEQUENCES, SEQUENCES_S = 8, 60.0
+"""Sequences that are begun for one peer in so many seconds."""
 UNREACHED_S = 3.0
 """A peer that has not sent a report for this long does not hold up the sources of the others."""
 MOTION_RESERVE = 600
@@ -69,6 +72,8 @@ class OutgoingVideo:
         """Whether motion had to wait for the transport since the peer's last report."""
         self._sources_scheduled = False
         self._wants_sequence = False
+        self._recent: deque[float] = deque(maxlen=MAX_SEQUENCES)
+        """When the newest sequences were begun, on all connections."""
         self._starting: asyncio.Task[None] | None = None
         self._peer_has_picture = False
         """Whether the peer has a picture of the present sequence."""
@@ -269,7 +274,9 @@ class OutgoingVideo:
 
     def _request_sequence(self) -> None:
         """Get a sequence from the VideoSender if one is wanted; there is none before its first picture."""
-        is_rested = self._loop.time() - self._begun_s >= MIN_RESTART_S
+        now = self._loop.time()
+        is_rested = now - self._begun_s >= MIN_RESTART_S
+        is_rested &= len(self._recent) < MAX_SEQUENCES or now - self._recent[0] >= SEQUENCES_S
         is_starting = self._starting is not None and not self._starting.done()
         if self._wants_sequence and not is_starting and is_rested:
             self._starting = asyncio.ensure_future(self._start_sequence())
@@ -278,6 +285,7 @@ class OutgoingVideo:
         sequence = await self._video_sender.sequence_for_newcomer(self.congestion_control.small)
         if sequence is not None and self._wants_sequence and self._channels.are_open:
             self._wants_sequence, self._begun_s = False, self._loop.time()
+            self._recent.append(self._begun_s)
             self.motion.forget_acknowledged()  # the slots hold other sources now
             self.sources.start(sequence, first=not self.has_picture)
             if self.peer is None:

@@ -24,6 +24,8 @@ MAX_RATE = 250
 FRAMES_PER_S, FRAME_BURST = 120.0, 300.0
 """Frames that are decoded per second, at 0.5 ms each, and at once. 30 frames/s that are each sent three times take 90 a
 second; the burst is what a queue of three seconds lets through together."""
+NEW_FRAMES_PER_S, NEW_FRAME_BURST = 40.0, 150.0
+"""The same of new frames, of which each costs a picture: cameras deliver up to 30 a second."""
 MAX_REORDERING = 64
 """Number of messages by which one may be overtaken."""
 MAX_ENDED = 64
@@ -42,9 +44,14 @@ class MotionReceiver:
     """Decodes motion messages and puts their frames into the jitter buffer."""
 
     def __init__(
-        self, keypoints: int, decodable: TokenBucket | None = None, spaces: Spaces = lambda slot: None
+        self,
+        keypoints: int,
+        decodable: TokenBucket | None = None,
+        spaces: Spaces = lambda slot: None,
+        showable: TokenBucket | None = None,
     ) -> None:
-        """`decodable`: the budget of frames to decode; by default a new one. `spaces`: of the peer's sources."""
+        """`decodable`, `showable`: the budgets of frames to decode, and of new ones among them; by default new budgets.
+        `spaces`: of the peer's sources."""
         self.jitter_buffer = VideoJitterBuffer()
         self.dropped: Counter[str] = Counter()
         self.arrived_s: float | None = None
@@ -55,6 +62,9 @@ class MotionReceiver:
         """The frames of the last valid message."""
         self._decoder = MotionDecoder(keypoints, spaces=spaces)
         self._decodable = decodable or TokenBucket(FRAMES_PER_S, FRAME_BURST)
+        self._showable = showable or TokenBucket(NEW_FRAMES_PER_S, NEW_FRAME_BURST)
+        self._charged = -1
+        """Number of the newest frame that was charged to the budgets."""
         self._decoded: set[int] = set()
         """Numbers of the MAX_PACKET_FRAMES newest frames, as far as they were decoded."""
         self._highest: int | None = None
@@ -120,8 +130,10 @@ class MotionReceiver:
         oldest = -1 if self._newest is None else self._newest[0] - MAX_PACKET_FRAMES
         if all(number <= oldest or number in self._decoded for number in range(first, first + count)):
             raise _Rejected("repeated")
-        if not self._decodable.take(now_s, count):
+        new = min(count, max(0, first + count - 1 - self._charged))
+        if not self._showable.take(now_s, new) or not self._decodable.take(now_s, count):
             raise _Rejected("flood")
+        self._charged = max(self._charged, first + count - 1)
 
     def _check(self, message: MotionMessage, now_s: float) -> None:
         if self._newest is None or self.arrived_s is None or now_s - self.arrived_s > EXPECTED_S:

@@ -137,7 +137,11 @@ class Call:
         """Called with every new link before anything arrives over it."""
         self.notices: list[str] = []
         """Recent events in words for the user, newest last."""
+        self.notified = 0
+        """Number of notices so far."""
         self.muted = self.camera_off = False
+        self.has_camera = True
+        """Whether there is a camera, or a file instead, that could be on."""
         self.is_host = self.locked = False
         """Whether we may remove participants and lock the room, and whether it is locked."""
         self._video_sender, self.make_link, self._connect = video_sender, make_link, connect
@@ -193,6 +197,9 @@ class Call:
             self.audio_sender.mute(on)
 
     def set_camera_off(self, on: bool) -> None:
+        if not self.has_camera and not on:
+            self.notify("there is no camera in this call")
+            return
         self.camera_off = on
         self._video_sender.pause(on)
 
@@ -203,7 +210,12 @@ class Call:
                 await self._video_sender.push(frame.picture, frame.captured_s)
         except CodecError as error:
             self.notify(str(error))
-            self.set_camera_off(True)
+            self.go_without_camera()
+
+    def go_without_camera(self) -> None:
+        """Send no picture from now on."""
+        self.has_camera = False
+        self.set_camera_off(True)
 
     async def lock(self, on: bool) -> None:
         """As the host: admit nobody else, or unlock the room."""
@@ -218,6 +230,7 @@ class Call:
     def notify(self, text: str) -> None:
         """Add a notice for the user."""
         self.notices.append(text)
+        self.notified += 1
         del self.notices[:-MAX_NOTICES]
 
     async def receive_video(self, participant: Participant, link: Link) -> None:

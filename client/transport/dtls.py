@@ -7,12 +7,16 @@ also retransmitted every REPEAT_S. The peer drops records that it has received b
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable
 from typing import Final
 
+from aiortc import RTCIceTransport
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, State
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
+
+from iwcodec.codec.token_bucket import TokenBucket
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +26,11 @@ MAX_REPEATS: Final = 20
 """Maximum number of retransmissions of a flight."""
 MAX_DATAGRAM: Final = 1500
 """Maximum size of a datagram, bytes, as in aiortc."""
+PACKETS_PER_S, PACKET_BURST = 300.0, 900.0
+"""Packets that are decrypted per second, at 0.3 ms each, and at once; more are dropped, as if the path had lost them. A
+call has up to 50 a second of sound, and as many of everything else."""
+IGNORED_PACKETS_PER_S = 60.0
+"""The same of a peer that is ignored (link/conduct.py): enough for its sound."""
 
 
 async def _guarded(work: Awaitable[None]) -> None:
@@ -39,6 +48,26 @@ class RepeatingDtlsTransport(RTCDtlsTransport):
     """The last datagram of the handshake, until the peer has confirmed it."""
     _repeating: asyncio.Task[None] | None = None
     _stopped = False
+
+    def __init__(self, transport: RTCIceTransport, certificates: list[RTCCertificate]) -> None:
+        super().__init__(transport, certificates)
+        self.dropped: Counter[str] = Counter()
+        """Packets of the peer that were dropped, by reason."""
+        self.is_ignored = False
+        """Whether the peer goes on exceeding its budgets, so that this one is smaller."""
+        self._decryptable = TokenBucket(PACKETS_PER_S, PACKET_BURST)
+        self._decryptable_ignored = TokenBucket(IGNORED_PACKETS_PER_S, IGNORED_PACKETS_PER_S)
+        receive = transport._recv
+
+        async def receive_within_budget() -> bytes:
+            while True:
+                data: bytes = await receive()
+                budget = self._decryptable_ignored if self.is_ignored else self._decryptable
+                if budget.take(asyncio.get_running_loop().time()):
+                    return data
+                self.dropped["flood"] += 1
+
+        transport._recv = receive_within_budget
 
     @property
     def certificates(self) -> tuple[bytes, bytes] | None:

@@ -39,8 +39,9 @@ PROGRESS_EVERY = 25
 """Frames between two progress reports."""
 JUMP = 0.1
 """Distance in sides that a crop moves between two frames only if it jumps."""
-MISSING_S, EARLY_SOUND_S = 0.25, 0.1
-"""Seconds of missing pictures, and of sound before the first picture, from which there is a warning."""
+MISSING_S, EARLY_SOUND_S, LATE_SOUND_S = 0.25, 0.1, 0.5
+"""Seconds of missing pictures, and of sound before the first picture and after the last one, from which there is a
+warning."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,11 @@ def input_warnings(path: Path, info: MediaInfo, tally: Tally, options: EncodeOpt
     early = -info.audio.start_s if info.audio is not None and options.audio and not options.start_s else 0.0
     if early > EARLY_SOUND_S:
         warnings.append(f"The sound of {path.name} begins {early:.1f} s before its pictures; that part is left out.")
+    if options.audio and info.sound_is_unknown:
+        warnings.append(f"The sound of {path.name} has a format that cannot be decoded; it is left out.")
+    late = (info.sound_end_s or 0.0) - tally.end_s
+    if whole and options.audio and info.audio is not None and late > LATE_SOUND_S:
+        warnings.append(f"The sound of {path.name} goes on for {late:.1f} s after its pictures; that part is left out.")
     return tuple(warnings)
 
 

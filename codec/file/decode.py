@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iwcodec.codec.arguments import check_callback, check_path
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
 from iwcodec.codec.file.options import Progress
@@ -53,7 +54,9 @@ def decode(
     frames repeat the previous one, so that the sound stays in sync. Raises MediaError, FormatError or
     VersionError, all of which are CodecErrors.
     """
-    target = Path(target)
+    check_callback("progress", progress)
+    check_path("source", source)
+    target = check_path("target", target)
     check_target(target, overwrite)
     check_writable(target)
     with local_input(source) as path:

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from iwcodec.codec.arguments import check_callback, check_path, check_runtime
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.index import Quality
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
@@ -46,6 +47,8 @@ USUAL_FRAMES = 1000
 """Frames of a clip of unknown length, for the progress report."""
 AUDIO_RECORD_S = 1.0
 """Seconds of sound in one record."""
+MAX_DAMAGED_SOUND = 2
+"""Packets of sound that may be damaged without a warning: the first of an MP3 refer to others that may be cut off."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,16 @@ def encode(
     """
     if not isinstance(options, EncodeOptions | None):
         raise OptionError(f"options must be EncodeOptions, not {type(options).__name__}; or give them as keywords.")
+    check_callback("progress", progress)
     options, progress = (options or EncodeOptions()).with_keywords(keywords), progress or (lambda name, share: None)
     options.check_target()
-    target = Path(target)
+    check_path("source", source)
+    target = check_path("target", target)
     check_target(target, options.overwrite)
     if target.suffix.lower() != ".iwc":
         raise MediaError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
     started = time.monotonic()
-    runtime = runtime or load_runtime_for(options.size)
+    runtime = load_runtime_for(options.size) if runtime is None else check_runtime(runtime)
     if runtime.info.size != options.size:
         raise OptionError(
             f"The model {runtime.info.model_id} makes pictures of {runtime.info.size}, not {options.size}."
@@ -184,7 +189,8 @@ def _encode(
         measured = Quality(quality["psnr_db"], quality["worst_psnr_db"], round(quality["worst_at_s"] * fps))
         sizes["container"] += add_quality(target, measured)
     report = summarise(sizes, frames, fps, options.size, stream.coded)
-    return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=video.warnings)
+    warnings = (*video.warnings, *sound_warnings(source, track))
+    return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=warnings)
 
 
 def expected_frames(source: Path, options: EncodeOptions) -> int:
@@ -217,6 +223,14 @@ def open_audio(video: Footage, options: EncodeOptions, frames: int) -> OpusTrack
     return read_audio_opus(
         video.path, options.audio_bitrate, start=video.start_s, duration_s=duration_s, tracks=video.tracks
     )
+
+
+def sound_warnings(path: Path, track: OpusTrack | None) -> list[str]:
+    """What of the sound could not be read, once it has been."""
+    damaged = 0 if track is None else track.tally.damaged
+    if damaged <= MAX_DAMAGED_SOUND:
+        return []
+    return [f"{damaged} packets of the sound of {path.name} cannot be decoded; they are silent."]
 
 
 def write_streams(

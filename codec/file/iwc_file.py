@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iwcodec.codec.arguments import check_path, check_runtime
 from iwcodec.codec.bitstream.packets import (
     MAX_PACKET_FRAMES,
     MAX_SLOT,
@@ -44,7 +45,9 @@ class IwcFile:
     """
 
     def __init__(self, path: str | Path, runtime: Runtime | None = None) -> None:
-        path = Path(path)
+        path = check_path("path", path)
+        if runtime is not None:
+            check_runtime(runtime)
         if not path.is_file():
             raise MediaError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
         self.reader = ContainerReader(path)

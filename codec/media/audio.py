@@ -6,24 +6,26 @@ from pathlib import Path
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
-from av.container import InputContainer
 
 from iwcodec.codec.media.demux import BEST, audio_stream, decoded_frames, open_media, seek
 from iwcodec.codec.media.timeline import StreamClock, read_timeline
-from iwcodec.codec.media.types import AUDIO_RATE, Samples, Tracks
+from iwcodec.codec.media.types import AUDIO_RATE, Samples, Tally, Tracks
 
 SYNC_TOLERANCE = AUDIO_RATE // 50
 """Samples, 20 ms: containers round timestamps, so smaller gaps and overlaps are ignored."""
 
 
 def read_samples(
-    path: str | Path, start: float = 0.0, duration_s: float | None = None, tracks: Tracks = BEST
+    path: str | Path,
+    start: float = 0.0,
+    duration_s: float | None = None,
+    tracks: Tracks = BEST,
+    tally: Tally | None = None,
 ) -> Iterator[Samples]:
     """Yield the sound of a file in blocks; nothing if it has none.
 
     The first sample belongs to the picture at `start` seconds: a later beginning and gaps are filled with silence,
-    earlier sound is dropped. Ends after `duration_s` seconds.
+    earlier sound is dropped. Ends after `duration_s` seconds. Damaged packets are skipped, and counted in `tally`.
     """
     with open_media(path) as container:
         stream = audio_stream(container, path, tracks)
@@ -36,14 +38,15 @@ def read_samples(
         limit = None if duration_s is None else round(duration_s * AUDIO_RATE)
         end_s = 0.0 if duration_s is None else start + duration_s
         shifts = timeline.shifts_s if timeline.audio_agrees else timeline.shifts_s[:1]
-        yield from _limited(aligned(_resampled(container, stream), StreamClock(shifts, sought, end_s), start), limit)
+        frames = _resampled(decoded_frames(container, stream, tally))
+        yield from _limited(aligned(frames, StreamClock(shifts, sought, end_s), start), limit)
 
 
-def _resampled(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
+def _resampled(frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
     """Yield mono int16 frames at 48 kHz, also if the stream's format changes."""
     resampler: AudioResampler | None = None
     current: tuple[str, str, int] | None = None
-    for frame in decoded_frames(container, stream):
+    for frame in frames:
         layout = (frame.format.name, frame.layout.name, frame.sample_rate)
         if resampler is None or layout != current:
             if resampler is not None:

@@ -1,5 +1,6 @@
 """Open media files with FFmpeg (PyAV): streams and packets."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,11 +36,29 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     except PermissionError as error:
         raise MediaError(f"{path} may not be read: permission denied.") from error
     except (av.FFmpegError, OSError, ValueError) as error:
+        if _lacks_index(path):
+            raise MediaError(f"{path} cannot be read: it ends before its index, as cut recordings do.") from error
         raise MediaError(f"{path} is not a video file that can be read ({error_reason(error)}).") from error
     with container:
         if container.format.name == "tty":  # FFmpeg renders any .txt file as a terminal
             raise MediaError(f"{path} is a text file, not a video.")
         yield container
+
+
+def _lacks_index(path: Path) -> bool:
+    """Return whether this is an MP4 or QuickTime file without its `moov` box, which recorders write last."""
+    with suppress(OSError), open(path, "rb") as file:
+        size, at, kinds = os.fstat(file.fileno()).st_size, 0, set[bytes]()
+        while len(kinds) < 16 and at < size:
+            file.seek(at)
+            head = file.read(16)
+            length = int.from_bytes(head[8:16] if head[:4] == bytes((0, 0, 0, 1)) else head[:4])
+            kinds.add(head[4:8])
+            if length < 8:
+                break
+            at += length
+        return b"ftyp" in kinds and b"mdat" in kinds and b"moov" not in kinds
+    return False
 
 
 def video_stream(container: InputContainer, path: str | Path, tracks: Tracks = BEST) -> VideoStream:
@@ -51,6 +70,8 @@ def video_stream(container: InputContainer, path: str | Path, tracks: Tracks = B
     if tracks.video is not None:
         return _numbered(all_streams, tracks.video, path, "video")
     if not streams:
+        if all_streams:
+            raise MediaError(f"The video of {path} has a format that cannot be decoded.")
         if container.streams.best("audio") is not None:
             raise MediaError(f"{path} holds only sound, no video.")
         raise MediaError(f"{path} holds no video that can be decoded.")
@@ -64,7 +85,10 @@ def audio_stream(container: InputContainer, path: str | Path, tracks: Tracks = B
     if tracks.audio is not None:
         return _numbered(list(container.streams.audio), tracks.audio, path, "audio")
     best = container.streams.best("audio")
-    return best if isinstance(best, AudioStream) and best.codec_context is not None else None
+    if isinstance(best, AudioStream) and best.codec_context is not None:
+        return best
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    return max(known, key=lambda stream: stream.channels, default=None)
 
 
 def _numbered(streams: list[Stream], number: int, path: str | Path, kind: str) -> Stream:

@@ -8,7 +8,7 @@ import numpy as np
 from iwcodec.codec.media.audio import read_samples
 from iwcodec.codec.media.demux import BEST
 from iwcodec.codec.media.opus import FILE_SETTINGS, OpusDecoder, OpusEncoder
-from iwcodec.codec.media.types import AUDIO_RATE, Samples, Tracks
+from iwcodec.codec.media.types import AUDIO_RATE, Samples, Tally, Tracks
 from iwcodec.codec.media.video import probe
 
 
@@ -65,8 +65,10 @@ class OpusReader:
 class OpusTrack:
     """The sound of a file as Opus packets; iterate once. `pre_skip` is known before the first packet."""
 
-    def __init__(self, blocks: Iterator[Samples], writer: OpusWriter) -> None:
+    def __init__(self, blocks: Iterator[Samples], writer: OpusWriter, tally: Tally | None = None) -> None:
+        """`tally` counts the damaged packets of the file as `blocks` are taken."""
         self._blocks, self._writer = blocks, writer
+        self.tally = tally or Tally()
         self.pre_skip = writer.pre_skip
         self.packet_samples = writer.packet_samples
 
@@ -91,4 +93,5 @@ def read_audio_opus(
     """
     if probe(path, tracks).audio is None:
         return None
-    return OpusTrack(read_samples(path, start, duration_s, tracks), OpusWriter(bitrate, packet_ms))
+    tally = Tally()
+    return OpusTrack(read_samples(path, start, duration_s, tracks, tally), OpusWriter(bitrate, packet_ms), tally)

@@ -9,16 +9,17 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from iwcodec.codec.media.demux import audio_stream, open_media, start_time, video_stream
+from iwcodec.codec.media.demux import audio_stream, decoded_frames, open_media, start_time, video_stream
 from iwcodec.codec.media.types import Tracks
 
 STANDARD_RATES = (
@@ -40,6 +41,8 @@ SAME_INTERVAL = (0.8, 1.25)
 """Factors within which intervals count as equal: clocks of cameras are inaccurate."""
 ROUNDING = 4e-4
 """Relative difference of rates that are equal: less than half of that between 29.97 and 30."""
+FIRST_PICTURES = 24
+"""Pictures that are decoded to see whether their timestamps are in order."""
 NEAR_STANDARD = 5e-3
 """Relative difference from a standard rate within which a measured rate is taken for it."""
 
@@ -68,6 +71,10 @@ class _Scan:
     intervals: list[float] = field(default_factory=list)
     """Seconds between consecutive pictures, in display order."""
     packets: int = 0
+    ascending: bool = True
+    """Whether the timestamps of display never go back."""
+    lead: int = 0
+    """Ticks from the time of decoding to that of display, of the first packet."""
     _stamps: list[float] = field(default_factory=list)
     _decoded_s: float | None = None
     _ahead: list[tuple[float, float]] = field(default_factory=list)
@@ -88,6 +95,9 @@ class _Scan:
         if stamp is None or packet.is_discard:
             return
         time_s, length_s = float(stamp * tick), float((packet.duration or 0) * tick)
+        if not self._stamps and len(self.extents) == 1 and packet.pts is not None and packet.dts is not None:
+            self.lead = packet.pts - packet.dts
+        self.ascending &= not self._stamps or time_s >= self._stamps[-1]
         if self._decoded_s is not None and time_s - self._decoded_s > MAX_GAP_S:
             self._ahead.append((time_s, length_s))
         else:
@@ -129,6 +139,11 @@ class Timeline:
     """Coded pictures."""
     audio_agrees: bool
     """Whether the sound leaps as often as the pictures, so that both have the same `shifts_s`."""
+    sound_end_s: float | None = None
+    """End of the sound, seconds; None without sound or timestamps."""
+    decode_lead: int | None = None
+    """Not None: pictures have timestamps in the order in which they are decoded, which is not that in which they are
+    shown (AVI knows no other), and this many ticks after their decoding."""
 
     @property
     def leaps(self) -> int:
@@ -156,7 +171,8 @@ def _scan_file(path: str, tracks: Tracks, state: tuple[int, int]) -> Timeline:
         for scan in scans.values():
             scan.finish()
         pictures = scans[video.index]
-        sound_leaps = len(scans[audio.index].extents) if audio is not None else 1
+        sound = [] if audio is None else scans[audio.index].extents
+        sound_leaps = len(sound) if audio is not None else 1
         origin = start_time(video)
         fps = frame_rate(video, pictures.intervals)
         shifts = _shifts(pictures.extents, origin, float(1 / fps))
@@ -164,9 +180,31 @@ def _scan_file(path: str, tracks: Tracks, state: tuple[int, int]) -> Timeline:
         if pictures.extents:
             last = pictures.extents[-1]
             length = max(last.last_s + shifts[-1] + shown_s(last.length_s, float(1 / fps)), 0.0)
-        return Timeline(
-            fps, origin, shifts, length, _stated(container, video), pictures.packets, sound_leaps == len(shifts)
-        )
+        agrees, sound_end = sound_leaps == len(shifts), None
+        if sound and agrees:
+            sound_end = sound[-1].last_s + sound[-1].length_s + shifts[-1]
+        stated, ascending = _stated(container, video), pictures.ascending and bool(video.codec_context.has_b_frames)
+    lead = pictures.lead if ascending and _first_pictures_go_back(path, tracks) else None
+    return Timeline(fps, origin, shifts, length, stated, pictures.packets, agrees, sound_end, lead)
+
+
+def _first_pictures_go_back(path: str, tracks: Tracks) -> bool:
+    """Return whether pictures are decoded with timestamps that are not in order."""
+    with open_media(path) as container:
+        frames = decoded_frames(container, video_stream(container, path, tracks))
+        stamps = [frame.pts for frame in islice(frames, FIRST_PICTURES) if frame.pts is not None]
+    return any(later < earlier for earlier, later in pairwise(stamps))
+
+
+def in_display_order(frames: Iterable[Any], lead: int) -> Iterator[Any]:
+    """Give PyAV frames the timestamps of their order: those of the packets that completed them, less the delay of the
+    decoder, which the first one shows. `lead`: Timeline.decode_lead."""
+    delay = None
+    for frame in frames:
+        if delay is None and None not in (frame.dts, frame.pts):
+            delay = frame.dts - frame.pts + lead
+        frame.pts = None if None in (frame.dts, delay) else frame.dts - delay  # None: it follows the one before
+        yield frame
 
 
 def shown_s(length_s: float, period: float) -> float:
@@ -200,6 +238,8 @@ def _stated(container: InputContainer, stream: VideoStream) -> float | None:
         return float(stream.duration * stream.time_base)
     if container.duration is None:
         return None
+    if "matroska" in container.format.name:  # whose writers state the end
+        return container.duration / av.time_base - max(0.0, start_time(stream))
     return container.duration / av.time_base - max(0.0, start_time(stream) - (container.start_time or 0) / av.time_base)
 
 

@@ -54,6 +54,10 @@ class MediaInfo:
     """Length that the file's header states, which may be more than the file holds."""
     leaps: int = 0
     """Leaps of the file's clock."""
+    sound_end_s: float | None = None
+    """End of the sound in seconds after the first picture; None without sound or if unknown."""
+    sound_is_unknown: bool = False
+    """Whether there is sound, but none that can be decoded."""
 
 
 @dataclass(frozen=True)

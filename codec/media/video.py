@@ -22,7 +22,7 @@ from iwcodec.codec.media.demux import (
     start_time,
     video_stream,
 )
-from iwcodec.codec.media.timeline import StreamClock, read_timeline, shown_s
+from iwcodec.codec.media.timeline import StreamClock, in_display_order, read_timeline, shown_s
 from iwcodec.codec.media.types import MediaInfo, Picture, Tally, Tracks, VideoFrame
 
 SLACK = 0.75
@@ -61,6 +61,8 @@ def probe(path: str | Path, tracks: Tracks = BEST) -> MediaInfo:
             audio=None if audio is None else audio_info(audio, start_time(video)),
             stated_s=timeline.stated_s,
             leaps=timeline.leaps,
+            sound_end_s=timeline.sound_end_s,
+            sound_is_unknown=audio is None and bool(container.streams.audio),
         )
 
 
@@ -84,7 +86,10 @@ def read_video(
             seek(container, start + timeline.origin_s)
         clock = StreamClock(timeline.shifts_s, free_start=sought)
         convert: RgbConverter | None = None
-        for frame in deinterlaced(decoded_frames(container, stream, tally)):
+        frames = decoded_frames(container, stream, tally)
+        if timeline.decode_lead is not None:
+            frames = in_display_order(frames, timeline.decode_lead)
+        for frame in deinterlaced(frames):
             time_s, length_s = clock(frame.time, period), float((frame.duration or 0) * (frame.time_base or 0))
             if tally is not None:
                 tally.pictures, tally.end_s = tally.pictures + 1, time_s + shown_s(length_s, period)

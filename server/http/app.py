@@ -213,7 +213,7 @@ def create_app(hub: Hub) -> FastAPI:
     async def metrics(request: Request) -> Response:
         """Prometheus metrics of this process (rooms and participants: of all processes)."""
         if not may_read_metrics(request, settings.metrics_token):
-            refused(request, "metrics", 403, "Metrics are for this machine, or need the server's metrics token.")
+            refused(request, "metrics", 403, "Metrics need the server's metrics token (--metrics-token-file).")
         await hub.refresh_totals()
         return Response(hub.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -46,7 +46,7 @@ def test_mistakes_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "does not exist" in refused(URL, "--video", "nothing.mp4", *headless)
     assert "--json needs --headless" in refused(URL, "--json")
     monkeypatch.setattr(capture, "list_cameras", lambda: [])
-    assert "no camera on this machine. To send a video file instead" in refused(URL, *headless)
+    assert "no camera on this machine. To watch and talk use --no-video" in refused(URL, *headless)
     monkeypatch.setenv("SDL_VIDEODRIVER", "nothing-of-that-name")
     assert "no display" in refused(URL, "--no-audio")
 

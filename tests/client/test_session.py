@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,13 +55,16 @@ def test_without_a_microphone_the_call_is_muted(monkeypatch: pytest.MonkeyPatch)
 def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
     ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, audio_buffer=None, **QUIET)
-    call: Any = SimpleNamespace(state=CallState.WAITING, participants={})
+    call: Any = SimpleNamespace(state=CallState.WAITING, participants={}, notices=[], notified=0)
     printed: list[str] = []
     monkeypatch.setattr(session.console, "print", lambda *texts, **_: printed.append(" ".join(map(str, texts))))
     changes = [
         lambda: None,
         lambda: call.__dict__.update(state=CallState.TALKING, participants={"a": ada}),
         lambda: ada.__dict__.update(state=LinkState.LIVE),
+        lambda: call.__dict__.update(notices=["Bob joined", "the room is locked"], notified=42),
+        lambda: call.__dict__.update(notices=["Bob joined", "the room is locked", "Bob left"], notified=43),
+        lambda: call.__dict__.update(notices=["the room is locked", "Bob left", "Bob left"], notified=44),
     ]
 
     async def sleep(seconds: float) -> None:
@@ -71,7 +75,14 @@ def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(session.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(session.print_reports(call))
-    assert printed == ["waiting for others", "in the call; Ada: connecting", "in the call; Ada: live"]
+    assert printed == [
+        "waiting for others",
+        "in the call; Ada: connecting",
+        "in the call; Ada: live",
+        "Bob joined",
+        "the room is locked",
+        "Bob left",
+    ]
 
 
 def test_a_headless_call_prints_statistics_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,3 +293,15 @@ def test_devices_are_changed_by_key_and_restored_when_lost(monkeypatch: pytest.M
         "A file is sent instead of a camera.",
         "next microphone",
     ]
+
+
+def test_without_video_no_camera_is_opened(monkeypatch: pytest.MonkeyPatch, face_clip: Path) -> None:
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("the camera was opened")
+
+    monkeypatch.setattr(session, "Camera", refuse)
+    assert session.open_pictures(session.CallOptions(URL, "me", no_video=True), 256, print) == (None, None, None)
+    options = session.CallOptions(URL, "me", video=face_clip, no_video=True)
+    pictures, clip, camera = session.open_pictures(options, 256, print)
+    assert clip is not None
+    assert (pictures, clip.path, camera) == (None, face_clip, None)

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from iwcodec.codec import shipped_model
 from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter
@@ -65,3 +67,12 @@ def test_unknown_models_and_kinds_are_refused():
         load_runtime("grand-256")
     with pytest.raises(OptionError, match="no runtime 'abacus'"):
         load_runtime(kind="abacus")
+
+
+def test_a_changed_graph_is_not_called_a_missing_model(iwc_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> NoReturn:
+        raise FileNotFoundError("lite-256.attend.onnx is not the one that was exported")
+
+    monkeypatch.setattr(shipped_model, "load_model", refuse)
+    with pytest.raises(OptionError, match=r"attend\.onnx is not the one that was exported"):
+        decode(iwc_file, tmp_path / "x.mkv")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from iwcodec.benchmarks.call.film import with_sound
+from iwcodec.benchmarks.call.film import close_up, with_sound
 from iwcodec.codec.media.video import probe
 from media_fixtures import grey_ramp, write_clip
 
@@ -12,3 +12,8 @@ def test_clip_without_sound_gets_a_tone(tmp_path: Path) -> None:
     film = with_sound(silent, tmp_path / "film.mp4")
     assert probe(film).audio is not None
     assert with_sound(film, tmp_path / "again.mp4") == film
+
+
+def test_a_close_up_is_square_and_has_sound(tmp_path: Path) -> None:
+    film = probe(close_up(write_clip(tmp_path / "silent.mp4", grey_ramp(10)), tmp_path / "film.mp4", 32))
+    assert (film.width, film.height, film.audio is not None) == (32, 32, True)

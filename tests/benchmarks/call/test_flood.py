@@ -3,18 +3,24 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path as FilePath
+from typing import Any
 
 import pytest
 
 for needed in ("aiortc", "fastapi", "psutil", "uvicorn"):
     pytest.importorskip(needed)
 from iwcodec.benchmarks.call import flood
-from iwcodec.benchmarks.call.simulation import Path, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, connection_pair, simulate
+from iwcodec.client.link.link import Link
+from iwcodec.client.link.link_state import LinkState
+from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.server.store.memory import MemoryStore
-from link_calls import End, until
+from link_calls import FPS, End, until
 from signalling import make_hub, running
-from stub_runtime import StubRuntime
+from stub_runtime import NearestSourceFit, StubRuntime
 
 
 def test_a_flooder_is_valid_and_bounded():
@@ -32,6 +38,69 @@ def test_a_flooder_is_valid_and_bounded():
         await flooder.close()
         await victim.close()
         await ours.close()
+
+    simulate(work())
+
+
+NETWORK_S = 0.03
+
+
+class OneCore(Executor):
+    """Runs a job at a time, each for NETWORK_S of the simulated clock."""
+
+    def __init__(self) -> None:
+        self._free_s = 0.0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        loop, future = asyncio.get_running_loop(), Future[Any]()
+        self._free_s = max(self._free_s, loop.time()) + NETWORK_S
+
+        def work() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:
+                future.set_exception(error)
+
+        loop.call_at(self._free_s, work)
+        return future
+
+
+@pytest.mark.parametrize("kind", flood.KINDS)
+def test_the_honest_keep_their_frames(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """On a machine that shows Bob's 25 frames/s and has a quarter of a core left, whatever Eve sends."""
+    monkeypatch.setattr(flood, "UNITS", 6)
+
+    async def work() -> None:
+        bobs, to_bob = connection_pair(Path(), Path(seed=2))
+        eves, to_eve = connection_pair(Path(seed=3), Path(seed=4))
+        bob, network = End(bobs), OneCore()
+        camera_off = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: True, NearestSourceFit())
+        camera_off.pause(True)
+        links = [
+            Link(connection, camera_off, StubRuntime(), network, ImmediateExecutor())  # type: ignore[arg-type]
+            for connection in (to_bob, to_eve)
+        ]
+        bob.film()
+        for connection in (bobs, to_bob):
+            await connection.start()
+        await asyncio.sleep(8)
+        assert links[0].stats().frames_per_s == pytest.approx(FPS, abs=1)
+        eve = flood.Flooder(eves, StubRuntime.info, kind)  # type: ignore[arg-type]
+        for connection in (eves, to_eve):
+            await connection.start()
+        shown: list[float] = []
+        for _ in range(6):
+            await asyncio.sleep(2)
+            shown.append(links[0].stats().frames_per_s)
+        assert sum(shown) / len(shown) > 20, shown
+        assert sum(shown[2:]) / len(shown[2:]) > FPS - 1, shown
+        assert links[1].state is LinkState.IGNORED
+        await eve.close()
+        for link in links:
+            await link.close()
+        await bob.close()
+        for connection in (eves, to_bob, to_eve):
+            await connection.close()
 
     simulate(work())
 
@@ -58,16 +127,30 @@ def test_figures_are_of_their_part():
     clients = [flood.Client(None) for _ in flood.NAMES]  # type: ignore[arg-type]
     for client in clients:
         client.reports = [
-            {"at_s": float(n), "frames_per_s": float(n), "delay_ms": 100.0, "memory_mb": 50.0, "sound_packets": 16 * n}
+            {
+                "at_s": float(n),
+                "frames_per_s": float(n),
+                "delay_ms": 100.0,
+                "memory_mb": 50.0,
+                "sound_packets": 16 * n,
+                "cpu_s": n / 4,
+            }
             for n in range(20)
         ]
     before = flood.figures(samples, clients, 0.0, 10.0)
     assert before["server"] == {"memory_mb": 19.0, "handles": 5, "cores": 0.1}
-    assert before["Ada"] == {"frames_per_s": 7.5, "sound_packets_per_s": 16.0, "delay_ms": 100, "memory_mb": 50.0}
+    assert before["Ada"] == {
+        "frames_per_s": 7.5,
+        "sound_packets_per_s": 16.0,
+        "delay_ms": 100,
+        "memory_mb": 50.0,
+        "cores": 0.25,
+    }
     during = flood.figures(samples, clients, 10.0, 20.0)
-    result = {"before": before, "during": during, "attack": {"body bytes": 4}}
-    assert flood.table(result).row_count == 3 + 2 * 4 + 1
-    assert flood.rows(result)[-1] == ("attack: body bytes", "", "4")
+    attacks = {"valid": {"body bytes": 4}, "garbage": {"body bytes": 5}}
+    result = {"parts": {"before": before, "valid": during, "garbage": during}, "attacks": attacks}
+    assert flood.table(result).row_count == 3 + 5 + 3 + 1
+    assert flood.rows(result)[-1] == ("attack: body bytes", "", "4", "5")
 
 
 def test_the_published_table_is_that_of_the_results_file():
@@ -76,4 +159,4 @@ def test_the_published_table_is_that_of_the_results_file():
     result = json.loads((folder / "results" / "flood.json").read_text())
     section = (folder / "RESULTS.md").read_text().partition("## Under attack")[2].partition("\n## ")[0]
     published = [line for line in section.splitlines() if line.startswith("| ")]
-    assert published == ["| | before | during |", *(f"| {' | '.join(row)} |" for row in flood.rows(result))]
+    assert published == ["| | before | valid | garbage |", *(f"| {' | '.join(row)} |" for row in flood.rows(result))]

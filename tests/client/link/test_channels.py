@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.simulation import Path
+from iwcodec.client.link import conduct
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.link.messages import CONTROL_CHANNEL, MOTION_CHANNEL, SOURCE_CHANNEL
@@ -15,8 +16,9 @@ from link_calls import End, call
 
 
 @pytest.mark.parametrize("channel_id", [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL])
-def test_a_quarter_of_a_million_tiny_messages_cost_little(channel_id: int) -> None:
+def test_a_quarter_of_a_million_tiny_messages_cost_little(channel_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """83 messages each millisecond: a few are parsed, all are counted, none is kept."""
+    monkeypatch.setattr(conduct, "IGNORED_S", 1.0)
     tiny = [b"", b"\x00", b"\x80", b"\xff\x01\x02"]
 
     async def case(a: End, b: End) -> None:
@@ -32,6 +34,7 @@ def test_a_quarter_of_a_million_tiny_messages_cost_little(channel_id: int) -> No
         assert sum(link.stats().dropped.values()) - before >= 83_000  # the peer sends, too
         assert link.stats().dropped["flood"] > 80_000
         assert memory(link) == pytest.approx(kept, abs=200)
+        assert link.state == LinkState.IGNORED
         await asyncio.sleep(3)
         assert link.state == LinkState.LIVE
 
@@ -54,8 +57,9 @@ def memory(link: Link) -> int:
     )
 
 
-def test_flood_of_tiny_messages_over_a_fast_link() -> None:
+def test_flood_of_tiny_messages_over_a_fast_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands per second are dropped unparsed, and memory does not grow."""
+    monkeypatch.setattr(conduct, "IGNORED_S", 2.0)
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(3)
@@ -64,11 +68,13 @@ def test_flood_of_tiny_messages_over_a_fast_link() -> None:
                 a.link._channels.send(CONTROL_CHANNEL, b"\x80")
                 a.link._channels.send(SOURCE_CHANNEL, b"\x00")
             await asyncio.sleep(0.1)
-        await asyncio.sleep(3)
+        await asyncio.sleep(0.5)
         stats = b.link.stats()
         assert stats.dropped["flood"] > 7_500
         assert len(b.link.incoming.assembler._part) == 0
         assert b.link.incoming.units_to_decode == 0
+        assert b.link.state == LinkState.IGNORED
+        await asyncio.sleep(3)
         assert b.link.state == LinkState.LIVE
 
     call(case, Path(kbps=100_000))

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor
+from iwcodec.client.link import conduct
 from iwcodec.client.link.congestion_control import LADDER
-from iwcodec.client.link.incoming import UNIT_BURST, UNITS_PER_S
+from iwcodec.client.link.incoming import RENDER_BURST, RENDERED_PER_S, SOURCE_BURST, SOURCES_PER_S
 from iwcodec.client.link.link import STREAM_BURST
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.link.messages import (
@@ -179,8 +180,9 @@ def test_regions_show_variants_and_one_without_its_base_does_no_harm() -> None:
     call(case)
 
 
-def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget():
+def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget(monkeypatch: pytest.MonkeyPatch):
     """A peer sends windows of 16 valid frames, 80 messages/s: each frame sixteen times over."""
+    monkeypatch.setattr(conduct, "IGNORED_S", 2.0)
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(1.5)
@@ -216,7 +218,62 @@ def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget():
         took_s = asyncio.get_running_loop().time() - since
         assert 0 < counts["frames"] <= FRAME_BURST + FRAMES_PER_S * took_s
         assert counts["jobs"] * 16 == counts["frames"]
-        assert b.link.stats().dropped["flood"] > 80
+        dropped = b.link.stats().dropped
+        assert dropped["flood"] > conduct.TOLERATED
+        assert dropped["flood"] + dropped["ignored"] > 80
+        # Nothing of the peer is decoded or rendered for a while; then all is well again.
+        assert b.link.state == LinkState.IGNORED
+        shown = len(b.shown)
+        await asyncio.sleep(1)
+        assert len(b.shown) == shown
+        a.film()
+        # What was forged in its name, it must count past first.
+        await until(lambda: b.link.state == LinkState.LIVE and len(b.shown) > shown + FPS, 20)
+
+    call(case)
+
+
+def test_a_video_of_more_frames_than_cameras_have_is_not_shown():
+    """Valid frames, 80 a second and within the budget of the decoder: each would cost a picture."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(1.5)
+        motion, link = b.link.incoming.motion, b.link
+        first, stamp = 1 + (motion.acknowledged or 0), round(1000 * (motion._newest or (0, 0.0))[1])
+        a.filming.cancel()  # type: ignore[union-attr]
+        shown = len(b.shown)
+        for n in range(400):
+            encoder = MotionEncoder()
+            encoder.push(np.full((20, 3), 0.3, np.float32))
+            packet = replace(encoder.pack(0, 1), first=first + n)
+            message = MotionMessage((a.link.outgoing.motion._sequence + n) & 0xFF, (stamp + 12 * n,), 0, None, packet)
+            link._channels.receive(MOTION_CHANNEL, message.to_bytes())
+            await asyncio.sleep(1 / 80)
+        assert link.state == LinkState.IGNORED
+        assert len(b.shown) - shown <= 5 * RENDERED_PER_S + RENDER_BURST
+
+    call(case)
+
+
+def test_forged_numbers_and_times_do_not_cost_pictures():
+    """Two frames a second, which leave so many numbers between them that hundreds would be interpolated."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(1.5)
+        motion, link = b.link.incoming.motion, b.link
+        first, stamp = 1 + (motion.acknowledged or 0), round(1000 * (motion._newest or (0, 0.0))[1])
+        a.filming.cancel()  # type: ignore[union-attr]
+        shown = len(b.shown)
+        for n in range(1, 12):
+            encoder = MotionEncoder()
+            encoder.push(np.full((20, 3), 0.3, np.float32))
+            packet = replace(encoder.pack(0, 1), first=first + 120 * n)
+            sequence = (a.link.outgoing.motion._sequence + n) & 0xFF
+            message = MotionMessage(sequence, (stamp + 480 * n,), 0, None, packet)
+            link._channels.receive(MOTION_CHANNEL, message.to_bytes())
+            await asyncio.sleep(0.48)
+        assert 100 < len(b.shown) - shown <= 5.3 * RENDERED_PER_S + RENDER_BURST
+        assert link.stats().dropped["too many frames"] > 500
 
     call(case)
 
@@ -238,8 +295,9 @@ def test_source_units_per_second_are_budgeted():
             b.link._channels.receive(SOURCE_CHANNEL, SourceChunk(sequence, index, False, len(unit), 0, unit).to_bytes())
             await asyncio.sleep(1 / 200)
         took_s = asyncio.get_running_loop().time() - since
-        assert 0 < len(decoded) <= UNIT_BURST + UNITS_PER_S * took_s + 1
-        assert b.link.stats().dropped["flood"] > 100
+        assert 0 < len(decoded) <= SOURCE_BURST + SOURCES_PER_S * took_s + 1
+        dropped = b.link.stats().dropped
+        assert dropped["flood"] + dropped["ignored"] > 100
 
     call(case)
 

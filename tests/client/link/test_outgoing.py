@@ -20,6 +20,7 @@ from iwcodec.client.link.messages import (
     SourceChunk,
     is_control,
 )
+from iwcodec.client.link.outgoing import MAX_SEQUENCES, SEQUENCES_S
 from iwcodec.client.link.send import FIRST_PART, PART
 from iwcodec.codec.bitstream.packets import MotionPacket
 from link_calls import FPS, End, call, until, worst_error
@@ -276,5 +277,29 @@ def test_motion_is_transform_coded_against_acknowledged_frames() -> None:
         assert all(packet.reference is None or packet.reference >= first for packet in sent if packet.first > first)
         assert sent[-1].scale is not None
         assert not b.link.stats().dropped.get("malformed")
+
+    call(case)
+
+
+def test_a_peer_that_asks_without_end_gets_few_sequences() -> None:
+    """Each costs several pictures to be coded, at the expense of all other peers."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(2)
+        for end in (a, b):
+            end.filming.cancel()  # type: ignore[union-attr]
+        begun: list[float] = []
+        sequence_for_newcomer = a.sender.sequence_for_newcomer
+
+        async def counted(small: bool = False) -> Any:
+            begun.append(asyncio.get_running_loop().time())
+            return await sequence_for_newcomer(small)
+
+        a.sender.sequence_for_newcomer = counted  # type: ignore[method-assign]
+        for _ in range(2 * MAX_SEQUENCES):
+            b.link.incoming.abandon_sequence()
+            await asyncio.sleep(2.5)
+        assert len(begun) < MAX_SEQUENCES
+        await until(lambda: a.link.outgoing.has_picture and len(begun) >= MAX_SEQUENCES, SEQUENCES_S)
 
     call(case)

@@ -185,6 +185,12 @@ def test_audio_is_received_and_muted() -> None:
             await until([ada, bob], lambda: bob.audio_sender is not None and bob.audio_sender.bytes > 200)
             bob.call.set_camera_off(True)
             assert (bob.call.muted, bob.video_sender.paused) == (True, True)
+            bob.call.set_camera_off(False)
+            assert not bob.video_sender.paused
+            bob.call.go_without_camera()
+            bob.call.set_camera_off(False)
+            assert bob.video_sender.paused
+            assert bob.call.notices[-1] == "there is no camera in this call"
             await asyncio.gather(ada.leave(), bob.leave())
             assert ada.speaker is not None
             assert not ada.speaker._sources

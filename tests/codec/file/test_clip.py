@@ -120,3 +120,23 @@ def test_sound_before_the_pictures_is_reported(tmp_path: Path):
 def test_shots_begin_at_cuts_and_where_the_crop_jumps():
     crops = [Crop(0, 0, 100)] * 5 + [Crop(1, 0, 100)] * 5 + [Crop(60, 0, 100)] * 5
     assert crop_jumps(crops) == [10]
+
+
+def warnings_of(path: Path) -> tuple[str, ...]:
+    return open_footage(path, EncodeOptions(crop="none"), lambda name, share: None).warnings
+
+
+def test_sound_after_the_pictures_and_unknown_sound_are_reported(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "long.mkv", grey_ramp(24), fps=24, sound=tone(3.0))
+    assert re.search(r"The sound of long\.mkv goes on for 2\.0 s after its pictures", " ".join(warnings_of(path)))
+    path = write_clip(tmp_path / "known.mkv", grey_ramp(24), fps=24, sound=tone(1.0))
+    assert warnings_of(path) == ()
+    unknown = tmp_path / "unknown.mkv"
+    unknown.write_bytes(path.read_bytes().replace(b"A_FLAC", b"A_XYAC"))
+    assert re.search(r"The sound of unknown\.mkv has a format", " ".join(warnings_of(unknown)))
+
+
+def test_a_recording_whose_clock_does_not_begin_at_zero_is_not_cut(tmp_path: Path) -> None:
+    """The length that browsers and FFmpeg state in WebM and Matroska is the time of the end."""
+    path = write_clip(tmp_path / "late.mkv", grey_ramp(24), times_s=[3600 + n / 24 for n in range(24)])
+    assert warnings_of(path) == ()

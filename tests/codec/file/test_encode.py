@@ -5,6 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -14,10 +15,11 @@ from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import CodecError, MediaError, NoFaceError, VersionError
 from iwcodec.codec.file.decode import decode
-from iwcodec.codec.file.encode import encode
+from iwcodec.codec.file.encode import encode, sound_warnings
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media import writer
+from iwcodec.codec.media.opus_track import read_audio_opus
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import probe, read_video, sample_clip
 from media_fixtures import grey_ramp, plain, write_clip
@@ -188,3 +190,33 @@ def test_unreadable_inputs_raise_media_errors(tmp_path: Path) -> None:
     with pytest.raises(MediaError):
         IwcFile(tmp_path / "missing.iwc")
     assert writer.WRITABLE
+
+
+def test_sound_that_cannot_be_decoded_is_reported(tmp_path: Path) -> None:
+    """In joined recordings the second part may have another format."""
+    parts = []
+    for name, codec in (("1.ts", "mp2"), ("2.ts", "aac")):
+        with av.open(str(tmp_path / name), "w") as out:
+            sound = out.add_stream(codec, rate=48_000)
+            sound.layout = "mono"
+            video = out.add_stream("mpeg2video", rate=25)
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            for n in range(25):
+                video_frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * n, np.uint8), format="rgb24")
+                out.mux(video.encode(video_frame))
+                block = np.full((1, 1920), 1000, np.int16)
+                frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 48_000, 1920 * n
+                out.mux(sound.encode(frame))
+            out.mux(video.encode(None))
+            out.mux(sound.encode(None))
+        parts.append((tmp_path / name).read_bytes())
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    track = read_audio_opus(path)
+    assert track is not None
+    assert sound_warnings(path, track) == []
+    assert list(track)
+    (warning,) = sound_warnings(path, track)
+    assert "packets of the sound of joined.ts cannot be decoded" in warning
+    assert sound_warnings(path, None) == []

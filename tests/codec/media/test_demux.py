@@ -90,3 +90,45 @@ def test_tracks_are_chosen_by_number(tmp_path: Path) -> None:
         probe(path, Tracks(video=3))
     with pytest.raises(MediaError, match=r"has 0 audio tracks, so there is no audio track 1"):
         probe(path, Tracks(audio=1))
+
+
+def test_what_is_cut_off_before_its_index_is_named(tmp_path: Path) -> None:
+    """Recorders write it last."""
+    whole = write_clip(tmp_path / "whole.mp4", [plain(RED)] * 8).read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole[: whole.index(b"moov") - 8])
+    assert "ends before its index" in open_error(cut)
+    cut.write_bytes(whole[: whole.index(b"mdat") + 40])
+    assert "ends before its index" in open_error(cut)
+
+
+def test_of_unknown_formats_the_others_are_read(tmp_path: Path) -> None:
+    """Some phones record a second sound track that FFmpeg cannot decode."""
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        sounds = {}
+        for layout, codec in (("stereo", "ac3"), ("mono", "flac")):
+            sounds[layout] = out.add_stream(codec, rate=48_000)
+            sounds[layout].layout = layout
+        out.mux(video.encode(av.VideoFrame.from_ndarray(plain(RED), format="rgb24")))
+        out.mux(video.encode(None))
+        for layout, sound in sounds.items():
+            pcm = "fltp" if layout == "stereo" else "s16"
+            block = np.zeros((2, 4608), np.float32) if layout == "stereo" else np.zeros((1, 4608), np.int16)
+            frame = av.AudioFrame.from_ndarray(block, format=pcm, layout=layout)
+            frame.sample_rate, frame.pts = 48_000, 0
+            out.mux(sound.encode(frame))
+            out.mux(sound.encode(None))
+    assert probe(path).audio is not None
+    unknown = tmp_path / "unknown.mkv"
+    unknown.write_bytes(path.read_bytes().replace(b"A_AC3", b"A_XY3"))
+    info = probe(unknown)
+    assert info.audio is not None
+    assert (info.audio.codec, info.sound_is_unknown) == ("flac", False)
+    unknown.write_bytes(path.read_bytes().replace(b"A_AC3", b"A_XY3").replace(b"A_FLAC", b"A_XYAC"))
+    info = probe(unknown)
+    assert (info.audio, info.sound_is_unknown) == (None, True)
+    unknown.write_bytes(path.read_bytes().replace(b"V_MJPEG", b"V_XYZEG"))
+    assert "has a format that cannot be decoded" in open_error(unknown)

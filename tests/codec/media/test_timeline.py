@@ -132,3 +132,22 @@ def test_a_file_that_changes_is_measured_anew(tmp_path: Path) -> None:
     assert read_timeline(path, Tracks()).packets == 10
     write_clip(path, grey_ramp(20))
     assert read_timeline(path, Tracks()).packets == 20
+
+
+def test_pictures_of_avi_have_the_times_of_their_order(tmp_path: Path) -> None:
+    """AVI has no timestamps of display: FFmpeg gives pictures those of the order in which they are coded."""
+    path = write_clip(tmp_path / "b.avi", grey_ramp(24), fps=24, sound=tone(1.0), rate=48_000)
+    assert read_timeline(path, Tracks()).decode_lead is not None
+    times = [frame.time_s for frame in read_video(path)]
+    np.testing.assert_allclose(times, np.arange(24) / 24, atol=1e-3)
+    pictures = list(at_constant_rate(read_video(path), Fraction(24)))
+    assert len(pictures) == 24
+    assert np.all(np.diff([picture.mean() for picture in pictures]) > 0)
+    plain = write_clip(tmp_path / "p.avi", grey_ramp(24), fps=24, codec="mpeg4")
+    assert read_timeline(plain, Tracks()).decode_lead is None
+
+
+def test_sound_after_the_pictures_is_measured(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "long.mp4", grey_ramp(24), fps=24, sound=tone(3.0))
+    assert probe(path).sound_end_s == pytest.approx(3.0, abs=0.1)
+    assert probe(write_clip(tmp_path / "mute.mp4", grey_ramp(24))).sound_end_s is None

@@ -135,26 +135,19 @@ async def test_pages_of_allowed_origins_may_use_the_api() -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "headers", "allowed"),
+    ("headers", "allowed"),
     [
-        ("127.0.0.1", {}, True),
-        ("127.3.2.1", {}, True),
-        ("::1", {}, True),
-        ("192.0.2.1", {}, False),
-        ("", {}, False),
-        ("127.0.0.1", {"x_forwarded_for": "127.0.0.1"}, False),
-        ("127.0.0.1", {"forwarded": "for=192.0.2.1"}, False),
-        ("127.0.0.1", {"x_real_ip": "192.0.2.1"}, False),
-        ("127.0.0.1", {"via": "1.1 proxy"}, False),
-        ("192.0.2.1", {"authorization": "Bearer north wind"}, True),
-        ("192.0.2.1", {"authorization": "bearer  north wind"}, True),
-        ("127.0.0.1", {"via": "1.1 proxy", "authorization": "Bearer north wind"}, True),
-        ("192.0.2.1", {"authorization": "Bearer north"}, False),
-        ("192.0.2.1", {"authorization": "Basic north wind"}, False),
-        ("192.0.2.1", {"authorization": "Bearer "}, False),
+        ({}, False),
+        ({"authorization": "Bearer north wind"}, True),
+        ({"authorization": "bearer  north wind"}, True),
+        ({"via": "1.1 proxy", "authorization": "Bearer north wind"}, True),
+        ({"authorization": "Bearer north"}, False),
+        ({"authorization": "Basic north wind"}, False),
+        ({"authorization": "Bearer "}, False),
     ],
 )
-def test_metrics_are_for_this_machine_or_the_token(client: str, headers: dict[str, str], allowed: bool) -> None:
+@pytest.mark.parametrize("client", ["127.0.0.1", "::1", "192.0.2.1", ""])
+def test_metrics_need_the_token(client: str, headers: dict[str, str], allowed: bool) -> None:
     assert may_read_metrics(connection(client, **headers), "north wind") is allowed
 
 
@@ -164,13 +157,15 @@ def test_without_a_metrics_token_no_bearer_is_accepted() -> None:
 
 
 async def test_metrics_behind_a_proxy_need_the_token() -> None:
+    """Also behind one that is not known as such and adds no header: its clients seem to be on this machine."""
     for proxies in ((), ("127.0.0.1",)):
         hub = make_hub(MemoryStore(), metrics_token="north wind", trusted_proxies=proxies)
         async with running(hub) as address, httpx.AsyncClient(base_url=address) as client:
-            assert (await client.get("/metrics")).status_code == 200
             forwarded = {"X-Forwarded-For": "192.0.2.1"}
+            assert (await client.get("/metrics")).status_code == 403
             assert (await client.get("/metrics", headers=forwarded)).status_code == 403
             token = {"Authorization": "Bearer north wind"}
+            assert (await client.get("/metrics", headers=token)).status_code == 200
             assert (await client.get("/metrics", headers=forwarded | token)).status_code == 200
 
 

@@ -167,12 +167,12 @@ async def test_an_address_is_given_a_limited_number_of_rooms() -> None:
 
 
 async def test_health_and_metrics() -> None:
-    hub = make_hub(MemoryStore())
+    hub = make_hub(MemoryStore(), metrics_token="north wind")
     async with running(hub) as address, httpx.AsyncClient(base_url=address) as client:
         assert (await client.get("/health")).json()["status"] == "ok"
         async with connected(address) as ada:
             await ada.join()
-            answer = await client.get("/metrics")
+            answer = await client.get("/metrics", headers={"Authorization": "Bearer north wind"})
             assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
             values = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
             assert values["iwcodec_connections"] == values["iwcodec_rooms"] == values["iwcodec_participants"] == "1.0"

@@ -131,6 +131,7 @@ const WORDS: Partial<Record<LinkState, string>> = {
   "waiting for first picture": "waiting for the first picture…",
   "face lost": "no face to be seen",
   frozen: "nothing arrives: the picture stands still",
+  "sends too much, not shown": "sends more than a call needs: not shown for a while",
   "another version or size": "uses another version: no picture",
 };
 

@@ -11,6 +11,7 @@ import { TokenBucket } from "../token_bucket";
 import type { TimedFrame } from "../video/jitter_buffer";
 import type { VideoSender } from "../video/video_sender";
 import { Clocks } from "./clocks";
+import { Conduct } from "./conduct";
 import {
   type Control,
   CONTROL_CHANNEL,
@@ -27,7 +28,7 @@ import {
   type Status,
 } from "./messages";
 import { OutgoingVideo } from "./outgoing";
-import { frameBudget, MotionReceiver, OutOfSequence, SourceAssembler, type Unit } from "./receive";
+import { FrameBudget, MotionReceiver, OutOfSequence, SourceAssembler, type Unit, Untimely } from "./receive";
 
 const TICK_MS = 100;
 const FROZEN_S = 1.5;
@@ -39,6 +40,10 @@ const MAX_EARLY = 64;
 const MAX_QUEUED_UNITS = 64;
 const UNITS_PER_S = 8;
 const UNIT_BURST = 32;
+const SOURCES_PER_S = 2;
+const SOURCE_BURST = 16;
+const RENDERED_PER_S = 36;
+const RENDER_BURST = 8;
 const STREAMS_PER_S = 0.2;
 const STREAM_BURST = 5;
 const MAX_RENDER_S = 0.3;
@@ -57,7 +62,8 @@ export type LinkState =
   | "face lost"
   | "frozen"
   | "camera off"
-  | "reconnecting";
+  | "reconnecting"
+  | "sends too much, not shown";
 
 /** RGBA. */
 export interface Pixels {
@@ -113,7 +119,10 @@ export class Link {
   private clocks = new Clocks();
   private newestReportMs = -1;
   private units = 0;
-  private readonly decodableFrames = frameBudget();
+  private readonly conduct = new Conduct();
+  private readonly frames = new FrameBudget();
+  private readonly preparableSources = new TokenBucket(SOURCES_PER_S, SOURCE_BURST);
+  private readonly renderable = new TokenBucket(RENDERED_PER_S, RENDER_BURST);
   private readonly decodableUnits = new TokenBucket(UNITS_PER_S, UNIT_BURST);
   private readonly streams = new TokenBucket(STREAMS_PER_S, STREAM_BURST);
   private wantsFresh = false;
@@ -148,7 +157,7 @@ export class Link {
 
   private receiver(): MotionReceiver {
     const { tables, keypoints } = this.model;
-    return new MotionReceiver(tables, keypoints, (slot) => this.spaces.get(slot), this.decodableFrames);
+    return new MotionReceiver(tables, keypoints, (slot) => this.spaces.get(slot), this.frames);
   }
 
   private addSpace(slot: number, space: MotionSpace): void {
@@ -161,6 +170,7 @@ export class Link {
     if (this.incompatible) return "another version or size";
     const lost = ["disconnected", "failed", "closed"].includes(this.connection?.connectionState ?? "");
     if (!this.areOpen || !this.peer || lost) return this.began ? "reconnecting" : "connecting";
+    if (this.conduct.isIgnored(now())) return "sends too much, not shown";
     if (this.status.cameraOff) return "camera off";
     if (this.status.faceLost) return "face lost";
     if (!this.hasSource) return "waiting for first picture";
@@ -237,14 +247,19 @@ export class Link {
   }
 
   private receive(channel: number, data: Uint8Array): void {
-    if (data.length > MAX_MESSAGE || !this.withinRate(channel)) return;
-    this.received += data.length;
     const nowS = now();
+    if (data.length > MAX_MESSAGE || !this.withinRate(channel)) {
+      this.conduct.offended(nowS);
+      return;
+    }
+    this.received += data.length;
     try {
       if (channel === CONTROL_CHANNEL || (channel === MOTION_CHANNEL && isControl(data))) {
         this.receiveControl(parseControl(data), channel, nowS);
       } else if (!this.peer) {
         if (channel === SOURCE_CHANNEL && this.early.length < MAX_EARLY) this.early.push(data);
+      } else if (this.conduct.ignores(nowS)) {
+        return;
       } else if (channel === MOTION_CHANNEL) {
         const acknowledged = this.motion.take(data, nowS);
         if (acknowledged !== null) this.outgoing.receiveAcknowledged(acknowledged);
@@ -252,6 +267,7 @@ export class Link {
       } else this.receiveSource(data);
     } catch (error) {
       if (!(error instanceof FormatError)) throw error; // dropped, as if it had been lost
+      if (!(error instanceof Untimely)) this.conduct.offended(nowS);
     }
   }
 
@@ -312,12 +328,17 @@ export class Link {
       unit = this.assembler.take(data);
     } catch (error) {
       if (error instanceof OutOfSequence) this.abandonSequence();
-      else this.ackDue = true; // a sender that restarted a unit does not know that it has arrived
+      else if (error instanceof Untimely) this.ackDue = true; // a sender that restarted a unit does not know it arrived
+      else this.conduct.offended(now());
       return;
     }
     if (!unit) return;
-    if (this.units >= MAX_QUEUED_UNITS || !this.decodableUnits.take(now())) this.abandonSequence();
-    else void this.decode(unit);
+    const nowS = now();
+    const isCostly = unit.packet.base === null && !unit.isSnapshot;
+    const isWithin = this.decodableUnits.take(nowS) && (!isCostly || this.preparableSources.take(nowS));
+    if (!isWithin) this.conduct.offended(nowS);
+    if (isWithin && this.units < MAX_QUEUED_UNITS) void this.decode(unit);
+    else this.abandonSequence();
   }
 
   private async decode({ packet, isSnapshot }: Unit): Promise<void> {
@@ -327,6 +348,7 @@ export class Link {
     if (assembler !== this.assembler) return; // of a stream that has ended
     this.units -= 1;
     if (!pixels) {
+      this.conduct.offended(now());
       this.abandonSequence();
       return;
     }
@@ -409,7 +431,7 @@ export class Link {
       return;
     }
     const due = jitterBuffer.pop(nowS);
-    if (!due) return;
+    if (!due || this.conduct.isIgnored(nowS) || !this.renderable.take(nowS)) return;
     this.rendering = true;
     void this.renderer.frame(due.frame).then((pixels) => {
       this.rendering = false;

@@ -16,13 +16,23 @@ const EXPECTED_S = 15;
 const MAX_RATE = 250;
 const FRAMES_PER_S = 120;
 const FRAME_BURST = 300;
+const NEW_FRAMES_PER_S = 40;
+const NEW_FRAME_BURST = 150;
 const MAX_REORDERING = 64;
 const MAX_ENDED = 64;
 
-/** Return a peer's budget of frames to decode, whatever streams it begins. */
-export function frameBudget(): TokenBucket {
-  return new TokenBucket(FRAMES_PER_S, FRAME_BURST);
+/** What a peer's frames may cost, whatever streams it begins: those to decode, and the new ones among them. */
+export class FrameBudget {
+  private readonly decodable = new TokenBucket(FRAMES_PER_S, FRAME_BURST);
+  private readonly showable = new TokenBucket(NEW_FRAMES_PER_S, NEW_FRAME_BURST);
+
+  take(nowS: number, count: number, fresh: number): boolean {
+    return this.showable.take(nowS, fresh) && this.decodable.take(nowS, count);
+  }
 }
+
+/** A message that is dropped, maybe through the path's fault. */
+export class Untimely extends FormatError {}
 
 /** Decodes motion messages into the jitter buffer. */
 export class MotionReceiver {
@@ -36,13 +46,15 @@ export class MotionReceiver {
   private highest: number | null = null;
   private recent = new Set<number>();
   private newest: { number: number; stampS: number } | null = null;
+  /** Number of the newest frame that was charged to the budget. */
+  private charged = -1;
 
-  /** `spaces`: coordinates of the peer's sources, by slot. `decodable`: the budget of frames to decode. */
+  /** `spaces`: coordinates of the peer's sources, by slot. `budget`: of frames to decode. */
   constructor(
     tables: Tables,
     keypoints: number,
     spaces: (slot: number) => MotionSpace | undefined,
-    private readonly decodable = frameBudget(),
+    private readonly budget = new FrameBudget(),
   ) {
     this.decoder = new MotionDecoder(tables.predictive, keypoints);
     this.transformed = new TransformedMotion(tables.transform, keypoints, spaces);
@@ -59,7 +71,10 @@ export class MotionReceiver {
     this.check(message, nowS);
     this.account(this.unwrap(message.sequence, nowS));
     // Repeated frames cost as much as new ones: a message can only be decoded as a whole.
-    if (!this.decodable.take(nowS, message.packet.count)) throw new FormatError("Too many frames arrive.");
+    const { first, count } = message.packet;
+    const fresh = Math.min(count, Math.max(0, first + count - 1 - this.charged));
+    if (!this.budget.take(nowS, count, fresh)) throw new FormatError("Too many frames arrive.");
+    this.charged = Math.max(this.charged, first + count - 1);
     const frames = message.packet.scale === null ? this.predicted(message) : this.inSpaces(message, message.packet.scale);
     this.arrivedS = nowS;
     const last = frames[frames.length - 1];
@@ -88,7 +103,7 @@ export class MotionReceiver {
     const aheadS = stamps[stamps.length - 1] / 1000 - this.newest.stampS;
     const ahead = packet.first + packet.count - 1 - this.newest.number;
     if (Math.abs(aheadS - (nowS - this.arrivedS)) > MAX_OFF_S || ahead > MAX_RATE * (Math.max(0, aheadS) + 1)) {
-      throw new FormatError("A message is implausible.");
+      throw new Untimely("A message is implausible.");
     }
   }
 
@@ -99,7 +114,7 @@ export class MotionReceiver {
     }
     const sequence = this.highest + ((low - this.highest + 128) & 0xff) - 128;
     if (this.recent.has(sequence) || sequence < this.highest - MAX_REORDERING) {
-      throw new FormatError("A message is replayed.");
+      throw new Untimely("A message is replayed.");
     }
     return sequence;
   }
@@ -139,7 +154,7 @@ export class SourceAssembler {
     const isBehind =
       chunk.index < this.index || (chunk.index === this.index && chunk.offset < this.part.length);
     if ((chunk.sequence === this.sequence && isBehind) || this.ended.includes(chunk.sequence)) {
-      throw new FormatError("A message is replayed.");
+      throw new Untimely("A message is replayed.");
     }
     if (chunk.sequence !== this.sequence && !chunk.index && !chunk.offset) {
       if (this.sequence !== null) this.ended = [...this.ended.slice(1 - MAX_ENDED), this.sequence];
