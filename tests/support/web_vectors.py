@@ -114,6 +114,7 @@ def vectors() -> dict[str, Any]:
         "assembled": assembled_vectors(),
         "jitter": jitter_vectors(rng),
         "library": library_vectors(rng),
+        "spaces": [{"own": text(space.own), "rows": text(space.columns.T.copy())} for space in SPACES] + [None],
         "sent": sent_vectors(rng),
         "congestion": congestion_vectors(rng),
         "chunks": chunk_vectors(rng),
@@ -197,16 +198,17 @@ def random_levels(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[n
 
 
 def transform_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A message of the transform coder, every other one damaged, and its levels: None if it is refused."""
+    """Levels, a message of the transform coder, every other one damaged, and its levels: None if it is refused."""
     lengths = rng.integers(1, 30, int(rng.integers(1, 5))).tolist()
-    payload = TRANSFORM.encode([random_levels((length, 3 * K), rng) for length in lengths])
-    if number % 2:
-        payload = mutated(payload, rng)
+    coded = [random_levels((length, 3 * K), rng) * (rng.random((length, 1)) < 0.7) for length in lengths]
+    intact = TRANSFORM.encode([rows.astype(np.int32) for rows in coded])
+    payload = mutated(intact, rng) if number % 2 else intact
     try:
         levels = [rows.ravel().tolist() for rows in TRANSFORM.decode(payload, lengths, 3 * K)]
     except CodecError:
         levels = None
-    return {"payload": text(payload), "lengths": lengths, "levels": levels}
+    own = {"coded": [rows.ravel().tolist() for rows in coded], "intact": text(intact)}
+    return {"payload": text(payload), "lengths": lengths, "levels": levels, **own}
 
 
 def predictive_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -419,17 +421,23 @@ def jitter_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
     return events
 
 
+SPACES = [
+    motion_space(textured_source(picture), load_transform_tables().directions) for picture in (TEXTURE, TEXTURE[::-1])
+]
+"""Coordinates of two sources."""
+
+
 def sent_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
     """What a motion sender is given, in order, and its messages: with losses, other rates, and a receiver that begins
-    anew."""
+    anew. Frames are transform-coded as far as they have coordinates and a fit."""
     rungs = (LADDER[0], LADDER[1], replace(LADDER[0], message_frames=2, repeats=1), LADDER[2], LADDER[3], LADDER[5])
     sender, events = MotionSender(LADDER[0]), []
     keypoints, sent = textured_source().keypoints.copy(), -1
-    for n in range(150):
+    for n in range(400):
         if n % 25 == 24:
-            sender.sending = rungs[n // 25]
+            sender.sending = rungs[n // 25 % 6]
             events.append({"sending": dataclasses.asdict(sender.sending)})
-        if n == 90:
+        if n in (90, 230):
             sender.forget_acknowledged()
             events.append({"forget": True})
         keypoints = (keypoints + rng.normal(0, 0.01, keypoints.shape)).clip(-0.95, 0.95).astype(np.float32)
@@ -437,9 +445,13 @@ def sent_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
         if n % 7:
             root = rng.normal(0, 3, (3 * K, 3 * K))
             gram = (root @ root.T).astype(np.float32).astype(np.float64)
-        frame = OutgoingFrame(40 * n + 1000 * (n > 60), keypoints, None if n % 40 > 30 else n // 20, gram)
-        full = sender.take(frame)
-        event: dict[str, Any] = {"stamp": frame.stamp_ms, "reference": frame.reference_source, "full": full}
+        slot = None if n % 40 > 30 else n // 20
+        regions = (None, n // 35 % 3) if n // 70 % 2 else ()
+        frame = OutgoingFrame(40 * n + 1000 * (n > 60), keypoints, slot, gram, regions)
+        space = len(SPACES) if slot is None or n < 130 or n // 50 == 5 else slot % 2  # the last one is none
+        full = sender.take(frame, None if space == len(SPACES) else SPACES[space])
+        event: dict[str, Any] = {"stamp": frame.stamp_ms, "reference": slot, "full": full}
+        event |= {"regions": regions, "space": space}
         event |= {"keypoints": keypoints.ravel().tolist(), "gram": None if gram is None else text(gram.astype("<f4"))}
         if full:
             event["acknowledged"] = None if n % 3 else n

@@ -135,7 +135,7 @@ export class Link {
     private readonly show: (pixels: Pixels) => void,
   ) {
     this.motion = this.receiver();
-    this.outgoing = new OutgoingVideo(model.tables.predictive, sender, this, this);
+    this.outgoing = new OutgoingVideo(model.tables, sender, this, this);
   }
 
   get areOpen(): boolean {

@@ -44,13 +44,14 @@ async function load(base: string, size: number): Promise<void> {
   try {
     const loader = new Loader(base);
     const progress = (bytes: number, total: number) => answer({ type: "loading", bytes, total });
-    const { runtime } = await loader.loadSize(size, progress);
+    const { runtime, tables } = await loader.loadSize(size, progress);
     const faces = await loader.loadFaceDetector();
     const make = await av1Maker();
     const mode = await encodingMode(size);
     if (!mode) throw new Error("this browser cannot encode AV1.");
     crop = new LiveCrop(size, (planes, width, height) => detectFaces(faces, planes, width, height));
-    coder = new VideoCoder(runtime, (small) => new SourceEncoder(size, small, mode, make), answer);
+    const directions = Float64Array.from(tables.transform.directions);
+    coder = new VideoCoder(runtime, (small) => new SourceEncoder(size, small, mode, make), directions, answer);
     answer({ type: "loaded" });
   } catch (error) {
     answer({ type: "failed", message: messageOf(error) });
