@@ -44,7 +44,8 @@ test("motion is sent as by Python: repeated, coarser, slower, to a receiver that
 
 test("rates follow reports as in Python", () => {
   const control = new CongestionControl();
-  for (const { at, lost, queuedS, blocked, sending, small, congested } of vectors.congestion) {
+  for (const { at, maxKbps, lost, queuedS, blocked, sending, small, congested } of vectors.congestion) {
+    control.maxKbps = maxKbps;
     control.silence(at);
     if (lost !== undefined) control.report(at, lost, queuedS, blocked);
     expect(control.sending).toEqual(sendingOf(sending));
