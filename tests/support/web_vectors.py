@@ -365,6 +365,8 @@ def received_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
         sent += [data] * int(rng.choice([0, 1, 1, 1, 1, 2]))
     sent[10], sent[11] = sent[11], sent[10]
     sent[30] = mutated(sent[30], rng)
+    known = MotionMessage.from_bytes(sent[-1])  # the same frames under another number: not decoded again
+    sent.append(replace(known, sequence=known.sequence + 1).to_bytes())
     for n, data in enumerate(sent):
         before = receiver.newest_frames
         receiver.take(data, 100 + 0.04 * n)

@@ -50,6 +50,11 @@ try {
     bytes += sizes ? sizes.responseBodySize + sizes.responseHeadersSize : 0;
   });
   if (init) await page.addInitScript(init);
+  await page.addInitScript(() => {
+    window.shift = 0; // cumulative layout shift
+    const add = (entries) => entries.forEach(({ hadRecentInput, value }) => (window.shift += hadRecentInput ? 0 : value));
+    new PerformanceObserver((list) => add(list.getEntries())).observe({ type: "layout-shift", buffered: true });
+  });
   const begunMs = Date.now();
   await page.goto(url);
   const times = {};
@@ -87,6 +92,8 @@ try {
     status: await page.locator("#status").textContent(),
     cannot: await page.locator("#cannot").textContent(),
     people: await page.locator("#people li:not(:has(.numbers:only-child)) > p:not(.numbers)").allTextContents(),
+    words: await page.locator("#people small").allTextContents(),
+    shift: await page.evaluate(() => window.shift),
     numbers: await page.locator("#people .numbers").allTextContents(),
     before,
     after: await counts(),

@@ -4,6 +4,7 @@ import { CongestionControl, parameters } from "../src/link/congestion_control";
 import { sourceChunkToBytes } from "../src/link/messages";
 import { MotionSender, SourceSender } from "../src/link/send";
 import { makeTables } from "../src/motion/tables";
+import { Call } from "../src/room/call";
 import { TokenBucket } from "../src/token_bucket";
 import { SourceSequence } from "../src/video/source_sequence";
 import { bytes, text, vectors } from "./vectors";
@@ -40,6 +41,21 @@ test("motion is sent as by Python: repeated, coarser, slower, to a receiver that
     }
   }
   expect(messages).toBeGreaterThan(20);
+});
+
+test("what may be sent is divided between all, less their sound", () => {
+  const links = [0, 1].map(() => ({ link: { outgoing: { congestionControl: { maxKbps: null as number | null } } } }));
+  const call = { maxKbps: 60 as number | null, microphone: {}, participants: new Map(links.map((one, n) => [n, one])) };
+  const shared = (isMuted: boolean) => {
+    Call.prototype.shareRate.call(call as unknown as Call, isMuted);
+    return links.map(({ link }) => link.outgoing.congestionControl.maxKbps);
+  };
+  expect(shared(false)).toEqual([15, 15]);
+  expect(shared(true)).toEqual([30, 30]);
+  call.maxKbps = 20;
+  expect(shared(false)).toEqual([0, 0]);
+  call.maxKbps = null;
+  expect(shared(false)).toEqual([null, null]);
 });
 
 test("rates follow reports as in Python", () => {

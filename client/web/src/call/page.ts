@@ -27,6 +27,8 @@ const token = given && TOKEN.test(given) ? given : null;
 const root = new URL("..", document.baseURI); // this page lies below the server's root
 
 const renderers = new Renderers((share) => say(`Loading the model: ${Math.round(100 * share)} %`), fail);
+/** Takes the place of the first of the others. */
+const alone = $("alone");
 const own = new Tile("You");
 own.root.className = "own";
 const sending = new Sending((pixels) => own.draw(pixels));
@@ -89,8 +91,8 @@ async function join(sends: boolean): Promise<void> {
   }
   $("enter").hidden = true;
   $("call").hidden = false;
-  $("devices").append(...[...document.querySelectorAll("#choices label.sends")]);
-  if (sends) $("people").append(own.root);
+  $("devices").prepend(...[...document.querySelectorAll("#choices label.sends")]);
+  if (sends) $("people").prepend(own.root);
   say("Joining…");
   const url = new URL(`r/${room}/ws`, root);
   url.protocol = root.protocol === "https:" ? "wss:" : "ws:";
@@ -145,7 +147,8 @@ function update(): void {
   call.maxKbps = mostKbps();
   call.shareRate(isMuted);
   const participants = [...call.participants.values()];
-  $("alone").hidden = participants.length > 0;
+  if (participants.length) alone.remove();
+  else $("people").append(alone);
   const nowMs = performance.now();
   for (const { id, link, peer } of participants) {
     const shown = tiles.get(id);

@@ -41,4 +41,6 @@ export type SenderAnswer =
   | Coded
   | { type: "loading"; bytes: number; total: number }
   | { type: "loaded" }
+  /** A single picture is in hand: the next one may be sent. */
+  | { type: "taken" }
   | { type: "failed"; message: string };
