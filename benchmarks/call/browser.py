@@ -1,4 +1,4 @@
-"""`iwcodec bench browser`: the pages of the player and of a call in Chromium, on the real server and with a real client.
+"""`iwcodec bench browser`: the pages of the player and of a call in Chromium, on the real server with a real client.
 
 Everything runs on this machine: the server, the browser with its camera, and `iwcodec call`, which films a clip. What a
 browser loads is counted from an empty cache, headers included.

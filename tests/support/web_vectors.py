@@ -648,8 +648,7 @@ def verification_vectors(rng: np.random.Generator) -> dict[str, Any]:
         told += [bytes([n // 4] * 32)] if n % 2 else []
     events: list[dict[str, Any]] = []
     numbers = [rng.bytes(16) for _ in told]
-    rest = iter(numbers)
-    with mock.patch("secrets.token_bytes", lambda count: next(rest)):
+    with mock.patch("secrets.token_bytes", side_effect=numbers):
         end = Verification()
         for n, one in enumerate(told):
             sent = end.connected((bytes(32), one)) if isinstance(one, bytes) else end.receive(one, 3.0 * n)
