@@ -1,0 +1,14 @@
+import { chromium } from "playwright-core";
+import { writeFileSync } from "node:fs";
+const [name, frames, out] = process.argv.slice(2);
+const b = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
+const page = await b.newPage();
+page.on("console", (m) => console.log(m.text()));
+page.on("pageerror", (e) => console.log("ERR", String(e)));
+page.setDefaultTimeout(0);
+await page.goto("http://127.0.0.1:8765/driver/driver.html");
+await page.waitForFunction(() => window.run);
+const result = await page.evaluate(([n, f]) => window.run(n, f), [name, Number(frames)]);
+writeFileSync(out, JSON.stringify(result));
+console.log(name, result.log.length, result.sources);
+await b.close();
