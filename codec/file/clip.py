@@ -1,7 +1,10 @@
-"""The input of the file encoder: the cropped video, and the first two passes over it. No pass holds all pictures."""
+"""The input of the file encoder: the cropped video, and the first two passes over it.
+
+Pictures are held if the clip is short; else each pass reads them anew.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -20,11 +23,14 @@ from iwcodec.codec.media.face_detector import DETECT_EVERY, Face, FaceDetector
 from iwcodec.codec.media.shots import ShotDetector
 from iwcodec.codec.media.types import MediaInfo, Picture, Tally, Tracks
 from iwcodec.codec.media.video import at_constant_rate, probe, read_video
+from iwcodec.codec.parallel import in_order
 from iwcodec.models.runtime.types import Runtime
 
 EFFORT_PRESETS: tuple[Presets, ...] = ((4, 8), PRESETS, PRESETS, (0, 2))
 """SVT-AV1 presets for each effort. Few sources: 0.1 s each at effort 0; 0.5 s for 8 % fewer bytes; 1.4 s for 11 %
 fewer. Many sources: 6 ms each; 18 ms for 0.9 dB more; 50 ms for 1.2 dB more."""
+HELD_BYTES = 128 * 2**20
+"""Size up to which the pictures of a clip are kept in memory: 26 s at 256x256 and 25 frames/s."""
 MESSAGE_S = 2.0
 """Seconds of motion in one record: the granularity of seeking, and what a damaged record loses."""
 HEADER_BYTES = 110
@@ -53,13 +59,23 @@ class Footage:
     """Numbers of the first frames of all shots: after a cut, or where the crop jumps to another speaker."""
     warnings: tuple[str, ...] = ()
     """What of the input is not coded, one sentence each."""
+    held: list[Picture] = field(default_factory=list, compare=False, repr=False)
+    """All pictures, once they were read, of a short clip."""
 
     def pictures(self) -> Iterator[Picture]:
-        """The cropped pictures (size, size, 3). Each call reads the file anew; if it changed in between, the shorter
-        of the two lengths counts."""
+        """The cropped pictures (size, size, 3), which must not be changed. Unless the clip is short, each call reads
+        the file anew; if it changed in between, the shorter of the two lengths counts."""
+        if self.held:
+            yield from self.held
+            return
+        read, is_short = list[Picture](), 3 * self.size**2 * len(self.crops) <= HELD_BYTES
         frames = at_constant_rate(read_video(self.path, self.start_s, self.tracks), self.info.fps, self.start_s)
-        for picture, crop in zip(frames, self.crops, strict=False):
-            yield crop_resize(picture, crop, self.size)
+        for frame, crop in zip(frames, self.crops, strict=False):
+            picture = crop_resize(frame, crop, self.size)
+            if is_short:
+                read.append(picture)
+            yield picture
+        self.held[:] = read
 
 
 @dataclass(frozen=True)
@@ -165,11 +181,12 @@ def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tu
     """Second pass: keypoints and thumbnails of every frame, and small pictures of its eyes and mouth if it is tuned for
     the face."""
     thumbnails, keypoints, regions = [], [], []
-    for number, picture in enumerate(footage.pictures()):
-        keypoints.append(runtime.detect(picture))
+    detected = in_order(lambda picture: (picture, runtime.detect(picture)), footage.pictures())
+    for number, (picture, found) in enumerate(detected):
+        keypoints.append(found)
         thumbnails.append(thumbnail(picture))
         if tune == "face":
-            regions.append(region_pictures(picture, keypoints[-1]))
+            regions.append(region_pictures(picture, found))
         if number % PROGRESS_EVERY == 0:
             progress("finding keypoints", number / len(footage.crops))
     stack = np.stack(thumbnails)

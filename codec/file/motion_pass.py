@@ -77,6 +77,7 @@ def fit_upfront(
     new_decoder: Callable[[], Decoder],
     new_fit: Callable[[], KeypointFit],
     progress: Callable[[float], None] = lambda share: None,
+    skip_every: int = 1,
 ) -> Iterator[Fit]:
     """As `fit_motion`, in source coordinates, for sources that are all sent first: messages are fitted on their own, at
     once. That loses 0.01 dB (two clips)."""
@@ -92,7 +93,10 @@ def fit_upfront(
 
     def fitted(message: tuple[int, list[Picture]]) -> list[Fit]:
         (first, shown), decoder = message, own_decoder()
-        fitting, numbers = FrameFit(coded, decoder, new_fit()), range(first, min(first + message_frames, count))
+        fitting, numbers = (
+            FrameFit(coded, decoder, new_fit(), skip_every),
+            range(first, min(first + message_frames, count)),
+        )
         fits = (fitting.frame(number, picture, detected[number]) for number, picture in zip_longest(numbers, shown))
         return list(to_source_coordinates(fits, decoder))
 
@@ -138,8 +142,13 @@ def similar_sources(picture: Picture, sources: Sequence[Source]) -> list[Source]
     """The sources that look like a picture, in the same order: those at most SIMILAR times as unlike as the most
     similar one. A detector finds keypoints in black and in title cards too, which tell nothing."""
     shown = thumbnail(picture).astype(np.float32)
-    errors = [float(np.square(thumbnail(source.picture) - shown).mean()) for source in sources]
-    return [source for source, error in zip(sources, errors, strict=True) if error <= SIMILAR * (min(errors) + 25)]
+    errors = np.array([np.square(thumbnail(source.picture) - shown).mean() for source in sources])
+    return [source for source, similar in zip(sources, are_similar(errors), strict=True) if similar]
+
+
+def are_similar(errors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the sources with these squared differences of thumbnails (n,) look like a picture."""
+    return np.asarray(errors <= SIMILAR * (errors.min() + 25))
 
 
 def _free(keypoints: NDArray[np.float32]) -> Quadratic:

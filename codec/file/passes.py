@@ -28,7 +28,7 @@ from iwcodec.codec.file.rate_control.source_plan import (
     pictures_of,
     upfront_plan,
 )
-from iwcodec.codec.file.rate_control.trials import USUAL_MOTION, Choice, Excerpt, best_active
+from iwcodec.codec.file.rate_control.trials import USUAL_MOTION, Choice, best_active, read_excerpt
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, quick_fit
 
 USUAL_DB, USUAL_KBPS = 33.0, 4.0
@@ -75,7 +75,7 @@ def choose_sources_and_motion(clip: Clip, progress: Progress, quick: QuickTrials
     if len(coded.packets) == 1 or survey.required:
         return [Choice(coded, 1)]
     progress("choosing sources", 1.0)
-    return [Choice(coded, best_active(coded, Excerpt(survey, pictures, runtime, length)))]
+    return [Choice(coded, best_active(coded, read_excerpt(survey, pictures, runtime, length)))]
 
 
 def reserve_for_variants(clip: Clip) -> tuple[Clip, float]:

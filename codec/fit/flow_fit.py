@@ -13,44 +13,32 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.fit.alignment import Reference, clipped, normal_equations, prior_weights
 from iwcodec.models.fit_settings import FLOW_ERROR_SCALE, OUTLIER_DISTANCE
-from iwcodec.models.flow import AGREEMENT, FLOW_SIZE, GRID, flow_estimator
+from iwcodec.models.flow import FLOW_SIZE, GRID, flow_estimator
 from iwcodec.models.runtime.pictures import pixel_grid
-
-ROUNDS, LIVE_ROUNDS = 2, 1
-"""Reweighting rounds of the robust least squares: thorough, and live."""
 
 
 class FlowFit:
     """Fits keypoints to optical flow."""
 
-    def __init__(self, thorough: bool) -> None:
-        """`thorough`: flow at full resolution, weighted by its agreement with the flow in the other direction, and
-        ROUNDS of reweighting. Otherwise flow at half resolution, weighted by how well it matches the pictures, and
-        LIVE_ROUNDS."""
-        self._thorough = thorough
-        self._estimator = flow_estimator(0 if thorough else 1)
+    def __init__(self) -> None:
+        # Half resolution, one direction: full resolution and flow back bring nothing after alignment, for twice the
+        # time (three val clips).
+        self._estimator = flow_estimator(1)
 
     def solve(self, ref: Reference, grey: NDArray[np.uint8], start: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the unknowns (3 K,) that move a source's cells as the flow to a frame says, tied to `start` (3 K,).
         `grey`: grey levels (FLOW_SIZE, FLOW_SIZE) of the frame."""
         flow, prior = self._flow(ref.grey, grey), prior_weights(len(start))
-        values = start
-        for _ in range(ROUNDS if self._thorough else LIVE_ROUNDS):
-            residual = flow.moved - ref.moved(values)
-            weight = flow.confidence / (1 + np.square(residual).sum(1) / OUTLIER_DISTANCE**2)
-            zeros = np.zeros_like(weight)
-            cells = np.stack([weight, zeros, weight, *(-weight[:, None] * residual).T], axis=1)
-            equations = normal_equations(ref.basis, cells)
-            right = equations.right + prior * (start - values)
-            values = values + np.linalg.solve(equations.gram + np.diag(prior), right)
-        return clipped(values)
+        residual = flow.moved - ref.moved(start)
+        weight = flow.confidence / (1 + np.square(residual).sum(1) / OUTLIER_DISTANCE**2)
+        zeros = np.zeros_like(weight)
+        cells = np.stack([weight, zeros, weight, *(-weight[:, None] * residual).T], axis=1)
+        equations = normal_equations(ref.basis, cells)
+        return clipped(start + np.linalg.solve(equations.gram + np.diag(prior), equations.right))
 
     def _flow(self, source: NDArray[np.uint8], grey: NDArray[np.uint8]) -> "_Flow":
         flow = self._estimator.calc(source, grey, None)
-        if self._thorough:
-            confidence = _agreement(flow, self._estimator.calc(grey, source, None))
-        else:
-            confidence = _similarity(flow, grey, source)
+        confidence = _similarity(flow, grey, source)
         return _Flow(_pooled(flow).reshape(-1, 2) * np.float32(2 / FLOW_SIZE), _pooled(confidence).reshape(-1))
 
 
@@ -65,20 +53,6 @@ class _Flow:
 def _pooled(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     """Average the pixels of each cell."""
     return np.asarray(cv2.resize(plane, (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _agreement(flow: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return 1 for pixels where the flow in the other direction leads back within AGREEMENT, else 0."""
-    returned = cv2.remap(
-        back,
-        pixel_grid(FLOW_SIZE) + flow,
-        None,
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(1e3, 1e3),
-    )
-    off = np.abs(flow + returned)
-    return (off[..., 0] + off[..., 1] < AGREEMENT).astype(np.float32)
 
 
 def _similarity(flow: NDArray[np.float32], grey: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -71,7 +71,7 @@ class Fitted:
     """Remaining squared grey-level error, summed over a picture of FLOW_SIZE; infinite if nothing was fitted."""
     gram: Callable[[], NDArray[np.float64]] | None
     """Computes the Gram matrix (3 K, 3 K) at the fit, which gives the error caused by a change of the `unknowns`, as a
-    fraction of the remaining error. Takes as long as an alignment step. None if nothing was fitted."""
+    fraction of the remaining error. None if nothing was fitted."""
 
 
 Rebuild = Callable[[Keypoints, Source], Picture]
@@ -85,20 +85,17 @@ class KeypointFit:
         self,
         synthesis_iterations: int = 0,
         steps: Sequence[float] = STEPS,
-        thorough: bool = True,
         candidates: int = CANDIDATES,
         flow_free_error: float = 0.0,
     ) -> None:
         """`synthesis_iterations`: times that each frame is reconstructed and corrected. `steps`: blurs of the alignment
-        steps, of BLURS. `thorough`: of the flow (FlowFit); also compute the Gram matrix at the final keypoints instead
-        of one step before. `candidates`: most sources fitted to a frame besides the previous reference source.
+        steps, of BLURS. `candidates`: most sources fitted to a frame besides the previous reference source.
         `flow_free_error`: see FLOW_FREE_ERROR."""
         self._synthesis_iterations = synthesis_iterations
         self._steps = steps
-        self._thorough = thorough
         self._candidates = candidates
         self._flow_free_error = flow_free_error
-        self._flow = FlowFit(thorough)
+        self._flow = FlowFit()
         self._correction: NDArray[np.float64] | None = None  # (3 K,)
         self._reference_source: Source | None = None
         self._frames_since_choice, self._choice_error = 0, 0.0
@@ -125,7 +122,7 @@ class KeypointFit:
         self._reference_source, self._correction = source, estimate.values - unknowns(detected)
         if estimate.by_flow:
             self._flow_error = estimate.error
-        gram = partial(estimate.gram, ref, target, self._thorough)
+        gram = partial(estimate.gram, ref, target)
         return Fitted(as_keypoints(estimate.values), source, estimate.error, gram)
 
     def forget(self) -> None:
@@ -240,11 +237,9 @@ class _Estimate:
     def next_step(self, ref: Reference, target: _Target) -> Equations:
         return alignment_equations(ref, self.view, target.sharp, self.values - self.start)
 
-    def gram(self, ref: Reference, target: _Target, exactly: bool) -> NDArray[np.float64]:
-        """Return the Gram matrix (3 K, 3 K) as a fraction of the remaining error: here, or one step before unless
-        `exactly`."""
-        step = None if exactly else self.last_step
-        return (step or self.next_step(ref, target)).gram / max(self.error, MIN_ERROR)
+    def gram(self, ref: Reference, target: _Target) -> NDArray[np.float64]:
+        """Return the Gram matrix (3 K, 3 K) of the last step, as a fraction of the remaining error."""
+        return (self.last_step or self.next_step(ref, target)).gram / max(self.error, MIN_ERROR)
 
 
 def _estimate(target: _Target, ref: Reference, values: NDArray[np.float64], start: NDArray[np.float64]) -> _Estimate:
@@ -259,7 +254,7 @@ def _stepped(values: NDArray[np.float64], step: Equations) -> NDArray[np.float64
 
 def quick_fit(flow_free_error: float = 0.0) -> KeypointFit:
     """Return the fast fit, for files at the lowest effort."""
-    return KeypointFit(steps=LIVE_STEPS, thorough=False, candidates=LIVE_CANDIDATES, flow_free_error=flow_free_error)
+    return KeypointFit(steps=LIVE_STEPS, candidates=LIVE_CANDIDATES, flow_free_error=flow_free_error)
 
 
 def live_fit() -> KeypointFit:

@@ -528,7 +528,7 @@ def chunk_vectors(rng: np.random.Generator) -> dict[str, Any]:
 def fit_vector() -> dict[str, Any]:
     """A source, pictures of it moved a little, and their keypoints as fitted by alignment alone."""
     source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
-    fit = KeypointFit(steps=BLURS[-2:], thorough=False, candidates=2)
+    fit = KeypointFit(steps=BLURS[-2:], candidates=2)
     fit._start = lambda target, ref, start, source: replace(_estimate(target, ref, start, start), by_flow=False)  # type: ignore[method-assign]
     frames = []
     for n in range(3):

@@ -26,7 +26,7 @@ from iwcodec.models.runtime.types import Keypoints, Runtime, Source
 
 STREAM_FRAMES = 128
 """Frames evaluated to choose between candidate streams."""
-SUPPRESSION_FRAMES = 24
+SUPPRESSION_FRAMES = 12
 """Frames evaluated to choose the small-shift suppression."""
 SUPPRESSIONS = (0, 5, 8, 12)
 """Small-shift suppression tried, in tenths of a pixel, until it brings nothing; the first is none."""

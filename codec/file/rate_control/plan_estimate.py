@@ -1,35 +1,33 @@
 """Estimates of what source plans are worth, for a tenth of the time that a trial (trials.py) takes.
 
 The motion is priced once, on a few messages: its bytes and the error that its quantisation adds hardly depend on the
-sources. Frames of the clip are fitted and reconstructed one by one. Between qualities of the same sources, the error of
-a frame is that of the motion and of what no source shows, which stays, and a share of that of the coded sources.
+sources. Frames of the clip are fitted to single sources and reconstructed from them before anything is coded: a plan is
+then a choice among these pictures. To the error of a frame, coding adds a share of the error of the coded sources.
 """
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.decoder import Decoder
-from iwcodec.codec.file.motion_pass import similar_sources
+from iwcodec.codec.file.motion_pass import are_similar
 from iwcodec.codec.file.rate_control.closed_loop import evaluated_frames
 from iwcodec.codec.file.rate_control.frame_quality import REGION_WEIGHT
-from iwcodec.codec.file.rate_control.source_plan import RECORD_BYTES, CodedSources, Pictures, pictures_of
+from iwcodec.codec.file.rate_control.source_plan import RECORD_BYTES, CodedSources, Plan
 from iwcodec.codec.file.rate_control.source_selection import Survey, evenly_spaced, mean_square
 from iwcodec.codec.file.rate_control.trials import Excerpt
-from iwcodec.codec.fit.keypoint_fit import quick_fit
+from iwcodec.codec.fit.keypoint_fit import LIVE_CANDIDATES, quick_fit
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
 from iwcodec.codec.motion.transform_rdo import RateDistortionQuantiser
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.codec.parallel import in_order, per_thread
-from iwcodec.codec.sources.library import CAPACITY, Library
-from iwcodec.codec.sources.region_view import RegionView
-from iwcodec.codec.sources.regions import REGIONS, Compositor, region_mask
+from iwcodec.codec.parallel import in_order
+from iwcodec.codec.sources.library import pose_distance
+from iwcodec.codec.sources.regions import REGIONS, region_mask
 from iwcodec.models.runtime.pictures import pixel_grid
-from iwcodec.models.runtime.types import Runtime
+from iwcodec.models.runtime.types import Keypoints, Runtime, Source
 
 VARIANTS, MAX_CANDIDATES = 8, 240
 """Variants of eyes and mouths that are expected, and the number of frames that they are chosen from."""
@@ -67,50 +65,65 @@ class MotionPrice:
         return size / self._share, float(np.mean(10 * np.log10(1 + np.array(errors))))
 
 
-def with_other_sources(quality: float, source_db: float, other_db: float) -> float:
-    """Quality in dB of frames whose sources have `other_db` instead of `source_db`."""
-    kept = 10 ** (-quality / 10) - SHOWN_SOURCE_ERROR * 10 ** (-source_db / 10)
-    return -10 * math.log10(max(kept, 1e-6) + SHOWN_SOURCE_ERROR * 10 ** (-other_db / 10))
+def with_coding_error(qualities: NDArray[np.float64], source_db: float) -> NDArray[np.float64]:
+    """Quality in dB of frames (n,) reconstructed from sources that coding leaves at `source_db`; `qualities`: from
+    uncoded ones."""
+    return -10 * np.log10(10 ** (-qualities / 10) + SHOWN_SOURCE_ERROR * 10 ** (-source_db / 10))
 
 
 class SampledFrames:
-    """Judges coded sources by frames of the clip that are fitted and reconstructed one by one."""
+    """Frames of the clip, each reconstructed from single sources that are not coded. A frame is fitted once to each
+    source, in whatever plans this is.
 
-    def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, most: int) -> None:
-        self._runtime, self._survey = runtime, survey
-        self._tuned = survey.faces is not None
-        order = evaluated_frames(len(survey.keypoints), most)
-        found = dict(pictures_of(sorted(order), pictures, hold=False))
-        self._originals = {number: found[number] for number in order if number in found}
-        self._regions = SampledRegions(survey, list(self._originals), runtime.info.size) if self._tuned else None
+    Safe to use from several threads."""
 
-    def qualities(self, coded: CodedSources, count: int, known: Container[int] = ()) -> dict[int, float]:
-        """Quality of the first `count` frames, by their number, with exact motion; without those that are known."""
-        decoder = Decoder(self._runtime, capacity=CAPACITY, active=1)
-        for packet in coded.packets:
-            decoder.add_source(packet)
-        decoder.prepare()
-        library, unlike = decoder.library, coded.plan.unlike
-        home = library.candidates(self._survey.keypoints.mean(0))[0]
-        own_view = per_thread(lambda: RegionView(home, Compositor(self._runtime)))
-        numbers = [number for number in list(self._originals)[:count] if number not in known]
-        return dict(zip(numbers, in_order(lambda n: self._judge(n, unlike, library, own_view()), numbers), strict=True))
+    def __init__(self, survey: Survey, pictures: Mapping[int, Picture], runtime: Runtime, count: int) -> None:
+        """`pictures`: the frames that are sampled and those that may become sources, by frame number. `count`: frames
+        sampled (`evaluated_frames`)."""
+        self._survey, self._runtime, self._pictures = survey, runtime, pictures
+        sampled = evaluated_frames(len(survey.keypoints), count)
+        self._originals = {number: pictures[number] for number in sampled if number in pictures}
+        self._regions = (
+            None if survey.faces is None else SampledRegions(survey, list(self._originals), runtime.info.size)
+        )
+        self._prepared: dict[int, Source] = {}
+        self._fits: dict[tuple[int, int], tuple[Keypoints, float]] = {}
+        self._known: dict[tuple[int, int], float] = {}
 
-    def _judge(self, number: int, unlike: bool, library: Library, view: RegionView) -> float:
-        original, detected = self._originals[number], self._survey.keypoints[number]
-        candidates = library.candidates(detected)
-        if unlike:
-            candidates = similar_sources(original, candidates)
-        fitted = quick_fit().frame(original, detected, candidates)
-        source, keypoints = fitted.source, fitted.keypoints
-        assert source is not None
-        shown = source
-        if self._regions is not None:
-            slots = view.choose(original, keypoints, source, library)
-            others = [None if slot is None else library.at(slot) for slot in slots]
-            shown = view.compositor.composite(source, others)
-        rebuilt = self._runtime.reconstruct(keypoints, [shown])
-        return max(self._quality(number, rebuilt), self._quality(number, source.picture))
+    def qualities(self, plan: Plan) -> NDArray[np.float64]:
+        """Quality in dB of the sampled frames that are not sources of the plan, with exact motion."""
+        numbers = [number for number in self._originals if number not in plan.frames]
+        return np.array(list(in_order(lambda number: self._judge(number, plan), numbers)))
+
+    def _judge(self, number: int, plan: Plan) -> float:
+        source = min(self._candidates(number, plan), key=lambda source: self._fit(number, source)[1])
+        if (number, source) not in self._known:
+            prepared, (keypoints, _) = self._prepare(source), self._fit(number, source)
+            shown = self._runtime.reconstruct(keypoints, [prepared]), prepared.picture
+            self._known[number, source] = max(self._quality(number, picture) for picture in shown)
+        return self._known[number, source]
+
+    def _candidates(self, number: int, plan: Plan) -> list[int]:
+        """The sources that are fitted to a frame."""
+        frames, poses = np.array(plan.frames), self._survey.keypoints
+        if plan.unlike:
+            shown = self._survey.thumbnails[[number, *frames]].reshape(1 + len(frames), -1).astype(np.float32)
+            frames = frames[are_similar(np.square(shown[1:] - shown[0]).mean(1))]
+        nearest = np.argsort(pose_distance(poses[frames], poses[number]), kind="stable")
+        return [int(frame) for frame in frames[nearest[:LIVE_CANDIDATES]]]
+
+    def _fit(self, number: int, source: int) -> tuple[Keypoints, float]:
+        """Keypoints (K, 3) of a frame, fitted to a source, and the error that remains."""
+        if (number, source) not in self._fits:
+            original, detected = self._originals[number], self._survey.keypoints[number]
+            fitted = quick_fit().frame(original, detected, [self._prepare(source)])
+            self._fits[number, source] = fitted.keypoints, fitted.error
+        return self._fits[number, source]
+
+    def _prepare(self, source: int) -> Source:
+        if source not in self._prepared:
+            self._prepared[source] = self._runtime.prepare(self._pictures[source])
+        return self._prepared[source]
 
     def _quality(self, number: int, picture: Picture) -> float:
         if self._regions is None:

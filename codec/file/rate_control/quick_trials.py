@@ -1,12 +1,15 @@
-"""Upfront source plans compared by estimates (plan_estimate.py), in a tenth of the time of trials."""
+"""Upfront source plans compared by estimates (plan_estimate.py), in a twentieth of the time of trials."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from iwcodec.codec.file.rate_control.plan_estimate import MotionPrice, SampledFrames, with_other_sources
+from iwcodec.codec.file.rate_control.closed_loop import evaluated_frames
+from iwcodec.codec.file.rate_control.plan_estimate import MotionPrice, SampledFrames, with_coding_error
 from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
     CRF,
@@ -27,47 +30,70 @@ from iwcodec.codec.file.rate_control.trials import (
     PlanTrials,
     Trial,
     climb,
+    excerpt_frames,
 )
+from iwcodec.codec.parallel import WORKERS, in_order
 from iwcodec.models.runtime.types import Runtime
 
 PRICED_MESSAGES, PRICED_SOURCES = 2, 8
 """Messages on which the motion is priced, and the most sources that they are fitted to."""
-ROUNDS = (6, 12, 24)
-"""Frames that judge plans: in each round the better half of the plans goes on to the next."""
+FRAMES = 24
+"""Frames that judge plans."""
 SOURCE_DB_PER_CRF = 0.3
 """Quality that one step of crf takes from sources, in dB (0.24 to 0.37 measured)."""
 SHARP_CRF, BLUR_DB = 58, 0.15
 """If the clip is tuned for the face, each step of crf above SHARP_CRF counts as a loss of BLUR_DB: eyes and lips are
 blurred, which PSNR cannot tell."""
-NEAR_CRF, JUDGED_CRF = 2, 5
-"""Sources are coded anew, and judged anew, if the crf is further than this from the nearest at which they were."""
-ATTEMPTS = 3
-"""Most times that the split between motion and sources is improved in a round."""
+NEAR_CRF = 2
+"""Size and quality of sources are known well enough if they were coded at a crf no further off than this."""
+DIP_DB = 1.0
+"""Plans of more sources than one that is worse than the best by more than this are not considered."""
+UNKNOWN_DB = 0.3
+"""By so much a plan may be better than it is estimated to be before its sources are coded."""
 
 
 @dataclass
-class _Known:
-    """What is known of a plan, by the crf of its sources."""
+class _Candidate:
+    """An upfront plan, and what is known of it."""
 
     plan: Plan
+    frames: SampledFrames
     coded: dict[float, CodedSources] = field(default_factory=dict)
-    costs: dict[float, float] = field(default_factory=dict)
-    """Bytes in the file."""
-    quality: dict[float, dict[int, float]] = field(default_factory=dict)
-    """Quality of frames with exact motion."""
-    step: int | None = None
-    """Index in SCALES of the best motion scale so far."""
+    """By crf."""
 
-    def nearest(self, crf: float) -> CodedSources:
-        return self.coded[_nearest(self.coded, crf)]
+    @property
+    def number(self) -> int:
+        """Sources of the plan."""
+        return len(self.plan.frames)
 
-    def source_db(self, crf: float) -> float:
-        """Quality of the sources, from the nearest that are coded."""
-        near = sorted(self.coded, key=lambda known: abs(known - crf))
-        slope = -SOURCE_DB_PER_CRF
-        if len(near) > 1:
-            slope = (self.coded[near[1]].source_db - self.coded[near[0]].source_db) / (near[1] - near[0])
-        return self.coded[near[0]].source_db + slope * (crf - near[0])
+    @cached_property
+    def qualities(self) -> NDArray[np.float64]:
+        """Of the sampled frames that are not sources, from uncoded sources."""
+        return self.frames.qualities(self.plan)
+
+    def is_known(self, crf: float) -> bool:
+        """Whether sources were coded near a crf."""
+        return any(abs(known - crf) <= NEAR_CRF for known in self.coded)
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A plan at the motion scale that suits it."""
+
+    candidate: _Candidate
+    quality: float
+    crf: float
+    step: int
+    """Index in SCALES."""
+
+    @property
+    def is_known(self) -> bool:
+        return self.candidate.is_known(self.crf)
+
+    @property
+    def at_best(self) -> float:
+        """The quality that the plan may have."""
+        return self.quality + UNKNOWN_DB * (not self.is_known)
 
 
 class QuickTrials(PlanTrials):
@@ -76,92 +102,101 @@ class QuickTrials(PlanTrials):
     def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
         super().__init__(survey, pictures, runtime, message_frames)
         self._count = len(survey.keypoints)
-        self._frames = SampledFrames(survey, pictures, runtime, max(ROUNDS))
-        self._known = [_Known(plan) for plan in self.plans if plan.upfront]
-        usual = [known.plan for known in self._known if len(known.plan.frames) <= PRICED_SOURCES]
-        self._priced = (usual or [self._known[0].plan])[-1]
-        excerpt = Excerpt(survey, pictures, runtime, message_frames, PRICED_MESSAGES, 1)
-        self._motion = MotionPrice(excerpt, self._encode(self._priced))
+        frames = SampledFrames(survey, self._pictures, runtime, FRAMES)
+        self._candidates = [_Candidate(plan, frames) for plan in self.plans if plan.upfront]
+        usual = [candidate for candidate in self._candidates if candidate.number <= PRICED_SOURCES]
+        self._priced = (usual or self._candidates)[-1]
+        self._code([(self._candidates[0], CRF), (self._priced, CRF)])
+        numbers = excerpt_frames(self._count, message_frames, PRICED_MESSAGES, 1)
+        shown = {number: self._pictures[number] for number in numbers if number in self._pictures}
+        self._motion = MotionPrice(Excerpt(survey, shown, runtime, message_frames), self._priced.coded[CRF])
+
+    def _needed(self, count: int, message_frames: int) -> list[int]:
+        return [*evaluated_frames(count, FRAMES), *excerpt_frames(count, message_frames, PRICED_MESSAGES, 1)]
 
     def best_upfront(self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None) -> Trial:
-        """The best upfront plan within a budget. `start`: index in SCALES of the motion scale considered first."""
-        affordable = [known for known in self._known if self._predicted_cost(known) <= budget * (1 - MIN_MOTION)]
-        left = affordable or self._known[:1]
-        found: dict[int, Trial] = {}
-        for number, frames in enumerate(ROUNDS):
-            for n, known in enumerate(left):
-                progress((number + n / len(left)) / len(ROUNDS))
-                found[n] = self._trial(known, budget, start, frames)
-            found = {n: found[n] for n in range(len(left))}
-            ranked = sorted(found, key=lambda n: -found[n].quality)
-            if len(ranked) == 1:
+        """The best upfront plan within a budget. `start`: index in SCALES of the motion scale considered first.
+
+        The sources of a plan are coded only if it may be the best."""
+        ranked = self._ranked(budget, start)
+        while not ranked[0].is_known:
+            progress(sum(estimate.is_known for estimate in ranked) / len(ranked))
+            unknown = [estimate for estimate in ranked if not estimate.is_known][:WORKERS]
+            self._code([(estimate.candidate, estimate.crf) for estimate in unknown])
+            ranked = self._ranked(budget, start)
+        found = ranked[0]
+        near = found.candidate.coded[min(found.candidate.coded, key=lambda crf: abs(crf - found.crf))]
+        coded = replace(near, plan=replace(found.candidate.plan, crf=found.crf))
+        motion_bytes, _ = self._motion.at(SCALES[found.step])
+        choice = Choice(coded, 1, SCALES[found.step], motion_bytes)
+        return Trial(found.quality, choice, [], ExcerptQuality(0.0, found.quality))
+
+    def _ranked(self, budget: float, start: int) -> list[_Estimate]:
+        """Estimates of the affordable plans, by the quality that they may have, the best first."""
+        affordable = [c for c in self._candidates if self._cost_at(c, self.worst_crf) <= budget * (1 - MIN_MOTION)]
+        estimates: list[_Estimate] = []
+        for candidate in affordable or self._candidates[:1]:
+            estimates.append(self._estimate(candidate, budget, start))
+            if estimates[-1].at_best < max(estimate.at_best for estimate in estimates) - DIP_DB:
                 break
-            left = [left[n] for n in ranked[: (len(ranked) + 1) // 2]]
-        return max(found.values(), key=lambda trial: trial.quality)
+        return sorted(estimates, key=lambda estimate: -estimate.at_best)
 
-    def _predicted_cost(self, known: _Known) -> float:
-        """Bytes of the plan's sources at the highest crf."""
-        return self._cost_at(known, self.worst_crf)
+    def _code(self, chosen: list[tuple[_Candidate, float]]) -> None:
+        """Code the sources of plans, each at a crf, at once."""
+        for (candidate, crf), coded in zip(chosen, in_order(self._coded_at, chosen), strict=True):
+            candidate.coded[crf] = coded
 
-    def _cost_at(self, known: _Known, crf: float) -> float:
-        if known.costs:
-            near = _nearest(known.costs, crf)
-            return known.costs[near] * math.exp(CRF_STEP * (near - crf))
-        priced = self._encode(self._priced)
-        sizes = [len(packet.payload) for packet in priced.packets]
-        further = float(np.mean(sizes[1:])) if len(sizes) > 1 else sizes[0]
-        size = self._cost(self._priced) + (len(known.plan.frames) - len(sizes)) * further
-        return size * math.exp(CRF_STEP * (self._priced.crf - crf))
+    def _coded_at(self, chosen: tuple[_Candidate, float]) -> CodedSources:
+        candidate, crf = chosen
+        return self._encode(replace(candidate.plan, crf=crf))
 
-    def _trial(self, known: _Known, budget: float, start: int, frames: int) -> Trial:
+    def _estimate(self, candidate: _Candidate, budget: float, start: int) -> _Estimate:
         def quality(step: int) -> float:
-            return self._estimate(known, step, budget)[0]
+            return self._quality(candidate, budget, step)[0]
 
-        at = start if known.step is None else known.step
-        for _ in range(ATTEMPTS):
-            self._learn(known, self._crf(known, budget - self._motion.at(SCALES[at])[0]), frames)
-            last, at = at, climb(quality, len(SCALES), at)
-            if at == last:
-                break
-        known.step = at
-        value, crf = self._estimate(known, at, budget)
-        coded = replace(known.nearest(crf), plan=replace(known.plan, crf=crf))
-        return Trial(
-            value, Choice(coded, 1, SCALES[at], self._motion.at(SCALES[at])[0]), [], ExcerptQuality(0.0, value)
-        )
+        step = climb(quality, len(SCALES), start)
+        return _Estimate(candidate, *self._quality(candidate, budget, step), step)
 
-    def _learn(self, known: _Known, crf: float, frames: int) -> None:
-        """Code the sources near a crf, and judge `frames` frames, unless that is done."""
-        if not known.coded or abs(_nearest(known.coded, crf) - crf) > NEAR_CRF:
-            known.coded[crf] = self._encode(replace(known.plan, crf=crf))
-            known.costs[crf] = self._cost(known.coded[crf].plan)
-        judged = [other for other, quality in known.quality.items() if len(quality) >= frames]
-        if not judged or abs(_nearest(judged, crf) - crf) > JUDGED_CRF:
-            at = _nearest(known.coded, crf)
-            quality = known.quality.setdefault(at, {})
-            quality |= self._frames.qualities(known.coded[at], frames, quality)
-
-    def _estimate(self, known: _Known, step: int, budget: float) -> tuple[float, float]:
+    def _quality(self, candidate: _Candidate, budget: float, step: int) -> tuple[float, float]:
         """Quality of a plan at a motion scale within the budget, and the crf of its sources."""
         motion_bytes, loss_db = self._motion.at(SCALES[step])
         left = max(1.0, budget - motion_bytes)
-        crf = self._crf(known, left)
-        cost = self._cost_at(known, crf)
+        costs = {crf: self._cost_at(candidate, crf) for crf in candidate.coded or (CRF,)}
+        near = min(costs, key=lambda crf: abs(math.log(costs[crf] / left)))
+        crf = min(self.worst_crf, round(crf_for_budget({near: costs[near]}, left, self._size)))
+        cost = self._cost_at(candidate, crf)
         if cost > left * (1 + BUDGET_TOLERANCE) and crf >= self.worst_crf:
             return -OVERSPENT_DB * (cost + motion_bytes) / budget, crf
-        most = max(map(len, known.quality.values()))
-        judged = _nearest([other for other, quality in known.quality.items() if len(quality) == most], crf)
-        source_db, frames = known.source_db(crf), known.quality[judged]
-        rebuilt = [quality for number, quality in frames.items() if number not in known.plan.frames] or [source_db]
-        exact = with_other_sources(float(np.mean(rebuilt)), known.coded[judged].source_db, source_db)
-        share = len(known.plan.frames) / self._count
+        source_db = self._source_db_at(candidate, crf)
+        rebuilt_db = with_coding_error(candidate.qualities, source_db) if candidate.qualities.size else source_db
+        share = candidate.number / self._count
         blur_db = 0.0 if self._faces is None else BLUR_DB * max(0.0, crf - SHARP_CRF)
-        return share * source_db + (1 - share) * (exact - loss_db) - blur_db, crf
+        return share * source_db + (1 - share) * (float(np.mean(rebuilt_db)) - loss_db) - blur_db, crf
 
-    def _crf(self, known: _Known, budget: float) -> float:
-        costs = known.costs or {CRF: self._cost_at(known, CRF)}
-        return min(self.worst_crf, round(crf_for_budget(costs, max(1.0, budget), self._size)))
+    def _cost_at(self, candidate: _Candidate, crf: float) -> float:
+        """Bytes of the plan's sources at a crf."""
+        return math.exp(self._at(candidate, crf, lambda coded: math.log(self._cost(coded.plan)), -CRF_STEP))
+
+    def _source_db_at(self, candidate: _Candidate, crf: float) -> float:
+        return self._at(candidate, crf, lambda coded: coded.source_db, -SOURCE_DB_PER_CRF)
+
+    def _at(self, candidate: _Candidate, crf: float, value: Callable[[CodedSources], float], per_crf: float) -> float:
+        """A value of a plan's sources at a crf: from the nearest crf at which they were coded, else from plans of other
+        numbers of sources. `per_crf`: change of the value with crf."""
+
+        def of(known: _Candidate) -> float:
+            near = min(known.coded, key=lambda other: abs(other - crf))
+            return value(known.coded[near]) + per_crf * (crf - near)
+
+        if candidate.coded:
+            return of(candidate)
+        known = [other for other in self._candidates if other.coded]
+        return _line([math.log(other.number) for other in known], list(map(of, known)), math.log(candidate.number))
 
 
-def _nearest(values: Mapping[float, object] | Sequence[float], crf: float) -> float:
-    return min(values, key=lambda known: abs(known - crf))
+def _line(places: list[float], values: list[float], place: float) -> float:
+    """Interpolate values at ascending places; extrapolate from the last two."""
+    if len(places) == 1 or place <= places[-1]:
+        return float(np.interp(place, places, values))
+    slope = (values[-1] - values[-2]) / (places[-1] - places[-2])
+    return values[-1] + slope * (place - places[-1])

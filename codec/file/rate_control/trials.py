@@ -7,6 +7,7 @@ budget, measures their bytes, and reconstructs frames: the error of pictures dec
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from iwcodec.codec.file.motion_pass import (
     FINEST_SCALE,
     USUAL_SCALE,
     fit_motion,
+    fit_upfront,
     message_length,
     motion_size,
     quantise_messages,
@@ -40,6 +42,7 @@ from iwcodec.codec.file.rate_control.source_plan import (
 )
 from iwcodec.codec.file.rate_control.source_selection import Survey, choose_sources
 from iwcodec.codec.fit.keypoint_fit import quick_fit
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.types import Fit
 from iwcodec.codec.sources.library import ACTIVE, CAPACITY
 from iwcodec.models.runtime.types import Runtime
@@ -139,22 +142,12 @@ class Trial:
 class Excerpt:
     """A few pieces of the clip, each of whole motion messages. Frames are counted from the first of the excerpt."""
 
-    def __init__(
-        self,
-        survey: Survey,
-        pictures: Pictures,
-        runtime: Runtime,
-        message_frames: int,
-        pieces: int = PIECES,
-        min_frames: int = MIN_PIECE_FRAMES,
-    ) -> None:
-        """`pieces` and `min_frames` as for `excerpt_frames`."""
+    def __init__(self, survey: Survey, pictures: Mapping[int, Picture], runtime: Runtime, message_frames: int) -> None:
+        """`pictures`: of the frames of the excerpt (`excerpt_frames`), by their number in the clip, ascending."""
         self.count = len(survey.keypoints)
         """Frames of the whole clip."""
-        self.frames = excerpt_frames(self.count, message_frames, pieces, min_frames)
-        """The excerpt's frames by their number in the clip, ascending."""
-        self.pictures = [picture for _, picture in pictures_of(self.frames, pictures, hold=False)]
-        self.detected = survey.keypoints[self.frames[: len(self.pictures)]]
+        self.frames, self.pictures = list(pictures), list(pictures.values())
+        self.detected = survey.keypoints[self.frames]
         self.faces = None if survey.faces is None else self.detected
         self.message_frames = message_frames
         self.runtime = runtime
@@ -167,10 +160,15 @@ class Excerpt:
 
     def fits(self, coded: CodedSources) -> list[Fit]:
         """Fit the motion to these sources, in their coordinates."""
-        decoder = Decoder(self.runtime, capacity=CAPACITY)
-        length = message_length(coded.plan, self.message_frames)
-        local = self.renumbered(coded)
-        fits = fit_motion(self.pictures, self.detected, local, length, decoder, quick_fit(), skip_every=SKIP_EVERY)
+        length, local = message_length(coded.plan, self.message_frames), self.renumbered(coded)
+        new_decoder, arguments = (
+            partial(Decoder, self.runtime, capacity=CAPACITY),
+            (self.pictures, self.detected, local),
+        )
+        if coded.plan.upfront:
+            return list(fit_upfront(*arguments, length, new_decoder, quick_fit, skip_every=SKIP_EVERY))
+        decoder = new_decoder()
+        fits = fit_motion(*arguments, length, decoder, quick_fit(), skip_every=SKIP_EVERY)
         return list(to_source_coordinates(fits, decoder))
 
     def motion(self, plan: Plan, fits: Sequence[Fit], scale: int) -> list[MotionPacket]:
@@ -236,6 +234,12 @@ def excerpt_frames(
     return [frame for start in starts for frame in range(start, start + length)]
 
 
+def read_excerpt(survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> Excerpt:
+    """Read the excerpt on which plans are tried."""
+    frames = excerpt_frames(len(survey.keypoints), message_frames)
+    return Excerpt(survey, dict(pictures_of(frames, pictures, hold=False)), runtime, message_frames)
+
+
 def best_active(coded: CodedSources, excerpt: Excerpt) -> int:
     """The number of sources that should enter attention for a frame, at the usual motion quantisation."""
     return excerpt.best_active(coded, excerpt.motion(coded.plan, excerpt.fits(coded), USUAL_SCALE))
@@ -247,11 +251,12 @@ class PlanTrials:
     def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
         self._size = runtime.info.size
         self.worst_crf = worst_crf(self._size)
-        self._excerpt = Excerpt(survey, pictures, runtime, message_frames)
         count = len(survey.keypoints)
         max_sources = min(NUMBERS[-1], max(1, count // 2, len(survey.required)))
         # The selection is greedy: the frames of a smaller upfront plan are among those of a larger one.
-        self._pictures = dict(pictures_of(choose_sources(survey, max_sources), pictures, hold=True))
+        needed = {*choose_sources(survey, max_sources), *self._needed(count, message_frames)}
+        self._pictures = dict(pictures_of(sorted(needed), pictures, hold=False))
+        self._read_excerpt = partial(read_excerpt, survey, pictures, runtime, message_frames)
         numbers = [number for number in sorted(NUMBERS + REFINED_NUMBERS) if number == 1 or number <= count // 2]
         numbers = [number for number in numbers if number > len(survey.required)]
         numbers = [len(survey.required), *numbers] if survey.required else numbers
@@ -265,6 +270,14 @@ class PlanTrials:
         """Indices of the plans that are tried first."""
         self._coded: dict[Plan, CodedSources] = {}
         self._faces = survey.faces
+
+    @cached_property
+    def _excerpt(self) -> Excerpt:
+        return self._read_excerpt()
+
+    def _needed(self, count: int, message_frames: int) -> Iterable[int]:
+        """Frames that are read with the sources, of `count`."""
+        return ()
 
     def last_affordable(self, crf: int, budget: float) -> int:
         """Index of the most expensive plan whose sources the budget buys at this crf."""

@@ -1,5 +1,8 @@
 """Estimates of plans: the price of motion, single frames, and regions as variants will show them."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,12 +16,13 @@ from iwcodec.codec.file.rate_control.plan_estimate import (
     SampledFrames,
     SampledRegions,
     variant_errors,
-    with_other_sources,
+    with_coding_error,
 )
-from iwcodec.codec.file.rate_control.source_plan import CodedSources, encode_plan, pictures_of, upfront_plan
-from iwcodec.codec.file.rate_control.source_selection import REGION_SIDE, THUMBNAIL, Survey
-from iwcodec.codec.file.rate_control.trials import SCALES, Excerpt
+from iwcodec.codec.file.rate_control.source_plan import CodedSources, Plan, encode_plan, pictures_of, upfront_plan
+from iwcodec.codec.file.rate_control.source_selection import REGION_SIDE, THUMBNAIL, Survey, thumbnail
+from iwcodec.codec.file.rate_control.trials import SCALES, read_excerpt
 from iwcodec.codec.media.quality import psnr
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.regions import REGIONS
 from stub_runtime import SIZE, StubRuntime
 
@@ -31,35 +35,60 @@ def coded(sources: int, crf: float = 30) -> CodedSources:
 
 
 def test_motion_is_priced_as_it_is_coded() -> None:
-    sources, excerpt = coded(3), Excerpt(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE)
+    sources, excerpt = coded(3), read_excerpt(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE)
     price = MotionPrice(excerpt, sources)
     packets = excerpt.motion(sources.plan, excerpt.fits(sources), SCALES[2])
     assert price.at(SCALES[2])[0] == pytest.approx(motion_size(packets) / excerpt.share, rel=0.1)
 
 
 def test_coarser_motion_costs_less_and_loses_more() -> None:
-    price = MotionPrice(Excerpt(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE), coded(3))
+    price = MotionPrice(read_excerpt(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE), coded(3))
     sizes, losses = zip(*(price.at(scale) for scale in SCALES), strict=True)
     assert list(sizes) == sorted(sizes, reverse=True)
     assert list(losses) == sorted(losses)
 
 
-@pytest.mark.parametrize("other_db", [30.0, 36.0, 42.0])
-def test_the_error_of_the_sources_is_part_of_a_frames(other_db: float) -> None:
-    kept, shown = 10**-3.3, SHOWN_SOURCE_ERROR * 10**-3.6
-    quality = -10 * np.log10(kept + shown)
-    expected = -10 * np.log10(kept + SHOWN_SOURCE_ERROR * 10 ** (-other_db / 10))
-    assert with_other_sources(quality, 36.0, other_db) == pytest.approx(expected)
+@pytest.mark.parametrize("source_db", [30.0, 36.0, 42.0])
+def test_the_error_of_the_sources_is_part_of_a_frames(source_db: float) -> None:
+    kept = np.array([10**-3.3, 10**-2.8])
+    expected = -10 * np.log10(kept + SHOWN_SOURCE_ERROR * 10 ** (-source_db / 10))
+    assert with_coding_error(-10 * np.log10(kept), source_db) == pytest.approx(expected)
 
 
-def test_frames_are_judged_once() -> None:
-    frames = SampledFrames(SURVEY, lambda: PICTURES, StubRuntime(), 8)
-    first = frames.qualities(coded(4), 4)
-    assert len(first) == 4
-    rest = frames.qualities(coded(4), 8, first)
-    assert len(rest) == 4
-    assert not first.keys() & rest.keys()
-    assert max(first.keys() | rest.keys()) < COUNT
+class CountingRuntime(StubRuntime):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rebuilt = 0
+
+    def reconstruct(self, *arguments: Any) -> Picture:
+        self.rebuilt += 1
+        return super().reconstruct(*arguments)
+
+
+def test_frames_are_judged_by_the_source_that_fits_best_and_only_once() -> None:
+    runtime = CountingRuntime()
+    frames = SampledFrames(SURVEY, dict(enumerate(PICTURES)), runtime, 8)
+    few, many = (frames.qualities(upfront_plan(SURVEY, number)) for number in (1, 16))
+    assert len(few) == 8
+    assert many.mean() > few.mean()
+    before = runtime.rebuilt
+    assert frames.qualities(upfront_plan(SURVEY, 1)) == pytest.approx(few)
+    assert runtime.rebuilt == before
+
+
+def test_sources_are_not_judged() -> None:
+    frames = SampledFrames(SURVEY, dict(enumerate(PICTURES)), StubRuntime(), COUNT)
+    assert len(frames.qualities(Plan(tuple(range(0, COUNT, 2)), 50, True))) == COUNT // 2
+
+
+def test_frames_are_fitted_to_sources_that_look_like_them() -> None:
+    """Where sources show different things, those near in pose may show another shot."""
+    pictures = {n: PICTURES[0] if n < 45 else 255 - PICTURES[0] for n in range(COUNT)}
+    thumbnails = np.stack([thumbnail(picture) for picture in pictures.values()])
+    survey = Survey(thumbnails, np.repeat(SURVEY.keypoints[:1], COUNT, 0))
+    frames = SampledFrames(survey, pictures, StubRuntime(), 8)
+    plan = Plan((40, 41, 42, 60), 50, True, unlike=True)
+    assert frames.qualities(plan).min() > 40 > frames.qualities(replace(plan, unlike=False)).min()
 
 
 def face_survey(states: list[int]) -> Survey:

@@ -29,6 +29,7 @@ from iwcodec.codec.file.rate_control.trials import (
     PlanTrials,
     climb,
     excerpt_frames,
+    read_excerpt,
 )
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.sources.av1 import SourceDecoder
@@ -38,7 +39,7 @@ MESSAGE = 10
 
 
 def make_excerpt() -> Excerpt:
-    return Excerpt(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE)
+    return read_excerpt(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE)
 
 
 def test_climb_finds_the_maximum_from_both_sides() -> None:
@@ -94,7 +95,7 @@ def test_quality_of_a_stream_of_sources_is_that_of_the_sources() -> None:
 def test_predicted_quality_is_that_of_the_frames() -> None:
     """Every frame of a clip without motion is reconstructed alike."""
     survey = Survey(np.repeat(SURVEY.thumbnails[:1], 40, 0), np.repeat(SURVEY.keypoints[:1], 40, 0))
-    excerpt = Excerpt(survey, lambda: PICTURES[:1] * 40, StubRuntime(), MESSAGE)
+    excerpt = read_excerpt(survey, lambda: PICTURES[:1] * 40, StubRuntime(), MESSAGE)
     plan = upfront_plan(survey, 1)
     coded = encode_plan(plan, [(plan.frames[0], PICTURES[0])], SIZE)
     motion = excerpt.motion(plan, excerpt.fits(coded), USUAL_SCALE)
