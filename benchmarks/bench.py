@@ -12,6 +12,7 @@ COMMANDS = {
     "rd": "quality.rd",
     "report": "report",
     "speed": "performance.speed",
+    "encode": "performance.encode_time",
     "sources": "quality.sources",
     "motion": "quality.motion",
     "tables": "quality.tables",

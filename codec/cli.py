@@ -258,7 +258,7 @@ def encode_command(
     quality: Annotated[
         float | None,
         typer.Option(
-            help="Mean PSNR in dB to reach at the lowest bitrate. Encodes several times to find it.", min=15, max=50
+            help="Mean PSNR in dB to reach at the lowest bitrate, as it is estimated before coding.", min=15, max=50
         ),
     ] = None,
     tune: Annotated[
@@ -293,7 +293,8 @@ def encode_command(
         int,
         typer.Option(
             help="0: fast motion search, as in a call. 1: try several sources for each frame. 2 and 3: also correct "
-            "the rebuilt frames, in about 1.6 and 2.2 times the time, for slightly better quality.",
+            "the rebuilt frames and code two or three choices of sources to the end, in about 2 and 4 times the time, "
+            "for slightly better quality.",
             min=0,
             max=3,
         ),
@@ -314,7 +315,8 @@ def encode_command(
     """Encode a talking-head video at a few kilobits per second.
 
     Detects the speaker's face and follows it with a square crop; a square video is coded whole. Shots without a face
-    show the centre square.
+    show the centre square. Takes about as long as the video plays, twice that for short ones. Ctrl-C writes nothing;
+    the same command starts anew.
     """
     from iwcodec.codec.file.encode import encode
     from iwcodec.codec.file.options import EncodeOptions

@@ -17,7 +17,7 @@ from iwcodec.codec.file.rate_control.frame_quality import REGION_WEIGHT
 from iwcodec.codec.file.rate_control.source_plan import RECORD_BYTES, CodedSources, Plan
 from iwcodec.codec.file.rate_control.source_selection import Survey, evenly_spaced, mean_square
 from iwcodec.codec.file.rate_control.trials import Excerpt
-from iwcodec.codec.fit.keypoint_fit import LIVE_CANDIDATES, quick_fit
+from iwcodec.codec.fit.keypoint_fit import CANDIDATES, KeypointFit
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transform
@@ -110,13 +110,13 @@ class SampledFrames:
             shown = self._survey.thumbnails[[number, *frames]].reshape(1 + len(frames), -1).astype(np.float32)
             frames = frames[are_similar(np.square(shown[1:] - shown[0]).mean(1))]
         nearest = np.argsort(pose_distance(poses[frames], poses[number]), kind="stable")
-        return [int(frame) for frame in frames[nearest[:LIVE_CANDIDATES]]]
+        return [int(frame) for frame in frames[nearest[:CANDIDATES]]]
 
     def _fit(self, number: int, source: int) -> tuple[Keypoints, float]:
         """Keypoints (K, 3) of a frame, fitted to a source, and the error that remains."""
         if (number, source) not in self._fits:
             original, detected = self._originals[number], self._survey.keypoints[number]
-            fitted = quick_fit().frame(original, detected, [self._prepare(source)])
+            fitted = KeypointFit().frame(original, detected, [self._prepare(source)])
             self._fits[number, source] = fitted.keypoints, fitted.error
         return self._fits[number, source]
 

@@ -21,6 +21,7 @@ from iwcodec.codec.file.rate_control.plan_estimate import (
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Plan, encode_plan, pictures_of, upfront_plan
 from iwcodec.codec.file.rate_control.source_selection import REGION_SIDE, THUMBNAIL, Survey, thumbnail
 from iwcodec.codec.file.rate_control.trials import SCALES, read_excerpt
+from iwcodec.codec.fit.keypoint_fit import CANDIDATES
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.regions import REGIONS
@@ -87,7 +88,7 @@ def test_frames_are_fitted_to_sources_that_look_like_them() -> None:
     thumbnails = np.stack([thumbnail(picture) for picture in pictures.values()])
     survey = Survey(thumbnails, np.repeat(SURVEY.keypoints[:1], COUNT, 0))
     frames = SampledFrames(survey, pictures, StubRuntime(), 8)
-    plan = Plan((40, 41, 42, 60), 50, True, unlike=True)
+    plan = Plan((*range(40, 40 + CANDIDATES), 60), 50, True, unlike=True)
     assert frames.qualities(plan).min() > 40 > frames.qualities(replace(plan, unlike=False)).min()
 
 
