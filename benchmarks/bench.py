@@ -22,6 +22,7 @@ COMMANDS = {
     "wire": "call.wire",
     "endurance": "call.endurance",
     "flood": "call.flood",
+    "browser": "call.browser",
     "weights": "weights",
 }
 """Sub-command -> module of this package that has it as `command`."""

@@ -95,6 +95,8 @@ async def run_call(options: CallOptions) -> None:
         )
         if signalling.address.exposed_host is not None:
             console.print(Text("not encrypted:", "yellow"), exposure(signalling.address.exposed_host), soft_wrap=True)
+        if signalling.address.token is None:
+            console.print(f"Others join at {signalling.address.link} (a browser, or iwcodec call)", soft_wrap=True)
         runtime = load_runtime_for(options.size, threads=max(1, (os.cpu_count() or 1) // 2))
         executor = stack.enter_context(ThreadPoolExecutor(NETWORK_THREADS, "network"))
         motion_executor = stack.enter_context(ThreadPoolExecutor(1, "motion"))

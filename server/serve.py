@@ -145,7 +145,9 @@ def run(settings: Settings, store: Store, host: str, port: int, certificate: tup
         address = f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         logs.emit("serving", address=address, store=store.kind, node=store.node)
         if logs.logger.isEnabledFor(logging.INFO) and console.is_terminal:
-            console.print(f"Rooms at {address}/r/ANY-NAME. Ctrl-C stops.")
+            console.print(
+                f"Make a room at {address}/ or join one at {address}/r/ANY-NAME. Ctrl-C stops.", soft_wrap=True
+            )
             console.print(f"A player of .iwc files: {address}/play/" if is_built() else NOT_BUILT)
         Server(config).run(sockets=[listener])
 

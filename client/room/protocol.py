@@ -64,6 +64,11 @@ class RoomAddress:
     """The server's host if the connection to it is not encrypted and leaves this machine: whoever is on the way can
     read and change what is signalled."""
 
+    @property
+    def link(self) -> str:
+        """The address without the token: a link that a browser opens, and `iwcodec call` takes."""
+        return f"http{self.websocket_url.removeprefix('ws').removesuffix('/ws')}"
+
 
 @dataclass(frozen=True)
 class Joined:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import Run
+from iwcodec.codec.motion.cumulative import PRECISION, cumulative_counts
 from iwcodec.codec.motion.nearest_plane import nearest_plane_factor
 from iwcodec.codec.motion.transform_coder import TransformCoder, dct_matrix, step_of, used_frequencies
 from iwcodec.codec.motion.transform_tables import REACH, activity_class, base_rows
@@ -56,8 +57,8 @@ class RateDistortionQuantiser:
         """`scale`: of the quantisation step (transform_coder.step_of)."""
         self.scale = scale
         self._coder, self._step = coder, step_of(scale)
-        with np.errstate(divide="ignore"):
-            self._bits = (-np.log2(coder.tables.probabilities)).tolist()
+        counts = np.diff(cumulative_counts(coder.tables.probabilities).astype(np.int64))
+        self._bits = (PRECISION - np.log2(counts)).tolist()  # of the range coder's counts, which browsers have, too
 
     def message(self, frames: Sequence[Fit]) -> Message:
         """Quantise and code consecutive frames, given in the coordinates of their reference sources (space.py)."""

@@ -58,6 +58,7 @@ def player_files(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, 
     }
     tables = json.dumps(tables_json(), separators=(",", ":")).encode()
     tables_path = f"tables/{_digest(tables)}.json"
+    files |= {tables_path: tables, f"{tables_path}.gz": gzip.compress(tables, 6, mtime=0)}
     models = []
     for model in list_models(weights):
         graphs = {part: graph_file(model, part, weights) for part in PARTS}
@@ -67,7 +68,7 @@ def player_files(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, 
         size = sum(graph.stat().st_size for graph in graphs.values())
         models.append({**model_json(model, paths, weights), "bytes": size})
     face_path = f"models/{_digest(FACE_DETECTOR.read_bytes())}/{FACE_DETECTOR.name}"
-    files |= {tables_path: tables, face_path: FACE_DETECTOR, f"{face_path}.gz": _compressed(FACE_DETECTOR)}
+    files |= {face_path: FACE_DETECTOR, f"{face_path}.gz": _compressed(FACE_DETECTOR)}
     files["models.json"] = json.dumps({"tables": tables_path, "face": face_path, "models": models}).encode()
     return files
 

@@ -6,6 +6,7 @@ modules.
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
 import sys
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -23,10 +25,13 @@ from numpy.typing import NDArray
 import container_file
 from fuzzing import mutated
 from iwcodec.client.link.congestion_control import LADDER, CongestionControl
+from iwcodec.client.link.link_state import LinkStats
 from iwcodec.client.link.messages import (
     PROTOCOL,
+    Commitment,
     Hello,
     MotionMessage,
+    Nonce,
     Report,
     SourceAck,
     SourceChunk,
@@ -36,6 +41,8 @@ from iwcodec.client.link.messages import (
 )
 from iwcodec.client.link.receive import MotionReceiver, SourceAssembler
 from iwcodec.client.link.send import MotionSender, SourceSender
+from iwcodec.client.link.verification import Verification, words_of
+from iwcodec.client.quality import quality_words
 from iwcodec.client.transport.sdp_compression import compress_sdp
 from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
 from iwcodec.client.video.source_sequence import SourceSequence, SourceUnit
@@ -114,14 +121,17 @@ def vectors() -> dict[str, Any]:
         "assembled": assembled_vectors(),
         "jitter": jitter_vectors(rng),
         "library": library_vectors(rng),
-        "sent": sent_vectors(rng),
+        "spaces": [{"own": text(space.own), "rows": text(space.columns.T.copy())} for space in SPACES] + [None],
+        "sent": sent_vectors(np.random.default_rng(12)),
         "congestion": congestion_vectors(rng),
         "chunks": chunk_vectors(rng),
+        "quality": quality_vectors(np.random.default_rng(13)),
         "fit": fit_vector(),
         "variants": variant_vectors(),
         "crops": crop_vectors(rng),
         "faces": face_vector(),
         "sdp": sdp_vector(),
+        "verification": verification_vectors(np.random.default_rng(14)),
         "space": space_vector(),
         "pictures": picture_vectors(rng),
         "composites": composite_vectors(),
@@ -197,16 +207,17 @@ def random_levels(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[n
 
 
 def transform_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A message of the transform coder, every other one damaged, and its levels: None if it is refused."""
+    """Levels, a message of the transform coder, every other one damaged, and its levels: None if it is refused."""
     lengths = rng.integers(1, 30, int(rng.integers(1, 5))).tolist()
-    payload = TRANSFORM.encode([random_levels((length, 3 * K), rng) for length in lengths])
-    if number % 2:
-        payload = mutated(payload, rng)
+    coded = [random_levels((length, 3 * K), rng) * (rng.random((length, 1)) < 0.7) for length in lengths]
+    intact = TRANSFORM.encode([rows.astype(np.int32) for rows in coded])
+    payload = mutated(intact, rng) if number % 2 else intact
     try:
         levels = [rows.ravel().tolist() for rows in TRANSFORM.decode(payload, lengths, 3 * K)]
     except CodecError:
         levels = None
-    return {"payload": text(payload), "lengths": lengths, "levels": levels}
+    own = {"coded": [rows.ravel().tolist() for rows in coded], "intact": text(intact)}
+    return {"payload": text(payload), "lengths": lengths, "levels": levels, **own}
 
 
 def predictive_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -304,6 +315,8 @@ MESSAGES: list[tuple[str, bytes]] = [
     ("control", control_to_bytes(Hello(1, b"8 bytes!", 2**32 - 5, 3_000_000_000, None, 0))),
     ("control", control_to_bytes(Status(camera_off=True, face_lost=False))),
     ("control", control_to_bytes(SourceAck(7, 4))),
+    ("control", control_to_bytes(Commitment(bytes(range(32))))),
+    ("control", control_to_bytes(Nonce(bytes(range(16))))),
 ]
 
 
@@ -318,7 +331,8 @@ def plain_message(kind: str, data: bytes) -> Any:
         numbers = {"sequence": chunk.sequence, "index": chunk.index, "length": chunk.length, "offset": chunk.offset}
         return {**numbers, "isSnapshot": chunk.is_snapshot, "part": text(chunk.part)}
     fields = [text(value) if isinstance(value, bytes) else value for value in vars(control_from_bytes(data)).values()]
-    return {"kind": ("report", "hello", "status", "ack")[data[0] - 0x80], "fields": fields}
+    kinds = ("report", "hello", "status", "ack", "commitment", "nonce")
+    return {"kind": kinds[data[0] - 0x80], "fields": fields}
 
 
 def message_vector(number: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -351,6 +365,8 @@ def received_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
         sent += [data] * int(rng.choice([0, 1, 1, 1, 1, 2]))
     sent[10], sent[11] = sent[11], sent[10]
     sent[30] = mutated(sent[30], rng)
+    known = MotionMessage.from_bytes(sent[-1])  # the same frames under another number: not decoded again
+    sent.append(replace(known, sequence=known.sequence + 1).to_bytes())
     for n, data in enumerate(sent):
         before = receiver.newest_frames
         receiver.take(data, 100 + 0.04 * n)
@@ -419,17 +435,23 @@ def jitter_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
     return events
 
 
+SPACES = [
+    motion_space(textured_source(picture), load_transform_tables().directions) for picture in (TEXTURE, TEXTURE[::-1])
+]
+"""Coordinates of two sources."""
+
+
 def sent_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
     """What a motion sender is given, in order, and its messages: with losses, other rates, and a receiver that begins
-    anew."""
+    anew. Frames are transform-coded as far as they have coordinates and a fit."""
     rungs = (LADDER[0], LADDER[1], replace(LADDER[0], message_frames=2, repeats=1), LADDER[2], LADDER[3], LADDER[5])
     sender, events = MotionSender(LADDER[0]), []
     keypoints, sent = textured_source().keypoints.copy(), -1
-    for n in range(150):
+    for n in range(400):
         if n % 25 == 24:
-            sender.sending = rungs[n // 25]
+            sender.sending = rungs[n // 25 % 6]
             events.append({"sending": dataclasses.asdict(sender.sending)})
-        if n == 90:
+        if n in (90, 230):
             sender.forget_acknowledged()
             events.append({"forget": True})
         keypoints = (keypoints + rng.normal(0, 0.01, keypoints.shape)).clip(-0.95, 0.95).astype(np.float32)
@@ -437,9 +459,13 @@ def sent_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
         if n % 7:
             root = rng.normal(0, 3, (3 * K, 3 * K))
             gram = (root @ root.T).astype(np.float32).astype(np.float64)
-        frame = OutgoingFrame(40 * n + 1000 * (n > 60), keypoints, None if n % 40 > 30 else n // 20, gram)
-        full = sender.take(frame)
-        event: dict[str, Any] = {"stamp": frame.stamp_ms, "reference": frame.reference_source, "full": full}
+        slot = None if n % 40 > 30 else n // 20
+        regions = (None, n // 35 % 3) if n // 70 % 2 else ()
+        frame = OutgoingFrame(40 * n + 1000 * (n > 60), keypoints, slot, gram, regions)
+        space = len(SPACES) if slot is None or n < 130 or n // 50 == 5 else slot % 2  # the last one is none
+        full = sender.take(frame, None if space == len(SPACES) else SPACES[space])
+        event: dict[str, Any] = {"stamp": frame.stamp_ms, "reference": slot, "full": full}
+        event |= {"regions": regions, "space": space}
         event |= {"keypoints": keypoints.ravel().tolist(), "gram": None if gram is None else text(gram.astype("<f4"))}
         if full:
             event["acknowledged"] = None if n % 3 else n
@@ -460,13 +486,28 @@ def congestion_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
         lost = float(rng.choice([0, 0.05, 0.4])) if bad == 1 else 0.0
         queued_s = float(rng.uniform(0, 0.7)) if bad == 2 else 0.02
         at_s = 0.5 * n + (5 if n > 200 else 0)
+        control.max_kbps = (None, 17.0, 12.0, 1.0, 40.0, None)[n // 50]
         control.silence(at_s)
         if n % 50 != 49:
             control.report(at_s, lost, queued_s, n % 60 == 30)
         sending = {"sending": dataclasses.asdict(control.sending), "small": control.small}
         reported = {"lost": lost, "queuedS": queued_s, "blocked": n % 60 == 30} if n % 50 != 49 else {}
-        events.append({"at": at_s, **reported, **sending, "congested": control.congested})
+        events.append({"at": at_s, "maxKbps": control.max_kbps, **reported, **sending, "congested": control.congested})
     return events
+
+
+def quality_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Statistics of links, and what they are called."""
+    out = []
+    for n in range(60):
+        sent, shown, arrived, render, loss, delay = (rng.uniform(0, (40, 30, 30, 120, 0.2, 900)) * (n % 7 > 1)).tolist()
+        congested = bool(n % 5 == 0)
+        own = {"congested": congested, "received_per_s": arrived, "render_ms": render}
+        stats = LinkStats({"total": sent}, {}, shown, delay, loss, 3, {}, **own)  # type: ignore[arg-type]
+        told = {"framesPerS": shown, "receivedPerS": arrived, "renderMs": render, "sentKbps": sent, "loss": loss}
+        told |= {"congested": congested, "delayMs": delay, "words": quality_words(stats)}
+        out.append(told)
+    return out
 
 
 def chunk_vectors(rng: np.random.Generator) -> dict[str, Any]:
@@ -594,6 +635,34 @@ def sdp_vector() -> dict[str, Any]:
     lines = ["v=0", "o=- 3 4 IN IP4 0.0.0.0", f"a=fingerprint:sha-256 {fingerprint}", "a=mid:0", "a=setup:active"]
     sdp = "".join(f"{line}\r\n" for line in [*lines, f"a=fingerprint:sha-256 {fingerprint}", "a=ice-ufrag:abcd"])
     return {"sdp": sdp, "deflated": compress_sdp(sdp)}
+
+
+def verification_vectors(rng: np.random.Generator) -> dict[str, Any]:
+    """The words of ends, and what one end of an exchange is told and answers: numbers out of turn, another exchange,
+    more than are answered, another certificate."""
+    ends = [[rng.bytes(32), rng.bytes(16), rng.bytes(32), rng.bytes(16)] for _ in range(20)]
+    told: list[Commitment | Nonce | bytes] = [bytes(32)]
+    for n in range(8):
+        nonce = rng.bytes(16)
+        told += [Nonce(nonce), Commitment(hashlib.sha256(nonce).digest()), Nonce(rng.bytes(16)), Nonce(nonce)]
+        told += [bytes([n // 4] * 32)] if n % 2 else []
+    events: list[dict[str, Any]] = []
+    numbers = [rng.bytes(16) for _ in told]
+    with mock.patch("secrets.token_bytes", side_effect=numbers):
+        end = Verification()
+        for n, one in enumerate(told):
+            sent = end.connected((bytes(32), one)) if isinstance(one, bytes) else end.receive(one, 3.0 * n)
+            event = {"atS": 3.0 * n, "answers": [text(control_to_bytes(answer)) for answer in sent], "words": end.words}
+            asked = {"certificate": text(one)} if isinstance(one, bytes) else {"told": text(control_to_bytes(one))}
+            events.append(event | asked)
+    return {
+        "numbers": [text(number) for number in numbers],
+        "ends": [
+            {"parts": [text(part) for part in parts], "words": words_of((parts[0], parts[1]), (parts[2], parts[3]))}
+            for parts in ends
+        ],
+        "events": events,
+    }
 
 
 def composite_vectors() -> dict[str, Any]:

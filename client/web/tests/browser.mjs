@@ -9,15 +9,23 @@
  *   from        position in seconds from which it plays to its end: `sound` is then the number of samples heard
  *   wrong       path of something that is no file of ours, opened last: `wrong` is the page's sentence
  *   screenshots path prefix of screenshots; none by default
+ *   timeoutMs   longest wait for the first picture
  *   portrait, dark   a phone's window, the dark colours
  */
 
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const { url, browser, file, frames = [], seconds = 0, from, wrong, screenshots, portrait, dark } = JSON.parse(
+const { url, browser, file, frames = [], seconds = 0, from, wrong, screenshots, portrait, dark, timeoutMs = 120_000 } = JSON.parse(
   readFileSync(0, "utf8"),
 );
+/** Bytes of the workers' own scripts, which the page's requests leave out. */
+const workers = () =>
+  performance
+    .getEntriesByType("resource")
+    .filter(({ name }) => /worker-[^/]*\.js$/.test(name))
+    .reduce((sum, { transferSize }) => sum + transferSize, 0);
+
 const instance = await chromium.launch({
   executablePath: browser,
   args: ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
@@ -39,17 +47,17 @@ try {
     const sizes = await request.sizes().catch(() => null);
     bytes += sizes ? sizes.responseBodySize + sizes.responseHeadersSize : 0;
   });
+  const opened = Date.now();
   await page.goto(url);
   if (screenshots) await page.screenshot({ path: `${screenshots}-start.png` });
-  const opened = Date.now();
   if (file) await page.locator("#file").setInputFiles(file);
   else await page.locator("#sample").click();
-  const shown = page.waitForFunction(() => document.body.dataset.frame !== undefined, null, { timeout: 120_000 });
-  const failed = page.locator("#error:not(:empty)").waitFor({ timeout: 120_000 });
+  const shown = page.waitForFunction(() => document.body.dataset.frame !== undefined, null, { timeout: timeoutMs });
+  const failed = page.locator("#error:not(:empty)").waitFor({ timeout: timeoutMs });
   await Promise.race([shown, failed.catch(() => {})]);
   const firstMs = Date.now() - opened;
   const error = await page.locator("#error").textContent();
-  const result = { error, firstMs, bytes, problems, pictures: [], isolated: await page.evaluate(() => crossOriginIsolated) };
+  const result = { version: `Chromium ${instance.version()}`, error, firstMs, bytes, problems, pictures: [], isolated: await page.evaluate(() => crossOriginIsolated) };
   if (!error) {
     const before = await page.evaluate(() => ({ ...window.iwcodec.counts(), at: performance.now() }));
     await page.waitForTimeout(seconds * 1000);
@@ -91,7 +99,7 @@ try {
     result.wrong = await page.locator("#error").textContent();
     if (screenshots) await page.screenshot({ path: `${screenshots}-wrong.png` });
   }
-  result.bytes = bytes;
+  result.bytes = bytes + (await page.evaluate(workers));
   console.log(JSON.stringify(result));
 } finally {
   await instance.close();

@@ -2,6 +2,7 @@
  * Joins a room in Chromium and prints as JSON what the page showed and sent. Standard input is JSON:
  *
  *   url         of the page, with the room
+ *   name        under which the page joins
  *   browser     path of Chromium
  *   camera      path of a Y4M or MJPEG file that is the camera's picture; without it the page has no devices and watches
  *   frames      how many of the first participant have to be shown
@@ -9,15 +10,23 @@
  *   seconds     how long the call goes on then; default 0
  *   screenshots path prefix of screenshots; none by default
  *   portrait    a phone's window
+ *   timeoutMs   longest wait for what has to be shown and coded
  *   init        script that runs before the page's, to take away what some browsers lack
  */
 
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const { url, browser, camera, frames = 0, coded = 0, seconds = 0, screenshots, portrait, init, timeoutMs = 60_000 } = JSON.parse(
+const { url, name = "Eve", browser, camera, frames = 0, coded = 0, seconds = 0, screenshots, portrait, init, timeoutMs = 60_000 } = JSON.parse(
   readFileSync(0, "utf8"),
 );
+/** Bytes of the workers' own scripts, which the page's requests leave out. */
+const workers = () =>
+  performance
+    .getEntriesByType("resource")
+    .filter(({ name }) => /worker-[^/]*\.js$/.test(name))
+    .reduce((sum, { transferSize }) => sum + transferSize, 0);
+
 const fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"];
 const instance = await chromium.launch({
   executablePath: browser,
@@ -41,11 +50,16 @@ try {
     bytes += sizes ? sizes.responseBodySize + sizes.responseHeadersSize : 0;
   });
   if (init) await page.addInitScript(init);
-  await page.goto(url);
+  await page.addInitScript(() => {
+    window.shift = 0; // cumulative layout shift
+    const add = (entries) => entries.forEach(({ hadRecentInput, value }) => (window.shift += hadRecentInput ? 0 : value));
+    new PerformanceObserver((list) => add(list.getEntries())).observe({ type: "layout-shift", buffered: true });
+  });
   const begunMs = Date.now();
+  await page.goto(url);
   const times = {};
   if (await page.locator("#enter").isVisible()) {
-    await page.locator("#who").fill("Eve");
+    await page.locator("#who").fill(name);
     const ready = camera && !init
       ? page.waitForFunction(() => document.querySelector("#camera option"), null, { timeout: timeoutMs })
       : page.locator("#cannot:not(:empty)").waitFor({ timeout: timeoutMs });
@@ -78,9 +92,13 @@ try {
     status: await page.locator("#status").textContent(),
     cannot: await page.locator("#cannot").textContent(),
     people: await page.locator("#people li:not(:has(.numbers:only-child)) > p:not(.numbers)").allTextContents(),
+    words: await page.locator("#people small").allTextContents(),
+    shift: await page.evaluate(() => window.shift),
     numbers: await page.locator("#people .numbers").allTextContents(),
     before,
     after: await counts(),
+    workers: await page.evaluate(workers),
+    version: `Chromium ${instance.version()}`,
     sent: await page.evaluate(() => window.iwcodec.sent()),
     picture: await page.evaluate(() => {
       const canvas = document.querySelector("#people li:not(:first-child) canvas, #people li:only-child canvas");
@@ -102,7 +120,7 @@ try {
     result.mute = await page.locator("#mute").textContent();
   }
   if (!result.error && (await page.locator("#leave").isVisible())) await page.locator("#leave").click();
-  console.log(JSON.stringify({ ...result, bytes }));
+  console.log(JSON.stringify({ ...result, bytes: bytes + result.workers }));
 } finally {
   await instance.close();
 }

@@ -23,7 +23,7 @@ function makeCoder() {
       close: () => void (open -= 1),
     };
   };
-  const coder = new VideoCoder(new StubRuntime(), encoder, (coded) => emitted.push(coded));
+  const coder = new VideoCoder(new StubRuntime(), encoder, new Float64Array(), (coded) => emitted.push(coded));
   const of = <Type extends Coded["type"]>(type: Type) =>
     emitted.filter((one): one is Extract<Coded, { type: Type }> => one.type === type);
   return { coder, of, open: () => open };

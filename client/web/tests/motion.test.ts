@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { backward, keypointsOf, moved, reference, unknownsOf } from "../src/fit/alignment";
 import { decodePredictive, encodePredictive } from "../src/motion/predictive_coder";
-import { keypointsIn, motionSpace } from "../src/motion/space";
+import { coordinatesIn, keypointsIn, motionSpace } from "../src/motion/space";
 import { makeTables } from "../src/motion/tables";
-import { decodeTransform, inverseTransform } from "../src/motion/transform_coder";
+import { decodeTransform, encodeTransform, inverseTransform } from "../src/motion/transform_coder";
 import { bytes, largest, outcome, text, vectors } from "./vectors";
 
 const tables = makeTables(vectors.tables);
@@ -12,6 +12,13 @@ test("transform-coded messages, intact and damaged, have Python's levels", () =>
   for (const { payload, lengths, levels } of vectors.transform) {
     const decoded = outcome(() => decodeTransform(tables.transform, bytes(payload), lengths, 60).map((run) => [...run]));
     expect(decoded).toEqual(levels);
+  }
+});
+
+test("transform-coded levels have Python's bytes", () => {
+  for (const { intact, lengths, coded } of vectors.transform) {
+    const runs = coded.map((rows: number[]) => Int32Array.from(rows));
+    expect(text(encodeTransform(tables.transform, runs, lengths))).toBe(intact);
   }
 });
 
@@ -47,6 +54,8 @@ test("the coordinates of a source are Python's", () => {
   const [out] = keypointsIn(space, Float64Array.from(coordinates));
   expect(largest(out, keypoints)).toBeGreaterThan(0.01);
   expect(largest(out, expected)).toBeLessThan(1e-4);
+  const inside = Float64Array.from(coordinates, (value: number) => value / 10); // within the range of keypoints
+  expect(largest(coordinatesIn(space, unknownsOf(keypointsIn(space, inside)[0])), inside)).toBeLessThan(0.05);
   const shifted = keypointsOf(unknownsOf(Float32Array.from(keypoints)).map((value) => value + 0.05));
   expect(largest(backward(moved(ref, shifted)), back)).toBeLessThan(0.05);
 });

@@ -8,6 +8,7 @@ import {
 } from "../src/runtime/pictures";
 import { planesOf, restore, SourceDecoder } from "../src/sources/av1";
 import { Compositor } from "../src/sources/regions";
+import { PROBE } from "../src/sources/webcodecs";
 import { yuvToRgb } from "../src/sources/yuv";
 import { dav1d, face } from "./stubs";
 import { bytes, largest, vectors } from "./vectors";
@@ -61,6 +62,13 @@ test("dav1d's pictures are Python's, at full and reduced size", async () => {
       expect(largest(data, bytes(expected[n]))).toBeLessThanOrEqual(1);
     }
   }
+});
+
+test("the unit that probes a browser's decoder has the levels that are expected of it", async () => {
+  const decoder = await dav1d(PROBE.side);
+  const unit = bytes(PROBE.unit);
+  const { luma, cb, cr } = await decoder.decode(restore(unit, unit.length), true);
+  expect([luma, cb, cr].map((plane) => [...new Set(plane)])).toEqual(PROBE.levels.map((level) => [level]));
 });
 
 test("a sequence starts with a key picture, and ends at a damaged one", async () => {

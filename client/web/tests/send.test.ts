@@ -3,7 +3,8 @@ import { withOpusSettings } from "../src/audio/transceiver";
 import { CongestionControl, parameters } from "../src/link/congestion_control";
 import { sourceChunkToBytes } from "../src/link/messages";
 import { MotionSender, SourceSender } from "../src/link/send";
-import { makePredictiveTables } from "../src/motion/tables";
+import { makeTables } from "../src/motion/tables";
+import { Call } from "../src/room/call";
 import { TokenBucket } from "../src/token_bucket";
 import { SourceSequence } from "../src/video/source_sequence";
 import { bytes, text, vectors } from "./vectors";
@@ -15,20 +16,24 @@ const sendingOf = ({ message_frames, stride, coarseness, source_kbps, repeats }:
 });
 
 test("motion is sent as by Python: repeated, coarser, slower, to a receiver that begins anew", () => {
-  const sender = new MotionSender(makePredictiveTables(vectors.tables.predictive), parameters(4, 1, 0, 8));
+  const sender = new MotionSender(makeTables(vectors.tables), parameters(4, 1, 0, 8));
+  const doubles = (data: string) => new Float64Array(bytes(data).buffer);
+  const spaces = vectors.spaces.map((space: Record<string, string> | null) =>
+    space && { own: doubles(space.own), rows: doubles(space.rows) },
+  );
   let messages = 0;
   for (const event of vectors.sent) {
     if (event.sending) sender.sending = sendingOf(event.sending);
     else if (event.forget) sender.forgetAcknowledged();
     else {
-      const { stamp, keypoints, gram, reference } = event;
+      const { stamp, keypoints, gram, reference, regions, space } = event;
       const full = sender.take({
         stampMs: stamp,
         keypoints: Float32Array.from(keypoints),
         reference,
         gram: gram && Float64Array.from(new Float32Array(bytes(gram).buffer)),
-        regions: [],
-      });
+        regions,
+      }, spaces[space]);
       expect(full).toBe(event.full);
       if (full) expect(text(sender.message(event.acknowledged))).toBe(event.message);
       if (event.acknowledge !== undefined) sender.acknowledgeLow(event.acknowledge);
@@ -38,9 +43,25 @@ test("motion is sent as by Python: repeated, coarser, slower, to a receiver that
   expect(messages).toBeGreaterThan(20);
 });
 
+test("what may be sent is divided between all, less their sound", () => {
+  const links = [0, 1].map(() => ({ link: { outgoing: { congestionControl: { maxKbps: null as number | null } } } }));
+  const call = { maxKbps: 60 as number | null, microphone: {}, participants: new Map(links.map((one, n) => [n, one])) };
+  const shared = (isMuted: boolean) => {
+    Call.prototype.shareRate.call(call as unknown as Call, isMuted);
+    return links.map(({ link }) => link.outgoing.congestionControl.maxKbps);
+  };
+  expect(shared(false)).toEqual([15, 15]);
+  expect(shared(true)).toEqual([30, 30]);
+  call.maxKbps = 20;
+  expect(shared(false)).toEqual([0, 0]);
+  call.maxKbps = null;
+  expect(shared(false)).toEqual([null, null]);
+});
+
 test("rates follow reports as in Python", () => {
   const control = new CongestionControl();
-  for (const { at, lost, queuedS, blocked, sending, small, congested } of vectors.congestion) {
+  for (const { at, maxKbps, lost, queuedS, blocked, sending, small, congested } of vectors.congestion) {
+    control.maxKbps = maxKbps;
     control.silence(at);
     if (lost !== undefined) control.report(at, lost, queuedS, blocked);
     expect(control.sending).toEqual(sendingOf(sending));

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -29,6 +30,8 @@ ICE_SERVERS = [{"urls": ["turn:turn.example:3478"], "username": "u", "credential
 def test_addresses_are_parsed(address: str, websocket_url: str, token: str | None) -> None:
     parsed = parse_address(address)
     assert (parsed.websocket_url, parsed.token) == (websocket_url, token)
+    assert parse_address(parsed.link) == replace(parsed, token=None)
+    assert parsed.link.startswith("http")
 
 
 @pytest.mark.parametrize("name", ["my room", "my%20room", "-x", "a.b", "x" * 65, "caf\u00e9", "a\x1b[31m"])

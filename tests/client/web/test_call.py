@@ -4,6 +4,7 @@
 import base64
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from web_client import BROWSER, WEB, needs_browser, needs_build, needs_modules, 
 
 pytestmark = [pytest.mark.realtime, pytest.mark.patient, needs_modules, needs_browser, needs_build]
 
+MAX_SHIFT = 0.05
+"""Largest cumulative layout shift while a call begins and somebody joins; 0.1 counts as good for a page."""
 MIN_PSNR_DB = 25.0
 """Least PSNR of the browser's picture at the peer against the camera's nearest frame; 28 dB and more are usual."""
 
@@ -42,10 +45,10 @@ def joined(server: str, room: str = "talk", **options: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def python_client(server: str, *options: str) -> Iterator[None]:
-    """Run `iwcodec call` as Ada; it leaves properly."""
+def python_client(server: str, *options: str, said: Path = Path(os.devnull)) -> Iterator[None]:
+    """Run `iwcodec call` as Ada, which writes what it says to `said`; it leaves properly."""
     command = [sys.executable, "-m", "iwcodec", "call", f"{server}/r/talk", "--headless", "--name", "Ada", *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as ada:
+    with said.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as ada:
         try:
             yield
         finally:
@@ -68,7 +71,9 @@ def test_a_browser_is_seen_and_heard_and_sees_and_hears(face_clip: Path, tmp_pat
     write_camera(tmp_path / "camera.y4m", pictures)
     with (
         web_server() as server,
-        python_client(server, "--video", str(face_clip), "--record", str(tmp_path / "eve.iwc")),
+        python_client(
+            server, "--video", str(face_clip), "--record", str(tmp_path / "eve.iwc"), said=tmp_path / "ada.txt"
+        ),
     ):
         report = joined(server, camera=str(tmp_path / "camera.y4m"), frames=3, coded=12, seconds=2, timeoutMs=150_000)
     assert report["problems"] == []
@@ -77,6 +82,9 @@ def test_a_browser_is_seen_and_heard_and_sees_and_hears(face_clip: Path, tmp_pat
     assert report["people"][1].startswith("Ada")
     assert np.frombuffer(base64.b64decode(report["picture"]), np.uint8).std() > 20
     assert report["heard"]["totalAudioEnergy"] > 0
+    assert f"Eve must see these words, too: {report['words'][1]}\n" in (tmp_path / "ada.txt").read_text()
+    assert len(report["words"][1].split()) == 3
+    assert report["shift"] < MAX_SHIFT
     assert (report["own"], report["mute"]) == ("camera off, muted", "Unmute")  # after keys m and v
     with IwcFile(tmp_path / "eve.iwc", load_runtime(threads=1)) as file:
         seen = [frame.picture for frame in itertools.islice(file.frames(), 0, 30, 6)]

@@ -189,13 +189,15 @@ export function sourceToBytes({ slot, base, payload }: Pick<SourcePacket, "slot"
   return Uint8Array.from([...writeVarint(slot), ...writeVarint(base === null ? 0 : 2 * (base + 1)), ...payload]);
 }
 
-/** Serialise motion of the predictive coder. */
-export function motionToBytes({ first, count, reference, runs, regions, payload }: MotionPacket): Uint8Array {
-  const flags = (reference === null ? 0 : REFERENCE) | (runs.length ? RUNS : 0) | (regions.length ? REGIONS : 0);
+/** Serialise motion. */
+export function motionToBytes({ first, count, reference, runs, regions, scale, alike, payload }: MotionPacket): Uint8Array {
+  let flags = (reference === null ? 0 : REFERENCE) | (runs.length ? RUNS : 0) | (regions.length ? REGIONS : 0);
+  flags |= (scale === null ? 0 : TRANSFORMED) | (alike ? ALIKE : 0);
   const head = [...writeVarint(first), ...writeVarint(count - 1), ...writeVarint(flags)];
   if (reference !== null) head.push(...writeVarint(first - reference));
   if (runs.length) head.push(...writeRuns(runs));
   if (regions.length) head.push(...writeVarint(regions.length - 1), ...regions.flatMap(writeRuns));
+  if (scale !== null) head.push(...writeVarint(scale));
   return Uint8Array.from([...head, ...payload]);
 }
 

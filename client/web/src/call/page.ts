@@ -2,9 +2,10 @@
 
 import "../player/style.css";
 import "./call.css";
-import type { LinkState } from "../link/link";
+import type { Link, LinkState } from "../link/link";
 import { Call, type Participant } from "../room/call";
 import { cleanName } from "../room/protocol";
+import { qualityWords } from "../quality";
 import { encodingMode } from "../sources/av1_encoder";
 import { Devices } from "./devices";
 import { Renderers } from "./renderers";
@@ -12,6 +13,9 @@ import { Sending } from "./sending";
 import { Rates, SIZE, Tile } from "./tiles";
 
 const UPDATE_MS = 500;
+/** Least limit of what is sent. */
+const MIN_KBPS = 2;
+const CERTIFICATE = { name: "ECDSA", namedCurve: "P-256" };
 const ROOM = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 const TOKEN = /^iw1\.[A-Za-z0-9_-]{1,300}\.[A-Za-z0-9_-]{43}$/;
 
@@ -23,11 +27,14 @@ const token = given && TOKEN.test(given) ? given : null;
 const root = new URL("..", document.baseURI); // this page lies below the server's root
 
 const renderers = new Renderers((share) => say(`Loading the model: ${Math.round(100 * share)} %`), fail);
+/** Takes the place of the first of the others. */
+const alone = $("alone");
 const own = new Tile("You");
 own.root.className = "own";
 const sending = new Sending((pixels) => own.draw(pixels));
 const devices = new Devices(devicesChanged);
-const tiles = new Map<string, { tile: Tile; rates: Rates; state: string }>();
+/** `wire`: bytes on the wire, received and sent, headers included. */
+const tiles = new Map<string, { tile: Tile; rates: Rates; wire: [number, number] }>();
 const ownRates = new Rates();
 let call: Call | null = null;
 let canSend = false;
@@ -84,14 +91,14 @@ async function join(sends: boolean): Promise<void> {
   }
   $("enter").hidden = true;
   $("call").hidden = false;
-  $("devices").append(...[...document.querySelectorAll("#choices label.sends")]);
-  if (sends) $("people").append(own.root);
+  $("devices").prepend(...[...document.querySelectorAll("#choices label.sends")]);
+  if (sends) $("people").prepend(own.root);
   say("Joining…");
   const url = new URL(`r/${room}/ws`, root);
   url.protocol = root.protocol === "https:" ? "wss:" : "ws:";
   const name = cleanName($<HTMLInputElement>("who").value || "guest");
-  const loaded = await model;
-  call = new Call(url.href, name, token, loaded, sending.sender, devices.microphone, (id) => renderers.of(id), {
+  const [loaded, certificate] = await Promise.all([model, RTCPeerConnection.generateCertificate(CERTIFICATE)]);
+  call = new Call(url.href, name, token, loaded, sending.sender, certificate, devices.microphone, (id) => renderers.of(id), {
     joined: addTile,
     left: removeTile,
     show: ({ id }, pixels) => tiles.get(id)?.tile.draw(pixels),
@@ -111,7 +118,7 @@ async function join(sends: boolean): Promise<void> {
 function addTile(participant: Participant): void {
   const tile = new Tile(participant.name, participant.sound);
   $("people").append(tile.root);
-  tiles.set(participant.id, { tile, rates: new Rates(), state: "" });
+  tiles.set(participant.id, { tile, rates: new Rates(), wire: [0, 0] });
   say(`${participant.name} is here.`);
   update();
 }
@@ -138,29 +145,52 @@ const WORDS: Partial<Record<LinkState, string>> = {
 /** Say how each participant's picture is, and keep sound in step with it. */
 function update(): void {
   if (!call) return;
+  call.maxKbps = mostKbps();
+  call.shareRate(isMuted);
   const participants = [...call.participants.values()];
-  $("alone").hidden = participants.length > 0;
+  if (participants.length) alone.remove();
+  else $("people").append(alone);
   const nowMs = performance.now();
   for (const { id, link, peer } of participants) {
     const shown = tiles.get(id);
     if (!shown) continue;
+    shown.tile.words = link.words ?? "";
     shown.tile.state = link.state === "live" ? "live" : (WORDS[link.state] ?? link.state);
-    const rates = shown.rates.of([link.received, link.sent, link.shown], nowMs);
-    shown.tile.numbers = showsNumbers && rates ? numbersOf(rates, link.delayMs, link.loss) : "";
+    void peer.wireBytes().then((wire) => (shown.wire = wire ?? [link.received, link.sent]));
+    const rates = shown.rates.of([...shown.wire, link.shown, link.arrived], nowMs);
+    shown.tile.lines = rates ? linesOf(link, rates) : [];
     for (const receiver of peer.connection?.getReceivers() ?? []) {
       // In seconds in browsers that know only the older name.
       if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = Math.min(4000, 1000 * link.playoutS);
     }
   }
   const [coded] = ownRates.of([sending.sender.counts.coded], nowMs) ?? [];
-  own.numbers = showsNumbers && coded !== undefined ? `${Math.round(coded)} frames/s coded` : "";
+  own.lines = showsNumbers && coded !== undefined ? [`${Math.round(coded)} frames/s coded`] : [];
   showOwnState();
 }
 
-function numbersOf([received, sent, frames]: number[], delayMs: number | null, loss: number): string {
-  const delay = delayMs === null ? "" : `\n${Math.round(delayMs)} ms from camera to here`;
-  const kbits = (rate: number) => ((rate * 8) / 1000).toFixed(1);
-  return `${kbits(received)} kbit/s in, ${kbits(sent)} out\n${Math.round(frames)} frames/s${delay}\n${Math.round(100 * loss)} % lost`;
+/** Say what spoils the picture, and numbers for those who want them. */
+function linesOf(link: Link, rates: number[]): string[] {
+  const [receivedKbps, sentKbps] = rates.slice(0, 2).map((rate) => (rate * 8) / 1000);
+  const [framesPerS, receivedPerS] = rates.slice(2);
+  const { delayMs, loss, renderMs } = link;
+  const { congested } = link.outgoing.congestionControl;
+  const stats = { framesPerS, receivedPerS, renderMs, sentKbps, congested, loss, delayMs: delayMs ?? 0 };
+  const quality = link.state === "live" ? qualityWords(stats) : "";
+  if (!showsNumbers) return [quality];
+  return [
+    quality,
+    `${receivedKbps.toFixed(1)} kbit/s in, ${sentKbps.toFixed(1)} out`,
+    `${Math.round(framesPerS)} frames/s`,
+    delayMs === null ? "" : `${Math.round(delayMs)} ms from camera to here`,
+    `${Math.round(100 * loss)} % lost`,
+  ];
+}
+
+/** Return the limit that the user has set, in kbps; null if there is none. */
+function mostKbps(): number | null {
+  const value = $<HTMLInputElement>("most").valueAsNumber;
+  return value >= MIN_KBPS ? value : null;
 }
 
 function showOwnState(): void {
@@ -231,6 +261,7 @@ function fail(message: string): void {
   $("enter").hidden = $("call").hidden = true;
 }
 
+$<HTMLInputElement>("most").value = parameters.get("max") ?? "";
 $("room").textContent = ROOM.test(room) ? room : "";
 if (model) {
   void model.then(() => call ?? say(""));

@@ -16,6 +16,8 @@ export class Sending {
   private readonly waiting: { command: Command; transfer: Transferable[] }[] = [];
   private readonly video = document.createElement("video");
   private isLoaded = false;
+  /** Whether the worker has taken the last single picture. */
+  private isTaken = true;
 
   /** `preview`: show our own picture as the others see it. */
   constructor(preview: (pixels: Pixels) => void) {
@@ -34,7 +36,8 @@ export class Sending {
           this.isLoaded = true;
           for (const { command, transfer } of this.waiting.splice(0)) this.post(command, transfer);
           resolve();
-        } else if (data.type !== "loading") this.sender.receive(data);
+        } else if (data.type === "taken") this.isTaken = true;
+        else if (data.type !== "loading") this.sender.receive(data);
       };
       this.worker.postMessage({ type: "load", base: document.baseURI, size } satisfies Command);
     });
@@ -58,9 +61,13 @@ export class Sending {
     await this.video.play();
     const next = async () => {
       if (this.video.srcObject !== stream) return;
-      const capturedMs = performance.timeOrigin + performance.now();
-      const picture = await createImageBitmap(this.video);
-      this.post({ type: "picture", picture, capturedMs }, [picture]);
+      if (this.isLoaded && this.isTaken) {
+        this.isTaken = false;
+        const capturedMs = performance.timeOrigin + performance.now();
+        const picture = await createImageBitmap(this.video).catch(() => null);
+        if (picture) this.post({ type: "picture", picture, capturedMs }, [picture]);
+        else this.isTaken = true;
+      }
       this.video.requestVideoFrameCallback(() => void next());
     };
     this.video.requestVideoFrameCallback(() => void next());
@@ -68,7 +75,6 @@ export class Sending {
 
   private post(command: Command, transfer: Transferable[]): void {
     if (this.isLoaded) this.worker?.postMessage(command, transfer);
-    else if (command.type === "picture") command.picture.close();
     else if (command.type !== "links") this.waiting.push({ command, transfer });
   }
 }

@@ -8,11 +8,12 @@ export const SIZE = 256;
 export class Tile {
   readonly root = document.createElement("li");
   private readonly canvas = document.createElement("canvas");
-  private readonly words = document.createElement("span");
+  private readonly stateWords = document.createElement("span");
+  private readonly verification = document.createElement("small");
   private readonly overlay = document.createElement("p");
 
   constructor(name: string, ...more: HTMLElement[]) {
-    const { canvas, overlay, root, words } = this;
+    const { canvas, overlay, root, stateWords, verification } = this;
     canvas.width = canvas.height = SIZE;
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `Picture of ${name}`);
@@ -20,7 +21,8 @@ export class Tile {
     const label = document.createElement("strong");
     label.textContent = name;
     const caption = document.createElement("p");
-    caption.append(label, words);
+    verification.title = "Compare these words by voice: both sides must see the same.";
+    caption.append(label, stateWords, verification);
     root.append(canvas, overlay, caption, ...more);
   }
 
@@ -32,12 +34,19 @@ export class Tile {
   /** Say how the picture is; nothing is said while it is live. */
   set state(state: string) {
     const words = state === "live" ? "" : state;
-    if (this.words.textContent !== words) this.words.textContent = words;
+    if (this.stateWords.textContent !== words) this.stateWords.textContent = words;
     this.root.dataset.state = state;
   }
 
-  set numbers(text: string) {
-    this.overlay.textContent = text;
+  /** Three words that the other side sees, too, unless somebody sits in between. */
+  set words(words: string) {
+    if (this.verification.textContent !== words) this.verification.textContent = words;
+  }
+
+  /** Lines over the picture: what spoils it, and numbers. */
+  set lines(lines: string[]) {
+    const text = lines.filter(Boolean).join("\n");
+    if (this.overlay.textContent !== text) this.overlay.textContent = text;
   }
 }
 
@@ -51,7 +60,7 @@ export class Rates {
     const { before } = this;
     if (!before) this.before = { atMs: nowMs, counts };
     else if (nowMs - before.atMs >= 2000) {
-      this.latest = counts.map((count, n) => ((count - before.counts[n]) * 1000) / (nowMs - before.atMs));
+      this.latest = counts.map((count, n) => (Math.max(0, count - before.counts[n]) * 1000) / (nowMs - before.atMs));
       this.before = { atMs: nowMs, counts };
     }
     return this.latest;

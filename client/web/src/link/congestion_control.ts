@@ -41,11 +41,15 @@ const LADDER = [
   parameters(2, 4, 1, 1.5),
   parameters(2, 6, 2, 1),
 ];
+/** Motion on each rung, kbps, headers included. */
+const RUNG_KBPS = [10, 8.5, 7, 4.5, 3, 2];
 const LOSS_RUNG = 1;
 const LOSSY_FRAMES = 2;
 const SMALL_RUNG = 2;
 
 export class CongestionControl {
+  /** Limit of motion and sources together, set by the user, in kbps; the last rung may exceed it. */
+  maxKbps: number | null = null;
   /** Whether sources must be small. */
   small = false;
   private rung = 0;
@@ -61,14 +65,22 @@ export class CongestionControl {
   private beforeSilence: number | null = null;
 
   get sending(): SendParameters {
-    const rung = LADDER[this.rung];
-    const lossy = this.repeats > 0 && this.rung <= LOSS_RUNG;
-    return { ...rung, messageFrames: lossy ? LOSSY_FRAMES + this.rung : rung.messageFrames, repeats: this.repeats };
+    const { chosen, maxKbps } = this;
+    const rung = LADDER[chosen];
+    const most = maxKbps === null ? Infinity : Math.max(0, Math.trunc(maxKbps / RUNG_KBPS[chosen]) - 1);
+    const repeats = Math.min(this.repeats, most);
+    const messageFrames = repeats > 0 && chosen <= LOSS_RUNG ? LOSSY_FRAMES + chosen : rung.messageFrames;
+    return { ...rung, messageFrames, repeats };
+  }
+
+  /** The rung in use: the one that the path allows, or a lower one within `maxKbps`. */
+  private get chosen(): number {
+    return this.maxKbps === null ? this.rung : Math.max(this.rung, rungWithin(this.maxKbps));
   }
 
   /** Whether the first rung is in use, without repetition. */
   get isFree(): boolean {
-    return this.rung === 0 && this.repeats === 0;
+    return this.chosen === 0 && this.sending.repeats === 0;
   }
 
   /** Whether there is a queue on the path, or a rung is in use that only a queue leads to. */
@@ -130,4 +142,10 @@ export class CongestionControl {
       [this.patienceS, this.raisedS] = [FIRST_PATIENCE_S, null];
     }
   }
+}
+
+/** Return the highest rung whose motion and sources fit; the last one if none does. */
+function rungWithin(maxKbps: number): number {
+  const number = LADDER.findIndex(({ sourceKbps }, n) => RUNG_KBPS[n] + sourceKbps <= maxKbps);
+  return number < 0 ? LADDER.length - 1 : number;
 }

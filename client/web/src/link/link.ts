@@ -29,6 +29,7 @@ import {
 } from "./messages";
 import { OutgoingVideo } from "./outgoing";
 import { FrameBudget, MotionReceiver, OutOfSequence, SourceAssembler, type Unit, Untimely } from "./receive";
+import { certificatesOf, type Exchange, Verification } from "./verification";
 
 const TICK_MS = 100;
 const FROZEN_S = 1.5;
@@ -116,6 +117,12 @@ export class Link {
   private assembler = new SourceAssembler();
   private spaces = new Map<number, MotionSpace>();
   private motion: MotionReceiver;
+  /** Frames that arrived in streams before the present one. */
+  private arrivedBefore = 0;
+  private readonly verification = new Verification();
+  private isVerifying = false;
+  /** Steps of the verification, one after the other. */
+  private verified: Promise<void> = Promise.resolve();
   private clocks = new Clocks();
   private newestReportMs = -1;
   private units = 0;
@@ -144,7 +151,23 @@ export class Link {
     private readonly show: (pixels: Pixels) => void,
   ) {
     this.motion = this.receiver();
-    this.outgoing = new OutgoingVideo(model.tables.predictive, sender, this, this);
+    this.outgoing = new OutgoingVideo(model.tables, sender, this, this);
+  }
+
+  /** Frames of the peer that arrived so far; repeated ones count once. */
+  get arrived(): number {
+    return this.arrivedBefore + this.motion.arrived;
+  }
+
+  /** Median time from the jitter buffer to the picture, of the newest frames, in ms. */
+  get renderMs(): number {
+    const sorted = [...this.renderTimes].sort((a, b) => a - b);
+    return sorted.length ? 1000 * sorted[Math.floor(sorted.length / 2)] : 0;
+  }
+
+  /** Three words that the participant sees, too, unless somebody sits in between; null until they are known. */
+  get words(): string | null {
+    return this.verification.words;
   }
 
   get areOpen(): boolean {
@@ -189,7 +212,7 @@ export class Link {
     this.motion.jitterBuffer.newPath();
     this.connection = connection;
     this.outgoing.attach();
-    this.greeted = false;
+    this.greeted = this.isVerifying = false;
     this.early = [];
     this.channels = new Map();
     for (const id of [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL] as const) {
@@ -227,7 +250,22 @@ export class Link {
     if (this.greeted) return; // another one would ask for a fresh sequence
     this.greeted = true;
     this.sendHello();
+    this.verify();
     if (!this.began) this.outgoing.channelsOpened();
+  }
+
+  /** Begin the exchange that leads to `words`, once on each connection. */
+  private verify(): void {
+    const certificates = certificatesOf(this.connection);
+    if (this.isVerifying || !certificates || !crypto.subtle) return; // which only secure pages have
+    this.isVerifying = true;
+    this.exchange(() => this.verification.connected(certificates));
+  }
+
+  private exchange(step: () => Promise<Exchange[]>): void {
+    this.verified = this.verified.then(async () => {
+      for (const message of await step()) this.send(CONTROL_CHANNEL, controlToBytes(message));
+    });
   }
 
   private sendHello(): void {
@@ -282,7 +320,10 @@ export class Link {
   private receiveControl(message: Control, channel: number, nowS: number): void {
     if ((message.kind === "report") !== (channel === MOTION_CHANNEL)) return;
     if (message.kind === "hello") this.receiveHello(message);
-    else if (!this.peer) return;
+    else if (message.kind === "commitment" || message.kind === "nonce") {
+      this.verify(); // the peer's channel may have opened first
+      this.exchange(() => this.verification.receive(message, nowS));
+    } else if (!this.peer) return;
     else if (message.kind === "status") this.status = message;
     else if (message.kind === "report" && message.sentMs > this.newestReportMs) {
       this.newestReportMs = message.sentMs;
@@ -314,6 +355,7 @@ export class Link {
   private reset(): void {
     this.assembler = new SourceAssembler();
     this.spaces.clear();
+    this.arrivedBefore += this.motion.arrived;
     this.motion = this.receiver();
     this.clocks = new Clocks();
     this.newestReportMs = -1;

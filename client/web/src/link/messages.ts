@@ -77,9 +77,22 @@ export interface SourceAck {
   index: number;
 }
 
-export type Control = Report | Hello | Status | SourceAck;
+/** Begins an exchange of random numbers (verification.ts). */
+export interface Commitment {
+  kind: "commitment";
+  /** SHA-256 of the sender's random number. */
+  digest: Uint8Array;
+}
 
-const KINDS = ["report", "hello", "status", "ack"] as const;
+/** The answer to the other side's commitment: 16 bytes. */
+export interface Nonce {
+  kind: "nonce";
+  nonce: Uint8Array;
+}
+
+export type Control = Report | Hello | Status | SourceAck | Commitment | Nonce;
+
+const KINDS = ["report", "hello", "status", "ack", "commitment", "nonce"] as const;
 
 /** Parse frames of motion. Throws FormatError, as all parsers here do. */
 export function parseMotionMessage(data: Uint8Array): MotionMessage {
@@ -174,7 +187,7 @@ export function parseControl(data: Uint8Array): Control {
   } catch {
     throw new FormatError("A control message is not msgpack.");
   }
-  const counts = { report: 8, hello: 6, status: 2, ack: 2 };
+  const counts = { report: 8, hello: 6, status: 2, ack: 2, commitment: 1, nonce: 1 };
   if (!Array.isArray(fields) || fields.length !== counts[kind]) {
     throw new FormatError("A control message has the wrong number of fields.");
   }
@@ -204,6 +217,8 @@ export function parseControl(data: Uint8Array): Control {
       index: integer(f, MAX_UNITS),
     };
   }
+  if (kind === "commitment") return { kind, digest: binary(a, 32) };
+  if (kind === "nonce") return { kind, nonce: binary(a, 16) };
   if (kind === "ack") return { kind, sequence: integer(a, MAX_SEQUENCE), index: integer(b, MAX_UNITS) };
   if (typeof a !== "boolean" || typeof b !== "boolean") throw new FormatError("A status is true or false.");
   return { kind, cameraOff: a, faceLost: b };
@@ -216,6 +231,13 @@ function checkSize(data: Uint8Array): void {
 function byte(data: Uint8Array, at: number): number {
   if (at >= data.length) throw new FormatError("A message is cut off.");
   return data[at];
+}
+
+function binary(value: unknown, length: number): Uint8Array {
+  if (!(value instanceof Uint8Array) || value.length !== length) {
+    throw new FormatError(`A control message has no ${length} bytes where it should.`);
+  }
+  return value.slice();
 }
 
 function integer(value: unknown, most: number): number {

@@ -3,7 +3,7 @@
  * in seconds.
  */
 
-import type { PredictiveTables } from "../motion/tables";
+import type { Tables } from "../motion/tables";
 import { type SourceSequence, slotOf } from "../video/source_sequence";
 import type { CodedFrame, Subscriber, VideoSender } from "../video/video_sender";
 import { CongestionControl, parameters, type SendParameters } from "./congestion_control";
@@ -65,7 +65,7 @@ export class OutgoingVideo implements Subscriber {
   hasPicture = false;
 
   constructor(
-    tables: PredictiveTables,
+    tables: Tables,
     private readonly sender: VideoSender,
     private readonly channels: Channels,
     private readonly pending: Pending,
@@ -102,13 +102,11 @@ export class OutgoingVideo implements Subscriber {
     if (!this.channels.areOpen || !this.peer) return;
     this.motion.sending = this.parameters();
     const reference = frame.reference === null ? null : this.slot(frame.reference);
-    const isFull = this.motion.take({
-      stampMs: frame.stampMs,
-      keypoints: frame.keypoints,
-      reference,
-      gram: reference === null ? null : frame.gram,
-      regions: frame.regions.map((source) => (source === null ? null : this.slot(source))),
-    });
+    const space = (reference !== null && this.sequence?.spaces.get(frame.reference as number)) || null;
+    const gram = reference === null ? null : frame.gram;
+    const regions = frame.regions.map((source) => (source === null ? null : this.slot(source)));
+    const { stampMs, keypoints } = frame;
+    const isFull = this.motion.take({ stampMs, keypoints, reference, gram, regions }, space);
     // The peer derives its playout delay from the first frames, so none of them may have waited here.
     if (this.isFirstPictureUnsent) this.motion.skip(1);
     else if (isFull) this.sendMotion();

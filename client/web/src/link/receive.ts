@@ -1,6 +1,6 @@
 /** Received messages into frames and source units (client/link/receive.py). Throws FormatError for what is dropped. */
 
-import { parseSource, regionsOf, type SourcePacket } from "../bitstream/packets";
+import { MAX_PACKET_FRAMES, parseSource, regionsOf, type SourcePacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
 import { MotionDecoder } from "../motion/predictive_coder";
 import { dequantise, quantiserOf } from "../motion/quantiser";
@@ -41,6 +41,8 @@ export class MotionReceiver {
   arrivedS: number | null = null;
   /** Messages received and lost since the owner last reset this. */
   counts = { messages: 0, lost: 0 };
+  /** Frames that arrived so far; repeated ones count once. */
+  arrived = 0;
   private readonly decoder: MotionDecoder;
   private readonly transformed: TransformedMotion;
   private highest: number | null = null;
@@ -48,6 +50,8 @@ export class MotionReceiver {
   private newest: { number: number; stampS: number } | null = null;
   /** Number of the newest frame that was charged to the budget. */
   private charged = -1;
+  /** Numbers of the MAX_PACKET_FRAMES newest frames, as far as they were decoded. */
+  private decoded = new Set<number>();
 
   /** `spaces`: coordinates of the peer's sources, by slot. `budget`: of frames to decode. */
   constructor(
@@ -70,15 +74,17 @@ export class MotionReceiver {
     const message = parseMotionMessage(data);
     this.check(message, nowS);
     this.account(this.unwrap(message.sequence, nowS));
-    // Repeated frames cost as much as new ones: a message can only be decoded as a whole.
-    const { first, count } = message.packet;
-    const fresh = Math.min(count, Math.max(0, first + count - 1 - this.charged));
-    if (!this.budget.take(nowS, count, fresh)) throw new FormatError("Too many frames arrive.");
-    this.charged = Math.max(this.charged, first + count - 1);
+    this.charge(message, nowS);
     const frames = message.packet.scale === null ? this.predicted(message) : this.inSpaces(message, message.packet.scale);
     this.arrivedS = nowS;
     const last = frames[frames.length - 1];
     if (!this.newest || last.number > this.newest.number) this.newest = last;
+    for (const { number } of frames) {
+      if (!this.decoded.has(number)) this.arrived += 1;
+      this.decoded.add(number);
+    }
+    const oldest = this.newest.number - MAX_PACKET_FRAMES;
+    if (this.decoded.size > MAX_PACKET_FRAMES) this.decoded = new Set([...this.decoded].filter((number) => number > oldest));
     this.jitterBuffer.push(frames, nowS);
     return message.acknowledged;
   }
@@ -96,6 +102,17 @@ export class MotionReceiver {
       const regions = regionsOf(message.packet, n);
       return { number, stampS: message.stamps[n] / 1000, keypoints, reference: slots[n] ?? null, regions };
     });
+  }
+
+  /** Take the frames of a message from the budget. Repeated ones cost as much as new ones: a message can only be decoded
+   * as a whole. */
+  private charge({ packet: { first, count } }: MotionMessage, nowS: number): void {
+    const oldest = this.newest ? this.newest.number - MAX_PACKET_FRAMES : -1;
+    const isKnown = (number: number) => number <= oldest || this.decoded.has(number);
+    if (Array.from({ length: count }, (_, n) => first + n).every(isKnown)) throw new Untimely("A message is repeated.");
+    const fresh = Math.min(count, Math.max(0, first + count - 1 - this.charged));
+    if (!this.budget.take(nowS, count, fresh)) throw new FormatError("Too many frames arrive.");
+    this.charged = Math.max(this.charged, first + count - 1);
   }
 
   private check({ stamps, packet }: MotionMessage, nowS: number): void {

@@ -2,7 +2,8 @@
 
 import { MotionEncoder } from "../motion/encoder";
 import { quantiserOf } from "../motion/quantiser";
-import type { PredictiveTables } from "../motion/tables";
+import type { MotionSpace } from "../motion/space";
+import type { Tables } from "../motion/tables";
 import type { SourceSequence } from "../video/source_sequence";
 import type { SendParameters } from "./congestion_control";
 import { MAX_MESSAGE_FRAMES, MAX_SPAN_MS, motionMessageToBytes, type SourceChunk } from "./messages";
@@ -43,7 +44,7 @@ export class MotionSender {
   private sequence = 0;
 
   constructor(
-    tables: PredictiveTables,
+    tables: Tables,
     public sending: SendParameters,
   ) {
     [this.coarseness, this.stride] = [sending.coarseness, sending.stride];
@@ -55,8 +56,9 @@ export class MotionSender {
     return this.count - this.next;
   }
 
-  /** Take a camera frame, or drop it according to the stride. Return whether the message is full. */
-  take({ stampMs, keypoints, reference, gram, regions }: OutgoingFrame): boolean {
+  /** Take a camera frame, or drop it according to the stride. Return whether the message is full. `space`: coordinates of
+   * the reference source, with which the frame takes half the bytes. */
+  take({ stampMs, keypoints, reference, gram, regions }: OutgoingFrame, space: MotionSpace | null): boolean {
     this.offered += 1;
     if ((this.offered - 1) % this.sending.stride) return false;
     if (this.sending.coarseness !== this.coarseness && !this.waiting) {
@@ -66,7 +68,7 @@ export class MotionSender {
     }
     const gapMs = stampMs - (this.captured.get(this.count - 1) ?? stampMs);
     if (gapMs < 0 || gapMs > MAX_SPAN_MS / MAX_MESSAGE_FRAMES) this.dropAll(); // no message spans a pause
-    const number = this.encoder.push(keypoints, reference, gram, regions);
+    const number = this.encoder.push(keypoints, reference, gram, regions, space);
     this.captured.set(number, stampMs);
     this.captured.delete(number - KEPT_STAMPS);
     const isMixed = this.waiting > 0 && this.sending.stride !== this.stride;

@@ -4,7 +4,7 @@ const RIDGE = 1e-5;
 
 /** Return the upper triangular factor (n, n) of a Gram matrix (n, n) with its rows and columns in coding `order`: a value
  * missed by e after division by its diagonal element costs e ** 2 and shifts later targets by -e times its row. */
-export function nearestPlaneFactor(gram: Float64Array, order: number[]): Float64Array {
+export function nearestPlaneFactor(gram: Float64Array, order = [...Array(Math.sqrt(gram.length)).keys()]): Float64Array {
   const n = order.length;
   let trace = 0;
   for (let i = 0; i < n; i++) trace += gram[i * n + i];

@@ -2,6 +2,7 @@
 
 import { MAX_PACKET_FRAMES, type MotionPacket } from "../bitstream/packets";
 import { FormatError } from "../errors";
+import { MAX_LEVEL } from "./quantiser";
 import { RangeDecoder } from "./range_decoder";
 import { RangeEncoder } from "./range_encoder";
 import type { PredictiveTables } from "./tables";
@@ -16,7 +17,6 @@ const FRAME_EDGES = [1, 5, 11, 21, 41];
 const CAUSAL_EDGES = [0, 2, 5, 10];
 const INTRA = 2 * OWN_CLASSES * FRAME_CLASSES * CAUSAL_CLASSES;
 export const SHIFT = 12;
-export const MAX_LEVEL = ESCAPE_RANGE / 2 - 1;
 
 /** What is known before a frame; levels, deltas and residuals are (K, 3). */
 interface State {

@@ -5,6 +5,8 @@ import { roundEven } from "../runtime/pictures";
 export const STEP_XY = 1 / 60;
 export const STEP_STRENGTH = 1 / 15;
 const DEAD_ZONE = 0.7;
+/** Largest magnitude of a level. */
+export const MAX_LEVEL = (1 << 15) - 1;
 
 /** Steps of positions and of strengths. */
 export interface Quantiser {

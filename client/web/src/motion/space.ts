@@ -36,7 +36,18 @@ export function keypointsIn(space: MotionSpace, coordinates: Float64Array): Floa
   });
 }
 
-function identity(width: number): Float64Array {
+/** Return the coordinates (3 K,) of unknowns (3 K,). */
+export function coordinatesIn({ own, rows }: MotionSpace, unknowns: Float64Array): Float64Array {
+  return solved(transposed(rows, own.length), unknowns.map((value, i) => value - own[i]));
+}
+
+/** Transform a quadratic form (3 K, 3 K) of the unknowns to one of the coordinates. */
+export function metricIn({ own, rows }: MotionSpace, gram: Float64Array): Float64Array {
+  return product(product(rows, gram, own.length), transposed(rows, own.length), own.length);
+}
+
+/** Return the unit matrix (width, width). */
+export function identity(width: number): Float64Array {
   return Float64Array.from({ length: width * width }, (_, n) => (n % (width + 1) ? 0 : 1));
 }
 
@@ -77,6 +88,30 @@ function forwardSubstituted(factor: Float64Array, right: Float64Array, width: nu
       for (let j = 0; j < width; j++) out[i * width + j] -= weight * out[k * width + j];
     }
     for (let j = 0; j < width; j++) out[i * width + j] /= factor[i * width + i];
+  }
+  return out;
+}
+
+/** Solve matrix @ x = right by Gaussian elimination with pivots of columns. */
+function solved(matrix: Float64Array, right: Float64Array): Float64Array {
+  const width = right.length;
+  const rows = Array.from({ length: width }, (_, i) => [...matrix.subarray(i * width, (i + 1) * width), right[i]]);
+  for (let i = 0; i < width; i++) {
+    let pivot = i;
+    for (let j = i + 1; j < width; j++) if (Math.abs(rows[j][i]) > Math.abs(rows[pivot][i])) pivot = j;
+    [rows[i], rows[pivot]] = [rows[pivot], rows[i]];
+    const own = rows[i];
+    for (let j = i + 1; j < width; j++) {
+      const row = rows[j];
+      const factor = row[i] / own[i];
+      if (factor) for (let k = i + 1; k <= width; k++) row[k] -= factor * own[k];
+    }
+  }
+  const out = new Float64Array(width);
+  for (let i = width - 1; i >= 0; i--) {
+    let sum = rows[i][width];
+    for (let k = i + 1; k < width; k++) sum -= rows[i][k] * out[k];
+    out[i] = sum / rows[i][i];
   }
   return out;
 }

@@ -3,7 +3,7 @@
  * floating-point counts could differ in the last bit, and one bit ends a message.
  */
 
-import { type TableModel, tableModels } from "./range_decoder";
+import { PRECISION, type TableModel, tableModels } from "./range_decoder";
 
 /** The JSON that the server offers. */
 export interface TablesFile {
@@ -15,6 +15,8 @@ export interface TablesFile {
 export interface TransformTables {
   id: number;
   models: TableModel[];
+  /** Bits of each symbol, by model. */
+  bits: Float64Array[];
   /** (3 K, 3 K), row by row: columns are directions of the unknowns. */
   directions: Float64Array;
 }
@@ -37,14 +39,20 @@ export interface Tables {
 
 /** Build models from the server's JSON. */
 export function makeTables({ transform, predictive }: TablesFile): Tables {
+  const models = tableModels(Uint32Array.from(transform.cumulative), transform.symbols);
   return {
     transform: {
       id: transform.id,
-      models: tableModels(Uint32Array.from(transform.cumulative), transform.symbols),
+      models,
+      bits: models.map((model) => Float64Array.from({ length: model.count }, (_, n) => bitsOf(model, n))),
       directions: Float64Array.from(transform.directions),
     },
     predictive: makePredictiveTables(predictive),
   };
+}
+
+function bitsOf(model: TableModel, symbol: number): number {
+  return PRECISION - Math.log2(model.left(symbol + 1) - model.left(symbol));
 }
 
 /** Build the models of the predictive coder. */

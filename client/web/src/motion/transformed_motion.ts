@@ -4,7 +4,7 @@ import { MAX_PACKET_FRAMES, type MotionPacket, regionsOf } from "../bitstream/pa
 import { FormatError } from "../errors";
 import { keypointsIn, type MotionSpace } from "./space";
 import type { TransformTables } from "./tables";
-import { decodeTransform, inverseTransform } from "./transform_coder";
+import { type CodedFrame, decodedRuns, decodeTransform } from "./transform_coder";
 
 /** Largest magnitude of a coordinate: beyond all that keypoints can have. */
 const MAX_COORDINATE = 1e6;
@@ -19,17 +19,9 @@ export interface TransformedFrame {
   regions: (number | null)[];
 }
 
-/** The last frame of a packet, from which others may be predicted. */
-interface End {
-  /** (3 K,): in the coordinates of the source in `slot`. */
-  coordinates: Float64Array;
-  slot: number;
-  regions: (number | null)[];
-}
-
 /** Decodes packets in any order. */
 export class TransformedMotion {
-  private readonly ends = new Map<number, End>();
+  private readonly ends = new Map<number, CodedFrame>();
 
   /** `spaces`: coordinates of the source in a slot, if it is available. */
   constructor(
@@ -42,7 +34,7 @@ export class TransformedMotion {
    * is missing. */
   decode(packet: MotionPacket, scale: number): TransformedFrame[] {
     const { reference, count, alike } = packet;
-    const before = reference === null ? undefined : this.ends.get(reference);
+    const before = reference === null ? null : (this.ends.get(reference) ?? null);
     if (reference !== null && !before) {
       throw new FormatError(`A motion packet refers to frame ${reference}, which is not available.`);
     }
@@ -50,11 +42,7 @@ export class TransformedMotion {
     const width = 3 * this.keypoints;
     const lengths = runs.map(({ frames }) => frames);
     const levels = decodeTransform(this.tables, packet.payload, lengths, width);
-    const coordinates = runs.map(({ slot, frames }, n) => {
-      const rows = inverseTransform(levels[n], frames, scale);
-      const origin = before?.slot === slot ? before.coordinates : null;
-      return origin ? rows.map((value, i) => value + origin[i % width]) : rows;
-    });
+    const coordinates = decodedRuns(levels, runs, scale, before);
     if (coordinates.some((rows) => rows.some((value) => Math.abs(value) > MAX_COORDINATE))) {
       throw new FormatError("A motion packet holds a coordinate out of range.");
     }

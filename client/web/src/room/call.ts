@@ -8,6 +8,8 @@ import { Signalling } from "./signalling";
 
 /** Seconds without a connection after which a participant whom the server has lost has left. */
 const ABSENCE_S = 12;
+/** What continuous speech takes on the wire to one participant, in kbps. */
+const SOUND_KBPS = 15;
 
 /** Somebody in the room. */
 export interface Participant {
@@ -29,6 +31,8 @@ export interface Listener {
 }
 
 export class Call {
+  /** Most that is sent to all together, in kbps; null: no limit. */
+  maxKbps: number | null = null;
   readonly participants = new Map<string, Participant>();
   private readonly signalling: Signalling;
   private id = "";
@@ -40,6 +44,8 @@ export class Call {
     token: string | null,
     private readonly model: Model,
     private readonly sender: VideoSender,
+    /** Ours, on every connection: the words that verify it survive a reconnection. */
+    private readonly certificate: RTCCertificate,
     private microphone: MediaStreamTrack | null,
     private readonly rendererFor: (id: string) => Renderer,
     private readonly listener: Listener,
@@ -57,6 +63,14 @@ export class Call {
   useMicrophone(track: MediaStreamTrack | null): void {
     this.microphone = track;
     for (const { peer } of this.participants.values()) void peer.changeMicrophone().catch(() => {});
+  }
+
+  /** Divide what may be sent between the participants. Sound, which cannot do with less, comes first. */
+  shareRate(isMuted: boolean): void {
+    const { maxKbps, participants } = this;
+    const soundKbps = isMuted || !this.microphone ? 0 : SOUND_KBPS;
+    const share = maxKbps === null ? null : Math.max(0, maxKbps / participants.size - soundKbps);
+    for (const { link } of participants.values()) link.outgoing.congestionControl.maxKbps = share;
   }
 
   leave(): void {
@@ -107,7 +121,11 @@ export class Call {
         void sound.play().catch(() => {}); // the page says that it has to be clicked
       },
     };
-    const configuration = (): RTCConfiguration => ({ iceServers: this.iceServers, bundlePolicy: "max-bundle" });
+    const configuration = (): RTCConfiguration => ({
+      iceServers: this.iceServers,
+      bundlePolicy: "max-bundle",
+      certificates: [this.certificate],
+    });
     const peer = new Peer(id, this.id < id, offers, this.signalling, configuration, media);
     const participant: Participant = { id, name, link, peer, sound };
     this.participants.set(id, participant);

@@ -12,6 +12,8 @@ const SILENCE_S = 6;
 const POLITE_DELAY_S = 2;
 const RETRY_DELAYS_S = [0.5, 1, 2, 4, 8];
 const GATHERING_S = 2;
+/** Headers of a packet, in bytes (IPv4 and UDP). */
+const IP_UDP = 28;
 
 /** What a connection carries. */
 export interface Media {
@@ -65,6 +67,16 @@ export class Peer {
     if (call === this.call && this.connection?.remoteDescription && candidate?.candidate) {
       await this.connection.addIceCandidate(candidate).catch(() => {});
     }
+  }
+
+  /** Return the bytes that crossed the present connection, headers included: received, sent; null if that is not known. */
+  async wireBytes(): Promise<[number, number] | null> {
+    const stats: Iterable<[string, Partial<RTCTransportStats>]> = (await this.connection?.getStats()) ?? [];
+    for (const [, { type, bytesReceived, bytesSent, packetsReceived, packetsSent }] of stats) {
+      if (type !== "transport" || bytesSent === undefined || bytesReceived === undefined) continue;
+      return [bytesReceived + IP_UDP * (packetsReceived ?? 0), bytesSent + IP_UDP * (packetsSent ?? 0)];
+    }
+    return null;
   }
 
   /** Send the present microphone. */

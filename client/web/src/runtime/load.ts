@@ -107,13 +107,17 @@ export class Loader {
 
   private async makeRuntime(model: Model, progress: Progress): Promise<Runtime> {
     setUp();
-    const responses = await Promise.all(GRAPHS.map((graph) => this.get(model.graphs[graph])));
     let received = 0;
-    const graphs = await Promise.all(
-      responses.map((response) => bytesOf(response, (count) => progress((received += count), model.bytes))),
-    );
+    let turn: Promise<unknown> = Promise.resolve();
     const sessions = {} as Record<Graph, ort.InferenceSession>;
-    for (const [n, graph] of GRAPHS.entries()) sessions[graph] = await ort.InferenceSession.create(graphs[n]);
+    // One after the other, in the order of arrival: the WebAssembly is fetched and compiled while large graphs arrive.
+    const load = async (graph: Graph) => {
+      const response = await this.get(model.graphs[graph]);
+      const bytes = await bytesOf(response, (count) => progress((received += count), model.bytes));
+      turn = turn.then(async () => (sessions[graph] = await ort.InferenceSession.create(bytes)));
+      await turn;
+    };
+    await Promise.all(GRAPHS.map(load));
     return new OnnxRuntime(model, sessions, ort.Tensor);
   }
 }

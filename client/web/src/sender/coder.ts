@@ -4,8 +4,10 @@
  */
 
 import { sourceToBytes } from "../bitstream/packets";
+import { reference } from "../fit/alignment";
 import { KeypointFit } from "../fit/keypoint_fit";
 import { dequantise, quantise, quantiserOf } from "../motion/quantiser";
+import { motionSpace } from "../motion/space";
 import { type Picture, rgba } from "../runtime/pictures";
 import { type Runtime, type Source, withPicture } from "../runtime/types";
 import { Library, poseDistance } from "../sources/library";
@@ -38,6 +40,8 @@ interface Sequence {
   next: number;
   /** Number of each source -> index of its unit. */
   indices: Map<number, number>;
+  /** Decoded pictures of sources whose coordinates are still to be computed, by number. */
+  pending: Map<number, Picture>;
   begunMs: number;
 }
 
@@ -68,6 +72,8 @@ export class VideoCoder {
   constructor(
     private readonly runtime: Runtime,
     private readonly makeEncoder: (small: boolean) => Av1Encoder,
+    /** Of the transform coder's tables. */
+    private readonly directions: Float64Array,
     private readonly emit: (coded: Coded, transfer?: Transferable[]) => void,
   ) {}
 
@@ -79,6 +85,7 @@ export class VideoCoder {
   async push(picture: Picture, capturedMs: number, hasFace: boolean | null): Promise<void> {
     this.checkFace(hasFace, capturedMs);
     if (this.faceLost) return this.takeSnapshot(picture, capturedMs);
+    await this.addSpace();
     const detected = await this.runtime.detect(picture);
     const fitted = this.fit.frame(picture, detected, this.candidates(detected));
     const { keypoints, gram, source } = fitted;
@@ -188,6 +195,19 @@ export class VideoCoder {
     }
   }
 
+  /** Compute the coordinates of motion of one source that lacks them, as a receiver of its sequence decodes it. */
+  private async addSpace(): Promise<void> {
+    const sequence = this.sequences.find(({ pending }) => pending.size > 0);
+    if (!sequence) return;
+    const [[number, picture]] = sequence.pending;
+    sequence.pending.delete(number);
+    const known = this.library.at(number);
+    if (!known) return;
+    const source = known.picture === picture ? known : await this.runtime.prepare(picture);
+    const space = motionSpace(reference(source.basis, source.keypoints), source.picture, this.directions);
+    this.emit({ type: "space", sequence: sequence.number, source: number, space });
+  }
+
   /** `base`: of a variant, the number of its base, which must be in the sequence. */
   private async code(
     sequence: Sequence,
@@ -199,6 +219,7 @@ export class VideoCoder {
     const baseSlot = base === null ? null : slotOf(sequence.indices.get(base) as number);
     const packet = sourceToBytes({ slot: slotOf(sequence.next), base: baseSlot, payload: unit });
     if (source !== null) sequence.indices.set(source, sequence.next);
+    if (source !== null && base === null) sequence.pending.set(source, decoded);
     sequence.next += 1;
     this.emit({ type: "unit", sequence: sequence.number, packet, source });
     return decoded;
@@ -206,7 +227,7 @@ export class VideoCoder {
 
   private start(small: boolean, begunMs: number): Sequence {
     const number = crypto.getRandomValues(new Uint32Array(1))[0];
-    const sequence = { number, small, encoder: this.makeEncoder(small), next: 0, indices: new Map(), begunMs };
+    const sequence = { number, small, encoder: this.makeEncoder(small), next: 0, indices: new Map(), pending: new Map(), begunMs };
     this.sequences.push(sequence);
     if (!small) this.newest = sequence;
     this.emit({ type: "sequence", number, small });

@@ -1,5 +1,7 @@
 /** What the page of a call and the worker that codes its camera say to each other. */
 
+import type { MotionSpace } from "../motion/space";
+
 /** To the worker. Sources are counted by it; sequences have random numbers. */
 export type Command =
   | { type: "load"; base: string; size: number }
@@ -28,6 +30,8 @@ export type Coded =
   | { type: "sequence"; number: number; small: boolean }
   /** `source`: its number; null for a scene snapshot. */
   | { type: "unit"; sequence: number; packet: Uint8Array; source: number | null }
+  /** Coordinates of motion from a source as a sequence shows it. */
+  | { type: "space"; sequence: number; source: number; space: MotionSpace }
   | { type: "begun"; job: number; sequence: number | null }
   | { type: "face"; lost: boolean }
   /** RGBA. */
@@ -37,4 +41,6 @@ export type SenderAnswer =
   | Coded
   | { type: "loading"; bytes: number; total: number }
   | { type: "loaded" }
+  /** A single picture is in hand: the next one may be sent. */
+  | { type: "taken" }
   | { type: "failed"; message: string };

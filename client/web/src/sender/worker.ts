@@ -18,14 +18,13 @@ let coder: VideoCoder;
 let crop: LiveCrop;
 let paused = true;
 let camera: ReadableStreamDefaultReader<VideoFrame> | null = null;
-let waiting: { picture: ImageBitmap; capturedMs: number } | null = null;
 /** The coder does one thing after the other. */
 let turn: Promise<void> = Promise.resolve();
 
 scope.onmessage = ({ data }: MessageEvent<Command>) => {
   if (data.type === "load") enqueue(() => load(data.base, data.size));
   else if (data.type === "camera") void follow(data.frames);
-  else if (data.type === "picture") take(data.picture, data.capturedMs);
+  else if (data.type === "picture") void enqueue(() => take(data.picture, data.capturedMs));
   else if (data.type === "pause") paused = data.on;
   else if (data.type === "links") {
     enqueue(async () => coder.links(data.sequences, data.known, data.behind, data.idle, nowMs()));
@@ -44,13 +43,14 @@ async function load(base: string, size: number): Promise<void> {
   try {
     const loader = new Loader(base);
     const progress = (bytes: number, total: number) => answer({ type: "loading", bytes, total });
-    const { runtime } = await loader.loadSize(size, progress);
+    const { runtime, tables } = await loader.loadSize(size, progress);
     const faces = await loader.loadFaceDetector();
     const make = await av1Maker();
     const mode = await encodingMode(size);
     if (!mode) throw new Error("this browser cannot encode AV1.");
     crop = new LiveCrop(size, (planes, width, height) => detectFaces(faces, planes, width, height));
-    coder = new VideoCoder(runtime, (small) => new SourceEncoder(size, small, mode, make), answer);
+    const directions = Float64Array.from(tables.transform.directions);
+    coder = new VideoCoder(runtime, (small) => new SourceEncoder(size, small, mode, make), directions, answer);
     answer({ type: "loaded" });
   } catch (error) {
     answer({ type: "failed", message: messageOf(error) });
@@ -96,20 +96,11 @@ class CaptureClock {
   }
 }
 
-function take(picture: ImageBitmap, capturedMs: number): void {
-  if (waiting) {
-    waiting.picture.close();
-    coder.counts.dropped += 1;
-    waiting = { picture, capturedMs };
-    return;
-  }
-  waiting = { picture, capturedMs };
-  void enqueue(async () => {
-    const next = waiting;
-    waiting = null;
-    if (next && !paused) await push(next.picture, next.picture.width, next.picture.height, next.capturedMs);
-    next?.picture.close();
-  });
+/** Code a single picture. The page sends the next one when this one is in hand, so that no others queue up here. */
+async function take(picture: ImageBitmap, capturedMs: number): Promise<void> {
+  answer({ type: "taken" });
+  if (!paused) await push(picture, picture.width, picture.height, capturedMs);
+  picture.close();
 }
 
 async function push(frame: CanvasImageSource, width: number, height: number, capturedMs: number): Promise<void> {

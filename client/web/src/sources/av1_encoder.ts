@@ -7,9 +7,9 @@ import { rgbToYuv } from "./yuv";
 const CODEC = "av01.0.04M.08";
 /** Milliseconds after which a picture that was not coded counts as lost. */
 const PATIENCE_MS = 10_000;
-/** AV1's quantiser index, 0 to 255, of key pictures and of others, in usual and in small sequences: sizes and PSNR of
- * usual ones are then about those of SVT-AV1 at a CRF of 55. */
-const QUANTIZERS = { usual: { key: 160, other: 205 }, small: { key: 190, other: 220 } };
+/** AV1's quantiser index, 0 to 255, of key pictures and of others, in usual and in small sequences. Key pictures are about
+ * those of SVT-AV1 at a CRF of 55, others sharper, which makes up for a fit without optical flow (client/LAB.md). */
+const QUANTIZERS = { usual: { key: 160, other: 190 }, small: { key: 190, other: 220 } };
 
 /** Bits per picture where the browser's encoder takes no quantiser; the first pictures take several times as many. */
 const BITS = { usual: 3500, small: 2000 };

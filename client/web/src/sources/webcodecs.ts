@@ -2,7 +2,7 @@
 
 import { FormatError } from "../errors";
 import dav1dUrl from "dav1d.js/dav1d.wasm?url";
-import { type Av1, type Av1Maker, planesOf } from "./av1";
+import { type Av1, type Av1Maker, planesOf, restore } from "./av1";
 import { dav1dMaker } from "./dav1d";
 import type { Planes } from "./yuv";
 
@@ -11,10 +11,13 @@ const CODEC = "av01.0.04M.08";
 /** Milliseconds after which a unit holds no picture. */
 const PATIENCE_MS = 5000;
 
-/** Return a maker of the browser's decoders, or of dav1d's where it has none for AV1. */
+/** Unit of a picture of 64 pixels in one colour (codec/sources/av1.py), and its three levels. */
+export const PROBE = { unit: "CgoAAAACr/+JXyEIMBAAvIAAAIABAAHFeI+ebX6qZoDI", side: 64, levels: [90, 111, 206] };
+
+/** Return a maker of the browser's decoders, or of dav1d's where it has none that hands out an AV1 picture as it is. */
 export async function av1Maker(): Promise<Av1Maker> {
   const wasm = async () => (await fetch(new URL(dav1dUrl, import.meta.url))).arrayBuffer();
-  return (await hasWebCodecsAv1()) ? webCodecsMaker : dav1dMaker(wasm);
+  return (await hasWebCodecsAv1()) && (await isExact()) ? webCodecsMaker : dav1dMaker(wasm);
 }
 
 /** Return whether the browser decodes AV1. */
@@ -24,6 +27,22 @@ async function hasWebCodecsAv1(): Promise<boolean> {
     return (await VideoDecoder.isConfigSupported({ codec: CODEC })).supported ?? false;
   } catch {
     return false;
+  }
+}
+
+/** Return whether the browser's decoder hands out the levels of a picture: some convert it to RGB first. */
+async function isExact(): Promise<boolean> {
+  const { levels, side, unit } = PROBE;
+  let decoder: Av1 | null = null;
+  try {
+    decoder = await webCodecsMaker(side);
+    const data = Uint8Array.from(atob(unit), (char) => char.charCodeAt(0));
+    const { luma, cb, cr } = await decoder.decode(restore(data, data.length), true);
+    return [luma, cb, cr].every((plane, n) => plane.every((level) => level === levels[n]));
+  } catch {
+    return false;
+  } finally {
+    decoder?.close();
   }
 }
 

@@ -106,6 +106,8 @@ export class VideoSender {
       else this.newest = sequence;
     } else if (coded.type === "unit") {
       this.sequences.get(coded.sequence)?.add(coded.packet, coded.source);
+    } else if (coded.type === "space") {
+      this.sequences.get(coded.sequence)?.addSpace(coded.source, coded.space);
     } else if (coded.type === "begun") {
       this.begun.get(coded.job)?.((coded.sequence !== null && this.sequences.get(coded.sequence)) || null);
       this.begun.delete(coded.job);

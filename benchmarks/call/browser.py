@@ -1,0 +1,155 @@
+"""`iwcodec bench browser`: the pages of the player and of a call in Chromium, on the real server with a real client.
+
+Everything runs on this machine: the server, the browser with its camera, and `iwcodec call`, which films a clip. What a
+browser loads is counted from an empty cache, headers included.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import av
+import numpy as np
+import typer
+from rich.table import Table
+
+from iwcodec.benchmarks.call.endurance import join
+from iwcodec.benchmarks.call.film import with_sound
+from iwcodec.benchmarks.experiment import publish, surroundings, text_table
+from iwcodec.client.demo.server import local_server
+from iwcodec.codec.cli import JSON, progress_bar
+from iwcodec.codec.errors import CodecError
+from iwcodec.codec.media.video import read_video, sample_clip
+from iwcodec.server.http.player import NOT_BUILT, is_built
+
+WEB = Path(__file__).parents[2] / "client" / "web"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+TIMEOUT_S = 180.0
+"""Longest wait for a picture."""
+CAMERA_FRAMES = 250
+"""Frames of the clip that the browser's camera repeats."""
+LABELS = {
+    "first_picture_s": "first picture after the address was opened, s",
+    "frames_shown_per_s": "frames/s shown",
+    "frames_coded_per_s": "frames/s coded",
+    "frames_seen_per_s": "frames/s that `iwcodec call` shows of the browser",
+    "transferred_mb": "transferred from an empty cache, MB",
+    "problems": "errors on the console",
+}
+
+
+def browser() -> str:
+    """Return the path of Chromium. Raises CodecError if something is missing."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise CodecError(f"No browser was found: install one of {', '.join(BROWSERS)}.")
+    if shutil.which("node") is None or not (WEB / "node_modules").is_dir():
+        raise CodecError("The browser is driven by Node.js from a clone: run `make web` there.")
+    if not is_built():
+        raise CodecError(NOT_BUILT)
+    return found
+
+
+def drive(script: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the report of a script in client/web/tests. Raises CodecError if it fails."""
+    done = subprocess.run(
+        ["node", f"tests/{script}"], cwd=WEB, input=json.dumps(request), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CodecError(f"The browser could not be driven: {done.stderr.strip()[-500:]}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    if report["error"]:
+        raise CodecError(f"The page failed: {report['error']}")
+    return report
+
+
+def write_camera(clip: Path, out: Path) -> Path:
+    """Write the beginning of a clip as the Y4M file that Chromium's fake camera repeats."""
+    with out.open("wb") as file:
+        for n, frame in enumerate(read_video(clip)):
+            if n == CAMERA_FRAMES:
+                break
+            picture = av.VideoFrame.from_ndarray(frame.picture, format="rgb24").reformat(format="yuv420p")
+            if n == 0:
+                file.write(f"YUV4MPEG2 W{picture.width} H{picture.height} F25:1 Ip C420\n".encode())
+            file.write(b"FRAME\n" + picture.to_ndarray().tobytes())
+    return out
+
+
+def measure(clip: Path, seconds: float, progress: Callable[[str, float], None]) -> dict[str, Any]:
+    """Play a file; watch a caller; then film, too. Raises CodecError."""
+    path = browser()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        film, camera = with_sound(clip, folder / "film.mp4"), write_camera(clip, folder / "camera.y4m")
+        address = stack.enter_context(local_server())
+        progress("playing a file", 0.0)
+        request = {"browser": path, "seconds": seconds, "timeoutMs": 1000 * TIMEOUT_S}
+        played = drive("browser.mjs", {**request, "url": f"{address}/play", "seconds": min(seconds, 6.0)})
+        out = {"browser": played["version"], "seconds": seconds, "playing": playing(played)}
+        for n, (name, options) in enumerate((("watching", {}), ("both ways", {"camera": str(camera), "coded": 1}))):
+            progress(name, (n + 1) / 3)
+            room = f"browser-{n}"
+            client = join(f"{address}/r/{room}", "Ada", film, stack)
+            url = f"{address}/play/call.html#room={room}"
+            report = drive("call.mjs", {**request, "url": url, "name": "Bob", "frames": 1, **options})
+            client.process.terminate()
+            client.process.wait(TIMEOUT_S)
+            out[name] = in_call(report, client.reports, bool(options))
+    return out
+
+
+def playing(report: dict[str, Any]) -> dict[str, Any]:
+    """Figures of the player."""
+    return {
+        "first_picture_s": round(report["firstMs"] / 1000, 2),
+        "frames_shown_per_s": round(1000 * report["shown"] / report["playedMs"], 1),
+        "transferred_mb": round(report["bytes"] / 1e6, 2),
+        "problems": len(report["problems"]),
+    }
+
+
+def in_call(report: dict[str, Any], reports: list[dict[str, Any]], films: bool) -> dict[str, Any]:
+    """Figures of the page of a call. `reports`: what the client said, every few seconds."""
+    passed_s = (report["after"]["at"] - report["before"]["at"]) / 1000
+    rates = {name: round((report["after"][name] - report["before"][name]) / passed_s, 1) for name in ("shown", "coded")}
+    out = {
+        "first_picture_s": round(report["times"]["firstShown"], 2),
+        "frames_shown_per_s": rates["shown"],
+        "transferred_mb": round(report["bytes"] / 1e6, 2),
+        "problems": len(report["problems"]),
+    }
+    if films:
+        seen = [one["frames_per_s"] for one in reports if one["frames_per_s"]]
+        settled = seen[len(seen) // 2 :]
+        out |= {"frames_coded_per_s": rates["coded"], "frames_seen_per_s": round(float(np.mean(settled or [0])), 1)}
+    return out
+
+
+def command(
+    clip: Annotated[Path | None, typer.Argument(help="A video of a speaker; default: the bundled clip.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of each call, once its picture is there.", min=4)] = 20.0,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """What a browser does on this machine: first picture, frames per second, bytes loaded; alone and in calls."""
+    with progress_bar(as_json) as progress:
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        result = {**surroundings(), "load": load, **measure(clip or sample_clip(), seconds, progress)}
+    publish(result, out, as_json, table(result))
+
+
+def table(result: dict[str, Any]) -> Table:
+    """One column per measurement."""
+    columns = [name for name in ("playing", "watching", "both ways") if name in result]
+    rows = [
+        [label, *("" if key not in result[name] else str(result[name][key]) for name in columns)]
+        for key, label in LABELS.items()
+    ]
+    return text_table(f"{result['browser']}, load {result['load']}", ["", *columns], rows)

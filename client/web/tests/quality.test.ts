@@ -1,0 +1,12 @@
+import { expect, test } from "vitest";
+import { qualityWords } from "../src/quality";
+import { vectors } from "./vectors";
+
+test("what spoils a call is said in Python's words", () => {
+  const said = new Set<string>();
+  for (const { words, ...stats } of vectors.quality) {
+    expect(qualityWords(stats)).toBe(words);
+    said.add(words.replaceAll(/[\d.]+/g, "1"));
+  }
+  expect(said.size).toBe(5);
+});
