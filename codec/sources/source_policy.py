@@ -34,7 +34,7 @@ ERROR_FLOOR = 4.0
 """Squared grey levels that are added to all errors: smaller differences are not worth bytes."""
 SOURCE_ERROR = 0.9
 """Share of a source's squared coding error that frames warped from it show."""
-BYTES_PER_S, BURST_BYTES = 250.0, 2500.0
+BYTES_PER_S, BURST_BYTES = 200.0, 2500.0
 """Mean rate of sources, and what an idle call saves up for them."""
 LOW_PRICE, HIGH_PRICE = 2.0, 16.0
 """Price of a source, in dB times seconds, while BURST_BYTES are saved up, and while none are. Below that it goes on
