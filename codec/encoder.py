@@ -91,7 +91,8 @@ class Encoder:
         is; the decoder then shows the source itself. Raises OptionError for any other picture."""
         check_picture(picture, self._runtime.info.size)
         packet = SourcePacket(self._next_slot(), self._sources.add(picture), frame)
-        self._policy.add(packet.slot, self._policy.prepare(picture, self._sources.reconstructed), self._time_s)
+        prepared = self._policy.prepare(picture, self._sources.reconstructed)
+        self._policy.add(packet.slot, prepared, self._time_s, len(packet.payload))
         return packet
 
     def add_variant(self, picture: Picture, base: int) -> SourcePacket:
@@ -148,15 +149,13 @@ class Encoder:
         if picture is not None:
             check_picture(picture, self._runtime.info.size)
         packets: list[SourcePacket | MotionPacket] = []
-        if (
-            self.settings.live_sources
-            and picture is not None
-            and self._needs_source(picture, keypoints, reference_source, regions)
-        ):
-            waiting, source = self.flush(), self.add_source(picture)
-            packets += [*waiting, source]
+        wanted = None
+        if self.settings.live_sources and picture is not None:
+            wanted = self._wanted(picture, keypoints, reference_source, regions)
+        if wanted is not None:
+            packets += [*self.flush(), self.add_source(wanted)]
             if reference_source is not None and self.library.at(reference_source) is None:  # dropped for the new one
-                reference_source, keypoints, gram = source.slot, self.library.sources()[-1].keypoints, None
+                reference_source = gram = None
         self._frame = self._motion.push(keypoints, reference_source, gram, regions) + 1
         if self._frame - self._packed >= min(self.settings.message_frames, MAX_PACKET_FRAMES):
             packets += self.flush()
@@ -184,16 +183,17 @@ class Encoder:
         """Time of the frame being pushed, in seconds."""
         return self._frame / self.settings.frame_rate
 
-    def _needs_source(
+    def _wanted(
         self, picture: Picture, keypoints: NDArray[np.float32], reference_source: int | None, regions: Slots
-    ) -> bool:
+    ) -> Picture | None:
+        """Return the picture that is to become a source, if any."""
         if not self._policy.due(self._time_s):
-            return False
+            return None
         if not len(self.library):
-            return True
+            return picture
         decoded = self.settings.quantiser.round_trip(keypoints)
         sources = self.library.nearest(decoded, reference_source=reference_source)
         shown = [None if slot is None else self.library.at(slot) for slot in regions]
         sources[0] = self._compositor.composite(sources[0], shown)
-        judged = self._policy.rebuild(picture, decoded, sources)
-        return self._policy.wants(judged, self._time_s)
+        self._policy.judge(picture, self._policy.rebuild(picture, decoded, sources), self._time_s)
+        return self._policy.wanted(self._time_s)

@@ -13,8 +13,8 @@ from iwcodec.codec.motion.encoder import MotionEncoder
 from iwcodec.codec.motion.space import MotionSpace
 from iwcodec.codec.motion.types import Quantiser
 
-PART = 300
-"""Bytes of a source in one chunk. With its headers it takes 105 ms on a link of 30 kbps, less than the interval between
+PART = 400
+"""Bytes of a source in one chunk. With its headers it takes 135 ms on a link of 30 kbps, less than the interval between
 motion messages."""
 NARROW_PART = 150
 """The same, on narrow links."""

@@ -50,6 +50,9 @@ MAX_RTO_S = 4.0
 too long to wait in a call."""
 PROBE_S = 0.4
 """Interval of heartbeats after a time-out, which find out sooner than the next time-out whether the path is back."""
+SHARED_ACK_DELAY_S = 0.4
+"""The same for unordered messages while we send packets ourselves, which an acknowledgement of two of them then shares;
+RFC 9260 allows 0.5 s. Nothing waits for it: what is unordered here is not sent again."""
 ACK_EVERY = 2
 """Packets after which an acknowledgement is not delayed."""
 GAP_REPORTS = 3
@@ -67,6 +70,8 @@ _NEVER = -(1 << 30)
 """A count of missing reports that never reaches the threshold for a retransmission."""
 _HEARTBEAT_INFO = 1
 """Type of a heartbeat's parameter (RFC 9260, section 3.3.5)."""
+_UNORDERED = 0x04
+"""Flag of a data chunk of an unordered channel (RFC 9260, section 3.3.1)."""
 _IMMEDIATE = 0x08
 """Flag of a data chunk that asks for an immediate acknowledgement (RFC 9260, section 3.3.1)."""
 
@@ -87,7 +92,14 @@ class BundlingSctpTransport(RTCSctpTransport):
         self._bundle: list[Chunk] = []
         self._flush_task: asyncio.Task[None] | None = None
         self._unacknowledged = 0
-        self._ack_at_once = False
+        """Packets with data that are not acknowledged."""
+        self._ordered = 0
+        """How many of them hold data of an ordered channel."""
+        self._has_ordered = False
+        """Whether the packet being received does."""
+        self._ack_due = self._ack_at_once = False
+        self._data_sent_s = float("-inf")
+        """When we last sent data."""
         self._forward: ForwardTsnChunk | None = None
         self._forward_handle: asyncio.TimerHandle | None = None
         self._gap_ends: set[int] = set()
@@ -166,7 +178,7 @@ class BundlingSctpTransport(RTCSctpTransport):
     async def _handle_data(self, data: bytes) -> None:
         if isinstance(self.transport, RepeatingDtlsTransport):
             self.transport.confirm()
-        self._ack_at_once = False
+        self._ack_at_once = self._has_ordered = False
         self._count_received(data)
         try:
             await super()._handle_data(data)
@@ -196,6 +208,7 @@ class BundlingSctpTransport(RTCSctpTransport):
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
         duplicates = len(self._sack_duplicates)
         await super()._receive_data_chunk(chunk)
+        self._has_ordered |= not chunk.flags & _UNORDERED
         if chunk.flags & _IMMEDIATE or len(self._sack_duplicates) > duplicates:
             self._ack_at_once = True
 
@@ -267,19 +280,38 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     async def _send_sack(self) -> None:
         """Called by aiortc after every packet with data. Acknowledges at once for GAP_REPORTS packets after a new gap,
-        otherwise every second packet, or when the first has waited for ACK_DELAY_S."""
+        otherwise every second packet, or when the first has waited for ACK_DELAY_S. Unordered data wait longer, for a
+        packet of our own, if we are sending some (SHARED_ACK_DELAY_S)."""
         self._sack_needed = False
         self._unacknowledged += 1
+        self._ordered += self._has_ordered
         missing = {tsn for tsn in self._sack_misordered if tsn_minus_one(tsn) not in self._sack_misordered}
         if missing - self._gap_ends:
             self._gap_reports = GAP_REPORTS
         self._gap_ends = missing
         is_urgent = self._ack_at_once or self._gap_reports > 0
         self._gap_reports = max(0, self._gap_reports - 1)
-        if is_urgent or self._unacknowledged >= ACK_EVERY:
-            self._start_flush()
-        elif self._ack_handle is None:
-            self._ack_handle = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._start_flush)
+        if is_urgent or (self._ordered if self._is_sending() else self._unacknowledged) >= ACK_EVERY:
+            self._acknowledge_now()
+            return
+        loop = asyncio.get_running_loop()
+        delay_s = SHARED_ACK_DELAY_S if self._is_sending() and not self._ordered else ACK_DELAY_S
+        if self._ack_handle is None or self._ack_handle.when() > loop.time() + delay_s:
+            self._cancel_ack()
+            self._ack_handle = loop.call_later(delay_s, self._acknowledge_now)
+
+    def _is_sending(self) -> bool:
+        """Whether a packet of our own can be expected soon."""
+        return asyncio.get_running_loop().time() - self._data_sent_s < ACK_DELAY_S
+
+    def _acknowledge_now(self) -> None:
+        self._ack_due = True
+        self._start_flush()
+
+    def _cancel_ack(self) -> None:
+        if self._ack_handle is not None:
+            self._ack_handle.cancel()
+            self._ack_handle = None
 
     async def _send_chunk(self, chunk: Chunk) -> None:
         if isinstance(chunk, DataChunk):
@@ -314,8 +346,11 @@ class BundlingSctpTransport(RTCSctpTransport):
         if self._association_state == self.State.CLOSED:
             self._bundle.clear()
             return
-        if self._unacknowledged:
+        is_first = not self._is_sending()
+        if self._unacknowledged and (self._ack_due or is_first or self._ordered or self._unacknowledged >= ACK_EVERY):
             await self._acknowledge()
+        if any(isinstance(chunk, DataChunk) for chunk in self._bundle):
+            self._data_sent_s = asyncio.get_running_loop().time()
         if self._forward is not None and (self._bundle or self._forward_is_due()):
             self._bundle.insert(0, self._forward)
             self._cancel_forward()
@@ -338,10 +373,8 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     async def _acknowledge(self) -> None:
         """Add a SACK chunk for everything received so far to the bundle."""
-        self._unacknowledged = 0
-        if self._ack_handle is not None:
-            self._ack_handle.cancel()
-            self._ack_handle = None
+        self._unacknowledged, self._ordered, self._ack_due = 0, 0, False
+        self._cancel_ack()
         await super()._send_sack()
 
     async def _send_packet(self, chunks: list[Chunk], tag: int | None = None) -> None:
@@ -367,9 +400,7 @@ class BundlingSctpTransport(RTCSctpTransport):
         if state == self.State.CLOSED:
             self._stop_probing()
             self._cancel_forward()
-            if self._ack_handle is not None:
-                self._ack_handle.cancel()
-                self._ack_handle = None
+            self._cancel_ack()
 
 
 def _packets(chunks: list[Chunk]) -> list[list[Chunk]]:

@@ -322,20 +322,23 @@ class VideoSender:
     async def _judge(
         self, picture: Picture, keypoints: NDArray[np.float32], sources: list[Source], captured_s: float
     ) -> None:
-        """Reconstruct a frame as peers will. It becomes a source if it is the first one, or if its quality is too low
-        and not all links are behind."""
+        """Reconstruct a frame as peers will. Add a source if it is the first frame, or if the policy wants one and not
+        all links are behind."""
+        wanted: Picture | None = picture
         if sources:
             judged = await self._run(partial(self._policy.rebuild, picture, Quantiser().round_trip(keypoints), sources))
             self.preview = judged.picture
-            if not self._policy.wants(judged, captured_s) or (self._links and all(map(_is_behind, self._links))):
-                return
-        await self._add_source(picture, captured_s)
+            self._policy.judge(picture, judged, captured_s)
+            is_behind = self._links and all(map(_is_behind, self._links))
+            wanted = None if is_behind else self._policy.wanted(captured_s)
+        if wanted is not None:
+            await self._add_source(wanted, captured_s)
 
     async def _add_source(self, picture: Picture, captured_s: float) -> None:
         number, self._added = self._added, self._added + 1
-        coded = await self._code(picture, number)
+        coded, size = await self._code(picture, number)
         prepared = await self._run(partial(self._policy.prepare, picture, coded))
-        self._policy.add(number, prepared, captured_s)
+        self._policy.add(number, prepared, captured_s, size)
 
     async def _add_variant(self, picture: Picture, home: Source) -> None:
         """Code a new variant for the newest sequence."""
@@ -379,9 +382,9 @@ class VideoSender:
         decoded = source if source.picture is picture else self._runtime.prepare(picture)
         return motion_space(decoded, self._directions)
 
-    async def _code(self, picture: Picture, number: int | None) -> Picture:
+    async def _code(self, picture: Picture, number: int | None) -> tuple[Picture, int]:
         """Add a source, or a scene snapshot (number None), to every sequence in use. Returns it as decoded from the
-        newest sequence. A small sequence omits a source if all of its links are behind."""
+        newest sequence, and its bytes there. A small sequence omits a source if all of its links are behind."""
         async with self._coding:
             if self._sequence is None:
                 self._sequence = SourceSequence(self._runtime.info.size)
@@ -393,7 +396,8 @@ class VideoSender:
                     continue
                 await self._run(lambda sequence=sequence: sequence.add(picture, number))  # type: ignore[misc]
             newest = self._sequence
-            return await self._run(lambda: newest.add(picture, number))
+            coded = await self._run(lambda: newest.add(picture, number))
+            return coded, len(newest.units[newest.next - 1].packet)
 
     async def _check_face(self, picture: Picture) -> None:
         found = await self._run(lambda: self._detect_face(picture))
@@ -416,7 +420,7 @@ class VideoSender:
         if self._snapshot is not None and _difference(picture, self._snapshot) < SNAPSHOT_CHANGE:
             return
         self._snapshot = picture
-        self.preview = await self._code(picture, None)
+        self.preview, _ = await self._code(picture, None)
 
     def _notify_status(self) -> None:
         for link in list(self._links):

@@ -85,7 +85,7 @@ def sources_of(levels: Sequence[float], runtime: Copying, **settings: int) -> tu
 def test_a_constant_scene_needs_one_source() -> None:
     runtime = Copying()
     assert sources_of([100] * 100, runtime)[0] == [0]
-    assert runtime.rebuilt == 100 + 7
+    assert runtime.rebuilt == 100 + 9
 
 
 def test_a_new_scene_becomes_a_source_and_a_recurring_one_does_not() -> None:

@@ -191,6 +191,48 @@ def test_acknowledgements_and_messages_share_a_packet() -> None:
     run(case)
 
 
+def test_two_messages_share_an_acknowledgement_while_both_send() -> None:
+    """None takes a packet of its own, and the last is acknowledged even if nothing is sent any more."""
+
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        for n in range(12):
+            for channel in channels:
+                channel.send(bytes([n]) * 20)
+                await turns(12)
+        sent = wires[0].chunks() + wires[1].chunks()
+        assert all("DataChunk" in chunks for chunks in sent)
+        assert 11 <= sum("SackChunk" in chunks for chunks in sent) <= 14
+        await asyncio.sleep(0.5)
+        assert not ends[0]._sent_queue
+        assert not ends[1]._sent_queue
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
+def test_ordered_data_is_acknowledged_with_the_next_packet() -> None:
+    """Its sender may wait for that. Two packets are acknowledged at once, although we are sending ourselves."""
+
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        reliable = reliable_pair(ends)
+        await turns(12)
+        for channel in (channels[1], channels[0], channels[1], reliable[0], channels[1]):
+            channel.send(b"x")
+            await turns(12)
+        assert wires[1].chunks()[-1] == ["SackChunk", "DataChunk"]
+        for n in range(2):
+            reliable[0].send(bytes([n]))
+            await turns(12)
+        assert wires[1].chunks()[-1] == ["SackChunk"]
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
 def test_gap_is_reported_at_once() -> None:
     async def case() -> None:
         ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
