@@ -8,7 +8,7 @@ import type { SourceSequence } from "../video/source_sequence";
 import type { SendParameters } from "./congestion_control";
 import { MAX_MESSAGE_FRAMES, MAX_SPAN_MS, motionMessageToBytes, type SourceChunk } from "./messages";
 
-const PART = 300;
+const PART = 400;
 const NARROW_PART = 150;
 const NARROW_KBPS = 5;
 const MAX_BEHIND = 8;
