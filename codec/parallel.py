@@ -5,8 +5,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
+
+import cv2
 
 WORKERS = min(2, os.cpu_count() or 1)
 """Threads: more gain little, since half of the work holds the lock."""
@@ -32,6 +35,17 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
         finally:
             for future in running:
                 future.cancel()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Keep OpenCV from using threads of its own beside those of `in_order`."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def per_thread(make: Callable[[], Result]) -> Callable[[], Result]:

@@ -39,6 +39,7 @@ from iwcodec.codec.media.video import probe
 from iwcodec.codec.media.writer import check_target
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
+from iwcodec.codec.parallel import in_order, one_thread_each
 from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.codec.sources.library import CAPACITY
 from iwcodec.models.runtime.types import ModelInfo, Runtime
@@ -131,12 +132,14 @@ def encode(
     if target.suffix.lower() != ".iwc":
         raise MediaError(f"The output must end in .iwc, not {target.suffix or target.name!r}.")
     started = time.monotonic()
-    runtime = load_runtime_for(options.size) if runtime is None else check_runtime(runtime)
+    # Passes work on two frames at once, so each of them has one thread.
+    given = None if runtime is None else check_runtime(runtime)
+    runtime = given or load_runtime_for(options.size, threads=1)
     if runtime.info.size != options.size:
         raise OptionError(
             f"The model {runtime.info.model_id} makes pictures of {runtime.info.size}, not {options.size}."
         )
-    with local_input(source) as path:
+    with local_input(source) as path, one_thread_each():
         return _encode(path, target, options, runtime, progress, started)
 
 
@@ -300,9 +303,11 @@ def verify(
     decoded_db, copied_db = [], []
     sources = UncodedSources(video, source_frames)
     with IwcFile(target, runtime) as file:
-        for number, (decoded, original) in enumerate(zip(all_pictures(file), video.pictures(), strict=False)):
-            decoded_db.append(psnr(decoded, original))
-            copied_db.append(max(psnr(source, original) for source in sources.near(number)))
+        pairs = enumerate(zip(all_pictures(file), video.pictures(), strict=False))
+        shown = ((decoded, original, sources.near(number)) for number, (decoded, original) in pairs)
+        for number, (decoded, copied) in enumerate(in_order(_compared, shown)):
+            decoded_db.append(decoded)
+            copied_db.append(copied)
             if number % 10 == 0:
                 progress("verifying", number / len(video.crops))
     at, worst_db = worst_stretch(decoded_db, max(1, round(video.info.fps)))
@@ -312,6 +317,12 @@ def verify(
         "worst_psnr_db": round(worst_db, 3),
         "worst_at_s": round(at / float(video.info.fps), 3),
     }
+
+
+def _compared(shown: tuple[Picture, Picture, Sequence[Picture]]) -> tuple[float, float]:
+    """PSNR of a decoded picture, and of the best source, with the original: (decoded, original, sources)."""
+    decoded, original, sources = shown
+    return psnr(decoded, original), max(psnr(source, original) for source in sources)
 
 
 def worst_stretch(values: Sequence[float], length: int) -> tuple[int, float]:

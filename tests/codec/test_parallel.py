@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Iterator
 
+import cv2
 import pytest
 
-from iwcodec.codec.parallel import WORKERS, in_order, per_thread
+from iwcodec.codec.parallel import WORKERS, in_order, one_thread_each, per_thread
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -53,3 +54,10 @@ def test_each_thread_has_an_object_of_its_own() -> None:
     thread.start()
     thread.join()
     assert others[0] is not get()
+
+
+def test_opencv_has_its_threads_again_afterwards() -> None:
+    before = cv2.getNumThreads()
+    with one_thread_each():
+        assert cv2.getNumThreads() == 1
+    assert cv2.getNumThreads() == before
