@@ -42,7 +42,7 @@ def short_clip(face_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def stub_model(no_fit: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode with the stub network, for pictures of SIZE."""
-    monkeypatch.setattr("iwcodec.codec.file.encode.load_runtime_for", lambda size: StubRuntime())
+    monkeypatch.setattr("iwcodec.codec.file.encode.load_runtime_for", lambda size, threads: StubRuntime())
 
 
 def iwcodec(*arguments: object) -> subprocess.CompletedProcess[str]:
