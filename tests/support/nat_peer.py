@@ -5,7 +5,7 @@ import asyncio
 import json
 import sys
 
-from aiortc import RTCSessionDescription
+from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor
 from iwcodec.client.link.link import Link
@@ -40,17 +40,23 @@ async def main(offers: bool, turn: str) -> None:
 
     watching = asyncio.create_task(watch())
     end = loop.time() + MAX_S
-    while loop.time() < end and not (shown >= MIN_FRAMES and link.state == LinkState.LIVE):
+    others: asyncio.Task[str] | None = None
+    while others is None or not others.done():  # frames are sent until the other participant has seen enough, too
+        if others is None and ((shown >= MIN_FRAMES and link.state == LinkState.LIVE) or loop.time() > end):
+            write_line({"shown": shown, "state": str(link.state), "candidates": candidate_types(connection)})
+            others = asyncio.create_task(read_line())
         await video_sender.push(picture(128), loop.time())
         await asyncio.sleep(0.04)
-    assert connection.sctp is not None
-    pair = connection.sctp.transport.transport._connection._nominated[1]
-    types = [pair.local_candidate.type, pair.remote_candidate.type]
-    write_line({"shown": shown, "state": str(link.state), "candidates": types})
-    await read_line()  # the other participant has finished, too
     await link.close()
     await connection.close()
     await watching
+
+
+def candidate_types(connection: RTCPeerConnection) -> list[str]:
+    """The types of the nominated candidates, ours first."""
+    assert connection.sctp is not None
+    pair = connection.sctp.transport.transport._connection._nominated[1]
+    return [pair.local_candidate.type, pair.remote_candidate.type]
 
 
 def write_line(message: dict[str, object]) -> None:
