@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from iwcodec.codec.file.options import EncodeOptions, Progress
 
 COSTS: Mapping[str, tuple[float, float]] = {
-    "looking for the speaker": (0.2, 0.001),
-    "finding keypoints": (0.0, 0.006),
-    "choosing sources": (5.0, 0.001),
-    "coding sources": (2.5, 0.001),
-    "fitting the motion": (0.3, 0.016),
+    "looking for the speaker": (0.4, 0.001),
+    "finding keypoints": (0.2, 0.006),
+    "choosing sources": (8.0, 0.001),
+    "coding sources": (4.0, 0.001),
+    "fitting the motion": (0.3, 0.010),
     "comparing": (0.0, 0.0),
     "suppressing small shifts": (0.7, 0.001),
-    "choosing eyes and mouths": (1.0, 0.006),
+    "choosing eyes and mouths": (1.0, 0.010),
     "verifying": (0.0, 0.03),
 }
 """Passes in their order: seconds that each takes, and seconds for each frame (two cores; only the ratios count)."""

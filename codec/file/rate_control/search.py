@@ -7,7 +7,6 @@ which are shown unmodified, until the stream is an AV1 stream. A trial (trials.p
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.options import Progress
@@ -27,6 +26,8 @@ GOOD_CRF = 40
 """Interleaved plans are tried if the best upfront plan has sources of a lower crf than this."""
 USUAL_KBPS = 4.0
 """Bitrate at which USUAL_SCALE is the first motion scale tried; it is finer at higher rates."""
+PRICING_SHARE = 0.4
+"""Share of the time of choosing by estimates that has passed when the motion is priced (QuickTrials)."""
 USUAL_TRIALS = 12
 """Plans tried in a search, roughly; for the progress report."""
 MIN_KBPS, MAX_KBPS = 1.5, 120.0
@@ -102,7 +103,11 @@ def lowest_rate(quality_db: float, predicted: Callable[[float], float], max_kbps
 def quick_search(trials: QuickTrials, budget: float, kbps: float, progress: Progress, most: int = 1) -> list[Trial]:
     """The best trials found within `budget` bytes, which are `kbps`, at most `most`: of upfront plans by estimates, of
     interleaved ones, if upfront sources are good enough already, by trials."""
-    close = trials.best_upfront(budget, first_scale(kbps), most, partial(progress, "choosing sources"))
+
+    def report(share: float) -> None:
+        progress("choosing sources", PRICING_SHARE + (1 - PRICING_SHARE) * share)
+
+    close = trials.best_upfront(budget, first_scale(kbps), most, report)
     found = close[0]
     if found.choice.coded.plan.crf > GOOD_CRF:
         return close

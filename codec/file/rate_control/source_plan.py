@@ -141,8 +141,9 @@ def encode_within_budget(
     does."""
     tried: dict[float, CodedSources] = {}
     crf = plan.crf
+    held = list(pictures_of(plan.frames, pictures, hold=True)) if plan.upfront else None
     while len(tried) < MAX_ATTEMPTS and crf not in tried:
-        selected = pictures_of(plan.frames, pictures, plan.upfront)
+        selected = pictures_of(plan.frames, pictures, hold=False) if held is None else held
         tried[crf] = coded = encode_plan(replace(plan, crf=crf), selected, size, presets)
         if MIN_SPENT * budget <= coded.size <= budget:
             return coded

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -238,23 +239,34 @@ def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget(monkeypatch: 
     call(case)
 
 
+def forge_motion(a: End, b: End) -> Callable[[int, int, int], None]:
+    """Stop a's film. Returns a function that gives b a valid message of one frame in a's name: the nth message, of the
+    frame that is so many frames and milliseconds after the newest."""
+    motion = b.link.incoming.motion
+    first, stamp = 1 + (motion.acknowledged or 0), round(1000 * (motion._newest or (0, 0.0))[1])
+    a.filming.cancel()  # type: ignore[union-attr]
+
+    def forge(n: int, frames: int, milliseconds: int) -> None:
+        encoder = MotionEncoder()
+        encoder.push(np.full((20, 3), 0.3, np.float32))
+        packet = replace(encoder.pack(0, 1), first=first + frames)
+        sequence = (a.link.outgoing.motion._sequence + n) & 0xFF
+        message = MotionMessage(sequence, (stamp + milliseconds,), 0, None, packet)
+        b.link._channels.receive(MOTION_CHANNEL, message.to_bytes())
+
+    return forge
+
+
 def test_a_video_of_more_frames_than_cameras_have_is_not_shown():
     """Valid frames, 80 a second and within the budget of the decoder: each would cost a picture."""
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(1.5)
-        motion, link = b.link.incoming.motion, b.link
-        first, stamp = 1 + (motion.acknowledged or 0), round(1000 * (motion._newest or (0, 0.0))[1])
-        a.filming.cancel()  # type: ignore[union-attr]
-        shown = len(b.shown)
+        forge, shown = forge_motion(a, b), len(b.shown)
         for n in range(400):
-            encoder = MotionEncoder()
-            encoder.push(np.full((20, 3), 0.3, np.float32))
-            packet = replace(encoder.pack(0, 1), first=first + n)
-            message = MotionMessage((a.link.outgoing.motion._sequence + n) & 0xFF, (stamp + 12 * n,), 0, None, packet)
-            link._channels.receive(MOTION_CHANNEL, message.to_bytes())
+            forge(n, n, 12 * n)
             await asyncio.sleep(1 / 80)
-        assert link.state == LinkState.IGNORED
+        assert b.link.state == LinkState.IGNORED
         assert len(b.shown) - shown <= 5 * RENDERED_PER_S + RENDER_BURST
 
     call(case)
@@ -265,20 +277,12 @@ def test_forged_numbers_and_times_do_not_cost_pictures():
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(1.5)
-        motion, link = b.link.incoming.motion, b.link
-        first, stamp = 1 + (motion.acknowledged or 0), round(1000 * (motion._newest or (0, 0.0))[1])
-        a.filming.cancel()  # type: ignore[union-attr]
-        shown = len(b.shown)
+        forge, shown = forge_motion(a, b), len(b.shown)
         for n in range(1, 12):
-            encoder = MotionEncoder()
-            encoder.push(np.full((20, 3), 0.3, np.float32))
-            packet = replace(encoder.pack(0, 1), first=first + 120 * n)
-            sequence = (a.link.outgoing.motion._sequence + n) & 0xFF
-            message = MotionMessage(sequence, (stamp + 480 * n,), 0, None, packet)
-            link._channels.receive(MOTION_CHANNEL, message.to_bytes())
+            forge(n, 120 * n, 480 * n)
             await asyncio.sleep(0.48)
         assert 100 < len(b.shown) - shown <= 5.3 * RENDERED_PER_S + RENDER_BURST
-        assert link.stats().dropped["too many frames"] > 500
+        assert b.link.stats().dropped["too many frames"] > 500
 
     call(case)
 
