@@ -39,8 +39,6 @@ MAX_SOURCE_BYTES = 1550
 a higher crf. Three sources then leave room for motion in 5 kbps from ten seconds on."""
 ITERATIONS = (0, 0, 1, 3)
 """For each effort, analysis-by-synthesis iterations: how often a frame is reconstructed and its keypoints corrected."""
-CANDIDATES = (1, 1, 2, 3)
-"""For each effort, plans that are coded to the end and judged, if they are estimated to be about as good."""
 MOTION_KBPS, VIDEO_KBPS = 2.0, 4.9
 """Without a bitrate, motion is quantised more coarsely if it would take more than MOTION_KBPS, or sources and motion
 more than VIDEO_KBPS (at 256x256)."""
@@ -70,10 +68,7 @@ def choose_sources_and_motion(clip: Clip, progress: Progress, quick: QuickTrials
     survey, pictures, runtime, length = clip.survey, clip.video.pictures, clip.runtime, clip.message_frames
     kbps = clip.options.kbps
     if kbps is not None and clip.options.sources is None:
-        most = CANDIDATES[clip.options.effort]
-        choices = choose(
-            survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, progress, clip.presets, quick, most
-        )
+        choices = choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, progress, clip.presets, quick)
         # Sources that show something else do not belong into a frame's attention.
         return [replace(choice, active=1) for choice in choices] if survey.required else choices
     coded = code_sources(clip, progress)

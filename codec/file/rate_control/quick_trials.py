@@ -37,8 +37,6 @@ from iwcodec.models.runtime.types import Runtime
 
 PRICED_MESSAGES, PRICED_SOURCES = 2, 8
 """Messages on which the motion is priced, and the most sources that they are fitted to."""
-CANDIDATE_DB = 0.5
-"""Plans that are estimated to be worse than the best by no more than this are close enough to be better in truth."""
 FRAMES = 24
 """Frames that judge plans."""
 SOURCE_DB_PER_CRF = 0.3
@@ -78,7 +76,7 @@ class _Candidate:
         return any(abs(known - crf) <= NEAR_CRF for known in self.coded)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Estimate:
     """A plan at the motion scale that suits it."""
 
@@ -116,22 +114,16 @@ class QuickTrials(PlanTrials):
     def _needed(self, count: int, message_frames: int) -> list[int]:
         return [*evaluated_frames(count, FRAMES), *excerpt_frames(count, message_frames, PRICED_MESSAGES, 1)]
 
-    def best_upfront(
-        self, budget: float, start: int, most: int = 1, progress: Callable[[float], None] = lambda share: None
-    ) -> list[Trial]:
-        """The best upfront plans within a budget, the best first: at most `most`, of which none is worse by more than
-        CANDIDATE_DB. `start`: index in SCALES of the motion scale considered first.
+    def best_upfront(self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None) -> Trial:
+        """The best upfront plan within a budget. `start`: index in SCALES of the motion scale considered first.
 
-        The sources of a plan are coded only if it may be one of them."""
+        The sources of a plan are coded only if it may be the best."""
         ranked = self._ranked(budget, start, progress)
-        while unknown := [estimate for estimate in _close(ranked, most) if not estimate.is_known]:
-            further = [estimate for estimate in ranked if not (estimate.is_known or estimate in unknown)]
-            chosen = [*unknown, *further][: max(WORKERS, len(unknown))]
-            self._code([(estimate.candidate, estimate.crf) for estimate in chosen])
+        while not ranked[0].is_known:
+            unknown = [estimate for estimate in ranked if not estimate.is_known][:WORKERS]
+            self._code([(estimate.candidate, estimate.crf) for estimate in unknown])
             ranked = self._ranked(budget, start)
-        return [self._trial(estimate) for estimate in _close(ranked, most)]
-
-    def _trial(self, found: _Estimate) -> Trial:
+        found = ranked[0]
         near = found.candidate.coded[min(found.candidate.coded, key=lambda crf: abs(crf - found.crf))]
         coded = replace(near, plan=replace(found.candidate.plan, crf=found.crf))
         motion_bytes, _ = self._motion.at(SCALES[found.step])
@@ -202,11 +194,6 @@ class QuickTrials(PlanTrials):
             return of(candidate)
         known = [other for other in self._candidates if other.coded]
         return _line([math.log(other.number) for other in known], list(map(of, known)), math.log(candidate.number))
-
-
-def _close(ranked: list[_Estimate], most: int) -> list[_Estimate]:
-    """The first of ranked estimates, and those that come close to it, `most` in all."""
-    return [estimate for estimate in ranked[:most] if estimate.at_best >= ranked[0].at_best - CANDIDATE_DB]
 
 
 def _line(places: list[float], values: list[float], place: float) -> float:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.options import Progress
-from iwcodec.codec.file.rate_control.quick_trials import CANDIDATE_DB, QuickTrials
+from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
 from iwcodec.codec.file.rate_control.source_plan import CRF, PRESETS, Pictures, Presets, encode_within_budget
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.file.rate_control.trials import SCALES, Choice, PlanTrials, Trial, climb
@@ -20,8 +20,9 @@ START = 2
 """Index in NUMBERS of the plan tried first."""
 TIE_DB = 0.005
 """Gain in dB that the next larger plan must bring, since few frames are evaluated."""
-MAX_CANDIDATES = 3
-"""Maximum number of plans that are coded completely."""
+MAX_CANDIDATES, CANDIDATE_DB = 3, 0.5
+"""Maximum number of plans that are coded completely, and how far below the best their predicted quality may be in
+dB."""
 GOOD_CRF = 40
 """Interleaved plans are tried if the best upfront plan has sources of a lower crf than this."""
 USUAL_KBPS = 4.0
@@ -48,16 +49,15 @@ def choose(
     progress: Progress,
     presets: Presets = PRESETS,
     quick: QuickTrials | None = None,
-    most: int = MAX_CANDIDATES,
 ) -> list[Choice]:
     """Candidates for the best reconstruction within `budget` bytes for sources and motion, which are `kbps`.
 
     The best comes first; the others are close enough to be better in truth. If the budget is too small for any plan,
     the cheapest is returned. Sources are coded with what the motion is expected to leave. `quick`: estimates of this
-    clip's plans, from which `most` are chosen; None: plans are tried.
+    clip's plans, from which one is chosen; None: plans are tried.
     """
     if quick is not None:
-        choices = [trial.choice for trial in quick_search(quick, budget, kbps, progress, most)]
+        choices = [quick_search(quick, budget, kbps, progress).choice]
     else:
         trials = PlanTrials(survey, pictures, runtime, message_frames)
         choices = [trials.with_best_active(trial) for trial in search(trials, budget, kbps, progress)]
@@ -78,7 +78,7 @@ def rate_for_quality(
 ) -> float:
     """The lowest kbps at which the clip is predicted to have this mean quality, at most `max_kbps`. `budget`: kbps ->
     bytes for sources and motion."""
-    return lowest_rate(quality_db, lambda kbps: quick_search(trials, budget(kbps), kbps, progress)[0].quality, max_kbps)
+    return lowest_rate(quality_db, lambda kbps: quick_search(trials, budget(kbps), kbps, progress).quality, max_kbps)
 
 
 def lowest_rate(quality_db: float, predicted: Callable[[float], float], max_kbps: float = MAX_KBPS) -> float:
@@ -100,20 +100,19 @@ def lowest_rate(quality_db: float, predicted: Callable[[float], float], max_kbps
     return min((rate for rate in tried if tried[rate] >= quality_db), default=max(tried))
 
 
-def quick_search(trials: QuickTrials, budget: float, kbps: float, progress: Progress, most: int = 1) -> list[Trial]:
-    """The best trials found within `budget` bytes, which are `kbps`, at most `most`: of upfront plans by estimates, of
-    interleaved ones, if upfront sources are good enough already, by trials."""
+def quick_search(trials: QuickTrials, budget: float, kbps: float, progress: Progress) -> Trial:
+    """The best trial found within `budget` bytes, which are `kbps`: of upfront plans by estimates, of interleaved ones,
+    if upfront sources are good enough already, by trials."""
 
     def report(share: float) -> None:
         progress("choosing sources", PRICING_SHARE + (1 - PRICING_SHARE) * share)
 
-    close = trials.best_upfront(budget, first_scale(kbps), most, report)
-    found = close[0]
+    found = trials.best_upfront(budget, first_scale(kbps), report)
     if found.choice.coded.plan.crf > GOOD_CRF:
-        return close
+        return found
     first, last = sum(plan.upfront for plan in trials.plans), trials.last_affordable(trials.worst_crf, budget)
     if first > last:
-        return close
+        return found
     tried: dict[int, Trial] = {}
 
     def value(plan: int) -> float:
@@ -123,8 +122,7 @@ def quick_search(trials: QuickTrials, budget: float, kbps: float, progress: Prog
         return tried[plan].quality
 
     climb(lambda n: value(first + n), last + 1 - first, 0)
-    best = max(tried.values(), key=lambda trial: trial.quality)
-    return close if found.quality >= best.quality else [best]
+    return max([found, *tried.values()], key=lambda trial: trial.quality)
 
 
 def search(trials: PlanTrials, budget: float, kbps: float, progress: Progress) -> list[Trial]:

@@ -77,11 +77,11 @@ class PredictedTrials:
     def __init__(self) -> None:
         self.budgets: list[float] = []
 
-    def best_upfront(self, budget: float, start: int, most: int, progress: Any) -> list[Any]:
+    def best_upfront(self, budget: float, start: int, progress: Any) -> Any:
         self.budgets.append(budget)
         plan = SimpleNamespace(crf=WORST_CRF)
         quality = 30 + 3 * math.log2(budget / 10_000)
-        return [SimpleNamespace(quality=quality, choice=SimpleNamespace(coded=SimpleNamespace(plan=plan)))]
+        return SimpleNamespace(quality=quality, choice=SimpleNamespace(coded=SimpleNamespace(plan=plan)))
 
 
 @pytest.mark.parametrize(("size", "seconds", "most"), [(256, 20, USUAL_KBPS), (512, 20, 2 * USUAL_KBPS)])
