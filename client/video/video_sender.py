@@ -258,8 +258,8 @@ class VideoSender:
             self._start("space", 0.0, now, self._add_space)
             keeps_up = not self._links or not all(map(_is_behind, self._links))
             takes_variant = keeps_up and not self._is_busy("variant")
-            known = self._known_to_all()
-            fit = await self._run(partial(self._fit_keypoints, picture, captured_s, known, takes_variant))
+            known, arrived = self._known_to_all(), self._arrived()
+            fit = await self._run(partial(self._fit_keypoints, picture, captured_s, known, arrived, takes_variant))
             if self.paused:
                 return
             keypoints, reference_source = fit.keypoints, self._library.slot(fit.source)
@@ -282,16 +282,27 @@ class VideoSender:
     def _known_to_all(self) -> list[Source]:
         """The sources that all peers have, of the peers that can be reached and have any; all sources if there is no
         such peer. Peers with a small sequence, which lacks some sources, count only if there are no others."""
-        pictured = [link for link in self._links if link.has_picture and link.is_reached]
-        links = [link for link in pictured if link.sequence is None or not link.sequence.small] or pictured
+        links = self._pictured()
+        links = [link for link in links if link.sequence is None or not link.sequence.small] or links
         sources = self._library.sources()
         numbers = {id(self._library.at(n)): n for n in self._library.slots()}
         known = [s for s in sources if all(link.slot(numbers[id(s)]) is not None for link in links)]
         return known or sources
 
-    def _fit_keypoints(self, picture: Picture, captured_s: float, sources: list[Source], takes_variant: bool) -> _Fit:
-        """Detect keypoints; fit them and choose what the regions show if there is time. `takes_variant`: whether there
-        may be a variant. Runs in the executor."""
+    def _arrived(self) -> set[int]:
+        """The numbers of the sources that any peer has, variants included; all if no peer has any. A peer that lacks a
+        variant gets it once frames show it."""
+        links = self._pictured()
+        return {n for n in self._library.slots() if not links or any(link.slot(n) is not None for link in links)}
+
+    def _pictured(self) -> list[Subscriber]:
+        return [link for link in self._links if link.has_picture and link.is_reached]
+
+    def _fit_keypoints(
+        self, picture: Picture, captured_s: float, sources: list[Source], arrived: set[int], takes_variant: bool
+    ) -> _Fit:
+        """Detect keypoints; fit them to one of `sources` and choose what the regions show, of the sources with the
+        numbers `arrived`, if there is time. `takes_variant`: whether there may be a variant. Runs in the executor."""
         detected = self._runtime.detect(picture)
         if self._newest is not None or self._clock() - captured_s > LATE_S:
             self.unfitted += 1
@@ -302,7 +313,7 @@ class VideoSender:
         gram = None if fitted.gram is None else fitted.gram()
         if fitted.source is None or gram is None:  # keypoints as detected say too little of where the regions are
             return _Fit(fitted.keypoints, fitted.source, gram)
-        regions = self._variants.choose(picture, fitted.keypoints, fitted.source)
+        regions = self._variants.choose(picture, fitted.keypoints, fitted.source, arrived)
         variant = self._variants.wanted(captured_s) if takes_variant else None
         return _Fit(fitted.keypoints, fitted.source, gram, regions, variant, self._variants.home)
 

@@ -3,14 +3,15 @@
 Both follow from comparing patches: a region of a frame, sampled into its box of the home source along the fitted
 motion, against the same region of every source. The network is not run. Patches are compared by half-size grey levels,
 most of all where eyes and lips are, and relative to the brightness around them, because the colours of a region are
-shifted to those around it.
+shifted to those around it. A difference of contrast counts more than others, so that an open eye is not shown closed.
 
 A variant shows, for each region, the patch of those of the last seconds that takes most of the error that the sources
 leave in all of them (greedy k-medoids, as in codec/file/rate_control/variant_selection.py). An expression that lasts or
 recurs is thus worth more than a hand before the mouth.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Container, Mapping
 
 import cv2
 import numpy as np
@@ -30,28 +31,32 @@ CHOICE_INTERVAL = 5
 """Frames between two looks for a variant."""
 CODING_ERROR = 25.0
 """Mean squared error, in grey levels, that coding adds to a patch, as expected when it is chosen."""
-MIN_GAIN = 0.2
+CONTRAST_WEIGHT = 2.0
+"""How much more the error of two patches counts as far as it is one of contrast. Without it a closed or blurred eye is
+nearer to an open one that is displaced than another open eye is."""
+MIN_GAIN = 0.1
 """Share of the reference source's error that another source must take for a region to show it."""
-SWITCH_ERROR = 0.85
+SWITCH_ERROR = 0.9
 """A region shows another source than in the frame before only if its error is below this share of that one's: each
 switch costs bytes."""
 MIN_WORTH = 700.0
 """Mean squared error, summed over the remembered frames, that a new patch must take: a blink takes several thousand."""
 VARIANT_BYTES = 100
 """Approximate bytes of a variant, its headers included."""
-BYTES_PER_S, BURST_BYTES = 35.0, 600.0
-"""Mean rate of variants, and what may be sent at once: six variants in the first seconds."""
-FOCUS = ((0.476, 0.26, 0.24), (0.0, 0.45, 0.4))
+BYTES_PER_S, BURST_BYTES = 70.0, 1200.0
+"""Mean rate of variants, and what may be sent at once: twelve variants in the first seconds."""
+FOCUS = ((0.476, 0.2, 0.16), (0.0, 0.45, 0.4))
 """Where errors of a region count most, in half sides of the box: Gaussians at plus and minus the first number from the
 middle, with these standard deviations across and down."""
-FOCUS_SHARE = 0.9
+FOCUS_SHARE = (1.0, 0.9)
 """Share of the weight of errors there; the rest is spread as the mask."""
 _SIDE = BOX_SIDE // 2
 
 Slots = tuple[int | None, ...]
 """For each region, the slot of the source that it shows; None: the reference source."""
 Signature = NDArray[np.float32]
-"""(BOX_SIDE^2 / 4,): of a patch. The squared distance of two is the mean squared error of their patches."""
+"""(BOX_SIDE^2 / 4,): of a patch. The squared distance of two is the mean squared error of their patches; its norm is
+the contrast."""
 
 
 def _small_mask() -> NDArray[np.float32]:
@@ -64,7 +69,7 @@ def _error_weights(region: int) -> Signature:
     axis = (np.arange(_SIDE, dtype=np.float32) + 0.5) / _SIDE * 2 - 1
     across, down = np.meshgrid(axis, axis)
     focus = np.exp(-0.5 * (np.square((np.abs(across) - middle) / wide) + np.square(down / high)))
-    weights = _small_mask() * (1 - FOCUS_SHARE + FOCUS_SHARE * focus)
+    weights = _small_mask() * (1 - FOCUS_SHARE[region] + FOCUS_SHARE[region] * focus)
     return np.sqrt(weights / weights.sum()).reshape(-1).astype(np.float32)
 
 
@@ -109,8 +114,9 @@ class _Memory:
 
     def _errors(self, known: Signature) -> NDArray[np.float32]:
         count = len(self._patches)
-        products = self._signatures[:count] @ known
-        return np.maximum(self._squares[:count] + known @ known - 2 * products, 0)
+        products, squares, square = self._signatures[:count] @ known, self._squares[:count], known @ known
+        contrast = CONTRAST_WEIGHT * np.square(np.sqrt(squares) - np.sqrt(square))
+        return np.maximum(squares + square - 2 * products, 0) + contrast
 
     def best(self) -> Picture | None:
         """Return the patch that would take most of the summed error, if it is worth a variant."""
@@ -140,9 +146,11 @@ class VariantPolicy:
         """The source of which there are variants; None before the first frame."""
         return None if self._view is None else self._view.home
 
-    def choose(self, picture: Picture, keypoints: Keypoints, source: Source) -> Slots:
+    def choose(
+        self, picture: Picture, keypoints: Keypoints, source: Source, arrived: Container[int] | None = None
+    ) -> Slots:
         """Return what the regions of a frame with these fitted keypoints (K, 3) and this reference source should show,
-        and remember them."""
+        and remember them. `arrived`: slots of the sources that receivers have by now; None: all."""
         view = self._view_of(source)
         self._learn(view)
         own, shown = self._library.slot(source), []
@@ -152,6 +160,8 @@ class VariantPolicy:
             wanted = signature(patch, region)
             errors = {slot: _error(wanted, known[region]) for slot, (_, known) in self._known.items()}
             self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
+            if arrived is not None:  # one on its way is no reason for another variant, but cannot be shown yet
+                errors = {slot: error for slot, error in errors.items() if slot in arrived}
             shown.append(_chosen(errors, own, before[region]))
         self._frames += 1
         self.shown = tuple(shown)
@@ -201,8 +211,8 @@ def _sampled(picture: Picture, places: NDArray[np.float32]) -> Picture:
 
 
 def _error(a: Signature, b: Signature) -> float:
-    off = a - b
-    return float(off @ off)
+    off, contrast = a - b, math.sqrt(a @ a) - math.sqrt(b @ b)
+    return float(off @ off + CONTRAST_WEIGHT * contrast**2)
 
 
 def _chosen(errors: Mapping[int, float], own: int | None, before: int | None) -> int | None:

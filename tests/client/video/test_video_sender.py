@@ -390,6 +390,28 @@ def test_expressions_become_variants_and_later_peers_get_them_by_need() -> None:
     simulate(case())
 
 
+def test_variants_are_shown_once_a_peer_has_them() -> None:
+    async def case() -> None:
+        sender = VideoSender(FaceRuntime(), ImmediateExecutor(), lambda picture: True, FaceFit())
+        loop = asyncio.get_running_loop()
+        face = home_source()
+        await sender.push(face.picture, loop.time())
+        await asyncio.sleep(0.04)
+        link = RecordingLink(await sender.sequence_for_newcomer())
+        sender.join(link)
+        link.has_picture, link.received = True, 1
+        for received, shown in ((1, None), (2, 1)):
+            link.received = received
+            for _ in range(15):
+                await sender.push(expression(face, 1, None), loop.time())
+                await asyncio.sleep(0.04)
+            assert link.sequence is not None
+            assert link.sequence.next == 2
+            assert link.frames[-1].regions == (shown, None)
+
+    simulate(case())
+
+
 def test_nothing_is_run_after_close(caplog: pytest.LogCaptureFixture):
     """A call ends while a frame is judged: the executor is shut down at once, and nothing is logged."""
     judging, judged = threading.Event(), threading.Event()

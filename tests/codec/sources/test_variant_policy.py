@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from expressions import PLACES, expression, home_source
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.regions import EYES, MOUTH, REGIONS, Compositor, region_mask
+from iwcodec.codec.sources.regions import EYES, MOUTH, REGIONS, Compositor, blend, region_mask
 from iwcodec.codec.sources.variant_policy import (
     BURST_BYTES,
     BYTES_PER_S,
@@ -79,6 +80,28 @@ def test_regions_of_other_sources_are_shown_for_nothing() -> None:
     stream.library.add(OTHER, replace(stream.home, picture=expression(stream.home, 1, 2)))
     assert stream.show(expression(stream.home, None, 2), 2 * CHOICE_INTERVAL) == (None, OTHER)
     assert not stream.added
+
+
+def test_another_eye_of_the_same_contrast_is_nearer_than_none() -> None:
+    """In squared error a flat patch is nearer than one that is unlike, so an open eye would be shown closed."""
+    stream = Stream()
+    mask = region_mask(stream.home.keypoints, EYES, SIZE, PLACES)
+    flat = blend(stream.home.picture, np.full_like(stream.home.picture, 128), mask)
+    stream.library.add(OTHER, replace(stream.home, picture=flat))
+    assert stream.show(expression(stream.home, 5, None), 1) == (None, None)
+    assert stream.show(flat, 1) == (OTHER, None)
+
+
+def test_a_variant_on_its_way_is_not_shown_but_the_best_that_has_arrived() -> None:
+    stream = Stream()
+    new = expression(stream.home, 1, None)
+    rough = cv2.GaussianBlur(new, (0, 0), 3)
+    stream.library.add(OTHER, replace(stream.home, picture=rough))
+    stream.library.add(10, replace(stream.home, picture=new), variant=True)
+    for _ in range(4 * CHOICE_INTERVAL):
+        assert stream.policy.choose(new, stream.home.keypoints, stream.home, {HOME, OTHER}) == (OTHER, None)
+        assert stream.policy.wanted(0.0) is None  # what is on its way need not be sent again
+    assert stream.policy.choose(new, stream.home.keypoints, stream.home, {HOME, OTHER, 10}) == (10, None)
 
 
 def test_an_expression_of_one_frame_is_not_worth_a_variant_beside_one_that_lasts() -> None:

@@ -14,22 +14,24 @@ import { blend, BOX_SIDE, type Compositor, inBox, MASK, REGION_SIZES, regionBox,
 const REMEMBERED_FRAMES = 256;
 const CHOICE_INTERVAL = 5;
 const CODING_ERROR = 25;
-const MIN_GAIN = 0.2;
-const SWITCH_ERROR = 0.85;
+const CONTRAST_WEIGHT = 2;
+const MIN_GAIN = 0.1;
+const SWITCH_ERROR = 0.9;
 const MIN_WORTH = 700;
 const VARIANT_BYTES = 100;
-const BYTES_PER_S = 35;
-const BURST_BYTES = 600;
+const BYTES_PER_S = 70;
+const BURST_BYTES = 1200;
 const FOCUS = [
-  [0.476, 0.26, 0.24],
+  [0.476, 0.2, 0.16],
   [0, 0.45, 0.4],
 ];
-const FOCUS_SHARE = 0.9;
+const FOCUS_SHARE = [1, 0.9];
 const SIDE = BOX_SIDE / 2;
 
 /** For each region, the slot of the source that it shows; null: the reference source. */
 export type Slots = (number | null)[];
-/** (SIDE * SIDE,): of a patch. The squared distance of two is the mean squared error of their patches. */
+/** (SIDE * SIDE,): of a patch. The squared distance of two is the mean squared error of their patches, and the norm is the
+ * contrast. */
 type Signature = Float32Array;
 
 const SMALL_MASK = Float32Array.from({ length: SIDE * SIDE }, (_, n) => {
@@ -38,12 +40,12 @@ const SMALL_MASK = Float32Array.from({ length: SIDE * SIDE }, (_, n) => {
 });
 const RIM_WEIGHTS = normalised(SMALL_MASK.map((share) => Number(share > RIM[0] && share < RIM[1])));
 /** Roots of the weights with which squared errors of a region count. */
-const ERROR_WEIGHTS = FOCUS.map(([middle, wide, high]) => {
+const ERROR_WEIGHTS = FOCUS.map(([middle, wide, high], region) => {
   const weights = SMALL_MASK.map((share, n) => {
     const across = (((n % SIDE) + 0.5) / SIDE) * 2 - 1;
     const down = ((Math.floor(n / SIDE) + 0.5) / SIDE) * 2 - 1;
     const focus = Math.exp(-0.5 * (((Math.abs(across) - middle) / wide) ** 2 + (down / high) ** 2));
-    return share * (1 - FOCUS_SHARE + FOCUS_SHARE * focus);
+    return share * (1 - FOCUS_SHARE[region] + FOCUS_SHARE[region] * focus);
   });
   return normalised(weights).map(Math.sqrt);
 });
@@ -66,10 +68,14 @@ function dot(a: Float32Array, b: Float32Array): number {
   return sum;
 }
 
-function squaredDistance(a: Signature, b: Signature): number {
-  let sum = 0;
-  for (let n = 0; n < a.length; n++) sum += (a[n] - b[n]) ** 2;
-  return sum;
+function errorOf(a: Signature, b: Signature): number {
+  let [sum, ofA, ofB] = [0, 0, 0];
+  for (let n = 0; n < a.length; n++) {
+    sum += (a[n] - b[n]) ** 2;
+    ofA += a[n] ** 2;
+    ofB += b[n] ** 2;
+  }
+  return sum + CONTRAST_WEIGHT * (Math.sqrt(ofA) - Math.sqrt(ofB)) ** 2;
 }
 
 /** Patches of the newest frames of one region, and the error that the sources leave in each. */
@@ -85,14 +91,14 @@ class Memory {
     this.count += 1;
     [this.patches[at], this.signatures[at], this.left[at]] = [patch, known, left];
     this.signatures.forEach((other, n) => {
-      const distance = squaredDistance(known, other);
+      const distance = errorOf(known, other);
       this.distances[at * REMEMBERED_FRAMES + n] = this.distances[n * REMEMBERED_FRAMES + at] = distance;
     });
   }
 
   /** Note that a source shows this. */
   explain(known: Signature): void {
-    this.signatures.forEach((other, n) => (this.left[n] = Math.min(this.left[n], squaredDistance(known, other))));
+    this.signatures.forEach((other, n) => (this.left[n] = Math.min(this.left[n], errorOf(known, other))));
   }
 
   /** Return the patch that would take most of the summed error, if it is worth a variant. */
@@ -140,7 +146,7 @@ export class VariantPolicy {
     this.shown = view.inFrame(keypoints, source).map((places, region) => {
       const patch = sampled(picture, places);
       const wanted = signature(patch, region);
-      const errors = new Map([...this.known].map(([slot, one]) => [slot, squaredDistance(wanted, one.signatures[region])]));
+      const errors = new Map([...this.known].map(([slot, one]) => [slot, errorOf(wanted, one.signatures[region])]));
       this.memories[region].add(patch, wanted, Math.min(Infinity, ...errors.values()));
       return chosen(errors, own, this.shown[region]);
     });
