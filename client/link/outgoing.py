@@ -22,13 +22,16 @@ from iwcodec.client.link.messages import (
     Status,
     control_to_bytes,
 )
-from iwcodec.client.link.send import MotionSender, SourceSender
+from iwcodec.client.link.send import PART, MotionSender, SourceSender
 from iwcodec.client.video.source_sequence import SourceSequence, slot_of
 from iwcodec.client.video.video_sender import OutgoingFrame, VideoSender
 from iwcodec.codec.motion.space import MotionSpace
 
 SOURCE_DELAY_S = 0.005
 """Sources leave this long after a motion message, so that they do not share its packet."""
+MAX_RIDING_PART = 80
+"""Bytes of a source's part up to which it shares the packet of a motion message after all, which is a packet less: the
+message takes 20 ms longer on a link of 30 kbps."""
 MAX_SILENCE_S = 0.25
 """Without a motion message for this long, pending acknowledgements and reports are sent alone."""
 MIN_SEQUENCE_S = 20.0
@@ -234,6 +237,8 @@ class OutgoingVideo:
             self.motion.skip()
             return
         self._channels.send(MOTION_CHANNEL, self.motion.message(self._incoming.motion.acknowledged))
+        if self.has_picture and 0 < self.sources.next_part() <= MAX_RIDING_PART:
+            self._send_parts(1)
         self.send_pending()
 
     def _schedule_sources(self, delay_s: float) -> None:
@@ -246,15 +251,19 @@ class OutgoingVideo:
         if not self._channels.are_open:
             return
         was_unsent = self._is_first_picture_unsent()
-        self.sources.fill(self._loop.time(), self.parameters().source_kbps)
-        room = 0.0 if self._channels.queued_bytes(SOURCE_CHANNEL) else self._room()
-        while room > 0 and (chunk := self.sources.chunk()) is not None:
-            self._channels.send(SOURCE_CHANNEL, chunk.to_bytes())
-            room -= len(chunk.part)
+        self._send_parts(PART if self.has_picture else FIRST_FLIGHT)
         if self._is_first_picture_unsent():
             self._schedule_sources(FIRST_PACE_S)
         elif was_unsent and self.motion.waiting:
             self._send_motion()
+
+    def _send_parts(self, most: float) -> None:
+        """Send the parts that begin within the next `most` bytes, as far as budget and congestion window allow."""
+        self.sources.fill(self._loop.time(), self.parameters().source_kbps)
+        room = 0.0 if self._channels.queued_bytes(SOURCE_CHANNEL) else min(most, self._room())
+        while room > 0 and (chunk := self.sources.chunk()) is not None:
+            self._channels.send(SOURCE_CHANNEL, chunk.to_bytes())
+            room -= len(chunk.part)
 
     def _room(self) -> float:
         """Bytes that sources may send now."""

@@ -16,6 +16,8 @@ from iwcodec.codec.motion.types import Quantiser
 PART = 400
 """Bytes of a source in one chunk. With its headers it takes 135 ms on a link of 30 kbps, less than the interval between
 motion messages."""
+LAST_PART = 1.2
+"""Largest last part of a unit, in usual parts: a short rest costs no packet of its own."""
 NARROW_PART = 150
 """The same, on narrow links."""
 NARROW_KBPS = 5.0
@@ -27,6 +29,9 @@ FIRST_PART = 840
 carries it well before it counts as lost (sctp.FIRST_RTO_S)."""
 MIN_PART = 64
 """Bytes that may be sent at once of a unit that arrives while none waits."""
+SAVED = LAST_PART * PART
+"""Bytes of sources that an idle link saves up, unless it is narrow: most sources leave at once, 0.4 s sooner. With 800
+motion is up to 0.42 s late on a link of 24 kbps."""
 MAX_REPEATS = 2
 """Maximum number of messages whose frames are repeated (SendParameters.repeats)."""
 _KEPT_STAMPS = 256
@@ -185,22 +190,29 @@ class SourceSender:
             self._part = PART if kbps > NARROW_KBPS else NARROW_PART
         if self._filled_s is not None:
             self._budget += (now_s - self._filled_s) * kbps * 125
-            self._budget = min(self._budget, self._burst if self.backlog() else MIN_PART)
+            most = self._burst if self.backlog() else MIN_PART
+            self._budget = min(self._budget, max(most, SAVED) if kbps > NARROW_KBPS else most)
         self._filled_s = now_s
+
+    def next_part(self) -> int:
+        """Bytes of the next chunk's part; 0 if no unit waits."""
+        unit = None if self.sequence is None else self.sequence.units.get(self.index)
+        rest = 0 if unit is None else len(unit.packet) - self._offset
+        most = 1.0 if self.index == self._first else LAST_PART
+        return rest if rest <= most * self._part else self._part
 
     def chunk(self) -> SourceChunk | None:
         """The next chunk, if there is one and the budget covers all of it: each costs a packet."""
         unit = None if self.sequence is None else self.sequence.units.get(self.index)
         if self.sequence is None or unit is None:
             return None
-        rest = len(unit.packet) - self._offset
-        length = min(rest, self._part)
+        length = self.next_part()
         if length > self._budget:
             return None
         part = unit.packet[self._offset : self._offset + length]
         chunk = SourceChunk(self.sequence.number, self.index, unit.is_snapshot, len(unit.packet), self._offset, part)
         self._budget -= length
         self._offset += length
-        if length == rest:
+        if self._offset == len(unit.packet):
             self.index, self._offset = self.index + 1, 0
         return chunk

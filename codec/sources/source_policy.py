@@ -39,7 +39,7 @@ BYTES_PER_S, BURST_BYTES = 200.0, 2500.0
 LOW_PRICE, HIGH_PRICE = 2.0, 16.0
 """Price of a source, in dB times seconds, while BURST_BYTES are saved up, and while none are. Below that it goes on
 rising: a face that no source shows at all need not wait."""
-IN_FLIGHT_S, IN_FLIGHT_BYTES_PER_S = 0.5, 1000.0
+IN_FLIGHT_S, IN_FLIGHT_BYTES_PER_S = 0.3, 2500.0
 """A source has reached receivers this long after it was chosen, and its bytes at this rate later still."""
 INITIAL_SOURCE_DB = 33.0
 """Assumed PSNR of coded sources before the first."""

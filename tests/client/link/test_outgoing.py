@@ -2,6 +2,8 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,8 @@ from iwcodec.client.link.messages import (
     SourceChunk,
     is_control,
 )
-from iwcodec.client.link.outgoing import MAX_SEQUENCES, SEQUENCES_S
-from iwcodec.client.link.send import FIRST_PART, PART
+from iwcodec.client.link.outgoing import MAX_RIDING_PART, MAX_SEQUENCES, SEQUENCES_S
+from iwcodec.client.link.send import FIRST_PART, LAST_PART, PART
 from iwcodec.codec.bitstream.packets import MotionPacket
 from link_calls import FPS, End, call, until, worst_error
 from stub_runtime import NearestSourceFit, picture
@@ -162,16 +164,50 @@ def test_motion_never_waits_for_a_source() -> None:
     assert np.median(during) - np.median(without) < 0.02
 
 
+def test_small_parts_of_sources_share_the_packets_of_motion_and_large_ones_do_not() -> None:
+    async def case(a: End, b: End) -> None:
+        async def nothing(*args: Any) -> None:
+            pass
+
+        await asyncio.sleep(2)
+        a.sender._judge = nothing  # type: ignore[method-assign]
+        await asyncio.sleep(2)
+        sequence = a.link.outgoing.sequence
+        assert sequence is not None
+        sent: list[tuple[float, int]] = []
+        send = a.link._channels.send
+
+        def record(channel_id: int, data: bytes) -> None:
+            if not is_control(data) or channel_id == SOURCE_CHANNEL:
+                sent.append((asyncio.get_running_loop().time(), channel_id))
+            send(channel_id, data)
+
+        a.link._channels.send = record  # type: ignore[method-assign]
+        noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        for shown in (picture(100), noise):
+            sent.clear()
+            sequence.add(shown)
+            size = len(sequence.units[sequence.next - 1].packet)
+            assert size < MAX_RIDING_PART or size > 3 * PART
+            await asyncio.sleep(4)
+            motion = [at_s for at_s, channel_id in sent if channel_id == MOTION_CHANNEL]
+            sources = [at_s for at_s, channel_id in sent if channel_id == SOURCE_CHANNEL]
+            assert all((at_s in motion) == (size <= MAX_RIDING_PART) for at_s in sources)
+            assert all(after - before > 0.1 for before, after in pairwise(sources))  # one part beside each message
+            assert len(sources) == max(1, ceil(size / PART + 1 - LAST_PART))
+
+    call(case)
+
+
 def test_sources_do_not_delay_pictures() -> None:
     """While sources of 2.5 KB are sent over a narrow link, the delay of the frames shown does not grow."""
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(8)
         rng = np.random.default_rng(5)
-        before = a.link.outgoing.sources.backlog()
         for _ in range(6):
             await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
-        assert a.link.outgoing.backlog() >= before + 6
+        assert a.link.outgoing.backlog() >= 6
         start = asyncio.get_running_loop().time()
         await until(lambda: a.link.outgoing.backlog() == 0, 15)
         during = b.between(start, asyncio.get_running_loop().time())

@@ -9,10 +9,12 @@ from iwcodec.client.link.congestion_control import SendParameters
 from iwcodec.client.link.messages import MAX_MESSAGE_FRAMES, MotionMessage, SourceChunk
 from iwcodec.client.link.send import (
     FIRST_PART,
+    LAST_PART,
     MAX_BEHIND,
     NARROW_KBPS,
     NARROW_PART,
     PART,
+    SAVED,
     MotionSender,
     SourceSender,
     quantiser,
@@ -186,7 +188,7 @@ def test_sources_are_paced_and_complete() -> None:
     chunks = drain(sender, 4.0, 1, 20)
     for index, unit in sequence.units.items():
         assert b"".join(c.part for c in chunks if c.index == index) == unit.packet
-    assert max(len(chunk.part) for chunk in chunks) <= PART
+    assert max(len(chunk.part) for chunk in chunks) <= LAST_PART * PART
     assert sender.backlog() == 0
     sent = [len(c.part) for c in drain_again(sequence, 1.0)]
     assert sum(sent) <= 2 * PART + 1.0 * 125 * 1.0 + PART
@@ -206,7 +208,7 @@ def test_chunks_have_full_size_and_are_smaller_on_narrow_links() -> None:
         assert set(whole) == {part}
         assert len(ends) == 4
         sender.start(sequence)
-        assert sum(len(c.part) for c in drain(sender, kbps, 0, 0.1)) <= PART
+        assert sum(len(c.part) for c in drain(sender, kbps, 0, 0.1)) <= (SAVED if part == PART else PART)
 
 
 @pytest.mark.parametrize("index", [0, 2])
@@ -225,6 +227,30 @@ def test_first_picture_is_sent_in_larger_chunks(index) -> None:
         assert set(parts[:-1]) == {FIRST_PART if unit == index else PART}
     sender.start(sequence, index, first=True)
     assert sum(len(c.part) for c in drain(sender, 24.0, 0, 0.1)) <= FIRST_PART + 0.1 * 24.0 * 125
+
+
+def test_an_idle_link_saves_up_for_the_next_source_unless_it_is_narrow() -> None:
+    sequence, rng = SourceSequence(2 * SIZE), np.random.default_rng(4)
+    sequence.add(rng.integers(0, 256, (2 * SIZE, 2 * SIZE, 3), dtype=np.uint8))
+    for kbps, least in ((8.0, PART), (NARROW_KBPS, 0)):
+        sender = SourceSender()
+        sender.start(sequence)
+        drain(sender, kbps, 0, 60)
+        assert not sender.backlog()
+        sequence.add(rng.integers(0, 256, (2 * SIZE, 2 * SIZE, 3), dtype=np.uint8))
+        sent = sum(len(c.part) for c in drain(sender, kbps, 60, 0.1))
+        assert least <= sent <= (SAVED if least else PART)
+
+
+def test_a_short_rest_has_no_chunk_of_its_own() -> None:
+    sequence, sender = sequence_of(1), SourceSender()
+    unit = sequence.units[0]
+    for rest, parts in ((0.1, [1.1]), (0.3, [1, 0.3])):
+        length = round((1 + rest) * PART)
+        sequence.units[0] = replace(unit, packet=bytes(length))
+        sender.start(sequence)
+        chunks = drain(sender, 8.0, 0, 10)
+        assert [len(c.part) for c in chunks] == [round(part * PART) for part in parts]
 
 
 def drain_again(sequence: SourceSequence, kbps: float) -> list[SourceChunk]:
