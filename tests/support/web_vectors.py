@@ -550,7 +550,8 @@ def fit_vector() -> dict[str, Any]:
 
 
 def variant_vectors() -> dict[str, Any]:
-    """Frames of a face whose eyes and mouth change for a while, what their regions show, and the variants sent."""
+    """Frames of a face whose eyes and mouth change for a while, what their regions show, and the variants sent. Later
+    variants would be no more than what coordinates of another precision leave."""
     source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
     library = Library(8)
     library.add(0, source)
@@ -561,7 +562,7 @@ def variant_vectors() -> dict[str, Any]:
         axes = (int(box.width / 4), int(box.height / 5))
         cv2.ellipse(face, (int(box.centre[0]), int(box.centre[1])), axes, 0, 0, 360, (grey,) * 3, -1)
     frames = []
-    for n in range(80):
+    for n in range(39):
         face = (n // 10) % 3
         keypoints = source.keypoints + np.array([0.01 * (n % 4), 0, 0], np.float32)
         slots = policy.choose(faces[face], keypoints, source)
