@@ -176,7 +176,6 @@ def _encode(
             frames,
             video.pictures,
             runtime,
-            clip.presets,
             reserved,
             partial(progress, "choosing eyes and mouths"),
         )
