@@ -6,13 +6,14 @@
 import { sourceToBytes } from "../bitstream/packets";
 import { reference } from "../fit/alignment";
 import { KeypointFit } from "../fit/keypoint_fit";
+import { psnr } from "../media/quality";
 import { dequantise, quantise, quantiserOf } from "../motion/quantiser";
 import { motionSpace } from "../motion/space";
 import { type Picture, rgba } from "../runtime/pictures";
 import { type Runtime, type Source, withPicture } from "../runtime/types";
-import { Library, poseDistance } from "../sources/library";
+import { Library } from "../sources/library";
 import { Compositor } from "../sources/regions";
-import { psnr, SAME_POSE, SourcePolicy } from "../sources/source_policy";
+import { SourcePolicy } from "../sources/source_policy";
 import { type Slots, VariantPolicy } from "../sources/variant_policy";
 import { slotOf } from "../video/source_sequence";
 import type { Coded } from "./messages";
@@ -30,6 +31,12 @@ const UNUSED_MS = 5000;
 export interface Av1Encoder {
   add(picture: Picture): Promise<{ unit: Uint8Array; decoded: Picture }>;
   close(): void;
+}
+
+/** A picture as receivers decode it, and the bytes of its unit. */
+interface CodedSource {
+  decoded: Picture;
+  size: number;
 }
 
 interface Sequence {
@@ -58,7 +65,6 @@ export class VideoCoder {
   private variantMs = -Infinity;
   private sequences: Sequence[] = [];
   private newest: Sequence | null = null;
-  private latest: Source | null = null;
   private added = 0;
   private keypoints: Float32Array | null = null;
   private known: Set<number> | null = null;
@@ -136,29 +142,30 @@ export class VideoCoder {
     return shared.length ? shared : all;
   }
 
-  /** Reconstruct a frame as peers will. It becomes a source if it is the first one, or if its quality is too low. */
+  /** Reconstruct a frame as peers will. Add a source if it is the first frame, or if the policy wants one. */
   private async judge(picture: Picture, keypoints: Float32Array, sources: Source[], atMs: number): Promise<void> {
     const [first] = sources;
-    if (first) {
-      const { stepXy, stepStrength } = quantiserOf(0);
-      const decoded = dequantise(quantise(keypoints, quantiserOf(0), null), stepXy, stepStrength);
-      const rebuilt = await this.runtime.reconstruct(decoded, sources, 0);
-      this.preview(rebuilt);
-      const isNewest = first.basis === this.latest?.basis; // or a composite of it
-      const byNewest = isNewest && poseDistance(first.keypoints, decoded) < SAME_POSE;
-      if (!this.policy.wants(psnr(rebuilt, picture), byNewest, atMs / 1000) || this.behind) return;
-    }
-    const number = this.added;
-    this.added += 1;
-    const coded = await this.codeForAll(picture, number, atMs);
-    this.latest = await this.runtime.prepare(coded);
-    this.library.add(number, this.latest);
-    this.policy.added(psnr(coded, picture), atMs / 1000);
-    if (!first) this.preview(coded);
+    if (!first) return this.addSource(picture, atMs);
+    const { stepXy, stepStrength } = quantiserOf(0);
+    const decoded = dequantise(quantise(keypoints, quantiserOf(0), null), stepXy, stepStrength);
+    const rebuilt = await this.runtime.reconstruct(decoded, sources, 0);
+    this.preview(rebuilt);
+    this.policy.judge(picture, psnr(rebuilt, picture), first.picture, atMs / 1000);
+    const wanted = this.behind ? null : this.policy.wanted(atMs / 1000);
+    if (wanted) await this.addSource(wanted, atMs);
   }
 
-  /** Add a source, or a scene snapshot (number null), to every sequence. Return it as decoded from the newest one. */
-  private async codeForAll(picture: Picture, number: number | null, nowMs: number): Promise<Picture> {
+  private async addSource(picture: Picture, atMs: number): Promise<void> {
+    const number = this.added;
+    this.added += 1;
+    const { decoded, size } = await this.codeForAll(picture, number, atMs);
+    this.library.add(number, await this.runtime.prepare(decoded));
+    this.policy.add(decoded, psnr(decoded, picture), atMs / 1000, size);
+    if (!number) this.preview(decoded);
+  }
+
+  /** Add a source, or a scene snapshot (number null), to every sequence. Return it as coded for the newest one. */
+  private async codeForAll(picture: Picture, number: number | null, nowMs: number): Promise<CodedSource> {
     const newest = this.newest ?? this.start(false, nowMs);
     for (const sequence of this.sequences) {
       if (sequence === newest || (sequence.small && number !== null && this.behind)) continue;
@@ -174,8 +181,8 @@ export class VideoCoder {
     if (!home || base === null || !this.newest?.indices.has(base)) return;
     const number = this.added;
     this.added += 1;
-    const coded = await this.code(this.newest, picture, number, base);
-    this.library.add(number, withPicture(home, coded), true);
+    const { decoded } = await this.code(this.newest, picture, number, base);
+    this.library.add(number, withPicture(home, decoded), true);
     this.bases.set(number, base);
     for (const variant of this.bases.keys()) if (!this.library.at(variant)) this.bases.delete(variant);
   }
@@ -214,7 +221,7 @@ export class VideoCoder {
     picture: Picture,
     source: number | null,
     base: number | null = null,
-  ): Promise<Picture> {
+  ): Promise<CodedSource> {
     const { unit, decoded } = await sequence.encoder.add(picture);
     const baseSlot = base === null ? null : slotOf(sequence.indices.get(base) as number);
     const packet = sourceToBytes({ slot: slotOf(sequence.next), base: baseSlot, payload: unit });
@@ -222,7 +229,7 @@ export class VideoCoder {
     if (source !== null && base === null) sequence.pending.set(source, decoded);
     sequence.next += 1;
     this.emit({ type: "unit", sequence: sequence.number, packet, source });
-    return decoded;
+    return { decoded, size: packet.length };
   }
 
   private start(small: boolean, begunMs: number): Sequence {
@@ -248,7 +255,7 @@ export class VideoCoder {
     if (!this.idle || nowMs - this.snapshotMs < SNAPSHOT_MS) return;
     if (this.snapshot && difference(picture, this.snapshot) < SNAPSHOT_CHANGE) return;
     [this.snapshot, this.snapshotMs] = [picture, nowMs];
-    this.preview(await this.codeForAll(picture, null, nowMs));
+    this.preview((await this.codeForAll(picture, null, nowMs)).decoded);
   }
 
   private preview(picture: Picture): void {
