@@ -48,6 +48,8 @@ const RENDER_BURST = 8;
 const STREAMS_PER_S = 0.2;
 const STREAM_BURST = 5;
 const MAX_RENDER_S = 0.3;
+/** Frames that are rendered at a time: attention to one goes on while the one before is refined. */
+const MAX_RENDERED_AT_ONCE = 2;
 const RENDER_TIMES = 30;
 /** Sources whose coordinates are kept, the newest; more than a peer uses. */
 const MAX_SPACES = 128;
@@ -137,7 +139,7 @@ export class Link {
   private reportedS = now();
   private shownSinceReport = 0;
   private ackDue = false;
-  private rendering = false;
+  private rendering = 0;
   private renderTimes: number[] = [];
   private alarm = 0;
   private rates = new Map<number, { second: number; count: number }>();
@@ -463,7 +465,7 @@ export class Link {
   /** Render what is due; else come back when it is. */
   private render(): void {
     clearTimeout(this.alarm);
-    if (this.rendering || !this.hasSource) return;
+    if (this.rendering >= MAX_RENDERED_AT_ONCE || !this.hasSource) return;
     const { jitterBuffer } = this.motion;
     const nowS = now();
     const nextS = jitterBuffer.nextS(nowS);
@@ -474,9 +476,9 @@ export class Link {
     }
     const due = jitterBuffer.pop(nowS);
     if (!due || this.conduct.isIgnored(nowS) || !this.renderable.take(nowS)) return;
-    this.rendering = true;
+    this.rendering += 1;
     void this.renderer.frame(due.frame).then((pixels) => {
-      this.rendering = false;
+      this.rendering -= 1;
       const doneS = now();
       this.renderTimes = [...this.renderTimes.slice(1 - RENDER_TIMES), doneS - nowS];
       const sorted = [...this.renderTimes].sort((a, b) => a - b);
@@ -487,6 +489,7 @@ export class Link {
       if (pixels) setTimeout(() => this.shownNow(pixels), 1000 * (shownS - doneS));
       this.render();
     });
+    this.render();
   }
 
   private shownNow(pixels: Pixels): void {
