@@ -140,7 +140,11 @@ export class Link {
   private shownSinceReport = 0;
   private ackDue = false;
   private rendering = 0;
+  /** Seconds from the jitter buffer to the picture, of the newest frames, and the same from the picture before on, if that
+   * is later: while two frames are rendered at once, either takes longer than it takes the rate. */
   private renderTimes: number[] = [];
+  private frameTimes: number[] = [];
+  private renderedS = 0;
   private alarm = 0;
   private rates = new Map<number, { second: number; count: number }>();
   private readonly ticker = window.setInterval(() => this.tick(), TICK_MS);
@@ -161,10 +165,9 @@ export class Link {
     return this.arrivedBefore + this.motion.arrived;
   }
 
-  /** Median time from the jitter buffer to the picture, of the newest frames, in ms. */
+  /** Median time that a frame takes while others wait for nothing else, of the newest frames, in ms. */
   get renderMs(): number {
-    const sorted = [...this.renderTimes].sort((a, b) => a - b);
-    return sorted.length ? 1000 * sorted[Math.floor(sorted.length / 2)] : 0;
+    return 1000 * quantile(this.frameTimes, 0.5);
   }
 
   /** Three words that the participant sees, too, unless somebody sits in between; null until they are known. */
@@ -481,8 +484,9 @@ export class Link {
       this.rendering -= 1;
       const doneS = now();
       this.renderTimes = [...this.renderTimes.slice(1 - RENDER_TIMES), doneS - nowS];
-      const sorted = [...this.renderTimes].sort((a, b) => a - b);
-      jitterBuffer.renderS = Math.min(MAX_RENDER_S, sorted[Math.floor(sorted.length * 0.7)]);
+      this.frameTimes = [...this.frameTimes.slice(1 - RENDER_TIMES), doneS - Math.max(nowS, this.renderedS)];
+      this.renderedS = doneS;
+      jitterBuffer.renderS = Math.min(MAX_RENDER_S, quantile(this.renderTimes, 0.7));
       const shownS = Math.max(doneS, due.dueS);
       const capturedMs = this.clocks.localMs(1000 * due.frame.stampS);
       this.delayMs = capturedMs === null ? null : 1000 * shownS - capturedMs;
@@ -501,6 +505,12 @@ export class Link {
 
 function now(): number {
   return performance.now() / 1000;
+}
+
+/** Return a quantile; 0 of nothing. */
+function quantile(values: number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length * share)] ?? 0;
 }
 
 /** Time of our own messages, ms. */
