@@ -19,6 +19,9 @@ import { slotOf } from "../video/source_sequence";
 import type { Coded } from "./messages";
 
 const KEPT_SOURCES = 32;
+/** Share of a source's bytes that counts against the budget of sources, which is made for SVT-AV1: browsers' encoders take
+ * more for the same error. */
+const CHARGED = 0.5;
 const VARIANT_INTERVAL_MS = 200;
 const CHECKS_LOST = 3;
 const FACE_CHECK_MS = 500;
@@ -66,6 +69,9 @@ export class VideoCoder {
   private sequences: Sequence[] = [];
   private newest: Sequence | null = null;
   private added = 0;
+  /** Number of the newest source that is no variant. Variants are of it: predicted from it they take 60 bytes, and from
+   * another picture 500. */
+  private newestSource = -1;
   private keypoints: Float32Array | null = null;
   private known: Set<number> | null = null;
   private behind = false;
@@ -102,8 +108,9 @@ export class VideoCoder {
     const counts = { ...this.counts };
     this.emit({ type: "frame", capturedMs, keypoints, reference, gram, regions, counts }, gram ? [gram.buffer] : []);
     const attended = this.library.attended(keypoints, reference, regions);
-    const variant = source && !this.behind ? this.variants.wanted(capturedMs / 1000) : null;
-    if (variant) await this.addVariant(variant);
+    const base = this.library.at(this.newestSource);
+    const variant = source && base && !this.behind ? this.variants.wanted(capturedMs / 1000, base) : null;
+    if (base && variant) await this.addVariant(variant, base);
     else await this.sendLackingVariant(regions, capturedMs);
     if (!this.policy.isDue(capturedMs / 1000)) return;
     const shown = this.compositor.sourcesOf(attended, regions, this.library);
@@ -121,14 +128,12 @@ export class VideoCoder {
 
   /** Begin another sequence with up to `count` sources, the nearest to the present pose first. Return its number. */
   async begin(small: boolean, count: number, nowMs: number): Promise<number | null> {
-    const nearest = this.keypoints ? this.library.nearest(this.keypoints, count, null) : [];
+    let nearest = this.keypoints ? this.library.nearest(this.keypoints, count, null) : [];
     if (!nearest.length && !this.snapshot) return null;
     const sequence = this.start(small, nowMs);
-    const { home } = this.variants;
-    // Without the home a peer can have no variants.
-    if (!small && home && nearest.length && !nearest.includes(home) && this.library.slotOf(home) !== null) {
-      nearest.splice(count - 1, 1, home);
-    }
+    const base = this.library.at(this.newestSource);
+    // Without it a peer can have no new variants, which are predicted from the last picture.
+    if (!small && base && nearest.length) nearest = [...nearest.filter((one) => one !== base).slice(0, count - 1), base];
     for (const source of nearest) await this.code(sequence, source.picture, this.library.slotOf(source));
     if (this.faceLost && this.snapshot) await this.code(sequence, this.snapshot, null);
     return sequence.number;
@@ -160,7 +165,8 @@ export class VideoCoder {
     this.added += 1;
     const { decoded, size } = await this.codeForAll(picture, number, atMs);
     this.library.add(number, await this.runtime.prepare(decoded));
-    this.policy.add(decoded, psnr(decoded, picture), atMs / 1000, size);
+    this.newestSource = number;
+    this.policy.add(decoded, psnr(decoded, picture), atMs / 1000, CHARGED * size);
     if (!number) this.preview(decoded);
   }
 
@@ -174,16 +180,15 @@ export class VideoCoder {
     return this.code(newest, picture, number);
   }
 
-  /** Code a new variant of the home for the newest sequence. */
-  private async addVariant(picture: Picture): Promise<void> {
-    const { home } = this.variants;
-    const base = home && this.library.slotOf(home);
-    if (!home || base === null || !this.newest?.indices.has(base)) return;
+  /** Code a new variant of the newest source for the newest sequence. */
+  private async addVariant(picture: Picture, base: Source): Promise<void> {
+    const of = this.newestSource;
+    if (!this.newest?.indices.has(of)) return;
     const number = this.added;
     this.added += 1;
-    const { decoded } = await this.code(this.newest, picture, number, base);
-    this.library.add(number, withPicture(home, decoded), true);
-    this.bases.set(number, base);
+    const { decoded } = await this.code(this.newest, picture, number, of);
+    this.library.add(number, withPicture(base, decoded), true);
+    this.bases.set(number, of);
     for (const variant of this.bases.keys()) if (!this.library.at(variant)) this.bases.delete(variant);
   }
 
