@@ -27,6 +27,7 @@ export interface Refiner {
 export class OnnxRefiner implements Refiner {
   readonly isElsewhere = false;
   private readonly sampler: Sampler;
+  private readonly planes: Float32Array;
 
   constructor(
     private readonly model: Model,
@@ -34,14 +35,15 @@ export class OnnxRefiner implements Refiner {
     private readonly TensorOf: typeof Tensor,
   ) {
     this.sampler = new Sampler(model.size, model.net_size);
+    this.planes = new Float32Array(3 * model.size ** 2);
   }
 
   async refine({ pictures, shifts, side, features, dims }: Attended): Promise<Picture> {
     const { size, net_size } = this.model;
     const fold = size === net_size ? 2 : 1;
-    const base = foldPicture(this.sampler.base(pictures, shifts, side), size, fold);
+    foldPicture(this.sampler.base(pictures, shifts, side), size, fold, this.planes);
     const { picture } = await this.session.run({
-      base: new this.TensorOf("float32", base, [1, 3 * fold ** 2, size / fold, size / fold]),
+      base: new this.TensorOf("float32", this.planes, [1, 3 * fold ** 2, size / fold, size / fold]),
       features: new this.TensorOf("float32", features, dims),
     });
     return unfoldPicture(picture.data as Uint8Array, size, fold);
@@ -61,22 +63,24 @@ class Sampler {
     this.sampled = new Uint8Array(size * size * 3);
   }
 
-  /** Return the base picture (size, size, 3) in 0..255 from the fields (S, side, side, 3) of shifts and weights. */
-  base(pictures: Picture[], fields: Float32Array, side: number): Float32Array {
+  /** Return the base picture (size, size, 3) in 0..255 from the fields (S, side, side, 3) of shifts and weights. It is
+   * valid until the next one. */
+  base(pictures: Picture[], fields: Float32Array, side: number): Float32Array | Uint8Array {
     const { size, netSize } = this;
     const fine = pictures.map((_, n) =>
       resizeLinear(fields.subarray(n * side * side * 3, (n + 1) * side * side * 3), side, netSize, 3),
     );
-    const shares = pictures.length > 1 ? this.shares(fine) : [];
+    if (pictures.length === 1) {
+      this.locate(fine[0]);
+      remapPicture(pictures[0], this.places, this.sampled);
+      return this.sampled;
+    }
+    const shares = this.shares(fine);
     const base = new Float32Array(size * size * 3);
     pictures.forEach((picture, n) => {
       this.locate(fine[n]);
       remapPicture(picture, this.places, this.sampled);
       const share = shares[n];
-      if (!share) {
-        base.set(this.sampled);
-        return;
-      }
       for (let i = 0; i < size * size; i++) {
         const weight = share[i];
         base[3 * i] += weight * this.sampled[3 * i];
@@ -89,13 +93,13 @@ class Sampler {
 
   /** Return each source's share of every pixel, (size, size). */
   private shares(fine: Float32Array[]): Float32Array[] {
-    const count = this.netSize ** 2;
-    const shares = fine.map(() => new Float32Array(count));
-    for (let n = 0; n < count; n++) {
-      let total = 0;
-      for (const field of fine) total += field[3 * n + 2];
-      fine.forEach((field, source) => (shares[source][n] = field[3 * n + 2] / total));
-    }
+    const total = new Float64Array(this.netSize ** 2);
+    for (const field of fine) for (let n = 0; n < total.length; n++) total[n] += field[3 * n + 2];
+    const shares = fine.map((field) => {
+      const share = new Float32Array(total.length);
+      for (let n = 0; n < total.length; n++) share[n] = field[3 * n + 2] / total[n];
+      return share;
+    });
     return shares.map((share) => resizeLinear(share, this.netSize, this.size, 1));
   }
 
@@ -120,37 +124,31 @@ class Sampler {
   }
 }
 
-/** Return planes in 0..1, pixel-unshuffled by `fold`, of a picture (size, size, 3) in 0..255. */
-function foldPicture(picture: Float32Array, size: number, fold: number): Float32Array {
-  const side = size / fold;
-  const planes = new Float32Array(size * size * 3);
+/** Write planes in 0..1, pixel-unshuffled by `fold`, of a picture (size, size, 3) in 0..255. */
+function foldPicture(picture: Float32Array | Uint8Array, size: number, fold: number, planes: Float32Array): void {
   const scale = 1 / 255;
-  for (let y = 0, at = 0; y < size; y++) {
-    const row = Math.floor(y / fold) * side;
-    for (let x = 0; x < size; x++) {
-      const plane = (y % fold) * fold + (x % fold);
-      const place = row + Math.floor(x / fold);
-      for (let channel = 0; channel < 3; channel++, at++) {
-        planes[(channel * fold * fold + plane) * side * side + place] = picture[at] * scale;
-      }
-    }
-  }
-  return planes;
+  eachRow(size, fold, (from, to, side) => {
+    for (let x = 0; x < side; x++) planes[to + x] = picture[from + 3 * fold * x] * scale;
+  });
 }
 
 /** Inverse of `foldPicture` for bytes. */
 function unfoldPicture(planes: Uint8Array, size: number, fold: number): Picture {
-  const side = size / fold;
   const data = new Uint8Array(size * size * 3);
-  for (let y = 0, at = 0; y < size; y++) {
-    const row = Math.floor(y / fold) * side;
-    for (let x = 0; x < size; x++) {
-      const plane = (y % fold) * fold + (x % fold);
-      const place = row + Math.floor(x / fold);
-      for (let channel = 0; channel < 3; channel++, at++) {
-        data[at] = planes[(channel * fold * fold + plane) * side * side + place];
+  eachRow(size, fold, (to, from, side) => {
+    for (let x = 0; x < side; x++) data[to + 3 * fold * x] = planes[from + x];
+  });
+  return { side: size, data };
+}
+
+/** Call `work` for each row of each plane: where it begins in the picture, where it does in the planes, and its length. */
+function eachRow(size: number, fold: number, work: (at: number, inPlanes: number, side: number) => void): void {
+  const side = size / fold;
+  for (let channel = 0, inPlanes = 0; channel < 3; channel++) {
+    for (let row = 0; row < fold; row++) {
+      for (let column = 0; column < fold; column++) {
+        for (let y = 0; y < side; y++, inPlanes += side) work(((fold * y + row) * size + column) * 3 + channel, inPlanes, side);
       }
     }
   }
-  return { side: size, data };
 }
