@@ -66,16 +66,20 @@ class Footage:
     held: list[Picture] = field(default_factory=list, compare=False, repr=False)
     """All pictures, once they were read, of a short clip."""
 
+    def read(self) -> Iterator[Picture]:
+        """Read the cropped pictures (size, size, 3) from the file; if it changed in between, the shorter of the two
+        lengths counts."""
+        frames = at_constant_rate(read_video(self.path, self.start_s, self.tracks), self.info.fps, self.start_s)
+        for frame, crop in zip(frames, self.crops, strict=False):
+            yield crop_resize(frame, crop, self.size)
+
     def pictures(self) -> Iterator[Picture]:
-        """The cropped pictures (size, size, 3), which must not be changed. Unless the clip is short, each call reads
-        the file anew; if it changed in between, the shorter of the two lengths counts."""
+        """The pictures that `read` gives, which must not be changed; those of a short clip are read once."""
         if self.held:
             yield from self.held
             return
         read, is_short = list[Picture](), 3 * self.size**2 * len(self.crops) <= HELD_BYTES
-        frames = at_constant_rate(read_video(self.path, self.start_s, self.tracks), self.info.fps, self.start_s)
-        for frame, crop in zip(frames, self.crops, strict=False):
-            picture = crop_resize(frame, crop, self.size)
+        for picture in self.read():
             if is_short:
                 read.append(picture)
             yield picture

@@ -182,7 +182,6 @@ def _encode(
             frames,
             video.pictures,
             runtime,
-            clip.presets,
             reserved,
             partial(progress, "choosing eyes and mouths"),
             misleading_sources(stream, faces, runtime),

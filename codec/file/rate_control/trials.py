@@ -389,7 +389,8 @@ class PlanTrials:
                 numbers = set(plan.frames)
                 pairs = zip(self._excerpt.frames, self._excerpt.pictures, strict=False)
                 pictures = ((frame, picture) for frame, picture in pairs if frame in numbers)
-            self._coded[plan] = encode_plan(plan, pictures, self._size, TRIAL_PRESETS, self._faces)
+            coded = encode_plan(plan, pictures, self._size, TRIAL_PRESETS, self._faces)
+            self._coded[plan] = replace(coded, encoder=None)
         return self._coded[plan]
 
 

@@ -16,7 +16,7 @@ from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket, region_r
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import decode_motion, motion_size
 from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames, most_used_slot
-from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, Presets, pictures_of, source_encoder
+from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, pictures_of
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.sources.library import CAPACITY
@@ -56,7 +56,6 @@ def add_variants(
     count: int,
     pictures: Pictures,
     runtime: Runtime,
-    presets: Presets,
     budget: float,
     progress: Callable[[float], None] = lambda share: None,
     misleading: Collection[int] = (),
@@ -78,7 +77,7 @@ def add_variants(
             progress(0.3 * len(candidates) / len(originals))
         if candidates:
             faces = _variant_pictures(candidates, originals, decoder, home_slot)
-            coded = _coded_within(coded, pictures, faces, home_slot, runtime.info.size, presets, budget)
+            coded = _coded_within(coded, faces, home_slot, budget)
     stream, most = replace(stream, coded=coded), spent + budget
     errors = _errors(stream, pictures, runtime, home_slot, misleading, lambda share: progress(0.4 + 0.6 * share))
     while True:
@@ -152,20 +151,11 @@ def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[int]:
         left = np.minimum(left, costs[:, best])
 
 
-def _coded_within(
-    coded: CodedSources,
-    pictures: Pictures,
-    variants: Iterator[Picture],
-    base: int,
-    size: int,
-    presets: Presets,
-    budget: float,
-) -> CodedSources:
+def _coded_within(coded: CodedSources, variants: Iterator[Picture], base: int, budget: float) -> CodedSources:
     """Code variants after the sources, in their sequence, until `budget` bytes are spent."""
-    encoder = source_encoder(size, coded.plan, presets)
-    for _, picture in pictures_of(coded.plan.frames, pictures, hold=True):
-        encoder.add(picture)
-    whole = coded.size
+    encoder, whole = coded.encoder, coded.size
+    assert encoder is not None
+    coded = replace(coded, encoder=None)
     for picture in variants:
         if len(coded.packets) == CAPACITY:
             break

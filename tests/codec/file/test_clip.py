@@ -99,6 +99,16 @@ def test_a_part_of_the_input_is_read(tmp_path: Path):
         footage_of(clip, size=64, start_s=3.0)
 
 
+def test_pictures_of_a_short_clip_are_read_once_and_read_reads_the_file(tmp_path: Path):
+    clip = write_clip(tmp_path / "a.mkv", grey_ramp(10), codec="ffv1", pixels="bgr0")
+    footage = footage_of(clip, size=64)
+    first = list(footage.pictures())
+    assert all(picture is held for picture, held in zip(footage.pictures(), first, strict=True))
+    for picture, held in zip(footage.read(), first, strict=True):
+        assert np.array_equal(picture, held)
+        assert picture is not held
+
+
 def test_a_cut_file_is_reported(tmp_path: Path):
     path = tmp_path / "cut.mp4"
     path.write_bytes(sample_clip().read_bytes()[:200_000])  # its index is at the front
