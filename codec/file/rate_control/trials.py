@@ -148,7 +148,7 @@ class Excerpt:
         """Frames of the whole clip."""
         self.frames, self.pictures = list(pictures), list(pictures.values())
         self.detected = survey.keypoints[self.frames]
-        self.faces = None if survey.faces is None else self.detected
+        self.faces = None if survey.faces is None else survey.faces[self.frames]
         self.message_frames = message_frames
         self.runtime = runtime
         self._numbers = {frame: number for number, frame in enumerate(self.frames)}

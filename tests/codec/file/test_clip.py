@@ -10,7 +10,7 @@ import pytest
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
-from iwcodec.codec.file.clip import HEADER_BYTES, Clip, Footage, crop_jumps, open_footage
+from iwcodec.codec.file.clip import HEADER_BYTES, MOST_WRONG, Clip, Footage, crop_jumps, open_footage, survey_clip
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.media.crop import Crop
@@ -45,6 +45,26 @@ def make_clip(frames: int, fps: int, kbps: float | None = None) -> Clip:
     info = MediaInfo(64, 64, Fraction(fps), None, frames, 0, None)
     survey = Survey(np.zeros((frames, 1, 1, 3), np.uint8), np.zeros((frames, 20, 3), np.float32))
     return Clip(Footage(Path("a.mp4"), info, [], 64), survey, StubRuntime(), EncodeOptions(64, kbps=kbps))
+
+
+@pytest.mark.parametrize(("share", "tuned"), [(MOST_WRONG, True), (MOST_WRONG + 0.1, False)])
+def test_a_clip_whose_keypoints_miss_the_face_is_not_tuned_for_it(
+    share: float, tuned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Check:
+        wrong_share = share
+
+        def corrected(self, picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+            return keypoints + 1
+
+    monkeypatch.setattr("iwcodec.codec.file.clip.FaceCheck", Check)
+    info = MediaInfo(64, 64, Fraction(25), None, 5, 0, None)
+    footage = Footage(Path("a.mp4"), info, [Crop(0, 0, 64)] * 5, 64, held=list(grey_ramp(5, 64, 64)))
+    survey = survey_clip(footage, StubRuntime(), lambda name, share: None, "face")
+    assert (survey.regions is not None) == tuned
+    assert (survey.faces is not None) == tuned
+    if survey.faces is not None:
+        np.testing.assert_array_equal(survey.faces, survey.keypoints + 1)
 
 
 def test_budget_is_the_bitrate_without_the_container() -> None:

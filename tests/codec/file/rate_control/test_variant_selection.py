@@ -152,6 +152,15 @@ def test_without_a_budget_frames_show_the_eyes_of_sources(
     assert np.all(after[[5, 7]] < 0.6 * before[[5, 7]])  # placed by irises that the bar hides
 
 
+def test_sources_whose_keypoints_miss_the_face_neither_lend_eyes_nor_show_others(
+    stream: Stream, originals: list[Picture], runtime: Runtime
+) -> None:
+    assert add_variants(stream, COUNT, lambda: originals, runtime, 800.0, misleading={0}) == stream
+    two = replace(stream, coded=sources_of(originals, (0, 6)), motion=still_packets(SKIPPED))
+    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0, misleading={1})
+    assert shown(tuned.motion, EYES) == {}
+
+
 def test_interleaved_plans_have_no_variants(stream: Stream, originals: list[Picture], runtime: Runtime) -> None:
     """Their sources come and go. Regions are named all the same."""
     two = replace(stream, coded=sources_of(originals, (0, 6), upfront=False), motion=still_packets(SKIPPED))
