@@ -16,7 +16,8 @@ h1 { font-size: 1.5em; } h2 { font-size: 1.2em; margin-top: 2em; }
 table { border-collapse: collapse; margin: .8em 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-img.plot { max-width: 100%; } .scroll { overflow-x: auto; }
+img.plot { max-width: 100%; } .beside img.plot { width: 49.5%; } .beside img.plot:only-child { width: auto; }
+.scroll { overflow-x: auto; }
 .row { display: flex; flex-wrap: wrap; gap: 6px; margin-bottom: 1em; }
 figure { margin: 0; width: 218px; } figure img { width: 100%; display: block; } figcaption { font-size: 12px; }
 small, .note { color: #555; }

@@ -26,6 +26,8 @@ from iwcodec.benchmarks.quality.rd_results import (
 from iwcodec.benchmarks.report_html import count, figure, origin, svg, table
 from iwcodec.codec.errors import CodecError
 
+BESIDE = ("vmaf", "eye_r", "mouth_open_r")
+"""Scores whose plots stand beside that of the main one."""
 SHOWN_KBPS = (4.0, 8.0, 20.0)
 """Rates at which the page shows pictures; each codec is shown at its nearest point (see `nearest`)."""
 
@@ -39,8 +41,11 @@ def sections(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
     size = results["size"]
     yield f"<h2>Rate against quality: {count(len(clips), 'clip')}, {seconds:.0f} s, {size}x{size}</h2>"
     yield origin(results)
-    first, *others = _plots(file.stem, results, out)
-    yield first
+    plotted = _plots(file.stem, results, out)
+    first = [column for column in (main_column(results), *BESIDE) if column in plotted]
+    if main_column(results) not in plotted:
+        yield f"<p class='note'>No codec has {escape(AXES[main_column(results)])} for every clip.</p>"
+    yield f'<div class="beside">{"".join(plotted.pop(column) for column in first)}</div>'
     yield from _incomplete_codecs(results)
     rows = results.get("comparisons") or comparisons(results)
     yield from _comparisons(rows)
@@ -49,9 +54,9 @@ def sections(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
         folder = file.parent / "pictures" / name
         if clip["may_be_shown"] and (folder / "original-0.png").is_file():
             yield from _pictures(name, clip, folder)
-    if others:
+    if plotted:
         yield "<h2>Other metrics</h2>"
-        yield from others
+        yield from plotted.values()
     yield from _tables(results)
     yield from _bytes(results)
     if len(clips) > 1:
@@ -63,19 +68,19 @@ def sections(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
     yield from _settings(results)
 
 
-def _plots(stem: str, results: dict[str, Any], out: Path) -> Iterable[str]:
-    """One plot per score; the main one is STEM.png and STEM.svg, and comes first."""
-    main = main_column(results)
-    for column in sorted((name for name in AXES if name in results["metrics"]), key=lambda name: name != main):
+def _plots(stem: str, results: dict[str, Any], out: Path) -> dict[str, str]:
+    """Score -> its plot, which is STEM.png and STEM.svg for the main one, of the scores that some codec has for every
+    clip."""
+    plotted = {}
+    for column in (name for name in AXES if name in results["metrics"]):
         means = {codec: mean_points(results, codec, column) for codec in codecs_of(results)}
         drawn = {codec: sorted({(kbps, quality) for _, kbps, quality in rows}) for codec, rows in means.items() if rows}
         if drawn:
-            name = stem if column == main else f"{stem}-{column}"
+            name = stem if column == main_column(results) else f"{stem}-{column}"
             files = [out / f"{name}.{suffix}" for suffix in ("png", "svg")]
             plots.draw(drawn, column, _title(results), files)
-            yield svg(files[1], f"{AXES[column]} over kbps")
-        elif column == main:
-            yield f"<p class='note'>No codec has {escape(AXES[column])} for every clip.</p>"
+            plotted[column] = svg(files[1], f"{AXES[column]} over kbps")
+    return plotted
 
 
 def _incomplete_codecs(results: dict[str, Any]) -> Iterable[str]:

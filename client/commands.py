@@ -1,4 +1,4 @@
-"""`iwcodec call`, `iwcodec devices` and `iwcodec demo-call`: options and output, with imports deferred to their use."""
+"""`iwcodec call` and `iwcodec devices`: options and output, with imports deferred to their use."""
 
 import asyncio
 import getpass
@@ -186,29 +186,3 @@ def devices(as_json: JSON = False) -> None:
             console.print(f"No {kind} was found.")
     if problem:
         console.print(problem, soft_wrap=True)
-
-
-def demo_call(
-    out: Annotated[Path, typer.Option(help="Folder to write to; created if missing.")] = Path("demo-call"),
-    clip: Annotated[
-        Path | None, typer.Option(help="Video file that both clients send.", show_default="the bundled clip")
-    ] = None,
-    seconds: Annotated[float, typer.Option(help="Duration of the call in seconds.", min=3, max=120)] = 12.0,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Call without sound.")] = False,
-    as_json: JSON = False,
-) -> None:
-    """Try a call without camera, microphone or other people: a server and two clients on this machine.
-
-    Prints delays and bit rates, and writes three files to the output folder: side_by_side.mp4 shows each camera beside
-    what the other side saw at the same moment, so that the delay is visible; contact_sheet.png shows six
-    such moments; statistics.json has all measurements.
-    """
-    with extras():
-        from iwcodec.client.demo.call import run_demo
-        from iwcodec.client.demo.measurement import results_table
-    statistics = run_demo(out, clip, seconds, not no_audio, as_json)
-    if as_json:
-        print(json.dumps(statistics, indent=2))
-        return
-    console.print(results_table(statistics))
-    console.print(f"Pictures: {out / 'side_by_side.mp4'}, {out / 'contact_sheet.png'}", soft_wrap=True)

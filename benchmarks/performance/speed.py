@@ -89,7 +89,7 @@ def measure(runtime: Runtime, frames: int, threads: int, progress: Progress, den
         return profiled_stages(profile, count)
 
     own: list[Callable[[], Iterable[Stage]]] = [
-        lambda: capturing(video.pictures, len(pictures)),
+        lambda: capturing(video.read, len(pictures)),
         *(partial(sending, runtime, pictures, video.crops[0], count) for count in SOURCES),
         lambda: [motion_decoding(np.stack(keypoints))],
         lambda: source_coding(pictures),

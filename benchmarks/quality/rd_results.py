@@ -66,19 +66,28 @@ def curves(
 
 
 def mean_points(results: dict[str, Any], codec: str, column: str) -> list[tuple[float, float, float]]:
-    """(target kbps, mean kbps, mean quality) over the clips for each target rate that every clip has."""
+    """(target kbps, mean kbps, mean quality) over the clips for each target rate that every clip has.
+
+    Clips on which the score is undefined, as the recall of blinks where nobody blinks, do not count.
+    """
+    clips = [clip for clip in results["clips"].values() if _is_defined(clip["points"], column)]
     rows = []
     for rate in rates_of(results):
         points = [
             point
-            for clip in results["clips"].values()
+            for clip in clips
             for point in clip["points"]
             if point["codec"] == codec and point["asked_kbps"] == rate and point["scores"].get(column) is not None
         ]
-        if points and len(points) == len(results["clips"]):
+        if points and len(points) == len(clips):
             kbps = float(np.mean([point["kbps"] for point in points]))
             rows.append((rate, kbps, float(np.mean([point["scores"][column] for point in points]))))
     return rows
+
+
+def _is_defined(points: Sequence[Point], column: str) -> bool:
+    """Whether a clip can have a score: not if it was computed for its points, and none has a value."""
+    return not points or any(point["scores"].get(column, 0) is not None for point in points)
 
 
 def comparisons(results: dict[str, Any]) -> list[dict[str, Any]]:

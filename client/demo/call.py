@@ -47,10 +47,12 @@ Progress = Callable[[str, float], Any]
 """Called with the name of the stage and its completed share, 0..1."""
 
 
-def run_demo(out: Path, clip: Path | None, seconds: float, audio: bool, quiet: bool) -> dict[str, Any]:
+def run_demo(
+    out: Path, clip: Path | None, seconds: float, audio: bool, quiet: bool
+) -> tuple[dict[str, Any], list[Side]]:
     """Hold a call of `seconds` and write its video, contact sheet and statistics to the folder `out`.
 
-    Returns the statistics. `quiet`: without a progress bar. Raises CodecError.
+    Returns the statistics, and both sides. `quiet`: without a progress bar. Raises CodecError.
     """
     path = clip or sample_clip()
     try:
@@ -64,7 +66,7 @@ def run_demo(out: Path, clip: Path | None, seconds: float, audio: bool, quiet: b
     write_contact_sheet(out / "contact_sheet.png", sides, seconds)
     (out / "statistics.json").write_text(json.dumps(statistics, indent=2) + "\n")
     check_speed(sides)
-    return statistics
+    return statistics, sides
 
 
 def check_speed(sides: list[Side]) -> None:

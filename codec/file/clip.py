@@ -13,6 +13,7 @@ import numpy as np
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
 from iwcodec.codec.file.options import EncodeOptions, Progress, Tune
+from iwcodec.codec.file.rate_control.face_check import FaceCheck
 from iwcodec.codec.file.rate_control.shot_sources import required_sources
 from iwcodec.codec.file.rate_control.source_plan import PRESETS, Presets
 from iwcodec.codec.file.rate_control.source_selection import Survey, region_pictures, thumbnail
@@ -39,6 +40,8 @@ PROGRESS_EVERY = 25
 """Frames between two progress reports."""
 JUMP = 0.1
 """Distance in sides that a crop moves between two frames only if it jumps."""
+MOST_WRONG = 0.5
+"""Share of frames whose keypoints miss the face, from which a clip is not tuned for the face: regions would bend it."""
 MISSING_S, EARLY_SOUND_S, LATE_SOUND_S = 0.25, 0.1, 0.5
 """Seconds of missing pictures, and of sound before the first picture and after the last one, from which there is a
 warning."""
@@ -63,16 +66,20 @@ class Footage:
     held: list[Picture] = field(default_factory=list, compare=False, repr=False)
     """All pictures, once they were read, of a short clip."""
 
+    def read(self) -> Iterator[Picture]:
+        """Read the cropped pictures (size, size, 3) from the file; if it changed in between, the shorter of the two
+        lengths counts."""
+        frames = at_constant_rate(read_video(self.path, self.start_s, self.tracks), self.info.fps, self.start_s)
+        for frame, crop in zip(frames, self.crops, strict=False):
+            yield crop_resize(frame, crop, self.size)
+
     def pictures(self) -> Iterator[Picture]:
-        """The cropped pictures (size, size, 3), which must not be changed. Unless the clip is short, each call reads
-        the file anew; if it changed in between, the shorter of the two lengths counts."""
+        """The pictures that `read` gives, which must not be changed; those of a short clip are read once."""
         if self.held:
             yield from self.held
             return
         read, is_short = list[Picture](), 3 * self.size**2 * len(self.crops) <= HELD_BYTES
-        frames = at_constant_rate(read_video(self.path, self.start_s, self.tracks), self.info.fps, self.start_s)
-        for frame, crop in zip(frames, self.crops, strict=False):
-            picture = crop_resize(frame, crop, self.size)
+        for picture in self.read():
             if is_short:
                 read.append(picture)
             yield picture
@@ -185,17 +192,21 @@ def input_warnings(path: Path, info: MediaInfo, tally: Tally, options: EncodeOpt
 
 def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tune = "psnr") -> Survey:
     """Second pass: keypoints and thumbnails of every frame, and small pictures of its eyes and mouth if it is tuned for
-    the face."""
-    thumbnails, keypoints, regions = [], [], []
+    the face and its keypoints are on it."""
+    thumbnails, keypoints, corrected, regions = [], [], [], []
+    check = FaceCheck() if tune == "face" else None
     detected = in_order(lambda picture: (picture, runtime.detect(picture)), footage.pictures())
     for number, (picture, found) in enumerate(detected):
         keypoints.append(found)
         thumbnails.append(thumbnail(picture))
-        if tune == "face":
-            regions.append(region_pictures(picture, found))
+        if check is not None:
+            corrected.append(check.corrected(picture, found))
+            regions.append(region_pictures(picture, corrected[-1]))
         if number % PROGRESS_EVERY == 0:
             progress("finding keypoints", number / len(footage.crops))
     stack = np.stack(thumbnails)
     shots = [shot for shot in footage.shots if shot < len(stack)]
     required = required_sources(stack, shots, float(footage.info.fps))
-    return Survey(stack, np.stack(keypoints), np.stack(regions) if regions else None, required)
+    if check is None or check.wrong_share > MOST_WRONG:
+        return Survey(stack, np.stack(keypoints), None, required)
+    return Survey(stack, np.stack(keypoints), np.stack(regions), required, np.stack(corrected))

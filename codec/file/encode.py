@@ -28,6 +28,7 @@ from iwcodec.codec.file.passes import (
     with_usual_rate,
 )
 from iwcodec.codec.file.rate_control.closed_loop import best_stream, choose_suppression
+from iwcodec.codec.file.rate_control.face_check import misleading_sources
 from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_of, sources_due
 from iwcodec.codec.file.rate_control.variant_selection import add_variants
@@ -148,11 +149,16 @@ def _encode(
 ) -> EncodeReport:
     progress = whole_progress(progress, options, expected_frames(source, options))
     clip = read_clip(source, runtime, options, progress)
+    estimated = options.tune == "face"
+    if estimated and clip.survey.regions is None:  # its keypoints miss the face
+        options = replace(options, tune="psnr")
+        clip = replace(clip, options=options)
+    faces = clip.survey.faces
     if options.quality_db is not None:
         clip = replace(clip, survey=replace(clip.survey, regions=None))  # the quality asked for is PSNR
     video, survey, quick = clip.video, clip.survey, None
     rated = options.sources is None and options.kbps is None
-    if rated or (survey.faces is not None and options.sources is None):
+    if rated or (estimated and options.quality_db is None and options.sources is None):
         progress("choosing sources", 0.0)
         quick = QuickTrials(survey, video.pictures, runtime, clip.message_frames)
         clip = with_usual_rate(clip, quick, progress) if rated else clip
@@ -170,15 +176,15 @@ def _encode(
     suppression = choose_suppression(
         stream, frames, video.pictures, runtime, partial(progress, "suppressing small shifts")
     )
-    if options.tune == "face":
+    if faces is not None:
         stream = add_variants(
             stream,
             frames,
             video.pictures,
             runtime,
-            clip.presets,
             reserved,
             partial(progress, "choosing eyes and mouths"),
+            misleading_sources(stream, faces, runtime),
         )
     header = make_header(runtime.info, video, frames, stream.active, suppression)
     track = open_audio(video, options, frames)

@@ -24,6 +24,9 @@ class Face:
     w: float
     h: float
     score: float
+    landmarks: tuple[tuple[float, float], ...] = ()
+    """x and y in pixels of the speaker's right eye, left eye, nose, right and left corner of the mouth; pixel centres
+    are whole numbers."""
 
 
 class FaceDetector:
@@ -57,8 +60,9 @@ class FaceDetector:
         inner_w, inner_h = (max(32, round(n * scale / 32) * 32) for n in (width, height))
         small = cv2.resize(picture, (inner_w, inner_h), interpolation=cv2.INTER_AREA)
         tensor = small.astype(np.float32).transpose(2, 0, 1)[None]
-        heat, size, offset, _ = (out[0] for out in self._session.run(None, {"input.1": tensor}))
-        # Each face is a peak of the heat map; `offset` and `size` at its cell of 4 x 4 pixels give the box.
+        heat, size, offset, marks = (out[0] for out in self._session.run(None, {"input.1": tensor}))
+        # Each face is a peak of the heat map; `offset` and `size` at its cell of 4 x 4 pixels give the box, and `marks`
+        # the landmarks (y, x) as shares of it.
         heat = heat[0]
         rows, columns = np.nonzero((heat >= self._THRESHOLD) & (heat == cv2.dilate(heat, np.ones((3, 3)))))
         across, down = 4 * width / inner_w, 4 * height / inner_h
@@ -67,7 +71,11 @@ class FaceDetector:
             h, w = np.exp(size[:, row, column]).tolist()
             y = row + 0.5 + float(offset[0, row, column]) - h / 2
             x = column + 0.5 + float(offset[1, row, column]) - w / 2
-            faces.append(Face(x * across, y * down, w * across, h * down, float(heat[row, column])))
+            landmarks = tuple(
+                ((x + share_x * w) * across - 0.5, (y + share_y * h) * down - 0.5)
+                for share_y, share_x in marks[:, row, column].reshape(5, 2).tolist()
+            )
+            faces.append(Face(x * across, y * down, w * across, h * down, float(heat[row, column]), landmarks))
         return self._suppressed(sorted(faces, key=lambda face: -face.score))
 
     def _suppressed(self, faces: Sequence[Face]) -> list[Face]:

@@ -38,16 +38,16 @@ def test_demo_needs_no_extras_and_writes_its_results(face_clip: Path, tmp_path: 
     pictures = [frame.picture for frame in itertools.islice(read_video(face_clip), 6)]
     clip, out = write_clip(tmp_path / "short.mp4", pictures, fps=24), tmp_path / "demo"
     out.mkdir()
-    for name in ("demo.json", "contact_sheet.png", "side_by_side.mp4"):
+    for name in ("demo.json", "contact_sheet.png", "side_by_side.mp4", "expressions.jpg"):
         (out / name).write_text("from an earlier run")
     words = ["--clip", str(clip), "--out", str(out), "--sources", "2"]
     done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS, *words], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stderr.split())
-    for text in ("2 source pictures (", "kbps", "dB", "side_by_side.mp4", "demo.webp", "Try next"):
+    for text in ("2 source pictures (", "kbps", "dB", "side_by_side.mp4", "demo.webp", "expressions.jpg", "Try next"):
         assert text in said, said
     names = {file.name for file in out.iterdir()}
-    assert names == {"short.iwc", "side_by_side.mp4", "contact_sheet.png", "demo.webp", "demo.json"}
+    assert names == {"short.iwc", "side_by_side.mp4", "contact_sheet.png", "demo.webp", "expressions.jpg", "demo.json"}
     written = json.loads((out / "demo.json").read_text())
     assert {"command", "commit", "machine", "versions"} <= written.keys()
     assert written["encode"]["sources"] == 2

@@ -112,6 +112,19 @@ def test_plots_are_named_after_the_results(tmp_path: Path, undrawn: None) -> Non
     }
 
 
+def test_eyes_and_mouths_are_drawn_beside_psnr_and_vmaf(tmp_path: Path, undrawn: None) -> None:
+    results = rd_results(1)
+    expression = ("blink_recall", "eye_r", "mouth_open_r")
+    results["metrics"] = sorted([*results["metrics"], *expression])
+    for n, point in enumerate(results["clips"]["clip0"]["points"]):
+        point["scores"] |= dict.fromkeys(expression, 0.1 * n)
+    text = report.run([write(tmp_path, results)], tmp_path / "out").read_text()
+    beside, others = text.split("<h2>Bjontegaard deltas", 1)
+    shown = [report_rd.AXES[name] for name in ("psnr_rgb", "vmaf", "eye_r", "mouth_open_r", "blink_recall")]
+    assert re.findall(r'alt="(.*?) over kbps"', beside) == shown[:4]
+    assert re.findall(r'alt="(.*?) over kbps"', others) == shown[4:]
+
+
 def test_deltas_and_bytes_of_each_clip(tmp_path: Path, undrawn: None) -> None:
     results = rd_results()
     text = report.run([write(tmp_path, results)], tmp_path).read_text()

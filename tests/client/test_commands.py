@@ -1,10 +1,9 @@
-"""`iwcodec call`, `iwcodec devices` and `iwcodec demo-call`: options, output, and messages for mistakes."""
+"""`iwcodec call` and `iwcodec devices`: options, output, and messages for mistakes."""
 
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import typer
@@ -13,8 +12,6 @@ from typer.testing import CliRunner
 for needed in ("aiortc", "websockets"):
     pytest.importorskip(needed)
 from iwcodec.client import commands
-from iwcodec.client.demo import call as demo_call
-from iwcodec.client.demo.measurement import TABLE_ROWS, results_table
 from iwcodec.client.video import capture
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
@@ -25,7 +22,6 @@ URL = "http://127.0.0.1:1/r/blue"
 app = typer.Typer()
 app.command("call")(commands.call)
 app.command("devices")(commands.devices)
-app.command("demo-call")(commands.demo_call)
 
 
 def refused(*arguments: str) -> str:
@@ -96,13 +92,3 @@ def test_without_sounddevice_cameras_are_listed(monkeypatch: pytest.MonkeyPatch)
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "iwcodec.client.session", None)
     assert install("call") in refused(URL)
-
-
-def test_the_demo_shows_a_table_or_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sides = {name: dict.fromkeys(TABLE_ROWS, 7) for name in demo_call.NAMES}
-    statistics: dict[str, Any] = {"seconds": 12.0, "sides": sides}
-    monkeypatch.setattr(demo_call, "run_demo", lambda *_: statistics)
-    shown = CliRunner().invoke(app, ["demo-call", "--json"])
-    assert json.loads(shown.stdout) == statistics
-    assert CliRunner().invoke(app, ["demo-call"]).exit_code == 0
-    assert results_table(statistics).row_count == len(TABLE_ROWS)

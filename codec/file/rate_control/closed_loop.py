@@ -62,13 +62,15 @@ class ReceivedFrame:
         return runtime.reconstruct(self.keypoints, self.sources[:active], suppression)
 
 
-def most_used_slot(motion: Sequence[MotionPacket]) -> int:
-    """The slot of the source that is the reference source of most frames."""
+def most_used_slot(motion: Sequence[MotionPacket], excluded: Collection[int] = ()) -> int | None:
+    """The slot of the source that is the reference source of most frames, among those not excluded; None if there is no
+    such source."""
     frames: Counter[int] = Counter()
     for packet in motion:
         for run in packet.runs:
-            frames[run.slot] += run.frames
-    return max(frames, key=lambda slot: (frames[slot], -slot), default=0)
+            frames[run.slot] += 0 if run.slot in excluded else run.frames
+    best = max(frames, key=lambda slot: (frames[slot], -slot), default=None)
+    return best if best is None or frames[best] else None
 
 
 def receive(
@@ -91,7 +93,7 @@ def receive(
             yield ReceivedFrame(frame.number, frame.keypoints, (), decoder.picture(frame))
         else:
             sources = decoder.nearest(frame.keypoints, frame.reference_source)
-            home = None if originals is None else decoder.library.at(home_slot)
+            home = None if originals is None or home_slot is None else decoder.library.at(home_slot)
             if home is not None and originals is not None:
                 view = view or RegionView(home, decoder.compositor)
                 regions = view.choose(originals[frame.number], frame.keypoints, sources[0], decoder.library)

@@ -139,11 +139,11 @@ class SampledRegions:
     """
 
     def __init__(self, survey: Survey, frames: Sequence[int], size: int) -> None:
-        errors, grid = variant_errors(survey), pixel_grid(size)
+        assert survey.faces is not None
+        errors, grid, faces = variant_errors(survey), pixel_grid(size), survey.faces
         self._most = {number: errors[number] for number in frames}
         self._masks = {
-            number: [region_mask(survey.keypoints[number], region, size, grid) for region in REGIONS]
-            for number in frames
+            number: [region_mask(faces[number], region, size, grid) for region in REGIONS] for number in frames
         }
 
     def quality(self, number: int, picture: Picture, original: Picture) -> float:

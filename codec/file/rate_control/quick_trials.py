@@ -50,6 +50,8 @@ DIP_DB = 1.0
 """Plans of more sources than one that is worse than the best by more than this are not considered."""
 UNKNOWN_DB = 0.3
 """By so much a plan may be better than it is estimated to be before its sources are coded."""
+SAME_CRF_OVERHEAD = 1.04
+"""Factor by which the sources of trials take more bytes at the same crf than those of the default presets."""
 
 
 @dataclass
@@ -124,9 +126,11 @@ class QuickTrials(PlanTrials):
             self._code([(estimate.candidate, estimate.crf) for estimate in unknown])
             ranked = self._ranked(budget, start)
         found = ranked[0]
-        near = found.candidate.coded[min(found.candidate.coded, key=lambda crf: abs(crf - found.crf))]
-        coded = replace(near, plan=replace(found.candidate.plan, crf=found.crf))
+        near, coded = min(found.candidate.coded.items(), key=lambda known: abs(known[0] - found.crf))
         motion_bytes, _ = self._motion.at(SCALES[found.step])
+        left = max(1.0, budget - motion_bytes)
+        likely = crf_for_budget({near: coded.size / SAME_CRF_OVERHEAD}, left, self._size)
+        coded = replace(coded, plan=replace(found.candidate.plan, crf=likely))
         choice = Choice(coded, 1, SCALES[found.step], motion_bytes)
         return Trial(found.quality, choice, [], ExcerptQuality(0.0, found.quality))
 

@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,8 @@ class CodedSources:
     packets: tuple[SourcePacket, ...]
     source_db: float = math.nan
     """Mean quality of the decoded sources (frame_quality.py), which is that of the frames they are taken from."""
+    encoder: SourceEncoder | None = field(default=None, compare=False, repr=False)
+    """The encoder after the last source, for one continuation of the sequence."""
 
     @property
     def size(self) -> int:
@@ -107,13 +109,14 @@ def encode_plan(
 ) -> CodedSources:
     """Encode the sources of a plan from (frame number, picture) pairs in the plan's order (see `pictures_of`).
 
-    `faces`: keypoints (n, K, 3) of all frames if the clip is tuned for the face.
+    `faces`: keypoints (n, K, 3) of all frames if the clip is tuned for the face. The encoder, which takes tens of
+    megabytes, comes with the sources.
     """
     encoder, packets, quality = source_encoder(size, plan, presets), [], []
     for slot, (frame, picture) in enumerate(pictures):
         packets.append(SourcePacket(slot % (MAX_SLOT + 1), encoder.add(picture), frame))
         quality.append(frame_quality(encoder.reconstructed, picture, None if faces is None else faces[frame]))
-    return CodedSources(plan, tuple(packets), float(np.mean(quality)) if quality else math.nan)
+    return CodedSources(plan, tuple(packets), float(np.mean(quality)) if quality else math.nan, encoder)
 
 
 def pictures_of(frames: Sequence[int], pictures: Pictures, hold: bool) -> Iterator[tuple[int, Picture]]:
@@ -139,19 +142,27 @@ def encode_within_budget(
 ) -> CodedSources:
     """Encode the plan at the best quality found that takes at most `budget` bytes; the smallest encoding found if none
     does."""
-    tried: dict[float, CodedSources] = {}
+    sizes: dict[float, float] = {}
+    best: CodedSources | None = None
     crf = plan.crf
     held = list(pictures_of(plan.frames, pictures, hold=True)) if plan.upfront else None
-    while len(tried) < MAX_ATTEMPTS and crf not in tried:
+    while len(sizes) < MAX_ATTEMPTS and crf not in sizes:
         selected = pictures_of(plan.frames, pictures, hold=False) if held is None else held
-        tried[crf] = coded = encode_plan(replace(plan, crf=crf), selected, size, presets)
+        coded = encode_plan(replace(plan, crf=crf), selected, size, presets)
+        sizes[crf] = coded.size
+        best = coded if best is None else better_within(budget, best, coded)
         if MIN_SPENT * budget <= coded.size <= budget:
-            return coded
-        crf = next_crf({crf: coded.size for crf, coded in tried.items()}, budget, size)
-    affordable = [coded for coded in tried.values() if coded.size <= budget]
-    if affordable:
-        return max(affordable, key=lambda coded: coded.source_db)
-    return min(tried.values(), key=lambda coded: coded.size)
+            break
+        crf = next_crf(sizes, budget, size)
+    assert best is not None
+    return best
+
+
+def better_within(budget: float, first: CodedSources, second: CodedSources) -> CodedSources:
+    """The better of two encodings of a plan that take at most `budget` bytes; the smaller one if one takes more."""
+    if max(first.size, second.size) > budget:
+        return min(first, second, key=lambda coded: coded.size)
+    return max(first, second, key=lambda coded: coded.source_db)
 
 
 def crf_for_budget(sizes: Mapping[float, float], budget: float, size: int) -> float:

@@ -45,10 +45,16 @@ class Survey:
     required: tuple[int, ...] = ()
     """Frames that must become sources, most important first (shot_sources.py)."""
 
+    corrected: NDArray[np.float32] | None = None
+    """(n, K, 3): keypoints with eyes and mouth on the face (face_check.py); None: as they are."""
+
     @property
     def faces(self) -> NDArray[np.float32] | None:
-        """Keypoints (n, K, 3) if the clip is tuned for the face (frame_quality.py)."""
-        return None if self.regions is None else self.keypoints
+        """Keypoints (n, K, 3) that show where eyes and mouth are, if the clip is tuned for the face
+        (frame_quality.py)."""
+        if self.regions is None:
+            return None
+        return self.keypoints if self.corrected is None else self.corrected
 
 
 def region_pictures(picture: Picture, keypoints: Keypoints) -> NDArray[np.uint8]:
@@ -78,9 +84,10 @@ def region_errors(
 ) -> list[NDArray[np.float32]]:
     """Additional squared error expected when a region of a frame shows a candidate's, as a share of the picture: for
     each region (candidates, evaluated)."""
-    if survey.regions is None:
+    faces = survey.faces
+    if survey.regions is None or faces is None:
         return []
-    unit = np.linalg.norm(survey.keypoints[:, 0, :2] - survey.keypoints[:, 1, :2], axis=1).mean() / 2
+    unit = np.linalg.norm(faces[:, 0, :2] - faces[:, 1, :2], axis=1).mean() / 2
     found = []
     for region, size in enumerate(REGION_SIZES):
         flat = survey.regions[:, region].reshape(len(survey.regions), -1).astype(np.float32)

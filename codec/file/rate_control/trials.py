@@ -148,7 +148,7 @@ class Excerpt:
         """Frames of the whole clip."""
         self.frames, self.pictures = list(pictures), list(pictures.values())
         self.detected = survey.keypoints[self.frames]
-        self.faces = None if survey.faces is None else self.detected
+        self.faces = None if survey.faces is None else survey.faces[self.frames]
         self.message_frames = message_frames
         self.runtime = runtime
         self._numbers = {frame: number for number, frame in enumerate(self.frames)}
@@ -389,7 +389,8 @@ class PlanTrials:
                 numbers = set(plan.frames)
                 pairs = zip(self._excerpt.frames, self._excerpt.pictures, strict=False)
                 pictures = ((frame, picture) for frame, picture in pairs if frame in numbers)
-            self._coded[plan] = encode_plan(plan, pictures, self._size, TRIAL_PRESETS, self._faces)
+            coded = encode_plan(plan, pictures, self._size, TRIAL_PRESETS, self._faces)
+            self._coded[plan] = replace(coded, encoder=None)
         return self._coded[plan]
 
 

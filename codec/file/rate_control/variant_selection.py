@@ -6,7 +6,7 @@ by the squared error that they take from the frames' regions, until a budget is 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -16,7 +16,7 @@ from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket, region_r
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import decode_motion, motion_size
 from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames, most_used_slot
-from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, Presets, pictures_of, source_encoder
+from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, pictures_of
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.sources.library import CAPACITY
@@ -56,27 +56,30 @@ def add_variants(
     count: int,
     pictures: Pictures,
     runtime: Runtime,
-    presets: Presets,
     budget: float,
     progress: Callable[[float], None] = lambda share: None,
+    misleading: Collection[int] = (),
 ) -> Stream:
     """Add variants to a coded clip of `count` frames, and say which source each frame's regions show. Both together
-    take about `budget` bytes."""
-    home_slot = most_used_slot(stream.motion)
+    take about `budget` bytes. `misleading`: slots of the sources whose keypoints miss the face: they lend no regions,
+    and frames of them show no others."""
+    home_slot = most_used_slot(stream.motion, misleading)
+    if home_slot is None:
+        return stream
     coded, spent = stream.coded, stream_size(stream)
     if coded.plan.upfront and len(coded.packets) < CAPACITY:
         numbers = sorted(evaluated_frames(count, CANDIDATE_FRAMES, coded.plan.frames))
         originals = dict(pictures_of(numbers, pictures, hold=False))
         decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
         candidates = []
-        for candidate in _candidates(stream, originals, decoder, home_slot):
+        for candidate in _candidates(stream, originals, decoder, home_slot, misleading):
             candidates.append(candidate)
             progress(0.3 * len(candidates) / len(originals))
         if candidates:
             faces = _variant_pictures(candidates, originals, decoder, home_slot)
-            coded = _coded_within(coded, pictures, faces, home_slot, runtime.info.size, presets, budget)
+            coded = _coded_within(coded, faces, home_slot, budget)
     stream, most = replace(stream, coded=coded), spent + budget
-    errors = _errors(stream, pictures, runtime, home_slot, lambda share: progress(0.4 + 0.6 * share))
+    errors = _errors(stream, pictures, runtime, home_slot, misleading, lambda share: progress(0.4 + 0.6 * share))
     while True:
         shown = _shown(errors, len(stream.coded.packets))
         named = replace(stream, motion=[_with_regions(packet, shown) for packet in stream.motion])
@@ -91,11 +94,15 @@ def stream_size(stream: Stream) -> int:
 
 
 def _candidates(
-    stream: Stream, originals: dict[int, Picture], decoder: Decoder, home_slot: int
+    stream: Stream,
+    originals: dict[int, Picture],
+    decoder: Decoder,
+    home_slot: int,
+    misleading: Collection[int],
 ) -> Iterator[_Candidate]:
     view: RegionView | None = None
     for motion in decode_motion(stream.coded, stream.motion, decoder):
-        if motion.number not in originals:
+        if motion.number not in originals or motion.reference_source in misleading:
             continue
         home, sources = decoder.library.at(home_slot), decoder.nearest(motion.keypoints, motion.reference_source)
         if home is None or not sources:
@@ -104,7 +111,8 @@ def _candidates(
         patches = view.of_frame(originals[motion.number], motion.keypoints, sources[0])
         known = view.of_library(decoder.library)
         errors = [
-            min(region_error(a, b) for b in of_region.values()) for a, of_region in zip(patches, known, strict=True)
+            min(region_error(a, b) for slot, b in of_region.items() if slot not in misleading)
+            for a, of_region in zip(patches, known, strict=True)
         ]
         yield _Candidate(motion, sources[0], patches, errors)
 
@@ -143,20 +151,11 @@ def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[int]:
         left = np.minimum(left, costs[:, best])
 
 
-def _coded_within(
-    coded: CodedSources,
-    pictures: Pictures,
-    variants: Iterator[Picture],
-    base: int,
-    size: int,
-    presets: Presets,
-    budget: float,
-) -> CodedSources:
+def _coded_within(coded: CodedSources, variants: Iterator[Picture], base: int, budget: float) -> CodedSources:
     """Code variants after the sources, in their sequence, until `budget` bytes are spent."""
-    encoder = source_encoder(size, coded.plan, presets)
-    for _, picture in pictures_of(coded.plan.frames, pictures, hold=True):
-        encoder.add(picture)
-    whole = coded.size
+    encoder, whole = coded.encoder, coded.size
+    assert encoder is not None
+    coded = replace(coded, encoder=None)
     for picture in variants:
         if len(coded.packets) == CAPACITY:
             break
@@ -169,9 +168,15 @@ def _coded_within(
 
 
 def _errors(
-    stream: Stream, pictures: Pictures, runtime: Runtime, home_slot: int, progress: Callable[[float], None]
+    stream: Stream,
+    pictures: Pictures,
+    runtime: Runtime,
+    home_slot: int,
+    misleading: Collection[int],
+    progress: Callable[[float], None],
 ) -> dict[int, RegionErrors]:
-    """How well each source shows the regions of each frame, by its number; frames shown unmodified are left out."""
+    """How well each source shows the regions of each frame, by its number; frames shown unmodified, and those of
+    misleading sources, are left out."""
     decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
     count = sum(packet.count for packet in stream.motion)
     source_frames = set(stream.coded.plan.frames)  # shown unmodified
@@ -185,8 +190,11 @@ def _errors(
         home = decoder.library.at(home_slot)
         if home is None or not sources or motion.number != number or number in source_frames:
             continue
+        if motion.reference_source in misleading:
+            continue
         view = view or RegionView(home, decoder.compositor)
-        errors[number] = view.errors(original, motion.keypoints, sources[0], decoder.library)
+        found = view.errors(original, motion.keypoints, sources[0], decoder.library)
+        errors[number] = [{slot: e for slot, e in region.items() if slot not in misleading} for region in found]
         progress((motion.number + 1) / count)
     return errors
 

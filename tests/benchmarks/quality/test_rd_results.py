@@ -35,3 +35,15 @@ def test_mean_points_need_a_point_of_every_clip() -> None:
     results = made_up({"x264": [(4.0, 30.0), (8.0, 33.0), (32.0, 39.0)]})
     results["clips"]["b"]["points"] = results["clips"]["b"]["points"][:1]
     assert mean_points(results, "x264", "psnr_rgb") == [(3.0, 4.0, 30.0)]
+
+
+def test_clips_on_which_a_score_is_undefined_do_not_count() -> None:
+    """As the recall of blinks where nobody blinks. A score that was not computed is missing instead."""
+    results = made_up({"x264": [(4.0, 30.0), (8.0, 33.0), (32.0, 39.0)]})
+    without_blinks = [
+        {**point, "kbps": 99.0, "scores": {"psnr_rgb": None}} for point in results["clips"]["a"]["points"]
+    ]
+    results["clips"]["b"]["points"] = without_blinks
+    assert mean_points(results, "x264", "psnr_rgb")[0] == (3.0, 4.0, 30.0)
+    results["clips"]["b"]["points"] = [{**point, "scores": {}} for point in without_blinks]
+    assert mean_points(results, "x264", "psnr_rgb") == []

@@ -48,7 +48,8 @@ def test_outputs_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fa
     monkeypatch.setattr(call, "hold_call", hold_call)
     monkeypatch.setattr(call, "local_server", lambda: nullcontext("http://127.0.0.1:1"))
     out = tmp_path / "out"
-    call.run_demo(out, face_clip, 2.0, True, True)
+    _, sides = call.run_demo(out, face_clip, 2.0, True, True)
+    assert [side.name for side in sides] == ["Ada", "Bob"]
     assert sorted(path.name for path in out.iterdir()) == ["contact_sheet.png", "side_by_side.mp4", "statistics.json"]
     assert list(json.loads((out / "statistics.json").read_text())["sides"]) == ["Ada", "Bob"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
-from iwcodec.codec.file.clip import HEADER_BYTES, Clip, Footage, crop_jumps, open_footage
+from iwcodec.codec.file.clip import HEADER_BYTES, MOST_WRONG, Clip, Footage, crop_jumps, open_footage, survey_clip
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.media.crop import Crop
@@ -47,6 +47,26 @@ def make_clip(frames: int, fps: int, kbps: float | None = None) -> Clip:
     return Clip(Footage(Path("a.mp4"), info, [], 64), survey, StubRuntime(), EncodeOptions(64, kbps=kbps))
 
 
+@pytest.mark.parametrize(("share", "tuned"), [(MOST_WRONG, True), (MOST_WRONG + 0.1, False)])
+def test_a_clip_whose_keypoints_miss_the_face_is_not_tuned_for_it(
+    share: float, tuned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Check:
+        wrong_share = share
+
+        def corrected(self, picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+            return keypoints + 1
+
+    monkeypatch.setattr("iwcodec.codec.file.clip.FaceCheck", Check)
+    info = MediaInfo(64, 64, Fraction(25), None, 5, 0, None)
+    footage = Footage(Path("a.mp4"), info, [Crop(0, 0, 64)] * 5, 64, held=list(grey_ramp(5, 64, 64)))
+    survey = survey_clip(footage, StubRuntime(), lambda name, share: None, "face")
+    assert (survey.regions is not None) == tuned
+    assert (survey.faces is not None) == tuned
+    if survey.faces is not None:
+        np.testing.assert_array_equal(survey.faces, survey.keypoints + 1)
+
+
 def test_budget_is_the_bitrate_without_the_container() -> None:
     assert make_clip(250, 25).budget is None
     assert make_clip(250, 25, kbps=4).budget == 4 * 10 * 125 - HEADER_BYTES
@@ -77,6 +97,16 @@ def test_a_part_of_the_input_is_read(tmp_path: Path):
     assert levels(footage_of(clip, size=64, start_s=0.8, duration_s=9.0)) == list(range(20, 25))
     with pytest.raises(MediaError, match=r"no picture after 3 s: it is 1\.0 s long"):
         footage_of(clip, size=64, start_s=3.0)
+
+
+def test_pictures_of_a_short_clip_are_read_once_and_read_reads_the_file(tmp_path: Path):
+    clip = write_clip(tmp_path / "a.mkv", grey_ramp(10), codec="ffv1", pixels="bgr0")
+    footage = footage_of(clip, size=64)
+    first = list(footage.pictures())
+    assert all(picture is held for picture, held in zip(footage.pictures(), first, strict=True))
+    for picture, held in zip(footage.read(), first, strict=True):
+        assert np.array_equal(picture, held)
+        assert picture is not held
 
 
 def test_a_cut_file_is_reported(tmp_path: Path):

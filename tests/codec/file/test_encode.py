@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -105,6 +106,19 @@ def test_very_short_clips_can_be_tuned_for_the_face(rate: dict[str, float], tmp_
     with IwcFile(target, StubRuntime()) as file:
         assert [frame.number for frame in file.frames()] == list(range(5))
         assert file.damage == []
+
+
+@pytest.mark.parametrize("rate", [{}, {"sources": 1}])
+def test_a_clip_whose_keypoints_miss_the_face_is_coded_as_any_picture(
+    rate: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iwcodec.codec.file.clip.MOST_WRONG", -1.0)
+    clip, files = write_clip(tmp_path / "short.mp4", PICTURES[:5], fps=25), []
+    for tune in ("face", "psnr"):
+        options = EncodeOptions(SIZE, crop="none", audio=False, tune=tune, **rate)
+        encode(clip, tmp_path / f"{tune}.iwc", options, StubRuntime())
+        files.append((tmp_path / f"{tune}.iwc").read_bytes())
+    assert files[0] == files[1]
 
 
 def test_a_clip_without_a_face_can_be_tuned_for_one(tmp_path: Path) -> None:

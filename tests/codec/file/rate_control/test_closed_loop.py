@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from circling import COUNT, PICTURES, SURVEY
+from iwcodec.codec.bitstream.packets import MotionPacket, Run
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import USUAL_SCALE, fit_motion, quantise_messages, to_source_coordinates
 from iwcodec.codec.file.rate_control.closed_loop import (
@@ -15,6 +16,7 @@ from iwcodec.codec.file.rate_control.closed_loop import (
     best_stream,
     choose_suppression,
     evaluated_frames,
+    most_used_slot,
     receive,
     stream_quality,
 )
@@ -123,3 +125,15 @@ def test_sources_are_not_evaluated_for_suppression(three_sources: Stream) -> Non
 def test_a_stream_of_sources_alone_needs_no_suppression() -> None:
     stream = make_stream(interleaved_plan(COUNT, 1))
     assert choose_suppression(stream, COUNT, lambda: PICTURES, BestAt(8)) == 0
+
+
+def test_the_source_of_most_frames_among_those_not_excluded() -> None:
+    payload = b"\0"
+    motion = [
+        MotionPacket(0, 9, None, payload, (Run(0, 4), Run(1, 3), Run(2, 2))),
+        MotionPacket(9, 3, None, payload, (Run(2, 3),)),
+    ]
+    assert most_used_slot(motion) == 2
+    assert most_used_slot(motion, {2}) == 0
+    assert most_used_slot(motion, {0, 1, 2}) is None
+    assert most_used_slot([]) is None

@@ -1,5 +1,7 @@
 """Source plans: which frames become sources, their order in the file, and budgets that are kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from iwcodec.codec.file.rate_control.source_plan import (
     SMALLER_CRF,
     WORST_CRF,
     Plan,
+    better_within,
     crf_for_budget,
     encode_plan,
     encode_within_budget,
@@ -79,6 +82,18 @@ def test_pictures_get_smaller_beyond_the_worst_crf() -> None:
 def test_the_budget_is_kept(budget: int) -> None:
     coded = encode_within_budget(interleaved_plan(COUNT, 3), lambda: PICTURES, SIZE, budget)
     assert budget * 0.95 < coded.size <= budget
+
+
+def test_of_two_encodings_the_better_one_within_the_budget_is_kept() -> None:
+    plan = upfront_plan(SURVEY, 2)
+    fine, coarse = (
+        encode_plan(replace(plan, crf=crf), pictures_of(plan.frames, lambda: PICTURES, hold=True), SIZE)
+        for crf in (30, 60)
+    )
+    assert fine.size > coarse.size
+    assert better_within(fine.size, coarse, fine) is fine
+    assert better_within(fine.size - 1, fine, coarse) is coarse
+    assert better_within(1, fine, coarse) is coarse
 
 
 def test_crf_converges_in_few_steps() -> None:

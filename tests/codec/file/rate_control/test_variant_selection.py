@@ -34,7 +34,7 @@ COVERED = (5, 6, 7, 16, 17)
 """Frames in which a bar covers the eyes."""
 SKIPPED = 12
 """The first frames are in skip mode, the others are reconstructed."""
-FAST = (8, 8)
+PRESET = 8
 """SVT-AV1 presets."""
 
 
@@ -74,12 +74,12 @@ def still_packets(count: int) -> list[MotionPacket]:
 
 
 def sources_of(originals: Sequence[Picture], frames: tuple[int, ...], upfront: bool = True) -> CodedSources:
-    coder = SourceEncoder(SIZE, 30, FAST[0])
+    coder = SourceEncoder(SIZE, 30, PRESET)
     packets = tuple(SourcePacket(n, coder.add(originals[frame]), frame) for n, frame in enumerate(frames))
-    return CodedSources(Plan(frames, 30, upfront), packets)
+    return CodedSources(Plan(frames, 30, upfront), packets, encoder=coder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stream(originals: list[Picture]) -> Stream:
     """The face as the only source, sent as frame 0, in two motion packets."""
     levels = np.zeros((COUNT - SKIPPED, 60), np.int32)
@@ -118,8 +118,9 @@ def errors_in(box: Box, pictures: Sequence[Picture], originals: Sequence[Picture
 def test_frames_whose_eyes_differ_show_a_variant(
     stream: Stream, originals: list[Picture], boxes: list[Box], runtime: Runtime
 ) -> None:
-    budget, reported = 800.0, []
-    tuned = add_variants(stream, COUNT, lambda: originals, runtime, FAST, budget, progress=reported.append)
+    budget = 800.0
+    reported: list[float] = []
+    tuned = add_variants(stream, COUNT, lambda: originals, runtime, budget, progress=reported.append)
     assert tuned.coded.packets[:1] == stream.coded.packets
     assert 0 < tuned.coded.size - stream.coded.size <= budget
     assert [(packet.slot, packet.base, packet.frame) for packet in variants_of(tuned)] == [(1, 0, None)]  # one bar
@@ -135,7 +136,7 @@ def test_frames_whose_eyes_differ_show_a_variant(
 
 
 def test_without_a_difference_nothing_changes(stream: Stream, face: Picture, runtime: Runtime) -> None:
-    assert add_variants(stream, COUNT, lambda: [face] * COUNT, runtime, FAST, 3000.0) == stream
+    assert add_variants(stream, COUNT, lambda: [face] * COUNT, runtime, 3000.0) == stream
 
 
 def test_without_a_budget_frames_show_the_eyes_of_sources(
@@ -143,7 +144,7 @@ def test_without_a_budget_frames_show_the_eyes_of_sources(
 ) -> None:
     """Which costs their names alone. Frames that are sources are shown unmodified, and name nothing."""
     two = replace(stream, coded=sources_of(originals, (0, 6)), motion=still_packets(SKIPPED))
-    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, FAST, 0.0)
+    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0)
     assert tuned.coded == two.coded
     assert shown(tuned.motion, EYES) == {5: 1, 7: 1}
     assert not {0, 6} & shown(tuned.motion, MOUTH).keys()
@@ -151,10 +152,19 @@ def test_without_a_budget_frames_show_the_eyes_of_sources(
     assert np.all(after[[5, 7]] < 0.6 * before[[5, 7]])  # placed by irises that the bar hides
 
 
+def test_sources_whose_keypoints_miss_the_face_neither_lend_eyes_nor_show_others(
+    stream: Stream, originals: list[Picture], runtime: Runtime
+) -> None:
+    assert add_variants(stream, COUNT, lambda: originals, runtime, 800.0, misleading={0}) == stream
+    two = replace(stream, coded=sources_of(originals, (0, 6)), motion=still_packets(SKIPPED))
+    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0, misleading={1})
+    assert shown(tuned.motion, EYES) == {}
+
+
 def test_interleaved_plans_have_no_variants(stream: Stream, originals: list[Picture], runtime: Runtime) -> None:
     """Their sources come and go. Regions are named all the same."""
     two = replace(stream, coded=sources_of(originals, (0, 6), upfront=False), motion=still_packets(SKIPPED))
-    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, FAST, 3000.0)
+    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 3000.0)
     assert variants_of(tuned) == []
     assert shown(tuned.motion, EYES) == {5: 1, 7: 1}
 
@@ -179,7 +189,7 @@ def test_variants_keep_within_the_budget(
 ) -> None:
     """More is wanted than it allows."""
     skipped = replace(stream, motion=still_packets(SKIPPED))
-    tuned = add_variants(skipped, SKIPPED, lambda: restless, runtime, FAST, budget)
+    tuned = add_variants(skipped, SKIPPED, lambda: restless, runtime, budget)
     added = variants_of(tuned)
     assert 0 < tuned.coded.size - stream.coded.size <= budget
     assert 0 < len(added) < SKIPPED - 1
@@ -196,11 +206,11 @@ def test_what_shows_most_often_comes_first_and_the_library_is_not_exceeded(
     often, seldom = with_bar(face, boxes[EYES], 40), with_bar(face, boxes[EYES], 200)
     pictures = [seldom if n in (2, 3) else often if n in range(5, 11) else face for n in range(SKIPPED)]
     skipped = replace(stream, motion=still_packets(SKIPPED))
-    tuned = add_variants(skipped, SKIPPED, lambda: pictures, runtime, FAST, 9000.0)
+    tuned = add_variants(skipped, SKIPPED, lambda: pictures, runtime, 9000.0)
     assert len(tuned.coded.packets) == 2
     assert set(range(5, 11)) <= shown(tuned.motion, EYES).keys()
     monkeypatch.setattr("iwcodec.codec.file.rate_control.variant_selection.CAPACITY", 1)
-    assert variants_of(add_variants(skipped, SKIPPED, lambda: pictures, runtime, FAST, 9000.0)) == []
+    assert variants_of(add_variants(skipped, SKIPPED, lambda: pictures, runtime, 9000.0)) == []
 
 
 def path_cost(path: Sequence[int | None], errors: Sequence[dict[int | None, float]]) -> float:

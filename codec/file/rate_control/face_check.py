@@ -1,0 +1,89 @@
+"""Keypoints that miss the face: found, and put right for the encoder, by the landmarks of the face detector.
+
+The network's keypoints miss some faces: irises are found on a lamp behind a dark face, lips on what is held before the
+chin. Regions are placed by the keypoints of sources, at both ends, so that eyes and mouths of such sources are of a
+wrong place and size, and bend a face. Only the encoder has landmarks: where it finds that keypoints are wrong, it shows
+no regions.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iwcodec.codec.file.rate_control.closed_loop import Stream
+from iwcodec.codec.media.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.av1 import SourceDecoder
+from iwcodec.models.runtime.types import Keypoints, Runtime
+
+IRISES, MOUTH = (0, 1), (7, 8, 9, 10)
+"""Keypoints that training placed on the irises, and on the corners and lips of the mouth."""
+MAX_OFF = 0.35
+"""Distance of irises or mouth from the landmarks, in distances of the eyes, from which keypoints are wrong. On faces
+that are found it is 0.03 to 0.2."""
+MIN_UNIT = 1 / 16
+"""Smallest distance of the eyes that counts, in [-1, 1] units."""
+
+
+class FaceCheck:
+    """Checks the keypoints of a clip's pictures, in order: of every DETECT_EVERY-th one, and of all pictures after a
+    wrong one until the next."""
+
+    def __init__(self) -> None:
+        self._detector = FaceDetector()
+        self._count = 0
+        self._suspicious = False
+        self._checked, self._wrong = 0, 0
+
+    @property
+    def wrong_share(self) -> float:
+        """Share of the regularly checked pictures whose keypoints are wrong."""
+        return self._wrong / max(1, self._checked)
+
+    def corrected(self, picture: Picture, keypoints: Keypoints) -> Keypoints:
+        """Return the keypoints (K, 3) of the next picture, with irises and mouth at the landmarks if they are wrong."""
+        regular = self._count % DETECT_EVERY == 0
+        self._count += 1
+        if not (regular or self._suspicious):
+            return keypoints
+        right = at_landmarks(picture, keypoints, self._detector)
+        wrong = right is not None and are_off(keypoints, right)
+        if regular:
+            self._suspicious = wrong
+            self._checked += 1
+            self._wrong += wrong
+        return right if wrong and right is not None else keypoints
+
+
+def at_landmarks(picture: Picture, keypoints: Keypoints, detector: FaceDetector) -> Keypoints | None:
+    """Return keypoints (K, 3) with irises and mouth at the landmarks of the face that is nearest to them; None without
+    a face."""
+    size, found = len(picture), []
+    for face in detector.detect(picture):
+        right_eye, left_eye, _, *corners = (np.array(face.landmarks) + 0.5) * (2 / size) - 1
+        moved = keypoints.copy()
+        moved[list(IRISES), :2] = right_eye, left_eye
+        moved[list(MOUTH), :2] = np.mean(corners, 0)
+        found.append(moved)
+    return min(found, key=lambda moved: float(np.abs(points(moved) - points(keypoints)).sum()), default=None)
+
+
+def points(keypoints: Keypoints) -> Keypoints:
+    """Return irises and middle of the mouth (3, 2) of keypoints (K, 3)."""
+    return np.stack([*keypoints[list(IRISES), :2], keypoints[list(MOUTH), :2].mean(0)])
+
+
+def are_off(keypoints: Keypoints, right: Keypoints) -> bool:
+    """Return whether keypoints (K, 3) are not where they should be."""
+    unit = max(float(np.linalg.norm(right[1, :2] - right[0, :2])), MIN_UNIT)
+    return bool(np.linalg.norm(points(keypoints) - points(right), axis=1).max() > MAX_OFF * unit)
+
+
+def misleading_sources(stream: Stream, faces: NDArray[np.float32], runtime: Runtime) -> set[int]:
+    """Slots of the sources in whose decoded pictures the keypoints miss the face. `faces`: keypoints (n, K, 3) of all
+    frames that do not."""
+    decoder, slots = SourceDecoder(runtime.info.size), set()
+    for packet in stream.coded.packets:
+        picture = decoder.add(packet.payload)
+        if packet.frame is not None and are_off(runtime.detect(picture), faces[packet.frame]):
+            slots.add(packet.slot)
+    return slots
