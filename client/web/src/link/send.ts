@@ -9,11 +9,13 @@ import type { SendParameters } from "./congestion_control";
 import { MAX_MESSAGE_FRAMES, MAX_SPAN_MS, motionMessageToBytes, type SourceChunk } from "./messages";
 
 const PART = 400;
+const LAST_PART = 1.2;
 const NARROW_PART = 150;
 const NARROW_KBPS = 5;
 const MAX_BEHIND = 8;
 const FIRST_PART = 840;
 const MIN_PART = 64;
+const SAVED = LAST_PART * PART;
 const MAX_REPEATS = 2;
 const KEPT_STAMPS = 256;
 
@@ -171,7 +173,8 @@ export class SourceSender {
     if (this.index !== this.first) this.part = kbps > NARROW_KBPS ? PART : NARROW_PART;
     if (this.filledS !== null) {
       this.budget += (nowS - this.filledS) * kbps * 125;
-      this.budget = Math.min(this.budget, this.backlog ? this.burst : MIN_PART);
+      const most = this.backlog ? this.burst : MIN_PART;
+      this.budget = Math.min(this.budget, kbps > NARROW_KBPS ? Math.max(most, SAVED) : most);
     }
     this.filledS = nowS;
   }
@@ -182,7 +185,8 @@ export class SourceSender {
     const unit = sequence?.units.get(index);
     if (!sequence || !unit) return null;
     const rest = unit.packet.length - offset;
-    const length = Math.min(rest, this.part);
+    const longest = (index === this.first ? 1 : LAST_PART) * this.part;
+    const length = rest <= longest ? rest : this.part;
     if (length > this.budget) return null;
     const part = unit.packet.subarray(offset, offset + length);
     this.budget -= length;
