@@ -29,7 +29,7 @@ function makeCoder(size = 1) {
 }
 
 test("the first picture is a source, a changed one too, and frames are fitted to them", async () => {
-  const { coder, of } = makeCoder();
+  const { coder, of } = makeCoder(500);
   await coder.push(flat(100), 10_000, true);
   await coder.push(flat(100), 10_040, null);
   for (let ms = 10_600; ms < 11_300; ms += 100) await coder.push(flat(180), ms, null); // shown as it was: too dark

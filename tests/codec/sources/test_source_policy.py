@@ -10,6 +10,7 @@ from iwcodec.codec.sources.source_policy import (
     BYTES_PER_S,
     CANDIDATES,
     HIGH_PRICE,
+    IN_FLIGHT_BYTES_PER_S,
     IN_FLIGHT_S,
     JUDGE_INTERVAL_S,
     LOW_PRICE,
@@ -81,7 +82,9 @@ def test_a_source_on_its_way_is_not_wanted_again() -> None:
     stream = Stream()
     while stream.judge(picture(160)) is None:
         pass
-    for _ in range(int(IN_FLIGHT_S / JUDGE_INTERVAL_S)):
+    frames = int((IN_FLIGHT_S + SIZE / IN_FLIGHT_BYTES_PER_S) / JUDGE_INTERVAL_S)
+    assert frames
+    for _ in range(frames):
         assert stream.judge(picture(160), helps=False) is None
 
 
