@@ -99,7 +99,8 @@ def expressive_moments(pictures: Sequence[Picture], fps: Fraction, runtime: Runt
 
 
 def av1_versions(originals: Sequence[Picture], fps: Fraction, kbps: float) -> list[RivalResult]:
-    """SVT-AV1 at about this rate, which it reaches at half size and frame rate, and at three times it in full."""
+    """SVT-AV1 at about this rate, which it reaches at half size and frame rate, and asked for three times as much in
+    full."""
     half = encode_rival("svtav1", originals, fps, kbps, shrink=2, skip=2)
     return [half, encode_rival("svtav1", originals, fps, 3 * kbps)]
 
