@@ -23,6 +23,7 @@ COMMANDS = {
     "endurance": "call.endurance",
     "flood": "call.flood",
     "browser": "call.browser",
+    "browser-sending": "call.browser_sending",
     "weights": "weights",
 }
 """Sub-command -> module of this package that has it as `command`."""

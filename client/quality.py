@@ -19,15 +19,20 @@ LATE_MS: Final = 600.0
 def is_too_slow(stats: LinkStats) -> bool:
     """Whether this machine shows clearly fewer frames than arrive, or takes too long for one. A machine that is much
     too slow for the call receives few frames, too, because it acknowledges them late."""
-    is_behind = stats.received_per_s >= MIN_RECEIVED and stats.frames_per_s < SLOW_SHARE * stats.received_per_s
-    return is_behind or stats.render_ms > MAX_RENDER_MS
+    return _is_behind(stats) or stats.render_ms > MAX_RENDER_MS
+
+
+def _is_behind(stats: LinkStats) -> bool:
+    return stats.received_per_s >= MIN_RECEIVED and stats.frames_per_s < SLOW_SHARE * stats.received_per_s
 
 
 def quality_words(stats: LinkStats) -> str:
     """What spoils the call with one participant; empty while nothing does. The cause that explains most comes first."""
     shown, received = stats.frames_per_s, stats.received_per_s
-    if is_too_slow(stats):
+    if _is_behind(stats):
         return f"your machine is too slow: {shown:.0f} of {received:.0f} frames"
+    if is_too_slow(stats):
+        return f"your machine is too slow: {stats.render_ms:.0f} ms for a frame"
     if stats.congested:
         return f"the link is narrow: {stats.sent_kbps.get('total', 0.0):.0f} kbps"
     if stats.loss >= LOSSY:

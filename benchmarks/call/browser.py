@@ -44,14 +44,14 @@ LABELS = {
 }
 
 
-def browser() -> str:
-    """Return the path of Chromium. Raises CodecError if something is missing."""
+def browser(built: bool = True) -> str:
+    """Return the path of Chromium. Raises CodecError if something is missing. `built`: whether the pages are needed."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         raise CodecError(f"No browser was found: install one of {', '.join(BROWSERS)}.")
     if shutil.which("node") is None or not (WEB / "node_modules").is_dir():
         raise CodecError("The browser is driven by Node.js from a clone: run `make web` there.")
-    if not is_built():
+    if built and not is_built():
         raise CodecError(NOT_BUILT)
     return found
 

@@ -1,11 +1,12 @@
 import { brotliCompressSync, constants } from "node:zlib";
 import { defaultClientConditions, defineConfig, type Plugin } from "vite";
 
-/** Write a compressed copy of everything large beside it: a server that is asked for `br` sends that. */
+/** Write a compressed copy of everything large beside it: a server that is asked for `br` sends that. Measurements
+ * (tests/served.mjs) build without it, which is quicker. */
 function compressed(): Plugin {
   return {
     name: "compressed",
-    apply: "build",
+    apply: (_, { command, mode }) => command === "build" && mode === "production",
     generateBundle(_, bundle) {
       for (const [name, file] of Object.entries(bundle)) {
         const data = Buffer.from(file.type === "asset" ? file.source : file.code);

@@ -109,6 +109,7 @@ def code_stream(choice: Choice, clip: Clip, progress: Progress) -> Stream:
 
 def code_motion(choice: Choice, clip: Clip, progress: Progress) -> list[MotionPacket]:
     """Fit the motion of the whole clip to the coded sources, and quantise it within the budget."""
+    progress("fitting the motion", 0.0)
     coded, length = choice.coded, message_length(choice.coded.plan, clip.message_frames)
     pictures, detected = clip.video.pictures(), clip.survey.keypoints
     report, new_fit = partial(progress, "fitting the motion"), partial(fit_for, clip.options.effort)

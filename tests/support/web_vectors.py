@@ -72,6 +72,7 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
 from iwcodec.codec.sources.library import Library
 from iwcodec.codec.sources.regions import Compositor, region_box
+from iwcodec.codec.sources.source_policy import Judgement, SourcePolicy
 from iwcodec.codec.sources.variant_policy import VariantPolicy
 from iwcodec.codec.sources.yuv import rgb_to_yuv420, yuv420_to_rgb
 from iwcodec.models.fit_settings import BLURS
@@ -128,6 +129,7 @@ def vectors() -> dict[str, Any]:
         "quality": quality_vectors(np.random.default_rng(13)),
         "fit": fit_vector(),
         "variants": variant_vectors(),
+        "sources": source_vectors(np.random.default_rng(15)),
         "crops": crop_vectors(rng),
         "faces": face_vector(),
         "sdp": sdp_vector(),
@@ -573,6 +575,45 @@ def variant_vectors() -> dict[str, Any]:
             added += 1
     basis, keypoints = text(source.basis.astype("<f4")), source.keypoints.ravel().tolist()
     return {"faces": [text(face) for face in faces], "basis": basis, "keypoints": keypoints, "frames": frames}
+
+
+SOURCE_SIDE = 64
+"""Side of the pictures of `source_vectors`, in pixels."""
+
+
+def source_vectors(rng: np.random.Generator) -> dict[str, Any]:
+    """Judged frames of a stream in which poses last and recur, and which of them become sources. After 80 s sources
+    help less than they should; the clock is set back once."""
+    poses = [np.ascontiguousarray(np.roll(TEXTURE, 9 * n, axis=n % 2)[:SOURCE_SIDE, :SOURCE_SIDE]) for n in range(12)]
+    coded = [cv2.GaussianBlur(pose, (0, 0), 1) for pose in poses]
+    pictures = [*poses, *coded]
+    policy, shown = SourcePolicy(Pasting()), [12]  # type: ignore[arg-type]
+    source = replace(textured_source(), picture=coded[0])
+    policy.add(0, (source, 33.0), 0.0, 1800)
+    first = {"coded": 12, "qualityDb": 33.0, "size": 1800}
+    events: list[dict[str, Any]] = [{"atS": 0.0, "due": policy.due(0.0), "added": first}]
+    pose = 0
+    for n in range(1, 1500):
+        at_s = n / 10 - (3 if n > 1000 else 0)
+        if rng.random() < 0.03:
+            pose = int(rng.integers(12))
+        event: dict[str, Any] = {"atS": at_s, "due": policy.due(at_s)}
+        events.append(event)
+        if not event["due"]:
+            continue
+        nearest = 12 + pose if 12 + pose in shown else shown[-1]
+        helps = 1.0 if n < 800 else float(rng.uniform(0.5, 1))
+        quality_db = (34 if nearest == 12 + pose else 22) * helps + float(rng.normal(0, 1))
+        policy.judge(poses[pose], Judgement(poses[pose], quality_db, replace(source, picture=pictures[nearest])), at_s)
+        found = policy.wanted(at_s)
+        event["judged"] = {"picture": pose, "qualityDb": quality_db, "nearest": nearest}
+        event["wanted"] = next((k for k, one in enumerate(poses) if one is found), None)
+        if found is not None:
+            number, size, coded_db = event["wanted"], int(rng.integers(120, 700)), float(rng.uniform(30, 36))
+            policy.add(n, (replace(source, picture=coded[number]), coded_db), at_s, size)
+            event["added"] = {"coded": 12 + number, "qualityDb": coded_db, "size": size}
+            shown.append(12 + number)
+    return {"pictures": [text(picture) for picture in pictures], "side": SOURCE_SIDE, "events": events}
 
 
 def crop_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ export interface LinkStats {
   /** Frames shown, and frames that arrived, per second. */
   framesPerS: number;
   receivedPerS: number;
-  /** Median time from the jitter buffer to the picture. */
+  /** Median time that a frame takes. */
   renderMs: number;
   /** What we send, headers included. */
   sentKbps: number;
@@ -23,16 +23,12 @@ export interface LinkStats {
   delayMs: number;
 }
 
-/** Return whether this machine shows clearly fewer frames than arrive, or takes too long for one. */
-export function isTooSlow({ framesPerS, receivedPerS, renderMs }: LinkStats): boolean {
-  const isBehind = receivedPerS >= MIN_RECEIVED && framesPerS < SLOW_SHARE * receivedPerS;
-  return isBehind || renderMs > MAX_RENDER_MS;
-}
-
 /** Return what spoils the call with one participant; empty while nothing does. The cause that explains most comes first. */
 export function qualityWords(stats: LinkStats): string {
-  const { congested, delayMs, framesPerS, loss, receivedPerS, sentKbps } = stats;
-  if (isTooSlow(stats)) return `your machine is too slow: ${framesPerS.toFixed(0)} of ${receivedPerS.toFixed(0)} frames`;
+  const { congested, delayMs, framesPerS, loss, receivedPerS, renderMs, sentKbps } = stats;
+  const isBehind = receivedPerS >= MIN_RECEIVED && framesPerS < SLOW_SHARE * receivedPerS;
+  if (isBehind) return `your machine is too slow: ${framesPerS.toFixed(0)} of ${receivedPerS.toFixed(0)} frames`;
+  if (renderMs > MAX_RENDER_MS) return `your machine is too slow: ${renderMs.toFixed(0)} ms for a frame`;
   if (congested) return `the link is narrow: ${sentKbps.toFixed(0)} kbps`;
   if (loss >= LOSSY) return `the link loses ${(100 * loss).toFixed(0)} % of the packets`;
   if (framesPerS && delayMs >= LATE_MS) return `the link is slow: ${(delayMs / 1000).toFixed(1)} s behind`;

@@ -39,3 +39,10 @@ def test_long_clips_spend_their_time_on_motion() -> None:
 
 def test_an_unknown_pass_keeps_the_share() -> None:
     assert shares(EncodeOptions(), 200, [("fitting the motion", 0.0), ("thinking", 1.0)])[1] < 1
+
+
+def test_with_more_effort_the_motion_takes_a_larger_share() -> None:
+    before = [shares(EncodeOptions(effort=effort), 200, [("fitting the motion", 0.0)])[0] for effort in (1, 2, 3)]
+    assert before[0] > 0.5
+    assert before == sorted(before, reverse=True)
+    assert before[2] < 0.4

@@ -26,12 +26,23 @@ const given = parameters.get("token");
 const token = given && TOKEN.test(given) ? given : null;
 const root = new URL("..", document.baseURI); // this page lies below the server's root
 
-const renderers = new Renderers((share) => say(`Loading the model: ${Math.round(100 * share)} %`), fail);
+const renderers = new Renderers(
+  (share) => say(share < 0.98 ? `Loading the model: ${Math.round(100 * share)} %` : "Preparing the model…"),
+  fail,
+);
 /** Takes the place of the first of the others. */
 const alone = $("alone");
 const own = new Tile("You");
 own.root.className = "own";
-const sending = new Sending((pixels) => own.draw(pixels));
+/** Whether our tile shows us. */
+let isShown = false;
+const sending = new Sending((pixels) => {
+  own.draw(pixels);
+  if (!isShown) {
+    isShown = true;
+    showOwnState();
+  }
+});
 const devices = new Devices(devicesChanged);
 /** `wire`: bytes on the wire, received and sent, headers included. */
 const tiles = new Map<string, { tile: Tile; rates: Rates; wire: [number, number] }>();
@@ -196,11 +207,11 @@ function mostKbps(): number | null {
 function showOwnState(): void {
   const { faceLost, paused } = sending.sender;
   const words = [
-    paused ? "camera off" : faceLost ? "your face is not to be seen" : "as others see you",
+    paused ? "camera off" : faceLost ? "your face is not to be seen" : isShown ? "as others see you" : "preparing your picture…",
     isMuted || !devices.microphone ? "muted" : "",
   ];
   own.state = words.filter(Boolean).join(", ");
-  own.root.dataset.state = paused || faceLost ? "off" : "live";
+  own.root.dataset.state = paused || faceLost || !isShown ? "off" : "live";
 }
 
 function mute(on: boolean): void {
@@ -283,8 +294,12 @@ $("numbers").onclick = () => {
 $("copy").onclick = () => void copyLink();
 $("leave").onclick = () => {
   leave();
-  location.reload();
+  say("");
+  $("call").hidden = true;
+  $("gone").hidden = false; // the form would open the camera again
+  $("again").focus();
 };
+$("again").onclick = () => location.reload();
 $("camera").onchange = async () => say(await devices.choose("video", $<HTMLSelectElement>("camera").value));
 $("microphone").onchange = async () => say(await devices.choose("audio", $<HTMLSelectElement>("microphone").value));
 document.onkeydown = ({ key, target, ctrlKey, metaKey, altKey }) => {

@@ -16,7 +16,7 @@ let runtime: Runtime;
 let make: Av1Maker;
 let size = 0;
 let directions: Float64Array;
-/** Requests are handled one after the other. */
+/** Requests are begun one after the other; a frame is refined while the next one is begun. */
 let turn: Promise<void> = Promise.resolve();
 
 scope.onmessage = ({ data }: MessageEvent<Request>) => {
@@ -37,24 +37,32 @@ async function handle(request: Request): Promise<void> {
     }
     return;
   }
+  if (request.type === "frame") {
+    void finish(request.job, streamOf(request.peer).reconstruct(request.frame), () => null);
+    return;
+  }
+  const { job, packet, isSnapshot } = request;
+  const stream = streamOf(request.peer);
+  await finish(job, stream.addSource(packet, isSnapshot), () => (isSnapshot ? null : stream.space(packet.slot)));
+}
+
+/** Answer with the picture of a job, and the coordinates of motion from it. */
+async function finish(job: number, work: Promise<Picture | null>, spaceOf: () => MotionSpace | null): Promise<void> {
   let picture: Picture | null = null;
   let space: MotionSpace | null = null;
   try {
-    const stream = streamOf(request.peer);
-    if (request.type === "source") {
-      picture = await stream.addSource(request.packet, request.isSnapshot);
-      space = request.isSnapshot ? null : stream.space(request.packet.slot);
-    } else picture = await stream.reconstruct(request.frame);
+    picture = await work;
+    space = spaceOf();
   } catch (error) {
     if (!(error instanceof FormatError)) console.warn(messageOf(error)); // one picture must not end the call
   }
   const pixels = picture && rgba(picture);
-  answer({ type: "done", job: request.job, pixels, side: picture?.side ?? 0, space }, pixels ? [pixels] : []);
+  answer({ type: "done", job, pixels, side: picture?.side ?? 0, space }, pixels ? [pixels] : []);
 }
 
 async function load(base: string, wanted: number): Promise<void> {
   const progress = (bytes: number, total: number) => answer({ type: "loading", bytes, total });
-  const loaded = await new Loader(base).loadSize(wanted, progress);
+  const loaded = await new Loader(base, true).loadSize(wanted, progress);
   runtime = loaded.runtime;
   make = await av1Maker();
   size = wanted;

@@ -48,6 +48,8 @@ const RENDER_BURST = 8;
 const STREAMS_PER_S = 0.2;
 const STREAM_BURST = 5;
 const MAX_RENDER_S = 0.3;
+/** Frames that are rendered at a time: attention to one goes on while the one before is refined. */
+const MAX_RENDERED_AT_ONCE = 2;
 const RENDER_TIMES = 30;
 /** Sources whose coordinates are kept, the newest; more than a peer uses. */
 const MAX_SPACES = 128;
@@ -137,8 +139,12 @@ export class Link {
   private reportedS = now();
   private shownSinceReport = 0;
   private ackDue = false;
-  private rendering = false;
+  private rendering = 0;
+  /** Seconds from the jitter buffer to the picture, of the newest frames, and the same from the picture before on, if that
+   * is later: while two frames are rendered at once, either takes longer than it takes the rate. */
   private renderTimes: number[] = [];
+  private frameTimes: number[] = [];
+  private renderedS = 0;
   private alarm = 0;
   private rates = new Map<number, { second: number; count: number }>();
   private readonly ticker = window.setInterval(() => this.tick(), TICK_MS);
@@ -159,10 +165,9 @@ export class Link {
     return this.arrivedBefore + this.motion.arrived;
   }
 
-  /** Median time from the jitter buffer to the picture, of the newest frames, in ms. */
+  /** Median time that a frame takes while others wait for nothing else, of the newest frames, in ms. */
   get renderMs(): number {
-    const sorted = [...this.renderTimes].sort((a, b) => a - b);
-    return sorted.length ? 1000 * sorted[Math.floor(sorted.length / 2)] : 0;
+    return 1000 * quantile(this.frameTimes, 0.5);
   }
 
   /** Three words that the participant sees, too, unless somebody sits in between; null until they are known. */
@@ -463,7 +468,7 @@ export class Link {
   /** Render what is due; else come back when it is. */
   private render(): void {
     clearTimeout(this.alarm);
-    if (this.rendering || !this.hasSource) return;
+    if (this.rendering >= MAX_RENDERED_AT_ONCE || !this.hasSource) return;
     const { jitterBuffer } = this.motion;
     const nowS = now();
     const nextS = jitterBuffer.nextS(nowS);
@@ -474,19 +479,21 @@ export class Link {
     }
     const due = jitterBuffer.pop(nowS);
     if (!due || this.conduct.isIgnored(nowS) || !this.renderable.take(nowS)) return;
-    this.rendering = true;
+    this.rendering += 1;
     void this.renderer.frame(due.frame).then((pixels) => {
-      this.rendering = false;
+      this.rendering -= 1;
       const doneS = now();
       this.renderTimes = [...this.renderTimes.slice(1 - RENDER_TIMES), doneS - nowS];
-      const sorted = [...this.renderTimes].sort((a, b) => a - b);
-      jitterBuffer.renderS = Math.min(MAX_RENDER_S, sorted[Math.floor(sorted.length * 0.7)]);
+      this.frameTimes = [...this.frameTimes.slice(1 - RENDER_TIMES), doneS - Math.max(nowS, this.renderedS)];
+      this.renderedS = doneS;
+      jitterBuffer.renderS = Math.min(MAX_RENDER_S, quantile(this.renderTimes, 0.7));
       const shownS = Math.max(doneS, due.dueS);
       const capturedMs = this.clocks.localMs(1000 * due.frame.stampS);
       this.delayMs = capturedMs === null ? null : 1000 * shownS - capturedMs;
       if (pixels) setTimeout(() => this.shownNow(pixels), 1000 * (shownS - doneS));
       this.render();
     });
+    this.render();
   }
 
   private shownNow(pixels: Pixels): void {
@@ -498,6 +505,12 @@ export class Link {
 
 function now(): number {
   return performance.now() / 1000;
+}
+
+/** Return a quantile; 0 of nothing. */
+function quantile(values: number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length * share)] ?? 0;
 }
 
 /** Time of our own messages, ms. */

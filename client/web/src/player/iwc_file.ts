@@ -13,7 +13,8 @@ import type { Av1Maker } from "../sources/av1";
 const MAX_DAMAGE = 1000;
 
 export interface DecodedFrame {
-  picture: Picture | null;
+  /** Being made: the next frame may be asked for meanwhile. */
+  picture: Promise<Picture | null>;
   motion: Motion | null;
   slot: number | null;
 }
@@ -46,9 +47,9 @@ export class IwcFile {
     }
     while (!this.motions.has(number) && this.hasMotionFor(number)) await this.push();
     const motion = this.motions.get(number) ?? null;
-    if (!motion) return { picture: null, motion, slot: null };
+    if (!motion) return { picture: Promise.resolve(null), motion, slot: null };
     const slot = this.decoder.slotOf(motion);
-    return { picture: await this.decoder.picture(motion), motion, slot };
+    return { picture: this.decoder.picture(motion), motion, slot };
   }
 
   /** Free the AV1 decoders. */

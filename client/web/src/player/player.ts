@@ -5,8 +5,8 @@ import type { Sound } from "./sound";
 
 /** Decoded frames that wait to be shown, at most; playing starts with half of them. */
 const FRAMES_AHEAD = 12;
-/** Frames that the worker is asked for at a time: it never waits for the page. */
-const IN_FLIGHT = 2;
+/** Frames that the worker is asked for at a time: one in each half of its work, so that neither waits for the page. */
+const IN_FLIGHT = 3;
 
 /** Counts, for whoever measures. */
 export interface Counts {

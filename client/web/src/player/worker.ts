@@ -7,14 +7,14 @@ import { maxFrames } from "../decoder";
 import { rgba } from "../runtime/pictures";
 import { Loader, threadCount } from "../runtime/load";
 import { av1Maker } from "../sources/webcodecs";
-import { IwcFile } from "./iwc_file";
+import { type DecodedFrame, IwcFile } from "./iwc_file";
 import type { Answer, Request } from "./messages";
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 let current = 0;
 let file: IwcFile | null = null;
 let loader: Loader | null = null;
-/** Requests are handled one after the other. */
+/** Requests are begun one after the other; a frame is refined while the next one is begun. */
 let turn: Promise<void> = Promise.resolve();
 
 scope.onmessage = ({ data }: MessageEvent<Request>) => {
@@ -25,10 +25,14 @@ scope.onmessage = ({ data }: MessageEvent<Request>) => {
     try {
       await (data.type === "open" ? open(data.data, data.base) : frame(data.number));
     } catch (error) {
-      answer({ type: "failed", file: number, message: messageOf(error) });
+      fail(number, error);
     }
   });
 };
+
+function fail(number: number, error: unknown): void {
+  answer({ type: "failed", file: number, message: messageOf(error) });
+}
 
 async function open(data: ArrayBuffer, base: string): Promise<void> {
   file?.close();
@@ -36,7 +40,7 @@ async function open(data: ArrayBuffer, base: string): Promise<void> {
   const number = current;
   const container = readContainer(new Uint8Array(data));
   dropForged(container);
-  loader ??= new Loader(base);
+  loader ??= new Loader(base, true);
   const progress = (bytes: number, total: number) => answer({ type: "loading", file: number, bytes, total });
   const { tables, runtime } = await loader.load(container.header, progress);
   file = new IwcFile(container, runtime, tables, await av1Maker(), (picture, slot, base) => {
@@ -51,13 +55,19 @@ async function open(data: ArrayBuffer, base: string): Promise<void> {
 
 async function frame(number: number): Promise<void> {
   if (!file) return;
-  const started = performance.now();
-  const { picture, motion, slot } = await file.frame(number);
+  const [asked, started] = [current, performance.now()];
+  const decoded = await file.frame(number);
+  void finish(asked, number, decoded, started).catch((error) => fail(asked, error));
+}
+
+async function finish(asked: number, number: number, decoded: DecodedFrame, started: number): Promise<void> {
+  const { motion, slot } = decoded;
+  const picture = await decoded.picture;
   const pixels = picture && rgba(picture);
   const ms = performance.now() - started;
   const keypoints = motion?.keypoints ?? new Float32Array();
   const regions = motion?.regions ?? [];
-  answer({ type: "frame", file: current, number, pixels, keypoints, slot, regions, ms }, pixels ? [pixels] : []);
+  answer({ type: "frame", file: asked, number, pixels, keypoints, slot, regions, ms }, pixels ? [pixels] : []);
 }
 
 /** Drop motion with frame numbers that a file of this size cannot reach. */

@@ -7,10 +7,15 @@ import type { Header } from "../bitstream/header";
 import { VersionError } from "../errors";
 import { makeTables, type Tables, type TablesFile } from "../motion/tables";
 import { type Graph, GRAPHS, type Model, OnnxRuntime } from "./onnx";
+import { OnnxRefiner } from "./refiner";
+import { RemoteRefiner } from "./remote_refiner";
 import type { Runtime } from "./types";
 
-/** Most threads of ONNX Runtime; more do not help graphs this small. */
+/** Most threads of ONNX Runtime in a worker; more do not help graphs this small. */
 const MAX_THREADS = 4;
+/** Cores for each thread: three workers run networks in a call (attention, refinement, the camera), and threads spin
+ * while they wait, so that too many are worse than one. */
+const CORES_PER_THREAD = 4;
 
 /** models.json: what the server's installation of iwcodec holds. */
 export interface Manifest {
@@ -24,9 +29,10 @@ export interface Manifest {
 /** Called as graphs arrive, with the bytes so far and in all. */
 export type Progress = (bytes: number, total: number) => void;
 
-/** Number of threads: one, unless the page is isolated from others, without which browsers share no memory. */
+/** Number of threads in a worker: one, unless the page is isolated from others, without which browsers share no memory. */
 export function threadCount(): number {
-  return globalThis.crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
+  const most = Math.floor((navigator.hardwareConcurrency || 1) / CORES_PER_THREAD);
+  return globalThis.crossOriginIsolated ? Math.max(1, Math.min(MAX_THREADS, most)) : 1;
 }
 
 /** Fetches what files need from below `base`, each model once. */
@@ -35,7 +41,11 @@ export class Loader {
   private tables: Promise<TablesFile> | null = null;
   private readonly runtimes = new Map<string, Promise<Runtime>>();
 
-  constructor(private readonly base: string) {}
+  /** `splits`: refine frames in a worker of their own, for whoever rebuilds frame after frame. */
+  constructor(
+    private readonly base: string,
+    private readonly splits = false,
+  ) {}
 
   /** Return the tables and the runtime for a file. Throws VersionError if the server has not the ones it needs. */
   async load(header: Header, progress: Progress): Promise<{ tables: Tables; runtime: Runtime }> {
@@ -64,8 +74,7 @@ export class Loader {
 
   /** Return the face detector, for pictures as planes (1, 3, height, width) in 0..255. */
   async loadFaceDetector(): Promise<ort.InferenceSession> {
-    setUp();
-    return ort.InferenceSession.create(await bytesOf(await this.get((await this.readManifest()).face), () => {}));
+    return loadGraph(new URL((await this.readManifest()).face, this.base).href);
   }
 
   private readManifest(): Promise<Manifest> {
@@ -94,19 +103,14 @@ export class Loader {
     return (await this.get(path)).json() as Promise<Content>;
   }
 
-  private async get(path: string): Promise<Response> {
-    let response: Response;
-    try {
-      response = await fetch(new URL(path, this.base));
-    } catch {
-      throw new Error("The server does not answer; is it still running?");
-    }
-    if (!response.ok) throw new Error(`The server has no ${path} (${response.status}).`);
-    return response;
+  private get(path: string): Promise<Response> {
+    return fetched(new URL(path, this.base).href);
   }
 
   private async makeRuntime(model: Model, progress: Progress): Promise<Runtime> {
     setUp();
+    const address = (graph: Graph) => new URL(model.graphs[graph], this.base).href;
+    const remote = this.splits && RemoteRefiner.isPossible ? RemoteRefiner.load(model, address("refine")) : null;
     let received = 0;
     let turn: Promise<unknown> = Promise.resolve();
     const sessions = {} as Record<Graph, ort.InferenceSession>;
@@ -117,9 +121,27 @@ export class Loader {
       turn = turn.then(async () => (sessions[graph] = await ort.InferenceSession.create(bytes)));
       await turn;
     };
-    await Promise.all(GRAPHS.map(load));
-    return new OnnxRuntime(model, sessions, ort.Tensor);
+    await Promise.all(GRAPHS.filter((graph) => !remote || graph !== "refine").map(load));
+    const refiner = (await remote) ?? new OnnxRefiner(model, sessions.refine, ort.Tensor);
+    return new OnnxRuntime(model, sessions, ort.Tensor, refiner);
   }
+}
+
+/** Return a session of the graph at an address. */
+export async function loadGraph(address: string): Promise<ort.InferenceSession> {
+  setUp();
+  return ort.InferenceSession.create(await bytesOf(await fetched(address), () => {}));
+}
+
+async function fetched(address: string): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(address);
+  } catch {
+    throw new Error("The server does not answer; is it still running?");
+  }
+  if (!response.ok) throw new Error(`The server has no ${new URL(address).pathname} (${response.status}).`);
+  return response;
 }
 
 function setUp(): void {

@@ -1,7 +1,8 @@
-/** The runtime on ONNX Runtime's wasm; sampling and blending of the sources is done here (models/runtime/onnx.py). */
+/** The runtime on ONNX Runtime's wasm (models/runtime/onnx.py). */
 
 import type { InferenceSession, Tensor } from "onnxruntime-web/wasm";
-import { type Picture, remapPicture, resizeArea, resizeLinear } from "./pictures";
+import { type Picture, resizeArea } from "./pictures";
+import type { Refiner } from "./refiner";
 import type { Runtime, Source } from "./types";
 
 /** The ONNX graphs of a model. */
@@ -30,19 +31,19 @@ const MAX_SOURCES = 4;
 export class OnnxRuntime implements Runtime {
   private merged: Record<string, Tensor> = {};
   private mergedSources: Source[] = [];
-  private readonly sampler: Sampler;
+  /** What the sessions of this worker do: they may not overlap. */
+  private turn: Promise<unknown> = Promise.resolve();
 
-  /** `TensorOf`: the constructor of onnxruntime-web, which only a worker loads. */
+  /** `TensorOf`: the constructor of onnxruntime-web, which only a worker loads. `refiner`: runs the graph `refine`. */
   constructor(
     private readonly model: Model,
-    private readonly sessions: Record<Graph, InferenceSession>,
+    private readonly sessions: Record<Exclude<Graph, "refine">, InferenceSession>,
     private readonly TensorOf: typeof Tensor,
-  ) {
-    this.sampler = new Sampler(model.size, model.net_size);
-  }
+    private readonly refiner: Refiner,
+  ) {}
 
   async detect(picture: Picture): Promise<Float32Array> {
-    return floats(await this.keypoints(picture));
+    return floats(await this.inTurn(() => this.keypoints(picture)));
   }
 
   private async keypoints(picture: Picture): Promise<Tensor> {
@@ -50,7 +51,11 @@ export class OnnxRuntime implements Runtime {
     return (await this.sessions.detector.run({ picture: small })).keypoints;
   }
 
-  async prepare(picture: Picture): Promise<Source> {
+  prepare(picture: Picture): Promise<Source> {
+    return this.inTurn(() => this.prepared(picture));
+  }
+
+  private async prepared(picture: Picture): Promise<Source> {
     const keypoints = await this.keypoints(picture);
     const net = this.pictureTensor(resizeArea(picture, this.model.net_size));
     const outputs = await this.sessions.source.run({ picture: net, keypoints });
@@ -65,17 +70,25 @@ export class OnnxRuntime implements Runtime {
 
   async reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture> {
     if (sources.length < 1 || sources.length > MAX_SOURCES) throw new RangeError(`${sources.length} sources`);
-    await this.merge(sources);
-    const driving = new this.TensorOf("float32", keypoints, [1, keypoints.length / 3, 3]);
-    const { fields, features } = await this.sessions.attend.run({ driving, ...this.merged });
+    const { fields, features } = await this.inTurn(() => this.attend(keypoints, sources));
     const shifts = floats(fields);
     if (suppression > 0) suppressSmallShifts(shifts, suppression);
-    const base = this.sampler.base(sources, shifts, fields.dims[2]);
-    const fold = this.model.size === this.model.net_size ? 2 : 1;
-    const side = this.model.size / fold;
-    const folded = new this.TensorOf("float32", foldPicture(base, this.model.size, fold), [1, 3 * fold ** 2, side, side]);
-    const { picture } = await this.sessions.refine.run({ base: folded, features });
-    return unfoldPicture(picture.data as Uint8Array, this.model.size, fold);
+    const pictures = sources.map(({ picture }) => picture);
+    const attended = { pictures, shifts, side: fields.dims[2], features: floats(features), dims: features.dims };
+    const { refiner } = this;
+    return refiner.isElsewhere ? refiner.refine(attended) : this.inTurn(() => refiner.refine(attended));
+  }
+
+  private inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.turn.then(work);
+    this.turn = result.catch(() => {});
+    return result;
+  }
+
+  private async attend(keypoints: Float32Array, sources: Source[]): Promise<Record<string, Tensor>> {
+    await this.merge(sources);
+    const driving = new this.TensorOf("float32", keypoints, [1, keypoints.length / 3, 3]);
+    return this.sessions.attend.run({ driving, ...this.merged });
   }
 
   /** Merge the sources' features; reused while the set stays the same, apart from its pictures. */
@@ -119,113 +132,6 @@ export function suppressSmallShifts(fields: Float32Array, suppression: number): 
     fields[n] *= factor;
     fields[n + 1] *= factor;
   }
-}
-
-/** Samples and blends the sources into the base picture. */
-class Sampler {
-  private readonly places: Float32Array;
-  private readonly sampled: Uint8Array;
-
-  constructor(
-    private readonly size: number,
-    private readonly netSize: number,
-  ) {
-    this.places = new Float32Array(size * size * 2);
-    this.sampled = new Uint8Array(size * size * 3);
-  }
-
-  /** Return the base picture (size, size, 3) in 0..255 from the fields (S, side, side, 3) of shifts and weights. */
-  base(sources: Source[], fields: Float32Array, side: number): Float32Array {
-    const { size, netSize } = this;
-    const fine = sources.map((_, n) =>
-      resizeLinear(fields.subarray(n * side * side * 3, (n + 1) * side * side * 3), side, netSize, 3),
-    );
-    const shares = sources.length > 1 ? this.shares(fine) : [];
-    const base = new Float32Array(size * size * 3);
-    sources.forEach(({ picture }, n) => {
-      this.locate(fine[n]);
-      remapPicture(picture, this.places, this.sampled);
-      const share = shares[n];
-      if (!share) {
-        base.set(this.sampled);
-        return;
-      }
-      for (let i = 0; i < size * size; i++) {
-        const weight = share[i];
-        base[3 * i] += weight * this.sampled[3 * i];
-        base[3 * i + 1] += weight * this.sampled[3 * i + 1];
-        base[3 * i + 2] += weight * this.sampled[3 * i + 2];
-      }
-    });
-    return base;
-  }
-
-  /** Return each source's share of every pixel, (size, size). */
-  private shares(fine: Float32Array[]): Float32Array[] {
-    const count = this.netSize ** 2;
-    const shares = fine.map(() => new Float32Array(count));
-    for (let n = 0; n < count; n++) {
-      let total = 0;
-      for (const field of fine) total += field[3 * n + 2];
-      fine.forEach((field, source) => (shares[source][n] = field[3 * n + 2] / total));
-    }
-    return shares.map((share) => resizeLinear(share, this.netSize, this.size, 1));
-  }
-
-  /** Convert shifts (netSize, netSize, 3) to absolute places (size, size, 2) in the full source picture. */
-  private locate(field: Float32Array): void {
-    const { size, netSize, places } = this;
-    if (size === netSize) {
-      for (let y = 0, n = 0; y < size; y++) {
-        for (let x = 0; x < size; x++, n++) {
-          places[2 * n] = field[3 * n] + x;
-          places[2 * n + 1] = field[3 * n + 1] + y;
-        }
-      }
-      return;
-    }
-    const wide = resizeLinear(field, netSize, size, 3);
-    const scale = size / netSize;
-    for (let n = 0; n < size * size; n++) {
-      places[2 * n] = wide[3 * n] * scale + (n % size);
-      places[2 * n + 1] = wide[3 * n + 1] * scale + Math.floor(n / size);
-    }
-  }
-}
-
-/** Return planes in 0..1, pixel-unshuffled by `fold`, of a picture (size, size, 3) in 0..255. */
-function foldPicture(picture: Float32Array, size: number, fold: number): Float32Array {
-  const side = size / fold;
-  const planes = new Float32Array(size * size * 3);
-  const scale = 1 / 255;
-  for (let y = 0, at = 0; y < size; y++) {
-    const row = Math.floor(y / fold) * side;
-    for (let x = 0; x < size; x++) {
-      const plane = (y % fold) * fold + (x % fold);
-      const place = row + Math.floor(x / fold);
-      for (let channel = 0; channel < 3; channel++, at++) {
-        planes[(channel * fold * fold + plane) * side * side + place] = picture[at] * scale;
-      }
-    }
-  }
-  return planes;
-}
-
-/** Inverse of `foldPicture` for bytes. */
-function unfoldPicture(planes: Uint8Array, size: number, fold: number): Picture {
-  const side = size / fold;
-  const data = new Uint8Array(size * size * 3);
-  for (let y = 0, at = 0; y < size; y++) {
-    const row = Math.floor(y / fold) * side;
-    for (let x = 0; x < size; x++) {
-      const plane = (y % fold) * fold + (x % fold);
-      const place = row + Math.floor(x / fold);
-      for (let channel = 0; channel < 3; channel++, at++) {
-        data[at] = planes[(channel * fold * fold + plane) * side * side + place];
-      }
-    }
-  }
-  return { side: size, data };
 }
 
 function floats(tensor: Tensor): Float32Array {

@@ -6,18 +6,22 @@
 import { sourceToBytes } from "../bitstream/packets";
 import { reference } from "../fit/alignment";
 import { KeypointFit } from "../fit/keypoint_fit";
+import { psnr } from "../media/quality";
 import { dequantise, quantise, quantiserOf } from "../motion/quantiser";
 import { motionSpace } from "../motion/space";
 import { type Picture, rgba } from "../runtime/pictures";
 import { type Runtime, type Source, withPicture } from "../runtime/types";
-import { Library, poseDistance } from "../sources/library";
+import { Library } from "../sources/library";
 import { Compositor } from "../sources/regions";
-import { psnr, SAME_POSE, SourcePolicy } from "../sources/source_policy";
+import { SourcePolicy } from "../sources/source_policy";
 import { type Slots, VariantPolicy } from "../sources/variant_policy";
 import { slotOf } from "../video/source_sequence";
 import type { Coded } from "./messages";
 
 const KEPT_SOURCES = 32;
+/** Share of a source's bytes that counts against the budget of sources, which is made for SVT-AV1: browsers' encoders take
+ * more for the same error. */
+const CHARGED = 0.5;
 const VARIANT_INTERVAL_MS = 200;
 const CHECKS_LOST = 3;
 const FACE_CHECK_MS = 500;
@@ -30,6 +34,12 @@ const UNUSED_MS = 5000;
 export interface Av1Encoder {
   add(picture: Picture): Promise<{ unit: Uint8Array; decoded: Picture }>;
   close(): void;
+}
+
+/** A picture as receivers decode it, and the bytes of its unit. */
+interface CodedSource {
+  decoded: Picture;
+  size: number;
 }
 
 interface Sequence {
@@ -58,8 +68,10 @@ export class VideoCoder {
   private variantMs = -Infinity;
   private sequences: Sequence[] = [];
   private newest: Sequence | null = null;
-  private latest: Source | null = null;
   private added = 0;
+  /** Number of the newest source that is no variant. Variants are of it: predicted from it they take 60 bytes, and from
+   * another picture 500. */
+  private newestSource = -1;
   private keypoints: Float32Array | null = null;
   private known: Set<number> | null = null;
   private behind = false;
@@ -96,8 +108,9 @@ export class VideoCoder {
     const counts = { ...this.counts };
     this.emit({ type: "frame", capturedMs, keypoints, reference, gram, regions, counts }, gram ? [gram.buffer] : []);
     const attended = this.library.attended(keypoints, reference, regions);
-    const variant = source && !this.behind ? this.variants.wanted(capturedMs / 1000) : null;
-    if (variant) await this.addVariant(variant);
+    const base = this.library.at(this.newestSource);
+    const variant = source && base && !this.behind ? this.variants.wanted(capturedMs / 1000, base) : null;
+    if (base && variant) await this.addVariant(variant, base);
     else await this.sendLackingVariant(regions, capturedMs);
     if (!this.policy.isDue(capturedMs / 1000)) return;
     const shown = this.compositor.sourcesOf(attended, regions, this.library);
@@ -115,14 +128,12 @@ export class VideoCoder {
 
   /** Begin another sequence with up to `count` sources, the nearest to the present pose first. Return its number. */
   async begin(small: boolean, count: number, nowMs: number): Promise<number | null> {
-    const nearest = this.keypoints ? this.library.nearest(this.keypoints, count, null) : [];
+    let nearest = this.keypoints ? this.library.nearest(this.keypoints, count, null) : [];
     if (!nearest.length && !this.snapshot) return null;
     const sequence = this.start(small, nowMs);
-    const { home } = this.variants;
-    // Without the home a peer can have no variants.
-    if (!small && home && nearest.length && !nearest.includes(home) && this.library.slotOf(home) !== null) {
-      nearest.splice(count - 1, 1, home);
-    }
+    const base = this.library.at(this.newestSource);
+    // Without it a peer can have no new variants, which are predicted from the last picture.
+    if (!small && base && nearest.length) nearest = [...nearest.filter((one) => one !== base).slice(0, count - 1), base];
     for (const source of nearest) await this.code(sequence, source.picture, this.library.slotOf(source));
     if (this.faceLost && this.snapshot) await this.code(sequence, this.snapshot, null);
     return sequence.number;
@@ -136,29 +147,31 @@ export class VideoCoder {
     return shared.length ? shared : all;
   }
 
-  /** Reconstruct a frame as peers will. It becomes a source if it is the first one, or if its quality is too low. */
+  /** Reconstruct a frame as peers will. Add a source if it is the first frame, or if the policy wants one. */
   private async judge(picture: Picture, keypoints: Float32Array, sources: Source[], atMs: number): Promise<void> {
     const [first] = sources;
-    if (first) {
-      const { stepXy, stepStrength } = quantiserOf(0);
-      const decoded = dequantise(quantise(keypoints, quantiserOf(0), null), stepXy, stepStrength);
-      const rebuilt = await this.runtime.reconstruct(decoded, sources, 0);
-      this.preview(rebuilt);
-      const isNewest = first.basis === this.latest?.basis; // or a composite of it
-      const byNewest = isNewest && poseDistance(first.keypoints, decoded) < SAME_POSE;
-      if (!this.policy.wants(psnr(rebuilt, picture), byNewest, atMs / 1000) || this.behind) return;
-    }
-    const number = this.added;
-    this.added += 1;
-    const coded = await this.codeForAll(picture, number, atMs);
-    this.latest = await this.runtime.prepare(coded);
-    this.library.add(number, this.latest);
-    this.policy.added(psnr(coded, picture), atMs / 1000);
-    if (!first) this.preview(coded);
+    if (!first) return this.addSource(picture, atMs);
+    const { stepXy, stepStrength } = quantiserOf(0);
+    const decoded = dequantise(quantise(keypoints, quantiserOf(0), null), stepXy, stepStrength);
+    const rebuilt = await this.runtime.reconstruct(decoded, sources, 0);
+    this.preview(rebuilt);
+    this.policy.judge(picture, psnr(rebuilt, picture), first.picture, atMs / 1000);
+    const wanted = this.behind ? null : this.policy.wanted(atMs / 1000);
+    if (wanted) await this.addSource(wanted, atMs);
   }
 
-  /** Add a source, or a scene snapshot (number null), to every sequence. Return it as decoded from the newest one. */
-  private async codeForAll(picture: Picture, number: number | null, nowMs: number): Promise<Picture> {
+  private async addSource(picture: Picture, atMs: number): Promise<void> {
+    const number = this.added;
+    this.added += 1;
+    const { decoded, size } = await this.codeForAll(picture, number, atMs);
+    this.library.add(number, await this.runtime.prepare(decoded));
+    this.newestSource = number;
+    this.policy.add(decoded, psnr(decoded, picture), atMs / 1000, CHARGED * size);
+    if (!number) this.preview(decoded);
+  }
+
+  /** Add a source, or a scene snapshot (number null), to every sequence. Return it as coded for the newest one. */
+  private async codeForAll(picture: Picture, number: number | null, nowMs: number): Promise<CodedSource> {
     const newest = this.newest ?? this.start(false, nowMs);
     for (const sequence of this.sequences) {
       if (sequence === newest || (sequence.small && number !== null && this.behind)) continue;
@@ -167,16 +180,15 @@ export class VideoCoder {
     return this.code(newest, picture, number);
   }
 
-  /** Code a new variant of the home for the newest sequence. */
-  private async addVariant(picture: Picture): Promise<void> {
-    const { home } = this.variants;
-    const base = home && this.library.slotOf(home);
-    if (!home || base === null || !this.newest?.indices.has(base)) return;
+  /** Code a new variant of the newest source for the newest sequence. */
+  private async addVariant(picture: Picture, base: Source): Promise<void> {
+    const of = this.newestSource;
+    if (!this.newest?.indices.has(of)) return;
     const number = this.added;
     this.added += 1;
-    const coded = await this.code(this.newest, picture, number, base);
-    this.library.add(number, withPicture(home, coded), true);
-    this.bases.set(number, base);
+    const { decoded } = await this.code(this.newest, picture, number, of);
+    this.library.add(number, withPicture(base, decoded), true);
+    this.bases.set(number, of);
     for (const variant of this.bases.keys()) if (!this.library.at(variant)) this.bases.delete(variant);
   }
 
@@ -214,7 +226,7 @@ export class VideoCoder {
     picture: Picture,
     source: number | null,
     base: number | null = null,
-  ): Promise<Picture> {
+  ): Promise<CodedSource> {
     const { unit, decoded } = await sequence.encoder.add(picture);
     const baseSlot = base === null ? null : slotOf(sequence.indices.get(base) as number);
     const packet = sourceToBytes({ slot: slotOf(sequence.next), base: baseSlot, payload: unit });
@@ -222,7 +234,7 @@ export class VideoCoder {
     if (source !== null && base === null) sequence.pending.set(source, decoded);
     sequence.next += 1;
     this.emit({ type: "unit", sequence: sequence.number, packet, source });
-    return decoded;
+    return { decoded, size: packet.length };
   }
 
   private start(small: boolean, begunMs: number): Sequence {
@@ -248,7 +260,7 @@ export class VideoCoder {
     if (!this.idle || nowMs - this.snapshotMs < SNAPSHOT_MS) return;
     if (this.snapshot && difference(picture, this.snapshot) < SNAPSHOT_CHANGE) return;
     [this.snapshot, this.snapshotMs] = [picture, nowMs];
-    this.preview(await this.codeForAll(picture, null, nowMs));
+    this.preview((await this.codeForAll(picture, null, nowMs)).decoded);
   }
 
   private preview(picture: Picture): void {

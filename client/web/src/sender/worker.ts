@@ -9,9 +9,7 @@ import { av1Maker } from "../sources/webcodecs";
 import { LiveCrop } from "./camera";
 import { VideoCoder } from "./coder";
 import type { Command, SenderAnswer } from "./messages";
-
-/** Frames that a camera delivers faster than this are dropped. */
-const MAX_FPS = 30;
+import { Pace } from "./pace";
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 let coder: VideoCoder;
@@ -68,15 +66,14 @@ async function follow(frames: ReadableStream<VideoFrame>): Promise<void> {
   await camera?.cancel().catch(() => {});
   const reader = (camera = frames.getReader());
   const clock = new CaptureClock();
-  let last = 0;
+  const pace = new Pace(navigator.hardwareConcurrency || 1);
   for (;;) {
     const { done, value: frame } = await reader.read();
     if (done) return;
     const capturedMs = clock.at(frame.timestamp / 1000);
-    const isEarly = frame.timestamp - last < 0.9e6 / MAX_FPS && frame.timestamp >= last;
-    if (!paused && reader === camera && !isEarly) {
-      last = frame.timestamp;
+    if (!paused && reader === camera && pace.begins(frame.timestamp / 1000, nowMs())) {
       await enqueue(() => push(frame, frame.displayWidth, frame.displayHeight, capturedMs));
+      pace.done(nowMs());
     }
     frame.close();
   }

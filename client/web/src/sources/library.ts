@@ -11,7 +11,7 @@ export const RECORDED_SOURCES = 128;
 const STRENGTH_WEIGHT = 0.02;
 
 /** Return the mean squared distance of two poses (K, 3). */
-export function poseDistance(a: Float32Array, b: Float32Array): number {
+function poseDistance(a: Float32Array, b: Float32Array): number {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += (a[i] - b[i]) ** 2 * (i % 3 === 2 ? STRENGTH_WEIGHT : 1);
   return sum / (a.length / 3);

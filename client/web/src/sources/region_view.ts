@@ -27,6 +27,12 @@ export class RegionView {
     return this.places.map((places) => this.shifted(this.home, source.keypoints, places));
   }
 
+  /** Return where pixels of a source at `places` (n, 2) are in the home. */
+  inHome(source: Source, places: Float32Array): Float32Array {
+    if (source.keypoints === this.home.keypoints) return places;
+    return this.shifted(source, this.home.keypoints, places);
+  }
+
   /** Return where pixels of a source at `places` (n, 2) are in a frame with keypoints (K, 3). */
   private shifted(source: Source, keypoints: Float32Array, places: Float32Array): Float32Array {
     const perCell = source.picture.side / GRID;

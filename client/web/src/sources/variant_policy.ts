@@ -110,8 +110,8 @@ class Memory {
   }
 }
 
-/** Chooses what the regions of one speaker's frames show. The home, of which there are variants, is the reference source
- * of the first frame, and another one when that has left the library. */
+/** Chooses what the regions of one speaker's frames show. Patches are compared in the coordinates of the home: the reference
+ * source of the first frame, and another one when that has left the library. */
 export class VariantPolicy {
   private readonly bucket = new TokenBucket(BYTES_PER_S, BURST_BYTES);
   private frames = 0;
@@ -126,7 +126,7 @@ export class VariantPolicy {
     private readonly library: Library,
   ) {}
 
-  /** The source of which there are variants; null before the first frame. */
+  /** Null before the first frame. */
   get home(): Source | null {
     return this.view?.home ?? null;
   }
@@ -148,20 +148,22 @@ export class VariantPolicy {
     return this.shown;
   }
 
-  /** Return the picture that is to become a variant of `home` at time `atS`, if any. Call it after `choose`. */
-  wanted(atS: number): Picture | null {
-    if (!this.view || this.frames % CHOICE_INTERVAL) return null;
+  /** Return the picture that is to become a variant of `base` at time `atS`, if any. Call it after `choose`. Other than in
+   * Python the base is not always the home: browsers' encoders predict from the newest picture alone. */
+  wanted(atS: number, base: Source): Picture | null {
+    const { view } = this;
+    if (!view || this.frames % CHOICE_INTERVAL) return null;
     const best = this.memories.map((memory) => memory.best());
     if (!best.some(Boolean) || !this.bucket.take(atS, VARIANT_BYTES)) return null;
-    const { home } = this.view;
-    let { picture } = home;
+    let { picture } = base;
     const { side } = picture;
     const grid = Float32Array.from({ length: 2 * side * side }, (_, i) => (i % 2 ? Math.floor(i / 2 / side) : (i / 2) % side));
+    const inHome = view.inHome(base, grid);
     best.forEach((patch, region) => {
       if (!patch) return;
-      const mask = regionMask(home.keypoints, region, side, grid);
+      const mask = regionMask(base.keypoints, region, side, grid);
       const other = new Uint8Array(picture.data.length);
-      remapCubic(patch, inBox(regionBox(home.keypoints, region, side), grid), mask, other);
+      remapCubic(patch, inBox(regionBox(view.home.keypoints, region, side), inHome), mask, other);
       picture = blend(picture, other, mask);
     });
     return picture;

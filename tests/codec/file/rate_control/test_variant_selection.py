@@ -118,7 +118,8 @@ def errors_in(box: Box, pictures: Sequence[Picture], originals: Sequence[Picture
 def test_frames_whose_eyes_differ_show_a_variant(
     stream: Stream, originals: list[Picture], boxes: list[Box], runtime: Runtime
 ) -> None:
-    budget, reported = 800.0, []
+    budget = 800.0
+    reported: list[float] = []
     tuned = add_variants(stream, COUNT, lambda: originals, runtime, budget, progress=reported.append)
     assert tuned.coded.packets[:1] == stream.coded.packets
     assert 0 < tuned.coded.size - stream.coded.size <= budget
