@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
@@ -193,7 +195,7 @@ def input_warnings(path: Path, info: MediaInfo, tally: Tally, options: EncodeOpt
 def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tune = "psnr") -> Survey:
     """Second pass: keypoints and thumbnails of every frame, and small pictures of its eyes and mouth if it is tuned for
     the face and its keypoints are on it."""
-    thumbnails, keypoints, corrected, regions = [], [], [], []
+    thumbnails, keypoints, corrected, regions = (_Rows(len(footage.crops)) for _ in range(4))
     check = FaceCheck() if tune == "face" else None
     detected = in_order(lambda picture: (picture, runtime.detect(picture)), footage.pictures())
     for number, (picture, found) in enumerate(detected):
@@ -201,12 +203,35 @@ def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tu
         thumbnails.append(thumbnail(picture))
         if check is not None:
             corrected.append(check.corrected(picture, found))
-            regions.append(region_pictures(picture, corrected[-1]))
+            regions.append(region_pictures(picture, corrected.last))
         if number % PROGRESS_EVERY == 0:
             progress("finding keypoints", number / len(footage.crops))
-    stack = np.stack(thumbnails)
-    shots = [shot for shot in footage.shots if shot < len(stack)]
-    required = required_sources(stack, shots, float(footage.info.fps))
+    shots = [shot for shot in footage.shots if shot < len(thumbnails.all)]
+    required = required_sources(thumbnails.all, shots, float(footage.info.fps))
     if check is None or check.wrong_share > MOST_WRONG:
-        return Survey(stack, np.stack(keypoints), None, required)
-    return Survey(stack, np.stack(keypoints), np.stack(regions), required, np.stack(corrected))
+        return Survey(thumbnails.all, keypoints.all, None, required)
+    return Survey(thumbnails.all, keypoints.all, regions.all, required, corrected.all)
+
+
+class _Rows:
+    """Arrays of one shape, collected in one block: small ones between the large ones of pictures would keep the heap
+    from being used again."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._count = most, 0
+        self._block: NDArray[Any] = np.empty(0)
+
+    def append(self, row: NDArray[Any]) -> None:
+        if not self._count:
+            self._block = np.empty((self._most, *row.shape), row.dtype)
+        self._block[self._count] = row
+        self._count += 1
+
+    @property
+    def last(self) -> NDArray[Any]:
+        return np.asarray(self._block[self._count - 1])
+
+    @property
+    def all(self) -> NDArray[Any]:
+        """(n, ...)."""
+        return self._block[: self._count]

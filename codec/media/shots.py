@@ -41,26 +41,32 @@ class ShotDetector:
         self._fps = fps
         self._last: NDArray[np.int16] | None = None
         self._changes: list[float] = []
-        self._kept: list[NDArray[np.uint8]] = []
+        # One block: small arrays between the large ones of pictures would keep the heap from being used again.
+        self._kept = bytearray()
 
     def add(self, picture: Picture, repeated: bool = False) -> bool:
         """Take the next picture; return whether it seems to be the first after a cut, as far as the pictures before it
         tell. A `repeated` picture costs nothing."""
         if repeated and self._kept:
             self._changes.append(0.0)
-            self._kept.append(self._kept[-1])
+            self._kept += self._kept[-3 * KEPT_SIDE**2 :]
             return False
         small = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        self._kept.append(cv2.resize(small, (KEPT_SIDE, KEPT_SIDE), interpolation=cv2.INTER_AREA))
+        self._kept += cv2.resize(small, (KEPT_SIDE, KEPT_SIDE), interpolation=cv2.INTER_AREA).tobytes()
         levels = small.astype(np.int16)
         change = 0.0 if self._last is None else float(np.abs(levels - self._last).mean())
         self._last = levels
         self._changes.append(change)
         return _sticks_out(change, self._changes[-1 - NEIGHBOURS : -1])
 
+    @property
+    def _thumbnails(self) -> NDArray[np.uint8]:
+        """Of all pictures: (n, KEPT_SIDE, KEPT_SIDE, 3)."""
+        return np.frombuffer(bytes(self._kept), np.uint8).reshape(-1, KEPT_SIDE, KEPT_SIDE, 3)
+
     def shots(self) -> list[int]:
         """Numbers of the first pictures of all shots; of a dissolve the middle."""
-        changes, reach = self._changes, NEIGHBOURS
+        changes, reach, kept = self._changes, NEIGHBOURS, self._thumbnails
         spans = [
             (n, n)
             for n in range(1, len(changes))
@@ -68,34 +74,40 @@ class ShotDetector:
         ]
         for seconds, share in MIXTURES:
             length = max(2, round(seconds * self._fps))
-            self._add_gradual(spans, length, partial(self._is_mixture, length, share))
+            _add_gradual(spans, kept, length, partial(_is_mixture, kept, length, share))
         for seconds in GRADUAL_S:
             length = max(2, round(seconds * self._fps))
-            self._add_gradual(spans, length, partial(_stands_out, length))
+            _add_gradual(spans, kept, length, partial(_stands_out, length))
         return [0, *sorted((start + end) // 2 for start, end in spans)]
 
-    def _add_gradual(
-        self, spans: list[tuple[int, int]], length: int, is_change: Callable[[int, NDArray[np.float64]], bool]
-    ) -> None:
-        """Add the gradual changes within `length` pictures that are not near other `spans`, the greatest first.
-        `is_change`: takes the first picture, and the differences over `length` pictures."""
-        if len(self._kept) <= length:
-            return
-        change = np.array([_difference(a, b) for a, b in zip(self._kept[length:], self._kept[:-length], strict=True)])
-        for n in np.argsort(-change).tolist():
-            if change[n] < MIN_GRADUAL_CHANGE:
-                break
-            margins = [(start, end, max(length, end - start)) for start, end in spans]
-            alone = not any(n - near < end and start <= n + length + near for start, end, near in margins)
-            if alone and is_change(n, change):
-                spans.append((n, n + length))
 
-    def _is_mixture(self, length: int, share: float, start: int, change: NDArray[np.float64]) -> bool:
-        """Whether the pictures from `start` on are mixtures of the first and the last of them."""
-        most = share * float(change[start])
-        first, last = self._kept[start].astype(np.float32), self._kept[start + length].astype(np.float32)
-        inner = (length // 4, length // 2, 3 * length // 4)
-        return all(_difference(self._kept[start + n], first + (last - first) * n / length) <= most for n in inner)
+def _add_gradual(
+    spans: list[tuple[int, int]],
+    kept: NDArray[np.uint8],
+    length: int,
+    is_change: Callable[[int, NDArray[np.float64]], bool],
+) -> None:
+    """Add the gradual changes within `length` pictures that are not near other `spans`, the greatest first.
+    `kept`: thumbnails of all pictures. `is_change`: takes the first picture, and the differences over `length`
+    pictures."""
+    if len(kept) <= length:
+        return
+    change = np.array([_difference(a, b) for a, b in zip(kept[length:], kept[:-length], strict=True)])
+    for n in np.argsort(-change).tolist():
+        if change[n] < MIN_GRADUAL_CHANGE:
+            break
+        margins = [(start, end, max(length, end - start)) for start, end in spans]
+        alone = not any(n - near < end and start <= n + length + near for start, end, near in margins)
+        if alone and is_change(n, change):
+            spans.append((n, n + length))
+
+
+def _is_mixture(kept: NDArray[np.uint8], length: int, share: float, start: int, change: NDArray[np.float64]) -> bool:
+    """Whether the pictures from `start` on are mixtures of the first and the last of them."""
+    most = share * float(change[start])
+    first, last = kept[start].astype(np.float32), kept[start + length].astype(np.float32)
+    inner = (length // 4, length // 2, 3 * length // 4)
+    return all(_difference(kept[start + n], first + (last - first) * n / length) <= most for n in inner)
 
 
 def _difference(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { beforeEach, expect, test, vi } from "vitest";
 import { parseSource } from "../src/bitstream/packets";
 import type { Picture } from "../src/runtime/pictures";
 import { VideoCoder } from "../src/sender/coder";
@@ -9,6 +9,14 @@ import { bytes, vectors } from "./vectors";
 
 const SIDE = 256;
 const flat = (level: number): Picture => ({ side: SIDE, data: new Uint8Array(SIDE * SIDE * 3).fill(level) });
+
+/** What judging takes, in ms. */
+let judgedMs = 0;
+beforeEach(() => {
+  let calls = 0;
+  judgedMs = 0;
+  vi.spyOn(performance, "now").mockImplementation(() => (calls++ % 2 ? judgedMs : 0));
+});
 
 /** A coder whose AV1 units of `size` bytes are counted, and what it emits. */
 function makeCoder(size = 1) {
@@ -40,6 +48,13 @@ test("the first picture is a source, a changed one too, and frames are fitted to
   expect([first.reference, first.gram, second.reference]).toEqual([null, null, 0]);
   expect(second.gram?.length).toBe(3600);
   expect(of("preview").length).toBeGreaterThan(2);
+});
+
+test("frames are judged less often where that takes long", async () => {
+  judgedMs = 300;
+  const { coder, of } = makeCoder();
+  for (let ms = 10_000; ms < 15_000; ms += 500) await coder.push(flat(100), ms, null);
+  expect(of("preview").length).toBe(3);
 });
 
 test("a newcomer's sequence begins with known sources; unused ones are freed", async () => {

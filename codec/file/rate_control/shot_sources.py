@@ -24,6 +24,8 @@ MAX_COMPARED = 200
 
 _Flat = NDArray[np.float32]
 """Thumbnails (n, values)."""
+_Brightness = NDArray[np.float32]
+"""Mean level of each thumbnail (n,)."""
 _Scene = NDArray[np.int64]
 """Numbers of the frames that one source can show."""
 
@@ -34,23 +36,26 @@ def required_sources(thumbnails: NDArray[np.uint8], shots: Sequence[int], fps: f
 
     `thumbnails` (n, h, w, 3); `shots`: the first frames of the shots. At most CAPACITY.
     """
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    brightness = thumbnails.reshape(len(thumbnails), -1).mean(1, dtype=np.float32)
     shortest = max(1, round(MIN_S * fps))
     served: dict[int, int] = {}
-    for begin, end in zip(shots, [*shots[1:], len(flat)], strict=True):
-        for frame, count in _scenes(flat, np.arange(begin, end), shortest):
-            same = [known for known in served if _differences(flat[[known]], flat[frame])[0] < OTHER_SHOT]
+    for begin, end in zip(shots, [*shots[1:], len(thumbnails)], strict=True):
+        for frame, count in _scenes(thumbnails, brightness, np.arange(begin, end), shortest):
+            picture = _flat(thumbnails[[frame]])[0]
+            same = [known for known in served if _differences(_flat(thumbnails[[known]]), picture)[0] < OTHER_SHOT]
             served[same[0] if same else frame] = served.get(same[0] if same else frame, 0) + count
     ranked = sorted(served, key=lambda frame: -served[frame])
     return tuple(ranked[:CAPACITY]) if len(ranked) > 1 else ()
 
 
-def _scenes(flat: _Flat, frames: _Scene, shortest: int) -> Iterator[tuple[int, int]]:
+def _scenes(
+    thumbnails: NDArray[np.uint8], brightness: _Brightness, frames: _Scene, shortest: int
+) -> Iterator[tuple[int, int]]:
     """Yield (most typical frame, number of frames it stands for) until the rest of the shot's frames is seen for fewer
     than `shortest` frames at a time."""
     while len(frames) >= shortest:
-        typical = _typical(flat, frames)
-        alike = _alike(flat[frames], flat[typical])
+        typical = _typical(thumbnails, brightness, frames)
+        alike = _alike(brightness[frames], brightness[typical])
         yield typical, int(alike.sum())
         rest = frames[~alike]
         runs = np.split(rest, np.flatnonzero(np.diff(rest) > 1) + 1)
@@ -58,21 +63,25 @@ def _scenes(flat: _Flat, frames: _Scene, shortest: int) -> Iterator[tuple[int, i
         frames = np.concatenate(kept) if kept else rest[:0]
 
 
-def _typical(flat: _Flat, frames: _Scene) -> int:
+def _typical(thumbnails: NDArray[np.uint8], brightness: _Brightness, frames: _Scene) -> int:
     """The frame that differs least from those like it, among the frames that are like nearly as many as any is."""
     some = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_COMPARED)).round().astype(np.int64))]
-    pictures = flat[some]
-    alike = np.stack([_alike(pictures, one) for one in pictures])
+    pictures = _flat(thumbnails[some])
+    alike = np.stack([_alike(brightness[some], one) for one in brightness[some]])
     counts = alike.sum(1)
     differences = np.stack([_differences(pictures, one) for one in pictures])
     means = np.where(counts >= 0.9 * counts.max(), (differences * alike).sum(1) / counts, np.inf)
     return int(some[int(means.argmin())])
 
 
-def _alike(pictures: _Flat, other: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _alike(brightness: _Brightness, other: float) -> NDArray[np.bool_]:
     # One level more, so that all black pictures are alike.
-    brightness = (pictures.mean(1) + 1) / (other.mean() + 1)
-    return np.asarray((brightness >= FADED) & (brightness <= 1 / FADED))
+    ratio = (brightness + 1) / (other + 1)
+    return np.asarray((ratio >= FADED) & (ratio <= 1 / FADED))
+
+
+def _flat(thumbnails: NDArray[np.uint8]) -> _Flat:
+    return thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
 
 
 def _differences(pictures: _Flat, other: NDArray[np.float32]) -> NDArray[np.float32]:

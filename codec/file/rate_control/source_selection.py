@@ -71,9 +71,7 @@ def thumbnail(picture: Picture) -> Picture:
 
 def expected_errors(survey: Survey, candidates: NDArray[np.int64], evaluated: NDArray[np.int64]) -> NDArray[np.float32]:
     """Squared error expected when a frame is reconstructed from one candidate alone: (candidates, evaluated)."""
-    flat = survey.thumbnails.reshape(len(survey.thumbnails), -1).astype(np.float32)
-    a, b = flat[candidates], flat[evaluated]
-    distance = mean_square(a, b)
+    distance = mean_square(*(flattened(survey.thumbnails[numbers]) for numbers in (candidates, evaluated)))
     poses = survey.keypoints
     pose = np.stack([pose_distance(poses[candidate], poses[evaluated]) for candidate in candidates])
     return (ERROR_FLOOR + WARPED_ERROR * distance + POSE_COST * pose).astype(np.float32)
@@ -90,10 +88,15 @@ def region_errors(
     unit = np.linalg.norm(faces[:, 0, :2] - faces[:, 1, :2], axis=1).mean() / 2
     found = []
     for region, size in enumerate(REGION_SIZES):
-        flat = survey.regions[:, region].reshape(len(survey.regions), -1).astype(np.float32)
         share = size[0] * size[1] * unit**2
-        found.append((REGION_WEIGHT * share * mean_square(flat[candidates], flat[evaluated])).astype(np.float32))
+        looks = (flattened(survey.regions[numbers, region]) for numbers in (candidates, evaluated))
+        found.append((REGION_WEIGHT * share * mean_square(*looks)).astype(np.float32))
     return found
+
+
+def flattened(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n, ...) -> (n, d)."""
+    return pictures.reshape(len(pictures), -1).astype(np.float32)
 
 
 def mean_square(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,6 +22,8 @@ const KEPT_SOURCES = 32;
 /** Share of a source's bytes that counts against the budget of sources, which is made for SVT-AV1: browsers' encoders take
  * more for the same error. */
 const CHARGED = 0.5;
+/** Share of the time in which frames are judged, at most: on slow machines less often than the policy would. */
+const JUDGED_SHARE = 0.15;
 const VARIANT_INTERVAL_MS = 200;
 const CHECKS_LOST = 3;
 const FACE_CHECK_MS = 500;
@@ -80,6 +82,7 @@ export class VideoCoder {
   private checksWithoutFace = 0;
   private snapshot: Picture | null = null;
   private snapshotMs = -Infinity;
+  private judgedFromMs = -Infinity;
 
   constructor(
     private readonly runtime: Runtime,
@@ -112,9 +115,11 @@ export class VideoCoder {
     const variant = source && base && !this.behind ? this.variants.wanted(capturedMs / 1000, base) : null;
     if (base && variant) await this.addVariant(variant, base);
     else await this.sendLackingVariant(regions, capturedMs);
-    if (!this.policy.isDue(capturedMs / 1000)) return;
+    if (capturedMs < this.judgedFromMs || !this.policy.isDue(capturedMs / 1000)) return;
     const shown = this.compositor.sourcesOf(attended, regions, this.library);
+    const begunMs = performance.now();
     await this.judge(picture, keypoints, shown, capturedMs);
+    this.judgedFromMs = capturedMs + (performance.now() - begunMs) / JUDGED_SHARE;
   }
 
   /** Note what the links use and have; see messages.ts. */

@@ -5,8 +5,8 @@ const MAX_FPS = 30;
 /** On so few cores the camera leaves those who are shown as much time as it takes itself: their frames take longer, and
  * would wait for it. */
 const FEW_CORES = 2;
-/** Longest rest: after that time something else was waited for. */
-const MAX_REST_MS = 200;
+/** Longest rest. A frame that took longer had to wait for other programs. */
+const MAX_REST_MS = 100;
 
 export class Pace {
   private stampMs = -Infinity;
