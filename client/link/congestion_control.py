@@ -32,7 +32,7 @@ FAILED_S = 6.0
 @dataclass(frozen=True)
 class SendParameters:
     message_frames: int
-    """New frames per motion message."""
+    """New frames per motion message, at 25 camera frames per second (send.FRAME_MS)."""
     stride: int
     """Send every Nth camera frame."""
     coarseness: int

@@ -32,6 +32,11 @@ MIN_PART = 64
 SAVED = LAST_PART * PART
 """Bytes of sources that an idle link saves up, unless it is narrow: most sources leave at once, 0.4 s sooner. With 800
 motion is up to 0.42 s late on a link of 24 kbps."""
+FRAME_MS = 40
+"""Interval of camera frames that SendParameters are made for. From other cameras a message takes as many frames as come
+in the same time: neither more packets from a fast one, nor more delay from a slow one."""
+MAX_GAP_MS = 250
+"""Longest interval after which the next frame is expected as late again."""
 MAX_REPEATS = 2
 """Maximum number of messages whose frames are repeated (SendParameters.repeats)."""
 _KEPT_STAMPS = 256
@@ -85,12 +90,20 @@ class MotionSender:
         gap_ms = frame.stamp_ms - self.captured.get(self._count - 1, frame.stamp_ms)
         if not 0 <= gap_ms <= MAX_SPAN_MS // MAX_MESSAGE_FRAMES:
             self._drop_all()  # no message spans a pause or a step of the clock
+            gap_ms = 0
         number = self._encoder.push(frame.keypoints, frame.reference_source, frame.gram, frame.regions, space)
         self.captured[number] = frame.stamp_ms
         self.captured.pop(number - _KEPT_STAMPS, None)
         is_mixed = self.waiting > 0 and self.sending.stride != self._stride
         self._count, self._stride = number + 1, self.sending.stride
-        return is_mixed or self.waiting >= self.sending.message_frames
+        return is_mixed or self._is_full(gap_ms)
+
+    def _is_full(self, gap_ms: int) -> bool:
+        """Whether the next frame, expected `gap_ms` after the newest, would be nearer to the next message's time."""
+        usual_ms = self.sending.stride * FRAME_MS
+        span_ms = self.captured[self._count - 1] - self.captured[self._next] + min(gap_ms or usual_ms, MAX_GAP_MS)
+        is_long = span_ms > (self.sending.message_frames - 0.5) * usual_ms
+        return is_long or self.waiting >= MAX_MESSAGE_FRAMES
 
     def skip(self, kept: int | None = None) -> int:
         """Drop all unsent frames but the newest `kept` (default: one message), while messages cannot be sent. Returns

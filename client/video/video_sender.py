@@ -45,8 +45,11 @@ VARIANT_INTERVAL_S = 0.2
 """Minimum interval between variants that a sequence lacks."""
 MAX_BACKLOG = 2
 """Units that may wait on a link that counts as keeping up. Without such a link no frame becomes a source."""
-LATE_S = 0.05
-"""A frame whose keypoints are detected this long after its capture is not fitted."""
+LATE_S = 0.4
+"""A frame whose keypoints are detected this long after its capture is not fitted. A slow machine rather sends fewer
+frames: of those that come meanwhile only the newest is taken."""
+JUDGED_SHARE = 0.15
+"""Share of the time in which frames are judged, at most: on slow machines less often than SourcePolicy would."""
 FACE_CHECK_S = 0.5
 """Interval between runs of the face detector."""
 CHECKS_LOST = 3
@@ -170,6 +173,7 @@ class VideoSender:
         self._worker: asyncio.Task[None] | None = None
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._started_s: dict[str, float] = {}
+        self._judged_from_s = -math.inf
         self._checks_without_face = 0
         self._snapshot: Picture | None = None
 
@@ -273,7 +277,7 @@ class VideoSender:
                 self._start("variant", 0.0, now, partial(self._add_variant, fit.variant, fit.home))
             elif any(number is not None for number in fit.regions):
                 self._start("variant", VARIANT_INTERVAL_S, now, partial(self._send_lacking_variant, fit.regions))
-            if not self._is_busy("judge") and self._policy.due(captured_s):
+            if not self._is_busy("judge") and captured_s >= self._judged_from_s and self._policy.due(captured_s):
                 shown = [None if number is None else self._library.at(number) for number in fit.regions]
                 if attended:
                     attended[0] = await self._run(partial(self._compositor.composite, attended[0], shown))
@@ -304,7 +308,7 @@ class VideoSender:
         """Detect keypoints; fit them to one of `sources` and choose what the regions show, of the sources with the
         numbers `arrived`, if there is time. `takes_variant`: whether there may be a variant. Runs in the executor."""
         detected = self._runtime.detect(picture)
-        if self._newest is not None or self._clock() - captured_s > LATE_S:
+        if self._clock() - captured_s > LATE_S:
             self.unfitted += 1
             fitted = self._fit.predict(detected)
             return _Fit(fitted.keypoints, fitted.source, regions=self._variants.shown)
@@ -337,7 +341,9 @@ class VideoSender:
         all links are behind."""
         wanted: Picture | None = picture
         if sources:
+            begun_s = self._clock()
             judged = await self._run(partial(self._policy.rebuild, picture, Quantiser().round_trip(keypoints), sources))
+            self._judged_from_s = captured_s + (self._clock() - begun_s) / JUDGED_SHARE
             self.preview = judged.picture
             self._policy.judge(picture, judged, captured_s)
             is_behind = self._links and all(map(_is_behind, self._links))

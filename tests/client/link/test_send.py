@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from iwcodec.client.link.congestion_control import SendParameters
+from iwcodec.client.link.congestion_control import LADDER, SendParameters
 from iwcodec.client.link.messages import MAX_MESSAGE_FRAMES, MotionMessage, SourceChunk
 from iwcodec.client.link.send import (
     FIRST_PART,
@@ -43,6 +43,15 @@ def test_frames_are_grouped_into_messages() -> None:
     assert [m.packet.first for m in messages] == [0, 3, 6]
     assert [m.sequence for m in messages] == [0, 1, 2]
     assert messages[1].stamps == (1120, 1160, 1200)
+
+
+@pytest.mark.parametrize(("interval_ms", "frames"), [(20, 8), (33, 5), (40, 4), (50, 3), (80, 2), (133, 2), (170, 1)])
+def test_a_message_takes_the_same_time_from_any_camera(interval_ms: int, frames: int) -> None:
+    sender = MotionSender(LADDER[0])
+    full = [sender.take(frame(number, interval_ms)) and bool(sender.message(None)) for number in range(3 * frames + 1)]
+    ends = [number for number, is_full in enumerate(full) if is_full]
+    assert np.diff(ends).tolist() == [frames] * (len(ends) - 1)
+    assert len(ends) >= 2
 
 
 def test_messages_say_what_regions_show() -> None:

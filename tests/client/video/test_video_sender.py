@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -18,6 +18,7 @@ from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.client.video.video_sender import (
     CHECKS_LOST,
     FACE_CHECK_S,
+    JUDGED_SHARE,
     LATE_S,
     MAX_BACKLOG,
     MAX_SHARED_UNITS,
@@ -154,6 +155,36 @@ def test_keypoints_are_fitted_unless_frames_are_late() -> None:
         assert fitted == pytest.approx(4 * 2 / SIZE, abs=0.01)
         assert late == pytest.approx(CORRECTION_DECAY * fitted, abs=1e-4)
         assert sender.unfitted == 1
+
+    simulate(case())
+
+
+class SlowExecutor(Executor):
+    """Takes 0.1 s of the simulated clock for any work."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        asyncio.get_running_loop().call_later(0.1, lambda: future.set_result(fn(*args, **kwargs)))
+        return future
+
+
+def test_a_slow_machine_sends_fewer_frames_but_fits_them_and_judges_seldom() -> None:
+    async def case() -> None:
+        sender, link = VideoSender(Textured(), SlowExecutor(), lambda p: True), RecordingLink()
+        sender.join(link)
+        judged, rebuild = [], sender._policy.rebuild
+
+        def counted(*args: Any) -> Any:
+            judged.append(asyncio.get_running_loop().time())
+            return rebuild(*args)
+
+        sender._policy.rebuild = counted  # type: ignore[method-assign]
+        await film(sender, 6, swinging)
+        assert sender.unfitted == 0
+        assert sender.dropped > 60
+        assert len(link.frames) > 30
+        assert np.diff(judged).min() > 0.1 / JUDGED_SHARE
+        assert len(judged) > 4
 
     simulate(case())
 

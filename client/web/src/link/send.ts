@@ -16,6 +16,8 @@ const MAX_BEHIND = 8;
 const FIRST_PART = 840;
 const MIN_PART = 64;
 const SAVED = LAST_PART * PART;
+const FRAME_MS = 40;
+const MAX_GAP_MS = 250;
 const MAX_REPEATS = 2;
 const KEPT_STAMPS = 256;
 
@@ -68,14 +70,24 @@ export class MotionSender {
       this.encoder.requantise(quantiserOf(this.coarseness));
       this.earliest = this.count;
     }
-    const gapMs = stampMs - (this.captured.get(this.count - 1) ?? stampMs);
-    if (gapMs < 0 || gapMs > MAX_SPAN_MS / MAX_MESSAGE_FRAMES) this.dropAll(); // no message spans a pause
+    let gapMs = stampMs - (this.captured.get(this.count - 1) ?? stampMs);
+    if (gapMs < 0 || gapMs > MAX_SPAN_MS / MAX_MESSAGE_FRAMES) {
+      this.dropAll(); // no message spans a pause
+      gapMs = 0;
+    }
     const number = this.encoder.push(keypoints, reference, gram, regions, space);
     this.captured.set(number, stampMs);
     this.captured.delete(number - KEPT_STAMPS);
     const isMixed = this.waiting > 0 && this.sending.stride !== this.stride;
     [this.count, this.stride] = [number + 1, this.sending.stride];
-    return isMixed || this.waiting >= this.sending.messageFrames;
+    return isMixed || this.isFull(stampMs, gapMs);
+  }
+
+  /** Whether the next frame, expected `gapMs` after the newest, would be nearer to the next message's time. */
+  private isFull(stampMs: number, gapMs: number): boolean {
+    const usualMs = this.sending.stride * FRAME_MS;
+    const spanMs = stampMs - (this.captured.get(this.next) ?? stampMs) + Math.min(gapMs || usualMs, MAX_GAP_MS);
+    return spanMs > (this.sending.messageFrames - 0.5) * usualMs || this.waiting >= MAX_MESSAGE_FRAMES;
   }
 
   /** Drop all unsent frames but the newest `kept` (default: one message). */
