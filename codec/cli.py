@@ -293,7 +293,7 @@ def encode_command(
         int,
         typer.Option(
             help="0: fast motion search, as in a call. 1: try several sources for each frame. 2 and 3: also correct "
-            "the rebuilt frames, in about 1.7 and 2.6 times the time, for 0.1 dB.",
+            "the rebuilt frames, in about 2 and 4 times the time, for 0.1 dB.",
             min=0,
             max=3,
         ),
