@@ -13,7 +13,8 @@ from iwcodec.codec.media.types import Samples
 from link_calls import End, call
 from sounds import RATE, delay_ms, voice
 
-SECONDS, MEASURED_S = 18.0, 8.0
+SECONDS, MEASURED_S = 24.0, 8.0
+"""At 30 % loss the delay may grow until the 16th second, when the smoothed loss reaches its last step."""
 HEADER_BYTES = 50
 """Bytes of all headers of an audio packet."""
 
