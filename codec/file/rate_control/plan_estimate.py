@@ -15,7 +15,7 @@ from iwcodec.codec.file.motion_pass import are_similar
 from iwcodec.codec.file.rate_control.closed_loop import evaluated_frames
 from iwcodec.codec.file.rate_control.frame_quality import REGION_WEIGHT
 from iwcodec.codec.file.rate_control.source_plan import RECORD_BYTES, CodedSources, Plan
-from iwcodec.codec.file.rate_control.source_selection import Survey, evenly_spaced, mean_square
+from iwcodec.codec.file.rate_control.source_selection import Survey, evenly_spaced, flattened, mean_square
 from iwcodec.codec.file.rate_control.trials import Excerpt
 from iwcodec.codec.fit.keypoint_fit import CANDIDATES, KeypointFit
 from iwcodec.codec.media.quality import psnr
@@ -107,7 +107,7 @@ class SampledFrames:
         """The sources that are fitted to a frame."""
         frames, poses = np.array(plan.frames), self._survey.keypoints
         if plan.unlike:
-            shown = self._survey.thumbnails[[number, *frames]].reshape(1 + len(frames), -1).astype(np.float32)
+            shown = flattened(self._survey.thumbnails[[number, *frames]])
             frames = frames[are_similar(np.square(shown[1:] - shown[0]).mean(1))]
         nearest = np.argsort(pose_distance(poses[frames], poses[number]), kind="stable")
         return [int(frame) for frame in frames[nearest[:CANDIDATES]]]
@@ -165,7 +165,7 @@ def variant_errors(survey: Survey) -> NDArray[np.float32]:
     count = len(survey.regions)
     candidates, found = evenly_spaced(count, MAX_CANDIDATES), []
     for region in range(len(REGIONS)):
-        flat = survey.regions[:, region].reshape(count, -1).astype(np.float32)
+        flat = flattened(survey.regions[:, region])
         errors = mean_square(flat[candidates], flat) + VARIANT_ERROR
         left = np.full(count, np.inf, np.float32)
         for _ in range(VARIANTS):

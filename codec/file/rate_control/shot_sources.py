@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.codec.file.rate_control.source_selection import flattened
 from iwcodec.codec.sources.library import CAPACITY
 
 OTHER_SHOT = 500.0
@@ -41,8 +42,8 @@ def required_sources(thumbnails: NDArray[np.uint8], shots: Sequence[int], fps: f
     served: dict[int, int] = {}
     for begin, end in zip(shots, [*shots[1:], len(thumbnails)], strict=True):
         for frame, count in _scenes(thumbnails, brightness, np.arange(begin, end), shortest):
-            picture = _flat(thumbnails[[frame]])[0]
-            same = [known for known in served if _differences(_flat(thumbnails[[known]]), picture)[0] < OTHER_SHOT]
+            picture = flattened(thumbnails[[frame]])[0]
+            same = [known for known in served if _differences(flattened(thumbnails[[known]]), picture)[0] < OTHER_SHOT]
             served[same[0] if same else frame] = served.get(same[0] if same else frame, 0) + count
     ranked = sorted(served, key=lambda frame: -served[frame])
     return tuple(ranked[:CAPACITY]) if len(ranked) > 1 else ()
@@ -66,7 +67,7 @@ def _scenes(
 def _typical(thumbnails: NDArray[np.uint8], brightness: _Brightness, frames: _Scene) -> int:
     """The frame that differs least from those like it, among the frames that are like nearly as many as any is."""
     some = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_COMPARED)).round().astype(np.int64))]
-    pictures = _flat(thumbnails[some])
+    pictures = flattened(thumbnails[some])
     alike = np.stack([_alike(brightness[some], one) for one in brightness[some]])
     counts = alike.sum(1)
     differences = np.stack([_differences(pictures, one) for one in pictures])
@@ -78,10 +79,6 @@ def _alike(brightness: _Brightness, other: float) -> NDArray[np.bool_]:
     # One level more, so that all black pictures are alike.
     ratio = (brightness + 1) / (other + 1)
     return np.asarray((ratio >= FADED) & (ratio <= 1 / FADED))
-
-
-def _flat(thumbnails: NDArray[np.uint8]) -> _Flat:
-    return thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
 
 
 def _differences(pictures: _Flat, other: NDArray[np.float32]) -> NDArray[np.float32]:

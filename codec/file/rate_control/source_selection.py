@@ -134,7 +134,7 @@ def evenly_spaced(count: int, max_numbers: int) -> NDArray[np.int64]:
 def coding_order(survey: Survey, frames: list[int]) -> list[int]:
     """Reorder frames for AV1: after the first, always the one whose thumbnail is nearest to the previous frame's, so
     that inter prediction saves bits."""
-    flat = survey.thumbnails[frames].reshape(len(frames), -1).astype(np.float32)
+    flat = flattened(survey.thumbnails[frames])
     remaining = list(range(1, len(frames)))
     order = [0]
     while remaining:

@@ -83,7 +83,7 @@ export class MotionSender {
     return isMixed || this.isFull(stampMs, gapMs);
   }
 
-  /** Whether the next frame, expected `gapMs` after the newest, would be nearer to the next message's time. */
+  /** Whether the unsent frames span the time of a message. The next frame is expected `gapMs` after the newest. */
   private isFull(stampMs: number, gapMs: number): boolean {
     const usualMs = this.sending.stride * FRAME_MS;
     const spanMs = stampMs - (this.captured.get(this.next) ?? stampMs) + Math.min(gapMs || usualMs, MAX_GAP_MS);
