@@ -99,7 +99,7 @@ class MotionSender:
         return is_mixed or self._is_full(gap_ms)
 
     def _is_full(self, gap_ms: int) -> bool:
-        """Whether the unsent frames span the time of a message. The next frame is expected `gap_ms` after the newest."""
+        """Whether the unsent frames span the time of a message; the next is expected `gap_ms` after the newest."""
         usual_ms = self.sending.stride * FRAME_MS
         span_ms = self.captured[self._count - 1] - self.captured[self._next] + min(gap_ms or usual_ms, MAX_GAP_MS)
         is_long = span_ms > (self.sending.message_frames - 0.5) * usual_ms
