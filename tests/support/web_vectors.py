@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import sys
 import tempfile
@@ -76,9 +77,11 @@ from iwcodec.codec.sources.source_policy import Judgement, SourcePolicy
 from iwcodec.codec.sources.variant_policy import VariantPolicy
 from iwcodec.codec.sources.yuv import rgb_to_yuv420, yuv420_to_rgb
 from iwcodec.models.fit_settings import BLURS
+from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.pictures import resize_area
 from iwcodec.models.runtime.types import Source
-from iwcodec.server.http.player import tables_json
+from iwcodec.models.runtime.weights import read_tensors
+from iwcodec.server.http.player import DECODER, tables_json
 from iwcodec.server.messages import PROTOCOL as SIGNALLING_PROTOCOL
 from textured_source import TEXTURE, K, textured_source
 
@@ -116,6 +119,7 @@ def vectors() -> dict[str, Any]:
         "transform": [transform_vector(n, rng) for n in range(160)],
         "predictive": [predictive_vector(n, rng) for n in range(160)],
         "inverse": inverse_vector(rng),
+        "refined": [refined_vector(model, sources) for model, sources in (("lite-256", 1), ("lite-256", 3), ("lite-512", 2))],
         "protocols": [PROTOCOL, SIGNALLING_PROTOCOL],
         "messages": [message_vector(n, rng) for n in range(400)],
         "received": received_vectors(rng),
@@ -138,6 +142,31 @@ def vectors() -> dict[str, Any]:
         "pictures": picture_vectors(rng),
         "composites": composite_vectors(),
         "av1": [av1_vector(256, None), av1_vector(256, 192), av1_vector(64, None)],
+    }
+
+
+def refined_vector(model: str, count: int) -> dict[str, Any]:
+    """Fields and features as attention leaves them, and the picture that the runtime makes of them."""
+    runtime = OnnxRuntime(model, threads=1)
+    size, net_size = runtime.info.size, runtime.net_size
+    frames = itertools.islice(read_video(sample_clip()), 0, 60, 15)
+    *pictures, driving = (cv2.resize(frame.picture[:, 140:500], (size, size)) for frame in frames)
+    sources = [runtime.prepare(picture) for picture in pictures[:count]]
+    buffers = runtime._buffers
+    runtime._attend(runtime.detect(driving), sources)
+    buffers.fields[:], buffers.features[:] = buffers.fields.astype(np.float16), buffers.features.astype(np.float16)
+    fields, features = buffers.fields.astype(np.float16), buffers.features.astype(np.float16)
+    runtime._sample(sources)
+    runtime.sessions["refine"].run_with_iobinding(buffers.refine)
+    picture = runtime._unfold(buffers.picture[0])
+    return {
+        "size": size,
+        "netSize": net_size,
+        "pictures": [text(source.picture) for source in sources],
+        "fields": text(fields),
+        "features": text(features),
+        "decoder": text(read_tensors(model, DECODER)),
+        "picture": text(picture),
     }
 
 
