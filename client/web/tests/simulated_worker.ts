@@ -78,7 +78,8 @@ class Clock {
 
 async function simulate(fps: number): Promise<Result> {
   const loader = new Loader(new URL("/", location.href).href);
-  const { runtime, tables } = await loader.loadSize(SIZE, () => {});
+  const { runtime: loading, tables } = await loader.loadSize(SIZE, () => {});
+  const runtime = await loading;
   const [make, mode] = [await av1Maker(), await encodingMode(SIZE)];
   if (!mode) throw new Error("This browser cannot encode AV1.");
   const camera = new Uint8Array(await (await fetch("/camera.rgb")).arrayBuffer());

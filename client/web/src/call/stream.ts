@@ -19,7 +19,7 @@ export class Stream {
   constructor(
     size: number,
     make: Av1Maker,
-    private readonly runtime: Runtime,
+    private readonly runtime: Promise<Runtime>,
     private readonly directions: Float64Array,
   ) {
     this.decoder = new SourceDecoder(size, make);
@@ -31,12 +31,17 @@ export class Stream {
   }
 
   /** Decode a unit of the sequence and return its picture. A snapshot is not kept, nor is a variant without its base.
-   * Throws FormatError. */
-  async addSource({ slot, base, payload }: SourcePacket, isSnapshot: boolean): Promise<Picture> {
+   * `first`: told the picture of the first source before it is prepared. Throws FormatError. */
+  async addSource(
+    { slot, base, payload }: SourcePacket,
+    isSnapshot: boolean,
+    first: (picture: Picture) => void,
+  ): Promise<Picture> {
     const picture = await this.decoder.add(payload);
     if (isSnapshot) return picture;
     if (base === null) {
-      this.library.add(slot, await this.runtime.prepare(picture));
+      if (!this.library.slots().length) first(picture);
+      this.library.add(slot, await (await this.runtime).prepare(picture));
       return picture;
     }
     const source = this.library.at(base);
@@ -55,6 +60,6 @@ export class Stream {
   async reconstruct({ keypoints, reference, regions }: TimedFrame): Promise<Picture | null> {
     const attended = this.library.attended(keypoints, reference, regions);
     const sources = this.compositor.sourcesOf(attended, regions, this.library);
-    return sources.length ? this.runtime.reconstruct(keypoints, sources, 0) : null;
+    return sources.length ? (await this.runtime).reconstruct(keypoints, sources, 0) : null;
   }
 }

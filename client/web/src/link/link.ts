@@ -81,7 +81,8 @@ export interface DecodedSource extends Pixels {
 
 /** Runs the networks for one peer. Null: what it was asked for cannot be done. */
 export interface Renderer {
-  source(packet: SourcePacket, isSnapshot: boolean): Promise<DecodedSource | null>;
+  /** `first`: shows the first source of a stream, before the network has prepared it. */
+  source(packet: SourcePacket, isSnapshot: boolean, first: (pixels: Pixels) => void): Promise<DecodedSource | null>;
   frame(frame: TimedFrame): Promise<Pixels | null>;
   /** Begin another stream of the peer. */
   reset(): void;
@@ -391,7 +392,9 @@ export class Link {
   private async decode({ packet, isSnapshot }: Unit): Promise<void> {
     const { assembler } = this;
     this.units += 1;
-    const pixels = await this.renderer.source(packet, isSnapshot);
+    const pixels = await this.renderer.source(packet, isSnapshot, (first) => {
+      if (assembler === this.assembler) this.shownNow(first);
+    });
     if (assembler !== this.assembler) return; // of a stream that has ended
     this.units -= 1;
     if (!pixels) {

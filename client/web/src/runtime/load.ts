@@ -66,11 +66,13 @@ export class Loader {
     return { tables, runtime: await this.runtimeOf(model, progress) };
   }
 
-  /** Return the model for pictures of `size` pixels, as calls use it, and the tables. */
-  async loadSize(size: number, progress: Progress): Promise<{ model: Model; tables: TablesFile; runtime: Runtime }> {
+  /** Return the model for pictures of `size` pixels, as calls use it, and the tables; the runtime is still being loaded. */
+  async loadSize(size: number, progress: Progress): Promise<{ model: Model; tables: TablesFile; runtime: Promise<Runtime> }> {
     const model = (await this.readManifest()).models.find((known) => known.size === size);
     if (!model) throw new VersionError(`The server has no model for pictures of ${size} pixels.`);
-    return { model, tables: await this.readTables(), runtime: await this.runtimeOf(model, progress) };
+    const runtime = this.runtimeOf(model, progress);
+    runtime.catch(() => {}); // whoever waits for it is told
+    return { model, tables: await this.readTables(), runtime };
   }
 
   /** Return the face detector, for pictures as planes (1, 3, height, width) in 0..255. */

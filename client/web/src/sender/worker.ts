@@ -41,7 +41,8 @@ async function load(base: string, size: number): Promise<void> {
   try {
     const loader = new Loader(base);
     const progress = (bytes: number, total: number) => answer({ type: "loading", bytes, total });
-    const { runtime, tables } = await loader.loadSize(size, progress);
+    const { runtime: loading, tables } = await loader.loadSize(size, progress);
+    const runtime = await loading;
     const faces = await loader.loadFaceDetector();
     const make = await av1Maker();
     const mode = await encodingMode(size);
