@@ -89,7 +89,7 @@ async function simulate(fps: number): Promise<Result> {
   const directions = Float64Array.from(tables.transform.directions);
   const post = (command: Command) => {
     const origin = performance.timeOrigin + clock.nowMs;
-    if (command.type === "links") coder.links(command.sequences, command.known, command.behind, command.idle, origin);
+    if (command.type === "links") coder.links(command, origin);
     else if (command.type === "begin") throw new Error("The peer has asked for another sequence.");
   };
   const sender = new VideoSender(post, () => {});
