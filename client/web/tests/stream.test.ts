@@ -39,7 +39,7 @@ test("the first source is shown before the networks are there, others once they 
 test("regions show variants, which have the keypoints of their base and are not prepared", async () => {
   const runtime = new StubRuntime();
   const stream = new Stream(size, dav1d, Promise.resolve(runtime), directions);
-  expect(await stream.reconstruct(frame(0, [1, null]))).toBeNull();
+  expect(await stream.reconstruct(frame(0, [1, null]), null)).toBeNull();
   const picture = await stream.addSource(source(0, 0, null), false, ignore);
   const variant = await stream.addSource(source(1, 1, 0), false, ignore);
   expect(runtime.prepared).toBe(1);
@@ -47,14 +47,14 @@ test("regions show variants, which have the keypoints of their base and are not 
   expect(stream.space(0)).toEqual(motionSpace(reference(basis, keypoints), picture, directions));
   expect([stream.space(1), stream.space(9)]).toEqual([null, null]); // a variant, and none
   for (const regions of [[], [null, null], [7, 9], [0, null]]) {
-    expect(await stream.reconstruct(frame(0, regions))).toBe(picture);
+    expect(await stream.reconstruct(frame(0, regions), null)).toBe(picture);
   }
   const base = face(picture);
   const expected = new Compositor().composite(base, [undefined, { ...base, picture: variant }]).picture;
   expect(largest(expected.data, picture.data)).toBeGreaterThan(10);
-  const shown = await stream.reconstruct(frame(0, [null, 1]));
+  const shown = await stream.reconstruct(frame(0, [null, 1]), null);
   expect(largest(shown?.data ?? [], expected.data)).toBe(0);
-  expect(await stream.reconstruct(frame(1, []))).toBe(picture); // no frame is led by a variant
+  expect(await stream.reconstruct(frame(1, []), null)).toBe(picture); // no frame is led by a variant
   stream.close();
 });
 
@@ -65,11 +65,11 @@ test("snapshots and variants without their base are not kept", async () => {
   expect(stream.space(0)).toBeNull();
   const variant = await stream.addSource(source(1, 1, 0), false, ignore);
   expect(variant.side).toBe(size);
-  expect(await stream.reconstruct(frame(1, [1, 1]))).toBeNull();
+  expect(await stream.reconstruct(frame(1, [1, 1]), null)).toBeNull();
   const picture = await stream.addSource(source(0, 0, null), false, ignore); // the base, too late for that variant
-  expect(await stream.reconstruct(frame(0, [1, 1]))).toBe(picture);
+  expect(await stream.reconstruct(frame(0, [1, 1]), null)).toBe(picture);
   await stream.addSource(source(1, 1, 0), false, ignore);
-  expect(await stream.reconstruct(frame(0, [1, 1]))).not.toBe(picture);
+  expect(await stream.reconstruct(frame(0, [1, 1]), null)).not.toBe(picture);
   expect(runtime.prepared).toBe(1);
   stream.close();
 });

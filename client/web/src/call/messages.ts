@@ -5,11 +5,12 @@ import type { MotionSpace } from "../motion/space";
 import type { TablesFile } from "../motion/tables";
 import type { TimedFrame } from "../video/jitter_buffer";
 
-/** To the worker. `peer`: names a peer's stream; a new one begins with an empty library. */
+/** To the worker. `peer`: names a peer's stream; a new one begins with an empty library. `later`: a frame that will follow,
+ * if one is known. */
 export type Request =
   | { type: "load"; base: string; size: number }
   | { type: "source"; peer: string; job: number; packet: SourcePacket; isSnapshot: boolean }
-  | { type: "frame"; peer: string; job: number; frame: TimedFrame }
+  | { type: "frame"; peer: string; job: number; frame: TimedFrame; later: TimedFrame | null }
   | { type: "forget"; peer: string };
 
 /** From the worker: what peers must have in common as soon as it is known, then that the networks are ready, which jobs

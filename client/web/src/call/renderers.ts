@@ -51,7 +51,7 @@ export class Renderers {
       });
     return {
       source: (packet, isSnapshot, first) => job((number) => ({ type: "source", peer, job: number, packet, isSnapshot }), first),
-      frame: (frame) => job((number) => ({ type: "frame", peer, job: number, frame })),
+      frame: (frame, later) => job((number) => ({ type: "frame", peer, job: number, frame, later })),
       reset: () => this.forget(peer),
     };
   }

@@ -8,12 +8,14 @@ import { type Runtime, withPicture } from "../runtime/types";
 import { type Av1Maker, SourceDecoder } from "../sources/av1";
 import { CAPACITY, Library } from "../sources/library";
 import { Compositor } from "../sources/regions";
+import { StreamAttention } from "./attention";
 import type { TimedFrame } from "../video/jitter_buffer";
 
 export class Stream {
   private readonly decoder: SourceDecoder;
   private readonly library = new Library(CAPACITY);
   private readonly compositor = new Compositor();
+  private readonly attention: StreamAttention;
 
   /** `size`: side of the pictures in pixels. `directions`: of the transform coder's tables. */
   constructor(
@@ -23,6 +25,7 @@ export class Stream {
     private readonly directions: Float64Array,
   ) {
     this.decoder = new SourceDecoder(size, make);
+    this.attention = new StreamAttention(size);
   }
 
   /** Free the AV1 decoder. */
@@ -56,10 +59,13 @@ export class Stream {
     return motionSpace(reference(source.basis, source.keypoints), source.picture, this.directions);
   }
 
-  /** Return a frame's picture; null without any source. */
-  async reconstruct({ keypoints, reference, regions }: TimedFrame): Promise<Picture | null> {
+  /** Return a frame's picture; null without any source. `later`: a frame that will follow, if one is known. */
+  async reconstruct(frame: TimedFrame, later: TimedFrame | null): Promise<Picture | null> {
+    const { keypoints, reference, regions } = frame;
     const attended = this.library.attended(keypoints, reference, regions);
     const sources = this.compositor.sourcesOf(attended, regions, this.library);
-    return sources.length ? (await this.runtime).reconstruct(keypoints, sources, 0) : null;
+    if (!sources.length) return null;
+    const runtime = await this.runtime;
+    return runtime.refine(sources, await this.attention.of(frame, later, sources, runtime));
   }
 }

@@ -38,7 +38,7 @@ async function handle(request: Request): Promise<void> {
     return;
   }
   if (request.type === "frame") {
-    void finish(request.job, streamOf(request.peer).reconstruct(request.frame), () => null);
+    void finish(request.job, streamOf(request.peer).reconstruct(request.frame, request.later), () => null);
     return;
   }
   const { job, packet, isSnapshot } = request;

@@ -3,7 +3,7 @@
 import type { InferenceSession, Tensor } from "onnxruntime-web/wasm";
 import { type Picture, resizeArea } from "./pictures";
 import type { Refiner } from "./refiner";
-import type { Runtime, Source } from "./types";
+import type { Attention, Runtime, Source } from "./types";
 
 /** The ONNX graphs of a model. */
 export const GRAPHS = ["detector", "source", "merge", "attend"] as const;
@@ -71,15 +71,22 @@ export class OnnxRuntime implements Runtime {
     };
   }
 
-  async reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture> {
+  async attend(keypoints: Float32Array, sources: Source[]): Promise<Attention> {
     if (sources.length < 1 || sources.length > MAX_SOURCES) throw new RangeError(`${sources.length} sources`);
-    const { fields, features } = await this.inTurn(() => this.attend(keypoints, sources));
-    const shifts = floats(fields);
-    if (suppression > 0) suppressSmallShifts(shifts, suppression);
-    const pictures = sources.map(({ picture }) => picture);
-    const attended = { pictures, shifts, side: fields.dims[2], features: floats(features) };
+    const { fields, features } = await this.inTurn(() => this.attended(keypoints, sources));
+    return { shifts: floats(fields), side: fields.dims[2], features: floats(features) };
+  }
+
+  async refine(sources: Source[], attention: Attention): Promise<Picture> {
+    const attended = { ...attention, pictures: sources.map(({ picture }) => picture) };
     const { refiner } = this;
     return refiner.isElsewhere ? refiner.refine(attended) : this.inTurn(() => refiner.refine(attended));
+  }
+
+  async reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture> {
+    const attention = await this.attend(keypoints, sources);
+    if (suppression > 0) suppressSmallShifts(attention.shifts, suppression);
+    return this.refine(sources, attention);
   }
 
   private inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -88,7 +95,7 @@ export class OnnxRuntime implements Runtime {
     return result;
   }
 
-  private async attend(keypoints: Float32Array, sources: Source[]): Promise<Record<string, Tensor>> {
+  private async attended(keypoints: Float32Array, sources: Source[]): Promise<Record<string, Tensor>> {
     await this.merge(sources);
     const driving = new this.TensorOf("float32", keypoints, [1, keypoints.length / 3, 3]);
     return this.sessions.attend.run({ driving, ...this.merged });

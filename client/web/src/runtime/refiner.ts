@@ -9,15 +9,11 @@ import type { Model } from "./onnx";
 import { type Picture, resizeLinear } from "./pictures";
 import { readTensors, type Weights } from "./safetensors";
 import { Sampler } from "./sampler";
+import type { Attention } from "./types";
 
 /** What attention makes of a frame, and the pictures of the sources that it attended to. */
-export interface Attended {
+export interface Attended extends Attention {
   pictures: Picture[];
-  /** (S, side, side, 3): shifts in pixels (x, y), and weights. */
-  shifts: Float32Array;
-  side: number;
-  /** The decoder's features and its gate, (channels + 1, side, side). */
-  features: Float32Array;
 }
 
 export interface Refiner {
