@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, SimulatedConnection, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import (
+    ImmediateExecutor,
+    SimulatedConnection,
+    SimulatedPath,
+    connection_pair,
+    simulate,
+)
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
@@ -59,14 +65,14 @@ class End:
 
 def call(
     case: Callable[[End, End], Coroutine[Any, Any, None]],
-    there: Path | None = None,
-    back: Path | None = None,
+    there: SimulatedPath | None = None,
+    back: SimulatedPath | None = None,
     bundling: tuple[bool, bool] = (True, True),
 ) -> list[End]:
     """Run `case` with two ends that film from the start. The first sends over `there`, the second over `back`."""
 
     async def work() -> list[End]:
-        ends = [End(c) for c in connection_pair(there or Path(), back or Path(seed=2), bundling)]
+        ends = [End(c) for c in connection_pair(there or SimulatedPath(), back or SimulatedPath(seed=2), bundling)]
         for end in ends:
             end.film()
             await end.connection.start()

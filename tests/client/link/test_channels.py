@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from iwcodec.benchmarks.call.simulation import Path
+from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.client.link import conduct
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
@@ -77,4 +77,4 @@ def test_flood_of_tiny_messages_over_a_fast_link(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(3)
         assert b.link.state == LinkState.LIVE
 
-    call(case, Path(kbps=100_000))
+    call(case, SimulatedPath(kbps=100_000))
