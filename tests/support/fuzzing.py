@@ -14,7 +14,7 @@ from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, Sour
 from iwcodec.codec.bitstream.writer import ContainerWriter, add_quality
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.opus_track import OpusWriter
+from iwcodec.codec.media.audio.opus_track import OpusWriter
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceEncoder

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 
 CLIP_FRAMES, CLIP_FPS = 12, 8

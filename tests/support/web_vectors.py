@@ -60,8 +60,8 @@ from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.fit.alignment import backward, reference
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, _estimate
-from iwcodec.codec.media.crop_tracking import CropTracker
-from iwcodec.codec.media.face_detector import Face, FaceDetector
+from iwcodec.codec.media.crop.face_detector import Face, FaceDetector
+from iwcodec.codec.media.crop.tracking import CropTracker
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.motion.predictive_coder import PredictiveCoder

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("aiortc")
 from iwcodec.client.demo import pictures
-from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.video import probe
 from recorded_side import recorded_side
 

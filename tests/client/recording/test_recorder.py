@@ -18,8 +18,8 @@ from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import MediaError
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.crop import Crop, crop_resize
-from iwcodec.codec.media.opus import OpusEncoder
+from iwcodec.codec.media.audio.opus import OpusEncoder
+from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.video import read_video
 from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.models.runtime.load import load_runtime

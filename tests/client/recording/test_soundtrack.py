@@ -22,8 +22,8 @@ from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
 from iwcodec.codec.file.decode import decode
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.audio import read_samples
-from iwcodec.codec.media.opus import OpusEncoder
+from iwcodec.codec.media.audio.opus import OpusEncoder
+from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.video import probe, read_video
 from iwcodec.codec.sources.av1 import SourceEncoder
 from sounds import RATE

@@ -20,7 +20,7 @@ import pytest
 for needed in ("aiortc", "fastapi"):
     pytest.importorskip(needed)
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.crop import Crop, crop_resize
+from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip

@@ -15,7 +15,7 @@ from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.file.iwc_file import IwcFile
-from iwcodec.codec.media.opus_track import OpusWriter
+from iwcodec.codec.media.audio.opus_track import OpusWriter
 from iwcodec.codec.media.types import AUDIO_RATE
 from media_fixtures import tone
 from web_client import BROWSER, WEB, needs_browser, needs_build, needs_modules, web_server

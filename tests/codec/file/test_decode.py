@@ -12,7 +12,7 @@ from iwcodec.codec.file.decode import decode
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
-from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, read_video
 from media_fixtures import plain, tone, write_clip

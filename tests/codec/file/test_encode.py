@@ -20,7 +20,7 @@ from iwcodec.codec.file.encode import encode, sound_warnings
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media import writer
-from iwcodec.codec.media.opus_track import read_audio_opus
+from iwcodec.codec.media.audio.opus_track import read_audio_opus
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import probe, read_video, sample_clip
 from media_fixtures import grey_ramp, plain, write_clip

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.timeline import MAX_RATE, StreamClock, frame_rate, read_timeline
 from iwcodec.codec.media.types import AUDIO_RATE, Tracks
 from iwcodec.codec.media.video import at_constant_rate, probe, read_video

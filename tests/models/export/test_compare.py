@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from iwcodec.codec.media.crop import Crop, crop_resize
+from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.video import read_video
 from iwcodec.models.export.compare import TOLERANCE, compare
 from iwcodec.models.export.graphs import export_graphs

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cuda_jobs import noise_pictures, random_jobs
-from iwcodec.codec.media.crop import Crop, crop_resize
+from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.models.runtime.cuda import CudaRuntime, Pending, pack, padded_callers
 from iwcodec.models.runtime.load import load_runtime

@@ -7,7 +7,7 @@ import pytest
 
 for needed in ("fastapi", "httpx"):
     pytest.importorskip(needed)
-from iwcodec.codec.media.face_detector import FACE_DETECTOR
+from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.models.runtime.weights import PARTS, graph_file, read_info
 from iwcodec.server.http import app, player

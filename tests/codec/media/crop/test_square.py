@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.media.crop import Crop, centre_square, crop_resize, parse_crop
+from iwcodec.codec.media.crop.square import Crop, centre_square, crop_resize, parse_crop
 
 
 def test_crop_modes() -> None:

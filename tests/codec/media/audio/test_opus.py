@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media import opus
+from iwcodec.codec.media.audio import opus
 from iwcodec.codec.media.types import AUDIO_RATE
 from sounds import envelope, voice
 

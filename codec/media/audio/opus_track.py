@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iwcodec.codec.media.audio import read_samples
+from iwcodec.codec.media.audio.opus import FILE_SETTINGS, OpusDecoder, OpusEncoder
+from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.demux import BEST
-from iwcodec.codec.media.opus import FILE_SETTINGS, OpusDecoder, OpusEncoder
 from iwcodec.codec.media.types import AUDIO_RATE, Samples, Tally, Tracks
 from iwcodec.codec.media.video import probe
 

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from iwcodec.benchmarks.performance import attention_kernel as kernel
+from iwcodec.benchmarks.performance.attention import kernel
 
 
 def test_selection_passes_are_counted_as_the_kernel_makes_them() -> None:

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from iwcodec.codec.media.audio import aligned, read_samples
+from iwcodec.codec.media.audio.samples import aligned, read_samples
 from iwcodec.codec.media.timeline import StreamClock
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, sample_clip

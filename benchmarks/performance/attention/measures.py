@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.benchmarks.performance.attention_cases import SOURCES, difference, make_case, timed
+from iwcodec.benchmarks.performance.attention.cases import SOURCES, difference, make_case, timed
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 

@@ -4,8 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from iwcodec.benchmarks.performance import attention_cases as cases
-from iwcodec.benchmarks.performance import attention_measures as measures
+from iwcodec.benchmarks.performance.attention import cases, measures
 from iwcodec.models.network.config import TINY
 from iwcodec.models.network.network import ImplicitWarp
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media.opus_track import OpusReader, OpusWriter, read_audio_opus
+from iwcodec.codec.media.audio.opus_track import OpusReader, OpusWriter, read_audio_opus
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import at_constant_rate, read_video, sample_clip
 from iwcodec.codec.media.writer import VideoWriter

@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from iwcodec.benchmarks.performance.attention_cases import SOURCES, difference, make_case
+from iwcodec.benchmarks.performance.attention.cases import SOURCES, difference, make_case
 from iwcodec.benchmarks.performance.roofline import TILE, issue_floors
 from iwcodec.codec.extras import install
 from iwcodec.codec.media.types import Picture

@@ -15,16 +15,16 @@ import typer
 from rich.table import Table
 
 from iwcodec.benchmarks import experiment
-from iwcodec.benchmarks.performance.attention_cases import SOURCES, clip_pictures, implementations
-from iwcodec.benchmarks.performance.attention_kernel import kernel
-from iwcodec.benchmarks.performance.attention_measures import precision, quality, times
+from iwcodec.benchmarks.performance.attention.cases import SOURCES, clip_pictures, implementations
+from iwcodec.benchmarks.performance.attention.kernel import kernel
+from iwcodec.benchmarks.performance.attention.measures import precision, quality, times
 from iwcodec.benchmarks.performance.roofline import PEAKS, roofline
 from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 from iwcodec.models.runtime.weights import DEFAULT_MODEL, read_info
 
-RESULT = Path(__file__).parents[1] / "results" / "attention.json"
+RESULT = Path(__file__).parents[2] / "results" / "attention.json"
 """The bundled result, which is the default output."""
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iwcodec.codec.errors import NoFaceError, OptionError
-from iwcodec.codec.media.crop import Crop, centre_square
-from iwcodec.codec.media.crop_tracking import CropTracker, parse_face, plan_crops
-from iwcodec.codec.media.face_detector import DETECT_EVERY, Face, FaceDetector
+from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, Face, FaceDetector
+from iwcodec.codec.media.crop.square import Crop, centre_square
+from iwcodec.codec.media.crop.tracking import CropTracker, parse_face, plan_crops
 from iwcodec.codec.media.video import read_video, sample_clip
 
 WIDTH, HEIGHT = 1280, 720

@@ -10,7 +10,7 @@ import onnxruntime
 
 from iwcodec.codec.media.types import Picture
 
-FACE_DETECTOR = Path(__file__).parents[1] / "data" / "centerface.onnx"
+FACE_DETECTOR = Path(__file__).parents[2] / "data" / "centerface.onnx"
 DETECT_EVERY = 5
 """Run the detector on every Nth frame: a face moves little in between."""
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from iwcodec.codec.media.face_detector import FaceDetector
+from iwcodec.codec.media.crop.face_detector import FaceDetector
 from iwcodec.codec.media.video import read_video, sample_clip
 
 

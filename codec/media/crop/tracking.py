@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.errors import NoFaceError, OptionError
-from iwcodec.codec.media.crop import MIN_SIDE, Crop, centre_square
-from iwcodec.codec.media.face_detector import DETECT_EVERY, Face
+from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, Face
+from iwcodec.codec.media.crop.square import MIN_SIDE, Crop, centre_square
 
 Place = NDArray[np.float64]
 """Centre x, centre y and side of a crop in pixels: (3,); of several frames: (n, 3)."""

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from iwcodec.benchmarks.performance import attention
+from iwcodec.benchmarks.performance.attention import command as attention
 
 
 def test_bundled_result_is_of_this_command() -> None:
