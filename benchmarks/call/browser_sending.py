@@ -1,8 +1,8 @@
 """`iwcodec bench browser-sending`: what a browser's picture costs and shows, beside that of `iwcodec call`.
 
-Chromium codes a clip with the page's own modules on a simulated clock (client/web/tests/simulated_worker.ts). Its
-messages then travel over a simulated association to a Python client, which films, too. A Python client sends the same
-clip over the same path.
+Chromium codes a clip with the page's own modules on a simulated clock (client/web/tests/browser/simulated_worker.ts).
+Its messages then travel over a simulated association to a Python client, which films, too. A Python client sends the
+same clip over the same path.
 """
 
 import asyncio

@@ -10,8 +10,8 @@ from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.client.audio.jitter_buffer import BLOCK, MAX_VIDEO_DELAY_S, AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.codec.media.types import Samples
-from link_calls import End, call
-from sounds import RATE, delay_ms, voice
+from support.calls.links import End, call
+from support.media.sounds import RATE, delay_ms, voice
 
 SECONDS, MEASURED_S = 24.0, 8.0
 """At 30 % loss the delay may grow until the 16th second, when the smoothed loss reaches its last step."""

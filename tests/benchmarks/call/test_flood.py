@@ -18,9 +18,9 @@ from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.server.store.memory import MemoryStore
-from link_calls import FPS, End, until
-from signalling import make_hub, running
-from stub_runtime import NearestSourceFit, StubRuntime
+from support.calls.links import FPS, End, until
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime
+from support.server.signalling import make_hub, running
 
 
 def test_a_flooder_is_valid_and_bounded():

@@ -12,8 +12,8 @@ from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath,
 from iwcodec.client.link.congestion_control import LADDER
 from iwcodec.client.link.link import FROZEN_S, Link
 from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState
-from link_calls import FPS, End, call, until, worst_error
-from stub_runtime import StubRuntime
+from support.calls.links import FPS, End, call, until, worst_error
+from support.codec.stub_runtime import StubRuntime
 
 
 def test_call_over_a_good_path() -> None:

@@ -25,8 +25,8 @@ from iwcodec.client.link.messages import (
 from iwcodec.client.link.outgoing import MAX_RIDING_PART, MAX_SEQUENCES, SEQUENCES_S
 from iwcodec.client.link.send import FIRST_PART, LAST_PART, PART
 from iwcodec.codec.bitstream.packets import MotionPacket
-from link_calls import FPS, End, call, until, worst_error
-from stub_runtime import NearestSourceFit, picture
+from support.calls.links import FPS, End, call, until, worst_error
+from support.codec.stub_runtime import NearestSourceFit, picture
 
 
 def test_acknowledgements_share_the_packets_of_motion() -> None:

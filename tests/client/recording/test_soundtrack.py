@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from fake_call import RecordedCall
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer, AudioRtpPacket
 from iwcodec.client.audio.sender import AudioSender
@@ -26,8 +25,9 @@ from iwcodec.codec.media.audio.opus import OpusEncoder
 from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.video import probe, read_video
 from iwcodec.codec.sources.av1 import SourceEncoder
-from sounds import RATE
-from stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.calls.fake_call import RecordedCall
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.media.sounds import RATE
 
 BLOCK = 960
 COUNT = 2880
