@@ -3,7 +3,7 @@ import asc from "assemblyscript/asc";
 import { defaultClientConditions, defineConfig, type Plugin } from "vite";
 
 /** Write a compressed copy of everything large beside it: a server that is asked for `br` sends that. Measurements
- * (tests/served.mjs) build without it, which is quicker. */
+ * (tests/browser/served.mjs) build without it, which is quicker. */
 function compressed(): Plugin {
   return {
     name: "compressed",
@@ -46,5 +46,5 @@ export default defineConfig({
   // ONNX Runtime's threads load its module once more: it must be a file of its own.
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
   plugins: [assembly(), compressed()],
-  test: { include: ["tests/**/*.test.ts"], testTimeout: 60_000 },
+  test: { include: ["tests/**/*.test.ts"], testTimeout: 60_000, isolate: false },
 } as Parameters<typeof defineConfig>[0]);
