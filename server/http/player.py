@@ -16,7 +16,15 @@ from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.cumulative import cumulative_counts
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.models.runtime.weights import PARTS, WEIGHTS, graph_file, list_models, read_info, read_tensors, read_weights_file
+from iwcodec.models.runtime.weights import (
+    PARTS,
+    WEIGHTS,
+    graph_file,
+    list_models,
+    read_info,
+    read_tensors,
+    read_weights_file,
+)
 
 BUILT = Path(__file__).parents[2] / "client" / "web" / "dist"
 """What `make web` builds. Wheels contain it if it was built before them."""

@@ -40,8 +40,9 @@ def composite_vectors() -> dict[str, Any]:
 
 
 def variant_vectors() -> dict[str, Any]:
-    """Frames of a face whose eyes and mouth change for a while, what their regions show, and the variants sent. In every
-    fifth frame from the 15th on only the source has arrived. Later variants would be no more than what coordinates of another precision leave."""
+    """Frames of a face whose eyes and mouth change for a while, what their regions show, and the variants sent. In
+    every fifth frame from the 15th on only the source has arrived. Later variants would be no more than what
+    coordinates of another precision leave."""
     source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
     library = Library(8)
     library.add(0, source)
