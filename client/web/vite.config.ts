@@ -31,7 +31,9 @@ function assembly(): Plugin {
       this.addWatchFile(file);
       let binary = new Uint8Array();
       const writeFile = (_: string, content: string | Uint8Array) => void (binary = content as Uint8Array<ArrayBuffer>);
-      const options = ["-O3", "--converge", "--noAssert", "--runtime", "stub", "--enable", "simd", "--importMemory"];
+      // Non-trapping: what is no number becomes 0.
+      const features = ["--enable", "simd", "--enable", "nontrapping-f2i"];
+      const options = ["-O3", "--converge", "--noAssert", "--runtime", "stub", "--importMemory", ...features];
       const { error, stderr } = await asc.main([file, ...options, "--baseDir", "/", "--outFile", "out.wasm"], { writeFile });
       if (error) throw new Error(`${file}: ${stderr.toString()}`);
       return `export default ${JSON.stringify(Buffer.from(binary).toString("base64"))};`;

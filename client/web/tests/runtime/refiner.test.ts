@@ -47,6 +47,13 @@ test("a source is sampled where its shifts point, and its edge is repeated", asy
   }
 });
 
+test("shifts that are no numbers, or too large, leave some picture", async () => {
+  for (const shift of [NaN, Infinity, -Infinity, 1e30, -1e9]) {
+    const { data } = await makeRefiner(SIDE).refine(attended([noise(2), noise(5)], SIDE, [[shift, shift, 1], [0, shift, NaN]]));
+    expect(data.length).toBe(3 * SIDE ** 2);
+  }
+});
+
 test("several sources are blended by their weights", async () => {
   const [a, b] = [noise(3), noise(4)];
   const { data } = await makeRefiner(SIDE).refine(attended([a, b], SIDE, [[0, 0, 3], [0, 0, 1]]));
