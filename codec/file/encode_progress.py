@@ -6,7 +6,7 @@ from iwcodec.codec.file.options import EncodeOptions, Progress
 
 COSTS: Mapping[str, tuple[float, float]] = {
     "looking for the speaker": (0.1, 0.0015),
-    "finding keypoints": (0.1, 0.005),
+    "finding keypoints": (0.1, 0.006),
     "choosing sources": (3.2, 0.001),
     "coding sources": (1.1, 0.0),
     "fitting the motion": (0.2, 0.0075),
