@@ -18,7 +18,7 @@ COMMANDS = {
     "tables": "quality.tables",
     "ablation": "quality.ablation",
     "paper": "quality.paper",
-    "attention": "performance.attention",
+    "attention": "performance.attention.command",
     "wire": "call.wire",
     "endurance": "call.endurance",
     "flood": "call.flood",

@@ -14,7 +14,7 @@ from iwcodec.benchmarks.metrics.expression import features as mesh_features
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.benchmarks.quality.rivals import RivalResult, encode_rival
-from iwcodec.codec.media.face_detector import FaceDetector
+from iwcodec.codec.media.crop.face_detector import FaceDetector
 from iwcodec.codec.media.types import Picture
 from iwcodec.models.runtime.types import Keypoints, Runtime
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install, requirement
-from iwcodec.codec.media.opus import library
+from iwcodec.codec.media.audio.opus import library
 from iwcodec.models.runtime.load import cuda_is_available, load_runtime
 from iwcodec.models.runtime.types import Picture, Runtime
 from iwcodec.models.runtime.weights import DEFAULT_MODEL, list_models, read_info

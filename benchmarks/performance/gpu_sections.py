@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.benchmarks.performance.attention_cases import (
+from iwcodec.benchmarks.performance.attention.cases import (
     SOURCES,
     Attend,
     Case,

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from iwcodec.benchmarks.performance.attention_cases import SOURCES
+from iwcodec.benchmarks.performance.attention.cases import SOURCES
 
 TILE = 64
 """Queries, and keys, in a tile of the kernel."""

@@ -16,8 +16,8 @@ from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.extras import install
 from iwcodec.codec.fit.keypoint_fit import live_fit
-from iwcodec.codec.media.crop import Crop, crop_resize
-from iwcodec.codec.media.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.motion.encoder import MotionEncoder
@@ -171,7 +171,7 @@ def attentions(
     """
     import torch
 
-    from iwcodec.benchmarks.performance.attention_cases import make_case, onnx_attention
+    from iwcodec.benchmarks.performance.attention.cases import make_case, onnx_attention
     from iwcodec.models.runtime.torch import load_network
 
     network = load_network(model).requires_grad_(False)

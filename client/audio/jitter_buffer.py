@@ -18,7 +18,7 @@ import numpy as np
 
 from iwcodec.codec.bitstream.packets import MAX_OPUS_BYTES
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.media.opus import OpusDecoder, packet_samples
+from iwcodec.codec.media.audio.opus import OpusDecoder, packet_samples
 from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 MAX_AHEAD_S, MAX_BEHIND_S = 0.004, 0.015

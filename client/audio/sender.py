@@ -14,7 +14,7 @@ import av
 import numpy as np
 from aiortc import MediaStreamTrack
 
-from iwcodec.codec.media.opus import MAX_DTX_BYTES, OpusEncoder
+from iwcodec.codec.media.audio.opus import MAX_DTX_BYTES, OpusEncoder
 from iwcodec.codec.media.types import AUDIO_RATE, Samples
 
 PACKET_MS: Final = 60

@@ -20,10 +20,10 @@ import numpy as np
 
 from iwcodec.client.audio.jitter_buffer import BLOCK
 from iwcodec.codec.errors import CodecError, MediaError
-from iwcodec.codec.media.audio import read_samples
-from iwcodec.codec.media.crop import Crop, crop_resize, parse_crop
-from iwcodec.codec.media.crop_tracking import CropTracker
-from iwcodec.codec.media.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.audio.samples import read_samples
+from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.crop.square import Crop, crop_resize, parse_crop
+from iwcodec.codec.media.crop.tracking import CropTracker
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 from iwcodec.codec.media.video import probe, read_video
 
@@ -180,7 +180,7 @@ def _split(blocks: Iterator[Samples], count: int) -> Iterator[Samples]:
 
 class LiveCrop:
     """Crops each frame to the square that is sent. The face is detected in every DETECT_EVERY-th frame; the crop stays
-    in place until the face has moved away, then follows slowly (crop_tracking.py)."""
+    in place until the face has moved away, then follows slowly (media/crop/tracking.py)."""
 
     def __init__(self, size: int, fps: float, mode: str = "face") -> None:
         """`size`: side of the result, pixels. `mode`: face, none (a square from the middle), or X,Y,SIDE."""

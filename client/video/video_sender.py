@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, live_fit
-from iwcodec.codec.media.face_detector import FaceDetector
+from iwcodec.codec.media.crop.face_detector import FaceDetector
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.space import MotionSpace, motion_space
 from iwcodec.codec.motion.transform_tables import load_transform_tables

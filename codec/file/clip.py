@@ -19,10 +19,10 @@ from iwcodec.codec.file.rate_control.face_check import FaceCheck
 from iwcodec.codec.file.rate_control.shot_sources import required_sources
 from iwcodec.codec.file.rate_control.source_plan import PRESETS, Presets
 from iwcodec.codec.file.rate_control.source_selection import Survey, region_pictures, thumbnail
-from iwcodec.codec.media.crop import Crop, crop_resize, parse_crop
-from iwcodec.codec.media.crop_tracking import plan_crops
+from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, Face, FaceDetector
+from iwcodec.codec.media.crop.square import Crop, crop_resize, parse_crop
+from iwcodec.codec.media.crop.tracking import plan_crops
 from iwcodec.codec.media.demux import BEST
-from iwcodec.codec.media.face_detector import DETECT_EVERY, Face, FaceDetector
 from iwcodec.codec.media.shots import ShotDetector
 from iwcodec.codec.media.types import MediaInfo, Picture, Tally, Tracks
 from iwcodec.codec.media.video import at_constant_rate, probe, read_video

@@ -32,7 +32,7 @@ from iwcodec.codec.file.rate_control.face_check import misleading_sources
 from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_of, sources_due
 from iwcodec.codec.file.rate_control.variant_selection import add_variants
-from iwcodec.codec.media.opus_track import OpusTrack, read_audio_opus
+from iwcodec.codec.media.audio.opus_track import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.spool import local_input
 from iwcodec.codec.media.types import AUDIO_RATE, Picture

@@ -17,7 +17,7 @@ from iwcodec.codec.bitstream.packets import (
 from iwcodec.codec.bitstream.reader import MAX_DAMAGE, ContainerReader
 from iwcodec.codec.decoder import Decoder, Frame
 from iwcodec.codec.errors import FormatError, MediaError, VersionError, naming
-from iwcodec.codec.media.opus_track import OpusReader
+from iwcodec.codec.media.audio.opus_track import OpusReader
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_tables import load_transform_tables

@@ -7,8 +7,8 @@ from numbers import Integral, Real
 from typing import Any, Literal, TypedDict
 
 from iwcodec.codec.errors import OptionError
-from iwcodec.codec.media.crop import check_crop_mode
-from iwcodec.codec.media.crop_tracking import FaceChoice, parse_face
+from iwcodec.codec.media.crop.square import check_crop_mode
+from iwcodec.codec.media.crop.tracking import FaceChoice, parse_face
 from iwcodec.codec.media.types import Tracks
 
 Progress = Callable[[str, float], None]

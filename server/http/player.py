@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from iwcodec.codec.media.face_detector import FACE_DETECTOR
+from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.cumulative import cumulative_counts
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_tables import load_transform_tables

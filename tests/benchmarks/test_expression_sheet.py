@@ -20,7 +20,7 @@ from iwcodec.benchmarks.expression_sheet import (
     write_sheet,
 )
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
-from iwcodec.codec.media.face_detector import Face
+from iwcodec.codec.media.crop.face_detector import Face
 
 EXPECTED = {
     **{20: "blink", 60: "glance", 80: "glance", 100: "open mouth", 120: "open mouth"},

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.file.rate_control.closed_loop import Stream
-from iwcodec.codec.media.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, FaceDetector
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.models.runtime.types import Keypoints, Runtime

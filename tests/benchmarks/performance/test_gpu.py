@@ -114,7 +114,7 @@ def test_borrowed_machines_need_few_packages() -> None:
         "import sys\n"
         "for name in ('av', 'constriction', 'msgpack', 'pygame', 'rich', 'typer'): sys.modules[name] = None\n"
         "import iwcodec.benchmarks.performance.gpu, iwcodec.benchmarks.performance.gpu_sections\n"
-        "from iwcodec.benchmarks.performance.attention_cases import clip_pictures\n"
+        "from iwcodec.benchmarks.performance.attention.cases import clip_pictures\n"
         "print(len(clip_pictures(32, 2)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

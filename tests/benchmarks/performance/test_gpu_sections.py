@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from iwcodec.benchmarks.performance import gpu_sections as sections
-from iwcodec.benchmarks.performance.attention_cases import SOURCES, clip_pictures
+from iwcodec.benchmarks.performance.attention.cases import SOURCES, clip_pictures
 from iwcodec.models.export.export import save_weights
 from iwcodec.models.network.config import TINY
 from iwcodec.models.network.network import ImplicitWarp

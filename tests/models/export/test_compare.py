@@ -8,14 +8,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from iwcodec.codec.media.crop import Crop, crop_resize
+from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.video import read_video
 from iwcodec.models.export.compare import TOLERANCE, compare
 from iwcodec.models.export.graphs import export_graphs
 from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.torch import TorchRuntime, load_network
 from iwcodec.models.runtime.weights import write_digests
-from media_fixtures import CLIP_FRAMES
+from support.media.clips import CLIP_FRAMES
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from iwcodec.codec.media.crop import Crop, crop_resize
+from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.video import read_video
 from iwcodec.models.runtime.load import load_runtime

@@ -1,4 +1,4 @@
-/** The square of a camera's picture that is sent (codec/media/crop.py). */
+/** The square of a camera's picture that is sent (codec/media/crop/square.py). */
 
 /** A square in pixels: left, top, side. */
 export interface Crop {

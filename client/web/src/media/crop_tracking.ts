@@ -1,4 +1,4 @@
-/** A square crop that follows the speaker's face, without look-ahead (codec/media/crop_tracking.py). */
+/** A square crop that follows the speaker's face, without look-ahead (codec/media/crop/tracking.py). */
 
 import { roundEven } from "../runtime/pictures";
 import { centreSquare, type Crop } from "./crop";

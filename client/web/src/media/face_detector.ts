@@ -1,4 +1,4 @@
-/** Faces in a picture, by CenterFace (codec/media/face_detector.py). */
+/** Faces in a picture, by CenterFace (codec/media/crop/face_detector.py). */
 
 /** Run the detector on every Nth frame: a face moves little in between. */
 export const DETECT_EVERY = 5;

@@ -18,7 +18,7 @@ from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.file.rate_control.closed_loop import Stream
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Plan
 from iwcodec.codec.file.rate_control.variant_selection import CHANGE_ERROR, add_variants, cheapest_path
-from iwcodec.codec.media.crop import Crop, crop_resize
+from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.motion.transform_coder import TransformCoder
@@ -27,7 +27,7 @@ from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.regions import EYES, MASK, MOUTH, REGIONS, Box, box_places, region_box
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.types import Runtime
-from media_fixtures import write_clip
+from support.media.clips import write_clip
 
 COUNT, SIZE = 20, 256
 COVERED = (5, 6, 7, 16, 17)

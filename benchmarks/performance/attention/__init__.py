@@ -1,0 +1,1 @@
+"""Every attention checked against the dense definition, timed, and judged in dB."""

@@ -1,0 +1,1 @@
+"""Sound of media files, and Opus."""
