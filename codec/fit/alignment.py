@@ -12,6 +12,7 @@ J's columns, called `gram` throughout the codec. It gives the error that a chang
 Positions and displacements are in [-1, 1] units, except backward fields, which are in cells of the GRID.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,7 @@ from iwcodec.models.runtime.types import Keypoints, Source
 
 FACE_REACH = 1.2
 """The face, as far as its shear counts: a Gaussian around the mean of the source's keypoints, with their standard
-deviations times this."""
+deviations (of a cell at least) times this."""
 SHEAR_WEIGHTS, SHEAR_HALVINGS = (-12.0, 14.0), 6
 """Exponents of 2 between which `stepped` looks for the weight of the shear, relative to that of the error, and how
 often it halves that range."""
@@ -58,7 +59,7 @@ class Reference:
         """Return by how much a frame with unknowns (3 K,) shears the face, root mean square: 0 where it is only moved,
         turned in the plane and scaled; 0.5 where one direction keeps its length and the other one vanishes."""
         change = values - self.unknowns
-        return float(np.sqrt(max(change @ self.shearing @ change, 0.0)))
+        return math.sqrt(max(float(change @ self.shearing @ change), 0.0))
 
     @cached_property
     def shearing(self) -> NDArray[np.float64]:
@@ -66,13 +67,18 @@ class Reference:
         k = len(self.unknowns) // 3
         along, by_strength = self.basis[:, :k], self.basis[:, k : 2 * k] + 1j * self.basis[:, 2 * k :]
         moves = np.concatenate([along, 1j * along, by_strength], axis=1).reshape(GRID, GRID, -1)
-        down, right = np.gradient(moves, 2 / GRID, axis=(0, 1))
+        down, right = (np.gradient(moves, 2 / GRID, axis=axis) for axis in (0, 1))
         sheared = ((right + 1j * down) / 2).reshape(GRID * GRID, -1)  # 0 for similarities, by Cauchy and Riemann
-        axis = (np.arange(GRID) + 0.5) * (2 / GRID) - 1
-        x, y = self.unknowns[:k], self.unknowns[k : 2 * k]
-        across, below = (np.exp(-0.5 * ((axis - p.mean()) / (FACE_REACH * p.std())) ** 2) for p in (x, y))
-        weights = np.outer(below / below.sum(), across / across.sum()).reshape(-1, 1)
+        across, below = (_face_weights(self.unknowns[n * k : (n + 1) * k]) for n in (0, 1))
+        weights = np.outer(below, across).reshape(-1, 1)
         return np.asarray((sheared.conj().T @ (weights * sheared)).real)
+
+
+def _face_weights(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how much the columns or rows of cells (GRID,) belong to the face, given the keypoints (K,) along them."""
+    cells, reach = (np.arange(GRID) + 0.5) * (2 / GRID) - 1, FACE_REACH * max(places.std(), 2 / GRID)
+    weights = np.exp(-0.5 * np.square((cells - places.mean()) / reach))
+    return np.asarray(weights / weights.sum())
 
 
 def reference(source: Source) -> Reference:

@@ -54,8 +54,8 @@ FLOW_FREE_ERROR = 1.8
 """In calls: a frame whose starting error is at most this multiple of the error left after the last fit from flow does
 without flow. These are two frames of three, and no worse for it (eight val clips)."""
 LIVE_SHEAR = 0.13
-"""In calls: most that a fit shears a face (Reference.shear). Fits that leave little error shear it less. A face in a pose
-that no source shows would be twisted beyond that; it rather is stale, but whole, until a source of it arrives."""
+"""In calls: most that a fit shears a face (Reference.shear). Fits that leave little error shear it less. A face in a
+pose that no source shows would be twisted beyond that; it rather is stale, but whole, until a source of it arrives."""
 MIN_ERROR = 1.5**2 * FLOW_SIZE**2
 """Smallest error that others are measured against: 1.5 grey levels RMS, which is invisible."""
 _BLAS = ThreadpoolController()

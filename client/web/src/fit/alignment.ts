@@ -116,8 +116,9 @@ function shearing(ref: Reference): Float64Array {
 function faceWeights(places: Float64Array): Float64Array {
   const mean = places.reduce((sum, place) => sum + place, 0) / places.length;
   const deviation = Math.sqrt(places.reduce((sum, place) => sum + (place - mean) ** 2, 0) / places.length);
+  const reach = FACE_REACH * Math.max(deviation, 2 / GRID);
   const at = (cell: number) => ((cell + 0.5) * 2) / GRID - 1;
-  const weights = Float64Array.from({ length: GRID }, (_, n) => Math.exp(-0.5 * ((at(n) - mean) / (FACE_REACH * deviation)) ** 2));
+  const weights = Float64Array.from({ length: GRID }, (_, n) => Math.exp(-0.5 * ((at(n) - mean) / reach) ** 2));
   const sum = weights.reduce((a, b) => a + b, 0);
   return weights.map((weight) => weight / sum);
 }
@@ -136,20 +137,20 @@ function slope(basis: Float32Array, width: number, column: number, x: number, y:
  * counts as an error, with about the least weight that prevents it. */
 export function stepped(ref: Reference, values: Float64Array, step: Equations, maxShear: number): Float64Array {
   const form = shearing(ref);
-  const unit = trace(step.gram, values.length) / trace(form, values.length);
   const pull = times(form, values.map((value, i) => value - ref.unknowns[i]));
   const weighted = (weight: number) => {
-    const gram = step.gram.map((value, i) => value + weight * unit * form[i]);
-    const change = solve({ gram, right: step.right.map((value, i) => value - weight * unit * pull[i]) });
+    const gram = step.gram.map((value, i) => value + weight * form[i]);
+    const change = solve({ gram, right: step.right.map((value, i) => value - weight * pull[i]) });
     return unknownsOf(keypointsOf(values.map((value, i) => value + change[i])));
   };
   let after = weighted(0);
   if (shear(ref, after) <= maxShear) return after;
+  const unit = trace(step.gram, values.length) / trace(form, values.length);
   let [low, high] = SHEAR_WEIGHTS;
-  after = weighted(2 ** high);
+  after = weighted(unit * 2 ** high);
   for (let n = 0; n < SHEAR_HALVINGS; n++) {
     const middle = (low + high) / 2;
-    const nearer = weighted(2 ** middle);
+    const nearer = weighted(unit * 2 ** middle);
     if (shear(ref, nearer) <= maxShear) [after, high] = [nearer, middle];
     else low = middle;
   }
