@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from media_fixtures import CLIP_FPS, CLIP_FRAMES
+from support.media.clips import CLIP_FPS, CLIP_FRAMES
 
 if TYPE_CHECKING:
     from iwcodec.models.runtime.types import Runtime
@@ -67,7 +67,7 @@ def missing_requirement(report: pytest.TestReport | pytest.CollectReport) -> str
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first CLIP_FRAMES frames of the bundled clip at CLIP_FPS, with a tone as sound."""
     from iwcodec.codec.media.video import read_video, sample_clip
-    from media_fixtures import tone, write_clip
+    from support.media.clips import tone, write_clip
 
     pictures = [frame.picture for frame in itertools.islice(read_video(sample_clip()), CLIP_FRAMES)]
     path = tmp_path_factory.mktemp("clips") / "face.mp4"
@@ -100,7 +100,7 @@ def iwc_file(face_clip: Path, blind_runtime: "Runtime", tmp_path_factory: pytest
 @pytest.fixture
 def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keypoints of files are not fitted. With the stub network a fit takes most of the time and changes nothing."""
-    from stub_runtime import FileFit
+    from support.codec.stub_runtime import FileFit
 
     monkeypatch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: FileFit())
     monkeypatch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", FileFit)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuzzing import mutated, read_damaged_files
 from iwcodec.codec.bitstream.packets import (
     AudioPacket,
     MotionPacket,
@@ -20,6 +19,7 @@ from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from support.codec.fuzzing import mutated, read_damaged_files
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by /proc and rlimit")

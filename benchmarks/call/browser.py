@@ -57,10 +57,9 @@ def browser(built: bool = True) -> str:
 
 
 def drive(script: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Return the report of a script in client/web/tests. Raises CodecError if it fails."""
-    done = subprocess.run(
-        ["node", f"tests/{script}"], cwd=WEB, input=json.dumps(request), capture_output=True, text=True, check=False
-    )
+    """Return the report of a script in client/web/tests/browser. Raises CodecError if it fails."""
+    command = ["node", f"tests/browser/{script}"]
+    done = subprocess.run(command, cwd=WEB, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode:
         raise CodecError(f"The browser could not be driven: {done.stderr.strip()[-500:]}")
     report: dict[str, Any] = json.loads(done.stdout)
@@ -91,7 +90,7 @@ def measure(clip: Path, seconds: float, progress: Callable[[str, float], None]) 
         address = stack.enter_context(local_server())
         progress("playing a file", 0.0)
         request = {"browser": path, "seconds": seconds, "timeoutMs": 1000 * TIMEOUT_S}
-        played = drive("browser.mjs", {**request, "url": f"{address}/play", "seconds": min(seconds, 6.0)})
+        played = drive("player.mjs", {**request, "url": f"{address}/play", "seconds": min(seconds, 6.0)})
         out = {"browser": played["version"], "seconds": seconds, "playing": playing(played)}
         for n, (name, options) in enumerate((("watching", {}), ("both ways", {"camera": str(camera), "coded": 1}))):
             progress(name, (n + 1) / 3)

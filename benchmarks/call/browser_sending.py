@@ -1,8 +1,8 @@
 """`iwcodec bench browser-sending`: what a browser's picture costs and shows, beside that of `iwcodec call`.
 
-Chromium codes a clip with the page's own modules on a simulated clock (client/web/tests/simulated_worker.ts). Its
-messages then travel over a simulated association to a Python client, which films, too. A Python client sends the same
-clip over the same path.
+Chromium codes a clip with the page's own modules on a simulated clock (client/web/tests/browser/simulated_worker.ts).
+Its messages then travel over a simulated association to a Python client, which films, too. A Python client sends the
+same clip over the same path.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from iwcodec.benchmarks.call import simulation
 from iwcodec.benchmarks.call.browser import browser, drive
 from iwcodec.benchmarks.call.participants import (
     FPS,
@@ -28,7 +27,13 @@ from iwcodec.benchmarks.call.participants import (
     make_end,
 )
 from iwcodec.benchmarks.call.simulated_call import SETTLED_S, by_layer
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedConnection, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import (
+    ImmediateExecutor,
+    SimulatedConnection,
+    SimulatedPath,
+    connection_pair,
+    simulate,
+)
 from iwcodec.benchmarks.experiment import publish, surroundings, text_table
 from iwcodec.benchmarks.metrics import expression
 from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
@@ -128,11 +133,11 @@ class Received:
 def received(runtime: Runtime, camera: Camera, duration_s: float, messages: Sequence[Message] | None) -> Received:
     """A call in which the browser's messages are sent, or (None) a Python client films. The receiver films, too."""
     deferred, sending = DeferredReconstruction(runtime), PrecomputedDetection(runtime, camera)
-    there = simulation.Path(delay_s=DELAY_S)
+    there = SimulatedPath(delay_s=DELAY_S)
     counts: list[dict[str, int]] = []
 
     async def work() -> Received:
-        connections = connection_pair(there, simulation.Path(delay_s=DELAY_S, seed=2))
+        connections = connection_pair(there, SimulatedPath(delay_s=DELAY_S, seed=2))
         executor = ImmediateExecutor()
         a: Replay | End
         if messages is None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from iwcodec.benchmarks.call import simulation
+from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.codec.errors import CodecError
 
 if sys.platform == "linux":
@@ -63,9 +63,9 @@ class Network:
     """TUN devices and paths of the participants, by index in NAMES."""
 
     devices: list[int]
-    ups: list[simulation.Path]
+    ups: list[SimulatedPath]
     """Path from each client; that of the server is not used."""
-    downs: list[simulation.Path]
+    downs: list[SimulatedPath]
     """Path to each client."""
     first_s: dict[int, float] = field(default_factory=dict)
     """Participant -> time of its first packet, by time.monotonic()."""
@@ -98,9 +98,9 @@ class Network:
 
 @contextmanager
 def network(**path: float) -> Iterator[Network]:
-    """Create the namespaces and the thread that forwards their packets; `path` are parameters of simulation.Path."""
+    """Create the namespaces and the thread that forwards their packets; `path` are parameters of SimulatedPath."""
     remove_namespaces()
-    paths = [simulation.Path(**path, seed=seed) for seed in range(2 * len(NAMES))]  # type: ignore[arg-type]
+    paths = [SimulatedPath(**path, seed=seed) for seed in range(2 * len(NAMES))]  # type: ignore[arg-type]
     try:
         devices = [add_namespace(number, name) for number, name in enumerate(NAMES)]
         made = Network(devices, paths[: len(NAMES)], paths[len(NAMES) :])
@@ -214,7 +214,7 @@ CASES: dict[str, dict[str, float]] = {
     "30 % loss": {"loss": 0.3, "delay_s": 0.02},
     "5 s outage": {"delay_s": 0.02},
 }
-"""Name -> parameters of simulation.Path."""
+"""Name -> parameters of SimulatedPath."""
 
 
 def measure(film: Path, seconds: float, name: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from aiortc.rtcsctptransport import SCTP_COMMON_HEADER_LENGTH
 
-from iwcodec.benchmarks.call import simulation
 from iwcodec.benchmarks.call.participants import (
     FPS,
     Camera,
@@ -17,7 +16,13 @@ from iwcodec.benchmarks.call.participants import (
     PrecomputedDetection,
     make_end,
 )
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedConnection, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import (
+    ImmediateExecutor,
+    SimulatedConnection,
+    SimulatedPath,
+    connection_pair,
+    simulate,
+)
 from iwcodec.client.transport.sctp import IP_UDP
 from iwcodec.codec.media.quality import psnr
 from iwcodec.models.runtime.types import Runtime
@@ -34,7 +39,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "30 kbps, 100 ms": {"kbps": 30.0, "delay_s": 0.05},
     "12 kbps, 100 ms": {"kbps": 12.0, "delay_s": 0.05},
 }
-"""Name -> parameters of simulation.Path, both ways alike."""
+"""Name -> parameters of SimulatedPath, both ways alike."""
 OUTAGE = (10.0, 15.0)
 """Start and end of the outage in its scenario, in seconds from the start of the call."""
 CHANCES = {"loss", "reordered", "duplicates", "jitter_s"}
@@ -54,8 +59,8 @@ AVERAGED = (
 def run_simulated(
     runtime: Runtime,
     camera: Camera,
-    there: simulation.Path,
-    back: simulation.Path,
+    there: SimulatedPath,
+    back: SimulatedPath,
     duration_s: float,
     every_second: Callable[[End, End, list[SimulatedConnection]], None] | None = None,
     plan: Sequence[float] | None = None,
@@ -98,8 +103,8 @@ def steady(runtime: Runtime, camera: Camera, duration_s: float) -> dict[str, Any
     def count(a: End, b: End, connections: list[SimulatedConnection]) -> None:
         counts.append(dict(by_layer(connections[0].sctp), packets=there.packets, total=there.bytes))
 
-    there = simulation.Path(delay_s=0.02)
-    a, b, _, _ = run_simulated(runtime, camera, there, simulation.Path(delay_s=0.02, seed=2), duration_s, count)
+    there = SimulatedPath(delay_s=0.02)
+    a, b, _, _ = run_simulated(runtime, camera, there, SimulatedPath(delay_s=0.02, seed=2), duration_s, count)
     first, last = counts[round(SETTLED_S) - 1], counts[-1]
     lasted_s = duration_s - SETTLED_S
     kbps = {layer: (last[layer] - first.get(layer, 0)) * 8 / 1000 / lasted_s for layer in last if layer != "packets"}
@@ -143,7 +148,7 @@ def scenario(
     """
     start = 1000.0
     outages = () if outage is None else ((start + outage[0], start + outage[1]),)
-    paths = [simulation.Path(**path, outages=outages, seed=2 * seed + way) for way in (1, 2)]
+    paths = [SimulatedPath(**path, outages=outages, seed=2 * seed + way) for way in (1, 2)]
     a, b, deferred, _ = run_simulated(runtime, camera, paths[0], paths[1], duration_s, plan=plan)
     settled = start + SETTLED_S
     delays = [shown.delay_s for at, shown in b.shown if at > settled] or [float("nan")]

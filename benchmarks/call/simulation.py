@@ -69,7 +69,7 @@ class ImmediateExecutor(Executor):
 
 
 @dataclass
-class Path:
+class SimulatedPath:
     """One direction of a link: a queue of at most `queue_s` before a rate limit of `kbps`, then a delay.
 
     `loss`, `duplicates` and `reordered` are probabilities per packet.
@@ -120,7 +120,7 @@ class _Wire:
 
     state = "connected"
 
-    def __init__(self, role: str, path: Path) -> None:
+    def __init__(self, role: str, path: SimulatedPath) -> None:
         self._role = role
         self.path = path
         self.other: _Wire
@@ -160,7 +160,9 @@ class SimulatedConnection:
         await self.sctp.stop()
 
 
-def connection_pair(there: Path, back: Path, bundling: tuple[bool, bool] = (True, True)) -> list[SimulatedConnection]:
+def connection_pair(
+    there: SimulatedPath, back: SimulatedPath, bundling: tuple[bool, bool] = (True, True)
+) -> list[SimulatedConnection]:
     """Two ends, the first of which sends over `there`. Create the channels before starting them."""
     wires = [_Wire("client", there), _Wire("server", back)]
     wires[0].other, wires[1].other = wires[1], wires[0]
@@ -170,7 +172,7 @@ def connection_pair(there: Path, back: Path, bundling: tuple[bool, bool] = (True
 class ShapedSocket:
     """A datagram transport whose outgoing packets pass through a simulated path."""
 
-    def __init__(self, socket: Any, path: Path) -> None:
+    def __init__(self, socket: Any, path: SimulatedPath) -> None:
         self._socket = socket
         self._path = path
 

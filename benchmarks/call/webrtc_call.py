@@ -11,7 +11,6 @@ import numpy as np
 from aiortc import RTCPeerConnection
 from OpenSSL import SSL
 
-from iwcodec.benchmarks.call import simulation
 from iwcodec.benchmarks.call.participants import (
     Camera,
     End,
@@ -21,7 +20,7 @@ from iwcodec.benchmarks.call.participants import (
     make_end,
 )
 from iwcodec.benchmarks.call.simulated_call import SETTLED_S
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, ShapedSocket, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, ShapedSocket, SimulatedPath, simulate
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.transport.connection import make_connection
@@ -106,7 +105,7 @@ async def join_shaped(
 
     The other side has been filming for 2 s. Signalling is delayed like the path.
     """
-    paths = [simulation.Path(kbps=kbps, delay_s=delay_s, seed=seed) for seed in (1, 2)]
+    paths = [SimulatedPath(kbps=kbps, delay_s=delay_s, seed=seed) for seed in (1, 2)]
     now = asyncio.get_running_loop().time
     there = make_sender(runtime, executor)
     filming = End(there, None, camera)  # type: ignore[arg-type]

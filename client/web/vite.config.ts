@@ -2,7 +2,7 @@ import { brotliCompressSync, constants } from "node:zlib";
 import { defaultClientConditions, defineConfig, type Plugin } from "vite";
 
 /** Write a compressed copy of everything large beside it: a server that is asked for `br` sends that. Measurements
- * (tests/served.mjs) build without it, which is quicker. */
+ * (tests/browser/served.mjs) build without it, which is quicker. */
 function compressed(): Plugin {
   return {
     name: "compressed",
@@ -26,5 +26,5 @@ export default defineConfig({
   // ONNX Runtime's threads load its module once more: it must be a file of its own.
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
   plugins: [compressed()],
-  test: { include: ["tests/**/*.test.ts"], testTimeout: 60_000 },
+  test: { include: ["tests/**/*.test.ts"], testTimeout: 60_000, isolate: false },
 } as Parameters<typeof defineConfig>[0]);

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import FormatError
-from iwcodec.codec.motion.prediction import Predictor, predict
+from iwcodec.codec.motion.prediction import Predictor, predict, predict_scaled, round_scaled
 from iwcodec.codec.motion.predictive_tables import (
     REACH,
     SYMBOLS,
     Tables,
-    causal_class,
+    causal_classes,
     frame_contexts,
     rows_of,
     symbols_of,
@@ -78,14 +78,17 @@ class PredictiveCoder:
     def _decode_frame(self, decoder: constriction.stream.queue.RangeDecoder, state: "_State") -> tuple[Levels, Levels]:
         """Decode the deltas and the residuals (K, 3 each) of the next frame."""
         delta, residuals = np.zeros_like(state.last), np.zeros_like(state.last)
-        sums = np.zeros(2, np.int64)  # magnitudes of the residuals decoded so far: positions, strengths
-        for k in range(len(delta)):
-            rows = state.contexts[k] + causal_class(sums, np.array(k))
+        weights_of = state.weights[:, :, : len(delta)].transpose(2, 0, 1).astype(np.int64)  # by what predicts
+        predicted = predict_scaled(state.weights, delta, state.last_delta)
+        positions = strengths = 0  # magnitudes of the residuals decoded so far
+        for k, last in enumerate(state.last):
+            rows = state.contexts[k] + causal_classes(positions, strengths, k)
             residuals[k] = self._decode_residuals(decoder, rows)
-            predicted = predict(state.weights[k : k + 1], delta, state.last_delta)[0]
-            delta[k] = wrap_levels(state.last[k] + predicted + residuals[k]) - state.last[k]
-            size = np.abs(residuals[k].astype(np.int64))
-            sums += size[0] + size[1], size[2]
+            delta[k] = wrap_levels(last + round_scaled(predicted[k]) + residuals[k]) - last
+            predicted += weights_of[k] * delta[k]
+            x, y, strength = residuals[k].tolist()
+            positions += abs(x) + abs(y)
+            strengths += abs(strength)
         return delta, residuals
 
     def _decode_residuals(self, decoder: constriction.stream.queue.RangeDecoder, rows: NDArray[np.int64]) -> Levels:

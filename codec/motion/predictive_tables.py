@@ -6,6 +6,7 @@ the residuals already coded in this frame.
 """
 
 import zlib
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,13 +60,13 @@ def frame_contexts(last_residuals: Levels | None, keypoints: int) -> NDArray[np.
     return np.asarray(((kind * OWN_CLASSES + own) * FRAME_CLASSES + frame) * CAUSAL_CLASSES, np.int64)
 
 
-def causal_class(sums: NDArray[np.int64], coded: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the causal classes (..., 3) of a keypoint's x, y and strength. `sums` (..., 2): sums of the magnitudes of
-    the position and strength residuals of the `coded` (...) keypoints before it."""
-    values = coded[..., None] * np.array([2, 1])
-    eighths = np.where(values > 0, sums * 8 // np.maximum(values, 1), 4)
-    classes = np.searchsorted(CAUSAL_EDGES, eighths, side="right")
-    return classes[..., [0, 0, 1]]
+def causal_classes(positions: int, strengths: int, coded: int) -> list[int]:
+    """Return the causal classes of a keypoint's x, y and strength, given the sums of the magnitudes of the position and
+    strength residuals of the `coded` keypoints before it."""
+    if coded == 0:
+        return [2, 2, 2]  # nothing is known yet: the middle class
+    position = bisect_right(CAUSAL_EDGES, positions * 8 // (2 * coded))
+    return [position, position, bisect_right(CAUSAL_EDGES, strengths * 8 // coded)]
 
 
 def rows_of(contexts: NDArray[np.int64], residuals: Levels) -> NDArray[np.int64]:
@@ -73,8 +74,8 @@ def rows_of(contexts: NDArray[np.int64], residuals: Levels) -> NDArray[np.int64]
     the decoder goes keypoint by keypoint."""
     size = np.abs(residuals.astype(np.int64))
     sums = np.stack([size[:, :2].sum(1), size[:, 2]], axis=1)
-    before = np.concatenate([np.zeros((1, 2), np.int64), sums.cumsum(0)[:-1]])
-    return contexts + causal_class(before, np.arange(len(residuals)))
+    before = (sums.cumsum(0) - sums).tolist()
+    return contexts + np.array([causal_classes(position, strength, k) for k, (position, strength) in enumerate(before)])
 
 
 def symbols_of(residuals: Levels) -> NDArray[np.int32]:

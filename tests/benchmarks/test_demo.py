@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from iwcodec.codec.media.video import probe, read_video
-from media_fixtures import write_clip
+from support.media.clips import write_clip
 
 WITHOUT_EXTRAS = """
 import sys

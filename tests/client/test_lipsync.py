@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("aiortc")
-from iwcodec.benchmarks.call.simulation import Path
+from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.client.audio.jitter_buffer import BLOCK, MAX_VIDEO_DELAY_S, AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.codec.media.types import Samples
-from link_calls import End, call
-from sounds import RATE, delay_ms, voice
+from support.calls.links import End, call
+from support.media.sounds import RATE, delay_ms, voice
 
 SECONDS, MEASURED_S = 24.0, 8.0
 """At 30 % loss the delay may grow until the 16th second, when the smoothed loss reaches its last step."""
@@ -22,7 +22,7 @@ HEADER_BYTES = 50
 class Voice:
     """The first end's microphone, and the second one's loudspeaker."""
 
-    def __init__(self, path: Path, loss: float) -> None:
+    def __init__(self, path: SimulatedPath, loss: float) -> None:
         self.audio_sender, self.audio_buffer = AudioSender(), AudioJitterBuffer()
         self.audio_sender._tracks.append(self)  # type: ignore[arg-type]
         self.audio_sender.report(loss)
@@ -55,7 +55,7 @@ def syllables(seconds: float) -> Samples:
     return np.asarray(voice(seconds) * np.interp(times * 6, np.arange(len(levels)), levels), np.int16)
 
 
-def delays_ms(path: Path, loss: float) -> tuple[float, float]:
+def delays_ms(path: SimulatedPath, loss: float) -> tuple[float, float]:
     """Delays (picture, sound) from capture to display or playback, in the last seconds of a call."""
     voices: list[Voice] = []
 
@@ -82,13 +82,13 @@ async def keep(end: End, audio_buffer: AudioJitterBuffer) -> None:
 @pytest.mark.parametrize(
     ("path", "loss"),
     [
-        (Path(delay_s=0.03, seed=1), 0.0),
-        (Path(delay_s=0.03, loss=0.3, seed=1), 0.3),
-        (Path(delay_s=0.05, jitter_s=0.06, seed=3), 0.0),
+        (SimulatedPath(delay_s=0.03, seed=1), 0.0),
+        (SimulatedPath(delay_s=0.03, loss=0.3, seed=1), 0.3),
+        (SimulatedPath(delay_s=0.05, jitter_s=0.06, seed=3), 0.0),
     ],
     ids=["no loss", "30 % lost", "60 ms of jitter"],
 )
-def test_sound_and_picture_are_in_sync(path: Path, loss: float) -> None:
+def test_sound_and_picture_are_in_sync(path: SimulatedPath, loss: float) -> None:
     picture, sound = delays_ms(path, loss)
     assert abs(sound - picture) <= 60
 

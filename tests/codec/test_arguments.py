@@ -9,7 +9,7 @@ import pytest
 import iwcodec
 from iwcodec.codec.arguments import check_callback, check_path, check_runtime, check_type
 from iwcodec.codec.errors import OptionError
-from stub_runtime import StubRuntime
+from support.codec.stub_runtime import StubRuntime
 
 RUNTIME = StubRuntime()
 

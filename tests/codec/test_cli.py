@@ -17,14 +17,14 @@ from unittest import mock
 
 import pytest
 
-from container_file import write_container
 from iwcodec.codec import cli
 from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.media.video import read_video
-from media_fixtures import CLIP_FPS, CLIP_FRAMES, grey_ramp, tone, write_clip
-from stub_runtime import SIZE, StubRuntime
+from support.codec.container_file import write_container
+from support.codec.stub_runtime import SIZE, StubRuntime
+from support.media.clips import CLIP_FPS, CLIP_FRAMES, grey_ramp, tone, write_clip
 
 try:
     import resource

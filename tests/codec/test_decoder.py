@@ -15,7 +15,7 @@ from iwcodec.codec.motion.transform_coder import TransformCoder, inverse_transfo
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
-from stub_runtime import SIZE, StubRuntime, picture
+from support.codec.stub_runtime import SIZE, StubRuntime, picture
 
 LEVELS = (60, 90, 120, 150)
 

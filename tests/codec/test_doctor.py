@@ -7,7 +7,7 @@ import pytest
 from iwcodec.codec import doctor
 from iwcodec.codec.extras import requirement
 from iwcodec.models.runtime.weights import DEFAULT_MODEL
-from stub_runtime import StubRuntime
+from support.codec.stub_runtime import StubRuntime
 
 
 def test_models_for_larger_pictures_are_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from expressions import FaceFit, FaceRuntime, expression, home_source
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.encoder import Encoder, EncoderSettings
@@ -17,7 +16,8 @@ from iwcodec.codec.media.video import read_video
 from iwcodec.codec.sources.source_policy import JUDGE_INTERVAL_S
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.types import Keypoints, Source
-from stub_runtime import StubRuntime, picture
+from support.codec.expressions import FaceFit, FaceRuntime, expression, home_source
+from support.codec.stub_runtime import StubRuntime, picture
 
 
 class Copying(StubRuntime):

@@ -19,7 +19,7 @@ from iwcodec.codec.media.types import AUDIO_RATE, Samples
 from iwcodec.codec.player import SEEK_S, Playback
 from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.models.runtime.types import Runtime
-from media_fixtures import CLIP_FRAMES
+from support.media.clips import CLIP_FRAMES
 
 
 def test_keys_pause_seek_and_quit() -> None:

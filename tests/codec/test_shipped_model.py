@@ -14,8 +14,8 @@ from iwcodec.codec.errors import CodecError, FormatError, OptionError, VersionEr
 from iwcodec.codec.file.decode import decode
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.shipped_model import check_model, load_runtime, load_runtime_for, load_runtime_of
-from stub_file import stub_file
-from stub_runtime import StubRuntime
+from support.codec.stub_file import stub_file
+from support.codec.stub_runtime import StubRuntime
 
 
 def test_the_picture_size_selects_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ def exported_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from iwcodec.models.export.export import export
     from iwcodec.models.network.config import TINY
     from iwcodec.models.network.network import ImplicitWarp
-    from tiny_networks import randomise, with_up_block
+    from support.models.tiny_networks import randomise, with_up_block
 
     torch.manual_seed(6)
     network = ImplicitWarp(replace(TINY, top_k=6)).eval()

@@ -11,7 +11,7 @@ from iwcodec.server.limits import Limits
 from iwcodec.server.messages import MAX_MESSAGE_BYTES, PROTOCOL
 from iwcodec.server.store.memory import MemoryStore
 from iwcodec.server.turn import TTL_S, IceConfig
-from signalling import NOW, SECRET, Caller, Clock, make_hub, sdp
+from support.server.signalling import NOW, SECRET, Caller, Clock, make_hub, sdp
 
 pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
 

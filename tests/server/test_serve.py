@@ -21,11 +21,11 @@ import httpx
 import typer
 from typer.testing import CliRunner
 
-from certificates import write_certificate
 from iwcodec.codec.errors import CodecError
 from iwcodec.server import serve, tokens
 from iwcodec.server.limits import Limits
-from signalling import PATIENCE_S, SECRET, DirectCall, connected, free_port, redis_server
+from support.server.certificates import write_certificate
+from support.server.signalling import PATIENCE_S, SECRET, DirectCall, connected, free_port, redis_server
 
 pytestmark = pytest.mark.realtime
 

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("pydantic")
 from iwcodec.server.turn import TTL_S, IceConfig, credentials
-from signalling import PATIENCE_S, free_port
+from support.server.signalling import PATIENCE_S, free_port
 
 pytestmark = pytest.mark.realtime
 

@@ -4,8 +4,10 @@ import type { Packet } from "../src/bitstream/packets";
 import { Decoder, PreparedSources } from "../src/decoder";
 import { makeTables } from "../src/motion/tables";
 import { RECORDED_SOURCES } from "../src/sources/library";
-import { StubRuntime } from "./stubs";
-import { bytes, vectors } from "./vectors";
+import { StubRuntime } from "./support/stubs";
+import { bytes, vectorsOf } from "./support/vectors";
+
+const vectors = vectorsOf("motion");
 
 const SIDE = 64;
 /** Pictures of one grey each. */

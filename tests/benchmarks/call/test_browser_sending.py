@@ -18,7 +18,7 @@ from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.client.link.channels import Channels
 from iwcodec.client.link.messages import CONTROL_CHANNEL, MOTION_CHANNEL, MotionMessage, is_control
 from iwcodec.codec.media.crop.face_detector import Face
-from stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
 
 SECONDS = 4.0
 

@@ -16,7 +16,7 @@ from iwcodec.benchmarks.call import demo
 from iwcodec.benchmarks.expression_sheet import Moment
 from iwcodec.client.demo import call
 from iwcodec.client.demo.measurement import TABLE_ROWS, results_table
-from recorded_side import recorded_side
+from support.calls.recorded_side import recorded_side
 
 app = typer.Typer()
 app.command("demo-call")(demo.command)

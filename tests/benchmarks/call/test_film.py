@@ -4,7 +4,7 @@ from pathlib import Path
 
 from iwcodec.benchmarks.call.film import close_up, with_sound
 from iwcodec.codec.media.video import probe
-from media_fixtures import grey_ramp, write_clip
+from support.media.clips import grey_ramp, write_clip
 
 
 def test_clip_without_sound_gets_a_tone(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,21 +13,21 @@ import pytest
 for needed in ("aiortc", "fastapi", "psutil", "uvicorn"):
     pytest.importorskip(needed)
 from iwcodec.benchmarks.call import flood
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.server.store.memory import MemoryStore
-from link_calls import FPS, End, until
-from signalling import make_hub, running
-from stub_runtime import NearestSourceFit, StubRuntime
+from support.calls.links import FPS, End, until
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime
+from support.server.signalling import make_hub, running
 
 
 def test_a_flooder_is_valid_and_bounded():
     """The victim decodes what its budget allows, and drops the rest."""
 
     async def work() -> None:
-        ours, theirs = connection_pair(Path(), Path(seed=2))
+        ours, theirs = connection_pair(SimulatedPath(), SimulatedPath(seed=2))
         victim, flooder = End(theirs), flood.Flooder(ours, StubRuntime.info)  # type: ignore[arg-type]
         for connection in (ours, theirs):
             await connection.start()
@@ -71,8 +71,8 @@ def test_the_honest_keep_their_frames(kind: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(flood, "UNITS", 6)
 
     async def work() -> None:
-        bobs, to_bob = connection_pair(Path(), Path(seed=2))
-        eves, to_eve = connection_pair(Path(seed=3), Path(seed=4))
+        bobs, to_bob = connection_pair(SimulatedPath(), SimulatedPath(seed=2))
+        eves, to_eve = connection_pair(SimulatedPath(seed=3), SimulatedPath(seed=4))
         bob, network = End(bobs), OneCore()
         camera_off = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: True, NearestSourceFit())
         camera_off.pause(True)
@@ -155,7 +155,7 @@ def test_figures_are_of_their_part():
 
 def test_the_published_table_is_that_of_the_results_file():
     """After `iwcodec bench flood --out benchmarks/results/flood.json` copy the lines that this shows."""
-    folder = FilePath(flood.__file__).parents[1]
+    folder = Path(flood.__file__).parents[1]
     result = json.loads((folder / "results" / "flood.json").read_text())
     section = (folder / "RESULTS.md").read_text().partition("## Under attack")[2].partition("\n## ")[0]
     published = [line for line in section.splitlines() if line.startswith("| ")]

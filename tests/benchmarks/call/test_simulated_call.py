@@ -9,7 +9,7 @@ pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.simulated_call import scenario, steady
-from stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
 
 
 @pytest.fixture(autouse=True, scope="module")

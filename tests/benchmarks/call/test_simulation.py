@@ -4,10 +4,10 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 
 
-def arrivals(path: Path, packets: int, interval_s: float, size: int = 125) -> list[tuple[float, float]]:
+def arrivals(path: SimulatedPath, packets: int, interval_s: float, size: int = 125) -> list[tuple[float, float]]:
     """Send packets; returns when each that arrives was sent and arrived, in order of arrival."""
 
     async def work() -> list[tuple[float, float]]:
@@ -42,32 +42,32 @@ def test_waiting_for_nothing_is_an_error() -> None:
 
 
 def test_delay() -> None:
-    got = arrivals(Path(delay_s=0.05), 10, 0.1)
+    got = arrivals(SimulatedPath(delay_s=0.05), 10, 0.1)
     assert [b - a for a, b in got] == pytest.approx([0.0501] * 10, abs=1e-4)
 
 
 def test_rate_and_queue() -> None:
     """10 kbit a second offered to a link of 5: the queue fills up, then half of the packets are lost."""
-    got = arrivals(Path(kbps=5.0, delay_s=0.0, queue_s=1.0), 200, 0.1)
+    got = arrivals(SimulatedPath(kbps=5.0, delay_s=0.0, queue_s=1.0), 200, 0.1)
     assert len(got) == pytest.approx(105, abs=3)
     assert max(b - a for a, b in got) == pytest.approx(1.2, abs=0.1)
 
 
 def test_loss_duplicates_and_outages() -> None:
-    assert len(arrivals(Path(loss=0.3), 1000, 0.01)) == pytest.approx(700, abs=40)
-    assert len(arrivals(Path(duplicates=0.3), 1000, 0.01)) == pytest.approx(1300, abs=40)
-    assert len(arrivals(Path(outages=((1002.0, 1004.0),)), 100, 0.1)) == pytest.approx(80, abs=1)
+    assert len(arrivals(SimulatedPath(loss=0.3), 1000, 0.01)) == pytest.approx(700, abs=40)
+    assert len(arrivals(SimulatedPath(duplicates=0.3), 1000, 0.01)) == pytest.approx(1300, abs=40)
+    assert len(arrivals(SimulatedPath(outages=((1002.0, 1004.0),)), 100, 0.1)) == pytest.approx(80, abs=1)
 
 
 def test_order() -> None:
-    sent = [a for a, _ in arrivals(Path(jitter_s=0.05), 200, 0.01)]
+    sent = [a for a, _ in arrivals(SimulatedPath(jitter_s=0.05), 200, 0.01)]
     assert sent == sorted(sent)
-    sent = [a for a, _ in arrivals(Path(reordered=0.2), 200, 0.01)]
+    sent = [a for a, _ in arrivals(SimulatedPath(reordered=0.2), 200, 0.01)]
     assert sent != sorted(sent)
 
 
 def test_the_same_every_time() -> None:
-    first, second = (arrivals(Path(loss=0.2, jitter_s=0.1, seed=3), 100, 0.01) for _ in range(2))
+    first, second = (arrivals(SimulatedPath(loss=0.2, jitter_s=0.1, seed=3), 100, 0.01) for _ in range(2))
     assert first == second
 
 
@@ -75,8 +75,8 @@ def test_packets_are_counted_as_on_the_wire() -> None:
     """An association over a path: a message of 10 bytes is a packet of 85 + 10 + 2 of padding."""
 
     async def work() -> None:
-        there = Path()
-        connections = connection_pair(there, Path())
+        there = SimulatedPath()
+        connections = connection_pair(there, SimulatedPath())
         channels = [connection.createDataChannel("x", negotiated=True, id=1) for connection in connections]
         for connection in connections:
             await connection.start()

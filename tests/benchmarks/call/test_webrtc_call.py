@@ -7,7 +7,7 @@ pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.webrtc_call import join_simulated
-from stub_runtime import StubRuntime
+from support.codec.stub_runtime import StubRuntime
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.wire import command
-from stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
 
 
 @pytest.fixture(autouse=True)

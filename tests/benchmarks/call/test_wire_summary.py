@@ -9,7 +9,7 @@ pytest.importorskip("aiortc")
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.simulated_call import scenario, seeded
 from iwcodec.benchmarks.call.wire_summary import averages
-from stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from iwcodec.benchmarks.metrics.fidelity import luma, ms_ssim, psnr_y, ssim
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
-from metric_pictures import noisy, pair, texture
+from support.metrics.pictures import noisy, pair, texture
 
 
 def test_psnr_of_a_known_error() -> None:

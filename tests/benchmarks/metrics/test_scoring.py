@@ -11,8 +11,8 @@ from iwcodec.benchmarks.metrics.scoring import METRICS, make_scorer, measure
 from iwcodec.benchmarks.plots import AXES, LOWER_IS_BETTER
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.types import Picture
-from metric_pictures import noisy, shifted, texture
-from small_backbones import use_small_backbones
+from support.metrics.pictures import noisy, shifted, texture
+from support.metrics.small_backbones import use_small_backbones
 
 
 def clip(seed: int, count: int = 2) -> list[Picture]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iwcodec.benchmarks.metrics.temporal import flicker, motion_error
-from metric_pictures import shifted, texture
+from support.metrics.pictures import shifted, texture
 
 
 def test_flicker_is_change_where_the_original_is_still() -> None:

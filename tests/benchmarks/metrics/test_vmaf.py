@@ -12,7 +12,7 @@ import pytest
 
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.vmaf import find_ffmpeg, vmaf
-from metric_pictures import pair, shifted, texture
+from support.metrics.pictures import pair, shifted, texture
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ pytest.importorskip("psutil")
 from iwcodec.benchmarks.performance.encode_time import command, foretold_error, parse_settings
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.video import read_video, sample_clip
-from media_fixtures import write_clip
+from support.media.clips import write_clip
 
 
 def test_a_steady_progress_foretells_the_time() -> None:

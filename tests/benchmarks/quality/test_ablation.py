@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from iwcodec.benchmarks.quality import ablation
 from iwcodec.benchmarks.quality.ablation import VARIANTS, plan, run
-from training_clips import write_clip
+from support.models.training_clips import write_clip
 
 
 def test_variants_differ_only_in_their_switches() -> None:

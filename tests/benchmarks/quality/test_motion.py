@@ -13,8 +13,8 @@ from iwcodec.benchmarks.quality.motion import at_slope, command, measure, parse_
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media.video import read_video, sample_clip
-from media_fixtures import grey_ramp, write_clip
-from stub_runtime import SIZE, StubRuntime
+from support.codec.stub_runtime import SIZE, StubRuntime
+from support.media.clips import grey_ramp, write_clip
 
 
 def test_short_clip(tmp_path: Path) -> None:

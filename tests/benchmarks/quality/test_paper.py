@@ -13,7 +13,7 @@ from iwcodec.benchmarks.quality import paper
 from iwcodec.benchmarks.quality.paper import Plan
 from iwcodec.models.baselines.networks import BASELINES
 from iwcodec.models.network.config import TINY
-from training_clips import write_clip
+from support.models.training_clips import write_clip
 
 
 def test_trainings_differ_in_the_network_alone() -> None:

@@ -16,8 +16,8 @@ from iwcodec.benchmarks.quality.rd import CODECS, Plan, parse_codecs, parse_rate
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media.video import read_video
-from media_fixtures import write_clip
-from stub_runtime import FileFit, StubRuntime
+from support.codec.stub_runtime import FileFit, StubRuntime
+from support.media.clips import write_clip
 
 RATES = (6.0, 60.0)
 

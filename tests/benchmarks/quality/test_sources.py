@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from iwcodec.benchmarks.comparison_pictures import LABEL_HEIGHT
 from iwcodec.benchmarks.quality.sources import COLUMNS, MAX_ROWS, Coded, Worst, command, draw, means
 from iwcodec.codec.media.video import read_video, sample_clip
-from media_fixtures import write_clip
+from support.media.clips import write_clip
 
 
 def test_short_clip_has_every_column(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from iwcodec.benchmarks.quality.tables import SOURCES, evenly_spaced_frames, rec
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.network.config import TINY
 from iwcodec.models.network.network import ImplicitWarp
-from media_fixtures import grey_ramp, write_clip
+from support.media.clips import grey_ramp, write_clip
 
 
 @pytest.fixture(scope="module")

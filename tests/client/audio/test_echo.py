@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("livekit")
 from iwcodec.client.audio.echo import FRAME, EchoCanceller
-from sounds import RATE, voice
+from support.media.sounds import RATE, voice
 
 DELAY_S = 0.06
 """From `far` to the microphone."""

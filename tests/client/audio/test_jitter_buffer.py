@@ -9,7 +9,7 @@ import pytest
 from iwcodec.client.audio import jitter_buffer
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer, stretch_pitch_period
 from iwcodec.codec.media.audio.opus import MAX_DTX_BYTES, OpusEncoder
-from sounds import RATE, delay_ms, voice
+from support.media.sounds import RATE, delay_ms, voice
 
 COUNT = 2880
 SHIFT = 2**32 - 3 * RATE

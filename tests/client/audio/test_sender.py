@@ -7,7 +7,7 @@ pytest.importorskip("aiortc")
 from iwcodec.client.audio import sender
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.codec.media.audio.opus import OpusDecoder
-from sounds import RATE, voice
+from support.media.sounds import RATE, voice
 
 BLOCK = 960
 

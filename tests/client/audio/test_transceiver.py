@@ -13,7 +13,6 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.rtp import RtcpByePacket, RtcpReceiverInfo, RtcpRrPacket
 from av import AudioFrame
 
-from call_double import make_connection
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.transceiver import (
@@ -25,7 +24,8 @@ from iwcodec.client.audio.transceiver import (
     throttle_reports,
 )
 from iwcodec.client.transport.connection import make_connection as make_real_connection
-from sounds import RATE, voice
+from support.calls.double import make_connection
+from support.media.sounds import RATE, voice
 
 PATIENCE_S = 60.0
 BLOCK = 960

@@ -13,11 +13,11 @@ import pytest
 
 for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
     pytest.importorskip(needed)
-from call_rooms import rooms
 from iwcodec.client.demo import call
 from iwcodec.client.demo.measurement import Side
 from iwcodec.codec.errors import CodecError
-from recorded_side import recorded_side
+from support.calls.recorded_side import recorded_side
+from support.calls.rooms import rooms
 
 pytestmark = pytest.mark.realtime
 

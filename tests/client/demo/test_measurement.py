@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("aiortc")
 from iwcodec.client.demo.measurement import Side
-from recorded_side import recorded_side
+from support.calls.recorded_side import recorded_side
 
 
 def test_statistics() -> None:

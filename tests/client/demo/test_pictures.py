@@ -10,7 +10,7 @@ pytest.importorskip("aiortc")
 from iwcodec.client.demo import pictures
 from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.video import probe
-from recorded_side import recorded_side
+from support.calls.recorded_side import recorded_side
 
 
 def test_the_video_shows_both_sides_with_sound(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from iwcodec.benchmarks.call.simulation import Path
+from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.client.link import conduct
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.link.messages import CONTROL_CHANNEL, MOTION_CHANNEL, SOURCE_CHANNEL
-from link_calls import End, call
+from support.calls.links import End, call
 
 
 @pytest.mark.parametrize("channel_id", [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL])
@@ -77,4 +77,4 @@ def test_flood_of_tiny_messages_over_a_fast_link(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(3)
         assert b.link.state == LinkState.LIVE
 
-    call(case, Path(kbps=100_000))
+    call(case, SimulatedPath(kbps=100_000))

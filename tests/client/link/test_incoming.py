@@ -31,8 +31,8 @@ from iwcodec.client.link.receive import FRAME_BURST, FRAMES_PER_S
 from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.motion.encoder import MotionEncoder
-from link_calls import FPS, End, call, until, worst_error
-from stub_runtime import StubRuntime, picture
+from support.calls.links import FPS, End, call, until, worst_error
+from support.codec.stub_runtime import StubRuntime, picture
 
 
 def test_damaged_sources_lead_to_a_fresh_sequence() -> None:

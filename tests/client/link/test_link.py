@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, Path, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 from iwcodec.client.link.congestion_control import LADDER
 from iwcodec.client.link.link import FROZEN_S, Link
 from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState
-from link_calls import FPS, End, call, until, worst_error
-from stub_runtime import StubRuntime
+from support.calls.links import FPS, End, call, until, worst_error
+from support.codec.stub_runtime import StubRuntime
 
 
 def test_call_over_a_good_path() -> None:
@@ -70,7 +70,7 @@ def test_first_picture_over_a_narrow_link() -> None:
         assert took > 0.1
 
     narrow = {"kbps": 30.0, "delay_s": 0.05}
-    call(case, Path(**narrow), Path(**narrow, seed=2))
+    call(case, SimulatedPath(**narrow), SimulatedPath(**narrow, seed=2))
 
 
 @cache
@@ -82,7 +82,7 @@ def after_20_s(loss: float) -> tuple[list[End], list[LinkState]]:
         await asyncio.sleep(20)
         states.extend(end.link.state for end in (a, b))
 
-    return call(case, Path(loss=loss, seed=11), Path(loss=loss, seed=61)), states
+    return call(case, SimulatedPath(loss=loss, seed=11), SimulatedPath(loss=loss, seed=61)), states
 
 
 def test_loss_does_not_change_the_delay() -> None:
@@ -118,7 +118,7 @@ def test_pictures_do_not_freeze_with_every_third_packet_lost() -> None:
             await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
 
     for seed in range(3):
-        _, b = call(case, Path(loss=0.3, seed=2 * seed), Path(loss=0.3, seed=2 * seed + 1))
+        _, b = call(case, SimulatedPath(loss=0.3, seed=2 * seed), SimulatedPath(loss=0.3, seed=2 * seed + 1))
         at = [at for at, _ in b.shown]
         assert at[0] < 1010, seed
         assert max(np.diff([*at, 1014.0])) < FROZEN_S, seed
@@ -133,7 +133,7 @@ def test_duplicates_and_reordering_are_harmless() -> None:
         assert worst_error(b, b.between(1005, 1e9)) < 4
 
     rough = {"duplicates": 0.1, "reordered": 0.1, "jitter_s": 0.03}
-    call(case, Path(**rough), Path(**rough, seed=2))
+    call(case, SimulatedPath(**rough), SimulatedPath(**rough, seed=2))
 
 
 def test_outage() -> None:
@@ -151,7 +151,7 @@ def test_outage() -> None:
         assert worst_error(b, b.between(1016, 1e9)) < 4
 
     out = ((1010.0, 1015.0),)
-    call(case, Path(outages=out), Path(outages=out, seed=2))
+    call(case, SimulatedPath(outages=out), SimulatedPath(outages=out, seed=2))
 
 
 def test_very_narrow_link_never_stalls() -> None:
@@ -165,7 +165,7 @@ def test_very_narrow_link_never_stalls() -> None:
         assert np.percentile(gaps, 95) < 1.0
         assert b.link.state == LinkState.LIVE
 
-    call(case, Path(kbps=6.0), Path(kbps=6.0, seed=2))
+    call(case, SimulatedPath(kbps=6.0), SimulatedPath(kbps=6.0, seed=2))
 
 
 def test_camera_off_and_on() -> None:
@@ -203,7 +203,7 @@ def test_snapshots_are_shown_while_the_face_is_lost() -> None:
 
 def test_peer_that_joins_later_gets_a_short_sequence() -> None:
     async def work() -> None:
-        first = [End(c) for c in connection_pair(Path(), Path(seed=2))]
+        first = [End(c) for c in connection_pair(SimulatedPath(), SimulatedPath(seed=2))]
         first[0].film()
         for end in first:
             await end.connection.start()
@@ -211,7 +211,7 @@ def test_peer_that_joins_later_gets_a_short_sequence() -> None:
         known = first[1].link.stats().sources
         long = first[0].link.outgoing.sequence
         assert known > 4
-        ours, theirs = connection_pair(Path(kbps=30), Path(kbps=30, seed=3))
+        ours, theirs = connection_pair(SimulatedPath(kbps=30), SimulatedPath(kbps=30, seed=3))
         link = Link(ours, first[0].sender, StubRuntime(), ImmediateExecutor())  # type: ignore[arg-type]
         newcomer = End(theirs)
         for connection in (ours, theirs):
@@ -240,7 +240,7 @@ def test_library_is_kept_over_another_connection() -> None:
             await end.connection.close()
         await asyncio.sleep(1)
         assert b.link.state == LinkState.RECONNECTING
-        for end, connection in zip((a, b), connection_pair(Path(), Path(seed=2)), strict=True):
+        for end, connection in zip((a, b), connection_pair(SimulatedPath(), SimulatedPath(seed=2)), strict=True):
             end.connection = connection
             end.link.replace_connection(connection)  # type: ignore[arg-type]
         assert b.link.playout_delay_s() == sound_s  # until something arrives on the new path
@@ -262,7 +262,7 @@ def test_peer_that_restarts() -> None:
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(6)
         await a.close()
-        ours, theirs = connection_pair(Path(), Path(seed=2))
+        ours, theirs = connection_pair(SimulatedPath(), SimulatedPath(seed=2))
         again = End(ours)
         again.film()
         b.connection = theirs
@@ -279,7 +279,7 @@ def test_peer_that_restarts() -> None:
 
 def test_peer_with_another_model_is_incompatible() -> None:
     async def work() -> None:
-        ends = [End(c) for c in connection_pair(Path(), Path(seed=2))]
+        ends = [End(c) for c in connection_pair(SimulatedPath(), SimulatedPath(seed=2))]
 
         class Other(StubRuntime):
             info = StubRuntime.info.__class__("other", b"another!", 20, 64)

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzing import mutated
 from iwcodec.client.link.messages import (
     MAX_MESSAGE,
     Control,
@@ -21,6 +20,7 @@ from iwcodec.client.link.messages import (
 )
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.errors import FormatError
+from support.codec.fuzzing import mutated
 
 MOTION = MotionMessage(7, (1000, 1040, 1080), 1, 200, MotionPacket(90, 3, 84, b"levels"))
 CONTROLS: list[Control] = [

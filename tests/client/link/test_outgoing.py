@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from iwcodec.benchmarks.call.simulation import Path, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import SimulatedPath, connection_pair, simulate
 from iwcodec.client.link.congestion_control import LADDER
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.link.messages import (
@@ -25,8 +25,8 @@ from iwcodec.client.link.messages import (
 from iwcodec.client.link.outgoing import MAX_RIDING_PART, MAX_SEQUENCES, SEQUENCES_S
 from iwcodec.client.link.send import FIRST_PART, LAST_PART, PART
 from iwcodec.codec.bitstream.packets import MotionPacket
-from link_calls import FPS, End, call, until, worst_error
-from stub_runtime import NearestSourceFit, picture
+from support.calls.links import FPS, End, call, until, worst_error
+from support.codec.stub_runtime import NearestSourceFit, picture
 
 
 def test_acknowledgements_share_the_packets_of_motion() -> None:
@@ -38,7 +38,7 @@ def test_acknowledgements_share_the_packets_of_motion() -> None:
         await asyncio.sleep(8)
         assert there.packets - before < 1.3 * 8 * FPS / LADDER[0].message_frames
 
-    there = Path()
+    there = SimulatedPath()
     call(case, there)
 
 
@@ -47,7 +47,9 @@ def test_first_picture_waits_until_it_is_sent() -> None:
 
     async def work() -> None:
         narrow = {"kbps": 30.0, "delay_s": 0.05}
-        a, b = (End(connection) for connection in connection_pair(Path(**narrow), Path(**narrow, seed=2)))
+        a, b = (
+            End(connection) for connection in connection_pair(SimulatedPath(**narrow), SimulatedPath(**narrow, seed=2))
+        )
         b.sender.pause(True)
         assert (a.link.first_picture_waits, b.link.first_picture_waits) == (True, False)
         noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -74,7 +76,9 @@ def test_motion_waits_for_the_first_picture_only() -> None:
 
     async def work() -> None:
         narrow = {"kbps": 30.0, "delay_s": 0.05}
-        a, b = (End(connection) for connection in connection_pair(Path(**narrow), Path(**narrow, seed=2)))
+        a, b = (
+            End(connection) for connection in connection_pair(SimulatedPath(**narrow), SimulatedPath(**narrow, seed=2))
+        )
         sent: list[str] = []
         send = a.link._channels.send
 
@@ -123,7 +127,7 @@ def test_sources_are_sent_before_the_hello_arrives() -> None:
         assert b.link.stats().dropped == {}
         assert b.link.incoming.assembler.sequence == a.link.outgoing.sequence.number  # type: ignore[union-attr]
 
-    call(case, Path(delay_s=0.2), Path(delay_s=0.2, seed=2))
+    call(case, SimulatedPath(delay_s=0.2), SimulatedPath(delay_s=0.2, seed=2))
 
 
 def test_motion_never_waits_for_a_source() -> None:
@@ -158,7 +162,7 @@ def test_motion_never_waits_for_a_source() -> None:
         pass
 
     narrow = {"kbps": 30.0, "delay_s": 0.05}
-    call(case, Path(**narrow), Path(**narrow, seed=2))
+    call(case, SimulatedPath(**narrow), SimulatedPath(**narrow, seed=2))
     assert len(during) == pytest.approx(len(without), abs=2)
     assert np.percentile(during, 90) - np.percentile(without, 90) < 0.02
     assert np.median(during) - np.median(without) < 0.02
@@ -215,7 +219,7 @@ def test_sources_do_not_delay_pictures() -> None:
         assert max(shown.delay_s for shown in during) < 0.35
 
     narrow = {"kbps": 24.0, "delay_s": 0.05}
-    call(case, Path(**narrow), Path(**narrow, seed=2))
+    call(case, SimulatedPath(**narrow), SimulatedPath(**narrow, seed=2))
 
 
 def test_link_of_12_kbps_is_not_overfilled() -> None:
@@ -229,8 +233,8 @@ def test_link_of_12_kbps_is_not_overfilled() -> None:
         assert b.link.state == LinkState.LIVE
         assert np.percentile([shown.delay_s for shown in b.between(1012, 1e9)], 95) < 0.8
 
-    there = Path(kbps=12.0, delay_s=0.05)
-    call(case, there, Path(kbps=12.0, delay_s=0.05, seed=2))
+    there = SimulatedPath(kbps=12.0, delay_s=0.05)
+    call(case, there, SimulatedPath(kbps=12.0, delay_s=0.05, seed=2))
 
 
 def test_sources_are_small_on_a_narrow_link() -> None:

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from fuzzing import mutated
 from iwcodec.client.link.congestion_control import SendParameters
 from iwcodec.client.link.messages import MAX_UNIT, MotionMessage, SourceChunk
 from iwcodec.client.link.receive import (
@@ -23,6 +22,7 @@ from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.motion.encoder import MotionEncoder
+from support.codec.fuzzing import mutated
 
 
 @cache

@@ -24,7 +24,7 @@ from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.fit.alignment import as_keypoints, unknowns
 from iwcodec.codec.motion.decoder import MotionDecoder
 from iwcodec.codec.motion.types import Quadratic
-from stub_runtime import SIZE, picture
+from support.codec.stub_runtime import SIZE, picture
 
 SENDING = SendParameters(3, 1, 0, 8.0)
 

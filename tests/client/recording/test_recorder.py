@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("aiortc")
-from fake_call import RecordedCall
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer, AudioRtpPacket
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.recording import recorder as r
@@ -23,7 +22,8 @@ from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.video import read_video
 from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.models.runtime.load import load_runtime
-from stub_runtime import StubRuntime, picture
+from support.calls.fake_call import RecordedCall
+from support.codec.stub_runtime import StubRuntime, picture
 
 QUIET = OpusEncoder(12_000, 60).encode(np.zeros(2880, np.int16))
 

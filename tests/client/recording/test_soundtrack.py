@@ -10,9 +10,7 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from fake_call import RecordedCall
-from iwcodec.benchmarks.call import simulation
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer, AudioRtpPacket
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.link.link import Link
@@ -27,8 +25,9 @@ from iwcodec.codec.media.audio.opus import OpusEncoder
 from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.video import probe, read_video
 from iwcodec.codec.sources.av1 import SourceEncoder
-from sounds import RATE
-from stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.calls.fake_call import RecordedCall
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.media.sounds import RATE
 
 BLOCK = 960
 COUNT = 2880
@@ -47,7 +46,7 @@ DURATION_S = 13.3
 class ClickingMicrophone:
     """A microphone that clicks at the start of each flash, and the path of its RTP packets to a jitter buffer."""
 
-    def __init__(self, out: AudioJitterBuffer, network: simulation.Path) -> None:
+    def __init__(self, out: AudioJitterBuffer, network: SimulatedPath) -> None:
         self.audio_sender = AudioSender()
         self.silent: Callable[[float], bool] = lambda at_s: False
         self._out, self._network = out, network
@@ -84,7 +83,7 @@ def recorded(
     """Record a simulated call at its second end; the camera runs at 24.7 frames/s."""
 
     async def work() -> None:
-        connections = connection_pair(simulation.Path(**network), simulation.Path(delay_s=0.02))  # type: ignore[arg-type]
+        connections = connection_pair(SimulatedPath(**network), SimulatedPath(delay_s=0.02))  # type: ignore[arg-type]
         runtime = StubRuntime()
         video_senders = [
             VideoSender(runtime, ImmediateExecutor(), lambda p: True, NearestSourceFit()) for _ in connections
@@ -94,7 +93,7 @@ def recorded(
         recorder = Recorder(path, runtime.info)
         CallRecorder(call, lambda name: recorder)  # type: ignore[arg-type]
         call.link_listeners[0](ParticipantDouble(audio_buffer), links[1])
-        microphone = ClickingMicrophone(audio_buffer, simulation.Path(**network, seed=5))  # type: ignore[arg-type]
+        microphone = ClickingMicrophone(audio_buffer, SimulatedPath(**network, seed=5))  # type: ignore[arg-type]
         prepare(video_senders[0], microphone)
         tasks = [asyncio.create_task(microphone.send_audio()), asyncio.create_task(send_pictures(video_senders[0]))]
         for connection in connections:

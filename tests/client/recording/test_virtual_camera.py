@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("aiortc")
-from fake_call import RecordedCall
 from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.codec.errors import CodecError
+from support.calls.fake_call import RecordedCall
 
 
 def test_the_first_participant_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

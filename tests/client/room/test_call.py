@@ -13,9 +13,6 @@ import pytest
 
 for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
     pytest.importorskip(needed)
-from broken_wire import silence
-from call_double import DoubleLink, DoubleVideoSender, make_connection
-from call_rooms import Server, rooms
 from iwcodec.client.audio.jitter_buffer import BLOCK
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.client.audio.speaker import Speaker
@@ -29,8 +26,11 @@ from iwcodec.client.transport.connection import make_connection as make_real_con
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.server.tokens import Token, sign
 from iwcodec.server.turn import IceConfig
-from sounds import voice
-from stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.calls.broken_wire import silence
+from support.calls.double import DoubleLink, DoubleVideoSender, make_connection
+from support.calls.rooms import Server, rooms
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.media.sounds import voice
 
 pytestmark = pytest.mark.realtime
 

@@ -15,8 +15,6 @@ pytest.importorskip("aiortc")
 pytest.importorskip("websockets")
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
-from broken_wire import nothing, silence
-from call_double import DoubleLink, DoubleVideoSender, make_connection
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.link.messages import SOURCE_CHANNEL
@@ -25,7 +23,9 @@ from iwcodec.client.room.protocol import RemoteCandidate, RemoteDescription
 from iwcodec.client.transport import sctp
 from iwcodec.client.transport.connection import make_connection as make_real_connection
 from iwcodec.client.video.video_sender import VideoSender
-from stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.calls.broken_wire import nothing, silence
+from support.calls.double import DoubleLink, DoubleVideoSender, make_connection
+from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
 
 pytestmark = pytest.mark.realtime
 

@@ -14,7 +14,6 @@ pytest.importorskip("websockets")
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedOK
 
-from certificates import write_certificate
 from iwcodec.client.room import protocol
 from iwcodec.client.room import signalling as s
 from iwcodec.client.room.protocol import (
@@ -28,6 +27,7 @@ from iwcodec.client.room.protocol import (
 )
 from iwcodec.client.room.resume_file import ResumeFile
 from iwcodec.client.transport.sdp_compression import compress_sdp
+from support.server.certificates import write_certificate
 
 pytestmark = pytest.mark.realtime
 

@@ -11,13 +11,12 @@ pytest.importorskip("aiortc")
 from aiortc import RTCPeerConnection
 from OpenSSL import SSL
 
-from iwcodec.benchmarks.call import simulation
-from iwcodec.benchmarks.call.simulation import ShapedSocket
+from iwcodec.benchmarks.call.simulation import ShapedSocket, SimulatedPath, simulate
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.transport.dtls import IGNORED_PACKETS_PER_S, PACKET_BURST, REPEAT_S, RepeatingDtlsTransport
 
 
-async def connect(paths: list[simulation.Path], wait_s: float) -> list[RTCPeerConnection]:
+async def connect(paths: list[SimulatedPath], wait_s: float) -> list[RTCPeerConnection]:
     """Two ends that send over `paths`, `wait_s` after both have the other's SDP."""
     ends = [make_connection([]) for _ in paths]
     for end in ends:
@@ -44,19 +43,19 @@ def test_lost_flights_are_retransmitted() -> None:
     """OpenSSL's own retransmission is disabled, because its clock is not simulated."""
 
     async def case(seed: int) -> None:
-        ends = await connect([simulation.Path(loss=0.3, seed=2 * seed + way) for way in (0, 1)], 20.0)
+        ends = await connect([SimulatedPath(loss=0.3, seed=2 * seed + way) for way in (0, 1)], 20.0)
         assert [end.sctp.transport.state for end in ends] == ["connected"] * 2
         assert [end.sctp.state for end in ends] == ["connected"] * 2
         await close(ends)
 
     with mock.patch.object(SSL.Connection, "DTLSv1_get_timeout", return_value=None):
         for seed in range(12):
-            simulation.simulate(case(seed))
+            simulate(case(seed))
 
 
 def test_nothing_is_retransmitted_without_loss() -> None:
     async def case(repeats: bool) -> list[int]:
-        paths = [simulation.Path(seed=3), simulation.Path(seed=4)]
+        paths = [SimulatedPath(seed=3), SimulatedPath(seed=4)]
         with mock.patch.object(
             RepeatingDtlsTransport, "_repeat", RepeatingDtlsTransport._repeat if repeats else nothing
         ):
@@ -69,14 +68,14 @@ def test_nothing_is_retransmitted_without_loss() -> None:
         pass
 
     with mock.patch.object(SSL.Connection, "DTLSv1_get_timeout", return_value=None):
-        assert simulation.simulate(case(True)) == simulation.simulate(case(False))
+        assert simulate(case(True)) == simulate(case(False))
 
 
 def test_packets_are_decrypted_within_a_budget() -> None:
     """Each costs time, also one that is not encrypted as it should be; more than a call has are dropped before that."""
 
     async def case() -> None:
-        ends = await connect([simulation.Path(seed=5), simulation.Path(seed=6)], 2.0)
+        ends = await connect([SimulatedPath(seed=5), SimulatedPath(seed=6)], 2.0)
         transport: Any = ends[0].sctp.transport
         queue = transport.transport._connection._queue
         with mock.patch.object(transport._ssl, "recv", side_effect=SSL.Error) as decrypted:
@@ -101,4 +100,4 @@ def test_packets_are_decrypted_within_a_budget() -> None:
         assert decrypted.call_count <= IGNORED_PACKETS_PER_S * 4
         await close(ends)
 
-    simulation.simulate(case())
+    simulate(case())

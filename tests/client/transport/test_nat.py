@@ -109,9 +109,9 @@ def remove() -> None:
 
 
 def start(n: int, role: str) -> subprocess.Popen[str]:
-    peer = Path(__file__).parents[2] / "support" / "nat_peer.py"
-    command = ["ip", "netns", "exec", f"iwtest-host{n}", sys.executable, str(peer), role, f"turn:{TURN}:3478"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    peer = [sys.executable, "-m", "support.calls.nat_peer", role, f"turn:{TURN}:3478"]
+    command, tests = ["ip", "netns", "exec", f"iwtest-host{n}", *peer], Path(__file__).parents[2]
+    return subprocess.Popen(command, cwd=tests, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 REQUIREMENTS = pytest.mark.skipif(not is_possible(), reason="needs root, network namespaces, nftables and coturn")

@@ -94,7 +94,7 @@ def test_association_is_set_up_although_both_answers_are_lost() -> None:
     """A repeated INIT has tag 0 even if the peer's tag is known (RFC 9260, section 8.5.1)."""
 
     async def work() -> None:
-        connections = simulation.connection_pair(simulation.Path(), simulation.Path(seed=2))
+        connections = simulation.connection_pair(simulation.SimulatedPath(), simulation.SimulatedPath(seed=2))
         channels = [c.createDataChannel("x", negotiated=True, id=1) for c in connections]
         for connection in connections:
             wire: Any = connection.sctp.transport
@@ -120,8 +120,8 @@ def test_association_is_set_up_although_both_answers_are_lost() -> None:
 
 def test_set_up_waits_for_the_peer() -> None:
     async def work() -> None:
-        back = simulation.Path(seed=2, outages=((1000.0, 1015.0),))
-        connections = simulation.connection_pair(simulation.Path(), back)
+        back = simulation.SimulatedPath(seed=2, outages=((1000.0, 1015.0),))
+        connections = simulation.connection_pair(simulation.SimulatedPath(), back)
         channels = [c.createDataChannel("x", negotiated=True, id=1) for c in connections]
         for connection in connections:
             await connection.start()
@@ -280,8 +280,8 @@ def test_time_out_doubles_while_nothing_is_acknowledged() -> None:
     """RFC 9260, section 6.3.3, rule E2: up to 4 s; it is reset when everything is acknowledged."""
 
     async def work() -> tuple[list[float], float]:
-        there = simulation.Path(outages=((1002.0, 1020.0),))
-        connections = simulation.connection_pair(there, simulation.Path(seed=2))
+        there = simulation.SimulatedPath(outages=((1002.0, 1020.0),))
+        connections = simulation.connection_pair(there, simulation.SimulatedPath(seed=2))
         channels = [c.createDataChannel("x", negotiated=True, id=2) for c in connections]
         for connection in connections:
             await connection.start()
@@ -306,7 +306,7 @@ def test_transmission_resumes_at_once_after_an_outage(lasts_s: float) -> None:
     """It does not wait for the time-out, which has grown to seconds; and no heartbeat is sent afterwards."""
 
     async def work() -> tuple[float, list[int]]:
-        ends = [simulation.Path(delay_s=0.05, outages=((1002.0, 1002.0 + lasts_s),), seed=n) for n in (1, 2)]
+        ends = [simulation.SimulatedPath(delay_s=0.05, outages=((1002.0, 1002.0 + lasts_s),), seed=n) for n in (1, 2)]
         connections = simulation.connection_pair(*ends)
         channels = [c.createDataChannel("x", negotiated=True, id=2) for c in connections]
         received: list[float] = []
@@ -330,8 +330,8 @@ def test_late_acknowledgement_does_not_count_as_an_outage() -> None:
     """With a queue of seconds on the path the heartbeat waits behind the data, so it triggers no retransmission."""
 
     async def work() -> int:
-        there = simulation.Path(kbps=4.0)
-        connections = simulation.connection_pair(there, simulation.Path(seed=2))
+        there = simulation.SimulatedPath(kbps=4.0)
+        connections = simulation.connection_pair(there, simulation.SimulatedPath(seed=2))
         channels = [c.createDataChannel("x", negotiated=True, id=2) for c in connections]
         for connection in connections:
             await connection.start()
@@ -459,8 +459,8 @@ def test_retransmission_in_a_queue_is_not_repeated() -> None:
     """On a narrow link many chunks that were sent before the retransmission are acknowledged while it is on its way."""
 
     async def work() -> tuple[int, int]:
-        there = simulation.Path(kbps=16.0, queue_s=10.0, outages=((1002.0, 1002.01),))
-        connections = simulation.connection_pair(there, simulation.Path(seed=2))
+        there = simulation.SimulatedPath(kbps=16.0, queue_s=10.0, outages=((1002.0, 1002.01),))
+        connections = simulation.connection_pair(there, simulation.SimulatedPath(seed=2))
         channels = [c.createDataChannel("x", negotiated=True, id=2) for c in connections]
         received: list[bytes] = []
         channels[1].on("message", received.append)

@@ -15,7 +15,7 @@ import pytest
 from iwcodec.client.video import capture as c
 from iwcodec.codec.errors import CodecError, MediaError
 from iwcodec.codec.media.crop.face_detector import Face
-from media_fixtures import CLIP_FPS, CLIP_FRAMES, grey_ramp, plain, write_clip
+from support.media.clips import CLIP_FPS, CLIP_FRAMES, grey_ramp, plain, write_clip
 
 pytestmark = pytest.mark.realtime
 

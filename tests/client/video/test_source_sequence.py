@@ -8,7 +8,7 @@ from iwcodec.codec.bitstream.packets import SourcePacket
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.space import motion_space
 from iwcodec.codec.sources.av1 import SourceDecoder
-from stub_runtime import SIZE, StubRuntime, picture
+from support.codec.stub_runtime import SIZE, StubRuntime, picture
 
 
 def textured(size: int) -> Picture:

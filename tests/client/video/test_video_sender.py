@@ -12,7 +12,6 @@ import pytest
 
 pytest.importorskip("aiortc")
 
-from expressions import FaceFit, FaceRuntime, expression, home_source
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, simulate
 from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.client.video.video_sender import (
@@ -30,7 +29,8 @@ from iwcodec.codec.fit.keypoint_fit import CORRECTION_DECAY
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.models.runtime.types import Keypoints, Source
-from stub_runtime import SIZE, NearestSourceFit, StubRuntime, picture
+from support.codec.expressions import FaceFit, FaceRuntime, expression, home_source
+from support.codec.stub_runtime import SIZE, NearestSourceFit, StubRuntime, picture
 
 
 class RecordingLink:

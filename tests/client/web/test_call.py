@@ -25,7 +25,7 @@ from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.models.runtime.load import load_runtime
-from web_client import BROWSER, WEB, needs_browser, needs_build, needs_modules, web_server
+from support.web.client import BROWSER, WEB, needs_browser, needs_build, needs_modules, web_server
 
 pytestmark = [pytest.mark.realtime, pytest.mark.patient, needs_modules, needs_browser, needs_build]
 
@@ -38,7 +38,7 @@ MIN_PSNR_DB = 25.0
 def joined(server: str, room: str = "talk", **options: Any) -> dict[str, Any]:
     """What call.mjs reports of a room."""
     request = json.dumps({"url": f"{server}/play/call.html#room={room}", "browser": BROWSER, **options})
-    done = subprocess.run(["node", "tests/call.mjs"], cwd=WEB, input=request, capture_output=True, text=True)
+    done = subprocess.run(["node", "tests/browser/call.mjs"], cwd=WEB, input=request, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report

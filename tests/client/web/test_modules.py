@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("fastapi")
-import web_vectors
-from web_client import WEB, needs_modules
+from support.web.client import WEB, needs_modules
+from support.web.vectors.write import write
 
 pytestmark = needs_modules
 
 
 def test_modules_agree_with_their_python_twins(tmp_path: Path) -> None:
-    web_vectors.write(tmp_path / "vectors.json")
-    environment = {**os.environ, "IWCODEC_VECTORS": str(tmp_path / "vectors.json")}
+    write(tmp_path)
+    environment = {**os.environ, "IWCODEC_VECTORS": str(tmp_path)}
     done = subprocess.run(["npm", "test"], cwd=WEB, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 

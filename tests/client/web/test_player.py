@@ -17,8 +17,8 @@ from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.audio.opus_track import OpusWriter
 from iwcodec.codec.media.types import AUDIO_RATE
-from media_fixtures import tone
-from web_client import BROWSER, WEB, needs_browser, needs_build, needs_modules, web_server
+from support.media.clips import tone
+from support.web.client import BROWSER, WEB, needs_browser, needs_build, needs_modules, web_server
 
 pytestmark = [pytest.mark.realtime, needs_modules, needs_browser, needs_build]
 
@@ -34,9 +34,9 @@ def server() -> Iterator[str]:
 
 
 def played(server: str, **options: Any) -> dict[str, Any]:
-    """What browser.mjs reports."""
+    """What player.mjs reports."""
     request = json.dumps({"url": f"{server}/play", "browser": BROWSER, **options})
-    done = subprocess.run(["node", "tests/browser.mjs"], cwd=WEB, input=request, capture_output=True, text=True)
+    done = subprocess.run(["node", "tests/browser/player.mjs"], cwd=WEB, input=request, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from container_file import HEADER, packets, write_container
 from iwcodec.codec.bitstream.container import VERSION
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import VersionError
+from support.codec.container_file import HEADER, packets, write_container
 
 GOLDEN = Path(__file__).parents[2] / "golden" / f"version{VERSION}.iwc"
 

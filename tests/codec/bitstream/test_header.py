@@ -5,9 +5,9 @@ from dataclasses import replace
 import msgpack
 import pytest
 
-from container_file import HEADER
 from iwcodec.codec.bitstream.header import HEADER_FIELDS, Header
 from iwcodec.codec.errors import FormatError
+from support.codec.container_file import HEADER
 
 
 def test_round_trip() -> None:

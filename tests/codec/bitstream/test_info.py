@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from container_file import HEADER, write_container
 from iwcodec.codec.bitstream.container import VERSION
 from iwcodec.codec.bitstream.index import Quality
 from iwcodec.codec.bitstream.info import inspect
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter, add_quality
 from iwcodec.codec.errors import FormatError, MediaError
+from support.codec.container_file import HEADER, write_container
 
 
 def test_every_byte_and_frame_is_counted(tmp_path: Path) -> None:

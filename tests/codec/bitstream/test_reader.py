@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from container_file import HEADER, packets, write_container
 from iwcodec.codec.bitstream import writer
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import FormatError
+from support.codec.container_file import HEADER, packets, write_container
 
 
 @pytest.fixture

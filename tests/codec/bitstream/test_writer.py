@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from container_file import HEADER
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter
 from iwcodec.codec.errors import MediaError
+from support.codec.container_file import HEADER
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from iwcodec.codec.media.crop.face_detector import Face
 from iwcodec.codec.media.crop.square import Crop
 from iwcodec.codec.media.types import MediaInfo
 from iwcodec.codec.media.video import sample_clip
-from media_fixtures import grey_ramp, tone, write_clip
-from stub_runtime import StubRuntime
+from support.codec.stub_runtime import StubRuntime
+from support.media.clips import grey_ramp, tone, write_clip
 
 
 def test_square_video_is_coded_whole_and_detection_stops_at_the_first_face(

@@ -15,9 +15,9 @@ from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, read_video
-from media_fixtures import plain, tone, write_clip
-from stub_file import stub_file
-from stub_runtime import SIZE, StubRuntime
+from support.codec.stub_file import stub_file
+from support.codec.stub_runtime import SIZE, StubRuntime
+from support.media.clips import plain, tone, write_clip
 
 
 def test_the_output_has_every_frame_and_the_sound(iwc_file: Path, face_clip: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import av
 import numpy as np
 import pytest
 
-from circling import PICTURES
 from iwcodec.codec.bitstream.info import inspect
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.bitstream.reader import ContainerReader
@@ -23,8 +22,9 @@ from iwcodec.codec.media import writer
 from iwcodec.codec.media.audio.opus_track import read_audio_opus
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import probe, read_video, sample_clip
-from media_fixtures import grey_ramp, plain, write_clip
-from stub_runtime import SIZE, StubRuntime
+from support.codec.circling import PICTURES
+from support.codec.stub_runtime import SIZE, StubRuntime
+from support.media.clips import grey_ramp, plain, write_clip
 
 pytestmark = pytest.mark.usefixtures("no_fit")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circling import PICTURES
 from iwcodec.codec.bitstream.header import Header
 from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
@@ -28,9 +27,10 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.library import CAPACITY
-from media_fixtures import plain, write_clip
-from stub_file import stub_file
-from stub_runtime import SIZE, StubRuntime, picture
+from support.codec.circling import PICTURES
+from support.codec.stub_file import stub_file
+from support.codec.stub_runtime import SIZE, StubRuntime, picture
+from support.media.clips import plain, write_clip
 
 
 def test_packets_pushed_one_by_one_give_the_same_pictures(iwc_file: Path) -> None:

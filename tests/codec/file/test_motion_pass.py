@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import (
     FINEST_SCALE,
@@ -28,7 +27,8 @@ from iwcodec.codec.file.rate_control.source_plan import (
 from iwcodec.codec.fit.keypoint_fit import live_fit
 from iwcodec.codec.motion.types import Fit, Quadratic
 from iwcodec.codec.sources.library import CAPACITY
-from stub_runtime import SIZE, StubRuntime
+from support.codec.circling import COUNT, PICTURES, SURVEY
+from support.codec.stub_runtime import SIZE, StubRuntime
 
 MESSAGE = 30
 

@@ -13,7 +13,7 @@ from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, EncodeOpti
 from iwcodec.codec.file.passes import USUAL_KBPS, reserve_for_variants, with_usual_rate
 from iwcodec.codec.file.rate_control.source_plan import WORST_CRF
 from iwcodec.models.runtime.types import Runtime
-from stub_runtime import SIZE, StubRuntime
+from support.codec.stub_runtime import SIZE, StubRuntime
 
 
 def test_the_number_of_sources_is_that_of_the_options(face_clip: Path, tmp_path: Path, no_fit: None) -> None:

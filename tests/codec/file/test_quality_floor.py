@@ -16,7 +16,7 @@ from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media.video import probe, read_video, sample_clip
 from iwcodec.codec.sources.av1 import SourceDecoder
-from media_fixtures import write_clip
+from support.media.clips import write_clip
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 GOLDEN_FRAME = 7

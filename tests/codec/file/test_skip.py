@@ -9,7 +9,7 @@ import pytest
 from iwcodec.codec.file.skip import CHECK_EVERY, CLEARLY_DB, MAX_BLOCK_RATIO, SkipMode, max_block_error
 from iwcodec.codec.fit.keypoint_fit import Fitted
 from iwcodec.codec.media.types import Picture
-from stub_runtime import SIZE, StubRuntime, picture
+from support.codec.stub_runtime import SIZE, StubRuntime, picture
 
 RNG = np.random.default_rng(0)
 

@@ -32,7 +32,7 @@ from iwcodec.codec.motion.transform_rdo import RateDistortionQuantiser
 from iwcodec.codec.motion.transform_tables import ACTIVITIES, REACH, ROWS, SYMBOLS
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.models.runtime.types import Runtime
-from media_fixtures import CLIP_FPS, CLIP_FRAMES
+from support.media.clips import CLIP_FPS, CLIP_FRAMES
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from iwcodec.codec.fit.alignment import reference, small_grey, unknowns
 from iwcodec.codec.fit.flow_fit import FlowFit
-from textured_source import SIZE, K, moved, textured_source
+from support.codec.textured_source import SIZE, K, moved, textured_source
 
 
 def test_a_known_shift_is_found() -> None:

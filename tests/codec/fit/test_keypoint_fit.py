@@ -19,7 +19,7 @@ from iwcodec.codec.fit.alignment import (
 from iwcodec.codec.fit.keypoint_fit import CORRECTION_DECAY, KeypointFit, live_fit
 from iwcodec.codec.media.quality import psnr
 from iwcodec.models.runtime.types import Source
-from textured_source import SIDE, SIZE, TEXTURE, K, moved, textured_source
+from support.codec.textured_source import SIDE, SIZE, TEXTURE, K, moved, textured_source
 
 
 def shifted_as_a_whole(keypoints: np.ndarray, of: Source) -> np.ndarray:

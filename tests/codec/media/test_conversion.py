@@ -10,7 +10,7 @@ import pytest
 
 from iwcodec.codec.media.conversion import RgbConverter
 from iwcodec.codec.media.video import probe, read_video
-from media_fixtures import BLUE, GREEN, GREY, RED, corners, plain, quarters, write_clip
+from support.media.clips import BLUE, GREEN, GREY, RED, corners, plain, quarters, write_clip
 
 
 @pytest.mark.parametrize(

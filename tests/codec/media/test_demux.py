@@ -9,7 +9,7 @@ import pytest
 from iwcodec.codec.errors import MediaError
 from iwcodec.codec.media.types import Tracks
 from iwcodec.codec.media.video import probe, read_video
-from media_fixtures import GREEN, RED, plain, quarters, tone, write_clip
+from support.media.clips import GREEN, RED, plain, quarters, tone, write_clip
 
 
 def open_error(path: Path) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from iwcodec.codec.media.shots import ShotDetector
 from iwcodec.codec.media.types import Picture
-from media_fixtures import plain
+from support.media.clips import plain
 
 
 def textured(seed: int, shift: int = 0, level: float = 1.0) -> Picture:

@@ -14,7 +14,7 @@ from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.timeline import MAX_RATE, StreamClock, frame_rate, read_timeline
 from iwcodec.codec.media.types import AUDIO_RATE, Tracks
 from iwcodec.codec.media.video import at_constant_rate, probe, read_video
-from media_fixtures import grey_ramp, tone, write_clip
+from support.media.clips import grey_ramp, tone, write_clip
 
 
 def stating(*rates: Fraction | None) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from iwcodec.codec.errors import MediaError
 from iwcodec.codec.media.types import VideoFrame
 from iwcodec.codec.media.video import at_constant_rate, probe, read_video, sample_clip
-from media_fixtures import BLUE, GREEN, GREY, RED, corners, grey_ramp, quarters, write_clip
+from support.media.clips import BLUE, GREEN, GREY, RED, corners, grey_ramp, quarters, write_clip
 
 
 def test_probe_describes_the_sample() -> None:

@@ -14,7 +14,7 @@ from iwcodec.codec.errors import MediaError
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, read_video
 from iwcodec.codec.media.writer import VideoWriter, check_target, check_writable
-from media_fixtures import BLUE, GREEN, GREY, RED, all_samples, grey_ramp, plain
+from support.media.clips import BLUE, GREEN, GREY, RED, all_samples, grey_ramp, plain
 
 
 def noise_clip(count: int = 5, width: int = 64, height: int = 48) -> list[np.ndarray]:

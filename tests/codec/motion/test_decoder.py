@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fuzzing import mutated
 from iwcodec.codec.bitstream.packets import MotionPacket, Run
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.motion.decoder import MotionDecoder
@@ -15,7 +14,8 @@ from iwcodec.codec.motion.space import motion_space
 from iwcodec.codec.motion.transform_coder import TransformCoder
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
-from textured_source import moved, textured_source
+from support.codec.fuzzing import mutated
+from support.codec.textured_source import moved, textured_source
 
 USUAL = Quantiser()
 COARSE = Quantiser(2 * USUAL.step_xy, 2 * USUAL.step_strength)

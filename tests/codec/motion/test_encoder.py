@@ -12,7 +12,7 @@ from iwcodec.codec.motion.encoder import LIVE_SCALE, MotionEncoder
 from iwcodec.codec.motion.space import MotionSpace, motion_space
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Quantiser
-from textured_source import textured_source
+from support.codec.textured_source import textured_source
 
 USUAL = Quantiser()
 COARSE = Quantiser(2 * USUAL.step_xy, 2 * USUAL.step_strength)

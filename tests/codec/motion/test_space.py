@@ -8,7 +8,7 @@ from iwcodec.codec.motion.space import MotionSpace, MotionSpaces, at_rest, colum
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.sources.library import Library
 from iwcodec.models.runtime.load import load_runtime
-from stub_runtime import StubRuntime, picture
+from support.codec.stub_runtime import StubRuntime, picture
 
 RNG = np.random.default_rng(0)
 FORM = (lambda rows: rows.T @ rows)(RNG.normal(size=(200, 60)) * np.geomspace(0.1, 3, 60))

@@ -12,8 +12,8 @@ from iwcodec.codec.sources.region_view import MIN_GAIN, RegionView
 from iwcodec.codec.sources.regions import EYES, MOUTH, REGIONS, Compositor, region_box, region_mask
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Source
-from stub_runtime import StubRuntime
-from textured_source import SIZE, moved, textured_source
+from support.codec.stub_runtime import StubRuntime
+from support.codec.textured_source import SIZE, moved, textured_source
 
 HOME = textured_source()
 

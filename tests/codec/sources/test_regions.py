@@ -28,8 +28,8 @@ from iwcodec.codec.sources.regions import (
 )
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
-from stub_runtime import StubRuntime
-from textured_source import SIZE, TEXTURE, moved, textured_source
+from support.codec.stub_runtime import StubRuntime
+from support.codec.textured_source import SIZE, TEXTURE, moved, textured_source
 
 IRISES, LIPS = (0, 1), (7, 8, 9, 10)
 BOX = Box((110, 120), 60, 40, math.radians(9))

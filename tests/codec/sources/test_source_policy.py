@@ -18,7 +18,7 @@ from iwcodec.codec.sources.source_policy import (
     Price,
     SourcePolicy,
 )
-from stub_runtime import StubRuntime, picture
+from support.codec.stub_runtime import StubRuntime, picture
 
 SIZE = 300
 

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from expressions import PLACES, expression, home_source
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
 from iwcodec.codec.sources.regions import EYES, MOUTH, REGIONS, Compositor, blend, region_mask
@@ -19,8 +18,9 @@ from iwcodec.codec.sources.variant_policy import (
     VariantPolicy,
 )
 from iwcodec.models.runtime.types import Source
-from stub_runtime import StubRuntime
-from textured_source import SIZE, TEXTURE
+from support.codec.expressions import PLACES, expression, home_source
+from support.codec.stub_runtime import StubRuntime
+from support.codec.textured_source import SIZE, TEXTURE
 
 HOME, OTHER = 3, 4
 """Slots."""

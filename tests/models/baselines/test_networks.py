@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from iwcodec.models.baselines.networks import BASELINES
 from iwcodec.models.network.config import TINY
 from iwcodec.models.training.losses import random_affine
-from tiny_networks import smooth_pictures
+from support.models.tiny_networks import smooth_pictures
 
 
 @pytest.fixture(params=BASELINES)

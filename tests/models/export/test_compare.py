@@ -15,7 +15,7 @@ from iwcodec.models.export.graphs import export_graphs
 from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.torch import TorchRuntime, load_network
 from iwcodec.models.runtime.weights import write_digests
-from media_fixtures import CLIP_FRAMES
+from support.media.clips import CLIP_FRAMES
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from iwcodec.models.network.network import ImplicitWarp
 from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.torch import load_network
 from iwcodec.models.runtime.weights import read_info
-from tiny_networks import block_pictures
+from support.models.tiny_networks import block_pictures
 
 
 def test_load_checkpoint_reads_the_averaged_weights(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.torch import TorchRuntime
 from iwcodec.models.runtime.types import MAX_ACTIVE
-from tiny_networks import block_pictures
+from support.models.tiny_networks import block_pictures
 
 
 @pytest.mark.parametrize("size", [64, 128])

@@ -13,7 +13,7 @@ from iwcodec.models.network.geometry import cell_centres
 from iwcodec.models.network.layers import to_maps, upsample
 from iwcodec.models.network.network import ImplicitWarp, Sources
 from iwcodec.models.network.warp import mean_shift
-from tiny_networks import randomise, smooth_pictures, with_up_block
+from support.models.tiny_networks import randomise, smooth_pictures, with_up_block
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from iwcodec.models.network.warp import (
     suppress_small_shifts,
     upsample_places,
 )
-from tiny_networks import smooth_pictures
+from support.models.tiny_networks import smooth_pictures
 
 
 def base_picture(pictures, warp):

@@ -17,7 +17,7 @@ def untrained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from iwcodec.models.export.export import save_weights
     from iwcodec.models.network.config import TINY
     from iwcodec.models.network.network import ImplicitWarp
-    from tiny_networks import randomise, with_up_block
+    from support.models.tiny_networks import randomise, with_up_block
 
     torch.manual_seed(4)
     network = ImplicitWarp(TINY)

@@ -13,13 +13,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cuda_jobs import noise_pictures, random_jobs
 from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.models.runtime.cuda import CudaRuntime, Pending, pack, padded_callers
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.torch import TorchRuntime
 from iwcodec.models.runtime.types import MAX_ACTIVE, Runtime
+from support.models.cuda_jobs import noise_pictures, random_jobs
 
 
 def test_number_of_callers_is_padded_to_a_power_of_two() -> None:

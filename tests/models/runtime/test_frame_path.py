@@ -5,7 +5,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cuda_jobs import random_jobs
 from iwcodec.models.network.attention import topk_attention
 from iwcodec.models.network.config import TINY
 from iwcodec.models.network.warp import place_columns
@@ -13,6 +12,7 @@ from iwcodec.models.runtime.cuda import CudaRuntime, pack
 from iwcodec.models.runtime.frame_path import Batch, attend_torch, attend_triton
 from iwcodec.models.runtime.pictures import resize_area
 from iwcodec.models.runtime.torch import to_uint8
+from support.models.cuda_jobs import random_jobs
 
 
 @torch.inference_mode()

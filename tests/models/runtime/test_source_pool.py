@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from cuda_jobs import noise_pictures, random_jobs
+from support.models.cuda_jobs import noise_pictures, random_jobs
 
 
 def test_pool_grows_and_reuses_pages_of_released_sources(runtime) -> None:

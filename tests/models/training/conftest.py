@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training_clips import write_clip
+from support.models.training_clips import write_clip
 
 
 @pytest.fixture

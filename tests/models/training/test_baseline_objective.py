@@ -11,7 +11,7 @@ from iwcodec.models.network.config import TINY
 from iwcodec.models.training.config import TrainConfig
 from iwcodec.models.training.losses import LossWeights
 from iwcodec.models.training.run import Run
-from training_stages import one_batch, stage
+from support.models.training_stages import one_batch, stage
 
 
 @pytest.mark.parametrize("name", BASELINES)

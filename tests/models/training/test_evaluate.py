@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from iwcodec.models.network.config import TINY
 from iwcodec.models.network.network import ImplicitWarp
 from iwcodec.models.training.evaluate import Score, evaluate, means, picture_grid, psnr, source_indices
-from training_clips import moving_square
+from support.models.training_clips import moving_square
 
 
 def test_psnr_of_known_errors() -> None:

@@ -12,7 +12,7 @@ from iwcodec.models.training.objective import (
     random_crop,
     semantic_dropout,
 )
-from training_stages import one_batch
+from support.models.training_stages import one_batch
 
 
 def test_random_crop_is_the_same_for_all_pictures() -> None:

@@ -17,7 +17,7 @@ from iwcodec.models.training.data.samples import SamplePlan
 from iwcodec.models.training.losses import LossWeights
 from iwcodec.models.training.perceptual import FILE_NAME, PerceptualLoss
 from iwcodec.models.training.train import train
-from training_clips import write_clip
+from support.models.training_clips import write_clip
 
 CONVOLUTIONS = {
     0: (3, 64),

@@ -15,7 +15,7 @@ from iwcodec.models.training import run as run_module
 from iwcodec.models.training.config import Stage, TrainConfig, load_config
 from iwcodec.models.training.losses import LossWeights
 from iwcodec.models.training.run import Run, learning_rate
-from training_stages import ADVERSARIAL, identical, one_batch, stage
+from support.models.training_stages import ADVERSARIAL, identical, one_batch, stage
 
 
 def test_losses_fall_on_one_batch(tmp_path: Path) -> None:

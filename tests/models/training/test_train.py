@@ -22,8 +22,8 @@ from iwcodec.models.training import train as training
 from iwcodec.models.training.config import TrainConfig, load_config
 from iwcodec.models.training.run import Run
 from iwcodec.models.training.train import train
-from training_clips import write_clip
-from training_stages import ADVERSARIAL, identical, stage
+from support.models.training_clips import write_clip
+from support.models.training_stages import ADVERSARIAL, identical, stage
 
 
 def test_stopped_run_resumes_identically(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

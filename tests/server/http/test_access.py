@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from iwcodec.server.http.access import is_foreign, is_misdirected, may_read_metrics
 from iwcodec.server.limits import Limits
 from iwcodec.server.store.memory import MemoryStore
-from signalling import browser, connected, make_hub, running
+from support.server.signalling import browser, connected, make_hub, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
 

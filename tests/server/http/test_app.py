@@ -20,7 +20,7 @@ from iwcodec.server.messages import MAX_MESSAGE_BYTES
 from iwcodec.server.store.base import StoreError
 from iwcodec.server.store.memory import MemoryStore
 from iwcodec.server.turn import IceConfig
-from signalling import NOW, SECRET, Clock, DirectCall, browser, connected, make_hub, running, sdp
+from support.server.signalling import NOW, SECRET, Clock, DirectCall, browser, connected, make_hub, running, sdp
 
 pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
 
@@ -228,7 +228,7 @@ async def stay(address: str) -> Any:
     """Return a connection that the test does not close."""
     from websockets.asyncio.client import connect
 
-    from signalling import Remote
+    from support.server.signalling import Remote
 
     return Remote(await connect(f"ws{address.removeprefix('http')}/r/blue/ws"))
 

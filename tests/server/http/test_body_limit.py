@@ -10,7 +10,7 @@ for needed in ("fastapi", "uvicorn", "httpx"):
 from iwcodec.server.http.body_limit import MAX_BODY_BYTES
 from iwcodec.server.limits import Limits
 from iwcodec.server.store.memory import MemoryStore
-from signalling import PATIENCE_S, browser, make_hub, running
+from support.server.signalling import PATIENCE_S, browser, make_hub, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
 

@@ -17,13 +17,13 @@ for needed in ("fastapi", "uvicorn", "httpx", "websockets"):
     pytest.importorskip(needed)
 import httpx
 
-from certificates import write_certificate
 from iwcodec.server import logs
 from iwcodec.server.http.connections import MAX_HEADER_BYTES, Connections, allow_descriptors
 from iwcodec.server.hub import REFUSAL_BURST, Hub
 from iwcodec.server.limits import Limits
 from iwcodec.server.store.memory import MemoryStore
-from signalling import PATIENCE_S, Clock, connected, make_hub, running
+from support.server.certificates import write_certificate
+from support.server.signalling import PATIENCE_S, Clock, connected, make_hub, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
 

@@ -12,7 +12,7 @@ from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.models.runtime.weights import PARTS, graph_file, read_info
 from iwcodec.server.http import app, player
 from iwcodec.server.store.memory import MemoryStore
-from signalling import browser, make_hub
+from support.server.signalling import browser, make_hub
 
 pytestmark = pytest.mark.anyio
 

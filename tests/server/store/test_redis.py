@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from signalling import NOW, PATIENCE_S, Caller, Clock, RedisServer, make_hub, make_member, redis_server, sdp
+from support.server.signalling import (
+    NOW,
+    PATIENCE_S,
+    Caller,
+    Clock,
+    RedisServer,
+    make_hub,
+    make_member,
+    redis_server,
+    sdp,
+)
 
 pytest.importorskip("redis")
 from iwcodec.server.store.base import Joined, StoreError

@@ -8,7 +8,7 @@ import pytest
 from iwcodec.server.messages import MAILBOX
 from iwcodec.server.store.base import Joined, Member, Posted, Refusal, Renewed, Store
 from iwcodec.server.store.memory import MemoryStore
-from signalling import NOW, RedisServer, make_member, redis_server
+from support.server.signalling import NOW, RedisServer, make_member, redis_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
 LIMITS = (6, 100)

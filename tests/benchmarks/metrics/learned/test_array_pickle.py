@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuzzing import mutated
 from iwcodec.benchmarks.metrics.learned.array_pickle import load
 from iwcodec.codec.errors import CodecError
-from small_backbones import array_pickle
+from support.codec.fuzzing import mutated
+from support.metrics.small_backbones import array_pickle
 
 TREE = {"net": {"first": {"kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}, "bias": np.zeros(3, np.float32)}}
 

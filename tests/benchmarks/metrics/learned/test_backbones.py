@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.learned.backbones import Backbone, to_tensor
 from iwcodec.benchmarks.weights import ALEXNET
-from metric_pictures import texture
-from small_backbones import CHANNELS, network, use_small_backbones
+from support.metrics.pictures import texture
+from support.metrics.small_backbones import CHANNELS, network, use_small_backbones
 
 
 @pytest.mark.parametrize(("name", "sides"), [("alex", [15, 7, 3, 3, 3]), ("vgg", [64, 32, 16, 8, 4])])

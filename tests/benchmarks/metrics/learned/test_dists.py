@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.learned.dists import Dists, l2_pool
 from iwcodec.codec.media.types import Picture
-from metric_pictures import texture
-from small_backbones import use_small_backbones
+from support.metrics.pictures import texture
+from support.metrics.small_backbones import use_small_backbones
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 

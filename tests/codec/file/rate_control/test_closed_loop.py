@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.bitstream.packets import MotionPacket, Run
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.motion_pass import USUAL_SCALE, fit_motion, quantise_messages, to_source_coordinates
@@ -27,7 +26,8 @@ from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.encoder import MotionEncoder
 from iwcodec.codec.sources.library import CAPACITY
 from iwcodec.models.runtime.types import Keypoints, Source
-from stub_runtime import SIZE, StubRuntime
+from support.codec.circling import COUNT, PICTURES, SURVEY
+from support.codec.stub_runtime import SIZE, StubRuntime
 
 MESSAGE = 10
 

@@ -21,7 +21,7 @@ from iwcodec.codec.file.rate_control.source_plan import Plan, encode_plan
 from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, Face, FaceDetector
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.shipped_model import load_runtime
-from stub_runtime import SIZE, StubRuntime
+from support.codec.stub_runtime import SIZE, StubRuntime
 
 PICTURE = np.zeros((256, 256, 3), np.uint8)
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.file.motion_pass import motion_size
 from iwcodec.codec.file.rate_control.plan_estimate import (
     SHOWN_SOURCE_ERROR,
@@ -25,7 +24,8 @@ from iwcodec.codec.fit.keypoint_fit import CANDIDATES
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.regions import REGIONS
-from stub_runtime import SIZE, StubRuntime
+from support.codec.circling import COUNT, PICTURES, SURVEY
+from support.codec.stub_runtime import SIZE, StubRuntime
 
 MESSAGE = 10
 

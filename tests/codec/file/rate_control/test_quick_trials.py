@@ -4,12 +4,12 @@ from functools import cache
 
 import pytest
 
-from circling import PICTURES, SURVEY
 from iwcodec.codec.file.rate_control.quick_trials import PRICED_SOURCES, QuickTrials, _line
 from iwcodec.codec.file.rate_control.search import first_scale, quick_search
 from iwcodec.codec.file.rate_control.source_plan import BUDGET_TOLERANCE, CRF
 from iwcodec.codec.file.rate_control.trials import Trial
-from stub_runtime import StubRuntime
+from support.codec.circling import PICTURES, SURVEY
+from support.codec.stub_runtime import StubRuntime
 
 MESSAGE = 10
 

@@ -7,7 +7,6 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from circling import PICTURES, SURVEY
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.rate_control import trials
 from iwcodec.codec.file.rate_control.search import (
@@ -22,7 +21,8 @@ from iwcodec.codec.file.rate_control.search import (
 )
 from iwcodec.codec.file.rate_control.source_plan import BUDGET_TOLERANCE, CodedSources, upfront_plan, worst_crf
 from iwcodec.codec.file.rate_control.trials import SCALES, Choice, ExcerptQuality, PlanTrials, Trial
-from stub_runtime import SIZE, FileFit, StubRuntime
+from support.codec.circling import PICTURES, SURVEY
+from support.codec.stub_runtime import SIZE, FileFit, StubRuntime
 
 MESSAGE = 10
 SURVEYED = SURVEY.keypoints.copy()

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.file.rate_control import source_plan
 from iwcodec.codec.file.rate_control.source_plan import (
     BEST_CRF,
@@ -29,7 +28,8 @@ from iwcodec.codec.file.rate_control.source_plan import (
 )
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.sources.av1 import SourceDecoder
-from stub_runtime import SIZE
+from support.codec.circling import COUNT, PICTURES, SURVEY
+from support.codec.stub_runtime import SIZE
 
 
 def test_pictures_come_in_the_order_of_the_frames() -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from circling import COUNT, PICTURES, SURVEY
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.rate_control.source_plan import (
     BEST_CRF,
@@ -33,7 +32,8 @@ from iwcodec.codec.file.rate_control.trials import (
 )
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.sources.av1 import SourceDecoder
-from stub_runtime import SIZE, StubRuntime
+from support.codec.circling import COUNT, PICTURES, SURVEY
+from support.codec.stub_runtime import SIZE, StubRuntime
 
 MESSAGE = 10
 

@@ -27,7 +27,7 @@ from iwcodec.codec.sources.av1 import SourceEncoder
 from iwcodec.codec.sources.regions import EYES, MASK, MOUTH, REGIONS, Box, box_places, region_box
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.types import Runtime
-from media_fixtures import write_clip
+from support.media.clips import write_clip
 
 COUNT, SIZE = 20, 256
 COVERED = (5, 6, 7, 16, 17)

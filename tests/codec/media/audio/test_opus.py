@@ -9,7 +9,7 @@ import pytest
 from iwcodec.codec.errors import FormatError
 from iwcodec.codec.media.audio import opus
 from iwcodec.codec.media.types import AUDIO_RATE
-from sounds import envelope, voice
+from support.media.sounds import envelope, voice
 
 COUNT = 2880
 

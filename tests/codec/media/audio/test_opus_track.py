@@ -12,8 +12,8 @@ from iwcodec.codec.media.audio.opus_track import OpusReader, OpusWriter, read_au
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import at_constant_rate, read_video, sample_clip
 from iwcodec.codec.media.writer import VideoWriter
-from media_fixtures import all_samples, peak_time, plain, tone, write_clip
-from sounds import voice
+from support.media.clips import all_samples, peak_time, plain, tone, write_clip
+from support.media.sounds import voice
 
 
 def decoded(packets: list[bytes], pre_skip: int) -> np.ndarray:

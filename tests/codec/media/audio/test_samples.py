@@ -11,7 +11,7 @@ from iwcodec.codec.media.audio.samples import aligned, read_samples
 from iwcodec.codec.media.timeline import StreamClock
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import probe, sample_clip
-from media_fixtures import all_samples, grey_ramp, peak_time, tone, write_clip
+from support.media.clips import all_samples, grey_ramp, peak_time, tone, write_clip
 
 
 def audio_frame(samples: np.ndarray, time_s: float) -> av.AudioFrame:

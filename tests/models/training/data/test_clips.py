@@ -7,7 +7,7 @@ import pytest
 
 from iwcodec.models.training.data.clips import Clip, find_clips, identity_of
 from iwcodec.models.training.data.frames import read_frames
-from training_clips import moving_square, write_clip
+from support.models.training_clips import moving_square, write_clip
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from iwcodec.models.training.data.frames import count_frames, evenly_spaced, read_frames, square
-from training_clips import moving_square
+from support.models.training_clips import moving_square
 
 
 def test_frames_of_a_folder_are_selected_by_number(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from iwcodec.models.training.data.clips import Clip
 from iwcodec.models.training.data.frames import read_frames, square
 from iwcodec.models.training.data.prepare import PreparedClip, prepare, save_frames, write_once
 from iwcodec.models.training.evaluate import load_clip
-from training_clips import write_clip
+from support.models.training_clips import write_clip
 
 
 def test_short_clip_is_not_used(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from iwcodec.models.training.data import samples as sampling
 from iwcodec.models.training.data.clips import Clip
 from iwcodec.models.training.data.prepare import prepare
 from iwcodec.models.training.data.samples import SamplePlan, Samples
-from training_clips import write_clip
+from support.models.training_clips import write_clip
 
 
 def test_samples_do_not_cross_a_cut(tmp_path: Path) -> None:
