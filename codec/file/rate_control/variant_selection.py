@@ -29,8 +29,8 @@ from iwcodec.models.runtime.types import Runtime, Source
 CANDIDATE_FRAMES = 400
 """Frames whose eyes and mouths are candidates."""
 CODING_ERRORS = (60.0, 40.0)
-"""Error that coding adds to eyes and mouth of a variant, in squared grey levels, as expected when candidates are ranked.
-Measured on eight clips at 4 kbps: 11 to 68 and 6 to 65; the coarse ones are those with much to gain."""
+"""Error that coding adds to eyes and mouth of a variant, in squared grey levels, as expected when candidates are
+ranked. Measured on eight clips at 4 kbps: 11 to 68 and 6 to 65."""
 CHANGE_ERROR = 60.0
 """Error of a region, summed over frames, that must be saved to show another source: naming it takes two bytes."""
 
