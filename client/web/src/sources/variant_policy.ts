@@ -84,8 +84,8 @@ export class VariantPolicy {
   }
 
   /** Return what the regions of a frame with these fitted keypoints (K, 3) and this reference source should show, and
-   * remember them. */
-  choose(picture: Picture, keypoints: Float32Array, source: Source): Slots {
+   * remember them. `arrived`: slots of the sources that receivers have by now; null: all. */
+  choose(picture: Picture, keypoints: Float32Array, source: Source, arrived: Set<number> | null): Slots {
     const view = this.viewOf(source);
     this.learn(view);
     const own = this.library.slotOf(source);
@@ -94,6 +94,8 @@ export class VariantPolicy {
       const wanted = signature(patch, region);
       const errors = new Map([...this.known].map(([slot, one]) => [slot, errorOf(wanted, one.signatures[region])]));
       this.memories[region].add(patch, wanted, Math.min(Infinity, ...errors.values()));
+      // One on its way is no reason for another variant, but cannot be shown yet.
+      if (arrived) for (const slot of errors.keys()) if (!arrived.has(slot)) errors.delete(slot);
       return chosen(errors, own, this.shown[region]);
     });
     this.frames += 1;
