@@ -73,8 +73,9 @@ def rows_of(contexts: NDArray[np.int64], residuals: Levels) -> NDArray[np.int64]
     """Return the table rows (K, 3) of a whole frame from its `frame_contexts` and its residuals (K, 3). Encoder only:
     the decoder goes keypoint by keypoint."""
     size = np.abs(residuals.astype(np.int64))
-    before = np.stack([size[:, :2].sum(1), size[:, 2]], axis=1).cumsum(0)[:-1].tolist()
-    return contexts + [causal_classes(*sums, k) for k, sums in enumerate([[0, 0], *before])]
+    sums = np.stack([size[:, :2].sum(1), size[:, 2]], axis=1)
+    before = (sums.cumsum(0) - sums).tolist()
+    return contexts + np.array([causal_classes(position, strength, k) for k, (position, strength) in enumerate(before)])
 
 
 def symbols_of(residuals: Levels) -> NDArray[np.int32]:
