@@ -248,13 +248,12 @@ def test_sources_are_small_on_a_narrow_link(monkeypatch: pytest.MonkeyPatch) -> 
         await asyncio.sleep(12)
         for small in (True, False):
             a.link.outgoing.congestion_control.small = small
-            rng = np.random.default_rng(5)
-            for _ in range(3):
-                await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
+            noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            await a.sender._add_source(noise, 0.0)
             await until(lambda small=small: a.link.outgoing.sequence.small == small, 3)  # type: ignore[misc]
             await asyncio.sleep(13)
             assert b.link.incoming.assembler.sequence == a.link.outgoing.sequence.number
-            assert a.link.outgoing.backlog() == 0
+            await until(lambda: a.link.outgoing.backlog() == 0, 5)
             assert b.link.state == LinkState.LIVE
             assert worst_error(b, b.between(asyncio.get_running_loop().time() - 9, 1e9)) < 4
 
