@@ -112,7 +112,6 @@ def test_pictures_do_not_freeze_with_every_third_packet_lost() -> None:
     """Packets of sources and their retransmissions are lost, too: motion must not wait for them."""
 
     async def case(a: End, b: End) -> None:
-        b.sender.pause(True)
         rng = np.random.default_rng(5)
         for _ in range(10):
             await asyncio.sleep(1)
