@@ -51,10 +51,10 @@ NODE := $(shell node -p 'parseInt(process.versions.node) >= 20 || ""' 2>/dev/nul
 web: $(WEB)/dist/index.html ## Build the browser's player, which `iwcodec serve` then offers at /play
 
 $(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
-	@echo "== Fetching what the browser's client is built with (once, about 240 MB; needs Node.js 20)"
+	@echo "== Fetching what the browser's client is built with (once, about 340 MB; needs Node.js 20)"
 	cd $(WEB) && npm ci --silent
 
-$(WEB)/dist/index.html: $(WEB)/node_modules/.package-lock.json $(shell find $(WEB)/src $(WEB)/public) $(WEB)/index.html
+$(WEB)/dist/index.html: $(WEB)/node_modules/.package-lock.json $(shell find $(WEB)/src $(WEB)/kernels $(WEB)/public) $(WEB)/index.html
 	cd $(WEB) && npm run --silent build -- --logLevel warn
 
 setup: $(VENV)/dev $(if $(NODE),web) ## Set up what tests need; with --jobs 2 both parts at once

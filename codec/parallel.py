@@ -1,7 +1,6 @@
 """A map over items that uses two cores. The libraries that do the work let go of the interpreter's lock."""
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,16 +45,3 @@ def one_thread_each() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(threads)
-
-
-def per_thread(make: Callable[[], Result]) -> Callable[[], Result]:
-    """Return a function that gives each thread an object of its own, made at the first call."""
-    local = threading.local()
-
-    def get() -> Result:
-        if not hasattr(local, "made"):
-            local.made = make()
-        made: Result = local.made
-        return made
-
-    return get

@@ -3,7 +3,7 @@
 Pictures are held if the clip is short; else each pass reads them anew.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
 from iwcodec.codec.file.options import EncodeOptions, Progress, Tune
-from iwcodec.codec.file.rate_control.face_check import FaceCheck
+from iwcodec.codec.file.rate_control.face_check import CHECK_EVERY, FaceCheck
 from iwcodec.codec.file.rate_control.shot_sources import required_sources
 from iwcodec.codec.file.rate_control.source_plan import PRESETS, Presets
 from iwcodec.codec.file.rate_control.source_selection import Survey, region_pictures, thumbnail
@@ -139,12 +139,21 @@ def open_footage(path: Path, options: EncodeOptions, progress: Progress) -> Foot
     limit = None if options.duration_s is None else max(1, round(options.duration_s * info.fps))
     expected = min(limit or info.frames or 1, info.frames or 1)
     tally = Tally()
-    frames = read_video(path, options.start_s, options.tracks, tally)
-    shots, last = ShotDetector(float(info.fps)), None
-    for number, picture in enumerate(islice(at_constant_rate(frames, info.fps, options.start_s), limit)):
-        cut = shots.add(picture, repeated=picture is last)
-        detected = detector.detect(picture) if detector and (cut or number % DETECT_EVERY == 0) else None
-        last = picture
+    frames = at_constant_rate(read_video(path, options.start_s, options.tracks, tally), info.fps, options.start_s)
+    shots = ShotDetector(float(info.fps))
+
+    def looked_at() -> Iterator[Picture | None]:
+        """The pictures in which faces are looked for, None for the others."""
+        last = None
+        for number, picture in enumerate(islice(frames, limit)):
+            cut = shots.add(picture, repeated=picture is last)
+            last = picture
+            yield picture if detector and (cut or number % DETECT_EVERY == 0) else None
+
+    def detect(picture: Picture | None) -> list[Face] | None:
+        return None if picture is None or detector is None else detector.detect(picture)
+
+    for number, detected in enumerate(in_order(detect, looked_at())):
         faces.append(detected)
         if detected and fixed is not None:
             detector = None  # the crop of a square video is fixed; one face proves that there is a speaker
@@ -197,20 +206,33 @@ def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tu
     the face and its keypoints are on it."""
     thumbnails, keypoints, corrected, regions = (_Rows(len(footage.crops)) for _ in range(4))
     check = FaceCheck() if tune == "face" else None
-    detected = in_order(lambda picture: (picture, runtime.detect(picture)), footage.pictures())
-    for number, (picture, found) in enumerate(detected):
-        keypoints.append(found)
-        thumbnails.append(thumbnail(picture))
-        if check is not None:
-            corrected.append(check.corrected(picture, found))
-            regions.append(region_pictures(picture, corrected.last))
-        if number % PROGRESS_EVERY == 0:
-            progress("finding keypoints", number / len(footage.crops))
+
+    def seen(pictures: list[Picture]) -> list[list[NDArray[Any]]]:
+        """What is kept of the pictures, one list for each kind."""
+        found = [runtime.detect(picture) for picture in pictures]
+        small = [thumbnail(picture) for picture in pictures]
+        if check is None:
+            return [found, small]
+        right = check.corrected(pictures, found)
+        return [found, small, right, [region_pictures(*of_frame) for of_frame in zip(pictures, right, strict=True)]]
+
+    done = 0
+    for kept in in_order(seen, _groups(footage.pictures(), CHECK_EVERY)):
+        for rows, of_group in zip((keypoints, thumbnails, corrected, regions), kept, strict=False):
+            rows.extend(of_group)
+        done += len(kept[0])
+        progress("finding keypoints", done / len(footage.crops))
     shots = [shot for shot in footage.shots if shot < len(thumbnails.all)]
     required = required_sources(thumbnails.all, shots, float(footage.info.fps))
     if check is None or check.wrong_share > MOST_WRONG:
         return Survey(thumbnails.all, keypoints.all, None, required)
     return Survey(thumbnails.all, keypoints.all, regions.all, required, corrected.all)
+
+
+def _groups(pictures: Iterable[Picture], length: int) -> Iterator[list[Picture]]:
+    coming = iter(pictures)
+    while group := list(islice(coming, length)):
+        yield group
 
 
 class _Rows:
@@ -221,15 +243,11 @@ class _Rows:
         self._most, self._count = most, 0
         self._block: NDArray[Any] = np.empty(0)
 
-    def append(self, row: NDArray[Any]) -> None:
+    def extend(self, rows: Sequence[NDArray[Any]]) -> None:
         if not self._count:
-            self._block = np.empty((self._most, *row.shape), row.dtype)
-        self._block[self._count] = row
-        self._count += 1
-
-    @property
-    def last(self) -> NDArray[Any]:
-        return np.asarray(self._block[self._count - 1])
+            self._block = np.empty((self._most, *rows[0].shape), rows[0].dtype)
+        self._block[self._count : self._count + len(rows)] = rows
+        self._count += len(rows)
 
     @property
     def all(self) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -173,20 +174,20 @@ def _encode(
     ]
     frames = len(survey.keypoints)
     stream = best_stream(streams, frames, video.pictures, runtime, survey.faces, partial(progress, "comparing"))
-    suppression = choose_suppression(
-        stream, frames, video.pictures, runtime, partial(progress, "suppressing small shifts")
-    )
-    if faces is not None:
-        stream = add_variants(
-            stream,
-            frames,
-            video.pictures,
-            runtime,
-            reserved,
-            partial(progress, "choosing eyes and mouths"),
-            misleading_sources(stream, faces, runtime),
-        )
-    header = make_header(runtime.info, video, frames, stream.active, suppression)
+    with ThreadPoolExecutor(1) as pool:
+        # Independent of each other, and both in part on one core.
+        suppression = pool.submit(choose_suppression, stream, frames, video.pictures, runtime)
+        if faces is not None:
+            stream = add_variants(
+                stream,
+                frames,
+                video.pictures,
+                runtime,
+                reserved,
+                partial(progress, "choosing eyes and mouths"),
+                misleading_sources(stream, faces, runtime),
+            )
+    header = make_header(runtime.info, video, frames, stream.active, suppression.result())
     track = open_audio(video, options, frames)
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)

@@ -5,22 +5,25 @@ from collections.abc import Mapping
 from iwcodec.codec.file.options import EncodeOptions, Progress
 
 COSTS: Mapping[str, tuple[float, float]] = {
-    "looking for the speaker": (0.4, 0.001),
-    "finding keypoints": (0.2, 0.006),
-    "choosing sources": (8.0, 0.001),
-    "coding sources": (3.0, 0.001),
-    "fitting the motion": (0.3, 0.010),
+    "looking for the speaker": (0.1, 0.0015),
+    "finding keypoints": (0.1, 0.006),
+    "choosing sources": (3.2, 0.001),
+    "coding sources": (1.1, 0.0),
+    "fitting the motion": (0.2, 0.0075),
     "comparing": (0.0, 0.0),
-    "suppressing small shifts": (0.7, 0.001),
-    "choosing eyes and mouths": (0.5, 0.006),
-    "verifying": (0.0, 0.03),
+    "choosing eyes and mouths": (0.6, 0.002),
+    "verifying": (0.0, 0.02),
 }
 """Passes in their order: seconds that each takes, and seconds for each frame (two cores; only the ratios count)."""
 EFFORT_FACTORS: Mapping[str, tuple[float, ...]] = {
-    "coding sources": (0.4, 1, 1, 2.7),
-    "fitting the motion": (0.9, 1, 7, 25),
+    "coding sources": (0.3, 1, 1, 2.7),
+    "fitting the motion": (0.7, 1, 6, 11),
 }
 """For each effort, how many times as long a pass takes."""
+
+
+TRIALS_FACTOR = 8
+"""How many times as long sources are chosen if their plans are tried instead of estimated."""
 
 
 def whole_progress(progress: Progress, options: EncodeOptions, frames: int) -> Progress:
@@ -36,6 +39,8 @@ def whole_progress(progress: Progress, options: EncodeOptions, frames: int) -> P
     costs = {name: fixed + each * frames for name, (fixed, each) in COSTS.items() if name not in left_out}
     if options.sources is not None:
         costs["choosing sources"] = 2.0
+    elif options.tune == "psnr" and options.kbps is not None:
+        costs["choosing sources"] *= TRIALS_FACTOR
     for name, factors in EFFORT_FACTORS.items():
         costs[name] *= factors[options.effort]
     total, reached = sum(costs.values()), 0.0

@@ -28,7 +28,7 @@ from iwcodec.codec.motion.transform_coder import SCALES, TransformCoder
 from iwcodec.codec.motion.transform_rdo import RateDistortionQuantiser
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.codec.motion.types import Fit, Quadratic
-from iwcodec.codec.parallel import in_order, per_thread
+from iwcodec.codec.parallel import in_order
 from iwcodec.models.runtime.types import Keypoints, Source
 
 USUAL_SCALE, FINEST_SCALE = 78, 46
@@ -73,36 +73,29 @@ def fit_upfront(
     pictures: Iterable[Picture],
     detected: NDArray[np.float32],
     coded: CodedSources,
-    message_frames: int,
-    new_decoder: Callable[[], Decoder],
+    piece_frames: int,
+    decoder: Decoder,
     new_fit: Callable[[], KeypointFit],
     progress: Callable[[float], None] = lambda share: None,
     skip_every: int = 1,
 ) -> Iterator[Fit]:
-    """As `fit_motion`, in source coordinates, for sources that are all sent first: messages are fitted on their own, at
-    once. That loses 0.01 dB (two clips)."""
+    """As `fit_motion`, in source coordinates, for sources that are all sent first: pieces of `piece_frames` frames are
+    fitted on their own, at once. That loses 0.01 dB (two clips). `decoder`: a new one."""
     count = len(detected)
+    for packet in coded.packets:
+        decoder.add_source(packet)
+    decoder.prepare()  # from here on threads only read it
 
-    def with_sources() -> Decoder:
-        decoder = new_decoder()
-        for packet in coded.packets:
-            decoder.add_source(packet)
-        return decoder
-
-    own_decoder = per_thread(with_sources)
-
-    def fitted(message: tuple[int, list[Picture]]) -> list[Fit]:
-        (first, shown), decoder = message, own_decoder()
-        fitting, numbers = (
-            FrameFit(coded, decoder, new_fit(), skip_every),
-            range(first, min(first + message_frames, count)),
-        )
+    def fitted(piece: tuple[int, list[Picture]]) -> list[Fit]:
+        first, shown = piece
+        fitting = FrameFit(coded, decoder, new_fit(), skip_every)
+        numbers = range(first, min(first + piece_frames, count))
         fits = (fitting.frame(number, picture, detected[number]) for number, picture in zip_longest(numbers, shown))
         return list(to_source_coordinates(fits, decoder))
 
     frames, done = iter(pictures), 0
-    messages = ((first, list(islice(frames, message_frames))) for first in range(0, count, message_frames))
-    for fits in in_order(fitted, messages):
+    pieces = ((first, list(islice(frames, piece_frames))) for first in range(0, count, piece_frames))
+    for fits in in_order(fitted, pieces):
         yield from fits
         done += len(fits)
         progress(done / count)

@@ -1,5 +1,6 @@
 """Encoder passes: choose and code a clip's sources; fit and quantise the motion that goes with them."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -30,6 +31,7 @@ from iwcodec.codec.file.rate_control.source_plan import (
 )
 from iwcodec.codec.file.rate_control.trials import USUAL_MOTION, Choice, best_active, read_excerpt
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, quick_fit
+from iwcodec.codec.parallel import WORKERS
 
 USUAL_DB, USUAL_KBPS = 33.0, 4.0
 """Without a bitrate, a quality or a number of sources: the quality to reach, and the bitrate for it at most (at
@@ -66,9 +68,10 @@ def choose_sources_and_motion(clip: Clip, progress: Progress, quick: QuickTrials
     Several candidates if only the whole clip can tell which is best; the likely best first. `quick`: as for `choose`.
     """
     survey, pictures, runtime, length = clip.survey, clip.video.pictures, clip.runtime, clip.message_frames
-    kbps = clip.options.kbps
-    if kbps is not None and clip.options.sources is None:
-        choices = choose(survey, pictures, runtime, clip.bytes_at(kbps), kbps, length, progress, clip.presets, quick)
+    kbps, budget = clip.options.kbps, clip.budget
+    if kbps is not None and budget is not None and clip.options.sources is None:
+        binding = clip.options.quality_db is None
+        choices = choose(survey, pictures, runtime, budget, kbps, length, progress, clip.presets, quick, binding)
         # Sources that show something else do not belong into a frame's attention.
         return [replace(choice, active=1) for choice in choices] if survey.required else choices
     coded = code_sources(clip, progress)
@@ -98,7 +101,7 @@ def part_of(progress: Progress, number: int, count: int) -> Progress:
 def code_stream(choice: Choice, clip: Clip, progress: Progress) -> Stream:
     """Code the motion that goes with the sources; code both anew if the motion left another budget than expected."""
     motion = code_motion(choice, clip, progress)
-    if clip.budget is not None:
+    if clip.budget is not None and clip.options.quality_db is None:
         left = max(1.0, clip.budget - motion_size(motion))
         if not MIN_SPENT * left <= choice.coded.size <= left * (1 + BUDGET_TOLERANCE):
             coded = encode_within_budget(choice.coded.plan, clip.video.pictures, clip.options.size, left, clip.presets)
@@ -113,15 +116,20 @@ def code_motion(choice: Choice, clip: Clip, progress: Progress) -> list[MotionPa
     coded, length = choice.coded, message_length(choice.coded.plan, clip.message_frames)
     pictures, detected = clip.video.pictures(), clip.survey.keypoints
     report, new_fit = partial(progress, "fitting the motion"), partial(fit_for, clip.options.effort)
-    new_decoder = partial(Decoder, clip.runtime, active=choice.active)
+    decoder = Decoder(clip.runtime, active=choice.active)
     if coded.plan.upfront:
-        fits = fit_upfront(pictures, detected, coded, length, new_decoder, new_fit, report)
+        fits = fit_upfront(pictures, detected, coded, even_pieces(len(detected), length), decoder, new_fit, report)
     else:
-        decoder = new_decoder()
         fits = fit_motion(pictures, detected, coded, length, decoder, new_fit(), report)
         fits = to_source_coordinates(fits, decoder)
     finest = USUAL_SCALE if clip.budget is None else FINEST_SCALE
-    return quantise_to_budget(fits, length, motion_budget(coded, clip), choice.scale, finest)
+    return quantise_to_budget(fits, length, motion_budget(choice, clip), choice.scale, finest)
+
+
+def even_pieces(count: int, longest: int) -> int:
+    """Length of the pieces, at most `longest`, into which `count` frames are divided so that all threads work on
+    them to the end."""
+    return math.ceil(count / (WORKERS * math.ceil(count / (WORKERS * longest))))
 
 
 def code_sources(clip: Clip, progress: Progress) -> CodedSources:
@@ -150,10 +158,12 @@ def size_factor(size: int) -> float:
     return max(1.0, size / 256)
 
 
-def motion_budget(coded: CodedSources, clip: Clip) -> float:
+def motion_budget(choice: Choice, clip: Clip) -> float:
     """Maximum bytes of the motion."""
+    if clip.options.quality_db is not None:
+        return max(1.0, choice.motion_bytes)
     if clip.budget is not None:
-        return max(1.0, clip.budget - coded.size)
-    left = clip.bytes_at(VIDEO_KBPS * size_factor(clip.options.size)) - coded.size
+        return max(1.0, clip.budget - choice.coded.size)
+    left = clip.bytes_at(VIDEO_KBPS * size_factor(clip.options.size)) - choice.coded.size
     lowest, highest = (kbps * 125 * clip.seconds for kbps in (MIN_MOTION_KBPS, MOTION_KBPS))
     return min(max(left, lowest), highest)

@@ -12,8 +12,10 @@ J's columns, called `gram` throughout the codec. It gives the error that a chang
 Positions and displacements are in [-1, 1] units, except backward fields, which are in cells of the GRID.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -24,6 +26,13 @@ from iwcodec.models.fit_settings import BLURS, INVERSION_STEPS, OUTLIER_GREY, PL
 from iwcodec.models.flow import FLOW_SIZE, GRID
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
+
+FACE_REACH = 1.2
+"""The face, as far as its shear counts: a Gaussian around the mean of the source's keypoints, with their standard
+deviations (of a cell at least) times this."""
+SHEAR_WEIGHTS, SHEAR_HALVINGS = (-12.0, 14.0), 6
+"""Exponents of 2 between which `stepped` looks for the weight of the shear, relative to that of the error, and how
+often it halves that range."""
 
 Field = NDArray[np.float32]
 """(GRID, GRID, 2): displacements in cells. A backward field points from cells of a frame to those of the source."""
@@ -45,6 +54,31 @@ class Reference:
     def moved(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the displacements (GRID * GRID, 2) of the source's cells for a frame with unknowns (3 K,)."""
         return self.basis @ by_axis(values - self.unknowns)
+
+    def shear(self, values: NDArray[np.float64]) -> float:
+        """Return by how much a frame with unknowns (3 K,) shears the face, root mean square: 0 where it is only moved,
+        turned in the plane and scaled; 0.5 where one direction keeps its length and the other one vanishes."""
+        change = values - self.unknowns
+        return math.sqrt(max(float(change @ self.shearing @ change), 0.0))
+
+    @cached_property
+    def shearing(self) -> NDArray[np.float64]:
+        """(3 K, 3 K): the square of `shear` as a quadratic form of the change of the unknowns."""
+        k = len(self.unknowns) // 3
+        along, by_strength = self.basis[:, :k], self.basis[:, k : 2 * k] + 1j * self.basis[:, 2 * k :]
+        moves = np.concatenate([along, 1j * along, by_strength], axis=1).reshape(GRID, GRID, -1)
+        down, right = (np.gradient(moves, 2 / GRID, axis=axis) for axis in (0, 1))
+        sheared = ((right + 1j * down) / 2).reshape(GRID * GRID, -1)  # 0 for similarities, by Cauchy and Riemann
+        across, below = (_face_weights(self.unknowns[n * k : (n + 1) * k]) for n in (0, 1))
+        weights = np.outer(below, across).reshape(-1, 1)
+        return np.asarray((sheared.conj().T @ (weights * sheared)).real)
+
+
+def _face_weights(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how much the columns or rows of cells (GRID,) belong to the face, given the keypoints (K,) along them."""
+    cells, reach = (np.arange(GRID) + 0.5) * (2 / GRID) - 1, FACE_REACH * max(places.std(), 2 / GRID)
+    weights = np.exp(-0.5 * np.square((cells - places.mean()) / reach))
+    return np.asarray(weights / weights.sum())
 
 
 def reference(source: Source) -> Reference:
@@ -144,6 +178,32 @@ def normal_equations(basis: NDArray[np.float32], cells: NDArray[np.float32]) -> 
     gram = np.concatenate([np.concatenate(line, axis=1) for line in lines])
     gradient = np.concatenate([along @ x, along @ y, right @ x + down @ y])
     return Equations(gram.astype(np.float64), -gradient.astype(np.float64))
+
+
+def stepped(
+    ref: Reference, values: NDArray[np.float64], step: Equations, max_shear: float = np.inf
+) -> NDArray[np.float64]:
+    """Return the unknowns (3 K,) after a step from `values`, clipped. If they shear the face by more than `max_shear`,
+    shear counts as an error, with about the least weight that prevents it."""
+    after = clipped(values + np.linalg.solve(step.gram, step.right))
+    if max_shear == np.inf or ref.shear(after) <= max_shear:
+        return after
+    unit = np.trace(step.gram) / np.trace(ref.shearing) * ref.shearing
+    pull = unit @ (values - ref.unknowns)
+
+    def weighted(exponent: float) -> NDArray[np.float64]:
+        weight = 2.0**exponent
+        return clipped(values + np.linalg.solve(step.gram + weight * unit, step.right - weight * pull))
+
+    low, high = SHEAR_WEIGHTS
+    after = weighted(high)
+    for _ in range(SHEAR_HALVINGS):
+        middle = (low + high) / 2
+        if ref.shear(nearer := weighted(middle)) <= max_shear:
+            after, high = nearer, middle
+        else:
+            low = middle
+    return after
 
 
 def prior_weights(count: int) -> NDArray[np.float64]:

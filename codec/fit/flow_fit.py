@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.fit.alignment import Reference, clipped, normal_equations, prior_weights
+from iwcodec.codec.fit.alignment import Equations, Reference, normal_equations, prior_weights, stepped
 from iwcodec.models.fit_settings import FLOW_ERROR_SCALE, OUTLIER_DISTANCE
 from iwcodec.models.flow import FLOW_SIZE, GRID, flow_estimator
 from iwcodec.models.runtime.pictures import pixel_grid
@@ -20,7 +20,9 @@ from iwcodec.models.runtime.pictures import pixel_grid
 class FlowFit:
     """Fits keypoints to optical flow."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_shear: float = np.inf) -> None:
+        """`max_shear`: see `stepped`."""
+        self._max_shear = max_shear
         # Half resolution, one direction: full resolution and flow back bring nothing after alignment, for twice the
         # time (three val clips).
         self._estimator = flow_estimator(1)
@@ -34,7 +36,7 @@ class FlowFit:
         zeros = np.zeros_like(weight)
         cells = np.stack([weight, zeros, weight, *(-weight[:, None] * residual).T], axis=1)
         equations = normal_equations(ref.basis, cells)
-        return clipped(start + np.linalg.solve(equations.gram + np.diag(prior), equations.right))
+        return stepped(ref, start, Equations(equations.gram + np.diag(prior), equations.right), self._max_shear)
 
     def _flow(self, source: NDArray[np.uint8], grey: NDArray[np.uint8]) -> "_Flow":
         flow = self._estimator.calc(source, grey, None)

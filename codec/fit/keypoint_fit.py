@@ -27,6 +27,7 @@ from iwcodec.codec.fit.alignment import (
     clipped,
     reference,
     small_grey,
+    stepped,
     unknowns,
     warped,
 )
@@ -52,6 +53,9 @@ RETRY_ERROR times the error that the last choice left."""
 FLOW_FREE_ERROR = 1.8
 """In calls: a frame whose starting error is at most this multiple of the error left after the last fit from flow does
 without flow. These are two frames of three, and no worse for it (eight val clips)."""
+LIVE_SHEAR = 0.13
+"""In calls: most that a fit shears a face (Reference.shear). Fits that leave little error shear it less. A face in a
+pose that no source shows would be twisted beyond that; it rather is stale, but whole, until a source of it arrives."""
 MIN_ERROR = 1.5**2 * FLOW_SIZE**2
 """Smallest error that others are measured against: 1.5 grey levels RMS, which is invisible."""
 _BLAS = ThreadpoolController()
@@ -87,15 +91,17 @@ class KeypointFit:
         steps: Sequence[float] = STEPS,
         candidates: int = CANDIDATES,
         flow_free_error: float = 0.0,
+        max_shear: float = np.inf,
     ) -> None:
         """`synthesis_iterations`: times that each frame is reconstructed and corrected. `steps`: blurs of the alignment
         steps, of BLURS. `candidates`: most sources fitted to a frame besides the previous reference source.
-        `flow_free_error`: see FLOW_FREE_ERROR."""
+        `flow_free_error`: see FLOW_FREE_ERROR. `max_shear`: see LIVE_SHEAR."""
         self._synthesis_iterations = synthesis_iterations
         self._steps = steps
         self._candidates = candidates
         self._flow_free_error = flow_free_error
-        self._flow = FlowFit()
+        self._max_shear = max_shear
+        self._flow = FlowFit(max_shear)
         self._correction: NDArray[np.float64] | None = None  # (3 K,)
         self._reference_source: Source | None = None
         self._frames_since_choice, self._choice_error = 0, 0.0
@@ -167,8 +173,9 @@ class KeypointFit:
         for blur in self._steps:
             view = estimate.view if blur == BLURS[-1] else estimate.view.reblurred(ref, blur)
             step = alignment_equations(ref, view, target.blurred[blur], estimate.values - origin)
-            estimate = replace(_estimate(target, ref, _stepped(estimate.values, step), origin), last_step=step)
-            best = min(best, estimate, key=lambda one: one.error)
+            values = stepped(ref, estimate.values, step, self._max_shear)
+            estimate = replace(_estimate(target, ref, values, origin), last_step=step)
+            best = min(best, estimate, key=partial(self._rank, ref))
         return replace(best, by_flow=by_flow)
 
     def _start(self, target: "_Target", ref: Reference, start: NDArray[np.float64], source: Source) -> "_Estimate":
@@ -177,7 +184,12 @@ class KeypointFit:
         if source is self._reference_source and known.error <= self._flow_free_error * self._flow_error:
             return replace(known, by_flow=False)
         flowed = self._flow.solve(ref, target.grey, start)
-        return min(known, _estimate(target, ref, flowed, flowed), key=lambda one: one.error)
+        return min(known, _estimate(target, ref, flowed, flowed), key=partial(self._rank, ref))
+
+    def _rank(self, ref: Reference, estimate: "_Estimate") -> tuple[bool, float]:
+        """Return what makes an estimate worse than another: first whether it shears the face too much, then its
+        error."""
+        return self._max_shear < np.inf and ref.shear(estimate.values) > self._max_shear, estimate.error
 
     def _refine_by_synthesis(
         self, target: "_Target", estimate: "_Estimate", ref: Reference, rebuild: Callable[[Keypoints], Picture]
@@ -193,7 +205,7 @@ class KeypointFit:
             if quality_db > best_db:
                 best, best_db = estimate, quality_db
             if iteration < self._synthesis_iterations:
-                values = _stepped(values, estimate.next_step(ref, target))
+                values = stepped(ref, values, estimate.next_step(ref, target), self._max_shear)
         return best
 
     def _reference(self, source: Source) -> Reference:
@@ -247,16 +259,11 @@ def _estimate(target: _Target, ref: Reference, values: NDArray[np.float64], star
     return _Estimate(values, start, view.error(target.sharp), view)
 
 
-def _stepped(values: NDArray[np.float64], step: Equations) -> NDArray[np.float64]:
-    """Apply a Gauss-Newton step to unknowns (3 K,) and clip them."""
-    return clipped(values + np.linalg.solve(step.gram, step.right))
-
-
-def quick_fit(flow_free_error: float = 0.0) -> KeypointFit:
+def quick_fit(flow_free_error: float = 0.0, max_shear: float = np.inf) -> KeypointFit:
     """Return the fast fit, for files at the lowest effort."""
-    return KeypointFit(steps=LIVE_STEPS, candidates=LIVE_CANDIDATES, flow_free_error=flow_free_error)
+    return KeypointFit(0, LIVE_STEPS, LIVE_CANDIDATES, flow_free_error, max_shear)
 
 
 def live_fit() -> KeypointFit:
     """Return the fit for calls."""
-    return quick_fit(FLOW_FREE_ERROR)
+    return quick_fit(FLOW_FREE_ERROR, LIVE_SHEAR)

@@ -46,7 +46,7 @@ class MotionSpace:
 
 
 class MotionSpaces:
-    """The coordinates of the sources of a library, each made when it is first asked for."""
+    """The coordinates of the sources of a library, each made when it is first asked for, from any thread."""
 
     def __init__(self, library: Library, directions: NDArray[np.float64]) -> None:
         """`directions`: as in `motion_space`."""
@@ -58,10 +58,12 @@ class MotionSpaces:
         source = self._library.at(slot)
         if source is None:
             return None
-        if slot not in self._known or self._known[slot][0] is not source:
-            self._known = {at: kept for at, kept in self._known.items() if self._library.at(at) is kept[0]}
-            self._known[slot] = source, motion_space(source, self._directions)
-        return self._known[slot][1]
+        known, space = self._known.get(slot, (None, None))
+        if space is None or known is not source:
+            space = motion_space(source, self._directions)
+            kept = {at: kept for at, kept in self._known.items() if self._library.at(at) is kept[0]}
+            self._known = {**kept, slot: (source, space)}
+        return space
 
 
 def motion_space(source: Source, directions: NDArray[np.float64]) -> MotionSpace:

@@ -128,8 +128,10 @@ class RateDistortionQuantiser:
                 for i in error.candidates(frequency, row):
                     level = int(row[i])
                     bits = self._bits[bases[frequency][i] + activity_class(own, last, before, i)]
+                    slope, curvature = error.derivatives(frequency, i)
                     costs = {
-                        candidate: error.change(frequency, i, candidate - level) + price * _bits_of(bits, candidate)
+                        candidate: (candidate - level) * ((candidate - level) * curvature - 2 * slope)
+                        + price * _bits_of(bits, candidate)
                         for candidate in (level, level - 1, level + 1, 0)
                         if abs(candidate) <= MAX_LEVEL
                     }
@@ -162,10 +164,9 @@ class _RunError:
         far = np.abs(self._gradient @ self._waves[frequency]) > MIN_DESCENT_MOVE * self._curvature[frequency]
         return [int(i) for i in np.flatnonzero(far | (levels != 0))]
 
-    def change(self, frequency: int, i: int, by: int) -> float:
-        """Return the change of the error if a level changes by `by`."""
-        slope = float(self._gradient[i] @ self._waves[frequency])
-        return by * (by * float(self._curvature[frequency, i]) - 2 * slope)
+    def derivatives(self, frequency: int, i: int) -> tuple[float, float]:
+        """Return minus half the first derivative of the error by a level, and half the second."""
+        return float(self._gradient[i] @ self._waves[frequency]), float(self._curvature[frequency, i])
 
     def update(self, frequency: int, i: int, by: int) -> None:
         """Apply a change of a level."""

@@ -4,7 +4,7 @@ Decoded motion says where a region of a frame's reference source lies in the fra
 and compares it with how the same region looks in each source: no landmark is needed, and no run of the network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.regions import MASK, REGIONS, Compositor, box_places, region_box
+from iwcodec.codec.sources.region_signature import Signature, errors_with, signature
+from iwcodec.codec.sources.regions import REGIONS, Compositor, box_places, region_box
 from iwcodec.models.flow import GRID
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
 
 MIN_GAIN = 0.03
-"""Share of its squared error that a region must lose to show another source than the reference source."""
-Patch = NDArray[np.float32]
-"""(BOX_SIDE / 2, BOX_SIDE / 2, 3): a region, sampled in the box of the home."""
+"""Share of its error that a region must lose to show another source than the reference source."""
 
 
 class RegionView:
@@ -30,33 +29,33 @@ class RegionView:
     def __init__(self, home: Source, compositor: Compositor) -> None:
         self.home, self.compositor, self._size = home, compositor, len(home.picture)
         self._places = [box_places(region_box(home.keypoints, region, self._size)) for region in REGIONS]
-        self._of_sources: dict[int, tuple[Source, list[Patch]]] = {}
+        self._of_sources: dict[int, tuple[Source, list[Signature]]] = {}
 
-    def of_frame(self, original: Picture, keypoints: Keypoints, source: Source) -> list[Patch]:
+    def of_frame(self, original: Picture, keypoints: Keypoints, source: Source) -> list[Signature]:
         """Return the regions of a frame with keypoints (K, 3) relative to its reference source."""
-        return [_patch(original, self._in_frame(places, keypoints, source)) for places in self._places]
+        return _signatures(original, self.in_frame(keypoints, source))
 
     def whole(self, original: Picture, keypoints: Keypoints, source: Source) -> Picture:
         """Return a frame (H, W, 3) as it would look with the home's keypoints."""
-        return _sampled(original, self._in_frame(pixel_grid(self._size), keypoints, source)).astype(np.uint8)
+        return sampled(original, self._in_frame(pixel_grid(self._size), keypoints, source))
 
-    def of_source(self, source: Source) -> list[Patch]:
+    def of_source(self, source: Source) -> list[Signature]:
         """Return the regions of a source, computed once."""
         known = self._of_sources.get(id(source))
         if known is None:
-            patches = [_patch(source.picture, self._in_source(places, source)) for places in self._places]
-            known = self._of_sources[id(source)] = source, patches
+            signatures = _signatures(source.picture, self.in_source(source))
+            known = self._of_sources[id(source)] = source, signatures
         return known[1]
 
     def errors(
         self, original: Picture, keypoints: Keypoints, source: Source, library: Library
     ) -> list[dict[int | None, float]]:
-        """Return for each region of a frame its squared error with each source, by slot, and with the reference source
+        """Return for each region of a frame its error with each source, by slot, and with the reference source
         `source` (None). `keypoints`: (K, 3), as decoded."""
         own = library.slot(source)
         found: list[dict[int | None, float]] = []
-        for patch, sources in zip(self.of_frame(original, keypoints, source), self.of_library(library), strict=True):
-            errors = region_errors(patch, sources)
+        for region, sources in zip(self.of_frame(original, keypoints, source), self.of_library(library), strict=True):
+            errors = errors_with(region, sources)
             found.append({None if slot == own else slot: error for slot, error in errors.items()})
             if None in found[-1]:
                 found[-1][None] *= 1 - MIN_GAIN
@@ -70,7 +69,7 @@ class RegionView:
         errors = self.errors(original, keypoints, source, library)
         return tuple(min(of_region, key=of_region.__getitem__, default=None) for of_region in errors)
 
-    def of_library(self, library: Library) -> list[dict[int, Patch]]:
+    def of_library(self, library: Library) -> list[dict[int, Signature]]:
         """Return for each region how it looks in the sources of a library, by their slots."""
         sources = {slot: source for slot in library.slots() if (source := library.at(slot)) is not None}
         self._of_sources = {id(s): self._of_sources[id(s)] for s in sources.values() if id(s) in self._of_sources}
@@ -97,39 +96,15 @@ class RegionView:
         """Return how far the pixels of a source at `places` move in a frame with keypoints (K, 3), in pixels."""
         moved = self.compositor.reference(source).moved(unknowns(keypoints)).reshape(GRID, GRID, 2)
         per_cell = np.float32(self._size / GRID)
-        return _sampled(moved, (places + np.float32(0.5)) / per_cell - np.float32(0.5)) * np.float32(self._size / 2)
+        cells = (places + np.float32(0.5)) / per_cell - np.float32(0.5)
+        at_places = cv2.remap(moved, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(at_places * np.float32(self._size / 2), np.float32)
 
 
-def region_errors(patch: Patch, others: Mapping[int, Patch]) -> dict[int, float]:
-    """Return the mean squared error of a patch with each of the others, as the mask weighs it."""
-    if not others:
-        return {}
-    gaps = np.stack([other.reshape(-1) for other in others.values()]) - patch.reshape(-1)
-    return dict(zip(others, map(float, np.square(gaps) @ WEIGHTS), strict=True))
+def _signatures(picture: Picture, places: Sequence[NDArray[np.float32]]) -> list[Signature]:
+    return [signature(sampled(picture, of_region), region) for region, of_region in enumerate(places)]
 
 
-def region_error(a: Patch, b: Patch) -> float:
-    """Mean squared error of two patches, as the mask weighs it."""
-    return float(np.square(a - b).reshape(-1) @ WEIGHTS)
-
-
-def _patch(picture: Picture, places: NDArray[np.float32]) -> Patch:
-    return halved(_sampled(picture, places))
-
-
-def halved(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(planes, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-
-
-def _weights() -> NDArray[np.float32]:
-    mask = np.repeat(halved(MASK).reshape(-1), 3)
-    return np.asarray(mask / mask.sum(), np.float32)
-
-
-WEIGHTS = _weights()
-"""Weight of each value of a patch in its error; they sum to 1."""
-
-
-def _sampled(planes: NDArray[np.float32] | Picture, places: NDArray[np.float32]) -> NDArray[np.float32]:
-    sampled = cv2.remap(planes, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(sampled, np.float32)
+def sampled(picture: Picture, places: NDArray[np.float32]) -> Picture:
+    """Return a picture (H, W, 3) at places (..., 2), in pixels."""
+    return np.asarray(cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)

@@ -2,9 +2,9 @@
 
 The sender keeps the receiver's library. From time to time it reconstructs a frame as the receiver will, and remembers a
 thumbnail of it with the squared error that is left. From thumbnails it predicts the error of every remembered frame if
-one of the newest were a source. That one becomes a source once the PSNR that it would have brought, summed over the
-remembered time, reaches a price: what lasts or recurs is soon worth one, and what passes is not. The price falls while
-nothing is bought, and rises with the bytes of sources.
+one of the newest were a source. That one becomes a source once the PSNR that it would have brought, squared and summed
+over the remembered time, reaches a price: what lasts or recurs is soon worth one, and what passes is not. Squares let a
+pose that no source shows come sooner. The price falls while nothing is bought, and rises with the bytes of sources.
 """
 
 from collections import deque
@@ -36,9 +36,9 @@ SOURCE_ERROR = 0.9
 """Share of a source's squared coding error that frames warped from it show."""
 BYTES_PER_S, BURST_BYTES = 200.0, 2500.0
 """Mean rate of sources, and what an idle call saves up for them."""
-LOW_PRICE, HIGH_PRICE = 2.0, 16.0
-"""Price of a source, in dB times seconds, while BURST_BYTES are saved up, and while none are. Below that it goes on
-rising: a face that no source shows at all need not wait."""
+LOW_PRICE, HIGH_PRICE = 8.0, 64.0
+"""Price of a source, in squared dB times seconds, while BURST_BYTES are saved up, and while none are. Below that it
+goes on rising: a face that no source shows at all need not wait."""
 IN_FLIGHT_S, IN_FLIGHT_BYTES_PER_S = 0.3, 2500.0
 """A source has reached receivers this long after it was chosen, and its bytes at this rate later still."""
 INITIAL_SOURCE_DB = 33.0
@@ -64,7 +64,7 @@ class Judgement:
 
 
 class Price:
-    """The price of a source, in dB times seconds. Times are in seconds on any one clock."""
+    """The price of a source, in squared dB times seconds. Times are in seconds on any one clock."""
 
     def __init__(self) -> None:
         self._saved_bytes = BURST_BYTES
@@ -114,9 +114,9 @@ class _Memory:
         return list(self._thumbnails)[-len(self.pictures) :]
 
     def gain(self, errors: NDArray[np.float64]) -> float:
-        """Return by how much these errors (n,) would be better, in dB times seconds."""
+        """Return by how much these errors (n,) would be better, in squared dB times seconds."""
         left = np.array(self._left)
-        return float(10 * np.log10(left / np.minimum(left, errors)).sum() * JUDGE_INTERVAL_S)
+        return float(np.square(10 * np.log10(left / np.minimum(left, errors))).sum() * JUDGE_INTERVAL_S)
 
 
 class SourcePolicy:

@@ -1,16 +1,13 @@
 """Regions of live streams: which source the eyes and the mouth of a frame show, and what variant is to be sent.
 
 Both follow from comparing patches: a region of a frame, sampled into its box of the home source along the fitted
-motion, against the same region of every source. The network is not run. Patches are compared by half-size grey levels,
-most of all where eyes and lips are, and relative to the brightness around them, because the colours of a region are
-shifted to those around it. A difference of contrast counts more than others, so that an open eye is not shown closed.
+motion, against the same region of every source (region_signature.py). The network is not run.
 
 A variant shows, for each region, the patch of those of the last seconds that takes most of the error that the sources
 leave in all of them (greedy k-medoids, as in codec/file/rate_control/variant_selection.py). An expression that lasts or
 recurs is thus worth more than a hand before the mouth.
 """
 
-import math
 from collections.abc import Container, Mapping
 
 import cv2
@@ -19,8 +16,15 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.region_view import RegionView
-from iwcodec.codec.sources.regions import BOX_SIDE, MASK, REGIONS, RIM, Compositor, blend, in_box, region_box
+from iwcodec.codec.sources.region_signature import (
+    SIGNATURE_SIZE,
+    Signature,
+    errors_with,
+    signature,
+    signature_errors,
+)
+from iwcodec.codec.sources.region_view import RegionView, sampled
+from iwcodec.codec.sources.regions import MASK, REGIONS, Compositor, blend, in_box, region_box
 from iwcodec.codec.token_bucket import TokenBucket
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
@@ -31,9 +35,6 @@ CHOICE_INTERVAL = 5
 """Frames between two looks for a variant."""
 CODING_ERROR = 25.0
 """Mean squared error, in grey levels, that coding adds to a patch, as expected when it is chosen."""
-CONTRAST_WEIGHT = 2.0
-"""How much more the error of two patches counts as far as it is one of contrast. Without it a closed or blurred eye is
-nearer to an open one that is displaced than another open eye is."""
 MIN_GAIN = 0.1
 """Share of the reference source's error that another source must take for a region to show it."""
 SWITCH_ERROR = 0.9
@@ -45,47 +46,9 @@ VARIANT_BYTES = 100
 """Approximate bytes of a variant, its headers included."""
 BYTES_PER_S, BURST_BYTES = 70.0, 1200.0
 """Mean rate of variants, and what may be sent at once: twelve variants in the first seconds."""
-FOCUS = ((0.476, 0.2, 0.16), (0.0, 0.45, 0.4))
-"""Where errors of a region count most, in half sides of the box: Gaussians at plus and minus the first number from the
-middle, with these standard deviations across and down."""
-FOCUS_SHARE = (1.0, 0.9)
-"""Share of the weight of errors there; the rest is spread as the mask."""
-_SIDE = BOX_SIDE // 2
 
 Slots = tuple[int | None, ...]
 """For each region, the slot of the source that it shows; None: the reference source."""
-Signature = NDArray[np.float32]
-"""(BOX_SIDE^2 / 4,): of a patch. The squared distance of two is the mean squared error of their patches; its norm is
-the contrast."""
-
-
-def _small_mask() -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(MASK, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _error_weights(region: int) -> Signature:
-    """Roots of the weights with which squared errors count."""
-    middle, wide, high = FOCUS[region]
-    axis = (np.arange(_SIDE, dtype=np.float32) + 0.5) / _SIDE * 2 - 1
-    across, down = np.meshgrid(axis, axis)
-    focus = np.exp(-0.5 * (np.square((np.abs(across) - middle) / wide) + np.square(down / high)))
-    weights = _small_mask() * (1 - FOCUS_SHARE[region] + FOCUS_SHARE[region] * focus)
-    return np.sqrt(weights / weights.sum()).reshape(-1).astype(np.float32)
-
-
-def _rim_weights() -> Signature:
-    rim = (_small_mask() > RIM[0]) & (_small_mask() < RIM[1])
-    return (rim / rim.sum()).reshape(-1).astype(np.float32)
-
-
-_ERROR_WEIGHTS, _RIM_WEIGHTS = [_error_weights(region) for region in REGIONS], _rim_weights()
-
-
-def signature(patch: Picture, region: int) -> Signature:
-    """Return the signature of a uint8 patch (BOX_SIDE, BOX_SIDE, 3)."""
-    grey = cv2.cvtColor(cv2.resize(patch, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    levels = grey.reshape(-1).astype(np.float32)
-    return (levels - levels @ _RIM_WEIGHTS) * _ERROR_WEIGHTS[region]
 
 
 class _Memory:
@@ -94,16 +57,15 @@ class _Memory:
     def __init__(self) -> None:
         self._count = 0
         self._patches: list[Picture] = []
-        self._signatures = np.zeros((REMEMBERED_FRAMES, _SIDE * _SIDE), np.float32)
+        self._signatures = np.zeros((REMEMBERED_FRAMES, SIGNATURE_SIZE), np.float32)
         self._distances = np.zeros((REMEMBERED_FRAMES, REMEMBERED_FRAMES), np.float32)
-        self._squares = np.zeros(REMEMBERED_FRAMES, np.float32)
         self._left = np.zeros(REMEMBERED_FRAMES, np.float32)
 
     def add(self, patch: Picture, known: Signature, left: float) -> None:
         at = self._count % REMEMBERED_FRAMES
         self._count += 1
         self._patches[at : at + 1] = [patch]
-        self._signatures[at], self._squares[at], self._left[at] = known, known @ known, left
+        self._signatures[at], self._left[at] = known, left
         count = len(self._patches)
         self._distances[at, :count] = self._distances[:count, at] = self._errors(known)
 
@@ -113,10 +75,7 @@ class _Memory:
         self._left[:count] = np.minimum(self._left[:count], self._errors(known))
 
     def _errors(self, known: Signature) -> NDArray[np.float32]:
-        count = len(self._patches)
-        products, squares, square = self._signatures[:count] @ known, self._squares[:count], known @ known
-        contrast = CONTRAST_WEIGHT * np.square(np.sqrt(squares) - np.sqrt(square))
-        return np.maximum(squares + square - 2 * products, 0) + contrast
+        return signature_errors(known[None], self._signatures[: len(self._patches)])[0]
 
     def best(self) -> Picture | None:
         """Return the patch that would take most of the summed error, if it is worth a variant."""
@@ -156,9 +115,9 @@ class VariantPolicy:
         own, shown = self._library.slot(source), []
         before = self.shown or (None,) * len(REGIONS)
         for region, places in enumerate(view.in_frame(keypoints, source)):
-            patch = _sampled(picture, places)
+            patch = sampled(picture, places)
             wanted = signature(patch, region)
-            errors = {slot: _error(wanted, known[region]) for slot, (_, known) in self._known.items()}
+            errors = errors_with(wanted, {slot: known[region] for slot, (_, known) in self._known.items()})
             self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
             if arrived is not None:  # one on its way is no reason for another variant, but cannot be shown yet
                 errors = {slot: error for slot, error in errors.items() if slot in arrived}
@@ -199,20 +158,11 @@ class VariantPolicy:
             del self._known[slot]
         for slot, source in sources.items():
             if slot not in self._known or self._known[slot][0] is not source:
-                patches = (_sampled(source.picture, places) for places in view.in_source(source))
+                patches = (sampled(source.picture, places) for places in view.in_source(source))
                 known = [signature(patch, region) for region, patch in enumerate(patches)]
                 self._known[slot] = source, known
                 for memory, of_region in zip(self._memories, known, strict=True):
                     memory.explain(of_region)
-
-
-def _sampled(picture: Picture, places: NDArray[np.float32]) -> Picture:
-    return np.asarray(cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
-
-
-def _error(a: Signature, b: Signature) -> float:
-    off, contrast = a - b, math.sqrt(a @ a) - math.sqrt(b @ b)
-    return float(off @ off + CONTRAST_WEIGHT * contrast**2)
 
 
 def _chosen(errors: Mapping[int, float], own: int | None, before: int | None) -> int | None:

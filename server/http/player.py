@@ -16,10 +16,22 @@ from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.cumulative import cumulative_counts
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.models.runtime.weights import PARTS, WEIGHTS, graph_file, list_models, read_info, read_weights_file
+from iwcodec.models.runtime.weights import (
+    PARTS,
+    WEIGHTS,
+    graph_file,
+    list_models,
+    read_info,
+    read_tensors,
+    read_weights_file,
+)
 
 BUILT = Path(__file__).parents[2] / "client" / "web" / "dist"
 """What `make web` builds. Wheels contain it if it was built before them."""
+GRAPHS = tuple(part for part in PARTS if part != "refine")
+"""Graphs that the page runs. What comes after attention it computes itself (client/web/src/runtime/refiner.ts)."""
+DECODER = tuple(f"decoder.{layer}." for layer in ("unfold", "fuse", "refine", "out", "up"))
+"""Beginnings of the names of the weights for that."""
 NOT_BUILT = (
     "The browser's player is not built: run `make web` in a clone of iwcodec (it needs Node.js 20), "
     "then start the server again."
@@ -61,12 +73,15 @@ def player_files(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, 
     files |= {tables_path: tables, f"{tables_path}.gz": gzip.compress(tables, 6, mtime=0)}
     models = []
     for model in list_models(weights):
-        graphs = {part: graph_file(model, part, weights) for part in PARTS}
+        graphs = {part: graph_file(model, part, weights) for part in GRAPHS}
         paths = {part: f"models/{_digest(file.read_bytes())}/{file.name}" for part, file in graphs.items()}
-        files |= {paths[part]: graphs[part] for part in PARTS}
-        files |= {f"{paths[part]}.gz": _compressed(graphs[part]) for part in PARTS}
-        size = sum(graph.stat().st_size for graph in graphs.values())
-        models.append({**model_json(model, paths, weights), "bytes": size})
+        files |= {paths[part]: graphs[part] for part in GRAPHS}
+        files |= {f"{paths[part]}.gz": _compressed(graphs[part]) for part in GRAPHS}
+        decoder = read_tensors(model, DECODER, weights)
+        decoder_path = f"models/{_digest(decoder)}/{model}.decoder.safetensors"
+        files[decoder_path] = decoder
+        size = sum(graph.stat().st_size for graph in graphs.values()) + len(decoder)
+        models.append({**model_json(model, paths, weights), "decoder": decoder_path, "bytes": size})
     face_path = f"models/{_digest(FACE_DETECTOR.read_bytes())}/{FACE_DETECTOR.name}"
     files |= {face_path: FACE_DETECTOR, f"{face_path}.gz": _compressed(FACE_DETECTOR)}
     files["models.json"] = json.dumps({"tables": tables_path, "face": face_path, "models": models}).encode()

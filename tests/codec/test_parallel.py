@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import cv2
 import pytest
 
-from iwcodec.codec.parallel import WORKERS, in_order, one_thread_each, per_thread
+from iwcodec.codec.parallel import WORKERS, in_order, one_thread_each
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -44,16 +44,6 @@ def test_an_error_is_raised_where_its_result_is_due() -> None:
     assert next(results) == 0.5
     with pytest.raises(ZeroDivisionError):
         next(results)
-
-
-def test_each_thread_has_an_object_of_its_own() -> None:
-    get = per_thread(lambda: [threading.get_ident()])
-    assert get() is get()
-    others: list[list[int]] = []
-    thread = threading.Thread(target=lambda: others.append(get()))
-    thread.start()
-    thread.join()
-    assert others[0] is not get()
 
 
 def test_opencv_has_its_threads_again_afterwards() -> None:

@@ -147,13 +147,7 @@ def stream_quality(
     )
 
 
-def choose_suppression(
-    stream: Stream,
-    count: int,
-    pictures: Pictures,
-    runtime: Runtime,
-    progress: Callable[[float], None] = lambda share: None,
-) -> int:
+def choose_suppression(stream: Stream, count: int, pictures: Pictures, runtime: Runtime) -> int:
     """Small-shift suppression (Runtime.reconstruct) from which more brings nothing, in tenths of a pixel.
 
     Where a speaker sits still, small shifts are noise of the motion, and sampling between pixels blurs. Where
@@ -163,8 +157,7 @@ def choose_suppression(
     originals = dict(pictures_of(numbers, pictures, hold=False))
     frames = [frame for frame in receive(stream, originals, runtime) if frame.unmodified is None]
     best, best_db = SUPPRESSIONS[0], -math.inf
-    for number, tenths in enumerate(SUPPRESSIONS if frames else ()):
-        progress(number / len(SUPPRESSIONS))
+    for tenths in SUPPRESSIONS if frames else ():
         shown = in_order(lambda frame: frame.picture(runtime, suppression=tenths / 10), frames)  # noqa: B023
         mean = float(np.mean([psnr(picture, originals[f.number]) for picture, f in zip(shown, frames, strict=True)]))
         if mean <= best_db + MIN_GAIN_DB:

@@ -6,17 +6,22 @@ wrong place and size, and bend a face. Only the encoder has landmarks: where it 
 no regions.
 """
 
+import threading
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.file.rate_control.closed_loop import Stream
-from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, FaceDetector
+from iwcodec.codec.media.crop.face_detector import FaceDetector
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.av1 import SourceDecoder
 from iwcodec.models.runtime.types import Keypoints, Runtime
 
 IRISES, MOUTH = (0, 1), (7, 8, 9, 10)
 """Keypoints that training placed on the irises, and on the corners and lips of the mouth."""
+CHECK_EVERY = 5
+"""Check the keypoints of every Nth frame."""
 MAX_OFF = 0.35
 """Distance of irises or mouth from the landmarks, in distances of the eyes, from which keypoints are wrong. On faces
 that are found it is 0.03 to 0.2."""
@@ -25,33 +30,35 @@ MIN_UNIT = 1 / 16
 
 
 class FaceCheck:
-    """Checks the keypoints of a clip's pictures, in order: of every DETECT_EVERY-th one, and of all pictures after a
-    wrong one until the next."""
+    """Checks the keypoints of a clip's pictures: of the first of each group of them, and of the others if it is wrong.
+
+    Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._detector = FaceDetector()
-        self._count = 0
-        self._suspicious = False
-        self._checked, self._wrong = 0, 0
+        self._lock = threading.Lock()
+        self._groups, self._wrong = 0, 0
 
     @property
     def wrong_share(self) -> float:
-        """Share of the regularly checked pictures whose keypoints are wrong."""
-        return self._wrong / max(1, self._checked)
+        """Share of the groups whose first keypoints are wrong."""
+        return self._wrong / max(1, self._groups)
 
-    def corrected(self, picture: Picture, keypoints: Keypoints) -> Keypoints:
-        """Return the keypoints (K, 3) of the next picture, with irises and mouth at the landmarks if they are wrong."""
-        regular = self._count % DETECT_EVERY == 0
-        self._count += 1
-        if not (regular or self._suspicious):
-            return keypoints
+    def corrected(self, pictures: Sequence[Picture], keypoints: Sequence[Keypoints]) -> list[Keypoints]:
+        """Return the keypoints (K, 3) of a group of pictures, with irises and mouth at the landmarks where they are
+        wrong."""
+        first = self._at_landmarks(pictures[0], keypoints[0])
+        with self._lock:
+            self._groups += 1
+            self._wrong += first is not keypoints[0]
+        if first is keypoints[0]:
+            return list(keypoints)
+        return [first, *map(self._at_landmarks, pictures[1:], keypoints[1:])]
+
+    def _at_landmarks(self, picture: Picture, keypoints: Keypoints) -> Keypoints:
+        """The same keypoints unless they are wrong."""
         right = at_landmarks(picture, keypoints, self._detector)
-        wrong = right is not None and are_off(keypoints, right)
-        if regular:
-            self._suspicious = wrong
-            self._checked += 1
-            self._wrong += wrong
-        return right if wrong and right is not None else keypoints
+        return right if right is not None and are_off(keypoints, right) else keypoints
 
 
 def at_landmarks(picture: Picture, keypoints: Keypoints, detector: FaceDetector) -> Keypoints | None:

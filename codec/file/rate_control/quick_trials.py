@@ -46,7 +46,7 @@ SHARP_CRF, BLUR_DB = 58, 0.15
 blurred, which PSNR cannot tell."""
 NEAR_CRF = 2
 """Size and quality of sources are known well enough if they were coded at a crf no further off than this."""
-DIP_DB = 1.0
+DIP_DB = 0.8
 """Plans of more sources than one that is worse than the best by more than this are not considered."""
 UNKNOWN_DB = 0.3
 """By so much a plan may be better than it is estimated to be before its sources are coded."""
@@ -116,16 +116,28 @@ class QuickTrials(PlanTrials):
     def _needed(self, count: int, message_frames: int) -> list[int]:
         return [*evaluated_frames(count, FRAMES), *excerpt_frames(count, message_frames, PRICED_MESSAGES, 1)]
 
+    def predicted(self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None) -> float:
+        """Quality of the best upfront plan within a budget, as far as what has been coded tells. Arguments as for
+        `best_upfront`."""
+        return self._ranked(budget, start, progress)[0].quality
+
+    def code_promising(self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None) -> bool:
+        """Code the sources of plans that may be the best within a budget; return False if the best has been coded.
+        Arguments as for `best_upfront`."""
+        ranked = self._ranked(budget, start, progress)
+        if ranked[0].is_known:
+            return False
+        unknown = [estimate for estimate in ranked if not estimate.is_known][:WORKERS]
+        self._code([(estimate.candidate, estimate.crf) for estimate in unknown])
+        return True
+
     def best_upfront(self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None) -> Trial:
         """The best upfront plan within a budget. `start`: index in SCALES of the motion scale considered first.
 
         The sources of a plan are coded only if it may be the best."""
-        ranked = self._ranked(budget, start, progress)
-        while not ranked[0].is_known:
-            unknown = [estimate for estimate in ranked if not estimate.is_known][:WORKERS]
-            self._code([(estimate.candidate, estimate.crf) for estimate in unknown])
-            ranked = self._ranked(budget, start)
-        found = ranked[0]
+        while self.code_promising(budget, start, progress):
+            pass
+        found = self._ranked(budget, start, progress)[0]
         near, coded = min(found.candidate.coded.items(), key=lambda known: abs(known[0] - found.crf))
         motion_bytes, _ = self._motion.at(SCALES[found.step])
         left = max(1.0, budget - motion_bytes)
@@ -134,14 +146,12 @@ class QuickTrials(PlanTrials):
         choice = Choice(coded, 1, SCALES[found.step], motion_bytes)
         return Trial(found.quality, choice, [], ExcerptQuality(0.0, found.quality))
 
-    def _ranked(
-        self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None
-    ) -> list[_Estimate]:
+    def _ranked(self, budget: float, start: int, progress: Callable[[float], None]) -> list[_Estimate]:
         """Estimates of the affordable plans, by the quality that they may have, the best first."""
         affordable = [c for c in self._candidates if self._cost_at(c, self.worst_crf) <= budget * (1 - MIN_MOTION)]
         estimates: list[_Estimate] = []
         for number, candidate in enumerate(affordable or self._candidates[:1]):
-            progress(number / len(self._candidates))
+            progress(number / (number + 2))  # each takes less time than the one before
             estimates.append(self._estimate(candidate, budget, start))
             if estimates[-1].at_best < max(estimate.at_best for estimate in estimates) - DIP_DB:
                 break

@@ -11,7 +11,15 @@ from dataclasses import replace
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.options import Progress
 from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
-from iwcodec.codec.file.rate_control.source_plan import CRF, PRESETS, Pictures, Presets, encode_within_budget
+from iwcodec.codec.file.rate_control.source_plan import (
+    BUDGET_TOLERANCE,
+    CRF,
+    PRESETS,
+    CodedSources,
+    Pictures,
+    Presets,
+    encode_within_budget,
+)
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.file.rate_control.trials import SCALES, Choice, PlanTrials, Trial, climb
 from iwcodec.models.runtime.types import Runtime
@@ -23,11 +31,13 @@ TIE_DB = 0.005
 MAX_CANDIDATES, CANDIDATE_DB = 3, 0.5
 """Maximum number of plans that are coded completely, and how far below the best their predicted quality may be in
 dB."""
+MOTION_TOLERANCE = 0.1
+"""Share of the motion's bytes that sources may take beyond what is left for them, or leave to it."""
 GOOD_CRF = 40
 """Interleaved plans are tried if the best upfront plan has sources of a lower crf than this."""
 USUAL_KBPS = 4.0
 """Bitrate at which USUAL_SCALE is the first motion scale tried; it is finer at higher rates."""
-PRICING_SHARE = 0.4
+PRICING_SHARE = 0.3
 """Share of the time of choosing by estimates that has passed when the motion is priced (QuickTrials)."""
 USUAL_TRIALS = 12
 """Plans tried in a search, roughly; for the progress report."""
@@ -49,24 +59,34 @@ def choose(
     progress: Progress,
     presets: Presets = PRESETS,
     quick: QuickTrials | None = None,
+    binding: bool = True,
 ) -> list[Choice]:
     """Candidates for the best reconstruction within `budget` bytes for sources and motion, which are `kbps`.
 
     The best comes first; the others are close enough to be better in truth. If the budget is too small for any plan,
     the cheapest is returned. Sources are coded with what the motion is expected to leave. `quick`: estimates of this
-    clip's plans, from which one is chosen; None: plans are tried.
+    clip's plans, from which one is chosen; None: plans are tried. `binding`: whether the budget must be kept; else
+    sources have the quality that it is expected to buy.
     """
     if quick is not None:
         choices = [quick_search(quick, budget, kbps, progress).choice]
     else:
         trials = PlanTrials(survey, pictures, runtime, message_frames)
         choices = [trials.with_best_active(trial) for trial in search(trials, budget, kbps, progress)]
-    budgets = [max(1.0, budget - choice.motion_bytes) for choice in choices]
     progress("coding sources", 0.0)
     return [
-        replace(choice, coded=encode_within_budget(choice.coded.plan, pictures, runtime.info.size, left, presets))
-        for choice, left in zip(choices, budgets, strict=True)
+        replace(choice, coded=_coded(choice, pictures, runtime.info.size, budget, presets, binding))
+        for choice in choices
     ]
+
+
+def _coded(
+    choice: Choice, pictures: Pictures, size: int, budget: float, presets: Presets, binding: bool
+) -> CodedSources:
+    """The sources of a choice, coded with what the motion is expected to leave of a budget."""
+    left = max(1.0, budget - choice.motion_bytes)
+    tolerance = min(BUDGET_TOLERANCE, MOTION_TOLERANCE * choice.motion_bytes / left) if binding else 1.0
+    return encode_within_budget(choice.coded.plan, pictures, size, left, presets, tolerance)
 
 
 def rate_for_quality(
@@ -78,7 +98,18 @@ def rate_for_quality(
 ) -> float:
     """The lowest kbps at which the clip is predicted to have this mean quality, at most `max_kbps`. `budget`: kbps ->
     bytes for sources and motion."""
-    return lowest_rate(quality_db, lambda kbps: quick_search(trials, budget(kbps), kbps, progress).quality, max_kbps)
+    report = _estimating(progress)
+    for _ in range(MAX_RATES):
+        rate = lowest_rate(quality_db, lambda kbps: trials.predicted(budget(kbps), first_scale(kbps), report), max_kbps)
+        if not trials.code_promising(budget(rate), first_scale(rate)):
+            break
+
+    def found(kbps: float) -> Trial:
+        return quick_search(trials, budget(kbps), kbps, progress)
+
+    if found(rate).choice.coded.plan.upfront:
+        return rate
+    return lowest_rate(quality_db, lambda kbps: found(kbps).quality, rate)
 
 
 def lowest_rate(quality_db: float, predicted: Callable[[float], float], max_kbps: float = MAX_KBPS) -> float:
@@ -103,11 +134,7 @@ def lowest_rate(quality_db: float, predicted: Callable[[float], float], max_kbps
 def quick_search(trials: QuickTrials, budget: float, kbps: float, progress: Progress) -> Trial:
     """The best trial found within `budget` bytes, which are `kbps`: of upfront plans by estimates, of interleaved ones,
     if upfront sources are good enough already, by trials."""
-
-    def report(share: float) -> None:
-        progress("choosing sources", PRICING_SHARE + (1 - PRICING_SHARE) * share)
-
-    found = trials.best_upfront(budget, first_scale(kbps), report)
+    found = trials.best_upfront(budget, first_scale(kbps), _estimating(progress))
     if found.choice.coded.plan.crf > GOOD_CRF:
         return found
     first, last = sum(plan.upfront for plan in trials.plans), trials.last_affordable(trials.worst_crf, budget)
@@ -123,6 +150,11 @@ def quick_search(trials: QuickTrials, budget: float, kbps: float, progress: Prog
 
     climb(lambda n: value(first + n), last + 1 - first, 0)
     return max([found, *tried.values()], key=lambda trial: trial.quality)
+
+
+def _estimating(progress: Progress) -> Callable[[float], None]:
+    """Reports the share of the plans that are estimated."""
+    return lambda share: progress("choosing sources", PRICING_SHARE + (1 - PRICING_SHARE) * share)
 
 
 def search(trials: PlanTrials, budget: float, kbps: float, progress: Progress) -> list[Trial]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.file.rate_control.source_selection import flattened
+from iwcodec.codec.file.rate_control.source_selection import flattened, mean_square
 from iwcodec.codec.sources.library import CAPACITY
 
 OTHER_SHOT = 500.0
@@ -70,7 +70,7 @@ def _typical(thumbnails: NDArray[np.uint8], brightness: _Brightness, frames: _Sc
     pictures = flattened(thumbnails[some])
     alike = np.stack([_alike(brightness[some], one) for one in brightness[some]])
     counts = alike.sum(1)
-    differences = np.stack([_differences(pictures, one) for one in pictures])
+    differences = mean_square(pictures, pictures)
     means = np.where(counts >= 0.9 * counts.max(), (differences * alike).sum(1) / counts, np.inf)
     return int(some[int(means.argmin())])
 

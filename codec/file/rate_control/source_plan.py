@@ -31,7 +31,7 @@ preset 8 (6 ms) at the same bytes."""
 BUDGET_TOLERANCE = 0.04
 """Relative deviation from a budget that is accepted."""
 MIN_SPENT = 0.985
-"""Share of their budget that sources should use at least."""
+"""Share of their budget that sources should use at least, where nothing else can use it."""
 MAX_ATTEMPTS = 8
 """Maximum number of encodings tried to meet a budget."""
 RECORD_BYTES = 12
@@ -138,10 +138,11 @@ def pictures_of(frames: Sequence[int], pictures: Pictures, hold: bool) -> Iterat
 
 
 def encode_within_budget(
-    plan: Plan, pictures: Pictures, size: int, budget: float, presets: Presets = PRESETS
+    plan: Plan, pictures: Pictures, size: int, budget: float, presets: Presets = PRESETS, tolerance: float = 0.0
 ) -> CodedSources:
     """Encode the plan at the best quality found that takes at most `budget` bytes; the smallest encoding found if none
-    does."""
+    does. `tolerance`: share of the budget by which the first encoding may miss it, where something else makes up for
+    it."""
     sizes: dict[float, float] = {}
     best: CodedSources | None = None
     crf = plan.crf
@@ -150,6 +151,8 @@ def encode_within_budget(
         selected = pictures_of(plan.frames, pictures, hold=False) if held is None else held
         coded = encode_plan(replace(plan, crf=crf), selected, size, presets)
         sizes[crf] = coded.size
+        if best is None and abs(coded.size - budget) <= tolerance * budget:
+            return coded
         best = coded if best is None else better_within(budget, best, coded)
         if MIN_SPENT * budget <= coded.size <= budget:
             break

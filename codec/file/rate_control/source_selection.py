@@ -6,13 +6,14 @@ tuned for the face, eyes and mouth count by themselves: each may come from anoth
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.media.types import Picture
-from iwcodec.codec.sources.library import pose_distance
+from iwcodec.codec.sources.library import CAPACITY, pose_distance
 from iwcodec.codec.sources.regions import REGION_SIZES, REGIONS, box_places, region_box
 from iwcodec.models.runtime.types import Keypoints
 
@@ -55,6 +56,11 @@ class Survey:
         if self.regions is None:
             return None
         return self.keypoints if self.corrected is None else self.corrected
+
+    @cached_property
+    def ranked_sources(self) -> list[int]:
+        """Frames in the order in which they should become sources, at most CAPACITY."""
+        return _ranked_sources(self)
 
 
 def region_pictures(picture: Picture, keypoints: Keypoints) -> NDArray[np.uint8]:
@@ -107,15 +113,19 @@ def mean_square(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.fl
 
 def choose_sources(survey: Survey, max_sources: int) -> list[int]:
     """Frame numbers of at most `max_sources`, best first; those that are required come before all others."""
+    return survey.ranked_sources[:max_sources]
+
+
+def _ranked_sources(survey: Survey) -> list[int]:
     count = len(survey.thumbnails)
     candidates = np.union1d(evenly_spaced(count, MAX_CANDIDATES), np.array(survey.required, np.int64))
-    required = np.searchsorted(candidates, survey.required[:max_sources]).tolist()
+    required = np.searchsorted(candidates, survey.required).tolist()
     evaluated = evenly_spaced(count, MAX_EVALUATED)
     errors = [expected_errors(survey, candidates, evaluated), *region_errors(survey, candidates, evaluated)]
     lowest = [np.full(len(evaluated), np.inf, np.float32) for _ in errors]
     chosen: list[int] = []
     lowest_db = np.zeros(len(evaluated), np.float32)
-    while len(chosen) < min(max_sources, len(candidates)):
+    while len(chosen) < min(CAPACITY, len(candidates)):
         total = sum(np.minimum(known, of_all) for known, of_all in zip(lowest, errors, strict=True))
         total_db = 10 * np.log10(total)
         gains = (lowest_db - total_db).mean(1)

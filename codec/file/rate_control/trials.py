@@ -161,15 +161,10 @@ class Excerpt:
     def fits(self, coded: CodedSources) -> list[Fit]:
         """Fit the motion to these sources, in their coordinates."""
         length, local = message_length(coded.plan, self.message_frames), self.renumbered(coded)
-        new_decoder, arguments = (
-            partial(Decoder, self.runtime, capacity=CAPACITY),
-            (self.pictures, self.detected, local),
-        )
+        decoder, arguments = Decoder(self.runtime, capacity=CAPACITY), (self.pictures, self.detected, local, length)
         if coded.plan.upfront:
-            return list(fit_upfront(*arguments, length, new_decoder, quick_fit, skip_every=SKIP_EVERY))
-        decoder = new_decoder()
-        fits = fit_motion(*arguments, length, decoder, quick_fit(), skip_every=SKIP_EVERY)
-        return list(to_source_coordinates(fits, decoder))
+            return list(fit_upfront(*arguments, decoder, quick_fit, skip_every=SKIP_EVERY))
+        return list(to_source_coordinates(fit_motion(*arguments, decoder, quick_fit(), skip_every=SKIP_EVERY), decoder))
 
     def motion(self, plan: Plan, fits: Sequence[Fit], scale: int) -> list[MotionPacket]:
         """Quantise and code fits at a scale."""

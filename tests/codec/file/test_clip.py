@@ -54,8 +54,8 @@ def test_a_clip_whose_keypoints_miss_the_face_is_not_tuned_for_it(
     class Check:
         wrong_share = share
 
-        def corrected(self, picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-            return keypoints + 1
+        def corrected(self, pictures: list[np.ndarray], keypoints: list[np.ndarray]) -> list[np.ndarray]:
+            return [of_frame + 1 for of_frame in keypoints]
 
     monkeypatch.setattr("iwcodec.codec.file.clip.FaceCheck", Check)
     info = MediaInfo(64, 64, Fraction(25), None, 5, 0, None)

@@ -10,8 +10,9 @@ import pytest
 from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, EncodeOptions
-from iwcodec.codec.file.passes import USUAL_KBPS, reserve_for_variants, with_usual_rate
+from iwcodec.codec.file.passes import USUAL_KBPS, even_pieces, reserve_for_variants, with_usual_rate
 from iwcodec.codec.file.rate_control.source_plan import WORST_CRF
+from iwcodec.codec.parallel import WORKERS
 from iwcodec.models.runtime.types import Runtime
 from support.codec.stub_runtime import SIZE, StubRuntime
 
@@ -72,16 +73,24 @@ def test_there_are_no_variants_if_not_asked_for(options: dict[str, Any]) -> None
 
 
 class PredictedTrials:
-    """Plans whose quality follows from the budget alone: 30 dB at 10,000 bytes, 3 dB more at twice as many."""
+    """Plans whose quality follows from the budget alone: 30 dB at 10,000 bytes, 3 dB more at twice as many. Before
+    their sources are coded it is estimated too high, by `excess_db`."""
 
-    def __init__(self) -> None:
+    def __init__(self, excess_db: float = 0.0) -> None:
         self.budgets: list[float] = []
+        self._excess_db = excess_db
+
+    def predicted(self, budget: float, start: int, progress: Any) -> float:
+        self.budgets.append(budget)
+        return 30 + 3 * math.log2(budget / 10_000) + self._excess_db
+
+    def code_promising(self, budget: float, start: int) -> bool:
+        is_known, self._excess_db = self._excess_db == 0, 0.0
+        return not is_known
 
     def best_upfront(self, budget: float, start: int, progress: Any) -> Any:
-        self.budgets.append(budget)
-        plan = SimpleNamespace(crf=WORST_CRF)
-        quality = 30 + 3 * math.log2(budget / 10_000)
-        return SimpleNamespace(quality=quality, choice=SimpleNamespace(coded=SimpleNamespace(plan=plan)))
+        plan = SimpleNamespace(crf=WORST_CRF, upfront=True)
+        return SimpleNamespace(choice=SimpleNamespace(coded=SimpleNamespace(plan=plan)))
 
 
 @pytest.mark.parametrize(("size", "seconds", "most"), [(256, 20, USUAL_KBPS), (512, 20, 2 * USUAL_KBPS)])
@@ -107,12 +116,23 @@ def test_variants_are_part_of_the_usual_rate() -> None:
     assert max(tuned.budgets) < max(plain.budgets) * (1 - VARIANTS_SHARE / 2)
 
 
-def test_a_quality_is_sought_at_any_rate() -> None:
-    trials: Any = PredictedTrials()
+@pytest.mark.parametrize("excess_db", [-2.0, 0.0, 2.0])
+def test_a_quality_is_sought_at_any_rate_until_sources_are_coded(excess_db: float) -> None:
+    trials: Any = PredictedTrials(excess_db)
     clip = with_usual_rate(clip_of(20, EncodeOptions(quality_db=36.0)), trials, no_progress)
     assert clip.options.kbps is not None
-    assert clip.options.kbps > 2 * USUAL_KBPS
+    assert 40_000 <= clip.options.kbps * 125 * 20 <= 46_000  # 36 dB at 40,000 bytes
 
 
 def no_progress(name: str, share: float) -> None:
     pass
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 200, 297, 1001])
+@pytest.mark.parametrize("longest", [1, 50, 60])
+def test_pieces_keep_all_threads_at_work(count: int, longest: int) -> None:
+    length = even_pieces(count, longest)
+    assert 1 <= length <= longest
+    pieces = -(-count // length)
+    assert pieces % WORKERS == 0 or length == 1
+    assert pieces < -(-count // longest) + WORKERS + 1

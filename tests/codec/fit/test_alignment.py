@@ -63,6 +63,36 @@ def test_steps_converge_to_the_keypoints_of_a_picture() -> None:
     assert errors[-1] < 0.02 * errors[0]
 
 
+def affine_reference() -> al.Reference:
+    """A source whose cells move by any affine transform: keypoint 0 by where they are across, 1 by where down."""
+    axis = (np.arange(GRID) + 0.5) * (2 / GRID) - 1
+    across, down = np.meshgrid(axis, axis)
+    basis = np.zeros((GRID * GRID, 3 * K), np.float32)
+    basis[:, 0], basis[:, 1], basis[:, 2] = across.ravel(), down.ravel(), 1
+    keypoints = np.random.default_rng(4).normal(0, 0.3, (K, 3)).astype(np.float32)
+    picture = grey(1)
+    return al.Reference(picture, al.blur_levels(picture), basis, al.unknowns(keypoints))
+
+
+def test_only_what_is_no_similarity_shears() -> None:
+    ref, moves = affine_reference(), np.zeros((3, K))
+    moves[:2, :3] = [[0.2, -0.3, 0.1], [0.3, 0.2, -0.4]]  # turned, scaled and moved
+    assert ref.shear(ref.unknowns + moves.ravel()) == pytest.approx(0, abs=1e-6)
+    moves[0, 0] += 0.24  # stretched across
+    assert ref.shear(ref.unknowns + moves.ravel()) == pytest.approx(0.12, abs=1e-6)
+
+
+def test_a_step_shears_by_no_more_than_allowed() -> None:
+    ref, wanted = affine_reference(), np.zeros((3, K))
+    wanted[:2, :2] = [[0.4, -0.1], [0.1, 0.0]]
+    step = al.Equations(np.eye(3 * K), wanted.ravel())
+    free, bounded, wide = (al.stepped(ref, ref.unknowns, step, bound) for bound in (np.inf, 0.13, 0.25))
+    np.testing.assert_array_equal(free, wide)
+    assert ref.shear(free) == pytest.approx(0.2, abs=1e-6)
+    assert 0.11 < ref.shear(bounded) <= 0.13
+    assert (bounded - ref.unknowns)[K] == pytest.approx(0.1, abs=0.01)  # turned as before
+
+
 def test_as_keypoints_inverts_unknowns_and_clips() -> None:
     keypoints = RNG.random((K, 3)).astype(np.float32)
     np.testing.assert_array_equal(al.as_keypoints(al.unknowns(keypoints)), keypoints)

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from iwcodec.codec.fit.alignment import (
     unknowns,
     warped,
 )
-from iwcodec.codec.fit.keypoint_fit import CORRECTION_DECAY, KeypointFit, live_fit
+from iwcodec.codec.fit.keypoint_fit import CORRECTION_DECAY, LIVE_SHEAR, KeypointFit, live_fit
 from iwcodec.codec.media.quality import psnr
 from iwcodec.models.runtime.types import Source
 from support.codec.textured_source import SIDE, SIZE, TEXTURE, K, moved, textured_source
@@ -66,6 +67,21 @@ def test_strengths_are_fitted() -> None:
     assert found[3, 2] == pytest.approx(10 * 2 / SIZE / 0.4, abs=0.01)
     assert found[7, 2] == pytest.approx(-6 * 2 / SIZE / 0.4, abs=0.01)
     assert np.abs(found[:, :2]).max() < 1e-6
+
+
+def test_live_fits_leave_faces_whole() -> None:
+    """A source that is stretched a lot."""
+    axis = (np.arange(SIDE) + 0.5) * (2 / SIDE) - 1
+    still = textured_source()
+    basis = np.zeros((SIDE**2, 3 * K), np.float32)
+    basis[:, 0], basis[:, 1] = np.tile(axis, SIDE), np.repeat(axis, SIDE)
+    wide = Source(still.picture, still.keypoints, None, still.membership, basis)
+    stretch = np.array([[1.4, 0, -0.2 * SIZE], [0, 1, 0]])
+    picture = cv2.warpAffine(still.picture, stretch, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
+    free, whole = (fit().frame(picture, still.keypoints, [wide]) for fit in (KeypointFit, live_fit))
+    shears = [reference(wide).shear(unknowns(fitted.keypoints)) for fitted in (free, whole)]
+    assert shears[0] > 0.15
+    assert 0.05 < shears[1] <= LIVE_SHEAR + 1e-6
 
 
 def test_the_source_with_the_least_error_is_the_reference_source() -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.region_view import WEIGHTS, RegionView, region_error, region_errors
-from iwcodec.codec.sources.regions import BOX_SIDE, EYES, MOUTH, REGIONS, Compositor, region_box, region_mask
+from iwcodec.codec.sources.region_signature import SIGNATURE_SIZE, Signature, signature_errors
+from iwcodec.codec.sources.region_view import MIN_GAIN, RegionView
+from iwcodec.codec.sources.regions import EYES, MOUTH, REGIONS, Compositor, region_box, region_mask
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Source
 from support.codec.stub_runtime import StubRuntime
@@ -26,8 +27,8 @@ def shifted(dx: float, dy: float) -> np.ndarray:
     return HOME.keypoints + np.array([dx, dy, 0], np.float32) * (2 / SIZE)
 
 
-def rms(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.sqrt(region_error(a.astype(np.float32), b.astype(np.float32))))
+def rms(a: Signature, b: Signature) -> float:
+    return float(np.sqrt(signature_errors(a[None], b[None]))[0, 0])
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (8, -4), (-5, 11)])
@@ -35,9 +36,9 @@ def test_a_moved_frame_looks_like_the_home(dx: int, dy: int) -> None:
     """Seen without the motion, it does not."""
     view, frame = view_of(), moved(dx, dy)
     own = view.of_source(HOME)
-    for region, patch in enumerate(view.of_frame(frame, shifted(dx, dy), HOME)):
-        assert patch.shape == (BOX_SIDE // 2, BOX_SIDE // 2, 3)
-        assert rms(patch, own[region]) < 5
+    for region, found in enumerate(view.of_frame(frame, shifted(dx, dy), HOME)):
+        assert found.shape == (SIGNATURE_SIZE,)
+        assert rms(found, own[region]) < 5
     if dx:
         assert all(rms(a, b) > 15 for a, b in zip(view.of_frame(frame, shifted(0, 0), HOME), own, strict=True))
 
@@ -71,9 +72,9 @@ def test_a_variant_differs_in_its_region() -> None:
     view, picture = view_of(), HOME.picture.copy()
     box = region_box(HOME.keypoints, MOUTH, SIZE)
     cv2.circle(picture, (round(box.centre[0]), round(box.centre[1])), round(box.height / 4), (255, 255, 255), -1)
-    patches, own = view.of_source(replace(HOME, picture=picture)), view.of_source(HOME)
-    assert rms(patches[MOUTH], own[MOUTH]) > 20
-    assert rms(patches[EYES], own[EYES]) < rms(patches[MOUTH], own[MOUTH]) / 2
+    variant, own = view.of_source(replace(HOME, picture=picture)), view.of_source(HOME)
+    assert rms(variant[MOUTH], own[MOUTH]) > 20
+    assert rms(variant[EYES], own[EYES]) < rms(variant[MOUTH], own[MOUTH]) / 2
 
 
 def test_sources_that_left_the_library_are_forgotten() -> None:
@@ -91,23 +92,6 @@ def test_a_variant_is_looked_at_too() -> None:
     library.add(0, HOME)
     library.add(7, replace(HOME, picture=HOME.picture[::-1].copy()), variant=True)
     assert [set(of_region) for of_region in view_of().of_library(library)] == [{0, 7}] * len(REGIONS)
-
-
-def test_errors_count_under_the_mask() -> None:
-    flat = np.zeros((BOX_SIDE // 2, BOX_SIDE // 2, 3), np.float32)
-    edge = (WEIGHTS == 0).reshape(flat.shape)
-    assert edge[0, 0].all()
-    assert not edge[BOX_SIDE // 4, BOX_SIDE // 4].any()
-    assert region_error(flat, flat + 3) == pytest.approx(9, rel=1e-4)
-    assert region_error(flat, np.where(edge, np.float32(100), flat)) == 0
-
-
-def test_errors_of_several_sources_are_those_of_each() -> None:
-    rng = np.random.default_rng(0)
-    patch, *others = rng.uniform(0, 255, (4, BOX_SIDE // 2, BOX_SIDE // 2, 3)).astype(np.float32)
-    found = region_errors(patch, dict(zip((2, 0, 9), others, strict=True)))
-    assert found == pytest.approx({slot: region_error(patch, o) for slot, o in zip((2, 0, 9), others, strict=True)})
-    assert region_errors(patch, {}) == {}
 
 
 def with_region(level: int, region: int) -> np.ndarray:
@@ -138,15 +122,14 @@ def test_each_region_shows_the_source_that_looks_most_like_it() -> None:
     assert view.choose(both, HOME.keypoints, other, library) == (None, 2)
 
 
-def test_a_small_gain_over_the_reference_source_is_not_worth_a_name() -> None:
-    """Halfway between two sources, either would do."""
+def test_the_reference_source_needs_no_name_and_is_preferred() -> None:
     view, library = view_of(), library_of(with_region(200, EYES))
-    near = with_region(200, EYES)
-    half = ((HOME.picture.astype(int) + near) // 2).astype(np.uint8)
     other = library.at(1)
     assert other is not None
-    assert view.choose(half, HOME.keypoints, HOME, library)[EYES] is None
-    assert view.choose(half, HOME.keypoints, other, library)[EYES] is None
+    half = ((HOME.picture.astype(int) + other.picture) // 2).astype(np.uint8)
+    of_home, of_other = (view.errors(half, HOME.keypoints, source, library)[EYES] for source in (HOME, other))
+    assert of_home[None] == pytest.approx(of_other[0] * (1 - MIN_GAIN))
+    assert of_other[None] == pytest.approx(of_home[1] * (1 - MIN_GAIN))
 
 
 def test_errors_name_the_reference_source_by_none() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
 
 from iwcodec.models.export.export import save_weights
 from iwcodec.models.network.network import ImplicitWarp
@@ -20,6 +21,7 @@ from iwcodec.models.runtime.weights import (
     read_digests,
     read_graphs,
     read_info,
+    read_tensors,
 )
 
 
@@ -75,3 +77,11 @@ def test_graphs_that_were_not_exported_with_the_weights_are_refused(
         shutil.copy(WEIGHTS / changed.replace("tiny-64", "lite-256"), tmp_path / changed)
     with pytest.raises(FileNotFoundError, match="not the one that was exported as part of tiny-64"):
         OnnxRuntime("tiny-64", 1, tmp_path)
+
+
+def test_tensors_of_a_model_and_its_base_are_another_weights_file() -> None:
+    tensors = safetensors.load(read_tensors("lite-512", ("decoder.fuse.", "decoder.up.")))
+    own, base = (safetensors.load_file(WEIGHTS / f"{model}.safetensors") for model in ("lite-512", "lite-256"))
+    assert {"decoder.fuse.weight", "decoder.up.0.see.bias"} <= set(tensors)
+    assert all(name.startswith(("decoder.fuse.", "decoder.up.")) for name in tensors)
+    assert all(torch.equal(values, (base | own)[name]) for name, values in tensors.items())

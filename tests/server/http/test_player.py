@@ -9,7 +9,7 @@ for needed in ("fastapi", "httpx"):
     pytest.importorskip(needed)
 from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.models.runtime.weights import PARTS, graph_file, read_info
+from iwcodec.models.runtime.weights import graph_file, read_info
 from iwcodec.server.http import app, player
 from iwcodec.server.store.memory import MemoryStore
 from support.server.signalling import browser, make_hub
@@ -70,15 +70,16 @@ async def test_models_and_tables_are_those_of_the_installation(built: Path) -> N
         tables = (await client.get(f"/play/{manifest['tables']}")).json()
         models = {model["id"]: model for model in manifest["models"]}
         graph = await client.get(f"/play/{models['lite-256']['graphs']['merge']}")
+        decoder = await client.get(f"/play/{models['lite-512']['decoder']}")
         face = await client.get(f"/play/{manifest['face']}", headers={"Accept-Encoding": "gzip"})
         plain = await client.get(f"/play/{manifest['face']}", headers={"Accept-Encoding": "identity"})
     info = read_info("lite-256")
     assert models["lite-256"]["digest"] == info.digest.hex()
-    assert set(models["lite-256"]["graphs"]) == set(PARTS)
+    assert set(models["lite-256"]["graphs"]) == {"detector", "source", "merge", "attend"}
     assert (models["lite-512"]["net_size"], models["lite-512"]["size"]) == (256, 512)
     assert graph.content[:1] == b"\x08"
-    sizes = [graph_file("lite-256", part).stat().st_size for part in PARTS]
-    assert models["lite-256"]["bytes"] == sum(sizes)
+    sizes = [graph_file("lite-512", part).stat().st_size for part in models["lite-512"]["graphs"]]
+    assert models["lite-512"]["bytes"] == sum(sizes) + len(decoder.content)
     assert face.headers["content-encoding"] == "gzip"
     assert int(face.headers["content-length"]) < len(face.content)
     assert face.content == plain.content == FACE_DETECTOR.read_bytes()
@@ -105,4 +106,4 @@ async def test_a_static_site_holds_every_file(built: Path, tmp_path: Path) -> No
     manifest = json.loads((tmp_path / "site" / "models.json").read_text())
     assert (tmp_path / "site" / "index.html").read_text() == "<!doctype html>"
     for model in manifest["models"]:
-        assert all((tmp_path / "site" / path).is_file() for path in model["graphs"].values())
+        assert all((tmp_path / "site" / path).is_file() for path in [model["decoder"], *model["graphs"].values()])

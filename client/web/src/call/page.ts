@@ -51,7 +51,7 @@ let call: Call | null = null;
 let canSend = false;
 let isMuted = false;
 let showsNumbers = false;
-/** Begins when the page is opened, so that the model is there when somebody has typed a name. */
+/** Is loaded from when the page is opened. To join it has to be known only: connecting takes a while, too. */
 const model = ROOM.test(room) ? renderers.load(SIZE) : null;
 
 /** Find out whether this browser can send, and show its camera. */
@@ -119,7 +119,7 @@ async function join(sends: boolean): Promise<void> {
   setInterval(update, UPDATE_MS);
   if (!sends) return;
   devicesChanged(devices.camera, devices.microphone);
-  // After the first worker, so that what both need is fetched once.
+  await renderers.ready; // so that what both workers need is fetched once
   await sending.load(SIZE).catch((error: Error) => {
     sending.sender.close();
     say(`Your picture cannot be sent: ${error.message}`);
@@ -146,7 +146,7 @@ function removeTile(participant: Participant): void {
 const WORDS: Partial<Record<LinkState, string>> = {
   connecting: "connecting…",
   reconnecting: "reconnecting…",
-  "waiting for first picture": "waiting for the first picture…",
+  "waiting for first picture": "waiting for a moving picture…",
   "face lost": "no face to be seen",
   frozen: "nothing arrives: the picture stands still",
   "sends too much, not shown": "sends more than a call needs: not shown for a while",
@@ -275,7 +275,7 @@ function fail(message: string): void {
 $<HTMLInputElement>("most").value = parameters.get("max") ?? "";
 $("room").textContent = ROOM.test(room) ? room : "";
 if (model) {
-  void model.then(() => call ?? say(""));
+  void renderers.ready.then(() => say(""));
   void prepare();
 } else fail("This address names no room: open a room's page, and join from there.");
 

@@ -8,21 +8,24 @@ import { type Runtime, withPicture } from "../runtime/types";
 import { type Av1Maker, SourceDecoder } from "../sources/av1";
 import { CAPACITY, Library } from "../sources/library";
 import { Compositor } from "../sources/regions";
+import { StreamAttention } from "./attention";
 import type { TimedFrame } from "../video/jitter_buffer";
 
 export class Stream {
   private readonly decoder: SourceDecoder;
   private readonly library = new Library(CAPACITY);
   private readonly compositor = new Compositor();
+  private readonly attention: StreamAttention;
 
   /** `size`: side of the pictures in pixels. `directions`: of the transform coder's tables. */
   constructor(
     size: number,
     make: Av1Maker,
-    private readonly runtime: Runtime,
+    private readonly runtime: Promise<Runtime>,
     private readonly directions: Float64Array,
   ) {
     this.decoder = new SourceDecoder(size, make);
+    this.attention = new StreamAttention(size);
   }
 
   /** Free the AV1 decoder. */
@@ -31,12 +34,17 @@ export class Stream {
   }
 
   /** Decode a unit of the sequence and return its picture. A snapshot is not kept, nor is a variant without its base.
-   * Throws FormatError. */
-  async addSource({ slot, base, payload }: SourcePacket, isSnapshot: boolean): Promise<Picture> {
+   * `first`: told the picture of the first source before it is prepared. Throws FormatError. */
+  async addSource(
+    { slot, base, payload }: SourcePacket,
+    isSnapshot: boolean,
+    first: (picture: Picture) => void,
+  ): Promise<Picture> {
     const picture = await this.decoder.add(payload);
     if (isSnapshot) return picture;
     if (base === null) {
-      this.library.add(slot, await this.runtime.prepare(picture));
+      if (!this.library.slots().length) first(picture);
+      this.library.add(slot, await (await this.runtime).prepare(picture));
       return picture;
     }
     const source = this.library.at(base);
@@ -51,10 +59,13 @@ export class Stream {
     return motionSpace(reference(source.basis, source.keypoints), source.picture, this.directions);
   }
 
-  /** Return a frame's picture; null without any source. */
-  async reconstruct({ keypoints, reference, regions }: TimedFrame): Promise<Picture | null> {
+  /** Return a frame's picture; null without any source. `later`: a frame that will follow, if one is known. */
+  async reconstruct(frame: TimedFrame, later: TimedFrame | null): Promise<Picture | null> {
+    const { keypoints, reference, regions } = frame;
     const attended = this.library.attended(keypoints, reference, regions);
     const sources = this.compositor.sourcesOf(attended, regions, this.library);
-    return sources.length ? this.runtime.reconstruct(keypoints, sources, 0) : null;
+    if (!sources.length) return null;
+    const runtime = await this.runtime;
+    return runtime.refine(sources, await this.attention.of(frame, later, sources, runtime));
   }
 }

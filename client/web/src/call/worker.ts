@@ -2,7 +2,7 @@
 
 import { FormatError, messageOf } from "../errors";
 import type { MotionSpace } from "../motion/space";
-import { Loader, threadCount } from "../runtime/load";
+import { Loader } from "../runtime/load";
 import { type Picture, rgba } from "../runtime/pictures";
 import type { Runtime } from "../runtime/types";
 import type { Av1Maker } from "../sources/av1";
@@ -12,7 +12,7 @@ import { Stream } from "./stream";
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const streams = new Map<string, Stream>();
-let runtime: Runtime;
+let runtime: Promise<Runtime>;
 let make: Av1Maker;
 let size = 0;
 let directions: Float64Array;
@@ -38,12 +38,16 @@ async function handle(request: Request): Promise<void> {
     return;
   }
   if (request.type === "frame") {
-    void finish(request.job, streamOf(request.peer).reconstruct(request.frame), () => null);
+    void finish(request.job, streamOf(request.peer).reconstruct(request.frame, request.later), () => null);
     return;
   }
   const { job, packet, isSnapshot } = request;
   const stream = streamOf(request.peer);
-  await finish(job, stream.addSource(packet, isSnapshot), () => (isSnapshot ? null : stream.space(packet.slot)));
+  const first = (picture: Picture) => {
+    const pixels = rgba(picture);
+    answer({ type: "first", job, pixels, side: picture.side }, [pixels]);
+  };
+  await finish(job, stream.addSource(packet, isSnapshot, first), () => (isSnapshot ? null : stream.space(packet.slot)));
 }
 
 /** Answer with the picture of a job, and the coordinates of motion from it. */
@@ -68,7 +72,11 @@ async function load(base: string, wanted: number): Promise<void> {
   size = wanted;
   directions = Float64Array.from(loaded.tables.transform.directions);
   const { digest, keypoints } = loaded.model;
-  answer({ type: "loaded", digest, keypoints, tables: loaded.tables, threads: threadCount() });
+  answer({ type: "model", digest, keypoints, tables: loaded.tables });
+  runtime.then(
+    () => answer({ type: "loaded" }),
+    (error) => answer({ type: "failed", message: messageOf(error) }),
+  );
 }
 
 function streamOf(peer: string): Stream {

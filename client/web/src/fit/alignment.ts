@@ -17,6 +17,9 @@ const INVERSION_STEPS = 6;
 const STIFFNESS = 4e3;
 const PLACE_PRIOR = 0.02;
 const STRENGTH_PRIOR = 0.005;
+const FACE_REACH = 1.2;
+const SHEAR_WEIGHTS = [-12, 14];
+const SHEAR_HALVINGS = 6;
 
 /** A source, prepared for moving its cells. */
 export interface Reference {
@@ -24,6 +27,8 @@ export interface Reference {
   basis: Float32Array;
   /** (3 K,): the source's own keypoints as unknowns: all x, all y, all strengths. */
   unknowns: Float64Array;
+  /** (3 K, 3 K): see `shearing`, computed when it is first needed. */
+  shearing?: Float64Array;
 }
 
 /** Prepare a source from its motion basis (b, 3 K) and its keypoints (K, 3). */
@@ -66,6 +71,101 @@ export function moved(ref: Reference, keypoints: Float32Array): Float32Array {
     out[2 * cell + 1] = down * (GRID / 2);
   }
   return out;
+}
+
+/** Return by how much a frame with unknowns (3 K,) shears the face, root mean square: 0 where it is only moved, turned in
+ * the plane and scaled. */
+export function shear(ref: Reference, values: Float64Array): number {
+  const change = values.map((value, i) => value - ref.unknowns[i]);
+  const by = times(shearing(ref), change);
+  return Math.sqrt(Math.max(change.reduce((sum, value, i) => sum + value * by[i], 0), 0));
+}
+
+/** Return the square of `shear` as a quadratic form (3 K, 3 K) of the change of the unknowns. */
+function shearing(ref: Reference): Float64Array {
+  if (ref.shearing) return ref.shearing;
+  const width = ref.unknowns.length;
+  const count = width / 3;
+  const falloff = [0, 1].map((axis) => faceWeights(ref.unknowns.subarray(axis * count, (axis + 1) * count)));
+  const out = new Float64Array(width * width);
+  const [real, imaginary] = [new Float64Array(width), new Float64Array(width)];
+  for (let y = 0; y < GRID; y++) {
+    for (let x = 0; x < GRID; x++) {
+      const weight = falloff[0][x] * falloff[1][y];
+      const gradient = (i: number) => [slope(ref.basis, width, i, x, y, 1, 0), slope(ref.basis, width, i, x, y, 0, 1)];
+      for (let k = 0; k < count; k++) {
+        const [right, down] = gradient(k);
+        [real[k], imaginary[k]] = [right / 2, down / 2];
+        [real[count + k], imaginary[count + k]] = [-down / 2, right / 2];
+        const [acrossRight, acrossDown] = gradient(count + k);
+        const [belowRight, belowDown] = gradient(2 * count + k);
+        real[2 * count + k] = (acrossRight - belowDown) / 2;
+        imaginary[2 * count + k] = (acrossDown + belowRight) / 2;
+      }
+      for (let a = 0; a < width; a++) {
+        const [r, i] = [weight * real[a], weight * imaginary[a]];
+        for (let b = 0; b <= a; b++) out[a * width + b] += r * real[b] + i * imaginary[b];
+      }
+    }
+  }
+  for (let a = 0; a < width; a++) for (let b = 0; b < a; b++) out[b * width + a] = out[a * width + b];
+  return (ref.shearing = out);
+}
+
+/** Return how much columns or rows of cells (GRID,) belong to the face, given the keypoints along that axis. */
+function faceWeights(places: Float64Array): Float64Array {
+  const mean = places.reduce((sum, place) => sum + place, 0) / places.length;
+  const deviation = Math.sqrt(places.reduce((sum, place) => sum + (place - mean) ** 2, 0) / places.length);
+  const reach = FACE_REACH * Math.max(deviation, 2 / GRID);
+  const at = (cell: number) => ((cell + 0.5) * 2) / GRID - 1;
+  const weights = Float64Array.from({ length: GRID }, (_, n) => Math.exp(-0.5 * ((at(n) - mean) / reach) ** 2));
+  const sum = weights.reduce((a, b) => a + b, 0);
+  return weights.map((weight) => weight / sum);
+}
+
+/** Return the central difference of a column of the basis at a cell, one-sided at the rim, per unit of [-1, 1]. */
+function slope(basis: Float32Array, width: number, column: number, x: number, y: number, dx: number, dy: number): number {
+  const value = (step: number) => {
+    const [atX, atY] = [x + step * dx, y + step * dy].map((at) => Math.min(GRID - 1, Math.max(0, at)));
+    return [basis[(atY * GRID + atX) * width + column], dx ? atX : atY];
+  };
+  const [[low, from], [high, to]] = [value(-1), value(1)];
+  return ((high - low) / (to - from)) * (GRID / 2);
+}
+
+/** Return the unknowns (3 K,) after a step from `values`, clipped. If they shear the face by more than `maxShear`, shear
+ * counts as an error, with about the least weight that prevents it. */
+export function stepped(ref: Reference, values: Float64Array, step: Equations, maxShear: number): Float64Array {
+  const form = shearing(ref);
+  const pull = times(form, values.map((value, i) => value - ref.unknowns[i]));
+  const weighted = (weight: number) => {
+    const gram = step.gram.map((value, i) => value + weight * form[i]);
+    const change = solve({ gram, right: step.right.map((value, i) => value - weight * pull[i]) });
+    return unknownsOf(keypointsOf(values.map((value, i) => value + change[i])));
+  };
+  let after = weighted(0);
+  if (shear(ref, after) <= maxShear) return after;
+  const unit = trace(step.gram, values.length) / trace(form, values.length);
+  let [low, high] = SHEAR_WEIGHTS;
+  after = weighted(unit * 2 ** high);
+  for (let n = 0; n < SHEAR_HALVINGS; n++) {
+    const middle = (low + high) / 2;
+    const nearer = weighted(unit * 2 ** middle);
+    if (shear(ref, nearer) <= maxShear) [after, high] = [nearer, middle];
+    else low = middle;
+  }
+  return after;
+}
+
+function times(square: Float64Array, vector: Float64Array): Float64Array {
+  const n = vector.length;
+  return vector.map((_, i) => vector.reduce((sum, value, j) => sum + square[i * n + j] * value, 0));
+}
+
+function trace(square: Float64Array, n: number): number {
+  let sum = 0;
+  for (let i = 0; i < n; i++) sum += square[i * n + i];
+  return sum;
 }
 
 /** Invert a field (CELLS, 2) of source cells by fixed-point iteration. */

@@ -15,9 +15,10 @@ import {
   reference,
   type Reference,
   sampled,
+  shear,
   smallGrey,
-  solve,
   squaredError,
+  stepped,
   unknownsOf,
   type Warped,
   warped,
@@ -31,6 +32,8 @@ const CANDIDATES = 2;
 const SWITCH_ERROR = 0.93;
 const RETRY_INTERVAL = 5;
 const RETRY_ERROR = 1.2;
+/** Most that a fit shears a face. */
+const LIVE_SHEAR = 0.13;
 const MIN_ERROR = 1.5 ** 2 * FLOW_SIZE ** 2;
 
 export interface Fitted {
@@ -122,14 +125,14 @@ export class KeypointFit {
     let estimate = estimateAt(origin, null);
     const start = estimate.values;
     let best = estimate;
+    const rank = ({ values, error }: Estimate) => (shear(ref, values) > LIVE_SHEAR ? Infinity : error);
     for (const blur of STEPS) {
       const { back } = estimate.view;
       const view = blur === FINEST ? estimate.view : { back, grey: sampled(levels.get(blur) as Float32Array, back) };
       const offset = estimate.values.map((value, i) => value - start[i]);
       const step = alignmentEquations(ref, view, target.get(blur) as Float32Array, offset);
-      const change = solve(step);
-      estimate = estimateAt(estimate.values.map((value, i) => value + change[i]), step);
-      if (estimate.error < best.error) best = estimate;
+      estimate = estimateAt(stepped(ref, estimate.values, step, LIVE_SHEAR), step);
+      if (rank(estimate) < rank(best)) best = estimate;
     }
     return best;
   }

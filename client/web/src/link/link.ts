@@ -81,8 +81,10 @@ export interface DecodedSource extends Pixels {
 
 /** Runs the networks for one peer. Null: what it was asked for cannot be done. */
 export interface Renderer {
-  source(packet: SourcePacket, isSnapshot: boolean): Promise<DecodedSource | null>;
-  frame(frame: TimedFrame): Promise<Pixels | null>;
+  /** `first`: shows the first source of a stream, before the network has prepared it. */
+  source(packet: SourcePacket, isSnapshot: boolean, first: (pixels: Pixels) => void): Promise<DecodedSource | null>;
+  /** `later`: a frame that will follow, if one is known: what lies between two frames is quicker to render. */
+  frame(frame: TimedFrame, later: TimedFrame | null): Promise<Pixels | null>;
   /** Begin another stream of the peer. */
   reset(): void;
 }
@@ -145,6 +147,8 @@ export class Link {
   private renderTimes: number[] = [];
   private frameTimes: number[] = [];
   private renderedS = 0;
+  /** Number of the newest rendered frame. */
+  private renderedNumber = -1;
   private alarm = 0;
   private rates = new Map<number, { second: number; count: number }>();
   private readonly ticker = window.setInterval(() => this.tick(), TICK_MS);
@@ -365,6 +369,7 @@ export class Link {
     this.clocks = new Clocks();
     this.newestReportMs = -1;
     this.hasSource = false;
+    this.renderedNumber = -1;
     this.units = 0;
     this.renderer.reset();
   }
@@ -391,7 +396,9 @@ export class Link {
   private async decode({ packet, isSnapshot }: Unit): Promise<void> {
     const { assembler } = this;
     this.units += 1;
-    const pixels = await this.renderer.source(packet, isSnapshot);
+    const pixels = await this.renderer.source(packet, isSnapshot, (first) => {
+      if (assembler === this.assembler) this.shownNow(first);
+    });
     if (assembler !== this.assembler) return; // of a stream that has ended
     this.units -= 1;
     if (!pixels) {
@@ -480,7 +487,10 @@ export class Link {
     const due = jitterBuffer.pop(nowS);
     if (!due || this.conduct.isIgnored(nowS) || !this.renderable.take(nowS)) return;
     this.rendering += 1;
-    void this.renderer.frame(due.frame).then((pixels) => {
+    const { number } = due.frame;
+    const later = jitterBuffer.waitingAs(2 * number - this.renderedNumber);
+    this.renderedNumber = number;
+    void this.renderer.frame(due.frame, later).then((pixels) => {
       this.rendering -= 1;
       const doneS = now();
       this.renderTimes = [...this.renderTimes.slice(1 - RENDER_TIMES), doneS - nowS];

@@ -6,8 +6,9 @@ import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import type { Header } from "../bitstream/header";
 import { VersionError } from "../errors";
 import { makeTables, type Tables, type TablesFile } from "../motion/tables";
+import { fetched } from "./fetched";
 import { type Graph, GRAPHS, type Model, OnnxRuntime } from "./onnx";
-import { OnnxRefiner } from "./refiner";
+import { WasmRefiner } from "./refiner";
 import { RemoteRefiner } from "./remote_refiner";
 import type { Runtime } from "./types";
 
@@ -65,16 +66,19 @@ export class Loader {
     return { tables, runtime: await this.runtimeOf(model, progress) };
   }
 
-  /** Return the model for pictures of `size` pixels, as calls use it, and the tables. */
-  async loadSize(size: number, progress: Progress): Promise<{ model: Model; tables: TablesFile; runtime: Runtime }> {
+  /** Return the model for pictures of `size` pixels, as calls use it, and the tables; the runtime is still being loaded. */
+  async loadSize(size: number, progress: Progress): Promise<{ model: Model; tables: TablesFile; runtime: Promise<Runtime> }> {
     const model = (await this.readManifest()).models.find((known) => known.size === size);
     if (!model) throw new VersionError(`The server has no model for pictures of ${size} pixels.`);
-    return { model, tables: await this.readTables(), runtime: await this.runtimeOf(model, progress) };
+    const runtime = this.runtimeOf(model, progress);
+    runtime.catch(() => {}); // whoever waits for it is told
+    return { model, tables: await this.readTables(), runtime };
   }
 
   /** Return the face detector, for pictures as planes (1, 3, height, width) in 0..255. */
   async loadFaceDetector(): Promise<ort.InferenceSession> {
-    return loadGraph(new URL((await this.readManifest()).face, this.base).href);
+    setUp();
+    return ort.InferenceSession.create(await bytesOf(await this.get((await this.readManifest()).face), () => {}));
   }
 
   private readManifest(): Promise<Manifest> {
@@ -109,8 +113,8 @@ export class Loader {
 
   private async makeRuntime(model: Model, progress: Progress): Promise<Runtime> {
     setUp();
-    const address = (graph: Graph) => new URL(model.graphs[graph], this.base).href;
-    const remote = this.splits && RemoteRefiner.isPossible ? RemoteRefiner.load(model, address("refine")) : null;
+    const decoder = new URL(model.decoder, this.base).href;
+    const refining = (this.splits && RemoteRefiner.isPossible ? RemoteRefiner : WasmRefiner).load(model, decoder);
     let received = 0;
     let turn: Promise<unknown> = Promise.resolve();
     const sessions = {} as Record<Graph, ort.InferenceSession>;
@@ -121,27 +125,9 @@ export class Loader {
       turn = turn.then(async () => (sessions[graph] = await ort.InferenceSession.create(bytes)));
       await turn;
     };
-    await Promise.all(GRAPHS.filter((graph) => !remote || graph !== "refine").map(load));
-    const refiner = (await remote) ?? new OnnxRefiner(model, sessions.refine, ort.Tensor);
+    const [refiner] = await Promise.all([refining, ...GRAPHS.map(load)]);
     return new OnnxRuntime(model, sessions, ort.Tensor, refiner);
   }
-}
-
-/** Return a session of the graph at an address. */
-export async function loadGraph(address: string): Promise<ort.InferenceSession> {
-  setUp();
-  return ort.InferenceSession.create(await bytesOf(await fetched(address), () => {}));
-}
-
-async function fetched(address: string): Promise<Response> {
-  let response: Response;
-  try {
-    response = await fetch(address);
-  } catch {
-    throw new Error("The server does not answer; is it still running?");
-  }
-  if (!response.ok) throw new Error(`The server has no ${new URL(address).pathname} (${response.status}).`);
-  return response;
 }
 
 function setUp(): void {

@@ -3,10 +3,10 @@
 import type { InferenceSession, Tensor } from "onnxruntime-web/wasm";
 import { type Picture, resizeArea } from "./pictures";
 import type { Refiner } from "./refiner";
-import type { Runtime, Source } from "./types";
+import type { Attention, Runtime, Source } from "./types";
 
 /** The ONNX graphs of a model. */
-export const GRAPHS = ["detector", "source", "merge", "attend", "refine"] as const;
+export const GRAPHS = ["detector", "source", "merge", "attend"] as const;
 export type Graph = (typeof GRAPHS)[number];
 
 /** A model as the server describes it. */
@@ -22,11 +22,14 @@ export interface Model {
   detector_size: number;
   /** Address of each graph. */
   graphs: Record<Graph, string>;
-  /** Of all graphs together, before they are compressed for their way. */
+  /** Address of the weights of the network's decoder, after attention. */
+  decoder: string;
+  /** Of graphs and weights together, before they are compressed for their way. */
   bytes: number;
 }
 
-const MAX_SOURCES = 4;
+/** Most sources in the attention of a frame. */
+export const MAX_SOURCES = 4;
 
 export class OnnxRuntime implements Runtime {
   private merged: Record<string, Tensor> = {};
@@ -34,10 +37,10 @@ export class OnnxRuntime implements Runtime {
   /** What the sessions of this worker do: they may not overlap. */
   private turn: Promise<unknown> = Promise.resolve();
 
-  /** `TensorOf`: the constructor of onnxruntime-web, which only a worker loads. `refiner`: runs the graph `refine`. */
+  /** `TensorOf`: the constructor of onnxruntime-web, which only a worker loads. `refiner`: does what comes after attention. */
   constructor(
     private readonly model: Model,
-    private readonly sessions: Record<Exclude<Graph, "refine">, InferenceSession>,
+    private readonly sessions: Record<Graph, InferenceSession>,
     private readonly TensorOf: typeof Tensor,
     private readonly refiner: Refiner,
   ) {}
@@ -68,15 +71,22 @@ export class OnnxRuntime implements Runtime {
     };
   }
 
-  async reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture> {
+  async attend(keypoints: Float32Array, sources: Source[]): Promise<Attention> {
     if (sources.length < 1 || sources.length > MAX_SOURCES) throw new RangeError(`${sources.length} sources`);
-    const { fields, features } = await this.inTurn(() => this.attend(keypoints, sources));
-    const shifts = floats(fields);
-    if (suppression > 0) suppressSmallShifts(shifts, suppression);
-    const pictures = sources.map(({ picture }) => picture);
-    const attended = { pictures, shifts, side: fields.dims[2], features: floats(features), dims: features.dims };
+    const { fields, features } = await this.inTurn(() => this.attended(keypoints, sources));
+    return { shifts: floats(fields), side: fields.dims[2], features: floats(features) };
+  }
+
+  async refine(sources: Source[], attention: Attention): Promise<Picture> {
+    const attended = { ...attention, pictures: sources.map(({ picture }) => picture) };
     const { refiner } = this;
     return refiner.isElsewhere ? refiner.refine(attended) : this.inTurn(() => refiner.refine(attended));
+  }
+
+  async reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture> {
+    const attention = await this.attend(keypoints, sources);
+    if (suppression > 0) suppressSmallShifts(attention.shifts, suppression);
+    return this.refine(sources, attention);
   }
 
   private inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -85,7 +95,7 @@ export class OnnxRuntime implements Runtime {
     return result;
   }
 
-  private async attend(keypoints: Float32Array, sources: Source[]): Promise<Record<string, Tensor>> {
+  private async attended(keypoints: Float32Array, sources: Source[]): Promise<Record<string, Tensor>> {
     await this.merge(sources);
     const driving = new this.TensorOf("float32", keypoints, [1, keypoints.length / 3, 3]);
     return this.sessions.attend.run({ driving, ...this.merged });

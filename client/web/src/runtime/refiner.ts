@@ -1,19 +1,19 @@
-/** The second half of a reconstruction: the sources are sampled and blended, and the network refines the result
- * (models/runtime/onnx.py). */
+/**
+ * The second half of a reconstruction: the sources are sampled and blended, and the network's decoder corrects the result
+ * (models/network/decoder.py, models/runtime/onnx.py).
+ */
 
-import type { InferenceSession, Tensor } from "onnxruntime-web/wasm";
+import { Convolutions, type Framed, type Layer, VALUE } from "./convolutions";
+import { fetched } from "./fetched";
 import type { Model } from "./onnx";
-import { type Picture, remapPicture, resizeLinear } from "./pictures";
+import { type Picture, resizeLinear } from "./pictures";
+import { readTensors, type Weights } from "./safetensors";
+import { Sampler } from "./sampler";
+import type { Attention } from "./types";
 
 /** What attention makes of a frame, and the pictures of the sources that it attended to. */
-export interface Attended {
+export interface Attended extends Attention {
   pictures: Picture[];
-  /** (S, side, side, 3): shifts in pixels (x, y), and weights. */
-  shifts: Float32Array;
-  side: number;
-  /** The decoder's features, and their shape. */
-  features: Float32Array;
-  dims: readonly number[];
 }
 
 export interface Refiner {
@@ -23,132 +23,218 @@ export interface Refiner {
   refine(attended: Attended): Promise<Picture>;
 }
 
-/** Refines in this worker. */
-export class OnnxRefiner implements Refiner {
-  readonly isElsewhere = false;
-  private readonly sampler: Sampler;
-  private readonly planes: Float32Array;
+/** Channels of a folded picture. Here they are (dy, dx, colour), in the weights (colour, dy, dx). */
+const FOLDED = 12;
+/** The same of a convolution's result. */
+const FILLED = 16;
+const FOLDS = [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11];
 
+/** Refines in this worker. */
+export class WasmRefiner implements Refiner {
+  readonly isElsewhere = false;
+  private readonly convolutions: Convolutions;
+  private readonly sampler: Sampler;
+  private readonly trunk: number;
+  /** Channels that the features are unfolded to. */
+  private readonly half: number;
+  private readonly layers: Record<"unfold" | "fuse" | "refine" | "out", Layer>;
+  /** Features as they come, by cells, and unfolded; changes of the picture; the picture. */
+  private readonly rooms: Record<"features" | "cells" | "unfolded" | "changes" | "picture", number>;
+  private readonly framed: Record<"fused" | "refined" | "detailed", Framed>;
+  /** In models of larger pictures than the network reads. */
+  private readonly up: UpBlock | null;
+
+  /** Return a refiner with the weights at an address. */
+  static async load(model: Model, decoder: string): Promise<WasmRefiner> {
+    return new WasmRefiner(model, readTensors(await (await fetched(decoder)).arrayBuffer()));
+  }
+
+  /** `weights`: of the network's decoder, by name. Throws Error if there are others than those of the model. */
   constructor(
     private readonly model: Model,
-    private readonly session: InferenceSession,
-    private readonly TensorOf: typeof Tensor,
+    weights: Map<string, Weights>,
   ) {
-    this.sampler = new Sampler(model.size, model.net_size);
-    this.planes = new Float32Array(3 * model.size ** 2);
+    const { size, net_size } = model;
+    const tensor = tensorsOf(weights);
+    const [unfold, fuse, refine, out] = ["unfold", "fuse", "refine", "out"].map((name) => tensor(`${name}.weight`));
+    const bias = (name: string) => tensor(`${name}.bias`).values;
+    const trunk = (this.trunk = unfold.shape[1]);
+    const half = (this.half = unfold.shape[0] / 4);
+    const detail = refine.shape[0];
+    const c = (this.convolutions = new Convolutions(size / 2, half + FOLDED + detail));
+    this.sampler = new Sampler(c, net_size / 4, net_size, size);
+    const upsamples = size > net_size; // twice: more up blocks are not known here
+    if ((upsamples && size !== 2 * net_size) || net_size % 32) throw new RangeError(`pictures of ${size} pixels`);
+    const details = upsamples ? groups(detail / 4) : count(detail);
+    const inputs = [...count(half), ...FOLDS.map((n) => half + n)];
+    this.layers = {
+      unfold: c.layer(unfold, bias("unfold"), count(trunk), groups(half)),
+      fuse: c.layer(fuse, bias("fuse"), inputs, count(detail)),
+      refine: c.layer(refine, bias("refine"), count(detail), details),
+      out: c.layer(out, bias("out"), details, FOLDS),
+    };
+    const cells = (net_size / 4) ** 2;
+    this.rooms = {
+      features: c.room((trunk + 1) * cells),
+      cells: c.room(trunk * cells),
+      unfolded: c.room(4 * half * cells),
+      changes: c.room(4 * FILLED * cells),
+      picture: c.room((3 * size ** 2) / VALUE),
+    };
+    this.framed = {
+      fused: c.framed(net_size / 2, half + FOLDED),
+      refined: c.framed(net_size / 2, detail),
+      detailed: c.framed(net_size / 2, detail),
+    };
+    this.up = upsamples ? new UpBlock(c, weights, net_size, detail / 4) : null;
   }
 
-  async refine({ pictures, shifts, side, features, dims }: Attended): Promise<Picture> {
+  async refine({ pictures, shifts, side, features }: Attended): Promise<Picture> {
+    const { convolutions: c, half, layers, rooms, trunk, up } = this;
     const { size, net_size } = this.model;
-    const fold = size === net_size ? 2 : 1;
-    foldPicture(this.sampler.base(pictures, shifts, side), size, fold, this.planes);
-    const { picture } = await this.session.run({
-      base: new this.TensorOf("float32", this.planes, [1, 3 * fold ** 2, size / fold, size / fold]),
-      features: new this.TensorOf("float32", features, dims),
-    });
-    return unfoldPicture(picture.data as Uint8Array, size, fold);
+    const { fused, refined, detailed } = this.framed;
+    this.sampler.run(pictures, shifts);
+    c.floats(rooms.features, features.length).set(features);
+    c.run.transpose(rooms.features, trunk, side ** 2, rooms.cells);
+    c.run.multiply(rooms.cells, layers.unfold.weights, rooms.unfolded, side ** 2, trunk, 4 * half);
+    c.run.spread(rooms.unfolded, side, side, half, layers.unfold.bias, fused.first, fused.pixel, fused.row);
+    c.run.fold(up ? up.halved(this.sampler.base) : this.sampler.base, net_size, fused.first + half * VALUE, fused.pixel, fused.row);
+    c.convolve(fused, layers.fuse, refined);
+    c.convolve(refined, layers.refine, detailed);
+    c.convolveTo(detailed, layers.out, rooms.changes);
+    c.run.close(rooms.changes, rooms.features + trunk * side ** 2 * VALUE, side);
+    if (up) up.finish(this.sampler.base, detailed, rooms.changes, rooms.picture);
+    else c.run.finish(rooms.changes, fused.first + half * VALUE, fused.pixel, fused.row, net_size / 2, rooms.picture);
+    return { side: size, data: c.bytes(rooms.picture, 3 * size ** 2).slice() };
   }
 }
 
-/** Samples and blends the sources into the base picture. */
-class Sampler {
-  private readonly places: Float32Array;
-  private readonly sampled: Uint8Array;
+/** Doubles the resolution of a change (models/network/decoder.py). */
+class UpBlock {
+  private readonly layers: { enter: Layer; out: Layer };
+  private readonly entered: Framed;
+  private readonly detailed: Framed;
+  private readonly changes: number;
+  private readonly half: number;
+  private readonly noBias: number;
 
+  /** `side`: of the folded picture; `details`: channels, in the shuffled features. */
   constructor(
-    private readonly size: number,
-    private readonly netSize: number,
+    private readonly c: Convolutions,
+    weights: Map<string, Weights>,
+    private readonly side: number,
+    private readonly details: number,
   ) {
-    this.places = new Float32Array(size * size * 2);
-    this.sampled = new Uint8Array(size * size * 3);
+    const tensor = tensorsOf(weights);
+    const enter = joined(tensor("up.0.enter.weight"), tensor("up.0.see.weight"), details);
+    const bias = tensor("up.0.enter.bias").values.map((value, n) => value + tensor("up.0.see.bias").values[n]);
+    const [outputs, inputs] = enter.shape;
+    this.layers = {
+      enter: c.layer(enter, bias, count(inputs), count(outputs)),
+      out: c.layer(tensor("up.0.out.weight"), tensor("up.0.out.bias").values, count(outputs), FOLDS),
+    };
+    this.entered = c.framed(side, inputs);
+    this.detailed = c.framed(side, outputs);
+    this.changes = c.room(FILLED * side ** 2);
+    this.half = c.room(3 * side ** 2);
+    this.noBias = c.room(4 * details);
   }
 
-  /** Return the base picture (size, size, 3) in 0..255 from the fields (S, side, side, 3) of shifts and weights. It is
-   * valid until the next one. */
-  base(pictures: Picture[], fields: Float32Array, side: number): Float32Array | Uint8Array {
-    const { size, netSize } = this;
-    const fine = pictures.map((_, n) =>
-      resizeLinear(fields.subarray(n * side * side * 3, (n + 1) * side * side * 3), side, netSize, 3),
-    );
-    if (pictures.length === 1) {
-      this.locate(fine[0]);
-      remapPicture(pictures[0], this.places, this.sampled);
-      return this.sampled;
-    }
-    const shares = this.shares(fine);
-    const base = new Float32Array(size * size * 3);
-    pictures.forEach((picture, n) => {
-      this.locate(fine[n]);
-      remapPicture(picture, this.places, this.sampled);
-      const share = shares[n];
-      for (let i = 0; i < size * size; i++) {
-        const weight = share[i];
-        base[3 * i] += weight * this.sampled[3 * i];
-        base[3 * i + 1] += weight * this.sampled[3 * i + 1];
-        base[3 * i + 2] += weight * this.sampled[3 * i + 2];
-      }
-    });
-    return base;
-  }
-
-  /** Return each source's share of every pixel, (size, size). */
-  private shares(fine: Float32Array[]): Float32Array[] {
-    const total = new Float64Array(this.netSize ** 2);
-    for (const field of fine) for (let n = 0; n < total.length; n++) total[n] += field[3 * n + 2];
-    const shares = fine.map((field) => {
-      const share = new Float32Array(total.length);
-      for (let n = 0; n < total.length; n++) share[n] = field[3 * n + 2] / total[n];
-      return share;
-    });
-    return shares.map((share) => resizeLinear(share, this.netSize, this.size, 1));
-  }
-
-  /** Convert shifts (netSize, netSize, 3) to absolute places (size, size, 2) in the full source picture. */
-  private locate(field: Float32Array): void {
-    const { size, netSize, places } = this;
-    if (size === netSize) {
-      for (let y = 0, n = 0; y < size; y++) {
-        for (let x = 0; x < size; x++, n++) {
-          places[2 * n] = field[3 * n] + x;
-          places[2 * n + 1] = field[3 * n + 1] + y;
+  /** Return the means of 2x2 pixels of a picture (2 * side, 2 * side, 3); an address. */
+  halved(picture: number): number {
+    const { c, side } = this;
+    const [from, to, row] = [c.floats(picture, 12 * side ** 2), c.floats(this.half, 3 * side ** 2), 6 * side];
+    for (let y = 0, n = 0; y < side; y++) {
+      for (let x = 0; x < side; x++) {
+        for (let i = 2 * (y * row + 3 * x), end = i + 3; i < end; i++, n++) {
+          to[n] = (from[i] + from[i + 3] + from[i + row] + from[i + row + 3]) / 4;
         }
       }
-      return;
     }
-    const wide = resizeLinear(field, netSize, size, 3);
-    const scale = size / netSize;
-    for (let n = 0; n < size * size; n++) {
-      places[2 * n] = wide[3 * n] * scale + (n % size);
-      places[2 * n + 1] = wide[3 * n + 1] * scale + Math.floor(n / size);
+    return this.half;
+  }
+
+  /** Write the picture: `base` (2 * side, 2 * side, 3) in 0..255, features (side / 2, side / 2, 4 * details) in groups and
+   * folded changes (side / 2, side / 2, FILLED) of a picture half its size. */
+  finish(base: number, features: Framed, changes: number, out: number): void {
+    const { c, side, details, entered } = this;
+    for (let y = 0; y < side / 2; y++) {
+      const [from, to] = [features.first + y * features.row, entered.first + 2 * y * entered.row];
+      c.run.spread(from, 1, side / 2, details, this.noBias, to, entered.pixel, entered.row);
     }
+    c.run.fold(base, 2 * side, entered.first + details * VALUE, entered.pixel, entered.row);
+    const coarse = unfolded(c.floats(changes, (FILLED * side ** 2) / 4), side);
+    const all = c.floats(entered.edge, (side + 2) ** 2 * entered.channels);
+    for (let y = 0, n = 0; y < side; y++) {
+      let at = ((y + 1) * (side + 2) + 1) * entered.channels + details + FOLDED;
+      for (let x = 0; x < side; x++, n += 3, at += entered.channels) all.set(coarse.subarray(n, n + 3), at);
+    }
+    c.convolve(entered, this.layers.enter, this.detailed);
+    c.convolveTo(this.detailed, this.layers.out, this.changes);
+    addFolded(c.floats(this.changes, FILLED * side ** 2), resizeLinear(coarse, side, 2 * side, 3), side);
+    c.run.finish(this.changes, entered.first + details * VALUE, entered.pixel, entered.row, side, out);
   }
 }
 
-/** Write planes in 0..1, pixel-unshuffled by `fold`, of a picture (size, size, 3) in 0..255. */
-function foldPicture(picture: Float32Array | Uint8Array, size: number, fold: number, planes: Float32Array): void {
-  const scale = 1 / 255;
-  eachRow(size, fold, (from, to, side) => {
-    for (let x = 0; x < side; x++) planes[to + x] = picture[from + 3 * fold * x] * scale;
-  });
+/** Return how to get a tensor of the decoder, whose absence is an error. */
+function tensorsOf(weights: Map<string, Weights>): (name: string) => Weights {
+  return (name) => {
+    const found = weights.get(`decoder.${name}`);
+    if (!found) throw new Error(`The model's decoder has no ${name}.`);
+    return found;
+  };
 }
 
-/** Inverse of `foldPicture` for bytes. */
-function unfoldPicture(planes: Uint8Array, size: number, fold: number): Picture {
-  const data = new Uint8Array(size * size * 3);
-  eachRow(size, fold, (to, from, side) => {
-    for (let x = 0; x < side; x++) data[to + 3 * fold * x] = planes[from + x];
-  });
-  return { side: size, data };
+function count(channels: number): number[] {
+  return Array.from({ length: channels }, (_, n) => n);
 }
 
-/** Call `work` for each row of each plane: where it begins in the picture, where it does in the planes, and its length. */
-function eachRow(size: number, fold: number, work: (at: number, inPlanes: number, side: number) => void): void {
-  const side = size / fold;
-  for (let channel = 0, inPlanes = 0; channel < 3; channel++) {
-    for (let row = 0; row < fold; row++) {
-      for (let column = 0; column < fold; column++) {
-        for (let y = 0; y < side; y++, inPlanes += side) work(((fold * y + row) * size + column) * 3 + channel, inPlanes, side);
+/** Order of channels (channels, 4) as four groups. */
+function groups(channels: number): number[] {
+  return [0, 1, 2, 3].flatMap((group) => count(channels).map((n) => 4 * n + group));
+}
+
+/** Join `enter` (O, details + 3, 3, 3) and `see` (O, 3, 4, 4), of stride 2, to (O, details + FOLDED + 4, 3, 3), whose
+ * inputs are details, a folded picture, a change and nothing. */
+function joined(enter: Weights, see: Weights, details: number): Weights {
+  const [outputs, inputs] = enter.shape;
+  const channels = details + FOLDED + 4;
+  const values = new Float32Array(outputs * channels * 9);
+  for (let o = 0; o < outputs; o++) {
+    for (let i = 0; i < inputs; i++) {
+      const [from, to] = [(o * inputs + i) * 9, (o * channels + (i < details ? i : i + FOLDED)) * 9];
+      values.set(enter.values.subarray(from, from + 9), to);
+    }
+    for (let n = 0; n < FOLDED; n++) {
+      const [dy, dx, colour] = [Math.floor(n / 6), Math.floor(n / 3) % 2, n % 3];
+      for (let tap = 0; tap < 9; tap++) {
+        const [y, x] = [2 * Math.floor(tap / 3) + dy - 1, 2 * (tap % 3) + dx - 1];
+        if (y < 0 || y > 3 || x < 0 || x > 3) continue;
+        values[(o * channels + details + n) * 9 + tap] = see.values[((o * 3 + colour) * 4 + y) * 4 + x];
       }
+    }
+  }
+  return { shape: [outputs, channels, 3, 3], values };
+}
+
+/** Return folded changes (side / 2, side / 2, FILLED) as (side, side, 3). */
+function unfolded(changes: Float32Array, side: number): Float32Array {
+  const out = new Float32Array(3 * side ** 2);
+  eachFolded(side / 2, (folded, at) => (out[at] = changes[folded]));
+  return out;
+}
+
+/** Add a picture (2 * side, 2 * side, 3) to folded changes (side, side, FILLED). */
+function addFolded(changes: Float32Array, picture: Float32Array, side: number): void {
+  eachFolded(side, (folded, at) => (changes[folded] += picture[at]));
+}
+
+/** Call `work` with each place in a folded picture (side, side, FILLED), and in the unfolded one. */
+function eachFolded(side: number, work: (folded: number, at: number) => void): void {
+  for (let y = 0; y < 2 * side; y++) {
+    for (let x = 0; x < 2 * side; x++) {
+      const folded = ((y >> 1) * side + (x >> 1)) * FILLED + (y & 1) * 6 + (x & 1) * 3;
+      for (let colour = 0; colour < 3; colour++) work(folded + colour, 3 * (y * 2 * side + x) + colour);
     }
   }
 }

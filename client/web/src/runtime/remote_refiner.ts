@@ -4,8 +4,8 @@ import type { Model } from "./onnx";
 import type { Picture } from "./pictures";
 import type { Attended, Refiner } from "./refiner";
 
-/** To the worker: the model first, with the address of its graph, then frames. */
-export type RefinerRequest = { model: Model; graph: string } | Attended;
+/** To the worker: the model first, with the address of its decoder's weights, then frames. */
+export type RefinerRequest = { model: Model; decoder: string } | Attended;
 /** From it, in the order of the requests: that it is ready, then pictures; or what failed. */
 export type RefinerAnswer = { picture: Picture | null } | { failed: string };
 
@@ -25,9 +25,9 @@ export class RemoteRefiner implements Refiner {
   }
 
   /** Return a worker that is ready. */
-  static async load(model: Model, graph: string): Promise<RemoteRefiner> {
+  static async load(model: Model, decoder: string): Promise<RemoteRefiner> {
     const refiner = new RemoteRefiner();
-    await refiner.ask({ model, graph }, []);
+    await refiner.ask({ model, decoder }, []);
     return refiner;
   }
 

@@ -20,12 +20,25 @@ export function withPicture(source: Source, picture: Picture): Source {
   return { ...source, picture };
 }
 
+/** What attention makes of a frame. */
+export interface Attention {
+  /** (S, side, side, 3): for each source, shifts in pixels (x, y), and weights. */
+  shifts: Float32Array;
+  side: number;
+  /** The decoder's features and its gate, (channels + 1, side, side). */
+  features: Float32Array;
+}
+
 /** Executes the network. */
 export interface Runtime {
   /** Return the keypoints (K, 3) of a picture. */
   detect(picture: Picture): Promise<Float32Array>;
   /** Encode a source picture once, so that frames can be reconstructed from it. */
   prepare(picture: Picture): Promise<Source>;
-  /** Reconstruct a picture from keypoints (K, 3) and 1 to 4 sources; `suppression` of small shifts, in pixels. */
+  /** Attend to 1 to 4 sources with keypoints (K, 3). */
+  attend(keypoints: Float32Array, sources: Source[]): Promise<Attention>;
+  /** Return the picture; `attention` may not be used any more. */
+  refine(sources: Source[], attention: Attention): Promise<Picture>;
+  /** Do both; `suppression` of small shifts, in pixels. */
   reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture>;
 }

@@ -16,7 +16,7 @@ import { Compositor } from "../sources/regions";
 import { SourcePolicy } from "../sources/source_policy";
 import { type Slots, VariantPolicy } from "../sources/variant_policy";
 import { slotOf } from "../video/source_sequence";
-import type { Coded } from "./messages";
+import type { Coded, Links } from "./messages";
 
 const KEPT_SOURCES = 32;
 /** Share of a source's bytes that counts against the budget of sources, which is made for SVT-AV1: browsers' encoders take
@@ -76,6 +76,7 @@ export class VideoCoder {
   private newestSource = -1;
   private keypoints: Float32Array | null = null;
   private known: Set<number> | null = null;
+  private arrived: Set<number> | null = null;
   private behind = false;
   private idle = true;
   private checkedMs = -Infinity;
@@ -105,7 +106,7 @@ export class VideoCoder {
     const fitted = this.fit.frame(picture, detected, this.candidates(detected));
     const { keypoints, gram, source } = fitted;
     const reference = source && this.library.slotOf(source);
-    const regions = source ? this.variants.choose(picture, keypoints, source) : [];
+    const regions = source ? this.variants.choose(picture, keypoints, source, this.arrived) : [];
     this.keypoints = keypoints;
     this.counts.coded += 1;
     const counts = { ...this.counts };
@@ -122,9 +123,10 @@ export class VideoCoder {
     this.judgedFromMs = capturedMs + (performance.now() - begunMs) / JUDGED_SHARE;
   }
 
-  /** Note what the links use and have; see messages.ts. */
-  links(sequences: number[], known: number[] | null, behind: boolean, idle: boolean, nowMs: number): void {
-    [this.known, this.behind, this.idle] = [known && new Set(known), behind, idle];
+  /** Note what the links use and have. */
+  links({ sequences, known, arrived, behind, idle }: Links, nowMs: number): void {
+    [this.known, this.arrived] = [known && new Set(known), arrived && new Set(arrived)];
+    [this.behind, this.idle] = [behind, idle];
     const isUsed = (one: Sequence) =>
       one === this.newest || sequences.includes(one.number) || nowMs - one.begunMs < UNUSED_MS;
     for (const sequence of this.sequences) if (!isUsed(sequence)) sequence.encoder.close();

@@ -2,6 +2,19 @@
 
 import type { MotionSpace } from "../motion/space";
 
+/** What the links use and have. */
+export interface Links {
+  /** Those still in use. */
+  sequences: number[];
+  /** Sources that all peers have, and those that any has, variants included; null if no peer has any. */
+  known: number[] | null;
+  arrived: number[] | null;
+  /** All peers have units waiting. */
+  behind: boolean;
+  /** No peer has. */
+  idle: boolean;
+}
+
 /** To the worker. Sources are counted by it; sequences have random numbers. */
 export type Command =
   | { type: "load"; base: string; size: number }
@@ -9,9 +22,7 @@ export type Command =
   | { type: "camera"; frames: ReadableStream<VideoFrame> }
   | { type: "picture"; picture: ImageBitmap; capturedMs: number }
   | { type: "pause"; on: boolean }
-  /** `sequences`: those still in use; `known`: sources that all peers have, null if there is no peer; `behind`: all peers
-   * have units waiting; `idle`: no peer has. */
-  | { type: "links"; sequences: number[]; known: number[] | null; behind: boolean; idle: boolean }
+  | ({ type: "links" } & Links)
   /** Begin another sequence with up to `count` sources. */
   | { type: "begin"; job: number; small: boolean; count: number };
 

@@ -25,7 +25,7 @@ scope.onmessage = ({ data }: MessageEvent<Command>) => {
   else if (data.type === "picture") void enqueue(() => take(data.picture, data.capturedMs));
   else if (data.type === "pause") paused = data.on;
   else if (data.type === "links") {
-    enqueue(async () => coder.links(data.sequences, data.known, data.behind, data.idle, nowMs()));
+    enqueue(async () => coder.links(data, nowMs()));
   } else {
     enqueue(async () => answer({ type: "begun", job: data.job, sequence: await coder.begin(data.small, data.count, nowMs()) }));
   }
@@ -41,7 +41,8 @@ async function load(base: string, size: number): Promise<void> {
   try {
     const loader = new Loader(base);
     const progress = (bytes: number, total: number) => answer({ type: "loading", bytes, total });
-    const { runtime, tables } = await loader.loadSize(size, progress);
+    const { runtime: loading, tables } = await loader.loadSize(size, progress);
+    const runtime = await loading;
     const faces = await loader.loadFaceDetector();
     const make = await av1Maker();
     const mode = await encodingMode(size);

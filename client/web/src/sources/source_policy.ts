@@ -11,7 +11,7 @@ const ERROR_FLOOR = 4;
 const SOURCE_ERROR = 0.9;
 const BYTES_PER_S = 200;
 const BURST_BYTES = 2500;
-const [LOW_PRICE, HIGH_PRICE] = [2, 16];
+const [LOW_PRICE, HIGH_PRICE] = [8, 64];
 const IN_FLIGHT_S = 0.3;
 const IN_FLIGHT_BYTES_PER_S = 2500;
 const INITIAL_SOURCE_DB = 33;
@@ -22,7 +22,7 @@ const [LEAST_SURPRISE, MOST_SURPRISE] = [0.5, 64];
 /** The levels of a picture of THUMBNAIL pixels. */
 type Thumbnail = Uint8Array;
 
-/** The price of a source, in dB times seconds: it falls with the bytes saved up. */
+/** The price of a source, in squared dB times seconds: it falls with the bytes saved up. */
 class Price {
   private savedBytes = BURST_BYTES;
   private atS: number | null = null;
@@ -99,11 +99,13 @@ export class SourcePolicy {
     return best && most >= this.price.at(atS) ? best : null;
   }
 
-  /** Return by how much the remembered frames would be better with a source, in dB times seconds. */
+  /** Return by how much the remembered frames would be better with a source, in squared dB times seconds. */
   private gain(source: Thumbnail): number {
     let sum = 0;
-    for (const { small, left } of this.memory) sum += Math.log10(left / Math.min(left, this.predicted(small, source)));
-    return 10 * sum * JUDGE_INTERVAL_S;
+    for (const { small, left } of this.memory) {
+      sum += (10 * Math.log10(left / Math.min(left, this.predicted(small, source)))) ** 2;
+    }
+    return sum * JUDGE_INTERVAL_S;
   }
 
   /** Return the mean squared error of a frame that is warped from a source. */

@@ -3,80 +3,26 @@
  * (codec/sources/variant_policy.py).
  */
 
-import { greyLevels } from "../fit/alignment";
-import { type Picture, remapCubic, remapPicture, resizeArea } from "../runtime/pictures";
+import { type Picture, remapCubic, remapPicture } from "../runtime/pictures";
 import type { Source } from "../runtime/types";
 import { TokenBucket } from "../token_bucket";
 import type { Library } from "./library";
+import { errorOf, type Signature, signature } from "./region_signature";
 import { RegionView } from "./region_view";
-import { blend, BOX_SIDE, type Compositor, inBox, MASK, REGION_SIZES, regionBox, regionMask, RIM } from "./regions";
+import { blend, BOX_SIDE, type Compositor, inBox, REGION_SIZES, regionBox, regionMask } from "./regions";
 
 const REMEMBERED_FRAMES = 256;
 const CHOICE_INTERVAL = 5;
 const CODING_ERROR = 25;
-const CONTRAST_WEIGHT = 2;
 const MIN_GAIN = 0.1;
 const SWITCH_ERROR = 0.9;
 const MIN_WORTH = 700;
 const VARIANT_BYTES = 100;
 const BYTES_PER_S = 70;
 const BURST_BYTES = 1200;
-const FOCUS = [
-  [0.476, 0.2, 0.16],
-  [0, 0.45, 0.4],
-];
-const FOCUS_SHARE = [1, 0.9];
-const SIDE = BOX_SIDE / 2;
 
 /** For each region, the slot of the source that it shows; null: the reference source. */
 export type Slots = (number | null)[];
-/** (SIDE * SIDE,): of a patch. The squared distance of two is the mean squared error of their patches, and the norm is the
- * contrast. */
-type Signature = Float32Array;
-
-const SMALL_MASK = Float32Array.from({ length: SIDE * SIDE }, (_, n) => {
-  const at = 2 * Math.floor(n / SIDE) * BOX_SIDE + 2 * (n % SIDE);
-  return (MASK[at] + MASK[at + 1] + MASK[at + BOX_SIDE] + MASK[at + BOX_SIDE + 1]) / 4;
-});
-const RIM_WEIGHTS = normalised(SMALL_MASK.map((share) => Number(share > RIM[0] && share < RIM[1])));
-/** Roots of the weights with which squared errors of a region count. */
-const ERROR_WEIGHTS = FOCUS.map(([middle, wide, high], region) => {
-  const weights = SMALL_MASK.map((share, n) => {
-    const across = (((n % SIDE) + 0.5) / SIDE) * 2 - 1;
-    const down = ((Math.floor(n / SIDE) + 0.5) / SIDE) * 2 - 1;
-    const focus = Math.exp(-0.5 * (((Math.abs(across) - middle) / wide) ** 2 + (down / high) ** 2));
-    return share * (1 - FOCUS_SHARE[region] + FOCUS_SHARE[region] * focus);
-  });
-  return normalised(weights).map(Math.sqrt);
-});
-
-function normalised(weights: Float32Array): Float32Array {
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
-  return weights.map((weight) => weight / total);
-}
-
-/** Return the signature of a patch of BOX_SIDE pixels. */
-function signature(patch: Picture, region: number): Signature {
-  const levels = greyLevels(resizeArea(patch, SIDE));
-  const mean = dot(levels, RIM_WEIGHTS);
-  return levels.map((level, n) => (level - mean) * ERROR_WEIGHTS[region][n]);
-}
-
-function dot(a: Float32Array, b: Float32Array): number {
-  let sum = 0;
-  for (let n = 0; n < a.length; n++) sum += a[n] * b[n];
-  return sum;
-}
-
-function errorOf(a: Signature, b: Signature): number {
-  let [sum, ofA, ofB] = [0, 0, 0];
-  for (let n = 0; n < a.length; n++) {
-    sum += (a[n] - b[n]) ** 2;
-    ofA += a[n] ** 2;
-    ofB += b[n] ** 2;
-  }
-  return sum + CONTRAST_WEIGHT * (Math.sqrt(ofA) - Math.sqrt(ofB)) ** 2;
-}
 
 /** Patches of the newest frames of one region, and the error that the sources leave in each. */
 class Memory {
@@ -138,8 +84,8 @@ export class VariantPolicy {
   }
 
   /** Return what the regions of a frame with these fitted keypoints (K, 3) and this reference source should show, and
-   * remember them. */
-  choose(picture: Picture, keypoints: Float32Array, source: Source): Slots {
+   * remember them. `arrived`: slots of the sources that receivers have by now; null: all. */
+  choose(picture: Picture, keypoints: Float32Array, source: Source, arrived: Set<number> | null): Slots {
     const view = this.viewOf(source);
     this.learn(view);
     const own = this.library.slotOf(source);
@@ -148,6 +94,8 @@ export class VariantPolicy {
       const wanted = signature(patch, region);
       const errors = new Map([...this.known].map(([slot, one]) => [slot, errorOf(wanted, one.signatures[region])]));
       this.memories[region].add(patch, wanted, Math.min(Infinity, ...errors.values()));
+      // One on its way is no reason for another variant, but cannot be shown yet.
+      if (arrived) for (const slot of errors.keys()) if (!arrived.has(slot)) errors.delete(slot);
       return chosen(errors, own, this.shown[region]);
     });
     this.frames += 1;

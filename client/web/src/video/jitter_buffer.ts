@@ -82,6 +82,11 @@ export class VideoJitterBuffer {
     this.empty = [];
   }
 
+  /** Return the frame with a number, if it waits. */
+  waitingAs(number: number): TimedFrame | null {
+    return this.waiting.get(number) ?? null;
+  }
+
   /** When `pop` will return a frame; null if that needs another message. */
   nextS(nowS: number): number | null {
     const [first] = this.timeline(nowS);

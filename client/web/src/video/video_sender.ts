@@ -128,7 +128,16 @@ export class VideoSender {
     for (const [number, sequence] of this.sequences) if (!used.has(sequence)) this.sequences.delete(number);
     const behind = links.length > 0 && links.every(({ backlog }) => backlog > MAX_BACKLOG);
     const idle = links.every(({ backlog }) => backlog === 0);
-    this.post({ type: "links", sequences: [...this.sequences.keys()], known: this.knownToAll(links), behind, idle });
+    const [sequences, known, arrived] = [[...this.sequences.keys()], this.knownToAll(links), this.knownToAny(links)];
+    this.post({ type: "links", sequences, known, arrived, behind, idle });
+  }
+
+  /** Return the numbers of the sources that any peer has, variants included; null: no peer has. A peer that lacks a variant
+   * gets it once frames show it. */
+  private knownToAny(links: Subscriber[]): number[] | null {
+    const pictured = links.filter(({ hasPicture, isReached }) => hasPicture && isReached);
+    const numbers = pictured.flatMap((link) => [...(link.sequence?.numbers.keys() ?? [])].filter((n) => link.slot(n) !== null));
+    return pictured.length ? [...new Set(numbers)] : null;
   }
 
   /** Return the numbers of the sources that all peers have, of those that can be reached and have any; null: no peer

@@ -78,7 +78,8 @@ class Clock {
 
 async function simulate(fps: number): Promise<Result> {
   const loader = new Loader(new URL("/", location.href).href);
-  const { runtime, tables } = await loader.loadSize(SIZE, () => {});
+  const { runtime: loading, tables } = await loader.loadSize(SIZE, () => {});
+  const runtime = await loading;
   const [make, mode] = [await av1Maker(), await encodingMode(SIZE)];
   if (!mode) throw new Error("This browser cannot encode AV1.");
   const camera = new Uint8Array(await (await fetch("/camera.rgb")).arrayBuffer());
@@ -88,7 +89,7 @@ async function simulate(fps: number): Promise<Result> {
   const directions = Float64Array.from(tables.transform.directions);
   const post = (command: Command) => {
     const origin = performance.timeOrigin + clock.nowMs;
-    if (command.type === "links") coder.links(command.sequences, command.known, command.behind, command.idle, origin);
+    if (command.type === "links") coder.links(command, origin);
     else if (command.type === "begin") throw new Error("The peer has asked for another sequence.");
   };
   const sender = new VideoSender(post, () => {});

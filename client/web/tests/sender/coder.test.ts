@@ -57,6 +57,9 @@ test("frames are judged less often where that takes long", async () => {
   expect(of("preview").length).toBe(3);
 });
 
+/** What links have of which nothing is known. */
+const none = { sequences: [], known: null, arrived: null, behind: false, idle: true };
+
 test("a newcomer's sequence begins with known sources; unused ones are freed", async () => {
   const { coder, of, open } = makeCoder();
   expect(await coder.begin(false, 4, 0)).toBeNull();
@@ -64,9 +67,9 @@ test("a newcomer's sequence begins with known sources; unused ones are freed", a
   const number = await coder.begin(true, 1, 10_000);
   expect(of("sequence")[1]).toEqual({ type: "sequence", number, small: true });
   expect(of("unit")[1]).toMatchObject({ sequence: number, source: 0 });
-  coder.links([], null, false, true, 10_001);
+  coder.links({ ...none, known: null }, 10_001);
   expect(open()).toBe(2);
-  coder.links([], null, false, true, 20_000);
+  coder.links({ ...none, known: null }, 20_000);
   expect(open()).toBe(1);
 });
 
@@ -81,14 +84,17 @@ test("an expression that lasts becomes a variant of the source, which frames the
   expect(variants.filter(({ base }) => base === 0).map(({ source }) => source)).toEqual([1, 1]);
   expect(variants[variants.length - 1]).toMatchObject({ base: 0, sequence: second }); // which lacked it
   expect(of("frame").pop()?.regions).toEqual([1, null]);
+  coder.links({ ...none, sequences: [second as number], known: [0], arrived: [0] }, 11_200); // the variant is on its way
+  await coder.push(pictures[1], 11_240, null);
+  expect(of("frame").pop()?.regions).toEqual([null, null]);
 });
 
 test("only sources that all peers have are referred to, and none is added while all are behind", async () => {
   const { coder, of } = makeCoder();
   await coder.push(flat(100), 10_000, true);
-  coder.links([], [], true, false, 10_000);
+  coder.links({ ...none, known: [], behind: true, idle: false }, 10_000);
   await coder.push(flat(180), 11_000, null);
-  coder.links([], [7], true, false, 10_000);
+  coder.links({ ...none, known: [7], behind: true, idle: false }, 10_000);
   await coder.push(flat(180), 12_000, null);
   expect(of("unit").length).toBe(1);
 });

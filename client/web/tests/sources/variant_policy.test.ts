@@ -22,8 +22,8 @@ test("regions show what Python shows, and the same variants are sent", () => {
   library.add(0, source);
   const policy = new VariantPolicy(new Compositor(), library);
   let added = 1;
-  frames.forEach(({ face, keypoints: moved, slots, variant }: (typeof frames)[number], n: number) => {
-    expect(policy.choose(pictures[face], Float32Array.from(moved), source)).toEqual(slots);
+  frames.forEach(({ face, keypoints: moved, arrived, slots, variant }: (typeof frames)[number], n: number) => {
+    expect(policy.choose(pictures[face], Float32Array.from(moved), source, arrived && new Set(arrived))).toEqual(slots);
     const wanted = policy.wanted(n / 25, source);
     expect(wanted === null).toBe(variant === null);
     if (!wanted) return;
@@ -47,7 +47,7 @@ test("a variant of another source than the home differs from it in a region only
   const policy = new VariantPolicy(new Compositor(), library);
   let wanted = null;
   for (let n = 0; n < 60 && !wanted; n++) {
-    policy.choose(pictures[n < 10 ? 0 : 1], home.keypoints, home);
+    policy.choose(pictures[n < 10 ? 0 : 1], home.keypoints, home, null);
     wanted = policy.wanted(n / 25, newest);
   }
   const grid = Float32Array.from({ length: 2 * 256 ** 2 }, (_, i) => (i % 2 ? Math.floor(i / 512) : (i / 2) % 256));

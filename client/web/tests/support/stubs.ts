@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import type { Picture } from "../../src/runtime/pictures";
-import type { Runtime, Source } from "../../src/runtime/types";
+import type { Attention, Runtime, Source } from "../../src/runtime/types";
 import { dav1dMaker } from "../../src/sources/dav1d";
 import { bytes, vectorsOf } from "./vectors";
 
@@ -35,6 +35,14 @@ export class StubRuntime implements Runtime {
   async prepare(picture: Picture): Promise<Source> {
     this.prepared += 1;
     return face(picture);
+  }
+
+  async attend(): Promise<Attention> {
+    return { shifts: new Float32Array(3), side: 1, features: new Float32Array(1) };
+  }
+
+  async refine([source]: Source[]): Promise<Picture> {
+    return source.picture;
   }
 
   async reconstruct(_: Float32Array, [source]: Source[]): Promise<Picture> {

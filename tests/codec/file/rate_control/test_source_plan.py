@@ -84,6 +84,15 @@ def test_the_budget_is_kept(budget: int) -> None:
     assert budget * 0.95 < coded.size <= budget
 
 
+def test_an_encoding_that_misses_the_budget_by_little_may_do() -> None:
+    plan = upfront_plan(SURVEY, 2)
+    coded = encode_within_budget(plan, lambda: PICTURES, SIZE, 1e9, tolerance=1.0)
+    assert coded.plan.crf == plan.crf
+    for budget in (coded.size * 0.97, coded.size * 1.03):
+        assert encode_within_budget(plan, lambda: PICTURES, SIZE, budget, tolerance=0.04).packets == coded.packets
+        assert encode_within_budget(plan, lambda: PICTURES, SIZE, budget, tolerance=0.02).packets != coded.packets
+
+
 def test_of_two_encodings_the_better_one_within_the_budget_is_kept() -> None:
     plan = upfront_plan(SURVEY, 2)
     fine, coarse = (

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from iwcodec.codec.fit.keypoint_fit import KeypointFit, _estimate
+from iwcodec.codec.fit.keypoint_fit import LIVE_SHEAR, KeypointFit, _estimate
 from iwcodec.codec.media.crop.face_detector import Face, FaceDetector
 from iwcodec.codec.media.crop.tracking import CropTracker
 from iwcodec.codec.media.video import read_video, sample_clip
@@ -84,13 +84,14 @@ def face_vector() -> dict[str, Any]:
 
 
 def fit_vector() -> dict[str, Any]:
-    """A source, pictures of it moved a little, and their keypoints as fitted by alignment alone."""
+    """A source, pictures of it moved a little, and sheared, and their keypoints as fitted by alignment alone."""
     source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
-    fit = KeypointFit(steps=BLURS[-2:], candidates=2)
+    fit = KeypointFit(steps=BLURS[-2:], candidates=2, max_shear=LIVE_SHEAR)
     fit._start = lambda target, ref, start, source: replace(_estimate(target, ref, start, start), by_flow=False)  # type: ignore[method-assign]
     frames = []
-    for n in range(3):
-        turn = cv2.getRotationMatrix2D((128, 128), 1.0 * n, 1 + 0.01 * n)
+    turns = [cv2.getRotationMatrix2D((128, 128), 1.0 * n, 1 + 0.01 * n) for n in range(3)]
+    sheared = [np.array([[1, shear, -128 * shear], [0, 1, 0]]) for shear in (0.15, 0.3, 0.5)]
+    for turn in (*turns, *sheared):
         picture = cv2.warpAffine(source.picture, turn, (256, 256), borderMode=cv2.BORDER_REFLECT)
         fitted = fit.frame(picture, source.keypoints, [source])
         assert fitted.gram is not None

@@ -40,8 +40,9 @@ def composite_vectors() -> dict[str, Any]:
 
 
 def variant_vectors() -> dict[str, Any]:
-    """Frames of a face whose eyes and mouth change for a while, what their regions show, and the variants sent. Later
-    variants would be no more than what coordinates of another precision leave."""
+    """Frames of a face whose eyes and mouth change for a while, what their regions show, and the variants sent. In
+    every fifth frame from the 15th on only the source has arrived. Later variants would be no more than what
+    coordinates of another precision leave."""
     source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
     library = Library(8)
     library.add(0, source)
@@ -55,9 +56,11 @@ def variant_vectors() -> dict[str, Any]:
     for n in range(39):
         face = (n // 10) % 3
         keypoints = source.keypoints + np.array([0.01 * (n % 4), 0, 0], np.float32)
-        slots = policy.choose(faces[face], keypoints, source)
+        arrived = [0] if n > 10 and n % 5 == 0 else None
+        slots = policy.choose(faces[face], keypoints, source, arrived)
         variant = policy.wanted(n / 25)
-        frames.append({"face": face, "keypoints": keypoints.ravel().tolist(), "slots": slots, "variant": None})
+        frames.append({"face": face, "keypoints": keypoints.ravel().tolist(), "arrived": arrived, "slots": slots})
+        frames[-1]["variant"] = None
         if variant is not None:
             frames[-1]["variant"] = text(variant)
             library.add(added, replace(source, picture=variant), variant=True)

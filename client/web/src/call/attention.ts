@@ -1,0 +1,67 @@
+/** Attention to a stream's frames: every second one is attended to, where the face moves evenly. */
+
+import type { Attention, Runtime, Source } from "../runtime/types";
+import type { TimedFrame } from "../video/jitter_buffer";
+
+/** Frames from one that is attended to to the next, at most. */
+const MAX_SPAN = 4;
+/** Most that keypoints of a frame may be away from between those of two others, in the mean and pixels. Below it the mean
+ * of their attention loses 0.4 dB at most and gains as often as not (client/LAB.md). */
+const MAX_DEVIATION = 1;
+
+interface Attended {
+  frame: TimedFrame;
+  /** Of the source. */
+  features: Float32Array;
+  attention: Promise<Attention>;
+}
+
+export class StreamAttention {
+  /** The newest two. */
+  private attended: Attended[] = [];
+
+  /** `size`: side of the pictures in pixels. */
+  constructor(private readonly size: number) {}
+
+  /** Return the attention to a frame, for the caller to keep. `later`: a frame that will follow, if one is known. */
+  async of(frame: TimedFrame, later: TimedFrame | null, sources: Source[], runtime: Runtime): Promise<Attention> {
+    if (sources.length > 1) return runtime.attend(frame.keypoints, sources);
+    const { features } = sources[0];
+    const alike = this.attended.filter((one) => one.features === features).sort((a, b) => b.frame.number - a.frame.number);
+    const before = alike.find((one) => one.frame.number <= frame.number);
+    const after = alike.find((one) => one.frame.number > frame.number)?.frame ?? later;
+    if (before && after?.reference === frame.reference && this.isBetween(frame, before.frame, after)) {
+      const share = (frame.number - before.frame.number) / (after.number - before.frame.number);
+      const [a, b] = await Promise.all([before.attention, this.to(after, sources, runtime)]);
+      return { ...a, shifts: mixed(a.shifts, b.shifts, share), features: mixed(a.features, b.features, share) };
+    }
+    const own = await this.to(frame, sources, runtime);
+    return { ...own, shifts: own.shifts.slice(), features: own.features.slice() };
+  }
+
+  private to(frame: TimedFrame, sources: Source[], runtime: Runtime): Promise<Attention> {
+    const [{ features }] = sources;
+    const known = this.attended.find((one) => one.frame.number === frame.number && one.features === features);
+    if (known) return known.attention;
+    const attention = runtime.attend(frame.keypoints, sources);
+    this.attended = [...this.attended.slice(-1), { frame, features, attention }];
+    return attention;
+  }
+
+  /** Whether a frame's keypoints are nearly between those of two others. */
+  private isBetween(frame: TimedFrame, before: TimedFrame, after: TimedFrame): boolean {
+    const span = after.number - before.number;
+    if (before.number === frame.number || span > MAX_SPAN || after.number <= frame.number) return false;
+    const between = mixed(before.keypoints, after.keypoints, (frame.number - before.number) / span);
+    const { keypoints } = frame;
+    let sum = 0;
+    for (let i = 0; i < keypoints.length; i += 3) sum += Math.hypot(keypoints[i] - between[i], keypoints[i + 1] - between[i + 1]);
+    return ((sum / (keypoints.length / 3)) * this.size) / 2 < MAX_DEVIATION;
+  }
+}
+
+function mixed(a: Float32Array, b: Float32Array, share: number): Float32Array {
+  const out = new Float32Array(a.length);
+  for (let n = 0; n < a.length; n++) out[n] = a[n] + share * (b[n] - a[n]);
+  return out;
+}
