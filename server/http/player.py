@@ -57,9 +57,9 @@ MEDIA_TYPES = {
 }
 
 
-def is_built(folder: Path = BUILT) -> bool:
+def is_built() -> bool:
     """Return whether the page can be offered."""
-    return (folder / "index.html").is_file()
+    return (BUILT / "index.html").is_file()
 
 
 @cache

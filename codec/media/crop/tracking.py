@@ -45,8 +45,7 @@ class FaceChoice:
     """Which of several faces is the speaker's. By default the largest."""
 
     number: int | None = None
-    """Counted from the left, from 1. Where there are fewer faces the last of them is taken, but only after a frame with
-    so many."""
+    """Counted from the left, from 1. With fewer faces the last one is taken, but only once a frame has had so many."""
     point: tuple[int, int] | None = None
     """The face whose centre is nearest to (x, y) in pixels."""
 
@@ -93,8 +92,8 @@ class CropTracker:
         self._motion = _CropMotion(fps)
 
     def update(self, faces: Sequence[Face] | None) -> Crop:
-        """Return the crop of the next frame. `faces`: the faces detected in it, or None if the detector did not run,
-        which is enough in all but every DETECT_EVERY-th frame."""
+        """Return the crop of the next frame. `faces`: the faces detected in it, or None if the detector did not run:
+        one frame in DETECT_EVERY is enough."""
         if faces is not None:
             face = self._speaker.pick(faces)
             if face is not None:

@@ -17,17 +17,12 @@ from iwcodec.benchmarks.call.browser_sending import Message, clip_pictures, figu
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.client.link.channels import Channels
 from iwcodec.client.link.messages import CONTROL_CHANNEL, MOTION_CHANNEL, MotionMessage, is_control
-from iwcodec.codec.media.crop.face_detector import Face
-from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.codec.stub_runtime import StubRuntime, picture
 
 SECONDS = 4.0
 
 
-@pytest.fixture(autouse=True)
-def every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    face = Face(10, 10, 40, 40, 1.0)
-    monkeypatch.setattr("iwcodec.client.video.video_sender.live_fit", NearestSourceFit)
-    monkeypatch.setattr("iwcodec.codec.media.crop.face_detector.FaceDetector.detect", lambda self, picture: [face])
+pytestmark = pytest.mark.usefixtures("every_picture_has_a_face")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Simulated calls: bytes by layer, quality, outages, planned sources and seeds."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,16 +8,9 @@ pytest.importorskip("aiortc")
 
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.simulated_call import scenario, steady
-from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.codec.stub_runtime import StubRuntime, picture
 
-
-@pytest.fixture(autouse=True, scope="module")
-def every_picture_has_a_face() -> Iterator[None]:
-    """And keypoints are not fitted, which would change nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("iwcodec.client.video.video_sender.live_fit", NearestSourceFit)
-        patch.setattr("iwcodec.client.video.video_sender.FaceDetector.detect", lambda self, picture: [picture])
-        yield
+pytestmark = pytest.mark.usefixtures("every_picture_has_a_face")
 
 
 def camera() -> Camera:

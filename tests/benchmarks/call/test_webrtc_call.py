@@ -9,10 +9,7 @@ from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.webrtc_call import join_simulated
 from support.codec.stub_runtime import StubRuntime
 
-
-@pytest.fixture(autouse=True)
-def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iwcodec.client.video.video_sender.FaceDetector.detect", lambda self, picture: [picture])
+pytestmark = pytest.mark.usefixtures("every_picture_has_a_face")
 
 
 def noise() -> Camera:

@@ -12,14 +12,9 @@ from typer.testing import CliRunner
 
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.wire import command
-from support.codec.stub_runtime import NearestSourceFit, StubRuntime, picture
+from support.codec.stub_runtime import StubRuntime, picture
 
-
-@pytest.fixture(autouse=True)
-def _every_picture_has_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And keypoints are not fitted, which would change nothing."""
-    monkeypatch.setattr("iwcodec.client.video.video_sender.live_fit", NearestSourceFit)
-    monkeypatch.setattr("iwcodec.client.video.video_sender.FaceDetector.detect", lambda self, picture: [picture])
+pytestmark = pytest.mark.usefixtures("every_picture_has_a_face")
 
 
 def camera() -> Camera:

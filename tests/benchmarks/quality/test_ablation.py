@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from iwcodec.benchmarks.quality import ablation
 from iwcodec.benchmarks.quality.ablation import VARIANTS, plan, run
-from support.models.training_clips import write_clip
+from support.models.training_clips import write_data
 
 
 def test_variants_differ_only_in_their_switches() -> None:
@@ -32,10 +32,7 @@ def test_invalid_arguments_raise(config: str, size: int) -> None:
 def test_variants_are_trained_evaluated_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "data"
-    for n in range(2):
-        write_clip(data / "clips" / f"c{n}.mp4", 12, n)
-    (data / "manifest.csv").write_text("id,split,identity\nc0,train,p0\nc1,val,p1\n")
+    data = write_data(tmp_path / "data", ("train", "val"), 12)
     monkeypatch.setattr(ablation, "VARIANTS", {"all parts": {}, "no residual": {"residual": False}})
     first = run(data, 2, 64, "tiny", tmp_path / "cache", tmp_path / "runs")
     assert [(row["variant"], row["sources"]) for row in first["results"]] == [

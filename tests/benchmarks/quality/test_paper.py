@@ -13,7 +13,7 @@ from iwcodec.benchmarks.quality import paper
 from iwcodec.benchmarks.quality.paper import Plan
 from iwcodec.models.baselines.networks import BASELINES
 from iwcodec.models.network.config import TINY
-from support.models.training_clips import write_clip
+from support.models.training_clips import write_data
 
 
 def test_trainings_differ_in_the_network_alone() -> None:
@@ -26,10 +26,7 @@ def test_trainings_differ_in_the_network_alone() -> None:
 def test_networks_are_trained_evaluated_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "data"
-    for n in range(2):
-        write_clip(data / "clips" / f"c{n}.mp4", 12, n)
-    (data / "manifest.csv").write_text("id,split,identity\nc0,train,p0\nc1,val,p1\n")
+    data = write_data(tmp_path / "data", ("train", "val"), 12)
     monkeypatch.setattr("iwcodec.models.network.config.LITE", TINY)
     monkeypatch.setattr("iwcodec.models.training.run.PerceptualLoss", torch.nn.L1Loss)
     monkeypatch.setattr("iwcodec.models.training.run.BaselineObjective", without_perceptual)

@@ -20,7 +20,7 @@ def test_call_over_a_good_path() -> None:
     async def case(a: End, b: End) -> None:
         assert a.link.state == LinkState.CONNECTING
         await until(lambda: a.link.state == LinkState.LIVE and b.link.state == LinkState.LIVE, 1.5)
-        await asyncio.sleep(14)
+        await asyncio.sleep(9)
         for end in (a, b):
             stats = end.link.stats()
             assert stats.frames_per_s == pytest.approx(FPS, abs=1.5)
@@ -31,7 +31,7 @@ def test_call_over_a_good_path() -> None:
             assert stats.received_kbps["total"] == pytest.approx(stats.sent_kbps["total"], rel=0.2)
             # The first frame of a message waits for the last one.
             assert end.link.playout_delay_s() == pytest.approx((LADDER[0].message_frames - 1) / FPS + 0.005, abs=0.02)
-            late = end.between(end.shown[-1][0] - 10, 1e9)
+            late = end.between(end.shown[-1][0] - 6, 1e9)
             assert [s.number for s in late] == list(range(late[0].number, late[-1].number + 1))
             assert worst_error(end, late) < 4
             assert all(at == pytest.approx(shown.due_s, abs=0.002) for at, shown in end.shown)
@@ -74,12 +74,12 @@ def test_first_picture_over_a_narrow_link() -> None:
 
 
 @cache
-def after_20_s(loss: float) -> tuple[list[End], list[LinkState]]:
-    """Both ends after a call of 20 s that loses this share of the packets, and their states at its end."""
+def after_14_s(loss: float) -> tuple[list[End], list[LinkState]]:
+    """Both ends after a call of 14 s that loses this share of the packets, and their states at its end."""
     states: list[LinkState] = []
 
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(20)
+        await asyncio.sleep(14)
         states.extend(end.link.state for end in (a, b))
 
     return call(case, SimulatedPath(loss=loss, seed=11), SimulatedPath(loss=loss, seed=61)), states
@@ -90,7 +90,7 @@ def test_loss_does_not_change_the_delay() -> None:
     worse than the losses."""
 
     def delays(loss: float) -> list[float]:
-        return [shown.delay_s for end in after_20_s(loss)[0] for shown in end.between(1010, 1e9)]
+        return [shown.delay_s for end in after_14_s(loss)[0] for shown in end.between(1006, 1e9)]
 
     without, lossy = delays(0), delays(0.1)
     assert np.median(lossy) == pytest.approx(np.median(without), abs=0.01)
@@ -100,11 +100,11 @@ def test_loss_does_not_change_the_delay() -> None:
 @pytest.mark.parametrize("loss", [0.1, 0.3])
 def test_loss(loss: float) -> None:
     """Repetition repairs nearly all of it, and pictures stay correct."""
-    ends, states = after_20_s(loss)
+    ends, states = after_14_s(loss)
     assert states == [LinkState.LIVE] * 2
     for end in ends:
-        late = end.between(1010, 1e9)
-        assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 10
+        late = end.between(1006, 1e9)
+        assert len(late) > (0.95 if loss == 0.1 else 0.75) * FPS * 8
         assert worst_error(end, late) < 6
 
 
@@ -113,23 +113,23 @@ def test_pictures_do_not_freeze_with_every_third_packet_lost() -> None:
 
     async def case(a: End, b: End) -> None:
         rng = np.random.default_rng(5)
-        for _ in range(14):
+        for _ in range(10):
             await asyncio.sleep(1)
             await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
 
     for seed in range(3):
         _, b = call(case, SimulatedPath(loss=0.3, seed=2 * seed), SimulatedPath(loss=0.3, seed=2 * seed + 1))
         at = [at for at, _ in b.shown]
-        assert at[0] < 1010, seed
-        assert max(np.diff([*at, 1014.0])) < FROZEN_S, seed
+        assert at[0] < 1006, seed
+        assert max(np.diff([*at, 1010.0])) < FROZEN_S, seed
 
 
 def test_duplicates_and_reordering_are_harmless() -> None:
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(15)
+        await asyncio.sleep(11)
         numbers = [shown.number for shown in b.between(1005, 1e9)]
         assert numbers == sorted(set(numbers))
-        assert len(numbers) > 0.9 * FPS * 10
+        assert len(numbers) > 0.9 * FPS * 6
         assert worst_error(b, b.between(1005, 1e9)) < 4
 
     rough = {"duplicates": 0.1, "reordered": 0.1, "jitter_s": 0.03}
@@ -140,17 +140,17 @@ def test_outage() -> None:
     """After 5 s without packets in both directions the call is live within a second, at the former rate."""
 
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(13)
+        await asyncio.sleep(9)
         assert b.link.state == LinkState.FROZEN
-        await asyncio.sleep(1015.0 - asyncio.get_running_loop().time())
-        took = await until(lambda: b.link.state == LinkState.LIVE and b.shown[-1][0] > 1015, 1.0)
+        await asyncio.sleep(1011.0 - asyncio.get_running_loop().time())
+        took = await until(lambda: b.link.state == LinkState.LIVE and b.shown[-1][0] > 1011, 1.0)
         assert took < 1.0
         await asyncio.sleep(5)
         assert b.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
         assert b.link.stats().delay_ms < 200
-        assert worst_error(b, b.between(1016, 1e9)) < 4
+        assert worst_error(b, b.between(1012, 1e9)) < 4
 
-    out = ((1010.0, 1015.0),)
+    out = ((1006.0, 1011.0),)
     call(case, SimulatedPath(outages=out), SimulatedPath(outages=out, seed=2))
 
 
@@ -158,8 +158,8 @@ def test_very_narrow_link_never_stalls() -> None:
     """At 6 kbps there are fewer frames, but they keep coming."""
 
     async def case(a: End, b: End) -> None:
-        await asyncio.sleep(45)
-        shown = b.between(1025, 1e9)
+        await asyncio.sleep(30)
+        shown = b.between(1013, 1e9)
         assert len(shown) > 3 * 17
         gaps = np.diff([item.due_s for item in shown])
         assert np.percentile(gaps, 95) < 1.0

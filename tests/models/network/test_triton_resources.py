@@ -19,7 +19,7 @@ def test_kernel_compiles_ahead_of_time_without_spills(tmp_path: Path, record_pro
 import json
 from dataclasses import asdict
 from iwcodec.models.network.triton_resources import resources
-print(json.dumps([asdict(resources(capability, k)) for capability, k in ((80, 16), (90, 8), (90, 32))]))
+print(json.dumps([asdict(resources(capability, k)) for capability, k in ((80, 32), (90, 8))]))
 """
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     env["TRITON_CACHE_DIR"] = str(tmp_path)

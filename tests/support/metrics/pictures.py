@@ -1,9 +1,17 @@
 """Test pictures for the metrics: a texture, and the same with noise or shifted."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
 from iwcodec.codec.media.types import Picture
+
+
+def example(name: str) -> Picture:
+    """Return an example picture of LPIPS: ref, p0 or p1."""
+    path = Path(__file__).parents[2] / "golden" / f"lpips_{name}.png"
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
 def texture(size: int = 192, seed: int = 0) -> Picture:

@@ -1,5 +1,6 @@
 """Small clips for the training tests: a textured square moving over a static background."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,3 +37,13 @@ def write_clip(path: Path, frames: int = 16, seed: int = 0, size: int = 64) -> P
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def write_data(folder: Path, splits: Sequence[str], frames: int) -> Path:
+    """Write a data folder with one clip per entry of `splits` ("train" or "val"), each of another person."""
+    rows = ["id,split,identity"]
+    for n, split in enumerate(splits):
+        write_clip(folder / "clips" / f"c{n}.mp4", frames, n)
+        rows.append(f"c{n},{split},p{n}")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder

@@ -15,14 +15,8 @@ torch = pytest.importorskip("torch")
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.learned.dists import Dists, l2_pool
 from iwcodec.codec.media.types import Picture
-from support.metrics.pictures import texture
+from support.metrics.pictures import example, texture
 from support.metrics.small_backbones import use_small_backbones
-
-GOLDEN = Path(__file__).parents[3] / "golden"
-
-
-def example(name: str) -> Picture:
-    return cv2.cvtColor(cv2.imread(str(GOLDEN / f"lpips_{name}.png")), cv2.COLOR_BGR2RGB)
 
 
 def distance(metric: Dists, a: Picture, b: Picture) -> float:

@@ -7,18 +7,6 @@ torch = pytest.importorskip("torch")
 
 from iwcodec.benchmarks.performance.attention import cases
 from iwcodec.models.network.config import TINY
-from iwcodec.models.network.network import ImplicitWarp
-
-
-@pytest.fixture(scope="module")
-def network() -> ImplicitWarp:
-    torch.manual_seed(2)
-    return ImplicitWarp(TINY).eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return cases.clip_pictures(TINY.size, 2)
 
 
 def test_the_clip_gives_sources_and_frames_between_them(pictures) -> None:
