@@ -245,7 +245,7 @@ def test_sources_are_small_on_a_narrow_link(monkeypatch: pytest.MonkeyPatch) -> 
 
     async def case(a: End, b: End) -> None:
         b.sender.pause(True)
-        await asyncio.sleep(12)
+        await asyncio.sleep(14)
         for small in (True, False):
             a.link.outgoing.congestion_control.small = small
             noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
