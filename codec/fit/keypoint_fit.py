@@ -56,6 +56,8 @@ without flow. These are two frames of three, and no worse for it (eight val clip
 LIVE_SHEAR = 0.13
 """In calls: most that a fit shears a face (Reference.shear). Fits that leave little error shear it less. A face in a
 pose that no source shows would be twisted beyond that; it rather is stale, but whole, until a source of it arrives."""
+HELD_BACK = 0.95
+"""Share of LIVE_SHEAR from which on a fit counts as held back by it."""
 MIN_ERROR = 1.5**2 * FLOW_SIZE**2
 """Smallest error that others are measured against: 1.5 grey levels RMS, which is invisible."""
 _BLAS = ThreadpoolController()
@@ -267,3 +269,9 @@ def quick_fit(flow_free_error: float = 0.0, max_shear: float = np.inf) -> Keypoi
 def live_fit() -> KeypointFit:
     """Return the fit for calls."""
     return quick_fit(FLOW_FREE_ERROR, LIVE_SHEAR)
+
+
+def is_held_back(ref: Reference, keypoints: Keypoints) -> bool:
+    """Return whether the bound on shear holds a live fit with keypoints (K, 3) back: the face lies elsewhere than the
+    fit says."""
+    return ref.shear(unknowns(keypoints)) >= HELD_BACK * LIVE_SHEAR

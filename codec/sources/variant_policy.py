@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.codec.fit.keypoint_fit import is_held_back
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
 from iwcodec.codec.sources.region_signature import (
@@ -112,13 +113,15 @@ class VariantPolicy:
         and remember them. `arrived`: slots of the sources that receivers have by now; None: all."""
         view = self._view_of(source)
         self._learn(view)
+        held_back = is_held_back(self._compositor.reference(source), keypoints)
         own, shown = self._library.slot(source), []
         before = self.shown or (None,) * len(REGIONS)
         for region, places in enumerate(view.in_frame(keypoints, source)):
             patch = sampled(picture, places)
             wanted = signature(patch, region)
             errors = errors_with(wanted, {slot: known[region] for slot, (_, known) in self._known.items()})
-            self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
+            if not held_back:  # its patches would be variants of misplaced eyes and mouths
+                self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
             if arrived is not None:  # one on its way is no reason for another variant, but cannot be shown yet
                 errors = {slot: error for slot, error in errors.items() if slot in arrived}
             shown.append(_chosen(errors, own, before[region]))

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from iwcodec.codec.fit.alignment import unknowns
+from iwcodec.codec.fit.keypoint_fit import LIVE_SHEAR
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
 from iwcodec.codec.sources.regions import EYES, MOUTH, REGIONS, Compositor, blend, region_mask
@@ -37,12 +39,15 @@ class Stream:
         self.frames = 0
         self.added: list[int] = []
 
-    def show(self, picture: Picture, frames: int, source: Source | None = None) -> tuple[int | None, ...]:
-        """Push frames at 25 a second, in the pose of the source, add the variants that are wanted, and return what the
-        last frame shows."""
+    def show(
+        self, picture: Picture, frames: int, source: Source | None = None, wider: float = 1
+    ) -> tuple[int | None, ...]:
+        """Push frames at 25 a second, in the pose of the source but `wider`, add the variants that are wanted, and
+        return what the last frame shows."""
         source = source or self.home
+        keypoints = source.keypoints * np.array([wider, 1, 1], np.float32)
         for _ in range(frames):
-            self.policy.choose(picture, source.keypoints, source)
+            self.policy.choose(picture, keypoints, source)
             wanted = self.policy.wanted(self.frames / 25)
             self.frames += 1
             if wanted is not None:
@@ -66,6 +71,18 @@ def test_a_new_expression_becomes_a_variant_that_is_shown() -> None:
     assert np.abs(variant.picture.astype(float) - new)[mask == 1].mean() < 3
     assert stream.show(stream.home.picture, 1) == (None, None)
     assert stream.show(expression(stream.home, None, 2), 2 * CHOICE_INTERVAL) == (None, 11)
+
+
+def test_a_fit_that_is_held_back_gives_no_variant() -> None:
+    """Its eyes and mouth are not where it says."""
+    stream = Stream()
+    ref = Compositor(StubRuntime()).reference(stream.home)
+    wide = stream.home.keypoints * np.array([1.5, 1, 1], np.float32)
+    assert ref.shear(unknowns(wide)) > LIVE_SHEAR
+    new = expression(stream.home, 1, None)
+    assert stream.show(new, 4 * CHOICE_INTERVAL, wider=1.5) == (None, None)
+    assert stream.added == []
+    assert stream.show(new, 2 * CHOICE_INTERVAL) == (10, None)
 
 
 def test_one_variant_serves_both_regions() -> None:

@@ -3,6 +3,7 @@
  * (codec/sources/variant_policy.py).
  */
 
+import { isHeldBack } from "../fit/keypoint_fit";
 import { type Picture, remapCubic, remapPicture } from "../runtime/pictures";
 import type { Source } from "../runtime/types";
 import { TokenBucket } from "../token_bucket";
@@ -89,11 +90,13 @@ export class VariantPolicy {
     const view = this.viewOf(source);
     this.learn(view);
     const own = this.library.slotOf(source);
+    const heldBack = isHeldBack(this.compositor.reference(source), keypoints);
     this.shown = view.inFrame(keypoints, source).map((places, region) => {
       const patch = sampled(picture, places);
       const wanted = signature(patch, region);
       const errors = new Map([...this.known].map(([slot, one]) => [slot, errorOf(wanted, one.signatures[region])]));
-      this.memories[region].add(patch, wanted, Math.min(Infinity, ...errors.values()));
+      // The patches of a fit that is held back would be variants of misplaced eyes and mouths.
+      if (!heldBack) this.memories[region].add(patch, wanted, Math.min(Infinity, ...errors.values()));
       // One on its way is no reason for another variant, but cannot be shown yet.
       if (arrived) for (const slot of errors.keys()) if (!arrived.has(slot)) errors.delete(slot);
       return chosen(errors, own, this.shown[region]);
