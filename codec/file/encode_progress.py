@@ -20,8 +20,6 @@ EFFORT_FACTORS: Mapping[str, tuple[float, ...]] = {
     "fitting the motion": (0.7, 1, 6, 11),
 }
 """For each effort, how many times as long a pass takes."""
-
-
 TRIALS_FACTOR = 8
 """How many times as long sources are chosen if their plans are tried instead of estimated."""
 

@@ -57,7 +57,7 @@ LIVE_SHEAR = 0.13
 """In calls: most that a fit shears a face (Reference.shear). Fits that leave little error shear it less. A face in a
 pose that no source shows would be twisted beyond that; it rather is stale, but whole, until a source of it arrives."""
 HELD_BACK = 0.95
-"""Share of LIVE_SHEAR from which on a fit counts as held back by it."""
+"""Share of LIVE_SHEAR above which a fit counts as limited by it."""
 MIN_ERROR = 1.5**2 * FLOW_SIZE**2
 """Smallest error that others are measured against: 1.5 grey levels RMS, which is invisible."""
 _BLAS = ThreadpoolController()
@@ -263,7 +263,9 @@ def _estimate(target: _Target, ref: Reference, values: NDArray[np.float64], star
 
 def quick_fit(flow_free_error: float = 0.0, max_shear: float = np.inf) -> KeypointFit:
     """Return the fast fit, for files at the lowest effort."""
-    return KeypointFit(0, LIVE_STEPS, LIVE_CANDIDATES, flow_free_error, max_shear)
+    return KeypointFit(
+        steps=LIVE_STEPS, candidates=LIVE_CANDIDATES, flow_free_error=flow_free_error, max_shear=max_shear
+    )
 
 
 def live_fit() -> KeypointFit:
@@ -272,6 +274,6 @@ def live_fit() -> KeypointFit:
 
 
 def is_held_back(ref: Reference, keypoints: Keypoints) -> bool:
-    """Return whether the bound on shear holds a live fit with keypoints (K, 3) back: the face lies elsewhere than the
-    fit says."""
+    """Return whether the bound on shear limited a live fit with keypoints (K, 3). The face is then not where they
+    say."""
     return ref.shear(unknowns(keypoints)) >= HELD_BACK * LIVE_SHEAR

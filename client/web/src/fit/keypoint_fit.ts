@@ -34,12 +34,11 @@ const RETRY_INTERVAL = 5;
 const RETRY_ERROR = 1.2;
 /** Most that a fit shears a face. */
 const LIVE_SHEAR = 0.13;
-/** Share of LIVE_SHEAR from which on a fit counts as held back by it. */
+/** Share of LIVE_SHEAR above which a fit counts as limited by it. */
 const HELD_BACK = 0.95;
 const MIN_ERROR = 1.5 ** 2 * FLOW_SIZE ** 2;
 
-/** Return whether the bound on shear holds a fit with these keypoints (K, 3) back: the face of the frame lies elsewhere
- * than the fit says. */
+/** Return whether the bound on shear limited a fit with these keypoints (K, 3): the face is then not where they say. */
 export function isHeldBack(ref: Reference, keypoints: Float32Array): boolean {
   return shear(ref, unknownsOf(keypoints)) >= HELD_BACK * LIVE_SHEAR;
 }

@@ -16,16 +16,11 @@
 
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
+import { workers } from "./workers.mjs";
 
 const { url, name = "Eve", browser, camera, frames = 0, coded = 0, seconds = 0, screenshots, portrait, init, timeoutMs = 60_000 } = JSON.parse(
   readFileSync(0, "utf8"),
 );
-/** Bytes of the workers' own scripts, which the page's requests leave out. */
-const workers = () =>
-  performance
-    .getEntriesByType("resource")
-    .filter(({ name }) => /worker-[^/]*\.js$/.test(name))
-    .reduce((sum, { transferSize }) => sum + transferSize, 0);
 
 const fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"];
 const instance = await chromium.launch({

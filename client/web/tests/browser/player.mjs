@@ -15,16 +15,11 @@
 
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
+import { workers } from "./workers.mjs";
 
 const { url, browser, file, frames = [], seconds = 0, from, wrong, screenshots, portrait, dark, timeoutMs = 120_000 } = JSON.parse(
   readFileSync(0, "utf8"),
 );
-/** Bytes of the workers' own scripts, which the page's requests leave out. */
-const workers = () =>
-  performance
-    .getEntriesByType("resource")
-    .filter(({ name }) => /worker-[^/]*\.js$/.test(name))
-    .reduce((sum, { transferSize }) => sum + transferSize, 0);
 
 const instance = await chromium.launch({
   executablePath: browser,
