@@ -155,9 +155,12 @@ def test_without_a_budget_frames_show_the_eyes_of_sources(
 def test_sources_whose_keypoints_miss_the_face_neither_lend_eyes_nor_show_others(
     stream: Stream, originals: list[Picture], runtime: Runtime
 ) -> None:
-    assert add_variants(stream, COUNT, lambda: originals, runtime, 800.0, misleading={0}) == stream
+    assert add_variants(stream, COUNT, lambda: originals, runtime, 800.0, misleading={EYES: {0}, MOUTH: {0}}) == stream
     two = replace(stream, coded=sources_of(originals, (0, 6)), motion=still_packets(SKIPPED))
-    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0, misleading={1})
+    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0, misleading={EYES: (), MOUTH: {1}})
+    assert shown(tuned.motion, EYES) == {5: 1, 7: 1}
+    assert shown(tuned.motion, MOUTH) == {}
+    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0, misleading={EYES: {1}, MOUTH: {1}})
     assert shown(tuned.motion, EYES) == {}
 
 
