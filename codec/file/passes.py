@@ -112,13 +112,14 @@ def code_stream(choice: Choice, clip: Clip, progress: Progress) -> Stream:
 
 
 def code_finer(stream: Stream, more: float, clip: Clip, progress: Progress) -> Stream:
-    """Code the sources of a stream again with about `more` bytes, and the motion that goes with them."""
+    """Code the sources of a stream again with about `more` bytes, and, in as many as before, the motion that goes with
+    them."""
     plan, size, kbps = stream.coded.plan, stream.coded.size, clip.options.kbps
     assert kbps is not None
     crf = crf_for_budget({plan.crf: size}, size + more, clip.options.size)
     pictures = pictures_of(plan.frames, clip.video.pictures, hold=True)
     coded = encode_plan(replace(plan, crf=crf), pictures, clip.options.size, clip.presets)
-    clip = replace(clip, options=replace(clip.options, kbps=kbps + more / 125 / clip.seconds))
+    clip = replace(clip, options=replace(clip.options, kbps=kbps + (coded.size - size) / 125 / clip.seconds))
     scale = stream.motion[0].scale
     assert scale is not None
     return Stream(coded, code_motion(Choice(coded, stream.active, scale), clip, progress), stream.active)
