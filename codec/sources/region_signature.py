@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.expression import expression
 from iwcodec.codec.sources.regions import BOX_SIDE, MASK, REGIONS, RIM
 
 CONTRAST_WEIGHT = 2.0
@@ -22,6 +23,9 @@ FOCUS = ((0.476, 0.2, 0.16), (0.0, 0.45, 0.4))
 middle, with these standard deviations across and down."""
 FOCUS_SHARE = (1.0, 0.9)
 """Share of the weight of errors there; the rest is spread as the mask."""
+EXPRESSION_WEIGHTS = ((400.0, 100.0), (400.0, 400.0))
+"""Squared grey levels for a difference of one standard deviation in what eyes or mouth do: eye opening, gaze; mouth
+opening and width. Grey levels know small changes of gaze better than the network."""
 _SIDE = BOX_SIDE // 2
 SIGNATURE_SIZE = _SIDE * _SIDE
 
@@ -59,12 +63,20 @@ def signature(patch: Picture, region: int) -> Signature:
     return (levels - levels @ _RIM_WEIGHTS) * _ERROR_WEIGHTS[region]
 
 
+def expressive_signature(patch: Picture, region: int) -> Signature:
+    """Return the signature of a patch, followed by what its eyes or mouth do: (SIGNATURE_SIZE + 2,)."""
+    grey = cv2.cvtColor(cv2.resize(patch, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    values = np.sqrt(np.float32(EXPRESSION_WEIGHTS[region])) * expression(np.asarray(grey, np.uint8), region)
+    return np.concatenate([signature(patch, region), values])
+
+
 def signature_errors(some: Signature, others: Signature) -> NDArray[np.float32]:
-    """Return the errors (n, m), in squared grey levels, between signatures (n, SIGNATURE_SIZE) and others
-    (m, SIGNATURE_SIZE)."""
+    """Return the errors (n, m), in squared grey levels, between signatures (n, SIGNATURE_SIZE or two more) and others
+    (m, as many)."""
     squares, other_squares = np.square(some).sum(1)[:, None], np.square(others).sum(1)
     apart = np.maximum(squares + other_squares - 2 * some @ others.T, 0)
-    contrast = np.sqrt(squares) - np.sqrt(other_squares)
+    levels, other_levels = (np.linalg.norm(of[:, :SIGNATURE_SIZE], axis=1) for of in (some, others))
+    contrast = levels[:, None] - other_levels
     return np.asarray(apart + CONTRAST_WEIGHT * np.square(contrast), np.float32)
 
 
