@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics import expression, faces, identity, lip_sync, vmaf
+from iwcodec.benchmarks.metrics import expression, faces, identity, lip_sync, pose, vmaf
 from iwcodec.benchmarks.metrics.fidelity import MIN_MS_SSIM_SIDE, luma, ms_ssim, psnr_y, ssim_from_maps, ssim_maps
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.learned.dists import Dists
 from iwcodec.benchmarks.metrics.learned.lpips import Lpips
 from iwcodec.benchmarks.metrics.learned.sampling import SampledDistance
+from iwcodec.benchmarks.metrics.mesh.body_pose import BodyPose
 from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.benchmarks.metrics.temporal import flicker, motion_error
 from iwcodec.codec.errors import CodecError
@@ -59,6 +60,7 @@ CLIP_METRICS: dict[str, tuple[str, ...]] = {
     ),
     "identity": ("csim",),
     "loudness": ("loudness_r", "loudness_r_original"),
+    "pose": ("pose_akd", "missing_bodies"),
 }
 """Metrics that take the whole clip and need optional packages or weights -> the scores each gives."""
 METRICS = {**FRAME_METRICS, **CLIP_METRICS}
@@ -213,6 +215,12 @@ def _loudness() -> ClipMetric:
     return scores
 
 
+def _pose() -> ClipMetric:
+    detect = BodyPose()
+    cached = faces.CachedDetector(detect)
+    return lambda clip: pose.pose_distance(detect, clip.originals, clip.decoded, cached)
+
+
 _MAKERS: dict[str, Callable[[], ClipMetric]] = {
     "vmaf": _vmaf,
     "lpips": _lpips,
@@ -221,4 +229,5 @@ _MAKERS: dict[str, Callable[[], ClipMetric]] = {
     "expression": _expression,
     "identity": _identity,
     "loudness": _loudness,
+    "pose": _pose,
 }
