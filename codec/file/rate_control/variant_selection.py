@@ -29,8 +29,8 @@ from iwcodec.models.runtime.types import Runtime, Source
 CANDIDATE_FRAMES = 400
 """Frames whose eyes and mouths are candidates."""
 LATEST = 4
-"""Sources that AV1 still refers to when the first variant is coded: of an earlier one it takes up to five times as many
-bytes as others."""
+"""Newest sources, which AV1 still refers to when the first variant is coded: one of an earlier source takes up to five
+times as many bytes as others."""
 CODING_ERRORS = (60.0, 40.0)
 """Error that coding adds to eyes and mouth of a variant, in squared grey levels, as expected when candidates are
 ranked. Measured on eight clips at 4 kbps: 11 to 68 and 6 to 65."""
@@ -38,6 +38,7 @@ CHANGE_ERROR = 60.0
 """Error of a region, summed over frames, that must be saved to show another source: naming it takes two bytes."""
 
 NONE_MISLEADING: Mapping[int, Collection[int]] = {region: () for region in REGIONS}
+"""No source misleads, by region."""
 RegionErrors = list[dict[int | None, float]]
 """For each region its error with each source, by slot; None: with the reference source."""
 
