@@ -5,6 +5,7 @@ around them, because the colours of a region are shifted to those around it (reg
 counts more than others, so that an open eye is not shown closed.
 """
 
+import math
 from collections.abc import Mapping
 
 import cv2
@@ -23,9 +24,8 @@ FOCUS = ((0.476, 0.2, 0.16), (0.0, 0.45, 0.4))
 middle, with these standard deviations across and down."""
 FOCUS_SHARE = (1.0, 0.9)
 """Share of the weight of errors there; the rest is spread as the mask."""
-EXPRESSION_WEIGHTS = ((400.0, 100.0), (400.0, 400.0))
-"""Squared grey levels for a difference of one standard deviation in what eyes or mouth do: eye opening, gaze; mouth
-opening and width. Grey levels know small changes of gaze better than the network."""
+EXPRESSION_WEIGHT = 400.0
+"""Squared grey levels for a difference of one standard deviation in what eyes or mouth do."""
 _SIDE = BOX_SIDE // 2
 SIGNATURE_SIZE = _SIDE * _SIDE
 
@@ -66,7 +66,7 @@ def signature(patch: Picture, region: int) -> Signature:
 def expressive_signature(patch: Picture, region: int) -> Signature:
     """Return the signature of a patch, followed by what its eyes or mouth do: (SIGNATURE_SIZE + 2,)."""
     grey = cv2.cvtColor(cv2.resize(patch, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    values = np.sqrt(np.float32(EXPRESSION_WEIGHTS[region])) * expression(np.asarray(grey, np.uint8), region)
+    values = np.float32(math.sqrt(EXPRESSION_WEIGHT)) * expression(np.asarray(grey, np.uint8), region)
     return np.concatenate([signature(patch, region), values])
 
 

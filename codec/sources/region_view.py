@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.region_signature import Signature, errors_with, signature
+from iwcodec.codec.sources.region_signature import Signature, errors_with, expressive_signature
 from iwcodec.codec.sources.regions import REGIONS, Compositor, box_places, region_box
 from iwcodec.models.flow import GRID
 from iwcodec.models.runtime.pictures import pixel_grid
@@ -102,7 +102,7 @@ class RegionView:
 
 
 def _signatures(picture: Picture, places: Sequence[NDArray[np.float32]]) -> list[Signature]:
-    return [signature(sampled(picture, of_region), region) for region, of_region in enumerate(places)]
+    return [expressive_signature(sampled(picture, of_region), region) for region, of_region in enumerate(places)]
 
 
 def sampled(picture: Picture, places: NDArray[np.float32]) -> Picture:

@@ -1,13 +1,17 @@
 """Errors between regions count where eyes and lips are, whatever the light."""
 
+import cv2
 import numpy as np
 import pytest
 
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.expression import expression
 from iwcodec.codec.sources.region_signature import (
     CONTRAST_WEIGHT,
+    EXPRESSION_WEIGHT,
     SIGNATURE_SIZE,
     errors_with,
+    expressive_signature,
     signature,
     signature_errors,
 )
@@ -70,3 +74,14 @@ def test_errors_with_several_are_those_with_each() -> None:
     assert list(found) == [2, 0, 9]
     assert list(found.values()) == pytest.approx([signature_errors(known[None], o[None])[0, 0] for o in others])
     assert errors_with(known, {}) == {}
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_what_a_region_does_adds_to_the_error(region: int) -> None:
+    patches = dot(0.4, 0), dot(0, 0.2)
+    small = [cv2.resize(patch, (BOX_SIDE // 2,) * 2, interpolation=cv2.INTER_AREA)[..., 0] for patch in patches]
+    done = [expression(grey, region) for grey in small]
+    a, b = (expressive_signature(patch, region) for patch in patches)
+    more = signature_errors(a[None], b[None])[0, 0] - error(*patches, region)
+    assert more == pytest.approx(EXPRESSION_WEIGHT * np.square(done[0] - done[1]).sum(), rel=1e-3)
+    assert more > 1
