@@ -1,15 +1,13 @@
 """`iwcodec bench wire`: bytes of a call on the wire, its delay, and the effect of loss.
 
-Four kinds of measurement:
+Three kinds of measurement:
 
 - simulated (simulated_call.py): real links, SCTP and source coding over simulated paths on a simulated clock. Exact and
   repeatable, for bytes, loss, outages and narrow links. Only the paths take time, computation takes none.
 - loopback (webrtc_call.py): two real WebRTC connections (ICE, DTLS, UDP) in this process, in real time. For the delay
   from a camera frame to its picture on the display, computation included, and to check the simulation's byte counts.
-- shaped (webrtc_call.py): the same with every datagram passed through a simulated path. For the time to the first
-  picture after joining, ICE and DTLS handshakes included; in real time and on the simulated clock.
 - namespaces (namespaces.py): a real server and two real clients, each in a network namespace, in real time. For the
-  first picture including signalling, and all traffic including audio. Needs root.
+  first picture after joining, signalling and handshakes included, and all traffic including audio. Needs root.
 """
 
 import asyncio
@@ -27,7 +25,7 @@ from iwcodec.benchmarks.call import namespaces
 from iwcodec.benchmarks.call.film import with_sound
 from iwcodec.benchmarks.call.participants import load_camera
 from iwcodec.benchmarks.call.simulated_call import OUTAGE, SCENARIOS, SETTLED_S, scenario, seeded, steady
-from iwcodec.benchmarks.call.webrtc_call import join_in_real_time, join_simulated, loopback
+from iwcodec.benchmarks.call.webrtc_call import loopback
 from iwcodec.benchmarks.call.wire_summary import averages, averages_table, call_tables
 from iwcodec.benchmarks.experiment import publish, surroundings
 from iwcodec.codec.cli import JSON, progress_bar
@@ -54,8 +52,6 @@ def measure(
     parts: dict[str, Callable[[], Any]] = {
         "steady": lambda: steady(runtime, camera, max(seconds, 2 * SETTLED_S)),
         "loopback": lambda: asyncio.run(loopback(runtime, camera, seconds)),
-        "shaped": lambda: asyncio.run(join_in_real_time(runtime, camera, 30.0, 0.05)),
-        "shaped, simulated": lambda: join_simulated(runtime, camera, 30.0, 0.05),
     }
     for name, path in SCENARIOS.items():
         parts[name] = partial(seeded, runtime, camera, seconds, {"delay_s": 0.02, **path}, seeds, out)
@@ -82,7 +78,7 @@ def command(
     threads: Annotated[int | None, typer.Option(help="Threads of the network.", min=1)] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="A part: steady, loopback, shaped, namespaces (root) or a scenario; may be repeated."),
+        typer.Option(help="A part: steady, loopback, namespaces (root) or a scenario; may be repeated."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
     as_json: JSON = False,

@@ -61,7 +61,7 @@ def call_tables(call: dict[str, Any]) -> Iterator[Table]:
         )
         headings = ("", "dB", "p50 ms", "p95 ms", "frames/s", "longest freeze s", "first picture s", "recovery s")
         yield text_table(f"{call['clip']}: paths", headings, rows)
-    others = [name for name in ("loopback", "shaped", "shaped, simulated", "namespaces") if name in call]
+    others = [name for name in ("loopback", "namespaces") if name in call]
     if others:
         yield text_table(f"{call['clip']}: others", ("", "result"), ((name, json.dumps(call[name])) for name in others))
 
