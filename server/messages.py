@@ -344,30 +344,3 @@ def encode(message: ServerMessage) -> str:
     if isinstance(message, Welcome):
         fields["protocol"] = message.protocol
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
-
-
-def schemas() -> dict[str, Any]:
-    """Return the JSON schemas of all messages by name, for the OpenAPI document."""
-    models: list[type[BaseModel]] = [
-        Join,
-        Signal,
-        Ice,
-        Ping,
-        Lock,
-        Remove,
-        Leave,
-        Welcome,
-        PeerJoined,
-        PeerLeft,
-        Locked,
-        Relayed,
-        IceServers,
-        Pong,
-        Error,
-    ]
-    by_name: dict[str, Any] = {}
-    for model in models:
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        by_name.update(schema.pop("$defs", {}))
-        by_name[model.__name__] = schema
-    return by_name
