@@ -12,8 +12,8 @@ From a participant:
 | signal | to, and either sdp {type, sdp} or candidate {candidate, ...} or null, [call] | relayed to `to` alone |
 | ice | | asks for fresh ICE servers (TURN credentials expire) |
 | ping | | answered by `pong`; something must be sent at least every `ping_s` seconds |
-| lock | on | from a host: nobody else may join, or may again; those who are in the room may resume |
-| remove | id | from a host: the participant leaves at once, and its place with it |
+| lock | on | from a host: closes the room to newcomers, or opens it again; members may still resume |
+| remove | id | from a host: ends the participant's connection and its place |
 | leave | | leaves at once; the server closes the connection |
 
 From the server:

@@ -51,8 +51,8 @@ too long to wait in a call."""
 PROBE_S = 0.4
 """Interval of heartbeats after a time-out, which find out sooner than the next time-out whether the path is back."""
 SHARED_ACK_DELAY_S = 0.4
-"""The same for unordered messages while we send packets ourselves, which an acknowledgement of two of them then shares;
-RFC 9260 allows 0.5 s. Nothing waits for it: what is unordered here is not sent again."""
+"""ACK_DELAY_S for unordered messages while we send packets ourselves, which the acknowledgement of two messages then
+shares. RFC 9260 allows 0.5 s. The peer does not wait for it: unordered messages are never sent again here."""
 ACK_EVERY = 2
 """Packets after which an acknowledgement is not delayed."""
 GAP_REPORTS = 3

@@ -1,4 +1,4 @@
-"""Static tables as integers, for decoders that are not written with constriction: the browser's."""
+"""Static tables as the integers that constriction's range coder uses: for the browser's decoder, and to count bits."""
 
 import numpy as np
 from numpy.typing import NDArray

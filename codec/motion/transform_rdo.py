@@ -34,8 +34,8 @@ MIN_DESCENT_MOVE = 0.35
 MIN_COEFFICIENT = 0.3
 """Steps: the first pass leaves out a frequency none of whose coefficients is larger."""
 MIN_METRIC_SHARE = 1e-3
-"""Frames whose Gram matrix has a smaller trace than this share of the message's largest have no targets of their own,
-and thus cost no bits. Such are frames shown as sources."""
+"""Frames whose Gram matrix has a smaller trace than this share of the message's largest take interpolated targets, and
+thus cost no bits: frames that are shown as unmodified sources."""
 RAW_BITS = 16
 """Bits of an escaped level after the escape symbol."""
 

@@ -50,7 +50,8 @@ def read_weights_file(model: str, folder: Path = WEIGHTS) -> WeightsFile:
 
 
 def read_tensors(model: str, beginnings: tuple[str, ...], folder: Path = WEIGHTS) -> bytes:
-    """Return the tensors of a model and its base whose names begin so, as another safetensors file."""
+    """Return the tensors of a model and its base whose names begin with one of `beginnings`, as the bytes of a
+    safetensors file."""
     base = read_weights_file(model, folder).base
     header: dict[str, Any] = {}
     values = b""

@@ -29,9 +29,9 @@ from iwcodec.models.runtime.weights import (
 BUILT = Path(__file__).parents[2] / "client" / "web" / "dist"
 """What `make web` builds. Wheels contain it if it was built before them."""
 GRAPHS = tuple(part for part in PARTS if part != "refine")
-"""Graphs that the page runs. What comes after attention it computes itself (client/web/src/runtime/refiner.ts)."""
+"""Graphs that the page runs. It computes what follows attention itself (client/web/src/runtime/refiner.ts)."""
 DECODER = tuple(f"decoder.{layer}." for layer in ("unfold", "fuse", "refine", "out", "up"))
-"""Beginnings of the names of the weights for that."""
+"""Name prefixes of the weights that this takes."""
 NOT_BUILT = (
     "The browser's player is not built: run `make web` in a clone of iwcodec (it needs Node.js 20), "
     "then start the server again."
@@ -89,7 +89,7 @@ def player_files(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, 
 
 
 def model_json(model: str, graphs: Mapping[str, str], weights: Path = WEIGHTS) -> dict[str, Any]:
-    """Describe a model, whose `graphs` lie at these paths."""
+    """Describe a model for the page. `graphs`: path of each graph, relative to the page, by part."""
     info, config = read_info(model, weights), read_weights_file(model, weights).config
     return {
         "id": info.model_id,
@@ -103,7 +103,7 @@ def model_json(model: str, graphs: Mapping[str, str], weights: Path = WEIGHTS) -
 
 
 def tables_json() -> dict[str, Any]:
-    """Return the tables of both motion coders as integers; only the directions are not, which need not be exact."""
+    """Return the tables of both motion coders: as integers, except the directions, which need not be exact."""
     transform, predictive = load_transform_tables(), load_tables()
     return {
         "transform": {
