@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections import Counter
 from contextlib import suppress
+from itertools import takewhile
 from struct import pack
 
 from aiortc import rtcsctptransport
@@ -234,6 +235,17 @@ class BundlingSctpTransport(RTCSctpTransport):
         if not self._sent_queue and not self._outbound_queue:  # our queue on the path is empty
             measured = 0.0 if self._srtt is None or self._rttvar is None else self._srtt + 4 * self._rttvar
             self._rto = min(self._rto, max(FIRST_RTO_S, measured))
+
+    def _update_advanced_peer_ack_point(self) -> None:
+        # RFC 3758, section 3.5, rule C2, stops at a chunk that was acknowledged behind a gap. A FORWARD TSN then passes
+        # one loss in each round trip; on a narrow link that loses more, the acknowledgements list ever more gaps and
+        # fill the link themselves. So it also passes what was acknowledged between abandoned chunks.
+        settled = list(takewhile(lambda sent: sent._abandoned or sent._acked, self._sent_queue))
+        while settled and not settled[-1]._abandoned:
+            settled.pop()
+        for sent in settled:
+            sent._abandoned = True
+        super()._update_advanced_peer_ack_point()
 
     def _valid_gaps(self, chunk: SackChunk) -> list[tuple[int, int]]:
         """The gaps of a SACK that refer to chunks that have been sent. aiortc iterates over all of them: a packet of
