@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import Run
-from iwcodec.codec.motion.cumulative import PRECISION, cumulative_counts
 from iwcodec.codec.motion.nearest_plane import nearest_plane_factor
 from iwcodec.codec.motion.transform_coder import TransformCoder, dct_matrix, step_of, used_frequencies
 from iwcodec.codec.motion.transform_tables import REACH, activity_class, base_rows
-from iwcodec.codec.motion.types import MAX_LEVEL, Fit, Levels, Quadratic
+from iwcodec.codec.motion.types import MAX_LEVEL, PRECISION, Fit, Levels, Quadratic, cumulative_counts
 
 ERROR_PER_BIT = 0.01
 """Price of a bit in the first pass, in squared steps. Finer steps with a higher price lose more at the same rate;

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
-from iwcodec.codec.motion.cumulative import cumulative_counts
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_tables import load_transform_tables
+from iwcodec.codec.motion.types import cumulative_counts
 from iwcodec.models.runtime.weights import (
     PARTS,
     WEIGHTS,
