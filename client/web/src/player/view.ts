@@ -107,7 +107,7 @@ const KINDS: { kind: keyof FileReport["bytes"]; text: string }[] = [
 ];
 
 /** Show the rate of a file and what its bytes are spent on. */
-export function showFacts(root: HTMLElement, name: string, { header, report, threads }: Opened): void {
+export function showFacts(root: HTMLElement, name: string, { header, report }: Opened): void {
   const total = Object.values(report.bytes).reduce((sum, bytes) => sum + bytes, 0);
   const find = (id: string) => root.querySelector(`#${id}`) as HTMLElement;
   find("name").textContent = name;
@@ -136,7 +136,7 @@ export function showFacts(root: HTMLElement, name: string, { header, report, thr
   const variants = report.variants ? `, ${report.variants} more of eyes and mouths,` : "";
   find("made").textContent =
     `${report.frames} frames of ${header.size}×${header.size}, rebuilt from ${pictures}${variants} and ` +
-    `${header.keypoints} keypoints a frame. Model ${header.modelId}, ${threads} thread${threads === 1 ? "" : "s"}.`;
+    `${header.keypoints} keypoints a frame. Model ${header.modelId}.`;
 }
 
 function kilobytes(bytes: number): string {
