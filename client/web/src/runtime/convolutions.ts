@@ -34,6 +34,8 @@ interface Exports {
   depthwise(x: number, pixel: number, row: number, weights: number, bias: number, y: number, width: number, height: number, size: number, stride: number, least: number): void;
   spread(x: number, rows: number, columns: number, length: number, to: number, pixel: number, row: number): void;
   attend(queries: number, means: number, count: number, pooled: number, keys: number, rows: number, blocks: number, dims: number, width: number, extraKeys: number, extras: number, near: number, kept: number, out: number, spare: number): void;
+  correlate(a: number, aPitch: number, b: number, bPitch: number, count: number, rows: number, columns: number, out: number): void;
+  remap(values: number, side: number, length: number, places: number, count: number, out: number): void;
   direct(vectors: number, count: number, length: number, scale: number, queries: number, means: number, pitch: number): void;
   enlarge(x: number, from: number, to: number, channels: number, spare: number, y: number): void;
   share(fields: number, count: number, pixels: number, shares: number): void;
