@@ -45,19 +45,7 @@ export class NetworkRuntime implements Runtime {
     return this.refiner.refine({ ...attention, pictures: sources.map(({ picture }) => picture) });
   }
 
-  async reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture> {
-    const attention = await this.attend(keypoints, sources);
-    if (suppression > 0) suppressSmallShifts(attention.shifts, suppression);
-    return this.refine(sources, attention);
-  }
-}
-
-/** Scale shifts in pixels (x, y, weight) in place: 0 below half of `suppression`, rising to their length at it. */
-export function suppressSmallShifts(fields: Float32Array, suppression: number): void {
-  for (let n = 0; n < fields.length; n += 3) {
-    const length = Math.hypot(fields[n], fields[n + 1]);
-    const factor = Math.min(1, Math.max(0, (length * 2) / suppression - 1));
-    fields[n] *= factor;
-    fields[n + 1] *= factor;
+  async reconstruct(keypoints: Float32Array, sources: Source[]): Promise<Picture> {
+    return this.refine(sources, await this.attend(keypoints, sources));
   }
 }

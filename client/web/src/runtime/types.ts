@@ -62,6 +62,6 @@ export interface Runtime {
   attend(keypoints: Float32Array, sources: Source[]): Promise<Attention>;
   /** Return the picture; `attention` may not be used any more. */
   refine(sources: Source[], attention: Attention): Promise<Picture>;
-  /** Do both; `suppression` of small shifts, in pixels. */
-  reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture>;
+  /** Do both. */
+  reconstruct(keypoints: Float32Array, sources: Source[]): Promise<Picture>;
 }

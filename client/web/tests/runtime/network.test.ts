@@ -62,15 +62,9 @@ test("keypoints that are no numbers leave a picture", async () => {
   expect(difference(shifts, floats(vectors.attended[0].fields), 0.005)).toBeLessThan(1e-3);
 });
 
-test("a frame is refined with its attention and the pictures of its sources, small shifts suppressed", async () => {
+test("a frame is refined with its attention and the pictures of its sources", async () => {
   refined.length = 0;
-  const { shifts } = await runtime.attend(keypoints, sources.slice(0, 2));
-  expect(await runtime.reconstruct(keypoints, sources.slice(0, 2), 1)).toBe(picture);
-  const [attended] = refined;
-  expect(attended.pictures).toEqual(sources.slice(0, 2).map((source) => source.picture));
-  const length = (fields: Float32Array, n: number) => Math.hypot(fields[3 * n], fields[3 * n + 1]);
-  for (let n = 0; n < shifts.length / 3; n++) {
-    const wanted = Math.min(1, Math.max(0, 2 * length(shifts, n) - 1)) * length(shifts, n);
-    expect(length(attended.shifts, n)).toBeCloseTo(wanted, 3);
-  }
+  const attention = await runtime.attend(keypoints, sources.slice(0, 2));
+  expect(await runtime.reconstruct(keypoints, sources.slice(0, 2))).toBe(picture);
+  expect(refined).toEqual([{ ...attention, pictures: sources.slice(0, 2).map((source) => source.picture) }]);
 });
