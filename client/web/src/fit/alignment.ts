@@ -361,10 +361,9 @@ export function blurred(grey: Float32Array, deviation: number): Float32Array {
     }
   }
   for (let y = 0; y < FLOW_SIZE; y++) {
-    for (let x = 0; x < FLOW_SIZE; x++) {
-      let sum = 0;
-      for (let i = 0; i < taps.length; i++) sum += taps[i] * wide[columns[y + i] * FLOW_SIZE + x];
-      out[y * FLOW_SIZE + x] = sum;
+    for (let i = 0; i < taps.length; i++) {
+      const [tap, from] = [taps[i], columns[y + i] * FLOW_SIZE];
+      for (let x = 0; x < FLOW_SIZE; x++) out[y * FLOW_SIZE + x] += tap * wide[from + x];
     }
   }
   return out;

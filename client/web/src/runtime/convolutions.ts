@@ -192,17 +192,18 @@ export class Convolutions {
     const row = inputs.length * BLOCK;
     const [byPosition, byBlock] = isTransformed ? [filled * inputs.length, row] : [row, size * row];
     const kernel = new Float32Array(size);
-    outputs.forEach((o, n) => {
-      if (o === null) return;
+    for (const [n, o] of outputs.entries()) {
+      if (o === null) continue;
       const block = Math.floor(n / BLOCK) * byBlock + (n % BLOCK);
-      inputs.forEach((i, m) => {
-        if (i === null) return;
+      for (let m = 0; m < inputs.length; m++) {
+        const i = inputs[m];
+        if (i === null) continue;
         const from = (o * columns + i) * area;
         if (isTransformed) transform(values, from, kernel);
-        else kernel.set(values.subarray(from, from + area));
+        else for (let p = 0; p < size; p++) kernel[p] = values[from + p];
         for (let p = 0, to = block + m * BLOCK; p < size; p++, to += byPosition) arranged[to] = kernel[p];
-      });
-    });
+      }
+    }
     return { weights: at, bias: sums, inputs: inputs.length, outputs: filled };
   }
 }

@@ -44,7 +44,8 @@ export class NetworkWeights {
     const [gain, bias, mean, variance] = ["weight", "bias", "running_mean", "running_var"].map((of) => this.of(`${name}.1.${of}`).values);
     const factors = gain.map((value, n) => value / Math.sqrt(variance[n] + EPSILON));
     const size = values.length / shape[0];
-    const scaled = values.map((value, n) => value * factors[Math.floor(n / size)]);
+    const scaled = new Float32Array(values.length);
+    for (let o = 0, n = 0; o < shape[0]; o++) for (let end = n + size; n < end; n++) scaled[n] = values[n] * factors[o];
     return [{ shape, values: scaled }, bias.map((value, n) => value - mean[n] * factors[n])];
   }
 }
