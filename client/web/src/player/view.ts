@@ -11,6 +11,7 @@ const THUMB = 96;
 export class Stage {
   keypoints = false;
   private last: Frame | null = null;
+  private isDrawnOver = false;
 
   constructor(
     private readonly picture: HTMLCanvasElement,
@@ -36,6 +37,9 @@ export class Stage {
 
   /** Draw the keypoints of the last frame, or remove them. */
   draw(): void {
+    const draws = this.keypoints && this.last !== null;
+    if (!draws && !this.isDrawnOver) return;
+    this.isDrawnOver = draws;
     const side = Math.round(this.picture.clientWidth * devicePixelRatio) || 512;
     this.overlay.width = this.overlay.height = side; // clears it
     if (!this.keypoints || !this.last) return;
