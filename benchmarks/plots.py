@@ -50,6 +50,9 @@ AXES = {
     "dists": "DISTS (less is better)",
     "akd": "Average keypoint distance, pixels (less is better)",
     "missing_faces": "Share of faces lost (less is better)",
+    "pose_akd": "Distance of the body's keypoints, pixels (less is better)",
+    "missing_bodies": "Share of bodies lost (less is better)",
+    "csim": "Similarity of identity (CSIM)",
     "eye_r": "Eye opening, correlation",
     "gaze_r": "Gaze, correlation",
     "mouth_open_r": "Mouth opening, correlation",
@@ -58,9 +61,11 @@ AXES = {
     "blink_false": "Share of open eyes shown closed (less is better)",
     "lips_lmd": "Distance of lips, % of the eyes' distance (less is better)",
     "eyes_lmd": "Distance of eyelids, % of the eyes' distance (less is better)",
+    "loudness_r": "Mouth opening against loudness, correlation",
 }
 LOWER_IS_BETTER = (
     *("flicker", "motion_error", "lpips_alex", "lpips_vgg", "dists", "akd", "missing_faces"),
+    *("pose_akd", "missing_bodies"),
     *("blink_false", "lips_lmd", "eyes_lmd"),
 )
 """Scores of AXES where lower is better; all others are better when higher."""

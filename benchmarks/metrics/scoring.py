@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics import expression, faces, vmaf
+from iwcodec.benchmarks.metrics import expression, faces, identity, lip_sync, pose, vmaf
 from iwcodec.benchmarks.metrics.fidelity import MIN_MS_SSIM_SIDE, luma, ms_ssim, psnr_y, ssim_from_maps, ssim_maps
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.learned.dists import Dists
 from iwcodec.benchmarks.metrics.learned.lpips import Lpips
 from iwcodec.benchmarks.metrics.learned.sampling import SampledDistance
+from iwcodec.benchmarks.metrics.mesh.body_pose import BodyPose
 from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.benchmarks.metrics.temporal import flicker, motion_error
 from iwcodec.codec.errors import CodecError
@@ -19,6 +20,20 @@ from iwcodec.codec.media.types import Picture
 
 Pictures = Sequence[Picture]
 Scores = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An original and its decoded pictures (uint8 RGB), as many of each."""
+
+    originals: Pictures
+    decoded: Pictures
+    fps: float
+    levels: lip_sync.Levels | None = None
+    """Level of the sound at each frame; None for a silent clip."""
+
+
+ClipMetric = Callable[[Clip], Scores]
 
 FRAME_METRICS: dict[str, tuple[str, ...]] = {
     "psnr": ("psnr_rgb", "psnr_y"),
@@ -43,11 +58,14 @@ CLIP_METRICS: dict[str, tuple[str, ...]] = {
         "lips_lmd",
         "eyes_lmd",
     ),
+    "identity": ("csim",),
+    "loudness": ("loudness_r", "loudness_r_original"),
+    "pose": ("pose_akd", "missing_bodies"),
 }
 """Metrics that take the whole clip and need optional packages or weights -> the scores each gives."""
 METRICS = {**FRAME_METRICS, **CLIP_METRICS}
-"""Name -> scores. Higher is better for psnr, ssim, ms-ssim and vmaf, and for correlations and blink recall of
-expression; lower is better for the others."""
+"""Name -> scores. Higher is better for psnr, ssim, ms-ssim, vmaf and identity, and for correlations and blink recall;
+lower is better for the others."""
 DEFAULT_METRICS = ("psnr", "ssim", "ms-ssim", "vmaf")
 DIGITS = 4
 """Decimals of the scores in result files."""
@@ -102,22 +120,22 @@ class Scorer:
 
     available: list[str]
     missing: dict[str, str]
-    _functions: dict[str, Callable[[Pictures, Pictures, float], Scores]] = field(repr=False)
+    _functions: dict[str, ClipMetric] = field(repr=False)
 
     @property
     def columns(self) -> set[str]:
         """Names of the scores that a call returns."""
         return {column for name in self.available for column in METRICS[name]}
 
-    def __call__(self, originals: Pictures, decoded: Pictures, fps: float, known: Scores | None = None) -> Scores:
-        """Score a decoded clip (uint8 RGB, same number of pictures). Metrics whose scores are `known` are skipped."""
+    def __call__(self, clip: Clip, known: Scores | None = None) -> Scores:
+        """Score a decoded clip. Metrics whose scores are `known` are skipped."""
         known = known or {}
         missing = [name for name in self.available if not known.keys() >= set(METRICS[name])]
         frame_metrics = [name for name in missing if name in FRAME_METRICS]
-        scores = measure(originals, decoded, frame_metrics) if frame_metrics else {}
+        scores = measure(clip.originals, clip.decoded, frame_metrics) if frame_metrics else {}
         for name in missing:
             if name not in FRAME_METRICS:
-                scores.update(self._functions[name](originals, decoded, fps))
+                scores.update(self._functions[name](clip))
         return {**known, **{name: None if value is None else round(value, DIGITS) for name, value in scores.items()}}
 
 
@@ -141,39 +159,75 @@ def make_scorer(names: Sequence[str]) -> Scorer:
     return Scorer(available, missing, functions)
 
 
-def _vmaf() -> Callable[[Pictures, Pictures, float], Scores]:
+def _vmaf() -> ClipMetric:
     vmaf.find_ffmpeg()
-    return lambda originals, decoded, fps: {"vmaf": float(np.mean(vmaf.vmaf(originals, decoded, fps)))}
+    return lambda clip: {"vmaf": float(np.mean(vmaf.vmaf(clip.originals, clip.decoded, clip.fps)))}
 
 
-def _lpips() -> Callable[[Pictures, Pictures, float], Scores]:
+def _lpips() -> ClipMetric:
     alex, vgg = SampledDistance(Lpips("alex")), SampledDistance(Lpips("vgg"))
-    return lambda originals, decoded, fps: {
-        "lpips_alex": alex(originals, decoded),
-        "lpips_vgg": vgg(originals, decoded),
+    return lambda clip: {
+        "lpips_alex": alex(clip.originals, clip.decoded),
+        "lpips_vgg": vgg(clip.originals, clip.decoded),
     }
 
 
-def _dists() -> Callable[[Pictures, Pictures, float], Scores]:
+def _dists() -> ClipMetric:
     distance = SampledDistance(Dists())
-    return lambda originals, decoded, fps: {"dists": distance(originals, decoded)}
+    return lambda clip: {"dists": distance(clip.originals, clip.decoded)}
 
 
-def _akd() -> Callable[[Pictures, Pictures, float], Scores]:
+def _akd() -> ClipMetric:
     detect = faces.FaceLandmarks()
-    cached = faces.CachedLandmarks(detect)
-    return lambda originals, decoded, fps: faces.keypoint_distance(detect, originals, decoded, cached)
+    cached = faces.CachedDetector(detect)
+    return lambda clip: faces.keypoint_distance(detect, clip.originals, clip.decoded, cached)
 
 
-def _expression() -> Callable[[Pictures, Pictures, float], Scores]:
+def _expression() -> ClipMetric:
     detect = FaceMesh()
-    cached = faces.CachedLandmarks(detect)
+    cached = faces.CachedDetector(detect)
 
-    def scores(originals: Pictures, decoded: Pictures, fps: float) -> Scores:
-        measured = expression.measure_clip(detect, originals, decoded, cached)
+    def scores(clip: Clip) -> Scores:
+        measured = expression.measure_clip(detect, clip.originals, clip.decoded, cached)
         return {column: getattr(measured, column) for column in CLIP_METRICS["expression"]}
 
     return scores
 
 
-_MAKERS = {"vmaf": _vmaf, "lpips": _lpips, "dists": _dists, "akd": _akd, "expression": _expression}
+def _identity() -> ClipMetric:
+    describe = identity.FaceRecognition()
+    cached = faces.CachedDetector(describe)
+    return lambda clip: {"csim": identity.similarity(describe, clip.originals, clip.decoded, cached)}
+
+
+def _loudness() -> ClipMetric:
+    detect = FaceMesh()
+    cached = faces.CachedDetector(detect)
+
+    def scores(clip: Clip) -> Scores:
+        if clip.levels is None:
+            return dict.fromkeys(CLIP_METRICS["loudness"])
+        return {
+            "loudness_r": lip_sync.loudness_correlation(detect, clip.decoded, clip.levels),
+            "loudness_r_original": lip_sync.loudness_correlation(cached, clip.originals, clip.levels),
+        }
+
+    return scores
+
+
+def _pose() -> ClipMetric:
+    detect = BodyPose()
+    cached = faces.CachedDetector(detect)
+    return lambda clip: pose.pose_distance(detect, clip.originals, clip.decoded, cached)
+
+
+_MAKERS: dict[str, Callable[[], ClipMetric]] = {
+    "vmaf": _vmaf,
+    "lpips": _lpips,
+    "dists": _dists,
+    "akd": _akd,
+    "expression": _expression,
+    "identity": _identity,
+    "loudness": _loudness,
+    "pose": _pose,
+}

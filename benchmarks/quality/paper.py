@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from iwcodec.benchmarks import experiment
-from iwcodec.benchmarks.metrics.scoring import CLIP_METRICS, Scorer, Scores, make_scorer
+from iwcodec.benchmarks.metrics.scoring import CLIP_METRICS, Clip, Scorer, Scores, make_scorer
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
@@ -217,12 +217,12 @@ def score(originals: list[Picture], made: list[Picture], scorer: Scorer) -> Scor
     """All scores of a clip; L1 is the mean absolute difference in grey levels."""
     l1 = float(np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in zip(originals, made, strict=True)]))
     own = scorer(
-        originals, made, 25.0, {column: None for name in ("akd", "expression") for column in CLIP_METRICS[name]}
+        Clip(originals, made, 25.0), {column: None for name in ("akd", "expression") for column in CLIP_METRICS[name]}
     )
     side = (SCORED_SIDE, SCORED_SIDE)
     large = [[np.asarray(cv2.resize(p, side), np.uint8) for p in pictures] for pictures in (originals, made)]
     known: Scores = {name: value for name, value in own.items() if value is not None}
-    return {"l1": round(l1, 3), **scorer(large[0], large[1], 25.0, known)}
+    return {"l1": round(l1, 3), **scorer(Clip(large[0], large[1], 25.0), known)}
 
 
 def means(scores: list[Scores]) -> Scores:

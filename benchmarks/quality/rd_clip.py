@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from iwcodec.benchmarks import experiment
-from iwcodec.benchmarks.metrics.scoring import Scorer, Scores
+from iwcodec.benchmarks.metrics.lip_sync import levels
+from iwcodec.benchmarks.metrics.scoring import Clip, Scorer, Scores
 from iwcodec.benchmarks.quality.baselines import coded_sources, flow_oracle, nearest_copy
 from iwcodec.benchmarks.quality.rd_results import CODECS, OURS, OURS_FACE, RIVALS, Point
 from iwcodec.benchmarks.quality.rivals import encode_rival, rival_settings
@@ -21,6 +22,7 @@ from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import EncodeReport, encode
 from iwcodec.codec.file.iwc_file import IwcFile, fill_gaps
 from iwcodec.codec.file.options import EncodeOptions, Tune
+from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.models.runtime.types import Runtime
@@ -102,6 +104,7 @@ class MeasuredClip:
         video = open_footage(self._path, self._options(), lambda name, share: None)
         self._fps = video.info.fps
         self._originals = _on_disk(video.pictures(), Path(self._folder.name) / "originals.rgb")
+        self._levels = levels(read_samples(self._path), len(self._originals), float(self._fps))
         self._coded: dict[tuple[float, Tune], tuple[EncodeReport, Path]] = {}
         count = len(self._originals)
         self.record: dict[str, Any] = {
@@ -167,7 +170,7 @@ class MeasuredClip:
         decoded = _on_disk(stream.pictures(), Path(self._folder.name) / "decoded.rgb")
         if len(decoded) != len(self._originals):
             raise RuntimeError(f"{head['codec']} gave {len(decoded)} pictures for {len(self._originals)}")
-        scores = self._scorer(self._originals, decoded, float(self._fps), scores)
+        scores = self._scorer(Clip(self._originals, decoded, float(self._fps), self._levels), scores)
         point = self._point(head, stream, scores)
         if self._plan.pictures:
             self._write_pictures(picture_name(point), decoded)

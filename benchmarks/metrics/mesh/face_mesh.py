@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.mesh.face_detector import FaceDetector, eye_level_square
+from iwcodec.benchmarks.metrics.mesh.detector import FACE, Detector, eye_level_square
 from iwcodec.benchmarks.metrics.mesh.tflite import Tensor, TfliteGraph
 from iwcodec.benchmarks.weights import FACE_MESH, weight_file
 from iwcodec.codec.media.types import Picture
@@ -66,7 +66,7 @@ class FaceMesh:
     """
 
     def __init__(self) -> None:
-        self._detect = FaceDetector()
+        self._detect = Detector(FACE)
         model = weight_file(FACE_MESH)
         patches = [f"transform_tensor_bilinear_v2{suffix}" for suffix in ("", "_1", "_2")]
         # The model names eyes by where they are in the picture: its left eye is the speaker's right one.

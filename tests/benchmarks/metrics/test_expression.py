@@ -19,7 +19,7 @@ from iwcodec.benchmarks.metrics.expression import (
 )
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh, Landmarks
-from iwcodec.benchmarks.metrics.scoring import METRICS, make_scorer
+from iwcodec.benchmarks.metrics.scoring import METRICS, Clip, make_scorer
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 
@@ -156,9 +156,9 @@ def test_the_scorer_returns_every_column_and_is_repeatable() -> None:
     pictures = [frame.picture[:, 270:630] for frame in itertools.islice(read_video(sample_clip()), 60)][::5]
     blurred: list[Picture] = [cv2.GaussianBlur(picture, (0, 0), 4) for picture in pictures]
     scorer = make_scorer(["expression"])
-    same, worse = scorer(pictures, pictures, 24), scorer(pictures, blurred, 24)
+    same, worse = (scorer(Clip(pictures, made, 24)) for made in (pictures, blurred))
     assert set(same) == set(METRICS["expression"]) == scorer.columns
     assert same["eye_r"] == same["mouth_open_r"] == 1
     assert same["lips_lmd"] == same["eyes_lmd"] == 0
     assert 0 < (worse["lips_lmd"] or 0) < 20
-    assert worse == make_scorer(["expression"])(pictures, blurred, 24)
+    assert worse == make_scorer(["expression"])(Clip(pictures, blurred, 24))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iwcodec.benchmarks.metrics.faces import STRIDE, CachedLandmarks, FaceLandmarks, Points, keypoint_distance
+from iwcodec.benchmarks.metrics.faces import STRIDE, CachedDetector, FaceLandmarks, Points, keypoint_distance
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video
@@ -45,7 +45,7 @@ def test_originals_are_detected_once() -> None:
         seen.append(float(picture[0, 0, 0]))
         return by_colour(picture)
 
-    cached = CachedLandmarks(recorded)
+    cached = CachedDetector(recorded)
     for decoded, akd in ((clip(12, 20, 0), 1), (clip(10, 20, 36), 2)):
         assert keypoint_distance(by_colour, clip(10, 20, 30), decoded, cached)["akd"] == akd
     assert seen == [10, 20, 30]

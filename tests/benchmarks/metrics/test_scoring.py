@@ -7,7 +7,7 @@ import pytest
 
 from iwcodec.benchmarks.metrics import scoring
 from iwcodec.benchmarks.metrics.fidelity import luma, ms_ssim, psnr_y, ssim
-from iwcodec.benchmarks.metrics.scoring import METRICS, make_scorer, measure
+from iwcodec.benchmarks.metrics.scoring import METRICS, Clip, make_scorer, measure
 from iwcodec.benchmarks.plots import AXES, LOWER_IS_BETTER
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.types import Picture
@@ -22,7 +22,7 @@ def clip(seed: int, count: int = 2) -> list[Picture]:
 
 def test_scorer_returns_the_requested_scores() -> None:
     scorer = make_scorer(["ssim", "psnr"])
-    scores = scorer(clip(0), clip(1), 25)
+    scores = scorer(Clip(clip(0), clip(1), 25))
     assert set(scores) == scorer.columns == {"psnr_rgb", "psnr_y", "ssim"}
     expected = measure(clip(0), clip(1), ("psnr", "ssim"))
     assert scores == {name: round(value or 0, 4) for name, value in expected.items()}
@@ -42,7 +42,7 @@ def test_learned_metrics_give_their_scores(tmp_path: Path, monkeypatch: pytest.M
     use_small_backbones(tmp_path, monkeypatch)
     scorer = make_scorer(["lpips", "dists"])
     originals, decoded = [texture(64)] * 2, [noisy(texture(64), 9)] * 2
-    same, other = scorer(originals, originals, 25), scorer(originals, decoded, 25)
+    same, other = (scorer(Clip(originals, pictures, 25)) for pictures in (originals, decoded))
     assert same == {"lpips_alex": 0, "lpips_vgg": 0, "dists": 0}
     assert other.keys() == scorer.columns == same.keys()
     assert all(value is not None and value > 0 for value in other.values())
@@ -55,7 +55,7 @@ def test_vmaf_is_averaged_over_the_clip() -> None:
     if scorer.missing:
         pytest.skip(scorer.missing["vmaf"])
     originals = [np.kron(p, np.ones((4, 4, 1), np.uint8)) for p in clip(0)]
-    same, other = (scorer(originals, decoded, 25)["vmaf"] for decoded in (originals, originals[::-1]))
+    same, other = (scorer(Clip(originals, decoded, 25))["vmaf"] for decoded in (originals, originals[::-1]))
     assert same is not None
     assert other is not None
     assert same > 80 > other
