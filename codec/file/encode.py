@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iwcodec.codec.arguments import check_callback, check_path, check_runtime
 from iwcodec.codec.bitstream.header import Header
@@ -17,22 +18,23 @@ from iwcodec.codec.bitstream.index import Quality
 from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket
 from iwcodec.codec.bitstream.writer import ContainerWriter, add_quality
 from iwcodec.codec.errors import MediaError, OptionError
-from iwcodec.codec.file.clip import Footage, read_clip
+from iwcodec.codec.file.clip import Clip, Footage, read_clip
 from iwcodec.codec.file.encode_progress import whole_progress
 from iwcodec.codec.file.iwc_file import IwcFile, all_pictures
 from iwcodec.codec.file.options import EncodeKeywords, EncodeOptions, Progress
 from iwcodec.codec.file.passes import (
     choose_sources_and_motion,
+    code_finer,
     code_stream,
     part_of,
     reserve_for_variants,
     with_usual_rate,
 )
-from iwcodec.codec.file.rate_control.closed_loop import best_stream, choose_suppression
+from iwcodec.codec.file.rate_control.closed_loop import Stream, best_stream, choose_suppression
 from iwcodec.codec.file.rate_control.face_check import misleading_sources
 from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_of, sources_due
-from iwcodec.codec.file.rate_control.variant_selection import add_variants
+from iwcodec.codec.file.rate_control.variant_selection import add_variants, stream_size
 from iwcodec.codec.media.audio.opus_track import OpusTrack, read_audio_opus
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.spool import local_input
@@ -50,6 +52,9 @@ USUAL_FRAMES = 1000
 """Frames of a clip of unknown length, for the progress report."""
 AUDIO_RECORD_S = 1.0
 """Seconds of sound in one record."""
+MAX_UNSPENT, SPENT_AGAIN = 0.05, 0.8
+"""Share of all bytes that variants may leave. On a calm face few are worth their bytes: then sources are coded again,
+once, and get the second share of what is left."""
 MAX_DAMAGED_SOUND = 2
 """Packets of sound that may be damaged without a warning: the first of an MP3 refer to others that may be cut off."""
 
@@ -181,15 +186,13 @@ def _encode(
         if not clip.effort.single_pass:
             suppression = pool.submit(choose_suppression, stream, frames, video.pictures, runtime)
         if faces is not None:
-            stream = add_variants(
-                stream,
-                frames,
-                video.pictures,
-                runtime,
-                reserved,
-                partial(progress, "choosing eyes and mouths"),
-                misleading_sources(stream, faces, runtime),
-            )
+            most, binding = stream_size(stream) + reserved, options.kbps is not None
+            tuned = add_face(stream, clip, faces, reserved, progress)
+            unspent = most - stream_size(tuned)
+            if binding and not clip.effort.single_pass and unspent > MAX_UNSPENT * most:
+                stream = code_finer(stream, SPENT_AGAIN * unspent, clip, progress)
+                tuned = add_face(stream, clip, faces, most - stream_size(stream), progress)
+            stream = tuned
     header = make_header(runtime.info, video, frames, stream.active, 0 if suppression is None else suppression.result())
     track = open_audio(video, options, frames)
     if track is not None:
@@ -204,6 +207,14 @@ def _encode(
     report = summarise(sizes, frames, fps, options.size, stream.coded)
     warnings = (*video.warnings, *sound_warnings(source, track))
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=warnings)
+
+
+def add_face(stream: Stream, clip: Clip, faces: NDArray[np.float32], budget: float, progress: Progress) -> Stream:
+    """Add variants and the sources that eyes and mouths show, in about `budget` bytes. `faces`: keypoints (n, K, 3) of
+    all frames."""
+    misleading = misleading_sources(stream, faces, clip.runtime)
+    report = partial(progress, "choosing eyes and mouths")
+    return add_variants(stream, len(faces), clip.video.pictures, clip.runtime, budget, report, misleading)
 
 
 def expected_frames(source: Path, options: EncodeOptions) -> int:

@@ -25,6 +25,7 @@ from iwcodec.codec.file.rate_control.search import choose, rate_for_quality
 from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
     CodedSources,
+    crf_for_budget,
     encode_plan,
     encode_within_budget,
     pictures_of,
@@ -110,6 +111,20 @@ def code_stream(choice: Choice, clip: Clip, progress: Progress) -> Stream:
             choice = replace(choice, coded=coded)
             motion = code_motion(choice, clip, progress)  # other pixels, other keypoints
     return Stream(choice.coded, motion, choice.active)
+
+
+def code_finer(stream: Stream, more: float, clip: Clip, progress: Progress) -> Stream:
+    """Code the sources of a stream again with about `more` bytes, and, in as many as before, the motion that goes with
+    them."""
+    plan, size, kbps = stream.coded.plan, stream.coded.size, clip.options.kbps
+    assert kbps is not None
+    crf = crf_for_budget({plan.crf: size}, size + more, clip.options.size)
+    pictures = pictures_of(plan.frames, clip.video.pictures, hold=True)
+    coded = encode_plan(replace(plan, crf=crf), pictures, clip.options.size, clip.effort.presets)
+    clip = replace(clip, options=replace(clip.options, kbps=kbps + (coded.size - size) / 125 / clip.seconds))
+    scale = stream.motion[0].scale
+    assert scale is not None
+    return Stream(coded, code_motion(Choice(coded, stream.active, scale), clip, progress), stream.active)
 
 
 def code_motion(choice: Choice, clip: Clip, progress: Progress) -> list[MotionPacket]:

@@ -53,6 +53,9 @@ NUMBERS, REFINED_NUMBERS = (1, 2, 4, 8, 16, 32), (3, 6, 12, 23)
 """Numbers of sources of the upfront plans; those of REFINED_NUMBERS are only tried next to the best of NUMBERS."""
 STRIDES = (16, 8, 4, 3, 2, 1)
 """Frames between two sources of the interleaved plans."""
+FACE_STRIDE = 4
+"""Most frames between two sources if the clip is tuned for the face: interleaved plans have no variants, and further
+apart they miss blinks."""
 TRIAL_PRESETS, UPFRONT_OVERHEAD, INTERLEAVED_OVERHEAD = (4, 8), 1.09, 1.2
 """SVT-AV1 presets of trials, and the factor by which their sources take more bytes at equal quality than those of the
 default presets, in upfront and in interleaved plans."""
@@ -269,7 +272,9 @@ class PlanTrials:
         self.plans = [upfront_plan(survey, number) for number in numbers]
         unlike = bool(survey.required)
         self.plans += [
-            interleaved_plan(count, stride, unlike=unlike) for stride in STRIDES if count // stride > NUMBERS[-1]
+            interleaved_plan(count, stride, unlike=unlike)
+            for stride in STRIDES
+            if count // stride > NUMBERS[-1] and (survey.regions is None or stride <= FACE_STRIDE)
         ]
         """By ascending cost at equal quality."""
         self.coarse = [i for i, plan in enumerate(self.plans) if not i or len(plan.frames) not in REFINED_NUMBERS]

@@ -28,12 +28,17 @@ from iwcodec.models.runtime.types import Runtime, Source
 
 CANDIDATE_FRAMES = 400
 """Frames whose eyes and mouths are candidates."""
+LATEST = 4
+"""Newest sources, which AV1 still refers to when the first variant is coded: one of an earlier source takes up to five
+times as many bytes as others."""
 CODING_ERRORS = (60.0, 40.0)
 """Error that coding adds to eyes and mouth of a variant, in squared grey levels, as expected when candidates are
 ranked. Measured on eight clips at 4 kbps: 11 to 68 and 6 to 65."""
 CHANGE_ERROR = 60.0
 """Error of a region, summed over frames, that must be saved to show another source: naming it takes two bytes."""
 
+NONE_MISLEADING: Mapping[int, Collection[int]] = {region: () for region in REGIONS}
+"""No source misleads, by region."""
 RegionErrors = list[dict[int | None, float]]
 """For each region its error with each source, by slot; None: with the reference source."""
 
@@ -57,12 +62,12 @@ def add_variants(
     runtime: Runtime,
     budget: float,
     progress: Callable[[float], None] = lambda share: None,
-    misleading: Collection[int] = (),
+    misleading: Mapping[int, Collection[int]] = NONE_MISLEADING,
 ) -> Stream:
     """Add variants to a coded clip of `count` frames, and say which source each frame's regions show. Both together
-    take about `budget` bytes. `misleading`: slots of the sources whose keypoints miss the face: they lend no regions,
-    and frames of them show no others."""
-    home_slot = most_used_slot(stream.motion, misleading)
+    take about `budget` bytes. `misleading`: for each region slots of the sources whose keypoints miss it: they do not
+    lend it, and frames of them show no other."""
+    home_slot = variant_base(stream, set().union(*misleading.values()))
     if home_slot is None:
         return stream
     coded, spent = stream.coded, stream_size(stream)
@@ -75,7 +80,7 @@ def add_variants(
             candidates.append(candidate)
             progress(0.3 * len(candidates) / len(originals))
         if candidates:
-            faces = _variant_pictures(candidates, originals, decoder, home_slot)
+            faces = _variant_pictures(candidates, originals, decoder, home_slot, misleading)
             coded = _coded_within(coded, faces, home_slot, budget)
     stream, most = replace(stream, coded=coded), spent + budget
     errors = _errors(stream, pictures, runtime, home_slot, misleading, lambda share: progress(0.4 + 0.6 * share))
@@ -85,6 +90,13 @@ def add_variants(
         if stream_size(named) <= most or stream.coded.packets[-1].base is None:
             return named
         stream = replace(stream, coded=replace(stream.coded, packets=stream.coded.packets[:-1]))
+
+
+def variant_base(stream: Stream, excluded: Collection[int]) -> int | None:
+    """The slot of the source that variants change: the most used one, if possible of the LATEST last upfront."""
+    earlier = [packet.slot for packet in stream.coded.packets[:-LATEST] if stream.coded.plan.upfront]
+    late = most_used_slot(stream.motion, {*excluded, *earlier})
+    return most_used_slot(stream.motion, excluded) if late is None else late
 
 
 def stream_size(stream: Stream) -> int:
@@ -97,11 +109,11 @@ def _candidates(
     originals: dict[int, Picture],
     decoder: Decoder,
     home_slot: int,
-    misleading: Collection[int],
+    misleading: Mapping[int, Collection[int]],
 ) -> Iterator[_Candidate]:
     view: RegionView | None = None
     for motion in decode_motion(stream.coded, stream.motion, decoder):
-        if motion.number not in originals or motion.reference_source in misleading:
+        if motion.number not in originals:
             continue
         home, sources = decoder.library.at(home_slot), decoder.nearest(motion.keypoints, motion.reference_source)
         if home is None or not sources:
@@ -109,33 +121,39 @@ def _candidates(
         view = view or RegionView(home, decoder.compositor)
         regions = view.of_frame(originals[motion.number], motion.keypoints, sources[0])
         errors = [
-            min(error for slot, error in errors_with(region, known).items() if slot not in misleading)
-            for region, known in zip(regions, view.of_library(decoder.library), strict=True)
+            min(error for slot, error in errors_with(of_frame, known).items() if slot not in misleading[region])
+            for region, (of_frame, known) in enumerate(zip(regions, view.of_library(decoder.library), strict=True))
         ]
         yield _Candidate(motion, sources[0], regions, errors)
 
 
 def _variant_pictures(
-    candidates: Sequence[_Candidate], originals: dict[int, Picture], decoder: Decoder, home_slot: int
+    candidates: Sequence[_Candidate],
+    originals: dict[int, Picture],
+    decoder: Decoder,
+    home_slot: int,
+    misleading: Mapping[int, Collection[int]],
 ) -> Iterator[Picture]:
     """The home's picture with other eyes and another mouth, those that bring most first."""
     home = decoder.library.at(home_slot)
     assert home is not None
     view, size = RegionView(home, decoder.compositor), len(home.picture)
     masks = [region_mask(home.keypoints, region, size, pixel_grid(size)) for region in REGIONS]
-    for chosen in zip_longest(*(_ranked(candidates, region) for region in REGIONS)):
+    led = [[one for one in candidates if one.motion.reference_source not in misleading[region]] for region in REGIONS]
+    for chosen in zip_longest(*map(_ranked, led, REGIONS)):
         picture = home.picture
-        for mask, number in zip(masks, chosen, strict=True):
-            if number is not None:
-                one = candidates[number]
+        for mask, one in zip(masks, chosen, strict=True):
+            if one is not None:
                 face = view.whole(originals[one.motion.number], one.motion.keypoints, one.source)
                 picture = blend(picture, face, mask)
         yield picture
 
 
-def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[int]:
-    """Indices of the candidates to send for a region, the one that brings most first. Each brings more, over all
-    frames, than coding adds to one."""
+def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[_Candidate]:
+    """The candidates to send for a region, the one that brings most first. Each brings more, over all frames, than
+    coding adds to one."""
+    if not candidates:
+        return
     regions = np.stack([candidate.regions[region] for candidate in candidates])
     coding_error = CODING_ERRORS[region]
     costs = signature_errors(regions, regions) + coding_error
@@ -145,7 +163,7 @@ def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[int]:
         best = int(gains.argmax())
         if gains[best] <= coding_error:
             return
-        yield best
+        yield candidates[best]
         left = np.minimum(left, costs[:, best])
 
 
@@ -170,11 +188,11 @@ def _errors(
     pictures: Pictures,
     runtime: Runtime,
     home_slot: int,
-    misleading: Collection[int],
+    misleading: Mapping[int, Collection[int]],
     progress: Callable[[float], None],
 ) -> dict[int, RegionErrors]:
-    """How well each source shows the regions of each frame, by its number; frames shown unmodified, and those of
-    misleading sources, are left out."""
+    """How well each source shows the regions of each frame, by its number; frames shown unmodified are left out, and
+    regions whose reference source misleads show no other."""
     decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
     count = sum(packet.count for packet in stream.motion)
     source_frames = set(stream.coded.plan.frames)  # shown unmodified
@@ -188,11 +206,14 @@ def _errors(
         home = decoder.library.at(home_slot)
         if home is None or not sources or motion.number != number or number in source_frames:
             continue
-        if motion.reference_source in misleading:
-            continue
         view = view or RegionView(home, decoder.compositor)
         found = view.errors(original, motion.keypoints, sources[0], decoder.library)
-        errors[number] = [{slot: e for slot, e in region.items() if slot not in misleading} for region in found]
+        errors[number] = [
+            {slot: e for slot, e in of_region.items() if slot is None or slot not in misleading[region]}
+            if motion.reference_source not in misleading[region]
+            else {None: 0.0}
+            for region, of_region in enumerate(found)
+        ]
         progress((motion.number + 1) / count)
     return errors
 

@@ -13,15 +13,16 @@ from iwcodec.codec.file.rate_control.face_check import (
     CHECK_EVERY,
     MAX_OFF,
     FaceCheck,
-    are_off,
     at_landmarks,
     misleading_sources,
+    off_regions,
     points,
 )
 from iwcodec.codec.file.rate_control.source_plan import Plan, encode_plan
 from iwcodec.codec.media.crop.face_detector import Face, FaceDetector
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.shipped_model import load_runtime
+from iwcodec.codec.sources.regions import EYES, MOUTH
 from support.codec.stub_runtime import SIZE, StubRuntime
 
 PICTURE = np.zeros((256, 256, 3), np.uint8)
@@ -96,14 +97,14 @@ def test_only_eyes_and_mouth_are_moved_to_the_nearest_face() -> None:
     np.testing.assert_array_equal(moved[:, 2], keypoints()[:, 2])
 
 
-@pytest.mark.parametrize("rows", [[0], [1], [7, 8, 9, 10]])
-def test_one_point_beside_the_face_is_enough(rows: list[int]) -> None:
+@pytest.mark.parametrize(("rows", "regions"), [([0], {EYES, MOUTH}), ([1], {EYES, MOUTH}), ([7, 8, 9, 10], {MOUTH})])
+def test_one_point_beside_the_face_is_enough(rows: list[int], regions: set[int]) -> None:
     """Distances count in distances of the eyes, 40 pixels here."""
     moved = keypoints()
     moved[rows, 1] += 40 / 128 * MAX_OFF * 0.95
-    assert not are_off(moved, keypoints())
+    assert off_regions(moved, keypoints()) == set()
     moved[rows, 1] += 40 / 128 * MAX_OFF * 0.1
-    assert are_off(moved, keypoints())
+    assert off_regions(moved, keypoints()) == regions
 
 
 def test_sources_mislead_by_their_decoded_pictures() -> None:
@@ -112,9 +113,9 @@ def test_sources_mislead_by_their_decoded_pictures() -> None:
     pictures = [np.full((SIZE, SIZE, 3), level, np.uint8) for level in levels]
     faces = np.stack([runtime.detect(picture) for picture in pictures])
     coded = encode_plan(Plan((2, 1, 0), 40, True), [(n, pictures[n]) for n in (2, 1, 0)], SIZE)
-    assert misleading_sources(Stream(coded, [], 1), faces, runtime) == set()
+    assert misleading_sources(Stream(coded, [], 1), faces, runtime) == {EYES: set(), MOUTH: set()}
     faces[2, :, 0] += 0.3
-    assert misleading_sources(Stream(coded, [], 1), faces, runtime) == {0}
+    assert misleading_sources(Stream(coded, [], 1), faces, runtime) == {EYES: {0}, MOUTH: {0}}
 
 
 def test_landmarks_and_keypoints_agree_on_the_sample() -> None:

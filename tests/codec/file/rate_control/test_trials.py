@@ -19,6 +19,7 @@ from iwcodec.codec.file.rate_control.source_plan import (
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.file.rate_control.trials import (
     EARLY_STOP_DB,
+    FACE_STRIDE,
     NO_WORSE_DB,
     PIECES,
     STRIDES,
@@ -128,6 +129,15 @@ def test_a_plan_is_tried_at_the_crf_that_spends_the_budget(monkeypatch: pytest.M
         assert costs[round(plan.crf)] <= budget * (1 + BUDGET_TOLERANCE) or plan.crf == trials.worst_crf
         finer = round(plan.crf) - 2
         assert finer < BEST_CRF or costs[finer] > budget
+
+
+def test_plans_that_would_miss_blinks_are_not_tried_for_a_face() -> None:
+    repeated = Survey(*(np.concatenate([of] * 20) for of in (SURVEY.thumbnails, SURVEY.keypoints)))
+    pictures = PICTURES * 20
+    face = replace(repeated, regions=np.zeros((len(pictures), 2, 4), np.uint8))
+    for survey, longest in ((repeated, STRIDES[0]), (face, FACE_STRIDE)):
+        plans = [p.frames for p in PlanTrials(survey, lambda: pictures, StubRuntime(), MESSAGE).plans if not p.upfront]
+        assert max(second - first for first, second, *_ in plans) == longest
 
 
 def test_evaluation_stops_early_for_a_clearly_worse_plan() -> None:

@@ -17,7 +17,7 @@ from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.file.rate_control.closed_loop import Stream
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Plan
-from iwcodec.codec.file.rate_control.variant_selection import CHANGE_ERROR, add_variants, cheapest_path
+from iwcodec.codec.file.rate_control.variant_selection import CHANGE_ERROR, add_variants, cheapest_path, variant_base
 from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
@@ -155,10 +155,27 @@ def test_without_a_budget_frames_show_the_eyes_of_sources(
 def test_sources_whose_keypoints_miss_the_face_neither_lend_eyes_nor_show_others(
     stream: Stream, originals: list[Picture], runtime: Runtime
 ) -> None:
-    assert add_variants(stream, COUNT, lambda: originals, runtime, 800.0, misleading={0}) == stream
+    assert add_variants(stream, COUNT, lambda: originals, runtime, 800.0, misleading={EYES: {0}, MOUTH: {0}}) == stream
     two = replace(stream, coded=sources_of(originals, (0, 6)), motion=still_packets(SKIPPED))
-    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0, misleading={1})
+    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0, misleading={EYES: (), MOUTH: {1}})
+    assert shown(tuned.motion, EYES) == {5: 1, 7: 1}
+    assert shown(tuned.motion, MOUTH) == {}
+    tuned = add_variants(two, SKIPPED, lambda: originals[:SKIPPED], runtime, 0.0, misleading={EYES: {1}, MOUTH: {1}})
     assert shown(tuned.motion, EYES) == {}
+
+
+def test_variants_change_a_source_that_av1_still_refers_to(
+    stream: Stream, originals: list[Picture], runtime: Runtime
+) -> None:
+    """Not the most used of all, unless it is one of the last."""
+    many = sources_of(originals, (0, 1, 2, 3, 4, 7))
+    (packet,) = still_packets(SKIPPED)
+    for slot, home in ((0, 3), (4, 4)):
+        runs = (Run(slot, SKIPPED - 2), Run(3, 2))
+        led = replace(stream, coded=replace(many, encoder=None), motion=[replace(packet, runs=runs)])
+        assert variant_base(led, ()) == home
+    assert variant_base(led, {3, 4}) is None
+    assert variant_base(replace(led, motion=[packet]), ()) == 0
 
 
 def test_interleaved_plans_have_no_variants(stream: Stream, originals: list[Picture], runtime: Runtime) -> None:
