@@ -101,7 +101,7 @@ class KeypointFit:
         `flow_free_error`: see FLOW_FREE_ERROR. `max_shear`: see LIVE_SHEAR."""
         self._synthesis_iterations = synthesis_iterations
         self._steps = steps
-        self._candidates = candidates
+        self.candidates = candidates
         self._flow_free_error = flow_free_error
         self._max_shear = max_shear
         self._flow = FlowFit(max_shear)
@@ -155,7 +155,7 @@ class KeypointFit:
             if self._frames_since_choice < RETRY_INTERVAL and estimate.error <= RETRY_ERROR * self._choice_error:
                 self._frames_since_choice += 1
                 return present, estimate
-        count = self._candidates
+        count = self.candidates
         candidates = [*sources[:count], *(source for source in sources[count:] if id(source) in known)]
         estimates = [known.get(id(source)) or self._fit(target, detected, source) for source in candidates]
         errors = [
