@@ -28,7 +28,7 @@ SETTINGS: dict[str, EncodeKeywords] = {
     "default": {},
     "bitrate": {"kbps": 4.0},
     "effort0": {"kbps": 4.0, "effort": 0},
-    "effort2": {"kbps": 4.0, "effort": 2},
+    "effort1": {"kbps": 4.0, "effort": 1},
     "effort3": {"kbps": 4.0, "effort": 3},
     "quality": {"quality_db": 30.0},
     "psnr": {"kbps": 4.0, "tune": "psnr"},

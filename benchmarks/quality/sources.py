@@ -65,7 +65,7 @@ class Worst:
 def command(
     clips: Annotated[list[Path] | None, typer.Argument(metavar="CLIPS...", help="Default: the bundled clip.")] = None,
     sources: Annotated[str, typer.Option(help="Comma-separated numbers of sources.")] = "1,3,8",
-    effort: Annotated[int, typer.Option(help="As for encode.", min=0, max=3)] = 1,
+    effort: Annotated[int, typer.Option(help="As for encode.", min=0, max=3)] = 2,
     crop: Annotated[str, typer.Option(help="As for encode.")] = "face",
     size: Annotated[int, typer.Option(help="As for encode.")] = 256,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,

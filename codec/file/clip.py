@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
+from iwcodec.codec.file.effort import EFFORTS, Effort
+from iwcodec.codec.file.motion_pass import nodes
 from iwcodec.codec.file.options import EncodeOptions, Progress, Tune
 from iwcodec.codec.file.rate_control.face_check import CHECK_EVERY, FaceCheck
 from iwcodec.codec.file.rate_control.shot_sources import required_sources
-from iwcodec.codec.file.rate_control.source_plan import PRESETS, Presets
 from iwcodec.codec.file.rate_control.source_selection import Survey, region_pictures, thumbnail
 from iwcodec.codec.media.crop.face_detector import DETECT_EVERY, Face, FaceDetector
 from iwcodec.codec.media.crop.square import Crop, crop_resize, parse_crop
@@ -27,11 +28,8 @@ from iwcodec.codec.media.shots import ShotDetector
 from iwcodec.codec.media.types import MediaInfo, Picture, Tally, Tracks
 from iwcodec.codec.media.video import at_constant_rate, probe, read_video
 from iwcodec.codec.parallel import in_order
-from iwcodec.models.runtime.types import Runtime
+from iwcodec.models.runtime.types import Keypoints, Runtime
 
-EFFORT_PRESETS: tuple[Presets, ...] = ((4, 8), PRESETS, PRESETS, (0, 2))
-"""SVT-AV1 presets for each effort. Few sources: 0.1 s each at effort 0; 0.5 s for 8 % fewer bytes; 1.4 s for 11 %
-fewer. Many sources: 6 ms each; 18 ms for 0.9 dB more; 50 ms for 1.2 dB more."""
 HELD_BYTES = 128 * 2**20
 """Size up to which the pictures of a clip are kept in memory: 26 s at 256x256 and 25 frames/s."""
 MESSAGE_S = 2.0
@@ -107,8 +105,8 @@ class Clip:
         return len(self.survey.keypoints) / float(self.video.info.fps)
 
     @property
-    def presets(self) -> Presets:
-        return EFFORT_PRESETS[self.options.effort]
+    def effort(self) -> Effort:
+        return EFFORTS[self.options.effort]
 
     @property
     def budget(self) -> float | None:
@@ -123,7 +121,8 @@ class Clip:
 def read_clip(path: Path, runtime: Runtime, options: EncodeOptions, progress: Progress) -> Clip:
     """Run the first two passes. Raises MediaError, NoFaceError, CodecError."""
     footage = open_footage(path, options, progress)
-    return Clip(footage, survey_clip(footage, runtime, progress, options.tune), runtime, options)
+    step = EFFORTS[options.effort].frame_step
+    return Clip(footage, survey_clip(footage, runtime, progress, options.tune, step), runtime, options)
 
 
 def open_footage(path: Path, options: EncodeOptions, progress: Progress) -> Footage:
@@ -201,15 +200,16 @@ def input_warnings(path: Path, info: MediaInfo, tally: Tally, options: EncodeOpt
     return tuple(warnings)
 
 
-def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tune = "psnr") -> Survey:
+def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tune = "psnr", step: int = 1) -> Survey:
     """Second pass: keypoints and thumbnails of every frame, and small pictures of its eyes and mouth if it is tuned for
-    the face and its keypoints are on it."""
+    the face and its keypoints are on it. Keypoints are detected in every `step`-th frame of a group of frames and in
+    its last one, and interpolated between these."""
     thumbnails, keypoints, corrected, regions = (_Rows(len(footage.crops)) for _ in range(4))
     check = FaceCheck() if tune == "face" else None
 
     def seen(pictures: list[Picture]) -> list[list[NDArray[Any]]]:
         """What is kept of the pictures, one list for each kind."""
-        found = [runtime.detect(picture) for picture in pictures]
+        found = interpolated({n: runtime.detect(pictures[n]) for n in nodes(len(pictures), step)})
         small = [thumbnail(picture) for picture in pictures]
         if check is None:
             return [found, small]
@@ -217,7 +217,7 @@ def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tu
         return [found, small, right, [region_pictures(*of_frame) for of_frame in zip(pictures, right, strict=True)]]
 
     done = 0
-    for kept in in_order(seen, _groups(footage.pictures(), CHECK_EVERY)):
+    for kept in in_order(seen, _groups(footage.pictures(), CHECK_EVERY * step - step + 1)):
         for rows, of_group in zip((keypoints, thumbnails, corrected, regions), kept, strict=False):
             rows.extend(of_group)
         done += len(kept[0])
@@ -227,6 +227,14 @@ def survey_clip(footage: Footage, runtime: Runtime, progress: Progress, tune: Tu
     if check is None or check.wrong_share > MOST_WRONG:
         return Survey(thumbnails.all, keypoints.all, None, required)
     return Survey(thumbnails.all, keypoints.all, regions.all, required, corrected.all)
+
+
+def interpolated(known: dict[int, Keypoints]) -> list[Keypoints]:
+    """The keypoints (K, 3) of all frames, from those of some, by ascending number from 0 on, the last among them."""
+    found = [known[0]]
+    for (first, a), (last, b) in pairwise(known.items()):
+        found += [a + (b - a) * np.float32((n - first) / (last - first)) for n in range(first + 1, last)] + [b]
+    return found
 
 
 def _groups(pictures: Iterable[Picture], length: int) -> Iterator[list[Picture]]:

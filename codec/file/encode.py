@@ -100,7 +100,7 @@ def encode(
 ) -> EncodeReport:
     """Encode a video file into an .iwc file. The output appears only when it is complete.
 
-        iwcodec.encode("talk.mp4", "talk.iwc", kbps=4, effort=2)
+        iwcodec.encode("talk.mp4", "talk.iwc", kbps=4, effort=0)
 
     `source`: any video that FFmpeg reads: a path, also of a pipe, "-" for standard input, or an http, https or file
     URL. `target`: a path that ends in .iwc. `runtime`: the network, from
@@ -117,7 +117,7 @@ def encode(
     crop           "face" (default) follows the speaker, "none" is the centre square, "X,Y,SIDE" in pixels
     face           "largest" (default), the number of a face from the left ("2"), or "X,Y" in pixels near it
     tune           "face" (default), which spends bits on eyes and mouths, or "psnr"
-    effort         0 (fastest) to 3, default 1
+    effort         0 (fastest) to 3, default 2
     audio          whether to code the sound, default True
     audio_bitrate  bit/s of the sound, default 12000
     start_s, duration_s        part of the input to code, in seconds
@@ -155,7 +155,7 @@ def _encode(
 ) -> EncodeReport:
     progress = whole_progress(progress, options, expected_frames(source, options))
     clip = read_clip(source, runtime, options, progress)
-    estimated = options.tune == "face"
+    estimated = options.tune == "face" or clip.effort.single_pass
     if estimated and clip.survey.regions is None:  # its keypoints miss the face
         options = replace(options, tune="psnr")
         clip = replace(clip, options=options)
@@ -166,7 +166,8 @@ def _encode(
     rated = options.sources is None and options.kbps is None
     if rated or (estimated and options.quality_db is None and options.sources is None):
         progress("choosing sources", 0.0)
-        quick = QuickTrials(survey, video.pictures, runtime, clip.message_frames)
+        single_pass = clip.effort.single_pass and options.quality_db is None
+        quick = QuickTrials(survey, video.pictures, runtime, clip.message_frames, clip.effort.presets, single_pass)
         clip = with_usual_rate(clip, quick, progress) if rated else clip
     shared, reserved = reserve_for_variants(clip)
     choices = choose_sources_and_motion(shared, progress, quick)
@@ -181,16 +182,18 @@ def _encode(
     stream = best_stream(streams, frames, video.pictures, runtime, survey.faces, partial(progress, "comparing"))
     with ThreadPoolExecutor(1) as pool:
         # Independent of each other, and both in part on one core.
-        suppression = pool.submit(choose_suppression, stream, frames, video.pictures, runtime)
+        suppression = None
+        if not clip.effort.single_pass:
+            suppression = pool.submit(choose_suppression, stream, frames, video.pictures, runtime)
         if faces is not None:
             most, binding = stream_size(stream) + reserved, options.kbps is not None
             tuned = add_face(stream, clip, faces, reserved, progress)
             unspent = most - stream_size(tuned)
-            if binding and unspent > MAX_UNSPENT * most:
+            if binding and not clip.effort.single_pass and unspent > MAX_UNSPENT * most:
                 stream = code_finer(stream, SPENT_AGAIN * unspent, clip, progress)
                 tuned = add_face(stream, clip, faces, most - stream_size(stream), progress)
             stream = tuned
-    header = make_header(runtime.info, video, frames, stream.active, suppression.result())
+    header = make_header(runtime.info, video, frames, stream.active, 0 if suppression is None else suppression.result())
     track = open_audio(video, options, frames)
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)

@@ -7,7 +7,7 @@ from iwcodec.codec.file.options import EncodeOptions, Progress
 COSTS: Mapping[str, tuple[float, float]] = {
     "looking for the speaker": (0.1, 0.0015),
     "finding keypoints": (0.1, 0.006),
-    "choosing sources": (3.2, 0.001),
+    "choosing sources": (2.7, 0.001),
     "coding sources": (1.1, 0.0),
     "fitting the motion": (0.2, 0.0075),
     "comparing": (0.0, 0.0),
@@ -16,8 +16,11 @@ COSTS: Mapping[str, tuple[float, float]] = {
 }
 """Passes in their order: seconds that each takes, and seconds for each frame (two cores; only the ratios count)."""
 EFFORT_FACTORS: Mapping[str, tuple[float, ...]] = {
-    "coding sources": (0.3, 1, 1, 2.7),
-    "fitting the motion": (0.7, 1, 6, 11),
+    "finding keypoints": (0.6, 1, 1, 1),
+    "choosing sources": (0.4, 0.9, 1, 1),
+    "coding sources": (0.4, 0.3, 1, 2.7),
+    "fitting the motion": (0.4, 0.7, 1, 11),
+    "choosing eyes and mouths": (0.4, 0.9, 1, 1),
 }
 """For each effort, how many times as long a pass takes."""
 TRIALS_FACTOR = 8
@@ -37,10 +40,11 @@ def whole_progress(progress: Progress, options: EncodeOptions, frames: int) -> P
     costs = {name: fixed + each * frames for name, (fixed, each) in COSTS.items() if name not in left_out}
     if options.sources is not None:
         costs["choosing sources"] = 2.0
-    elif options.tune == "psnr" and options.kbps is not None:
+    elif options.tune == "psnr" and options.kbps is not None and options.effort:
         costs["choosing sources"] *= TRIALS_FACTOR
     for name, factors in EFFORT_FACTORS.items():
-        costs[name] *= factors[options.effort]
+        if name in costs:
+            costs[name] *= factors[options.effort]
     total, reached = sum(costs.values()), 0.0
 
     def report(name: str, share: float) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, zip_longest
+from itertools import islice, pairwise, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,10 +78,12 @@ def fit_upfront(
     new_fit: Callable[[], KeypointFit],
     progress: Callable[[float], None] = lambda share: None,
     skip_every: int = 1,
+    step: int = 1,
 ) -> Iterator[Fit]:
     """As `fit_motion`, in source coordinates, for sources that are all sent first: pieces of `piece_frames` frames are
-    fitted on their own, at once. That loses 0.01 dB (two clips). `decoder`: a new one."""
-    count = len(detected)
+    fitted on their own, at once. That loses 0.01 dB (two clips). `decoder`: a new one. `step`: every Nth frame of a
+    piece is fitted, and the last one; those between are interpolated."""
+    count, source_frames = len(detected), {packet.frame for packet in coded.packets}
     for packet in coded.packets:
         decoder.add_source(packet)
     decoder.prepare()  # from here on threads only read it
@@ -90,8 +92,14 @@ def fit_upfront(
         first, shown = piece
         fitting = FrameFit(coded, decoder, new_fit(), skip_every)
         numbers = range(first, min(first + piece_frames, count))
-        fits = (fitting.frame(number, picture, detected[number]) for number, picture in zip_longest(numbers, shown))
-        return list(to_source_coordinates(fits, decoder))
+        chosen = {first + place for place in nodes(len(numbers), step)} | source_frames
+        of_frames = [
+            fitting.frame(number, picture, detected[number]) if number in chosen else None
+            for number, picture in zip_longest(numbers, shown)
+        ]
+        known = {place: fit for place, fit in enumerate(of_frames) if fit is not None}
+        fits = dict(zip(known, to_source_coordinates(known.values(), decoder), strict=True))
+        return interpolated_fits(fits)
 
     frames, done = iter(pictures), 0
     pieces = ((first, list(islice(frames, piece_frames))) for first in range(0, count, piece_frames))
@@ -99,6 +107,26 @@ def fit_upfront(
         yield from fits
         done += len(fits)
         progress(done / count)
+
+
+def nodes(count: int, step: int) -> list[int]:
+    """Every `step`-th of the numbers below `count`, and the last one."""
+    return [n for n in range(count) if n % step == 0 or n == count - 1]
+
+
+def interpolated_fits(known: dict[int, Fit]) -> list[Fit]:
+    """The fits of all frames, in source coordinates, from those of some, by ascending number from 0 on, the last among
+    them. A frame between two of different reference sources, or in skip mode, is fitted as the first of them."""
+    found = [known[0]]
+    for (first, a), (last, b) in pairwise(known.items()):
+        alike = a.reference_source == b.reference_source and not a.skip and not b.skip
+        alike = alike and bool(a.frame.gram.any() and b.frame.gram.any())
+        for number in range(first + 1, last):
+            share = (number - first) / (last - first)
+            target = a.frame.target + (b.frame.target - a.frame.target) * share
+            found.append(Fit(Quadratic(target, a.frame.gram), a.reference_source) if alike else a)
+        found.append(b)
+    return found
 
 
 class FrameFit:

@@ -76,9 +76,10 @@ class EncodeOptions:
     """Code the sound, if there is any."""
     audio_bitrate: int = 12_000
     """Bitrate of Opus in bit/s."""
-    effort: int = 1
-    """0..3. 0 fits keypoints as fast as a call does; 1 tries several sources for each frame; 2 and 3 add
-    analysis-by-synthesis iterations (passes.ITERATIONS). Also selects the AV1 presets (clip.EFFORT_PRESETS)."""
+    effort: int = 2
+    """0..3, in about 0.5, 1, 1.3 and 5 times the clip's length on two cores (effort.py). 0: a single pass, which fits
+    every second frame as a call does and estimates what it does not try; 1: all frames; 2: all sources that may suit a
+    frame; 3: also corrects the rebuilt frames."""
     verify: bool = False
     """Decode the finished file, report PSNR, and note it in the file's index (12 bytes) for `info`."""
     overwrite: bool = False

@@ -7,6 +7,7 @@ from functools import partial
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.file.clip import Clip
+from iwcodec.codec.file.effort import EFFORTS
 from iwcodec.codec.file.motion_pass import (
     FINEST_SCALE,
     USUAL_SCALE,
@@ -31,7 +32,7 @@ from iwcodec.codec.file.rate_control.source_plan import (
     upfront_plan,
 )
 from iwcodec.codec.file.rate_control.trials import USUAL_MOTION, Choice, best_active, read_excerpt
-from iwcodec.codec.fit.keypoint_fit import KeypointFit, quick_fit
+from iwcodec.codec.fit.keypoint_fit import KeypointFit
 from iwcodec.codec.parallel import WORKERS
 
 USUAL_DB, USUAL_KBPS = 33.0, 4.0
@@ -40,8 +41,6 @@ USUAL_DB, USUAL_KBPS = 33.0, 4.0
 MAX_SOURCE_BYTES = 1550
 """Maximum mean bytes of a source at 256x256. Sources that would take more (detailed and unlike each other) are coded at
 a higher crf. Three sources then leave room for motion in 5 kbps from ten seconds on."""
-ITERATIONS = (0, 0, 1, 3)
-"""For each effort, analysis-by-synthesis iterations: how often a frame is reconstructed and its keypoints corrected."""
 MOTION_KBPS, VIDEO_KBPS = 2.0, 4.9
 """Without a bitrate, motion is quantised more coarsely if it would take more than MOTION_KBPS, or sources and motion
 more than VIDEO_KBPS (at 256x256)."""
@@ -72,11 +71,12 @@ def choose_sources_and_motion(clip: Clip, progress: Progress, quick: QuickTrials
     kbps, budget = clip.options.kbps, clip.budget
     if kbps is not None and budget is not None and clip.options.sources is None:
         binding = clip.options.quality_db is None
-        choices = choose(survey, pictures, runtime, budget, kbps, length, progress, clip.presets, quick, binding)
+        presets = clip.effort.presets
+        choices = choose(survey, pictures, runtime, budget, kbps, length, progress, presets, quick, binding)
         # Sources that show something else do not belong into a frame's attention.
         return [replace(choice, active=1) for choice in choices] if survey.required else choices
     coded = code_sources(clip, progress)
-    if len(coded.packets) == 1 or survey.required:
+    if len(coded.packets) == 1 or survey.required or clip.effort.single_pass:
         return [Choice(coded, 1)]
     progress("choosing sources", 1.0)
     return [Choice(coded, best_active(coded, read_excerpt(survey, pictures, runtime, length)))]
@@ -105,7 +105,9 @@ def code_stream(choice: Choice, clip: Clip, progress: Progress) -> Stream:
     if clip.budget is not None and clip.options.quality_db is None:
         left = max(1.0, clip.budget - motion_size(motion))
         if not MIN_SPENT * left <= choice.coded.size <= left * (1 + BUDGET_TOLERANCE):
-            coded = encode_within_budget(choice.coded.plan, clip.video.pictures, clip.options.size, left, clip.presets)
+            coded = encode_within_budget(
+                choice.coded.plan, clip.video.pictures, clip.options.size, left, clip.effort.presets
+            )
             choice = replace(choice, coded=coded)
             motion = code_motion(choice, clip, progress)  # other pixels, other keypoints
     return Stream(choice.coded, motion, choice.active)
@@ -118,7 +120,7 @@ def code_finer(stream: Stream, more: float, clip: Clip, progress: Progress) -> S
     assert kbps is not None
     crf = crf_for_budget({plan.crf: size}, size + more, clip.options.size)
     pictures = pictures_of(plan.frames, clip.video.pictures, hold=True)
-    coded = encode_plan(replace(plan, crf=crf), pictures, clip.options.size, clip.presets)
+    coded = encode_plan(replace(plan, crf=crf), pictures, clip.options.size, clip.effort.presets)
     clip = replace(clip, options=replace(clip.options, kbps=kbps + (coded.size - size) / 125 / clip.seconds))
     scale = stream.motion[0].scale
     assert scale is not None
@@ -133,7 +135,8 @@ def code_motion(choice: Choice, clip: Clip, progress: Progress) -> list[MotionPa
     report, new_fit = partial(progress, "fitting the motion"), partial(fit_for, clip.options.effort)
     decoder = Decoder(clip.runtime, active=choice.active)
     if coded.plan.upfront:
-        fits = fit_upfront(pictures, detected, coded, even_pieces(len(detected), length), decoder, new_fit, report)
+        pieces, step = even_pieces(len(detected), length), clip.effort.frame_step
+        fits = fit_upfront(pictures, detected, coded, pieces, decoder, new_fit, report, step=step)
     else:
         fits = fit_motion(pictures, detected, coded, length, decoder, new_fit(), report)
         fits = to_source_coordinates(fits, decoder)
@@ -151,7 +154,7 @@ def code_sources(clip: Clip, progress: Progress) -> CodedSources:
     """Code as many sources as the options say, at the default quality, or at what the bitrate leaves if USUAL_MOTION
     goes to motion."""
     progress("coding sources", 0.0)
-    options, pictures, presets = clip.options, clip.video.pictures, clip.presets
+    options, pictures, presets = clip.options, clip.video.pictures, clip.effort.presets
     assert options.sources is not None
     plan = upfront_plan(clip.survey, options.sources)
     if clip.budget is not None:
@@ -165,7 +168,7 @@ def code_sources(clip: Clip, progress: Progress) -> CodedSources:
 
 
 def fit_for(effort: int) -> KeypointFit:
-    return KeypointFit(ITERATIONS[effort]) if effort else quick_fit()
+    return EFFORTS[effort].new_fit()
 
 
 def size_factor(size: int) -> float:

@@ -14,9 +14,11 @@ from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
     CRF,
     CRF_STEP,
+    PRESETS,
     CodedSources,
     Pictures,
     Plan,
+    Presets,
     crf_for_budget,
 )
 from iwcodec.codec.file.rate_control.source_selection import Survey
@@ -32,13 +34,15 @@ from iwcodec.codec.file.rate_control.trials import (
     climb,
     excerpt_frames,
 )
+from iwcodec.codec.fit.keypoint_fit import KeypointFit, quick_fit
 from iwcodec.codec.parallel import WORKERS, in_order
 from iwcodec.models.runtime.types import Runtime
 
 PRICED_MESSAGES, PRICED_SOURCES = 2, 8
 """Messages on which the motion is priced, and the most sources that they are fitted to."""
-FRAMES = 24
-"""Frames that judge plans."""
+FRAMES, REBUILT, QUICK_REBUILT = 24, 12, 4
+"""Frames that judge plans; those of them that are reconstructed, and in a single pass. With 12 the same plans are the
+best as with 24 (seven clips), with 8 some are close that are not."""
 SOURCE_DB_PER_CRF = 0.3
 """Quality that one step of crf takes from sources, in dB (0.24 to 0.37 measured)."""
 SHARP_CRF, BLUR_DB = 58, 0.15
@@ -50,6 +54,8 @@ DIP_DB = 0.8
 """Plans of more sources than one that is worse than the best by more than this are not considered."""
 UNKNOWN_DB = 0.3
 """By so much a plan may be better than it is estimated to be before its sources are coded."""
+QUICK_DB = 0.2
+"""Quality in dB by which quick fits of single frames prefer twice as many sources."""
 SAME_CRF_OVERHEAD = 1.04
 """Factor by which the sources of trials take more bytes at the same crf than those of the default presets."""
 
@@ -87,6 +93,8 @@ class _Estimate:
     crf: float
     step: int
     """Index in SCALES."""
+    doubt_db: float
+    """By so much the quality may be better."""
 
     @property
     def is_known(self) -> bool:
@@ -95,26 +103,41 @@ class _Estimate:
     @property
     def at_best(self) -> float:
         """The quality that the plan may have."""
-        return self.quality + UNKNOWN_DB * (not self.is_known)
+        return self.quality + self.doubt_db
 
 
 class QuickTrials(PlanTrials):
     """As PlanTrials, with estimates of upfront plans."""
 
-    def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
-        super().__init__(survey, pictures, runtime, message_frames)
+    def __init__(
+        self,
+        survey: Survey,
+        pictures: Pictures,
+        runtime: Runtime,
+        message_frames: int,
+        presets: Presets = PRESETS,
+        single_pass: bool = False,
+    ) -> None:
+        """`single_pass`: whether fits are quick, fewer messages are priced, and the first estimate decides."""
+        self._single_pass = single_pass
+        super().__init__(survey, pictures, runtime, message_frames, presets)
         self._count = len(survey.keypoints)
-        frames = SampledFrames(survey, self._pictures, runtime, FRAMES)
+        judged = (QUICK_REBUILT, quick_fit) if single_pass else (REBUILT, KeypointFit)
+        frames = SampledFrames(survey, self._pictures, runtime, FRAMES, *judged)
         self._candidates = [_Candidate(plan, frames) for plan in self.plans if plan.upfront]
         usual = [candidate for candidate in self._candidates if candidate.number <= PRICED_SOURCES]
         self._priced = (usual or self._candidates)[-1]
         self._code([(self._candidates[0], CRF), (self._priced, CRF)])
-        numbers = excerpt_frames(self._count, message_frames, PRICED_MESSAGES, 1)
+        numbers = excerpt_frames(self._count, message_frames, self._priced_messages, 1)
         shown = {number: self._pictures[number] for number in numbers if number in self._pictures}
         self._motion = MotionPrice(Excerpt(survey, shown, runtime, message_frames), self._priced.coded[CRF])
 
     def _needed(self, count: int, message_frames: int) -> list[int]:
-        return [*evaluated_frames(count, FRAMES), *excerpt_frames(count, message_frames, PRICED_MESSAGES, 1)]
+        return [*evaluated_frames(count, FRAMES), *excerpt_frames(count, message_frames, self._priced_messages, 1)]
+
+    @property
+    def _priced_messages(self) -> int:
+        return 1 if self._single_pass else PRICED_MESSAGES
 
     def predicted(self, budget: float, start: int, progress: Callable[[float], None] = lambda share: None) -> float:
         """Quality of the best upfront plan within a budget, as far as what has been coded tells. Arguments as for
@@ -125,7 +148,7 @@ class QuickTrials(PlanTrials):
         """Code the sources of plans that may be the best within a budget; return False if the best has been coded.
         Arguments as for `best_upfront`."""
         ranked = self._ranked(budget, start, progress)
-        if ranked[0].is_known:
+        if ranked[0].is_known or self._single_pass:
             return False
         unknown = [estimate for estimate in ranked if not estimate.is_known][:WORKERS]
         self._code([(estimate.candidate, estimate.crf) for estimate in unknown])
@@ -138,12 +161,12 @@ class QuickTrials(PlanTrials):
         while self.code_promising(budget, start, progress):
             pass
         found = self._ranked(budget, start, progress)[0]
-        near, coded = min(found.candidate.coded.items(), key=lambda known: abs(known[0] - found.crf))
-        motion_bytes, _ = self._motion.at(SCALES[found.step])
-        left = max(1.0, budget - motion_bytes)
-        likely = crf_for_budget({near: coded.size / SAME_CRF_OVERHEAD}, left, self._size)
-        coded = replace(coded, plan=replace(found.candidate.plan, crf=likely))
-        choice = Choice(coded, 1, SCALES[found.step], motion_bytes)
+        plan, motion_bytes = replace(found.candidate.plan, crf=found.crf), self._motion.at(SCALES[found.step])[0]
+        overhead = 1 if self._as_in_file else SAME_CRF_OVERHEAD
+        sizes = {crf: coded.size / overhead for crf, coded in found.candidate.coded.items()}
+        if sizes:
+            plan = replace(plan, crf=crf_for_budget(sizes, max(1.0, budget - motion_bytes), self._size))
+        choice = Choice(CodedSources(plan, ()), 1, SCALES[found.step], motion_bytes)
         return Trial(found.quality, choice, [], ExcerptQuality(0.0, found.quality))
 
     def _ranked(self, budget: float, start: int, progress: Callable[[float], None]) -> list[_Estimate]:
@@ -171,15 +194,17 @@ class QuickTrials(PlanTrials):
             return self._quality(candidate, budget, step)[0]
 
         step = climb(quality, len(SCALES), start)
-        return _Estimate(candidate, *self._quality(candidate, budget, step), step)
+        best, crf = self._quality(candidate, budget, step)
+        if self._single_pass:
+            return _Estimate(candidate, best - QUICK_DB * math.log2(candidate.number), crf, step, 0.0)
+        return _Estimate(candidate, best, crf, step, 0.0 if candidate.is_known(crf) else UNKNOWN_DB)
 
     def _quality(self, candidate: _Candidate, budget: float, step: int) -> tuple[float, float]:
         """Quality of a plan at a motion scale within the budget, and the crf of its sources."""
         motion_bytes, loss_db = self._motion.at(SCALES[step])
         left = max(1.0, budget - motion_bytes)
         costs = {crf: self._cost_at(candidate, crf) for crf in candidate.coded or (CRF,)}
-        near = min(costs, key=lambda crf: abs(math.log(costs[crf] / left)))
-        crf = min(self.worst_crf, round(crf_for_budget({near: costs[near]}, left, self._size)))
+        crf = min(self.worst_crf, round(crf_for_budget(costs, left, self._size)))
         cost = self._cost_at(candidate, crf)
         if cost > left * (1 + BUDGET_TOLERANCE) and crf >= self.worst_crf:
             return -OVERSPENT_DB * (cost + motion_bytes) / budget, crf

@@ -71,7 +71,7 @@ def choose(
     if quick is not None:
         choices = [quick_search(quick, budget, kbps, progress).choice]
     else:
-        trials = PlanTrials(survey, pictures, runtime, message_frames)
+        trials = PlanTrials(survey, pictures, runtime, message_frames, presets)
         choices = [trials.with_best_active(trial) for trial in search(trials, budget, kbps, progress)]
     progress("coding sources", 0.0)
     return [

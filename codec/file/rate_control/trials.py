@@ -29,10 +29,12 @@ from iwcodec.codec.file.rate_control.source_plan import (
     BEST_CRF,
     BUDGET_TOLERANCE,
     GROUPED_SOURCE_BYTES,
+    PRESETS,
     WORST_CRF,
     CodedSources,
     Pictures,
     Plan,
+    Presets,
     crf_for_budget,
     encode_plan,
     interleaved_plan,
@@ -246,8 +248,17 @@ def best_active(coded: CodedSources, excerpt: Excerpt) -> int:
 class PlanTrials:
     """Tries source plans on an excerpt of the clip within byte budgets. Caches all coded sources."""
 
-    def __init__(self, survey: Survey, pictures: Pictures, runtime: Runtime, message_frames: int) -> None:
+    def __init__(
+        self,
+        survey: Survey,
+        pictures: Pictures,
+        runtime: Runtime,
+        message_frames: int,
+        presets: Presets = PRESETS,
+    ) -> None:
+        """`presets`: with which the sources of the file will be coded."""
         self._size = runtime.info.size
+        self._as_in_file = presets == TRIAL_PRESETS
         self.worst_crf = worst_crf(self._size)
         count = len(survey.keypoints)
         max_sources = min(NUMBERS[-1], max(1, count // 2, len(survey.required)))
@@ -372,13 +383,15 @@ class PlanTrials:
         """Estimated bytes of the plan's sources over the whole clip at the default presets."""
         coded = self._encode(plan)
         if plan.upfront:
-            return coded.size / UPFRONT_OVERHEAD
+            return coded.size / (1 if self._as_in_file else UPFRONT_OVERHEAD)
         # The first source of a piece costs more here than in the file, where it follows those between the pieces.
         sizes = [len(packet.payload) + GROUPED_SOURCE_BYTES for packet in coded.packets]
         frames = [packet.frame or 0 for packet in coded.packets]
         stride = frames[1] - frames[0]
         following = [size for a, b, size in zip(frames, frames[1:], sizes[1:], strict=False) if b - a == stride]
-        return (sizes[0] + (len(plan.frames) - 1) * float(np.mean(following))) / INTERLEAVED_OVERHEAD
+        return (sizes[0] + (len(plan.frames) - 1) * float(np.mean(following))) / (
+            1 if self._as_in_file else INTERLEAVED_OVERHEAD
+        )
 
     def _encode(self, plan: Plan) -> CodedSources:
         """The plan's sources, of interleaved plans only those in the excerpt."""

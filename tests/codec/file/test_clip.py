@@ -10,7 +10,16 @@ import pytest
 
 from iwcodec.codec.bitstream.packets import MAX_PACKET_FRAMES
 from iwcodec.codec.errors import MediaError, NoFaceError
-from iwcodec.codec.file.clip import HEADER_BYTES, MOST_WRONG, Clip, Footage, crop_jumps, open_footage, survey_clip
+from iwcodec.codec.file.clip import (
+    HEADER_BYTES,
+    MOST_WRONG,
+    Clip,
+    Footage,
+    crop_jumps,
+    interpolated,
+    open_footage,
+    survey_clip,
+)
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.media.crop.face_detector import Face
@@ -170,3 +179,26 @@ def test_a_recording_whose_clock_does_not_begin_at_zero_is_not_cut(tmp_path: Pat
     """The length that browsers and FFmpeg state in WebM and Matroska is the time of the end."""
     path = write_clip(tmp_path / "late.mkv", grey_ramp(24), times_s=[3600 + n / 24 for n in range(24)])
     assert warnings_of(path) == ()
+
+
+def test_keypoints_between_detected_ones_are_interpolated() -> None:
+    first, middle, last = (np.full((20, 3), value, np.float32) for value in (0, 2, 3))
+    assert [of_frame[0, 0] for of_frame in interpolated({0: first, 2: middle, 3: last})] == [0, 1, 2, 3]
+    assert [of_frame[0, 0] for of_frame in interpolated({0: first})] == [0]
+
+
+@pytest.mark.parametrize(("step", "detected"), [(1, 20), (2, 12)])
+def test_a_single_pass_detects_every_second_frame(step: int, detected: int, tmp_path: Path) -> None:
+    class CountingRuntime(StubRuntime):
+        count = 0
+
+        def detect(self, picture: np.ndarray) -> np.ndarray:
+            self.count += 1
+            return super().detect(picture)
+
+    clip = write_clip(tmp_path / "square.mp4", grey_ramp(20, 64, 64))
+    runtime, silent = CountingRuntime(), lambda name, share: None
+    footage = open_footage(clip, EncodeOptions(64, crop="none"), silent)
+    survey = survey_clip(footage, runtime, silent, step=step)
+    assert len(survey.keypoints) == 20
+    assert runtime.count == detected

@@ -10,8 +10,11 @@ from iwcodec.codec.file.motion_pass import (
     USUAL_SCALE,
     decode_motion,
     fit_motion,
+    fit_upfront,
+    interpolated_fits,
     message_length,
     motion_size,
+    nodes,
     quantise_to_budget,
     to_source_coordinates,
 )
@@ -120,3 +123,45 @@ def test_a_library_holds_the_sources_of_a_message(stride: int, max_frames: int) 
 def test_messages_of_few_sources_have_the_maximum_length() -> None:
     assert message_length(upfront_plan(SURVEY, 3), 100) == 100
     assert message_length(Plan((0,), 57, False), 100) == 100
+
+
+def test_every_second_frame_and_the_last_are_nodes() -> None:
+    assert nodes(6, 2) == [0, 2, 4, 5]
+    assert nodes(5, 2) == [0, 2, 4]
+    assert nodes(3, 1) == [0, 1, 2]
+    assert nodes(1, 2) == [0]
+
+
+def test_fits_are_interpolated_between_frames_of_the_same_reference_source() -> None:
+    rows, gram = np.arange(5.0)[:, None] * np.ones((1, 60)), np.eye(60)
+    a, b, other = (Fit(Quadratic(rows[n], gram), source) for n, source in ((0, 0), (2, 0), (4, 1)))
+    found = interpolated_fits({0: a, 2: b, 4: other})
+    assert [fit.frame.target[0] for fit in found] == [0, 1, 2, 2, 4]
+    assert [fit.reference_source for fit in found] == [0, 0, 0, 0, 1]
+
+
+def test_a_frame_after_one_in_skip_mode_is_skipped_too() -> None:
+    skipped = Fit(Quadratic(np.zeros(60), np.zeros((60, 60))), 0, True)
+    fitted = Fit(Quadratic(np.ones(60), np.eye(60)), 0)
+    assert [fit.skip for fit in interpolated_fits({0: skipped, 2: fitted, 4: skipped})] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_half_of_the_frames_are_fitted_nearly_as_well() -> None:
+    coded = encode_sources(upfront_plan(SURVEY, 1, 30))
+
+    def fits(step: int) -> list[Fit]:
+        decoder = Decoder(StubRuntime())
+        return list(fit_upfront(PICTURES, SURVEY.keypoints, coded, MESSAGE, decoder, live_fit, step=step))
+
+    every, half = fits(1), fits(2)
+    assert len(half) == len(every) == COUNT
+    sources = {packet.frame for packet in coded.packets}
+    assert all(not half[number].frame.gram.any() for number in sources if number is not None)
+    targets, of_half = (np.array([fit.frame.target for fit in fits]) for fits in (every, half))
+    assert np.abs(of_half - targets).mean() < 0.1 * np.abs(targets).max()

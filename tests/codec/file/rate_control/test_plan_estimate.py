@@ -68,7 +68,7 @@ class CountingRuntime(StubRuntime):
 
 def test_frames_are_judged_by_the_source_that_fits_best_and_only_once() -> None:
     runtime = CountingRuntime()
-    frames = SampledFrames(SURVEY, dict(enumerate(PICTURES)), runtime, 8)
+    frames = SampledFrames(SURVEY, dict(enumerate(PICTURES)), runtime, 8, 8)
     few, many = (frames.qualities(upfront_plan(SURVEY, number)) for number in (1, 16))
     assert len(few) == 8
     assert many.mean() > few.mean()
@@ -77,8 +77,19 @@ def test_frames_are_judged_by_the_source_that_fits_best_and_only_once() -> None:
     assert runtime.rebuilt == before
 
 
+@pytest.mark.parametrize("sources", [1, 4])
+def test_few_reconstructed_frames_tell_the_quality_of_all(sources: int) -> None:
+    runtime, plan = CountingRuntime(), upfront_plan(SURVEY, sources)
+    all_rebuilt = SampledFrames(SURVEY, dict(enumerate(PICTURES)), StubRuntime(), 24, 24).qualities(plan)
+    estimated = SampledFrames(SURVEY, dict(enumerate(PICTURES)), runtime, 24, 8).qualities(plan)
+    assert runtime.rebuilt == 8
+    assert estimated[:8] == pytest.approx(all_rebuilt[:8])
+    assert len(estimated) == len(all_rebuilt)
+    assert estimated.mean() == pytest.approx(all_rebuilt.mean(), abs=abs(all_rebuilt[:8].mean() - all_rebuilt.mean()))
+
+
 def test_sources_are_not_judged() -> None:
-    frames = SampledFrames(SURVEY, dict(enumerate(PICTURES)), StubRuntime(), COUNT)
+    frames = SampledFrames(SURVEY, dict(enumerate(PICTURES)), StubRuntime(), COUNT, COUNT)
     assert len(frames.qualities(Plan(tuple(range(0, COUNT, 2)), 50, True))) == COUNT // 2
 
 
@@ -87,7 +98,7 @@ def test_frames_are_fitted_to_sources_that_look_like_them() -> None:
     pictures = {n: PICTURES[0] if n < 45 else 255 - PICTURES[0] for n in range(COUNT)}
     thumbnails = np.stack([thumbnail(picture) for picture in pictures.values()])
     survey = Survey(thumbnails, np.repeat(SURVEY.keypoints[:1], COUNT, 0))
-    frames = SampledFrames(survey, pictures, StubRuntime(), 8)
+    frames = SampledFrames(survey, pictures, StubRuntime(), 8, 8)
     plan = Plan((*range(40, 40 + CANDIDATES), 60), 50, True, unlike=True)
     assert frames.qualities(plan).min() > 40 > frames.qualities(replace(plan, unlike=False)).min()
 

@@ -7,7 +7,7 @@ import pytest
 from iwcodec.codec.file.rate_control.quick_trials import PRICED_SOURCES, QuickTrials, _line
 from iwcodec.codec.file.rate_control.search import first_scale, quick_search
 from iwcodec.codec.file.rate_control.source_plan import BUDGET_TOLERANCE, CRF
-from iwcodec.codec.file.rate_control.trials import Trial
+from iwcodec.codec.file.rate_control.trials import TRIAL_PRESETS, Trial
 from support.codec.circling import PICTURES, SURVEY
 from support.codec.stub_runtime import StubRuntime
 
@@ -74,6 +74,14 @@ def test_what_is_not_coded_is_estimated_from_other_plans() -> None:
             trials._code([(candidate, CRF)])
             assert estimated[0] == pytest.approx(trials._cost_at(candidate, CRF), rel=0.3)
             assert estimated[1] == pytest.approx(trials._source_db_at(candidate, CRF), abs=1.5)
+
+
+def test_a_single_pass_codes_no_further_plans() -> None:
+    trials = QuickTrials(SURVEY, lambda: PICTURES, StubRuntime(), MESSAGE, TRIAL_PRESETS, single_pass=True)
+    coded = [candidate.coded for candidate in trials._candidates]
+    few, many = (trials.best_upfront(budget, first_scale(4.0)).choice.coded.plan for budget in (500, 4000))
+    assert [candidate.coded for candidate in trials._candidates] == coded
+    assert len(few.frames) < len(many.frames) or few.crf > many.crf
 
 
 def test_values_are_interpolated_and_extrapolated() -> None:
