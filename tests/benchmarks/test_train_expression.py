@@ -1,8 +1,8 @@
 """Training of the expression networks: examples of the bundled clip, patches that move, a loss that falls."""
 
+import itertools
 from pathlib import Path
 
-import itertools
 import cv2
 import numpy as np
 import pytest
@@ -13,10 +13,12 @@ from iwcodec.benchmarks import train_expression
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
 from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.benchmarks.train_expression import MARGIN, STORED, Examples, displaced, trained
+from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.sources.expression import SIDE
 from iwcodec.codec.sources.regions import EYES, MOUTH
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.training.data.clips import Clip
+from support.media.clips import write_clip
 
 
 def test_examples_hold_patches_and_what_the_mesh_measured(tmp_path: Path) -> None:
