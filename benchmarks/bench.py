@@ -16,7 +16,6 @@ COMMANDS = {
     "sources": "quality.sources",
     "motion": "quality.motion",
     "tables": "quality.tables",
-    "ablation": "quality.ablation",
     "paper": "quality.paper",
     "attention": "performance.attention.command",
     "wire": "call.wire",

@@ -54,8 +54,8 @@ def expression_features(pictures: Sequence[Picture], runtime: Runtime) -> Featur
 
 
 def keypoint_features(keypoints: Keypoints) -> Features:
-    """The same from keypoints (n, K, 3): training put 0 and 1 on the irises, with the lids' opening as strength, 7 to
-    10 on the mouth's corners and lips, 11 and 12 on the brows."""
+    """Features (n, 4) of keypoints (n, K, 3): training put 0 and 1 on the irises, with the lids' opening as strength,
+    7 to 10 on the mouth's corners and lips, 11 and 12 on the brows."""
     points = keypoints[..., :2].astype(np.float64)
     irises = points[:, :2]
     axis = irises[:, 1] - irises[:, 0]

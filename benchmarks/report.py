@@ -1,34 +1,20 @@
 """`iwcodec bench report`: plots and one self-contained HTML page from results files, without running a codec."""
 
-from collections.abc import Callable, Iterable, Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from iwcodec.benchmarks import experiment, report_rd
-from iwcodec.benchmarks.performance import speed
-from iwcodec.benchmarks.quality import ablation, motion, sources, tables
-from iwcodec.benchmarks.report_html import origin, page, table
+from iwcodec.benchmarks.report_html import page
 from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
-
-TABLE_RESULTS: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
-    "speed": speed.tables,
-    "sources": lambda results: [sources.table([sources.Coded(**row) for row in results["clips"]])],
-    "motion": lambda results: [motion.table(results)],
-    "tables": lambda results: [tables.reconstruction_table(results)],
-    "ablation": lambda results: [ablation.table(results)],
-}
-"""Kind of results ("what") -> the tables that its command prints; the report shows the same."""
 
 
 def command(
     results: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd, speed, sources, motion, tables, ablation."),
+        list[Path] | None, typer.Argument(metavar="[RESULTS.json...]", help="Of bench rd; default: bench/rd.json.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots and page; default: that of the results.")] = None,
 ) -> None:
@@ -51,22 +37,9 @@ def run(files: Sequence[Path], out: Path) -> Path:
 
 
 def _sections(file: Path, results: dict[str, Any], out: Path) -> Iterable[str]:
+    if results.get("what") != "rd":
+        raise CodecError(f"{file} holds no results of bench rd.")
     try:
-        if results.get("what") == "rd":
-            return list(report_rd.sections(file, results, out))
-        if results.get("what") in TABLE_RESULTS:
-            return list(_tables(results))
+        return list(report_rd.sections(file, results, out))
     except (KeyError, TypeError, IndexError) as error:
         raise CodecError(f"{file} is not laid out as `iwcodec bench` does: {type(error).__name__} {error}.") from error
-    raise CodecError(f"{file} holds no results of bench {', '.join(['rd', *TABLE_RESULTS])}.")
-
-
-def _tables(results: dict[str, Any]) -> Iterable[str]:
-    """The tables that the command itself prints."""
-    yield f"<h2>iwcodec bench {escape(results['what'])}</h2>"
-    yield origin(results)
-    for printed in TABLE_RESULTS[results["what"]](results):
-        yield f"<h3>{escape(str(printed.title))}</h3>" + table(
-            [escape(str(column.header)) for column in printed.columns],
-            zip(*([escape(str(cell)) for cell in column.cells] for column in printed.columns), strict=True),
-        )

@@ -56,17 +56,14 @@ def svg(file: Path, alt: str) -> str:
 
 def origin(results: dict[str, Any]) -> str:
     """Command, commit, model, machine, versions and unavailable metrics of a results file."""
-    machine, unavailable = results["machine"], results.get("missing_metrics", {})
+    machine, model, unavailable = results["machine"], results["model"], results["missing_metrics"]
     lines = [
         f"<code>{escape(results['command'])}</code>, commit {escape(str(results['commit']))}",
+        f"model {escape(model['id'])} ({escape(model['digest'])})",
         f"{escape(str(machine['processor']))}, {machine['cores']} cores, {escape(machine['system'])}, "
         f"Python {escape(machine['python'])}; "
         + ", ".join(f"{escape(name)} {escape(number)}" for name, number in results["versions"].items()),
     ]
-    if isinstance(model := results.get("model"), dict):
-        lines.insert(1, f"model {escape(model['id'])} ({escape(model['digest'])})")
-    elif model is not None:
-        lines.insert(1, f"model {escape(model)}")
     lines += [f"without {escape(name)}: {escape(reason)}" for name, reason in unavailable.items()]
     return '<p class="note">' + "<br>".join(lines) + "</p>"
 

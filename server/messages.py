@@ -12,8 +12,8 @@ From a participant:
 | signal | to, and either sdp {type, sdp} or candidate {candidate, ...} or null, [call] | relayed to `to` alone |
 | ice | | asks for fresh ICE servers (TURN credentials expire) |
 | ping | | answered by `pong`; something must be sent at least every `ping_s` seconds |
-| lock | on | from a host: nobody else may join, or may again; those who are in the room may resume |
-| remove | id | from a host: the participant leaves at once, and its place with it |
+| lock | on | from a host: closes the room to newcomers, or opens it again; members may still resume |
+| remove | id | from a host: ends the participant's connection and its place |
 | leave | | leaves at once; the server closes the connection |
 
 From the server:
@@ -344,30 +344,3 @@ def encode(message: ServerMessage) -> str:
     if isinstance(message, Welcome):
         fields["protocol"] = message.protocol
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
-
-
-def schemas() -> dict[str, Any]:
-    """Return the JSON schemas of all messages by name, for the OpenAPI document."""
-    models: list[type[BaseModel]] = [
-        Join,
-        Signal,
-        Ice,
-        Ping,
-        Lock,
-        Remove,
-        Leave,
-        Welcome,
-        PeerJoined,
-        PeerLeft,
-        Locked,
-        Relayed,
-        IceServers,
-        Pong,
-        Error,
-    ]
-    by_name: dict[str, Any] = {}
-    for model in models:
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        by_name.update(schema.pop("$defs", {}))
-        by_name[model.__name__] = schema
-    return by_name

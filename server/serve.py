@@ -176,7 +176,8 @@ def make_store(redis: str | None) -> Store:
 
 
 def read_secret(file: Path | None) -> bytes | None:
-    """Return the secret that signs tokens, from the file or the environment; None if there is neither."""
+    """Return the secret that signs tokens, from the file or the environment; None if there is neither. Raises
+    CodecError if it is unreadable or too short."""
     secret = read_secret_file(file, "IWCODEC_SECRET").encode()
     if secret and len(secret) < tokens.MIN_SECRET:
         raise CodecError(f"The secret must have at least {tokens.MIN_SECRET} bytes.")
@@ -192,7 +193,8 @@ def own_secret(shared: bool, invitation_only: bool) -> bytes:
 
 
 def read_secret_file(file: Path | None, variable: str) -> str:
-    """Return the content of `file`, or without one that of the environment variable, which may be empty."""
+    """Return the content of `file`, or without one that of the environment variable, which may be empty. Raises
+    CodecError if the file is empty or cannot be read."""
     if file is None:
         return os.environ.get(variable, "")
     try:

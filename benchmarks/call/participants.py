@@ -15,7 +15,6 @@ from iwcodec.client.link.link_state import RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.options import EncodeOptions
-from iwcodec.codec.fit.keypoint_fit import Fitted, KeypointFit, Rebuild
 from iwcodec.codec.media.types import Picture
 from iwcodec.models.runtime.types import Keypoints, Runtime, Source
 
@@ -99,14 +98,8 @@ class PlannedSender(VideoSender):
     calls over different paths are compared with equal sources.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        executor: Executor,
-        plan: Sequence[float] | None = None,
-        fit: KeypointFit | None = None,
-    ) -> None:
-        super().__init__(runtime, executor, fit=fit)
+    def __init__(self, runtime: Runtime, executor: Executor, plan: Sequence[float] | None = None) -> None:
+        super().__init__(runtime, executor)
         self.added_at: list[float] = []
         """Capture times of the sources."""
         self._plan = plan
@@ -120,26 +113,6 @@ class PlannedSender(VideoSender):
     async def _add_source(self, picture: Picture, captured_s: float) -> None:
         self.added_at.append(captured_s)
         await super()._add_source(picture, captured_s)
-
-
-class NoFit(KeypointFit):
-    """Sends keypoints as detected."""
-
-    def frame(
-        self, picture: Picture, detected: Keypoints, sources: Sequence[Source], rebuild: Rebuild | None = None
-    ) -> Fitted:
-        return self.predict(detected)
-
-
-class SingleSourceSender(PlannedSender):
-    """A sender that takes almost no time: its only source is the first picture, and keypoints are sent as detected."""
-
-    def __init__(self, runtime: Runtime, executor: Executor) -> None:
-        super().__init__(runtime, executor, fit=NoFit())
-
-    async def _judge(self, picture: Picture, keypoints: Keypoints, sources: list[Source], captured_s: float) -> None:
-        if not self.added_at:
-            await self._add_source(picture, captured_s)
 
 
 @dataclass

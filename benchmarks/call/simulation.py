@@ -167,19 +167,3 @@ def connection_pair(
     wires = [_Wire("client", there), _Wire("server", back)]
     wires[0].other, wires[1].other = wires[1], wires[0]
     return [SimulatedConnection(wire, kind) for wire, kind in zip(wires, bundling, strict=True)]
-
-
-class ShapedSocket:
-    """A datagram transport whose outgoing packets pass through a simulated path."""
-
-    def __init__(self, socket: Any, path: SimulatedPath) -> None:
-        self._socket = socket
-        self._path = path
-
-    def sendto(self, data: bytes, address: Any) -> None:
-        self._path.send(
-            len(data) + IP_UDP, lambda: None if self._socket.is_closing() else self._socket.sendto(data, address)
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)

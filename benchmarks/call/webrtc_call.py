@@ -1,41 +1,26 @@
-"""Calls between two real WebRTC connections (ICE, DTLS, UDP) in this process: delay, and time to join."""
+"""A call between two real WebRTC connections (ICE, DTLS, UDP) in this process, for its delay."""
 
 import asyncio
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from aiortc import RTCPeerConnection
-from OpenSSL import SSL
 
-from iwcodec.benchmarks.call.participants import (
-    Camera,
-    End,
-    PlannedSender,
-    PrecomputedDetection,
-    SingleSourceSender,
-    make_end,
-)
+from iwcodec.benchmarks.call.participants import Camera, make_end
 from iwcodec.benchmarks.call.simulated_call import SETTLED_S
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, ShapedSocket, SimulatedPath, simulate
-from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.transport.sctp import IP_UDP, BundlingSctpTransport
 from iwcodec.models.runtime.types import Runtime
 
 
-async def connect(a: RTCPeerConnection, b: RTCPeerConnection, prepare: Callable[[], None], signalling_s: float) -> None:
-    """Exchange offer and answer, each delayed by `signalling_s`; `prepare` is called when both sides have sockets."""
+async def connect(a: RTCPeerConnection, b: RTCPeerConnection) -> None:
+    """Exchange offer and answer."""
     await a.setLocalDescription(await a.createOffer())
-    await asyncio.sleep(signalling_s)
     await b.setRemoteDescription(a.localDescription)
     await b.setLocalDescription(await b.createAnswer())
-    prepare()
-    await asyncio.sleep(signalling_s)
     await a.setRemoteDescription(b.localDescription)
 
 
@@ -50,7 +35,7 @@ async def loopback(runtime: Runtime, camera: Camera, duration_s: float) -> dict[
     with ThreadPoolExecutor(4) as executor:
         a, b = (make_end(connection, runtime, executor, camera) for connection in connections)
         tasks = [asyncio.create_task(task) for task in (a.film(), b.watch())]
-        await connect(connections[0], connections[1], lambda: None, 0.0)
+        await connect(*connections)
         while b.link.state != LinkState.LIVE:
             await asyncio.sleep(0.01)
         transports: list[Any] = [connection.sctp for connection in connections]
@@ -91,71 +76,3 @@ def count_datagrams(transport: BundlingSctpTransport, into: list[int], n: int) -
         await send(data)
 
     ice._send = counting
-
-
-async def join_shaped(
-    runtime: Runtime,
-    camera: Camera,
-    kbps: float,
-    delay_s: float,
-    executor: Executor,
-    make_sender: Callable[[Runtime, Executor], PlannedSender] = PlannedSender,
-) -> dict[str, float]:
-    """Seconds from creating a newcomer's connection until its channels open and until it has the first picture.
-
-    The other side has been filming for 2 s. Signalling is delayed like the path.
-    """
-    paths = [SimulatedPath(kbps=kbps, delay_s=delay_s, seed=seed) for seed in (1, 2)]
-    now = asyncio.get_running_loop().time
-    there = make_sender(runtime, executor)
-    filming = End(there, None, camera)  # type: ignore[arg-type]
-    task = asyncio.create_task(filming.film())
-    await asyncio.sleep(2.0)
-    started = now()
-    connections = [make_connection([]) for _ in range(2)]
-    sender = make_sender(runtime, executor)
-    newcomer = End(sender, Link(connections[0], sender, runtime, executor), camera)
-    link = Link(connections[1], there, runtime, executor)
-    tasks = [task, asyncio.create_task(newcomer.film()), asyncio.create_task(newcomer.watch())]
-
-    def shape() -> None:
-        for connection, path in zip(connections, paths, strict=True):
-            assert connection.sctp is not None
-            for protocol in connection.sctp.transport.transport._connection._protocols:
-                shaped: Any = ShapedSocket(protocol.transport, path)
-                protocol.transport = shaped
-
-    await connect(connections[0], connections[1], shape, delay_s)
-    while newcomer.link.state in (LinkState.CONNECTING, LinkState.RECONNECTING):
-        await asyncio.sleep(0.01)
-    opened = now()
-    while not newcomer.shown and now() - started < 30:
-        await asyncio.sleep(0.01)
-    shown = newcomer.shown[0][0] if newcomer.shown else float("nan")
-    for each in (newcomer.link, link):
-        await each.close()
-    for connection in connections:
-        await connection.close()
-    for task in tasks:
-        task.cancel()
-    return {"channels_open_s": opened - started, "first_picture_s": shown - started}
-
-
-async def join_in_real_time(runtime: Runtime, camera: Camera, kbps: float, delay_s: float) -> dict[str, float]:
-    """`join_shaped` in real time, computation included."""
-    with ThreadPoolExecutor(4) as executor:
-        return await join_shaped(runtime, camera, kbps, delay_s, executor)
-
-
-def join_simulated(runtime: Runtime, camera: Camera, kbps: float, delay_s: float) -> dict[str, float]:
-    """`join_shaped` on the simulated clock, without the time of computation.
-
-    Datagrams are real and arrive by the simulated clock. OpenSSL has its own clock; its retransmission timer is
-    disabled, because nothing is lost.
-    """
-    with mock.patch.object(SSL.Connection, "DTLSv1_get_timeout", return_value=None):
-        return simulate(
-            join_shaped(
-                PrecomputedDetection(runtime, camera), camera, kbps, delay_s, ImmediateExecutor(), SingleSourceSender
-            )
-        )

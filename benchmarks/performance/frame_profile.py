@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,106 +28,44 @@ Prepare = Callable[[Runtime], Callable[[Keypoints], object]]
 """Prepares the sources with a runtime and returns the function that reconstructs a frame with it."""
 
 
-@dataclass(frozen=True)
-class Profile:
-    """Profile of n frames; each array holds n values in seconds."""
-
-    stages: dict[str, Seconds]
-    """By name of PROFILED_STAGES."""
-    frames: Seconds
-    """From keypoints to picture, while profiling."""
-
-    def rest(self) -> Seconds:
-        """Time outside all stages: choosing sources, calling the graphs, waking threads."""
-        return self.frames - np.sum(list(self.stages.values()), axis=0)
-
-
-def profile_frames(runtime: Runtime, threads: int, prepare: Prepare, keypoints: Sequence[Keypoints]) -> Profile | None:
-    """Profile these frames without the first WARM; None for a runtime that cannot be profiled."""
-    if isinstance(runtime, OnnxRuntime):
-        return _profile_onnx(runtime.info.model_id, threads, prepare, keypoints)
-    if type(runtime).__name__ == "TorchRuntime":
-        return _profile_torch(runtime, prepare, keypoints)
-    return None
-
-
-def _profile_onnx(model: str, threads: int, prepare: Prepare, keypoints: Sequence[Keypoints]) -> Profile:
-    spent: dict[str, list[float]] = defaultdict(list)
+def profile_frames(
+    runtime: Runtime, threads: int, prepare: Prepare, keypoints: Sequence[Keypoints]
+) -> dict[str, Seconds]:
+    """Seconds of each of PROFILED_STAGES for these frames without the first WARM; empty for a runtime other than
+    OnnxRuntime."""
+    if not isinstance(runtime, OnnxRuntime):
+        return {}
+    clock: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         with profiled(Path(folder)):
-            runtime = OnnxRuntime(model, threads)
+            profiling = OnnxRuntime(runtime.info.model_id, threads)
         for name in ("_sample", "_fold", "_unfold"):
-            _clock(runtime, name, spent, lambda: None)
-        frames = _reconstruction_times(prepare(runtime), keypoints)
+            _clock(profiling, name, clock)
+        rebuild = prepare(profiling)
+        for row in keypoints:
+            rebuild(row)
         logs = {
-            part: json.loads(Path(session.end_profiling()).read_text()) for part, session in runtime.sessions.items()
+            part: json.loads(Path(session.end_profiling()).read_text()) for part, session in profiling.sessions.items()
         }
     attend, refine = (runs(part, logs[part]) for part in ("attend", "refine"))
-    clock = {name: np.array(seconds) for name, seconds in spent.items()}
-    return _profile(
-        {
-            "query net": _column(attend, "query net"),
-            "attention": _column(attend, "attention"),
-            "decoder": _column(attend, "decoder") + _column(refine, "decoder"),
-            "sampling": clock["_sample"] - clock["_fold"],
-            "colour conversion": clock["_fold"] + clock["_unfold"],
-        },
-        frames,
+    sample, fold, unfold = (np.array(clock[name]) for name in ("_sample", "_fold", "_unfold"))
+    seconds = (
+        _column(attend, "query net"),
+        _column(attend, "attention"),
+        _column(attend, "decoder") + _column(refine, "decoder"),
+        sample - fold,
+        fold + unfold,
     )
+    return {name: spent[WARM:] for name, spent in zip(PROFILED_STAGES, seconds, strict=True)}
 
 
-def _profile_torch(runtime: Any, prepare: Prepare, keypoints: Sequence[Keypoints]) -> Profile:
-    from iwcodec.models.runtime import torch as runtime_torch
-
-    spent: dict[str, list[float]] = defaultdict(list)
-    network, plain = runtime.network, runtime_torch.to_uint8
-    wait = runtime_torch.torch.cuda.synchronize if runtime.device == "cuda" else lambda: None
-    patched = [(network, "queries"), (network, "attend"), (network, "decode")]
-    patched += [(network.decoder, "features"), (network.decoder, "correct"), (runtime_torch, "to_uint8")]
-    for owner, name in patched:
-        _clock(owner, name, spent, wait)
-    try:
-        frames = _reconstruction_times(prepare(runtime), keypoints)
-    finally:
-        runtime_torch.to_uint8 = plain
-        for owner, name in patched[:-1]:
-            delattr(owner, name)  # the class still has the original
-    clock = {name: np.array(seconds) for name, seconds in spent.items()}
-    decoder = clock["features"] + clock["correct"]
-    return _profile(
-        {
-            "query net": clock["queries"],
-            "attention": clock["attend"] - clock["queries"],
-            "decoder": decoder,
-            "sampling": clock["decode"] - decoder,
-            "colour conversion": clock["to_uint8"],
-        },
-        frames,
-    )
-
-
-def _profile(stages: Mapping[str, Seconds], frames: Seconds) -> Profile:
-    return Profile({name: stages[name][WARM:] for name in PROFILED_STAGES}, frames[WARM:])
-
-
-def _reconstruction_times(rebuild: Callable[[Keypoints], object], keypoints: Sequence[Keypoints]) -> Seconds:
-    seconds = []
-    for row in keypoints:
-        started = time.perf_counter()
-        rebuild(row)
-        seconds.append(time.perf_counter() - started)
-    return np.array(seconds)
-
-
-def _clock(owner: Any, name: str, spent: dict[str, list[float]], wait: Callable[[], object]) -> None:
-    """Replace a method by one that appends the time of each call to `spent`; `wait` synchronises the device."""
+def _clock(owner: Any, name: str, spent: dict[str, list[float]]) -> None:
+    """Replace a method by one that appends the time of each call to `spent`."""
     plain = getattr(owner, name)
 
     def call(*arguments: Any) -> Any:
-        wait()
         started = time.perf_counter()
         result = plain(*arguments)
-        wait()
         spent[name].append(time.perf_counter() - started)
         return result
 

@@ -5,7 +5,7 @@ Every stage is called as the codec calls it, on pictures and motion of the bundl
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,9 @@ import typer
 from rich.table import Table
 
 from iwcodec.benchmarks import experiment
-from iwcodec.benchmarks.performance.frame_profile import Profile, profile_frames
+from iwcodec.benchmarks.performance.frame_profile import profile_frames
 from iwcodec.benchmarks.performance.memory import peak_mb, resident_mb
 from iwcodec.benchmarks.performance.speed_stages import (
-    DENSE_SOURCES,
     attentions,
     av1,
     capturing,
@@ -31,7 +30,7 @@ from iwcodec.benchmarks.performance.speed_stages import (
     source_coding,
 )
 from iwcodec.benchmarks.performance.stages import WARM, Stage, summarised, timed
-from iwcodec.benchmarks.performance.threads import pinned, pools
+from iwcodec.benchmarks.performance.threads import pinned
 from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import open_footage
@@ -79,14 +78,12 @@ def measure(runtime: Runtime, frames: int, threads: int, progress: Progress, den
     once = list(video.pictures())
     pictures = list(itertools.islice(itertools.cycle([*once, *once[::-1]]), frames + WARM))
     keypoints = [runtime.detect(picture) for picture in pictures]
-    profiles: dict[int, Profile | None] = {}
 
     def profiled(count: int) -> Iterable[Stage]:
-        profile = profile_frames(
+        spent = profile_frames(
             runtime, threads, lambda other: library_of(other, pictures, count).reconstruct, keypoints
         )
-        profiles[count] = profile
-        return profiled_stages(profile, count)
+        return [summarised(name, seconds, count) for name, seconds in spent.items()]
 
     own: list[Callable[[], Iterable[Stage]]] = [
         lambda: capturing(video.read, len(pictures)),
@@ -105,7 +102,6 @@ def measure(runtime: Runtime, frames: int, threads: int, progress: Progress, den
         lambda: av1(pictures),
         lambda: [] if missing else attentions(runtime.info.model_id, threads, pictures, dense),
     ]
-    threads_of = pools(runtime, threads)
     stages += run_in_turn("profile, and other codecs", others, progress)
     return {
         **experiment.surroundings(),
@@ -114,13 +110,9 @@ def measure(runtime: Runtime, frames: int, threads: int, progress: Progress, den
         "runtime": type(runtime).__name__,
         "device": runtime.device,
         "threads": threads,
-        "pools": threads_of,
         "size": runtime.info.size,
         "active": ACTIVE,
         "stages": [asdict(stage) for stage in stages],
-        "parts": [part for count, profile in profiles.items() if profile for part in parts(profile, count)],
-        "sums": [sum_of(profile, stages, count) for count, profile in profiles.items() if profile],
-        "ratios": ratios(stages),
         "dense_missing": missing,
         "memory_mb": {name: round(value, 1) for name, value in memory.items()},
     }
@@ -140,72 +132,17 @@ def default_threads() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-def profiled_stages(profile: Profile | None, count: int) -> Iterator[Stage]:
-    """The stages of a profile with `count` sources; none without a profile."""
-    for name, seconds in (profile.stages if profile else {}).items():
-        yield summarised(name, seconds, count)
-
-
-def parts(profile: Profile, count: int) -> Iterator[dict[str, Any]]:
-    """Mean milliseconds per frame and share of each profiled stage, and of the rest."""
-    total = profile.frames.mean()
-    for part, seconds in {**profile.stages, "rest": profile.rest()}.items():
-        ms, share = float(seconds.mean()) * 1e3, float(seconds.mean() / total)
-        yield {"part": part, "sources": count, "ms": round(ms, 3), "share": round(share, 4)}
-
-
-def sum_of(profile: Profile, stages: Sequence[Stage], count: int) -> dict[str, Any]:
-    """Means in ms: the sum of the stages, the profiled frames, and frames without the profiler."""
-    unprofiled = next(stage for stage in stages if (stage.stage, stage.sources) == ("rebuilding a frame", count))
-    profiled_s = float(profile.frames.mean())
-    return {
-        "sources": count,
-        "stages_ms": round((profiled_s - float(profile.rest().mean())) * 1e3, 3),
-        "watched_ms": round(profiled_s * 1e3, 3),
-        "unwatched_ms": round(1e3 / unprofiled.per_s, 3),
-    }
-
-
-def ratios(stages: Sequence[Stage]) -> dict[str, float]:
-    """Ratios of median times, by description."""
-    of = {(stage.stage, stage.sources): stage.p50_ms for stage in stages}
-    result = {}
-    for count in SOURCES:
-        sources = f"{count} source{'s' * (count > 1)}"
-        receiver = of["motion decoding", None] + of["rebuilding a frame", count]
-        result[f"receiver ({sources}) / AV1 decoding"] = receiver / of["AV1 decoding (dav1d)", None]
-        result[f"sender ({sources}) / SVT-AV1 encoding"] = of["a frame, sent", count] / of["SVT-AV1 encoding", None]
-    result["source coding / SVT-AV1 encoding"] = of["source coding", None] / of["SVT-AV1 encoding", None]
-    for count in DENSE_SOURCES:
-        if ("dense attention alone", count) in of:
-            dense = of["dense attention alone", count]
-            result[f"dense attention / ours (all of {count})"] = dense / of["sparse attention alone", count]
-            if count > ACTIVE:
-                used = of["sparse attention alone", ACTIVE]
-                result[f"dense attention / ours (all of {count} / the {ACTIVE} in use)"] = dense / used
-    return {name: round(ratio, 3) for name, ratio in result.items()}
-
-
 def tables(results: dict[str, Any]) -> list[Table]:
     """Everything that was measured."""
     title = f"{results['runtime']}, threads: {results['threads']}, {results['size']}x{results['size']}"
-    quantiles, means = ("p50_ms", "p95_ms", "p99_ms", "per_s"), ("stages_ms", "watched_ms", "unwatched_ms")
-    stages = (
-        [row["stage"], str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in quantiles)]
-        for row in results["stages"]
-    )
-    inside = ((row["part"], str(row["sources"]), f"{row['ms']:.2f}", f"{row['share']:.0%}") for row in results["parts"])
-    sums = ([str(row["sources"]), *(f"{row[key]:.2f}" for key in means)] for row in results["sums"])
-    factors = [(name, f"{ratio:.2f}") for name, ratio in results["ratios"].items()]
     if results["dense_missing"] is not None:
-        factors.append(("dense attention", results["dense_missing"]))
-    threads = ((name, str(count)) for name, count in results["pools"].items())
+        title += f"; dense attention: {results['dense_missing']}"
+    keys = ("p50_ms", "p95_ms", "p99_ms", "per_s")
+    stages = (
+        [row["stage"], str(row["sources"] or ""), *(f"{row[key]:.2f}" for key in keys)] for row in results["stages"]
+    )
     memory = ((name, f"{value:.0f}") for name, value in results["memory_mb"].items())
     return [
         experiment.text_table(title, ("", "sources", "p50 ms", "p95 ms", "p99 ms", "per s"), stages),
-        experiment.text_table("Reconstruction of a frame", ("", "sources", "ms", "share"), inside),
-        experiment.text_table("Means, ms", ("sources", "sum of stages", "profiled frame", "unprofiled frame"), sums),
-        experiment.text_table("Ratios of medians", ("", "times"), factors),
-        experiment.text_table("Threads", ("", "number"), threads),
         experiment.text_table("Memory", ("", "MB"), memory),
     ]

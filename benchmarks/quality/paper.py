@@ -1,12 +1,13 @@
-"""`iwcodec bench paper`: the paper's comparison on equal terms.
+"""`iwcodec bench paper`: the paper's comparison and ablations on equal terms.
 
 "Implicit Warping for Animation with Image Sets", NeurIPS 2022, compares with FOMM, face-vid2vid and AA-PCA. This
 command trains all four (models/baselines) one after the other on the same samples, with the same losses and steps, at
 the widths of `lite`, and evaluates them on the val clips with 1, 2 and 3 sources. The baselines average the warped
-features of several sources, as in the paper. A small budget compares how fast they learn, not what they reach.
+features of several sources, as in the paper. `--networks` chooses others: `lite` itself, and without the parts that the
+paper leaves out in its ablations. A small budget compares how fast networks learn, not what they reach.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
 
 SOURCES = (1, 2, 3)
 """Numbers of sources to evaluate with."""
+ABLATIONS: dict[str, dict[str, bool]] = {
+    "lite": {},
+    "lite-no-residual": {"residual": False},
+    "lite-no-extras": {"extra": False},
+    "lite-neither": {"residual": False, "extra": False},
+}
+"""Name -> fields of ModelConfig in which the network differs from `lite`: the residual of warped pixels and keys, and
+the extra keys and values (section 3.2)."""
 METRICS = ("psnr", "lpips", "akd", "expression")
 """Metrics of scoring.py, beside L1."""
 SCORED_SIDE = 256
@@ -71,13 +80,17 @@ def command(
     steps: Annotated[int, typer.Option(help="Training steps of each network.", min=1)] = 10000,
     groups: Annotated[int, typer.Option(help="Samples of a step.", min=1)] = 4,
     size: Annotated[int, typer.Option(help="Pixels a side: 128 or 256.")] = 128,
+    networks: Annotated[
+        str, typer.Option(help=f"Comma-separated: of the default ones and of {', '.join(ABLATIONS)}.")
+    ] = "fomm,face-vid2vid,aa-pca,implicit-warping",
     frames: Annotated[int, typer.Option(help="Evenly spaced frames of each val clip.", min=5)] = 16,
     cache: Annotated[Path | None, typer.Option(help="Cache of decoded clips, as for train.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda, for training.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for paper.json and the training runs.")] = Path("bench"),
 ) -> None:
-    """Train FOMM, face-vid2vid, AA-PCA and implicit warping equally, and compare them on the val clips.
+    """Train networks equally, by default FOMM, face-vid2vid, AA-PCA and implicit warping, and compare them on the val
+    clips.
 
     Resumable: the same command goes on where it was stopped.
     """
@@ -89,20 +102,27 @@ def command(
         raise CodecError(f"--size must be 128 or 256, not {size}.")
     torch.set_num_threads(threads)
     try:
-        results = run(data, Plan(steps, groups, size), frames, cache or out / "cache", out / "paper", device)
+        plan = Plan(steps, groups, size)
+        results = run(data, plan, frames, cache or out / "cache", out / "paper", networks.split(","), device)
     except (ValueError, ImportError) as error:
         raise CodecError(f"{error}.") from error
     experiment.publish(results, out / "paper.json", False, table(results))
 
 
-def run(data: Path, plan: Plan, frames: int, cache: Path, folder: Path, device: str = "cpu") -> dict[str, Any]:
-    """Train and evaluate all networks; finished trainings are reused. Raises ValueError without clips."""
+def run(
+    data: Path, plan: Plan, frames: int, cache: Path, folder: Path, names: Sequence[str], device: str = "cpu"
+) -> dict[str, Any]:
+    """Train and evaluate networks by name; finished trainings are reused. Raises ValueError without clips, or for an
+    unknown name."""
     from iwcodec.models.baselines.networks import BASELINES
     from iwcodec.models.training.train import train
 
+    known = (*BASELINES, *ABLATIONS)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"there is no network {unknown[0]!r}; there are {', '.join(known)}")
     scorer = make_scorer(METRICS)
     runs = []
-    for name in BASELINES:
+    for name in names:
         out = folder / f"{name}-{plan.size}-{plan.groups}x{plan.steps}"
         console.print(f"{name}:")
         # No worker processes: evaluation runs OpenMP in this process, and a process forked after that may hang.
@@ -148,15 +168,17 @@ def config(name: str, plan: Plan) -> "TrainConfig":
         perceptual_side=plan.size // 2,
         validate_every=plan.steps + 1,
     )
-    return TrainConfig(replace(LITE, size=plan.size), (stage,), baseline=name, cache_size=plan.size)
+    model = replace(LITE, size=plan.size, **ABLATIONS.get(name, {}))  # type: ignore[arg-type]
+    return TrainConfig(model, (stage,), baseline=None if name in ABLATIONS else name, cache_size=plan.size)
 
 
 def load(name: str, plan: Plan, folder: Path) -> "nn.Module":
     """The averaged weights of a finished training."""
     from iwcodec.models.baselines.networks import BASELINES
+    from iwcodec.models.network.network import ImplicitWarp
     from iwcodec.models.runtime.torch import load_state
 
-    network = BASELINES[name](config(name, plan).model)
+    network: nn.Module = BASELINES.get(name, ImplicitWarp)(config(name, plan).model)
     network.load_state_dict(load_state(folder / "checkpoint.pt")["average"])
     return network.eval()
 
@@ -202,14 +224,19 @@ def copies(originals: list[Picture], sources: list[Picture]) -> list[Picture]:
 
 
 def reconstruct(network: "nn.Module", originals: list[Picture], sources: list[Picture]) -> list[Picture]:
-    """Pictures that a baseline makes of the originals' poses and the sources."""
+    """Pictures that a network makes of the originals' detected keypoints and the sources."""
     import torch
 
+    from iwcodec.models.network.network import ImplicitWarp
     from iwcodec.models.training.evaluate import to_pictures, to_tensor
 
-    kept = to_tensor(np.stack(sources))[None]
+    driving, kept = (to_tensor(np.stack(pictures)) for pictures in (originals, sources))
     with torch.inference_mode():
-        made = [network(to_tensor(original[None]), kept) for original in originals]
+        if isinstance(network, ImplicitWarp):
+            library = network.encode_sources(kept[None], network.detect(kept)[None])
+            made = [network.generate(network.detect(picture[None]), library).picture for picture in driving]
+        else:
+            made = [network(picture[None], kept[None]) for picture in driving]
     return list(to_pictures(torch.cat(made)))
 
 

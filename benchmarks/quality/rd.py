@@ -16,7 +16,6 @@ from rich.text import Text
 
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.metrics.scoring import DEFAULT_METRICS, METRICS, Scorer, make_scorer
-from iwcodec.benchmarks.quality.cached_runtime import CachedRuntime
 from iwcodec.benchmarks.quality.rd_clip import MeasuredClip, Plan, Pool, recipe
 from iwcodec.benchmarks.quality.rd_results import (
     CODECS,
@@ -103,7 +102,7 @@ def run(clips: Sequence[Path], plan: Plan, scorer: Scorer, reuse: Sequence[Path]
     pool.add(before, plan.folder)
     for path in reuse:
         pool.add(experiment.load(path), path.parent)
-    runtime = CachedRuntime(load_runtime_for(plan.size, plan.threads))
+    runtime = load_runtime_for(plan.size, plan.threads)
     results: dict[str, Any] = {
         **experiment.surroundings(),
         "what": "rd",

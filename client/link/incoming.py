@@ -53,8 +53,8 @@ UNITS_PER_S, UNIT_BURST = 8.0, 32.0
 """Source units that are decoded per second, at 2 ms each, and at once; with more the sequence is abandoned. At the
 usual rates a unit takes a second to arrive, and a sequence begins with at most four."""
 SOURCES_PER_S, SOURCE_BURST = 2.0, 16.0
-"""The same of units that are neither variants nor snapshots, which the network prepares, at 30 ms each. A sender makes
-at most one a second (source_policy.MIN_INTERVAL_S); the burst is twice what may have waited (send.MAX_BEHIND)."""
+"""Units that the network prepares per second, at 30 ms each, and at once: all but variants and snapshots. A sender
+makes at most one a second (source_policy.MIN_INTERVAL_S); the burst is twice what may have waited (send.MAX_BEHIND)."""
 RENDERED_PER_S, RENDER_BURST = 36.0, 8.0
 """Frames that are rendered per second, interpolated ones included: the 30 of a fast camera, shown faster while the
 delay shrinks (jitter_buffer.SHRINK). What a peer says of numbers and times must not cost the others their pictures."""

@@ -55,11 +55,17 @@ MAX_MESSAGE = 1200
 MAX_MESSAGE_FRAMES = 16
 """Maximum number of frames in a motion message, including repeated ones."""
 MAX_COARSENESS = 3
+"""Largest number of doublings of the quantiser steps."""
 MAX_SPAN_MS = 60_000
+"""Longest time from the first frame of a motion message to the last, ms."""
 MAX_STAMP = (1 << 40) - 1
+"""Largest time stamp, ms."""
 MAX_SEQUENCE = (1 << 32) - 1
+"""Largest number of a sequence or stream, which are random."""
 MAX_UNITS = 1 << 20
+"""Units of a sequence."""
 MAX_UNIT = 1 << 16
+"""Bytes of a unit's packet."""
 _IRREGULAR, _ACKNOWLEDGES = 4, 8
 _SNAPSHOT = 1
 _UNEVEN_MS = 10
@@ -277,8 +283,7 @@ class Nonce:
 
 
 def tables_id() -> int:
-    """Return what a Hello says of the tables of the predictive and the transform coder: both sides must use the
-    same."""
+    """Return the ids of the tables of both motion coders, combined. Both sides of a link must use the same tables."""
     return load_tables().id ^ load_transform_tables().id
 
 

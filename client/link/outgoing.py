@@ -48,7 +48,7 @@ MAX_FLIGHT = 900
 """Unacknowledged bytes from which on sources wait: what a link of 24 kbps carries in a round trip of 100 ms and the
 delay of an acknowledgement. A link of 12 kbps drains it before it counts as lost (sctp.FIRST_RTO_S)."""
 FIRST_FLIGHT = 1750
-"""The same, until the peer has its first picture, which must not wait."""
+"""MAX_FLIGHT until the peer has its first picture, which must not wait."""
 FIRST_PACE_S = 0.02
 """Interval at which the first picture is continued: there is no motion yet that its chunks could follow."""
 START = SendParameters(2, 2, 0, 26.0)

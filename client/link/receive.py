@@ -25,7 +25,7 @@ FRAMES_PER_S, FRAME_BURST = 120.0, 300.0
 """Frames that are decoded per second, at 0.5 ms each, and at once. 30 frames/s that are each sent three times take 90 a
 second; the burst is what a queue of three seconds lets through together."""
 NEW_FRAMES_PER_S, NEW_FRAME_BURST = 40.0, 150.0
-"""The same of new frames, of which each costs a picture: cameras deliver up to 30 a second."""
+"""New frames that are decoded per second, and at once; each costs a picture. Cameras deliver up to 30 a second."""
 MAX_REORDERING = 64
 """Number of messages by which one may be overtaken."""
 MAX_ENDED = 64

@@ -19,7 +19,7 @@ motion messages."""
 LAST_PART = 1.2
 """Largest last part of a unit, in usual parts: a short rest costs no packet of its own."""
 NARROW_PART = 150
-"""The same, on narrow links."""
+"""PART on narrow links."""
 NARROW_KBPS = 5.0
 """Rate limit of sources up to which a link counts as narrow."""
 MAX_BEHIND = 8
@@ -139,8 +139,8 @@ class MotionSender:
             self._encoder.acknowledge(number)
 
     def acknowledge_low(self, low: int) -> None:
-        """The same, with the frame's number modulo 256: the newest sent frame that matches. Ignored if two frames after
-        the last acknowledged one could match; reports carry the whole number."""
+        """`acknowledge` the newest sent frame with this number modulo 256. Ignored if two frames after the last
+        acknowledged one could match; reports carry the whole number."""
         if self._next - 1 - self._acknowledged <= 0xFF:
             self.acknowledge(self._next - 1 - ((self._next - 1 - low) & 0xFF))
 

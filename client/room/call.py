@@ -56,6 +56,7 @@ TOO_SLOW: Final = "this machine is too slow for the call: close other programs, 
 SOUND_KBPS: Final = 15.0
 """What continuous speech takes on the wire to one participant (sender.BITRATE)."""
 MAX_NOTICES: Final = 20
+"""Newest notices that are kept."""
 
 
 def local_addresses() -> set[str]:

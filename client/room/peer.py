@@ -124,7 +124,7 @@ class Peer:
         self._offer_at_s = now if offers else now + CONNECT_TIMEOUT_S
         """When to make the next offer, unless a connection comes up before."""
         self._retry_at_s = math.inf
-        """The same, as requested by `retry`."""
+        """When `retry` asked for the next offer; infinite if it did not."""
 
     @property
     def state(self) -> LinkState:

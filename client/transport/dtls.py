@@ -30,7 +30,7 @@ PACKETS_PER_S, PACKET_BURST = 300.0, 900.0
 """Packets that are decrypted per second, at 0.3 ms each, and at once; more are dropped, as if the path had lost them. A
 call has up to 50 a second of sound, and as many of everything else."""
 IGNORED_PACKETS_PER_S = 60.0
-"""The same of a peer that is ignored (link/conduct.py): enough for its sound."""
+"""Packets per second that are decrypted of a peer that is ignored (link/conduct.py): enough for its sound."""
 
 
 async def _guarded(work: Awaitable[None]) -> None:

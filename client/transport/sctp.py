@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections import Counter
 from contextlib import suppress
+from itertools import takewhile
 from struct import pack
 
 from aiortc import rtcsctptransport
@@ -51,8 +52,8 @@ too long to wait in a call."""
 PROBE_S = 0.4
 """Interval of heartbeats after a time-out, which find out sooner than the next time-out whether the path is back."""
 SHARED_ACK_DELAY_S = 0.4
-"""The same for unordered messages while we send packets ourselves, which an acknowledgement of two of them then shares;
-RFC 9260 allows 0.5 s. Nothing waits for it: what is unordered here is not sent again."""
+"""ACK_DELAY_S for unordered messages while we send packets ourselves, which the acknowledgement of two messages then
+shares. RFC 9260 allows 0.5 s. The peer does not wait for it: unordered messages are never sent again here."""
 ACK_EVERY = 2
 """Packets after which an acknowledgement is not delayed."""
 GAP_REPORTS = 3
@@ -234,6 +235,17 @@ class BundlingSctpTransport(RTCSctpTransport):
         if not self._sent_queue and not self._outbound_queue:  # our queue on the path is empty
             measured = 0.0 if self._srtt is None or self._rttvar is None else self._srtt + 4 * self._rttvar
             self._rto = min(self._rto, max(FIRST_RTO_S, measured))
+
+    def _update_advanced_peer_ack_point(self) -> None:
+        # RFC 3758, section 3.5, rule C2, stops at a chunk that was acknowledged behind a gap. A FORWARD TSN then passes
+        # one loss in each round trip; on a narrow link that loses more, the acknowledgements list ever more gaps and
+        # fill the link themselves. So it also passes what was acknowledged between abandoned chunks.
+        settled = list(takewhile(lambda sent: sent._abandoned or sent._acked, self._sent_queue))
+        while settled and not settled[-1]._abandoned:
+            settled.pop()
+        for sent in settled:
+            sent._abandoned = True
+        super()._update_advanced_peer_ack_point()
 
     def _valid_gaps(self, chunk: SackChunk) -> list[tuple[int, int]]:
         """The gaps of a SACK that refer to chunks that have been sent. aiortc iterates over all of them: a packet of

@@ -43,8 +43,8 @@ class FileReport:
 
 
 def inspect(path: Path) -> FileReport:
-    """Read every record of a file. Raises MediaError, VersionError, or FormatError, also if no
-    frame is left."""
+    """Read every record of a file. Raises MediaError if it is not a readable file, VersionError for another version of
+    the format, and FormatError if it is not an .iwc file or no frame of it is left."""
     if not path.is_file():
         raise MediaError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
     with ContainerReader(path) as reader:

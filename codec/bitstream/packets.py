@@ -8,7 +8,7 @@ from iwcodec.codec.bitstream.varint import read_varint, write_varint
 from iwcodec.codec.errors import FormatError
 
 MAX_SLOT = 65_535
-"""Largest number of a place in the library of sources."""
+"""Largest slot of the library of sources."""
 MAX_FRAME = (1 << 40) - 1
 """Largest frame number."""
 MAX_PACKET_FRAMES = 256
@@ -138,8 +138,9 @@ def _payloads(data: bytes, at: int, counted: int, largest: int) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive frames with the same reference source: it comes first in attention, and the motion is coded relative
-    to it. Of regions: consecutive frames whose region shows the source in `slot` - 1; 0: the reference source."""
+    """Consecutive frames with the same reference source, which is in `slot`: it comes first in attention, and the
+    motion is coded relative to it. In runs of a region, the frames show there the source in slot `slot` - 1; 0: the
+    reference source."""
 
     slot: int
     frames: int

@@ -28,11 +28,11 @@ from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
 
 FACE_REACH = 1.2
-"""The face, as far as its shear counts: a Gaussian around the mean of the source's keypoints, with their standard
-deviations (of a cell at least) times this."""
+"""Standard deviations of the Gaussian that weights the shear of the face, around the mean of the source's keypoints,
+relative to those of the keypoints (at least one cell)."""
 SHEAR_WEIGHTS, SHEAR_HALVINGS = (-12.0, 14.0), 6
-"""Exponents of 2 between which `stepped` looks for the weight of the shear, relative to that of the error, and how
-often it halves that range."""
+"""Exponents of 2 between which `stepped` searches the weight of the shear relative to that of the error, and number of
+bisections."""
 
 Field = NDArray[np.float32]
 """(GRID, GRID, 2): displacements in cells. A backward field points from cells of a frame to those of the source."""
@@ -56,8 +56,8 @@ class Reference:
         return self.basis @ by_axis(values - self.unknowns)
 
     def shear(self, values: NDArray[np.float64]) -> float:
-        """Return by how much a frame with unknowns (3 K,) shears the face, root mean square: 0 where it is only moved,
-        turned in the plane and scaled; 0.5 where one direction keeps its length and the other one vanishes."""
+        """Return the shear of the face in a frame with unknowns (3 K,), root mean square: 0 for shifts, rotations in
+        the plane and scalings; 0.5 where one direction keeps its length and the other one vanishes."""
         change = values - self.unknowns
         return math.sqrt(max(float(change @ self.shearing @ change), 0.0))
 
@@ -75,7 +75,8 @@ class Reference:
 
 
 def _face_weights(places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how much the columns or rows of cells (GRID,) belong to the face, given the keypoints (K,) along them."""
+    """Return the weights (GRID,), of sum 1, of the columns (or rows) of cells, from the x (or y) of the keypoints
+    (K,)."""
     cells, reach = (np.arange(GRID) + 0.5) * (2 / GRID) - 1, FACE_REACH * max(places.std(), 2 / GRID)
     weights = np.exp(-0.5 * np.square((cells - places.mean()) / reach))
     return np.asarray(weights / weights.sum())
@@ -183,8 +184,8 @@ def normal_equations(basis: NDArray[np.float32], cells: NDArray[np.float32]) -> 
 def stepped(
     ref: Reference, values: NDArray[np.float64], step: Equations, max_shear: float = np.inf
 ) -> NDArray[np.float64]:
-    """Return the unknowns (3 K,) after a step from `values`, clipped. If they shear the face by more than `max_shear`,
-    shear counts as an error, with about the least weight that prevents it."""
+    """Return the unknowns (3 K,) after a step from `values`, clipped. If that step shears the face by more than
+    `max_shear`, repeat it with a penalty on shear of about the least weight that keeps the bound."""
     after = clipped(values + np.linalg.solve(step.gram, step.right))
     if max_shear == np.inf or ref.shear(after) <= max_shear:
         return after

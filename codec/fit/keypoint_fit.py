@@ -51,13 +51,14 @@ RETRY_INTERVAL, RETRY_ERROR = 5, 1.2
 """Other sources are fitted only every RETRY_INTERVAL + 1 frames, or if the reference source leaves more than
 RETRY_ERROR times the error that the last choice left."""
 FLOW_FREE_ERROR = 1.8
-"""In calls: a frame whose starting error is at most this multiple of the error left after the last fit from flow does
-without flow. These are two frames of three, and no worse for it (eight val clips)."""
+"""In calls: a frame whose starting error is at most this multiple of the error left after the last fit from flow skips
+the flow: two frames of three, at equal quality (eight val clips)."""
 LIVE_SHEAR = 0.13
-"""In calls: most that a fit shears a face (Reference.shear). Fits that leave little error shear it less. A face in a
-pose that no source shows would be twisted beyond that; it rather is stale, but whole, until a source of it arrives."""
+"""In calls: largest shear of the face by a fit (Reference.shear). Good fits stay below. A pose that no source shows
+would be fitted by twisting the face; with this bound the face is stale, but undistorted, until a source of the pose
+arrives."""
 HELD_BACK = 0.95
-"""Share of LIVE_SHEAR above which a fit counts as limited by it."""
+"""Share of LIVE_SHEAR from which on a fit counts as limited by that bound."""
 MIN_ERROR = 1.5**2 * FLOW_SIZE**2
 """Smallest error that others are measured against: 1.5 grey levels RMS, which is invisible."""
 _BLAS = ThreadpoolController()
@@ -189,8 +190,7 @@ class KeypointFit:
         return min(known, _estimate(target, ref, flowed, flowed), key=partial(self._rank, ref))
 
     def _rank(self, ref: Reference, estimate: "_Estimate") -> tuple[bool, float]:
-        """Return what makes an estimate worse than another: first whether it shears the face too much, then its
-        error."""
+        """Return the sort key of an estimate, best first: whether it shears the face too much, then its error."""
         return self._max_shear < np.inf and ref.shear(estimate.values) > self._max_shear, estimate.error
 
     def _refine_by_synthesis(
@@ -274,6 +274,5 @@ def live_fit() -> KeypointFit:
 
 
 def is_held_back(ref: Reference, keypoints: Keypoints) -> bool:
-    """Return whether the bound on shear limited a live fit with keypoints (K, 3). The face is then not where they
-    say."""
+    """Return whether LIVE_SHEAR limited a fit with keypoints (K, 3). They then misplace eyes and mouth."""
     return ref.shear(unknowns(keypoints)) >= HELD_BACK * LIVE_SHEAR

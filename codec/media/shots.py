@@ -31,7 +31,8 @@ up to this share of their difference. Single shots of speakers stay above 0.31, 
 GRADUAL_S = (0.5, 1.0)
 """Seconds of other gradual changes."""
 MIN_GRADUAL_CHANGE, MIN_GRADUAL_RATIO, GRADUAL_STILL = 25.0, 4.0, 2.0
-"""As above, for a gradual change against that in as many seconds before and after it. Speakers reach a ratio of 3."""
+"""The same three bounds for a gradual change, compared with the change in as many seconds before and after it. Speakers
+reach a ratio of 3."""
 
 
 class ShotDetector:

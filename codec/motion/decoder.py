@@ -16,8 +16,8 @@ from iwcodec.codec.motion.transform_coder import decoded_runs, transform_coder
 from iwcodec.codec.motion.types import CodedFrame, Levels, Quantiser
 
 MAX_COORDINATE = 1e6
-"""Largest magnitude of a coordinate: beyond all that keypoints can have, and the sum of all that a peer may add to it
-message by message."""
+"""Largest magnitude of a coordinate. Valid keypoints stay far below; differences from acknowledged frames, which add up
+from message to message, cannot exceed it."""
 T = TypeVar("T")
 
 

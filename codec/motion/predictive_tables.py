@@ -38,6 +38,8 @@ FILE = Path(__file__).parents[1] / "data" / "motion_tables.npz"
 
 @dataclass(frozen=True)
 class Tables:
+    """Probabilities and predictions of the predictive coder."""
+
     id: int
     """CRC-32 of counts, means and weights; part of every stream header."""
     probabilities: NDArray[np.float64]

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.bitstream.packets import Run
-from iwcodec.codec.motion.cumulative import PRECISION, cumulative_counts
 from iwcodec.codec.motion.nearest_plane import nearest_plane_factor
 from iwcodec.codec.motion.transform_coder import TransformCoder, dct_matrix, step_of, used_frequencies
 from iwcodec.codec.motion.transform_tables import REACH, activity_class, base_rows
-from iwcodec.codec.motion.types import MAX_LEVEL, Fit, Levels, Quadratic
+from iwcodec.codec.motion.types import MAX_LEVEL, PRECISION, Fit, Levels, Quadratic, cumulative_counts
 
 ERROR_PER_BIT = 0.01
 """Price of a bit in the first pass, in squared steps. Finer steps with a higher price lose more at the same rate;
@@ -34,8 +33,8 @@ MIN_DESCENT_MOVE = 0.35
 MIN_COEFFICIENT = 0.3
 """Steps: the first pass leaves out a frequency none of whose coefficients is larger."""
 MIN_METRIC_SHARE = 1e-3
-"""Frames whose Gram matrix has a smaller trace than this share of the message's largest have no targets of their own,
-and thus cost no bits. Such are frames shown as sources."""
+"""Frames whose Gram matrix has a smaller trace than this share of the message's largest take interpolated targets, and
+thus cost no bits: frames that are shown as unmodified sources."""
 RAW_BITS = 16
 """Bits of an escaped level after the escape symbol."""
 

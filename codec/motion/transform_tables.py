@@ -35,6 +35,8 @@ FILE = Path(__file__).parents[1] / "data" / "transform_tables.npz"
 
 @dataclass(frozen=True)
 class TransformTables:
+    """Probabilities of the transform coder, and the directions of its coordinates."""
+
     id: int
     """CRC-32 of counts and directions; part of every file header."""
     probabilities: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""What the motion coders share: quantiser, quadratic error of a frame, and a fitted frame."""
+"""What the motion coders share: quantiser, quadratic error of a frame, fitted frames, and counts of the range coder."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +14,8 @@ QUANTISER_DEAD_ZONE = 0.7
 """Half width, in steps, of the dead zone around the previous level: a value inside keeps that level, so that a face at
 rest costs nothing. Above 0.5, hence wider than the interval of plain rounding."""
 
+PRECISION = 24
+"""Bits of the probabilities of constriction's range coder."""
 ESCAPE_RANGE = 1 << 16
 """Number of equally likely values of an escaped level, which is coded modulo this."""
 MAX_LEVEL = ESCAPE_RANGE // 2 - 1
@@ -96,3 +98,15 @@ class CodedFrame(NamedTuple):
     """Slot of the reference source."""
     regions: tuple[int | None, ...]
     """Slots of the sources that the regions show; None: the reference source."""
+
+
+def cumulative_counts(probabilities: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """Return the cumulative counts (rows, symbols + 1), 0 to 2**PRECISION, of tables (rows, symbols), for the browser's
+    decoder and to count bits: exactly those of constriction's `Categorical(row, perfect=False)`, which gives every
+    symbol a count of 1 and divides the rest by probability, in this order of operations."""
+    symbols = probabilities.shape[1]
+    sums = np.cumsum(probabilities, axis=1)
+    before = np.concatenate([np.zeros_like(sums[:, :1]), sums[:, :-1]], axis=1)
+    scale = ((1 << PRECISION) - symbols) / sums[:, -1:]
+    left = (before * scale).astype(np.uint32) + np.arange(symbols, dtype=np.uint32)
+    return np.concatenate([left, np.full_like(left[:, :1], 1 << PRECISION)], axis=1)

@@ -1,4 +1,4 @@
-"""Regions of live streams: which source the eyes and the mouth of a frame show, and what variant is to be sent.
+"""Regions of live streams: which source the eyes and the mouth of a frame show, and which variant is to be sent.
 
 Both follow from comparing patches: a region of a frame, sampled into its box of the home source along the fitted
 motion, against the same region of every source (region_signature.py). The network is not run.
@@ -33,7 +33,7 @@ from iwcodec.models.runtime.types import Keypoints, Source
 REMEMBERED_FRAMES = 256
 """Newest frames of which the patches are remembered: 10 s, 4 MB a region."""
 CHOICE_INTERVAL = 5
-"""Frames between two looks for a variant."""
+"""Every Nth frame a variant is searched for."""
 CODING_ERROR = 25.0
 """Mean squared error, in grey levels, that coding adds to a patch, as expected when it is chosen."""
 MIN_GAIN = 0.1

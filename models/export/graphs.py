@@ -40,7 +40,7 @@ OPSET = 17
 MIN_HALF_SIZE = 8_000
 """Smallest number of values of a tensor that is stored as fp16. Smaller tensors are few bytes together."""
 DETECTOR_MIN_HALF_SIZE = 50_000
-"""The same for the detector, whose last layers are sensitive to rounding."""
+"""MIN_HALF_SIZE of the detector, whose last layers are sensitive to rounding."""
 
 
 class NetworkGraph(nn.Module):

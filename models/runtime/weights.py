@@ -7,6 +7,7 @@ is what was named.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,21 +50,22 @@ def read_weights_file(model: str, folder: Path = WEIGHTS) -> WeightsFile:
     return WeightsFile(hashlib.sha256(data).hexdigest(), json.loads(metadata["config"]), base)
 
 
-def read_tensors(model: str, beginnings: tuple[str, ...], folder: Path = WEIGHTS) -> bytes:
-    """Return the tensors of a model and its base whose names begin so, as another safetensors file."""
+def read_tensors(model: str, is_wanted: Callable[[str], bool], folder: Path = WEIGHTS) -> bytes:
+    """Return the tensors of half precision of a model and its base, by name, as another safetensors file."""
     base = read_weights_file(model, folder).base
     header: dict[str, Any] = {}
-    values = b""
+    values: list[bytes] = []
+    length = 0
     for owner in filter(None, (base, model)):
         data = (folder / f"{owner}.safetensors").read_bytes()
         begin = 8 + int.from_bytes(data[:8], "little")
         for name, tensor in json.loads(data[8:begin]).items():
-            if name.startswith(beginnings):
+            if tensor.get("dtype") == "F16" and is_wanted(name):
                 first, last = (begin + offset for offset in tensor["data_offsets"])
-                header[name] = tensor | {"data_offsets": [len(values), len(values) + last - first]}
-                values += data[first:last]
+                header[name] = tensor | {"data_offsets": [length, length := length + last - first]}
+                values.append(data[first:last])
     text = json.dumps(header, separators=(",", ":")).encode()
-    return len(text).to_bytes(8, "little") + text + values
+    return b"".join((len(text).to_bytes(8, "little"), text, *values))
 
 
 def read_info(model: str, folder: Path = WEIGHTS) -> ModelInfo:

@@ -54,7 +54,7 @@ class LossWeights:
     prior: float = 0.0
     """Square root of the residual, in cells, of the displacements predicted from the detected keypoints."""
     fit: float = 0.0
-    """The same for keypoints fitted to the flow (fitting.py); trains the motion basis."""
+    """As `prior`, with keypoints fitted to the flow (fitting.py) instead of detected ones; trains the motion basis."""
     aligned: float = 0.0
     """As `decibels`, for the first source warped by aligned keypoints (alignment.py), without the network."""
     landmark: float = 0.0

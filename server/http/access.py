@@ -30,7 +30,7 @@ def is_misdirected(connection: HTTPConnection, allowed: Collection[str]) -> bool
     origin.
 
     A page whose name was made to point at 127.0.0.1 (DNS rebinding) has the server's own origin in the browser's eyes;
-    only the name in the Host header gives it away. Addresses in figures cannot be rebound.
+    only the name in the Host header gives it away. IP addresses cannot be rebound.
     """
     here = (connection.scope.get("server") or ("", None))[0] or ""
     if not _is_loopback(here):
@@ -51,7 +51,7 @@ def is_misdirected(connection: HTTPConnection, allowed: Collection[str]) -> bool
 def may_read_metrics(connection: HTTPConnection, token: str) -> bool:
     """Return whether the metrics may be read: with the bearer `token`, if not empty.
 
-    The address would not do: what a proxy on this machine passes on comes from this machine.
+    The client's address proves nothing: whatever a proxy on this machine forwards comes from this machine.
     """
     scheme, _, given = connection.headers.get("authorization", "").partition(" ")
     return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())

@@ -277,7 +277,6 @@ def create_app(hub: Hub) -> FastAPI:
             await connection.send(messages.encode(error))
             await connection.close(messages.CLOSE_CODES[error.code])
 
-    _document(app)
     return app
 
 
@@ -346,16 +345,3 @@ def _player_file(path: str, encodings: str) -> Response:
     if isinstance(content, bytes):
         return Response(content, headers=headers, media_type=media_type(path))
     return FileResponse(content, headers=headers, media_type=media_type(path))
-
-
-def _document(app: FastAPI) -> None:
-    """Add the schemas of the signalling messages to the OpenAPI document, as OpenAPI cannot describe WebSockets."""
-    generate, signalling = app.openapi, messages.schemas()
-
-    def document() -> dict[str, Any]:
-        schema = generate()
-        schema.setdefault("components", {}).setdefault("schemas", {}).update(signalling)
-        return schema
-
-    # FastAPI documents this assignment as the way to extend the schema.
-    app.openapi = document  # type: ignore[method-assign]

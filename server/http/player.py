@@ -13,25 +13,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
-from iwcodec.codec.motion.cumulative import cumulative_counts
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.transform_tables import load_transform_tables
-from iwcodec.models.runtime.weights import (
-    PARTS,
-    WEIGHTS,
-    graph_file,
-    list_models,
-    read_info,
-    read_tensors,
-    read_weights_file,
-)
+from iwcodec.codec.motion.types import cumulative_counts
+from iwcodec.models.runtime.weights import WEIGHTS, list_models, read_info, read_tensors, read_weights_file
 
 BUILT = Path(__file__).parents[2] / "client" / "web" / "dist"
 """What `make web` builds. Wheels contain it if it was built before them."""
-GRAPHS = tuple(part for part in PARTS if part != "refine")
-"""Graphs that the page runs. What comes after attention it computes itself (client/web/src/runtime/refiner.ts)."""
-DECODER = tuple(f"decoder.{layer}." for layer in ("unfold", "fuse", "refine", "out", "up"))
-"""Beginnings of the names of the weights for that."""
+REFINING = tuple(f"decoder.{layer}." for layer in ("unfold", "fuse", "refine", "out", "up"))
+"""Beginnings of the names of the weights for what comes after attention, which the page does in a worker of its own."""
 NOT_BUILT = (
     "The browser's player is not built: run `make web` in a clone of iwcodec (it needs Node.js 20), "
     "then start the server again."
@@ -41,8 +31,6 @@ POLICY = (
     "style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Content security policy of the page: its own scripts and WebAssembly, and nothing from other hosts."""
-ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-"""Headers without which browsers give WebAssembly no threads."""
 FOREVER = "public, max-age=31536000, immutable"
 HASHED = ("assets/", "models/", "tables/")
 """Folders whose file names contain a hash of the content."""
@@ -73,23 +61,27 @@ def player_files(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, 
     files |= {tables_path: tables, f"{tables_path}.gz": gzip.compress(tables, 6, mtime=0)}
     models = []
     for model in list_models(weights):
-        graphs = {part: graph_file(model, part, weights) for part in GRAPHS}
-        paths = {part: f"models/{_digest(file.read_bytes())}/{file.name}" for part, file in graphs.items()}
-        files |= {paths[part]: graphs[part] for part in GRAPHS}
-        files |= {f"{paths[part]}.gz": _compressed(graphs[part]) for part in GRAPHS}
-        decoder = read_tensors(model, DECODER, weights)
-        decoder_path = f"models/{_digest(decoder)}/{model}.decoder.safetensors"
-        files[decoder_path] = decoder
-        size = sum(graph.stat().st_size for graph in graphs.values()) + len(decoder)
-        models.append({**model_json(model, paths, weights), "decoder": decoder_path, "bytes": size})
+        weights_of = {
+            "network": read_tensors(model, lambda name: not is_refining(name), weights),
+            "decoder": read_tensors(model, is_refining, weights),
+        }
+        paths = {part: f"models/{_digest(data)}/{part}.safetensors" for part, data in weights_of.items()}
+        for part, data in weights_of.items():
+            files |= {paths[part]: data, f"{paths[part]}.gz": _compressed(data)}
+        models.append(model_json(model, weights) | paths | {"bytes": sum(map(len, weights_of.values()))})
     face_path = f"models/{_digest(FACE_DETECTOR.read_bytes())}/{FACE_DETECTOR.name}"
-    files |= {face_path: FACE_DETECTOR, f"{face_path}.gz": _compressed(FACE_DETECTOR)}
+    files |= {face_path: FACE_DETECTOR, f"{face_path}.gz": _compressed(FACE_DETECTOR.read_bytes())}
     files["models.json"] = json.dumps({"tables": tables_path, "face": face_path, "models": models}).encode()
     return files
 
 
-def model_json(model: str, graphs: Mapping[str, str], weights: Path = WEIGHTS) -> dict[str, Any]:
-    """Describe a model, whose `graphs` lie at these paths."""
+def is_refining(name: str) -> bool:
+    """Return whether weights of this name belong to what comes after attention."""
+    return name.startswith(REFINING)
+
+
+def model_json(model: str, weights: Path = WEIGHTS) -> dict[str, Any]:
+    """Describe a model."""
     info, config = read_info(model, weights), read_weights_file(model, weights).config
     return {
         "id": info.model_id,
@@ -98,12 +90,12 @@ def model_json(model: str, graphs: Mapping[str, str], weights: Path = WEIGHTS) -
         "size": info.size,
         "net_size": info.size >> config["up_blocks"],
         "detector_size": config["detector_size"],
-        "graphs": dict(graphs),
+        "top_k": config["top_k"],
     }
 
 
 def tables_json() -> dict[str, Any]:
-    """Return the tables of both motion coders as integers; only the directions are not, which need not be exact."""
+    """Return the tables of both motion coders: as integers, except the directions, which need not be exact."""
     transform, predictive = load_transform_tables(), load_tables()
     return {
         "transform": {
@@ -126,7 +118,7 @@ def tables_json() -> dict[str, Any]:
 def headers_of(path: str) -> dict[str, str]:
     """Return the headers of a file of the page."""
     caching = FOREVER if path.startswith(HASHED) else "no-cache"
-    return {**ISOLATED, "Content-Security-Policy": POLICY, "Cache-Control": caching, "Vary": "Accept-Encoding"}
+    return {"Content-Security-Policy": POLICY, "Cache-Control": caching, "Vary": "Accept-Encoding"}
 
 
 def media_type(path: str) -> str:
@@ -143,9 +135,9 @@ def write_site(target: Path, files: Mapping[str, Path | bytes]) -> None:
 
 
 @cache
-def _compressed(graph: Path) -> bytes:
-    """Return a graph for clients that take gzip: a tenth smaller. Models of two sizes share graphs."""
-    return gzip.compress(graph.read_bytes(), 6, mtime=0)
+def _compressed(weights: bytes) -> bytes:
+    """Return weights for clients that take gzip: a tenth smaller. Models of two sizes share a network."""
+    return gzip.compress(weights, 6, mtime=0)
 
 
 def _digest(data: bytes) -> str:
@@ -156,4 +148,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2 or not is_built():
         sys.exit(NOT_BUILT if len(sys.argv) == 2 else "Usage: python -m iwcodec.server.http.player FOLDER")
     write_site(Path(sys.argv[1]), player_files())
-    print(f"{sys.argv[1]} can be offered by any web server. Threads need these headers: {ISOLATED}")
+    print(f"{sys.argv[1]} can be offered by any web server.")

@@ -121,10 +121,12 @@ class Store(Protocol):
         session and node instead: the others are not told, and the signals in its mailbox stay. `limits` (members of a
         room, rooms) apply to newcomers only, and so does a lock, but not to a `host`.
         """
+        ...
 
     async def renew(self, room: str, member: Member, expires: float, restore: bool) -> Renewed:
         """Extend the member's lease to `expires`. A member that the state no longer holds is added again if `restore`,
         and the others are told."""
+        ...
 
     async def lock(self, room: str, on: bool) -> None:
         """Lock or unlock a room that has members, and tell them. It is unlocked when the last one leaves."""
@@ -132,21 +134,27 @@ class Store(Protocol):
     async def remove(self, room: str, member: str) -> bool:
         """Remove the member with that id for good: neither a renewal nor its resume token brings it back. Tell the
         others, as if it had left. Return False if it is not there."""
+        ...
 
     async def leave(self, room: str, member: Member) -> None:
         """Remove the member and tell the others, unless another session owns it."""
 
     async def post(self, room: str, to: str, text: str) -> Posted:
         """Append a signal to the mailbox of the member with id `to`."""
+        ...
 
     async def fetch(self, room: str, member: Member) -> list[str] | None:
         """Empty the member's mailbox and return its messages in order; None if another session owns the member."""
+        ...
 
     async def members(self, room: str, now: float) -> list[Member]:
         """Return the members whose lease is valid at `now`, oldest first."""
+        ...
 
     async def sweep(self, now: float) -> int:
         """Remove the members whose lease expired by `now`, and tell the others. Return how many were removed."""
+        ...
 
     async def totals(self) -> tuple[int, int]:
         """Return the numbers of rooms and of members."""
+        ...

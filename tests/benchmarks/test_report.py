@@ -190,56 +190,6 @@ def test_the_nearest_rate_is_by_ratio() -> None:
     assert [point["kbps"] for point in report_rd.nearest(points, 6.0)] == [4.0]
 
 
-def test_speed_has_a_table(tmp_path: Path) -> None:
-    stage = {"stage": "detector", "sources": None, "p50_ms": 4.25, "p95_ms": 5, "p99_ms": 6, "per_s": 200, "repeats": 9}
-    part = {"part": "query net", "sources": 3, "ms": 2.5, "share": 0.25}
-    results = {
-        **SURROUNDINGS,
-        "what": "speed",
-        "runtime": "OnnxRuntime",
-        "threads": 2,
-        "size": 256,
-        "stages": [stage, {**stage, "stage": "rebuilding a frame", "sources": 3}],
-        "parts": [part],
-        "ratios": {"receiver / AV1": 12.5},
-        "dense_missing": "left out",
-        "memory_mb": {"peak": 512.0},
-        "pools": {"OpenCV": 2, "dav1d": 1},
-        "sums": [{"sources": 3, "stages_ms": 24.0, "watched_ms": 25.5, "unwatched_ms": 25.25}],
-    }
-    text = report.run([write(tmp_path, results, "speed.json")], tmp_path).read_text()
-    assert "<td>detector</td><td></td><td>4.25</td>" in text
-    assert "query net" in text
-    assert "12.50" in text
-    assert "<td>dav1d</td><td>1</td>" in text
-    assert "<td>peak</td><td>512</td>" in text
-    assert "<td>3</td><td>24.00</td><td>25.50</td><td>25.25</td>" in text
-
-
-def test_sources_tables_and_ablation_become_html_tables(tmp_path: Path) -> None:
-    coded = {"clip": "a", "sources": 3, "seconds": 2.0, "psnr_db": 26.5, "copy_db": 24.25, "oracle_db": 31.0}
-    coded["kbps"] = {"total": 4.0, "video": 3.75, "sources": 2.0, "motion": 1.5}
-    rebuilt = {"clip": "a", "psnr_db": 25.5, "copy_db": 23.0, "oracle_db": 30.0}
-    trained = {"variant": "no <residual>", "sources": 1, "psnr_db": 21.5, "base_db": 21.0, "copy_db": 19.75}
-    files = [
-        write(tmp_path, {**SURROUNDINGS, **results}, f"{results['what']}.json")
-        for results in (
-            {"what": "sources", "clips": [coded]},
-            {
-                "what": "tables",
-                "model": "lite-256",
-                "reconstruction": [{**rebuilt, "sources": count} for count in (1, 2, 3)],
-            },
-            {"what": "ablation", "steps": 10, "size": 64, "results": [trained]},
-        )
-    ]
-    text = report.run(files, tmp_path).read_text()
-    assert "<td>a</td><td>3</td><td>3.75</td><td>26.50</td><td>24.25</td><td>31.00</td>" in text
-    assert "model lite-256<br>" in text
-    assert "<td>2</td><td>25.50</td><td>23.00</td><td>30.00</td>" in text
-    assert "<td>no &lt;residual&gt;</td><td>1</td><td>21.50</td>" in text
-
-
 @pytest.mark.parametrize(
     "results",
     [
@@ -247,7 +197,6 @@ def test_sources_tables_and_ablation_become_html_tables(tmp_path: Path) -> None:
         {"what": "rd", "clips": {}},
         {"what": "rd", "clips": {"a": {"points": [1]}}},
         {"what": "speed"},
-        {"what": "ablation"},
     ],
 )
 def test_files_without_results_are_rejected(tmp_path: Path, results: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import { type Runtime, type Source, withPicture } from "./runtime/types";
 import { type Av1Maker, SourceDecoder } from "./sources/av1";
 import { CAPACITY, Library, RECORDED_SOURCES } from "./sources/library";
 import { Compositor } from "./sources/regions";
+import { StreamAttention } from "./video/stream_attention";
 
 /** Most sources kept to be shown as frames. */
 const MAX_SOURCE_FRAMES = 512;
@@ -53,6 +54,7 @@ export class Decoder {
   private readonly sources: SourceDecoder;
   private readonly library: Library;
   private readonly compositor = new Compositor();
+  private readonly attention: StreamAttention;
   private readonly capacity: number;
   private readonly spaces = new WeakMap<Source, MotionSpace>();
   private readonly unprepared = new Map<number, { packet: SourcePacket; picture: Picture }>();
@@ -71,6 +73,7 @@ export class Decoder {
     this.sources = new SourceDecoder(header.size, make);
     this.capacity = header.tables === tables.predictive.id ? RECORDED_SOURCES : CAPACITY;
     this.library = new Library(this.capacity);
+    this.attention = new StreamAttention(header.size);
   }
 
   /** Free the AV1 decoder. */
@@ -85,15 +88,18 @@ export class Decoder {
     return [];
   }
 
-  /** Return a frame's picture: the source sent as this frame, else a reconstruction; null without any source. */
-  async picture(motion: Motion): Promise<Picture | null> {
+  /** Return a frame's picture: the source sent as this frame, else a reconstruction; null without any source. `later`: a frame
+   * that will follow, if one is known. */
+  async picture(motion: Motion, later: Motion | null): Promise<Picture | null> {
     const sourceFrame = this.sourceFrames.get(motion.number);
     if (sourceFrame) return sourceFrame.picture;
     const nearest = this.library.nearest(motion.keypoints, this.header.active, motion.reference);
     const sources = this.compositor.sourcesOf(nearest, motion.regions, this.library);
     if (!sources.length) return null;
     if (motion.skip) return sources[0].picture;
-    return this.runtime.reconstruct(motion.keypoints, sources, this.header.suppression);
+    const attention = await this.attention.of(motion, later?.skip ? null : later, sources, this.runtime);
+    suppressSmallShifts(attention.shifts, this.header.suppression);
+    return this.runtime.refine(sources, attention);
   }
 
   /** Return the slot of the source that a frame is rebuilt from first, or that it is. */
@@ -202,4 +208,15 @@ function keepNewest(pictures: Map<number, unknown>, most: number): void {
 /** Bound on the frames of a file of this many bytes, whatever its packets claim. */
 export function maxFrames(bytes: number): number {
   return Math.floor(bytes / 8) * MAX_PACKET_FRAMES;
+}
+
+/** Scale shifts in pixels (x, y, weight) in place: 0 below half of `suppression`, rising to their length at it. */
+export function suppressSmallShifts(fields: Float32Array, suppression: number): void {
+  if (suppression <= 0) return;
+  for (let n = 0; n < fields.length; n += 3) {
+    const length = Math.hypot(fields[n], fields[n + 1]);
+    const factor = Math.min(1, Math.max(0, (length * 2) / suppression - 1));
+    fields[n] *= factor;
+    fields[n + 1] *= factor;
+  }
 }

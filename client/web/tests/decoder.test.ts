@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Header } from "../src/bitstream/header";
 import type { Packet } from "../src/bitstream/packets";
-import { Decoder, PreparedSources } from "../src/decoder";
+import { Decoder, PreparedSources, suppressSmallShifts } from "../src/decoder";
 import { makeTables } from "../src/motion/tables";
 import { RECORDED_SOURCES } from "../src/sources/library";
 import { StubRuntime } from "./support/stubs";
@@ -54,8 +54,16 @@ test("recorded calls keep the sources whose regions are shown", async () => {
     regions: [[{ slot: 0, frames: count }], [{ slot: 2, frames: count }]],
   });
   expect(motion.regions).toEqual([null, 1]);
-  const shown = await decoder.picture(motion);
-  expect(shown).not.toBe(await decoder.picture({ ...motion, regions: [] }));
+  const shown = await decoder.picture(motion, null);
+  expect(shown).not.toBe(await decoder.picture({ ...motion, regions: [] }, null));
   await decoder.push(source(RECORDED_SOURCES, 0)); // replaces the source that was used longest ago
-  expect(await decoder.picture(motion)).toBe(shown);
+  expect(await decoder.picture(motion, null)).toBe(shown);
+});
+
+test("small shifts are suppressed, and weights stay", () => {
+  const fields = Float32Array.of(0.3, 0.3, 1, 0, 0.75, 2, 3, 4, 3);
+  suppressSmallShifts(fields, 1);
+  expect([...fields]).toEqual([0, 0, 1, 0, 0.375, 2, 3, 4, 3]);
+  suppressSmallShifts(fields, 0);
+  expect([...fields]).toEqual([0, 0, 1, 0, 0.375, 2, 3, 4, 3]);
 });

@@ -1,5 +1,6 @@
 """The paper's comparison: equal trainings, and scores by number of sources."""
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,22 @@ from support.models.training_clips import write_data
 
 
 def test_trainings_differ_in_the_network_alone() -> None:
-    configs = [paper.config(name, Plan(10)) for name in BASELINES]
-    assert [config.baseline for config in configs] == list(BASELINES)
-    assert len({(config.model, config.stages, config.seed) for config in configs}) == 1
-    assert configs[0].stages[0].plan.max_sources == 2
+    names = (*BASELINES, *paper.ABLATIONS)
+    configs = dict(zip(names, (paper.config(name, Plan(10)) for name in names), strict=True))
+    assert [config.baseline for config in configs.values()] == [*BASELINES, *[None] * len(paper.ABLATIONS)]
+    assert len({(config.stages, config.seed) for config in configs.values()}) == 1
+    assert configs["fomm"].stages[0].plan.max_sources == 2
+    full = asdict(configs["lite"].model)
+    for name, config in configs.items():
+        changed = {key for key, value in asdict(config.model).items() if value != full[key]}
+        assert changed == set(paper.ABLATIONS.get(name, ()))
+
+
+class NoPerceptualLoss(torch.nn.Module):
+    source = "nothing"
+
+    def forward(self, picture: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return picture.new_zeros(())
 
 
 def test_networks_are_trained_evaluated_and_resumed(
@@ -28,26 +41,18 @@ def test_networks_are_trained_evaluated_and_resumed(
 ) -> None:
     data = write_data(tmp_path / "data", ("train", "val"), 12)
     monkeypatch.setattr("iwcodec.models.network.config.LITE", TINY)
-    monkeypatch.setattr("iwcodec.models.training.run.PerceptualLoss", torch.nn.L1Loss)
-    monkeypatch.setattr("iwcodec.models.training.run.BaselineObjective", without_perceptual)
+    monkeypatch.setattr("iwcodec.models.training.run.PerceptualLoss", NoPerceptualLoss)
     monkeypatch.setattr(paper, "METRICS", ("psnr",))
-    for name in ("face-vid2vid", "aa-pca"):
-        monkeypatch.delitem(BASELINES, name)
-    first = paper.run(data, Plan(2, 1), 8, tmp_path / "cache", tmp_path / "runs")
-    names = ["copy of the nearest source", "fomm", "implicit-warping"]
+    trained = ("fomm", "implicit-warping", "lite-neither")
+    first = paper.run(data, Plan(2, 1), 8, tmp_path / "cache", tmp_path / "runs", trained)
+    names = ["copy of the nearest source", *trained]
     assert [(row["network"], row["sources"]) for row in first["results"]] == [(n, c) for n in names for c in (1, 2, 3)]
     assert all(row["scores"]["psnr_rgb"] > 5 and row["scores"]["l1"] > 0 for row in first["results"])
     assert (first["samples"], first["clips"]) == (2, 1)
-    assert set(first["networks"]) == {"fomm", "implicit-warping"}
-    again = paper.run(data, Plan(2, 1), 8, tmp_path / "cache", tmp_path / "runs")
+    assert set(first["networks"]) == set(trained)
+    again = paper.run(data, Plan(2, 1), 8, tmp_path / "cache", tmp_path / "runs", trained)
     assert again["results"] == first["results"]
-    assert paper.table(first).row_count == 9
-
-
-def without_perceptual(network, perceptual):
-    from iwcodec.models.training.baseline_objective import BaselineObjective
-
-    return BaselineObjective(network, None)
+    assert paper.table(first).row_count == 12
 
 
 def test_more_sources_are_copied_at_least_as_well() -> None:
@@ -66,4 +71,6 @@ def test_scores_that_a_clip_lacks_are_left_out_of_the_mean() -> None:
 def test_interrupted_training_is_not_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iwcodec.models.training.train.train", lambda *_, **__: SimpleNamespace(finished=False))
     with pytest.raises(KeyboardInterrupt):
-        paper.run(tmp_path, Plan(2), 8, tmp_path / "cache", tmp_path / "runs")
+        paper.run(tmp_path, Plan(2), 8, tmp_path / "cache", tmp_path / "runs", ["fomm"])
+    with pytest.raises(ValueError, match="'formm'"):
+        paper.run(tmp_path, Plan(2), 8, tmp_path / "cache", tmp_path / "runs", ["formm"])

@@ -224,19 +224,61 @@ def test_sources_do_not_delay_pictures() -> None:
     call(case, SimulatedPath(**narrow), SimulatedPath(**narrow, seed=2))
 
 
-def test_link_of_12_kbps_is_not_overfilled() -> None:
-    """After some seconds there is no queue any more."""
+@pytest.mark.parametrize(("kbps", "longest_delay_s"), [(12, 0.8), (8, 1.1)])
+def test_narrow_link_is_not_overfilled(kbps: float, longest_delay_s: float) -> None:
+    """After some seconds less is sent than the link carries: 8 kbps are less than a call takes at first."""
 
     async def case(a: End, b: End) -> None:
         await asyncio.sleep(10)
         before = there.bytes
         await asyncio.sleep(8)
-        assert (there.bytes - before) * 8 / 1000 / 8 < 12
+        assert (there.bytes - before) * 8 / 1000 / 8 < kbps
         assert b.link.state == LinkState.LIVE
-        assert np.percentile([shown.delay_s for shown in b.between(1010, 1e9)], 95) < 0.8
+        assert np.percentile([shown.delay_s for shown in b.between(1010, 1e9)], 95) < longest_delay_s
 
-    there = SimulatedPath(kbps=12.0, delay_s=0.05)
-    call(case, there, SimulatedPath(kbps=12.0, delay_s=0.05, seed=2))
+    there = SimulatedPath(kbps=kbps, delay_s=0.05)
+    call(case, there, SimulatedPath(kbps=kbps, delay_s=0.05, seed=2))
+
+
+def test_sources_leave_room_for_motion_in_an_outage() -> None:
+    """Sources that wait do not fill the congestion window, which is a packet then. So no message is skipped, and the
+    first one after the outage is not delayed."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(7)
+        motion, skipped = a.link.outgoing.motion, []
+        skip = motion.skip
+        motion.skip = lambda kept=None: skipped.append(kept) or skip(kept)  # type: ignore[func-returns-value,method-assign]
+        rng = np.random.default_rng(5)
+        for _ in range(4):
+            await a.sender._add_source(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), 0.0)
+        await asyncio.sleep(13)
+        assert a.link.outgoing.backlog() == 0
+        assert skipped == []
+        assert min(at for at, _ in b.shown if at > 1011) < 1011.5
+
+    path: dict[str, Any] = {"kbps": 30.0, "delay_s": 0.05, "outages": ((1006.0, 1011.0),)}
+    call(case, SimulatedPath(**path), SimulatedPath(**path, seed=2))
+
+
+def test_motion_does_not_queue_behind_motion() -> None:
+    """While the congestion window is closed one message waits, and newer ones are skipped."""
+
+    async def case(a: End, b: End) -> None:
+        await asyncio.sleep(4)
+        outgoing, channels = a.link.outgoing, a.link._channels
+        sent = channels.by_id[MOTION_CHANNEL]
+        before = outgoing.motion._count
+        channels.transport._cwnd = 0  # type: ignore[union-attr]
+        await asyncio.sleep(0.9)
+        assert outgoing.motion._count > before + 4 * LADDER[0].message_frames
+        assert 0 < sent.bufferedAmount < 150
+        assert outgoing._blocked
+        await asyncio.sleep(4)
+        assert sent.bufferedAmount == 0
+
+    out = ((1004.0, 1006.0),)
+    call(case, SimulatedPath(outages=out), SimulatedPath(outages=out, seed=2))
 
 
 def test_sources_are_small_on_a_narrow_link(monkeypatch: pytest.MonkeyPatch) -> None:

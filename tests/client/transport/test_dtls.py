@@ -11,9 +11,26 @@ pytest.importorskip("aiortc")
 from aiortc import RTCPeerConnection
 from OpenSSL import SSL
 
-from iwcodec.benchmarks.call.simulation import ShapedSocket, SimulatedPath, simulate
+from iwcodec.benchmarks.call.simulation import SimulatedPath, simulate
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.transport.dtls import IGNORED_PACKETS_PER_S, PACKET_BURST, REPEAT_S, RepeatingDtlsTransport
+from iwcodec.client.transport.sctp import IP_UDP
+
+
+class ShapedSocket:
+    """A datagram transport whose outgoing packets pass through a simulated path."""
+
+    def __init__(self, socket: Any, path: SimulatedPath) -> None:
+        self._socket = socket
+        self._path = path
+
+    def sendto(self, data: bytes, address: Any) -> None:
+        self._path.send(
+            len(data) + IP_UDP, lambda: None if self._socket.is_closing() else self._socket.sendto(data, address)
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
 
 
 async def connect(paths: list[SimulatedPath], wait_s: float) -> list[RTCPeerConnection]:

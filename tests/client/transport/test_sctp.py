@@ -553,6 +553,30 @@ def test_gaps_of_chunks_that_were_never_sent_are_removed() -> None:
     run(case)
 
 
+def test_all_abandoned_chunks_are_passed_at_once() -> None:
+    """Although chunks between them have arrived. Otherwise each round trip passes one gap, and acknowledgements list
+    the others."""
+
+    async def case() -> None:
+        ends, wires, channels = await associate(BundlingSctpTransport, BundlingSctpTransport)
+        wires[0].lose = lambda data: True
+        for n in range(10):
+            channels[0].send(bytes([n]))
+            await turns(3)
+        before = ends[0]._last_sacked_tsn
+        for last in (7, 8, 9):  # three reports of three gaps
+            report = SackChunk()
+            report.cumulative_tsn = before
+            report.gaps = [(2, 2), (4, 4), (6, last)]
+            await ends[0]._receive_sack_chunk(report)
+        assert ends[0]._advanced_peer_ack_tsn == before + 5
+        assert [sent.tsn - before for sent in ends[0]._sent_queue] == [6, 7, 8, 9, 10]
+        for end in ends:
+            await end.stop()
+
+    run(case)
+
+
 @pytest.mark.parametrize("stream", [1, 2], ids=["taken", "free"])
 def test_requests_to_open_channels_are_dropped_and_counted(stream: int):
     """All channels are negotiated. aiortc asserts that none is opened twice, and would close the connection."""

@@ -80,7 +80,7 @@ def test_graphs_that_were_not_exported_with_the_weights_are_refused(
 
 
 def test_tensors_of_a_model_and_its_base_are_another_weights_file() -> None:
-    tensors = safetensors.load(read_tensors("lite-512", ("decoder.fuse.", "decoder.up.")))
+    tensors = safetensors.load(read_tensors("lite-512", lambda name: name.startswith(("decoder.fuse.", "decoder.up."))))
     own, base = (safetensors.load_file(WEIGHTS / f"{model}.safetensors") for model in ("lite-512", "lite-256"))
     assert {"decoder.fuse.weight", "decoder.up.0.see.bias"} <= set(tensors)
     assert all(name.startswith(("decoder.fuse.", "decoder.up.")) for name in tensors)

@@ -8,8 +8,8 @@ import { type Runtime, withPicture } from "../runtime/types";
 import { type Av1Maker, SourceDecoder } from "../sources/av1";
 import { CAPACITY, Library } from "../sources/library";
 import { Compositor } from "../sources/regions";
-import { StreamAttention } from "./attention";
 import type { TimedFrame } from "../video/jitter_buffer";
+import { StreamAttention } from "../video/stream_attention";
 
 export class Stream {
   private readonly decoder: SourceDecoder;

@@ -3,6 +3,7 @@
  * with a picture by Gauss-Newton steps (codec/fit/alignment.py).
  */
 
+import { type Cells, CellSums } from "./cell_sums";
 import { type Picture, remapValues, resizeArea, resizeLinear, roundEven } from "../runtime/pictures";
 
 export const FLOW_SIZE = 128;
@@ -187,7 +188,7 @@ export function gramAtRest(ref: Reference, picture: Picture): Float64Array {
     cells.xy[cell] += right * down;
     cells.yy[cell] += down * down;
   });
-  return normalEquations(ref.basis, cells, new Float64Array(ref.unknowns.length)).gram;
+  return normalEquations(ref.basis, null, cells, new Float64Array(ref.unknowns.length)).gram;
 }
 
 /** A source warped by keypoints: the backward field (CELLS, 2) in cells, and the grey levels (FLOW_SIZE, FLOW_SIZE). */
@@ -241,7 +242,7 @@ export function alignmentEquations(ref: Reference, view: Warped, grey: Float32Ar
     cells.y[cell] += weight * missing * down;
   });
   const places = view.back.map((value, i) => value + (i % 2 ? Math.floor(i / 2 / GRID) : (i / 2) % GRID));
-  return normalEquations(remapValues(ref.basis, GRID, ref.unknowns.length, places), cells, offset);
+  return normalEquations(ref.basis, places, cells, offset);
 }
 
 /** Solve equations by Cholesky decomposition. */
@@ -265,105 +266,47 @@ export function solve({ gram, right }: Equations): Float64Array {
   return out;
 }
 
-/** Of each cell, its structure tensor (xx, xy, yy), and the gradient (x, y) of half its squared error. */
-interface Cells {
-  xx: Float64Array;
-  xy: Float64Array;
-  yy: Float64Array;
-  x: Float64Array;
-  y: Float64Array;
-}
-
 function emptyCells(): Cells {
   const [xx, xy, yy, x, y] = [0, 1, 2, 3, 4].map(() => new Float64Array(CELLS));
   return { xx, xy, yy, x, y };
 }
 
-/** Return the normal equations in the unknowns from a basis (CELLS, 3 K) and cells. Moving a cell costs STIFFNESS times
- * its squared displacement, `offset` (3 K,) included, and priors tie the unknowns to their start. */
-function normalEquations(basis: Float32Array, cells: Cells, offset: Float64Array): Equations {
+/** Return the normal equations in the unknowns from a basis (CELLS, 3 K), sampled at places (CELLS, 2), and cells. Moving a
+ * cell costs STIFFNESS times its squared displacement, `offset` (3 K,) included, and priors tie the unknowns to their start. */
+function normalEquations(basis: Float32Array, places: Float32Array | null, cells: Cells, offset: Float64Array): Equations {
   const width = offset.length;
   const count = width / 3;
-  // By unknown, then by cell: sums over the cells are then quick, and they are most of a fit.
-  const columns = Array.from({ length: width }, (_, i) => column(basis, i, width));
-  const [along, right, down] = [0, 1, 2].map((axis) => columns.slice(axis * count, (axis + 1) * count));
+  const sums = sumsOf(width);
+  const loaded = sums.load(basis, places);
   const [xx, yy] = [cells.xx, cells.yy].map((tensor) => tensor.map((value) => value + STIFFNESS));
-  const { xy } = cells;
-  const x = Float64Array.from(cells.x);
-  const y = Float64Array.from(cells.y);
-  for (let k = 0; k < count; k++) {
-    const [byX, byY, byStrength] = [offset[k], offset[count + k], offset[2 * count + k]];
-    for (let cell = 0; cell < CELLS; cell++) {
-      x[cell] += STIFFNESS * (along[k][cell] * byX + right[k][cell] * byStrength);
-      y[cell] += STIFFNESS * (along[k][cell] * byY + down[k][cell] * byStrength);
+  const [x, y] = [cells.x.slice(), cells.y.slice()];
+  for (let cell = 0, at = 0; cell < CELLS; cell++, at += width) {
+    let [right, down] = [0, 0];
+    for (let k = 0; k < count; k++) {
+      const [along, strength] = [loaded[at + k], offset[2 * count + k]];
+      right += along * offset[k] + loaded[at + count + k] * strength;
+      down += along * offset[count + k] + loaded[at + 2 * count + k] * strength;
     }
+    x[cell] += STIFFNESS * right;
+    y[cell] += STIFFNESS * down;
   }
-  const byX = right.map(() => new Float64Array(CELLS));
-  const byY = right.map(() => new Float64Array(CELLS));
-  for (let k = 0; k < count; k++) {
-    for (let cell = 0; cell < CELLS; cell++) {
-      byX[k][cell] = xx[cell] * right[k][cell] + xy[cell] * down[k][cell];
-      byY[k][cell] = xy[cell] * right[k][cell] + yy[cell] * down[k][cell];
-    }
-  }
-  const gram = new Float64Array(width * width);
-  const target = new Float64Array(width);
-  const set = (a: number, b: number, value: number) => (gram[a * width + b] = gram[b * width + a] = value);
-  const [ofXx, ofXy, ofYy] = [0, 1, 2].map(() => new Float64Array(CELLS));
-  for (let a = 0; a < count; a++) {
-    for (let cell = 0; cell < CELLS; cell++) {
-      const value = along[a][cell];
-      ofXx[cell] = value * xx[cell];
-      ofXy[cell] = value * xy[cell];
-      ofYy[cell] = value * yy[cell];
-    }
-    for (let b = a; b < count; b++) {
-      const other = along[b];
-      let [forX, forXy, forY] = [0, 0, 0];
-      for (let cell = 0; cell < CELLS; cell++) {
-        const value = other[cell];
-        forX += ofXx[cell] * value;
-        forXy += ofXy[cell] * value;
-        forY += ofYy[cell] * value;
-      }
-      set(a, b, forX);
-      set(a, count + b, forXy);
-      set(b, count + a, forXy);
-      set(count + a, count + b, forY);
-      set(2 * count + a, 2 * count + b, dot(right[a], byX[b]) + dot(down[a], byY[b]));
-    }
-    for (let b = 0; b < count; b++) {
-      set(a, 2 * count + b, dot(along[a], byX[b]));
-      set(count + a, 2 * count + b, dot(along[a], byY[b]));
-    }
-    target[a] = -dot(along[a], x);
-    target[count + a] = -dot(along[a], y);
-    target[2 * count + a] = -dot(right[a], x) - dot(down[a], y);
-  }
+  const { gram, gradient } = sums.of({ xx, xy: cells.xy, yy, x, y });
+  const right = gradient.map((value) => -value);
   for (let a = 0; a < width; a++) {
     const prior = STIFFNESS * (a < 2 * count ? PLACE_PRIOR : STRENGTH_PRIOR);
     gram[a * width + a] += prior;
-    target[a] -= prior * offset[a];
+    right[a] -= prior * offset[a];
   }
-  return { gram, right: target };
+  return { gram, right };
 }
 
-function column(rows: Float32Array, at: number, width: number): Float32Array {
-  const out = new Float32Array(CELLS);
-  for (let cell = 0, n = at; cell < CELLS; cell++, n += width) out[cell] = rows[n];
-  return out;
-}
+/** Memory of sums, by the number of unknowns. */
+const memory = new Map<number, CellSums>();
 
-/** Four sums, because each addition waits for the one before. */
-function dot(a: Float32Array, b: Float64Array): number {
-  let [s0, s1, s2, s3] = [0, 0, 0, 0];
-  for (let cell = 0; cell < CELLS; cell += 4) {
-    s0 += a[cell] * b[cell];
-    s1 += a[cell + 1] * b[cell + 1];
-    s2 += a[cell + 2] * b[cell + 2];
-    s3 += a[cell + 3] * b[cell + 3];
-  }
-  return s0 + s1 + s2 + s3;
+function sumsOf(width: number): CellSums {
+  let sums = memory.get(width);
+  if (!sums) memory.set(width, (sums = new CellSums(GRID, width)));
+  return sums;
 }
 
 /** Call `take` for each pixel with its cell and its gradient, in grey levels per unit of [-1, 1]. */
@@ -418,10 +361,9 @@ export function blurred(grey: Float32Array, deviation: number): Float32Array {
     }
   }
   for (let y = 0; y < FLOW_SIZE; y++) {
-    for (let x = 0; x < FLOW_SIZE; x++) {
-      let sum = 0;
-      for (let i = 0; i < taps.length; i++) sum += taps[i] * wide[columns[y + i] * FLOW_SIZE + x];
-      out[y * FLOW_SIZE + x] = sum;
+    for (let i = 0; i < taps.length; i++) {
+      const [tap, from] = [taps[i], columns[y + i] * FLOW_SIZE];
+      for (let x = 0; x < FLOW_SIZE; x++) out[y * FLOW_SIZE + x] += tap * wide[from + x];
     }
   }
   return out;

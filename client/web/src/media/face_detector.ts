@@ -33,14 +33,6 @@ export function innerSize(width: number, height: number, longSide: number): { wi
   return { width: inner(width), height: inner(height) };
 }
 
-/** Return pixels (RGBA) as the planes that the network reads, in 0..255. */
-export function facePlanes(rgba: Uint8ClampedArray): Float32Array {
-  const count = rgba.length / 4;
-  const planes = new Float32Array(3 * count);
-  for (let n = 0; n < count; n++) for (let c = 0; c < 3; c++) planes[c * count + n] = rgba[4 * n + c];
-  return planes;
-}
-
 /** Return the faces of a picture of `width` x `height` pixels, highest score first. */
 export function facesOf(maps: Maps, width: number, height: number): Face[] {
   const { heat, size, offset } = maps;

@@ -49,7 +49,7 @@ export class IwcFile {
     const motion = this.motions.get(number) ?? null;
     if (!motion) return { picture: Promise.resolve(null), motion, slot: null };
     const slot = this.decoder.slotOf(motion);
-    return { picture: this.decoder.picture(motion), motion, slot };
+    return { picture: this.decoder.picture(motion, this.motions.get(number + 1) ?? null), motion, slot };
   }
 
   /** Free the AV1 decoders. */

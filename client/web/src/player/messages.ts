@@ -19,7 +19,6 @@ export interface Opened {
   sound: AudioPacket[];
   truncated: boolean;
   damage: string[];
-  threads: number;
 }
 
 /** A decoded frame; `pixels`: RGBA, null if nothing can be shown. */

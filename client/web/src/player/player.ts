@@ -7,6 +7,8 @@ import type { Sound } from "./sound";
 const FRAMES_AHEAD = 12;
 /** Frames that the worker is asked for at a time: one in each half of its work, so that neither waits for the page. */
 const IN_FLIGHT = 3;
+/** Milliseconds from one change of the position to the next that is told, while playing: each costs the page a layout. */
+const TOLD_MS = 200;
 
 /** Counts, for whoever measures. */
 export interface Counts {
@@ -33,8 +35,10 @@ export class Player {
   private standingS = 0;
   private startedMs = 0;
   private closed = false;
+  private toldMs = 0;
 
-  /** `ask`: request a frame of the worker. `show`: draw one. `changed`: the state or the position changed. */
+  /** `ask`: request a frame of the worker. `show`: draw one. `changed`: the state or the position changed; while playing, now
+   * and then. */
   constructor(
     opened: Opened,
     private readonly sound: Sound | null,
@@ -137,8 +141,12 @@ export class Player {
     }
     this.request();
     if (this.running) {
+      const nowMs = performance.now();
       if (this.position >= this.durationS) this.pause();
-      else this.changed();
+      else if (nowMs - this.toldMs >= TOLD_MS) {
+        this.toldMs = nowMs;
+        this.changed();
+      }
     }
     requestAnimationFrame(() => this.tick());
   }

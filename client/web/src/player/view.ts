@@ -11,6 +11,7 @@ const THUMB = 96;
 export class Stage {
   keypoints = false;
   private last: Frame | null = null;
+  private isDrawnOver = false;
 
   constructor(
     private readonly picture: HTMLCanvasElement,
@@ -36,6 +37,9 @@ export class Stage {
 
   /** Draw the keypoints of the last frame, or remove them. */
   draw(): void {
+    const draws = this.keypoints && this.last !== null;
+    if (!draws && !this.isDrawnOver) return;
+    this.isDrawnOver = draws;
     const side = Math.round(this.picture.clientWidth * devicePixelRatio) || 512;
     this.overlay.width = this.overlay.height = side; // clears it
     if (!this.keypoints || !this.last) return;
@@ -107,7 +111,7 @@ const KINDS: { kind: keyof FileReport["bytes"]; text: string }[] = [
 ];
 
 /** Show the rate of a file and what its bytes are spent on. */
-export function showFacts(root: HTMLElement, name: string, { header, report, threads }: Opened): void {
+export function showFacts(root: HTMLElement, name: string, { header, report }: Opened): void {
   const total = Object.values(report.bytes).reduce((sum, bytes) => sum + bytes, 0);
   const find = (id: string) => root.querySelector(`#${id}`) as HTMLElement;
   find("name").textContent = name;
@@ -136,7 +140,7 @@ export function showFacts(root: HTMLElement, name: string, { header, report, thr
   const variants = report.variants ? `, ${report.variants} more of eyes and mouths,` : "";
   find("made").textContent =
     `${report.frames} frames of ${header.size}×${header.size}, rebuilt from ${pictures}${variants} and ` +
-    `${header.keypoints} keypoints a frame. Model ${header.modelId}, ${threads} thread${threads === 1 ? "" : "s"}.`;
+    `${header.keypoints} keypoints a frame. Model ${header.modelId}.`;
 }
 
 function kilobytes(bytes: number): string {

@@ -5,7 +5,7 @@ import { inspect } from "../bitstream/info";
 import { messageOf } from "../errors";
 import { maxFrames } from "../decoder";
 import { rgba } from "../runtime/pictures";
-import { Loader, threadCount } from "../runtime/load";
+import { Loader } from "../runtime/load";
 import { av1Maker } from "../sources/webcodecs";
 import { type DecodedFrame, IwcFile } from "./iwc_file";
 import type { Answer, Request } from "./messages";
@@ -50,7 +50,7 @@ async function open(data: ArrayBuffer, base: string): Promise<void> {
   const { header, packets, truncated, damage } = container;
   const sound = header.audio ? packets.filter((packet) => packet.kind === "audio") : [];
   const report = inspect(container);
-  answer({ type: "opened", file: number, header, report, sound, truncated, damage, threads: threadCount() });
+  answer({ type: "opened", file: number, header, report, sound, truncated, damage });
 }
 
 async function frame(number: number): Promise<void> {

@@ -1,22 +1,15 @@
 /** Models and tables from the server, and the runtime on them (models/runtime/load.py). */
 
-import * as ort from "onnxruntime-web/wasm";
-import moduleUrl from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
-import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import type { Header } from "../bitstream/header";
 import { VersionError } from "../errors";
+import { FaceNetwork } from "../media/face_network";
 import { makeTables, type Tables, type TablesFile } from "../motion/tables";
 import { fetched } from "./fetched";
-import { type Graph, GRAPHS, type Model, OnnxRuntime } from "./onnx";
+import { NetworkRuntime } from "./network";
 import { WasmRefiner } from "./refiner";
 import { RemoteRefiner } from "./remote_refiner";
-import type { Runtime } from "./types";
-
-/** Most threads of ONNX Runtime in a worker; more do not help graphs this small. */
-const MAX_THREADS = 4;
-/** Cores for each thread: three workers run networks in a call (attention, refinement, the camera), and threads spin
- * while they wait, so that too many are worse than one. */
-const CORES_PER_THREAD = 4;
+import type { Model, Runtime } from "./types";
+import { NetworkWeights } from "./weights";
 
 /** models.json: what the server's installation of iwcodec holds. */
 export interface Manifest {
@@ -27,14 +20,8 @@ export interface Manifest {
   models: Model[];
 }
 
-/** Called as graphs arrive, with the bytes so far and in all. */
+/** Called as weights arrive, with the bytes so far and in all. */
 export type Progress = (bytes: number, total: number) => void;
-
-/** Number of threads in a worker: one, unless the page is isolated from others, without which browsers share no memory. */
-export function threadCount(): number {
-  const most = Math.floor((navigator.hardwareConcurrency || 1) / CORES_PER_THREAD);
-  return globalThis.crossOriginIsolated ? Math.max(1, Math.min(MAX_THREADS, most)) : 1;
-}
 
 /** Fetches what files need from below `base`, each model once. */
 export class Loader {
@@ -75,10 +62,8 @@ export class Loader {
     return { model, tables: await this.readTables(), runtime };
   }
 
-  /** Return the face detector, for pictures as planes (1, 3, height, width) in 0..255. */
-  async loadFaceDetector(): Promise<ort.InferenceSession> {
-    setUp();
-    return ort.InferenceSession.create(await bytesOf(await this.get((await this.readManifest()).face), () => {}));
+  async loadFaceDetector(): Promise<FaceNetwork> {
+    return new FaceNetwork(await bytesOf(await this.get((await this.readManifest()).face), () => {}));
   }
 
   private readManifest(): Promise<Manifest> {
@@ -112,41 +97,26 @@ export class Loader {
   }
 
   private async makeRuntime(model: Model, progress: Progress): Promise<Runtime> {
-    setUp();
     const decoder = new URL(model.decoder, this.base).href;
     const refining = (this.splits && RemoteRefiner.isPossible ? RemoteRefiner : WasmRefiner).load(model, decoder);
-    let received = 0;
-    let turn: Promise<unknown> = Promise.resolve();
-    const sessions = {} as Record<Graph, ort.InferenceSession>;
-    // One after the other, in the order of arrival: the WebAssembly is fetched and compiled while large graphs arrive.
-    const load = async (graph: Graph) => {
-      const response = await this.get(model.graphs[graph]);
-      const bytes = await bytesOf(response, (count) => progress((received += count), model.bytes));
-      turn = turn.then(async () => (sessions[graph] = await ort.InferenceSession.create(bytes)));
-      await turn;
-    };
-    const [refiner] = await Promise.all([refining, ...GRAPHS.map(load)]);
-    return new OnnxRuntime(model, sessions, ort.Tensor, refiner);
+    refining.catch(() => {}); // told below
+    const weights = await bytesOf(await this.get(model.network), (bytes) => progress(bytes, model.bytes));
+    return new NetworkRuntime(model, NetworkWeights.read(weights.buffer), await refining);
   }
 }
 
-function setUp(): void {
-  ort.env.wasm.wasmPaths = { mjs: new URL(moduleUrl, import.meta.url).href, wasm: new URL(wasmUrl, import.meta.url).href };
-  ort.env.wasm.numThreads = threadCount();
-  ort.env.wasm.proxy = false; // this is a worker already
-  ort.env.logLevel = "error";
-}
-
-async function bytesOf(response: Response, received: (count: number) => void): Promise<Uint8Array> {
+/** Return what arrives. `received`: told the bytes so far. */
+async function bytesOf(response: Response, received: (bytes: number) => void): Promise<Uint8Array<ArrayBuffer>> {
   const chunks: Uint8Array[] = [];
   const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+  let bytes = 0;
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
     chunks.push(value);
-    received(value.length);
+    received((bytes += value.length));
   }
-  const all = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+  const all = new Uint8Array(bytes);
   let at = 0;
   for (const chunk of chunks) {
     all.set(chunk, at);

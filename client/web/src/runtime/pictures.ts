@@ -44,6 +44,21 @@ function average(picture: Picture, step: number, out: Uint8Array): void {
   }
 }
 
+/** Return the mean colour of each cell (side, side, 3), in 0..1. */
+export function cellMeans({ side: from, data }: Picture, side: number): Float32Array {
+  const out = new Float32Array(3 * side ** 2);
+  const step = from / side;
+  const share = 1 / (255 * step ** 2);
+  for (let y = 0, n = 0; y < from; y++) {
+    const row = Math.floor(y / step) * side;
+    for (let x = 0; x < from; x++, n += 3) {
+      const at = 3 * (row + Math.floor(x / step));
+      for (let i = 0; i < 3; i++) out[at + i] += data[n + i] * share;
+    }
+  }
+  return out;
+}
+
 /** Round halves to even. */
 export function roundEven(value: number): number {
   const floor = Math.floor(value);

@@ -1,15 +1,15 @@
 /**
  * The second half of a reconstruction: the sources are sampled and blended, and the network's decoder corrects the result
- * (models/network/decoder.py, models/runtime/onnx.py).
+ * (models/network/decoder.py).
  */
 
-import { Convolutions, type Framed, type Layer, VALUE } from "./convolutions";
+import { type Convolution, Convolutions, count, type Framed, type Layer, VALUE } from "./convolutions";
 import { fetched } from "./fetched";
-import type { Model } from "./onnx";
+import { pixelsOf } from "./geometry";
 import { type Picture, resizeLinear } from "./pictures";
-import { readTensors, type Weights } from "./safetensors";
 import { Sampler } from "./sampler";
-import type { Attention } from "./types";
+import type { Attention, Model } from "./types";
+import { NetworkWeights, type Weights } from "./weights";
 
 /** What attention makes of a frame, and the pictures of the sources that it attended to. */
 export interface Attended extends Attention {
@@ -17,8 +17,6 @@ export interface Attended extends Attention {
 }
 
 export interface Refiner {
-  /** Whether it works in another worker. */
-  readonly isElsewhere: boolean;
   /** Return the picture; `shifts` and `features` may not be used any more. */
   refine(attended: Attended): Promise<Picture>;
 }
@@ -31,60 +29,57 @@ const FOLDS = [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11];
 
 /** Refines in this worker. */
 export class WasmRefiner implements Refiner {
-  readonly isElsewhere = false;
   private readonly convolutions: Convolutions;
   private readonly sampler: Sampler;
   private readonly trunk: number;
   /** Channels that the features are unfolded to. */
   private readonly half: number;
-  private readonly layers: Record<"unfold" | "fuse" | "refine" | "out", Layer>;
-  /** Features as they come, by cells, and unfolded; changes of the picture; the picture. */
-  private readonly rooms: Record<"features" | "cells" | "unfolded" | "changes" | "picture", number>;
+  private readonly unfold: Layer;
+  private readonly layers: Record<"fuse" | "refine" | "out", Convolution>;
+  /** Features as they come, and unfolded; changes of the picture; the picture. */
+  private readonly rooms: Record<"features" | "unfolded" | "changes" | "picture", number>;
   private readonly framed: Record<"fused" | "refined" | "detailed", Framed>;
   /** In models of larger pictures than the network reads. */
   private readonly up: UpBlock | null;
 
   /** Return a refiner with the weights at an address. */
   static async load(model: Model, decoder: string): Promise<WasmRefiner> {
-    return new WasmRefiner(model, readTensors(await (await fetched(decoder)).arrayBuffer()));
+    return new WasmRefiner(model, NetworkWeights.read(await (await fetched(decoder)).arrayBuffer()));
   }
 
   /** `weights`: of the network's decoder, by name. Throws Error if there are others than those of the model. */
   constructor(
     private readonly model: Model,
-    weights: Map<string, Weights>,
+    weights: NetworkWeights,
   ) {
     const { size, net_size } = model;
-    const tensor = tensorsOf(weights);
-    const [unfold, fuse, refine, out] = ["unfold", "fuse", "refine", "out"].map((name) => tensor(`${name}.weight`));
-    const bias = (name: string) => tensor(`${name}.bias`).values;
+    const [unfold, unfoldBias] = weights.layer("decoder.unfold");
     const trunk = (this.trunk = unfold.shape[1]);
     const half = (this.half = unfold.shape[0] / 4);
-    const detail = refine.shape[0];
-    const c = (this.convolutions = new Convolutions(size / 2, half + FOLDED + detail));
+    const detail = weights.of("decoder.refine.weight").shape[0];
+    const c = (this.convolutions = new Convolutions());
     this.sampler = new Sampler(c, net_size / 4, net_size, size);
     const upsamples = size > net_size; // twice: more up blocks are not known here
     if ((upsamples && size !== 2 * net_size) || net_size % 32) throw new RangeError(`pictures of ${size} pixels`);
     const details = upsamples ? groups(detail / 4) : count(detail);
     const inputs = [...count(half), ...FOLDS.map((n) => half + n)];
+    this.unfold = c.product(unfold, unfoldBias, count(trunk), groups(half));
     this.layers = {
-      unfold: c.layer(unfold, bias("unfold"), count(trunk), groups(half)),
-      fuse: c.layer(fuse, bias("fuse"), inputs, count(detail)),
-      refine: c.layer(refine, bias("refine"), count(detail), details),
-      out: c.layer(out, bias("out"), details, FOLDS),
+      fuse: c.convolution(...weights.layer("decoder.fuse"), net_size / 2, 1, inputs),
+      refine: c.convolution(...weights.layer("decoder.refine"), net_size / 2, 1, count(detail), details),
+      out: c.convolution(...weights.layer("decoder.out"), net_size / 2, 1, details, FOLDS),
     };
     const cells = (net_size / 4) ** 2;
     this.rooms = {
       features: c.room((trunk + 1) * cells),
-      cells: c.room(trunk * cells),
       unfolded: c.room(4 * half * cells),
       changes: c.room(4 * FILLED * cells),
       picture: c.room((3 * size ** 2) / VALUE),
     };
     this.framed = {
-      fused: c.framed(net_size / 2, half + FOLDED),
-      refined: c.framed(net_size / 2, detail),
-      detailed: c.framed(net_size / 2, detail),
+      fused: c.framed(net_size / 2, net_size / 2, half + FOLDED),
+      refined: c.framed(net_size / 2, net_size / 2, detail),
+      detailed: c.framed(net_size / 2, net_size / 2, detail),
     };
     this.up = upsamples ? new UpBlock(c, weights, net_size, detail / 4) : null;
   }
@@ -95,13 +90,13 @@ export class WasmRefiner implements Refiner {
     const { fused, refined, detailed } = this.framed;
     this.sampler.run(pictures, shifts);
     c.floats(rooms.features, features.length).set(features);
-    c.run.transpose(rooms.features, trunk, side ** 2, rooms.cells);
-    c.run.multiply(rooms.cells, layers.unfold.weights, rooms.unfolded, side ** 2, trunk, 4 * half);
-    c.run.spread(rooms.unfolded, side, side, half, layers.unfold.bias, fused.first, fused.pixel, fused.row);
+    const { weights, bias, outputs } = this.unfold;
+    c.run.multiply(rooms.features, trunk * VALUE, weights, bias, c.nothing.first, 0, rooms.unfolded, outputs * VALUE, side ** 2, trunk, outputs, 0);
+    c.run.spread(rooms.unfolded, side, side, half * VALUE, fused.first, fused.pixel, fused.row);
     c.run.fold(up ? up.halved(this.sampler.base) : this.sampler.base, net_size, fused.first + half * VALUE, fused.pixel, fused.row);
     c.convolve(fused, layers.fuse, refined);
     c.convolve(refined, layers.refine, detailed);
-    c.convolveTo(detailed, layers.out, rooms.changes);
+    c.convolve(detailed, layers.out, rooms.changes, -Infinity);
     c.run.close(rooms.changes, rooms.features + trunk * side ** 2 * VALUE, side);
     if (up) up.finish(this.sampler.base, detailed, rooms.changes, rooms.picture);
     else c.run.finish(rooms.changes, fused.first + half * VALUE, fused.pixel, fused.row, net_size / 2, rooms.picture);
@@ -111,33 +106,30 @@ export class WasmRefiner implements Refiner {
 
 /** Doubles the resolution of a change (models/network/decoder.py). */
 class UpBlock {
-  private readonly layers: { enter: Layer; out: Layer };
+  private readonly layers: { enter: Convolution; out: Convolution };
   private readonly entered: Framed;
   private readonly detailed: Framed;
   private readonly changes: number;
   private readonly half: number;
-  private readonly noBias: number;
 
   /** `side`: of the folded picture; `details`: channels, in the shuffled features. */
   constructor(
     private readonly c: Convolutions,
-    weights: Map<string, Weights>,
+    weights: NetworkWeights,
     private readonly side: number,
     private readonly details: number,
   ) {
-    const tensor = tensorsOf(weights);
-    const enter = joined(tensor("up.0.enter.weight"), tensor("up.0.see.weight"), details);
-    const bias = tensor("up.0.enter.bias").values.map((value, n) => value + tensor("up.0.see.bias").values[n]);
+    const [[ofFeatures, bias], [ofPicture, otherBias]] = ["enter", "see"].map((name) => weights.layer(`decoder.up.0.${name}`));
+    const enter = joined(ofFeatures, ofPicture, details);
     const [outputs, inputs] = enter.shape;
     this.layers = {
-      enter: c.layer(enter, bias, count(inputs), count(outputs)),
-      out: c.layer(tensor("up.0.out.weight"), tensor("up.0.out.bias").values, count(outputs), FOLDS),
+      enter: c.convolution(enter, bias.map((value, n) => value + otherBias[n]), side),
+      out: c.convolution(...weights.layer("decoder.up.0.out"), side, 1, count(outputs), FOLDS),
     };
-    this.entered = c.framed(side, inputs);
-    this.detailed = c.framed(side, outputs);
+    this.entered = c.framed(side, side, inputs);
+    this.detailed = c.framed(side, side, outputs);
     this.changes = c.room(FILLED * side ** 2);
     this.half = c.room(3 * side ** 2);
-    this.noBias = c.room(4 * details);
   }
 
   /** Return the means of 2x2 pixels of a picture (2 * side, 2 * side, 3); an address. */
@@ -160,33 +152,20 @@ class UpBlock {
     const { c, side, details, entered } = this;
     for (let y = 0; y < side / 2; y++) {
       const [from, to] = [features.first + y * features.row, entered.first + 2 * y * entered.row];
-      c.run.spread(from, 1, side / 2, details, this.noBias, to, entered.pixel, entered.row);
+      c.run.spread(from, 1, side / 2, details * VALUE, to, entered.pixel, entered.row);
     }
     c.run.fold(base, 2 * side, entered.first + details * VALUE, entered.pixel, entered.row);
     const coarse = unfolded(c.floats(changes, (FILLED * side ** 2) / 4), side);
-    const all = c.floats(entered.edge, (side + 2) ** 2 * entered.channels);
+    const all = pixelsOf(c, entered);
     for (let y = 0, n = 0; y < side; y++) {
-      let at = ((y + 1) * (side + 2) + 1) * entered.channels + details + FOLDED;
+      let at = (y * entered.row) / VALUE + details + FOLDED;
       for (let x = 0; x < side; x++, n += 3, at += entered.channels) all.set(coarse.subarray(n, n + 3), at);
     }
     c.convolve(entered, this.layers.enter, this.detailed);
-    c.convolveTo(this.detailed, this.layers.out, this.changes);
+    c.convolve(this.detailed, this.layers.out, this.changes, -Infinity);
     addFolded(c.floats(this.changes, FILLED * side ** 2), resizeLinear(coarse, side, 2 * side, 3), side);
     c.run.finish(this.changes, entered.first + details * VALUE, entered.pixel, entered.row, side, out);
   }
-}
-
-/** Return how to get a tensor of the decoder, whose absence is an error. */
-function tensorsOf(weights: Map<string, Weights>): (name: string) => Weights {
-  return (name) => {
-    const found = weights.get(`decoder.${name}`);
-    if (!found) throw new Error(`The model's decoder has no ${name}.`);
-    return found;
-  };
-}
-
-function count(channels: number): number[] {
-  return Array.from({ length: channels }, (_, n) => n);
 }
 
 /** Order of channels (channels, 4) as four groups. */

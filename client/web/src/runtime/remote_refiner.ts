@@ -1,8 +1,8 @@
 /** Refines in another worker: while it works on one frame, attention goes on with the next. */
 
-import type { Model } from "./onnx";
 import type { Picture } from "./pictures";
 import type { Attended, Refiner } from "./refiner";
+import type { Model } from "./types";
 
 /** To the worker: the model first, with the address of its decoder's weights, then frames. */
 export type RefinerRequest = { model: Model; decoder: string } | Attended;
@@ -15,7 +15,6 @@ interface Job {
 }
 
 export class RemoteRefiner implements Refiner {
-  readonly isElsewhere = true;
   private readonly worker = new Worker(new URL("./refiner_worker.ts", import.meta.url), { type: "module" });
   private jobs: Job[] = [];
 

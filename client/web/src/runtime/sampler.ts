@@ -1,7 +1,7 @@
 /** Samples and blends sources by what attention makes of a frame (models/runtime/onnx.py). */
 
 import { type Convolutions, VALUE } from "./convolutions";
-import { MAX_SOURCES } from "./onnx";
+import { MAX_SOURCES } from "./types";
 import type { Picture } from "./pictures";
 
 export class Sampler {

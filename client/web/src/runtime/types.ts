@@ -2,6 +2,29 @@
 
 import type { Picture } from "./pictures";
 
+/** Most sources in the attention of a frame. */
+export const MAX_SOURCES = 4;
+
+/** A model as the server describes it. */
+export interface Model {
+  id: string;
+  /** Hexadecimal. */
+  digest: string;
+  keypoints: number;
+  /** Side in pixels of source and reconstructed pictures. */
+  size: number;
+  /** Side in pixels of the source pictures as the network reads them, and as the detector does. */
+  net_size: number;
+  detector_size: number;
+  /** Blocks of cells that each block of a frame attends to. */
+  top_k: number;
+  /** Addresses of the weights: of the network, and of its decoder after attention. */
+  network: string;
+  decoder: string;
+  /** Of both together, before they are compressed for their way. */
+  bytes: number;
+}
+
 /** A source picture with the features that a receiver caches for it. */
 export interface Source {
   picture: Picture;
@@ -25,7 +48,7 @@ export interface Attention {
   /** (S, side, side, 3): for each source, shifts in pixels (x, y), and weights. */
   shifts: Float32Array;
   side: number;
-  /** The decoder's features and its gate, (channels + 1, side, side). */
+  /** The decoder's features (side, side, channels), then its gate (side, side). */
   features: Float32Array;
 }
 
@@ -39,6 +62,6 @@ export interface Runtime {
   attend(keypoints: Float32Array, sources: Source[]): Promise<Attention>;
   /** Return the picture; `attention` may not be used any more. */
   refine(sources: Source[], attention: Attention): Promise<Picture>;
-  /** Do both; `suppression` of small shifts, in pixels. */
-  reconstruct(keypoints: Float32Array, sources: Source[], suppression: number): Promise<Picture>;
+  /** Do both. */
+  reconstruct(keypoints: Float32Array, sources: Source[]): Promise<Picture>;
 }

@@ -2,13 +2,11 @@
 
 import { centreSquare } from "../media/crop";
 import { CropTracker } from "../media/crop_tracking";
-import { DETECT_EVERY, type Face, facePlanes, facesOf, innerSize, LONG_SIDES, type Maps } from "../media/face_detector";
+import { DETECT_EVERY, type Face, facesOf, innerSize, LONG_SIDES } from "../media/face_detector";
+import type { FaceNetwork } from "../media/face_network";
 import type { Picture } from "../runtime/pictures";
 
 const FPS = 25;
-
-/** Runs the face detector on planes (3, height, width). */
-export type DetectFaces = (planes: Float32Array, width: number, height: number) => Promise<Maps>;
 
 /** A square picture, and whether it shows a face; null if the detector did not run. */
 export interface Cropped {
@@ -27,10 +25,10 @@ export class LiveCrop {
   /** `size`: side of the result, pixels. */
   constructor(
     private readonly size: number,
-    private readonly detect: DetectFaces,
+    private readonly network: FaceNetwork,
   ) {}
 
-  async crop(frame: CanvasImageSource, width: number, height: number): Promise<Cropped> {
+  crop(frame: CanvasImageSource, width: number, height: number): Cropped {
     if (`${width}x${height}` !== this.shape) {
       this.shape = `${width}x${height}`;
       this.count = 0;
@@ -38,7 +36,7 @@ export class LiveCrop {
     }
     const isDue = this.count % DETECT_EVERY === 0;
     this.count += 1;
-    const faces = isDue ? await this.faces(frame, width, height) : null;
+    const faces = isDue ? this.faces(frame, width, height) : null;
     const { x, y, side } = this.tracker?.update(faces) ?? centreSquare(width, height);
     const { size } = this;
     const pixels = this.draw(size, size, () => this.context.drawImage(frame, x, y, side, side, 0, 0, size, size));
@@ -47,12 +45,12 @@ export class LiveCrop {
     return { picture: { side: size, data }, hasFace: faces && faces.length > 0 };
   }
 
-  private async faces(frame: CanvasImageSource, width: number, height: number): Promise<Face[]> {
+  private faces(frame: CanvasImageSource, width: number, height: number): Face[] {
     for (const longSide of LONG_SIDES) {
       const inner = innerSize(width, height, longSide);
       const draw = () => this.context.drawImage(frame, 0, 0, inner.width, inner.height);
-      const planes = facePlanes(this.draw(inner.width, inner.height, draw));
-      const faces = facesOf(await this.detect(planes, inner.width, inner.height), width, height);
+      const maps = this.network.run(this.draw(inner.width, inner.height, draw), inner.width, inner.height);
+      const faces = facesOf(maps, width, height);
       if (faces.length) return faces;
     }
     return [];

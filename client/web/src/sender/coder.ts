@@ -160,7 +160,7 @@ export class VideoCoder {
     if (!first) return this.addSource(picture, atMs);
     const { stepXy, stepStrength } = quantiserOf(0);
     const decoded = dequantise(quantise(keypoints, quantiserOf(0), null), stepXy, stepStrength);
-    const rebuilt = await this.runtime.reconstruct(decoded, sources, 0);
+    const rebuilt = await this.runtime.reconstruct(decoded, sources);
     this.preview(rebuilt);
     this.policy.judge(picture, psnr(rebuilt, picture), first.picture, atMs / 1000);
     const wanted = this.behind ? null : this.policy.wanted(atMs / 1000);

@@ -1,7 +1,5 @@
 /** Codes the camera of a call away from the page's thread, which has the data channels. */
 
-import type { InferenceSession } from "onnxruntime-web/wasm";
-import { Tensor } from "onnxruntime-web/wasm";
 import { messageOf } from "../errors";
 import { Loader } from "../runtime/load";
 import { encodingMode, SourceEncoder } from "../sources/av1_encoder";
@@ -47,19 +45,13 @@ async function load(base: string, size: number): Promise<void> {
     const make = await av1Maker();
     const mode = await encodingMode(size);
     if (!mode) throw new Error("this browser cannot encode AV1.");
-    crop = new LiveCrop(size, (planes, width, height) => detectFaces(faces, planes, width, height));
+    crop = new LiveCrop(size, faces);
     const directions = Float64Array.from(tables.transform.directions);
     coder = new VideoCoder(runtime, (small) => new SourceEncoder(size, small, mode, make), directions, answer);
     answer({ type: "loaded" });
   } catch (error) {
     answer({ type: "failed", message: messageOf(error) });
   }
-}
-
-async function detectFaces(session: InferenceSession, planes: Float32Array, width: number, height: number) {
-  const outputs = await session.run({ "input.1": new Tensor("float32", planes, [1, 3, height, width]) });
-  const [heat, size, offset] = session.outputNames.map((name) => outputs[name].data as Float32Array);
-  return { width: width / 4, height: height / 4, heat, size, offset };
 }
 
 /** Code the frames of a camera until it ends or another one takes its place. Of waiting frames the newest is coded. */
@@ -102,7 +94,7 @@ async function take(picture: ImageBitmap, capturedMs: number): Promise<void> {
 }
 
 async function push(frame: CanvasImageSource, width: number, height: number, capturedMs: number): Promise<void> {
-  const { picture, hasFace } = await crop.crop(frame, width, height);
+  const { picture, hasFace } = crop.crop(frame, width, height);
   await coder.push(picture, capturedMs, hasFace);
 }
 

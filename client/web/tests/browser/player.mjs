@@ -52,7 +52,7 @@ try {
   await Promise.race([shown, failed.catch(() => {})]);
   const firstMs = Date.now() - opened;
   const error = await page.locator("#error").textContent();
-  const result = { version: `Chromium ${instance.version()}`, error, firstMs, bytes, problems, pictures: [], isolated: await page.evaluate(() => crossOriginIsolated) };
+  const result = { version: `Chromium ${instance.version()}`, error, firstMs, bytes, problems, pictures: [] };
   if (!error) {
     const before = await page.evaluate(() => ({ ...window.iwcodec.counts(), at: performance.now() }));
     await page.waitForTimeout(seconds * 1000);

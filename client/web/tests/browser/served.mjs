@@ -19,11 +19,7 @@ export async function served(page, folders) {
   const server = createServer(({ url }, response) => {
     const path = normalize(decodeURIComponent(new URL(url, "http://localhost").pathname));
     const file = [outDir, ...folders].map((folder) => join(folder, path)).find((name) => existsSync(name) && statSync(name).isFile());
-    response.writeHead(file ? 200 : 404, {
-      "Content-Type": TYPES[extname(path)] ?? "application/octet-stream",
-      "Cross-Origin-Opener-Policy": "same-origin",
-      "Cross-Origin-Embedder-Policy": "require-corp",
-    });
+    response.writeHead(file ? 200 : 404, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" });
     if (file) createReadStream(file).pipe(response);
     else response.end();
   });

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import type { Model } from "../../src/runtime/onnx";
 import type { Picture } from "../../src/runtime/pictures";
 import { WasmRefiner } from "../../src/runtime/refiner";
-import { readTensors, type Weights } from "../../src/runtime/safetensors";
+import type { Model } from "../../src/runtime/types";
+import { NetworkWeights, type Weights, widened } from "../../src/runtime/weights";
 import { bytes, vectorsOf } from "../support/vectors";
 
 const SIDE = 64;
@@ -20,7 +20,7 @@ function noWeights(): Map<string, Weights> {
   );
 }
 
-const makeRefiner = (netSize: number) => new WasmRefiner({ size: SIDE, net_size: netSize } as Model, noWeights());
+const makeRefiner = (netSize: number) => new WasmRefiner({ size: SIDE, net_size: netSize } as Model, new NetworkWeights(noWeights()));
 
 /** Fields of shifts (x, y) and weights, one each for every source. */
 function attended(pictures: Picture[], netSize: number, fields: number[][]) {
@@ -63,8 +63,8 @@ test("several sources are blended by their weights", async () => {
 test("pictures are those of the graph in Python, but for rounding", async () => {
   for (const vector of vectorsOf("refining").refined) {
     const { size, netSize } = vector;
-    const floats = (text: string) => readHalves(bytes(text));
-    const refiner = new WasmRefiner({ size, net_size: netSize } as Model, readTensors(bytes(vector.decoder).buffer as ArrayBuffer));
+    const floats = (text: string) => widened(new DataView(bytes(text).buffer));
+    const refiner = new WasmRefiner({ size, net_size: netSize } as Model, NetworkWeights.read(bytes(vector.decoder).buffer as ArrayBuffer));
     const pictures = vector.pictures.map((text: string) => ({ side: size, data: bytes(text) }));
     const request = () => ({ pictures, shifts: floats(vector.fields), side: netSize / 4, features: floats(vector.features) });
     const wanted = bytes(vector.picture);
@@ -79,21 +79,11 @@ test("pictures are those of the graph in Python, but for rounding", async () => 
 test("weights of another network are refused", () => {
   const weights = noWeights();
   weights.delete("decoder.fuse.bias");
-  expect(() => new WasmRefiner({ size: SIDE, net_size: SIDE } as Model, weights)).toThrow("no fuse.bias");
-  expect(() => new WasmRefiner({ size: 4 * SIDE, net_size: SIDE } as Model, noWeights())).toThrow("256 pixels");
+  expect(() => new WasmRefiner({ size: SIDE, net_size: SIDE } as Model, new NetworkWeights(weights))).toThrow("no decoder.fuse.bias");
+  expect(() => new WasmRefiner({ size: 4 * SIDE, net_size: SIDE } as Model, new NetworkWeights(noWeights()))).toThrow("256 pixels");
 });
 
 /** Largest of each thousand: all of a picture are too many arguments. */
 function chunks(values: Uint8Array): number[] {
   return Array.from({ length: Math.ceil(values.length / 1000) }, (_, n) => Math.max(...values.subarray(1000 * n, 1000 * (n + 1))));
-}
-
-/** Half precision, read as the tensors of a safetensors file are. */
-function readHalves(data: Uint8Array): Float32Array {
-  const header = new TextEncoder().encode(JSON.stringify({ all: { shape: [data.length / 2], data_offsets: [0, data.length] } }));
-  const file = new Uint8Array(8 + header.length + data.length);
-  new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
-  file.set(header, 8);
-  file.set(data, 8 + header.length);
-  return (readTensors(file.buffer).get("all") as Weights).values;
 }

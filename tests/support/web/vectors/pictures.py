@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from iwcodec.codec.fit.keypoint_fit import LIVE_SHEAR, KeypointFit, _estimate
-from iwcodec.codec.media.crop.face_detector import Face, FaceDetector
+from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR, Face, FaceDetector
 from iwcodec.codec.media.crop.tracking import CropTracker
+from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.codec.sources.yuv import rgb_to_yuv420, yuv420_to_rgb
 from iwcodec.models.fit_settings import BLURS
@@ -80,7 +81,18 @@ def face_vector() -> dict[str, Any]:
         "size": size.ravel().tolist(),
         "offset": offset.ravel().tolist(),
         "faces": [box_of(face) for face in faces],
+        "network": text(FACE_DETECTOR.read_bytes()),
+        "runs": [network_run(session, picture, *size) for size in ((224, 128), (224, 160), (96, 224))],
     }
+
+
+def network_run(session: Any, picture: Picture, width: int, height: int) -> dict[str, Any]:
+    """Pixels (RGBA) of a picture at some size, and what the face detector's network returns for them."""
+    pixels = cv2.cvtColor(cv2.resize(picture, (width, height)), cv2.COLOR_RGB2RGBA)
+    planes = pixels[..., :3].astype(np.float32).transpose(2, 0, 1)[None]
+    names = ("heat", "size", "offset")
+    maps = zip(names, session.run(None, {"input.1": planes}), strict=False)
+    return {"width": width, "height": height, "pixels": text(pixels), **{name: text(values) for name, values in maps}}
 
 
 def fit_vector() -> dict[str, Any]:

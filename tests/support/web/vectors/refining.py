@@ -9,7 +9,7 @@ import numpy as np
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.models.runtime.onnx import OnnxRuntime
 from iwcodec.models.runtime.weights import read_tensors
-from iwcodec.server.http.player import DECODER
+from iwcodec.server.http.player import is_refining
 from support.web.vectors.values import text
 
 
@@ -29,12 +29,13 @@ def refined(model: str, count: int) -> dict[str, Any]:
     buffers.fields[:], buffers.features[:] = fields, features
     runtime._sample(sources)
     runtime.sessions["refine"].run_with_iobinding(buffers.refine)
+    cells, gate = features[0, :-1].transpose(1, 2, 0), features[0, -1]
     return {
         "size": size,
         "netSize": runtime.net_size,
         "pictures": [text(source.picture) for source in sources],
         "fields": text(fields),
-        "features": text(features),
-        "decoder": text(read_tensors(model, DECODER)),
+        "features": text(cells.tobytes() + gate.tobytes()),
+        "decoder": text(read_tensors(model, is_refining)),
         "picture": text(runtime._unfold(buffers.picture[0])),
     }

@@ -11,9 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from support.web.vectors import bitstream, messages, motion, pictures, receiving, refining, regions, sending, sources
+from support.web.vectors import (
+    bitstream,
+    messages,
+    motion,
+    network,
+    pictures,
+    receiving,
+    refining,
+    regions,
+    sending,
+    sources,
+)
 
-SUBJECTS = (bitstream, messages, motion, pictures, receiving, refining, regions, sending, sources)
+SUBJECTS = (bitstream, messages, motion, network, pictures, receiving, refining, regions, sending, sources)
 
 
 def write(folder: Path) -> None:

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { StreamAttention } from "../../src/call/attention";
+import { StreamAttention } from "../../src/video/stream_attention";
 import type { Attention, Source } from "../../src/runtime/types";
 import { StubRuntime } from "../support/stubs";
 
@@ -28,6 +28,15 @@ test("every second frame of an even motion is attended to, and what lies between
   expect(runtime.places.map((x) => Math.round(100 * x))).toEqual([0, 2, 4, 6, 8]);
 });
 
+test("sets of sources count as the same while their features are", async () => {
+  const [runtime, attention] = [new NotingRuntime(), new StreamAttention(SIZE)];
+  const set = () => [{ ...source }, { ...source, features: other }];
+  const other = new Float32Array(1);
+  for (let n = 0; n < 3; n++) await shown(runtime, attention, frame(n), frame(n + 1), set());
+  await shown(runtime, attention, frame(3), frame(4), set().reverse());
+  expect(runtime.places.map((x) => Math.round(100 * x))).toEqual([0, 2, 3]);
+});
+
 test("frames of another pace lie between, too, but not too far apart", async () => {
   const [runtime, attention] = [new NotingRuntime(), new StreamAttention(SIZE)];
   for (const [number, later] of [[0, 0], [1, 4], [2, 6], [3, 0], [6, 9]]) {
@@ -43,7 +52,7 @@ test("a frame that is not between others, or of another source, is attended to",
   expect(await shown(runtime, attention, frame(2, 0.04), frame(3, 0.05, 1))).toBeCloseTo(0.04); // followed by another source
   const other = { features: new Float32Array(1) } as Source;
   await shown(runtime, attention, frame(3, 0.05), frame(4, 0.06), [other]);
-  await shown(runtime, attention, frame(4, 0.06), null, [other, source]);
+  await shown(runtime, attention, frame(4, 0.06), frame(5, 0.07), [other, source]);
   expect(runtime.places.map((x) => Math.round(100 * x))).toEqual([0, 3, 4, 5, 6]);
 });
 

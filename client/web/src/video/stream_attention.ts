@@ -1,7 +1,6 @@
 /** Attention to a stream's frames: every second one is attended to, where the face moves evenly. */
 
 import type { Attention, Runtime, Source } from "../runtime/types";
-import type { TimedFrame } from "../video/jitter_buffer";
 
 /** Frames from one that is attended to to the next, at most. */
 const MAX_SPAN = 4;
@@ -9,10 +8,18 @@ const MAX_SPAN = 4;
  * of their attention loses 0.4 dB at most and gains as often as not (client/LAB.md). */
 const MAX_DEVIATION = 1;
 
+/** A frame of a call or a file. */
+export interface Frame {
+  number: number;
+  /** (K, 3). */
+  keypoints: Float32Array;
+  /** Slot of the reference source. */
+  reference: number | null;
+}
+
 interface Attended {
-  frame: TimedFrame;
-  /** Of the source. */
-  features: Float32Array;
+  frame: Frame;
+  sources: Source[];
   attention: Promise<Attention>;
 }
 
@@ -24,10 +31,8 @@ export class StreamAttention {
   constructor(private readonly size: number) {}
 
   /** Return the attention to a frame, for the caller to keep. `later`: a frame that will follow, if one is known. */
-  async of(frame: TimedFrame, later: TimedFrame | null, sources: Source[], runtime: Runtime): Promise<Attention> {
-    if (sources.length > 1) return runtime.attend(frame.keypoints, sources);
-    const { features } = sources[0];
-    const alike = this.attended.filter((one) => one.features === features).sort((a, b) => b.frame.number - a.frame.number);
+  async of(frame: Frame, later: Frame | null, sources: Source[], runtime: Runtime): Promise<Attention> {
+    const alike = this.attended.filter((one) => isSame(one.sources, sources)).sort((a, b) => b.frame.number - a.frame.number);
     const before = alike.find((one) => one.frame.number <= frame.number);
     const after = alike.find((one) => one.frame.number > frame.number)?.frame ?? later;
     if (before && after?.reference === frame.reference && this.isBetween(frame, before.frame, after)) {
@@ -39,17 +44,16 @@ export class StreamAttention {
     return { ...own, shifts: own.shifts.slice(), features: own.features.slice() };
   }
 
-  private to(frame: TimedFrame, sources: Source[], runtime: Runtime): Promise<Attention> {
-    const [{ features }] = sources;
-    const known = this.attended.find((one) => one.frame.number === frame.number && one.features === features);
+  private to(frame: Frame, sources: Source[], runtime: Runtime): Promise<Attention> {
+    const known = this.attended.find((one) => one.frame.number === frame.number && isSame(one.sources, sources));
     if (known) return known.attention;
     const attention = runtime.attend(frame.keypoints, sources);
-    this.attended = [...this.attended.slice(-1), { frame, features, attention }];
+    this.attended = [...this.attended.slice(-1), { frame, sources, attention }];
     return attention;
   }
 
   /** Whether a frame's keypoints are nearly between those of two others. */
-  private isBetween(frame: TimedFrame, before: TimedFrame, after: TimedFrame): boolean {
+  private isBetween(frame: Frame, before: Frame, after: Frame): boolean {
     const span = after.number - before.number;
     if (before.number === frame.number || span > MAX_SPAN || after.number <= frame.number) return false;
     const between = mixed(before.keypoints, after.keypoints, (frame.number - before.number) / span);
@@ -58,6 +62,11 @@ export class StreamAttention {
     for (let i = 0; i < keypoints.length; i += 3) sum += Math.hypot(keypoints[i] - between[i], keypoints[i + 1] - between[i + 1]);
     return ((sum / (keypoints.length / 3)) * this.size) / 2 < MAX_DEVIATION;
   }
+}
+
+/** Whether attention to both is the same: pictures may differ. */
+function isSame(some: Source[], others: Source[]): boolean {
+  return some.length === others.length && some.every(({ features }, n) => features === others[n].features);
 }
 
 function mixed(a: Float32Array, b: Float32Array, share: number): Float32Array {
