@@ -189,7 +189,7 @@ def _encode(
             most, binding = stream_size(stream) + reserved, options.kbps is not None
             tuned = add_face(stream, clip, faces, reserved, progress)
             unspent = most - stream_size(tuned)
-            if binding and not clip.effort.single_pass and unspent > MAX_UNSPENT * most:
+            if binding and unspent > MAX_UNSPENT * most:
                 stream = code_finer(stream, SPENT_AGAIN * unspent, clip, progress)
                 tuned = add_face(stream, clip, faces, most - stream_size(stream), progress)
             stream = tuned
