@@ -47,7 +47,7 @@ from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.types import Runtime
-from iwcodec.server.http.player import player_files, write_site
+from iwcodec.server.http.player import files_of, write_site
 
 MAX_S = 20.0
 """Seconds used of a clip."""
@@ -85,7 +85,7 @@ def browser_messages(path: str, pictures: Sequence[Picture]) -> tuple[str, list[
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "none").mkdir()
-        write_site(folder, player_files(folder / "none"))
+        write_site(folder, files_of(folder / "none"))
         with (folder / "camera.rgb").open("wb") as file:
             for picture in pictures:
                 file.write(picture.tobytes())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
@@ -50,8 +51,17 @@ def is_built() -> bool:
     return (BUILT / "index.html").is_file()
 
 
+_gathering = Lock()
+
+
+def player_files() -> Mapping[str, Path | bytes]:
+    """Return the installed page (see `files_of`), gathered once: half a second of a processor, whoever asks meanwhile."""
+    with _gathering:
+        return files_of()
+
+
 @cache
-def player_files(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, Path | bytes]:
+def files_of(folder: Path = BUILT, weights: Path = WEIGHTS) -> Mapping[str, Path | bytes]:
     """Return everything that the page consists of: files, or their bytes, by path relative to the page."""
     files: dict[str, Path | bytes] = {
         file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()

@@ -1,6 +1,9 @@
 """The player's files: what is offered, with which headers, and what is said where it is not built."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,7 +33,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "assets" / "page-1a2b.js").write_text("start();" * 100)
     (tmp_path / "assets" / "page-1a2b.js.br").write_bytes(b"compressed")
     monkeypatch.setattr(app, "is_built", lambda: True)
-    monkeypatch.setattr(app, "player_files", lambda: player.player_files(tmp_path))
+    monkeypatch.setattr(app, "player_files", lambda: player.files_of(tmp_path))
     return tmp_path
 
 
@@ -105,9 +108,24 @@ async def test_without_a_build_the_page_says_how_to_make_it(monkeypatch: pytest.
 
 
 async def test_a_static_site_holds_every_file(built: Path, tmp_path: Path) -> None:
-    files = player.player_files(built)
+    files = player.files_of(built)
     player.write_site(tmp_path / "site", files)
     manifest = json.loads((tmp_path / "site" / "models.json").read_text())
     assert (tmp_path / "site" / "index.html").read_text() == "<!doctype html>"
     for model in manifest["models"]:
         assert all((tmp_path / "site" / path).is_file() for path in (model["network"], model["decoder"]))
+
+
+def test_the_page_is_gathered_once_whoever_asks_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered: list[float] = []
+
+    @cache
+    def slow() -> dict[str, bytes]:
+        gathered.append(time.monotonic())
+        time.sleep(0.05)
+        return {"index.html": b""}
+
+    monkeypatch.setattr(player, "files_of", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: player.player_files(), range(4))) == [{"index.html": b""}] * 4
+    assert len(gathered) == 1
