@@ -55,7 +55,7 @@ _gathering = Lock()
 
 
 def player_files() -> Mapping[str, Path | bytes]:
-    """Return the installed page (see `files_of`), gathered once: half a second of a processor, whoever asks meanwhile."""
+    """Return the installed page (see `files_of`), gathered once in half a second, however many ask meanwhile."""
     with _gathering:
         return files_of()
 
