@@ -59,14 +59,13 @@ async function follow(frames: ReadableStream<VideoFrame>): Promise<void> {
   await camera?.cancel().catch(() => {});
   const reader = (camera = frames.getReader());
   const clock = new CaptureClock();
-  const pace = new Pace(navigator.hardwareConcurrency || 1);
+  const pace = new Pace();
   for (;;) {
     const { done, value: frame } = await reader.read();
     if (done) return;
     const capturedMs = clock.at(frame.timestamp / 1000);
-    if (!paused && reader === camera && pace.begins(frame.timestamp / 1000, nowMs())) {
+    if (!paused && reader === camera && pace.takes(frame.timestamp / 1000)) {
       await enqueue(() => push(frame, frame.displayWidth, frame.displayHeight, capturedMs));
-      pace.done(nowMs());
     }
     frame.close();
   }
