@@ -24,7 +24,7 @@ FOCUS = ((0.476, 0.2, 0.16), (0.0, 0.45, 0.4))
 middle, with these standard deviations across and down."""
 FOCUS_SHARE = (1.0, 0.9)
 """Share of the weight of errors there; the rest is spread as the mask."""
-EXPRESSION_WEIGHT = 400.0
+EXPRESSION_WEIGHT = 200.0
 """Squared grey levels for a difference of one standard deviation in what eyes or mouth do."""
 _SIDE = BOX_SIDE // 2
 SIGNATURE_SIZE = _SIDE * _SIDE
