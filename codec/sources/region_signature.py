@@ -58,16 +58,24 @@ _ERROR_WEIGHTS, _RIM_WEIGHTS = [_error_weights(region) for region in REGIONS], _
 
 def signature(patch: Picture, region: int) -> Signature:
     """Return the signature of a uint8 patch (BOX_SIDE, BOX_SIDE, 3)."""
-    grey = cv2.cvtColor(cv2.resize(patch, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    levels = grey.reshape(-1).astype(np.float32)
-    return (levels - levels @ _RIM_WEIGHTS) * _ERROR_WEIGHTS[region]
+    return _of_grey(_small_grey(patch), region)
 
 
 def expressive_signature(patch: Picture, region: int) -> Signature:
     """Return the signature of a patch, followed by what its eyes or mouth do: (SIGNATURE_SIZE + 2,)."""
-    grey = cv2.cvtColor(cv2.resize(patch, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    values = np.float32(math.sqrt(EXPRESSION_WEIGHT)) * expression(np.asarray(grey, np.uint8), region)
-    return np.concatenate([signature(patch, region), values])
+    grey = _small_grey(patch)
+    values = np.float32(math.sqrt(EXPRESSION_WEIGHT)) * expression(grey, region)
+    return np.concatenate([_of_grey(grey, region), values])
+
+
+def _small_grey(patch: Picture) -> NDArray[np.uint8]:
+    small = cv2.resize(patch, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _of_grey(grey: NDArray[np.uint8], region: int) -> Signature:
+    levels = grey.reshape(-1).astype(np.float32)
+    return (levels - levels @ _RIM_WEIGHTS) * _ERROR_WEIGHTS[region]
 
 
 def signature_errors(some: Signature, others: Signature) -> NDArray[np.float32]:
