@@ -66,17 +66,38 @@ def keypoint_distance(
     `missing_faces`: share of frames whose decoded picture has no face, None if no original has one.
     `detect_original` is used on the originals if given (see CachedDetector).
     """
+    akd, missing = mean_distance(detect, originals, decoded, detect_original, _point_distance)
+    return {"akd": akd, "missing_faces": missing}
+
+
+def _point_distance(expected: Points, found: Points) -> float:
+    return float(np.linalg.norm(expected - found, axis=1).mean())
+
+
+def mean_distance(
+    detect: Callable[[Picture], Found | None],
+    originals: Sequence[Picture],
+    decoded: Sequence[Picture],
+    detect_original: Callable[[Picture], Found | None] | None,
+    distance: Callable[[Found, Found], float | None],
+) -> tuple[float | None, float | None]:
+    """Mean distance where both pictures have a face or body, and the share of frames whose decoded picture has none.
+
+    Frames without one in the original, or whose distance to itself is None, do not count. A value is None if no frame
+    counts.
+    """
     distances: list[float] = []
     missing = 0
     for n in range(0, len(originals), STRIDE):
         expected = (detect_original or detect)(originals[n])
-        if expected is None:
+        if expected is None or distance(expected, expected) is None:
             continue
-        points = detect(decoded[n])
-        if points is None:
+        found = detect(decoded[n])
+        measured = None if found is None else distance(expected, found)
+        if measured is None:
             missing += 1
         else:
-            distances.append(float(np.linalg.norm(expected - points, axis=1).mean()))
-    measured = len(distances) + missing
+            distances.append(measured)
+    count = len(distances) + missing
     mean = math.fsum(distances) / len(distances) if distances else None
-    return {"akd": mean, "missing_faces": missing / measured if measured else None}
+    return mean, missing / count if count else None

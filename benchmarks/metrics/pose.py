@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from iwcodec.benchmarks.metrics.faces import STRIDE
+from iwcodec.benchmarks.metrics.faces import mean_distance
 from iwcodec.benchmarks.metrics.mesh.body_pose import UPPER_BODY, Body
 from iwcodec.codec.media.types import Picture
 
@@ -23,27 +23,19 @@ def pose_distance(
     decoded: Sequence[Picture],
     detect_original: Detector | None = None,
 ) -> dict[str, float | None]:
-    """AKD and missing bodies over every STRIDE-th frame whose original shows an upper body.
+    """AKD and missing bodies over every Nth frame (faces.STRIDE) whose original shows an upper body.
 
     `pose_akd`: mean distance in pixels of the visible landmarks where both pictures have a body, None without such a
     frame. `missing_bodies`: share of frames whose decoded picture has no body, None if no original has one.
     `detect_original` is used on the originals if given.
     """
-    distances: list[float] = []
-    missing = 0
+    akd, missing = mean_distance(detect, originals, decoded, detect_original, _visible_distance)
+    return {"pose_akd": akd, "missing_bodies": missing}
+
+
+def _visible_distance(expected: Body, found: Body) -> float | None:
+    """Of the upper body's landmarks that `expected` shows; None if it shows none."""
     upper = list(UPPER_BODY)
-    for n in range(0, len(originals), STRIDE):
-        expected = (detect_original or detect)(originals[n])
-        if expected is None or not (visible := expected[upper, 2] >= MIN_VISIBILITY).any():
-            continue
-        found = detect(decoded[n])
-        if found is None:
-            missing += 1
-        else:
-            offsets = (expected - found)[upper, :2][visible]
-            distances.append(float(np.linalg.norm(offsets, axis=1).mean()))
-    measured = len(distances) + missing
-    return {
-        "pose_akd": float(np.mean(distances)) if distances else None,
-        "missing_bodies": missing / measured if measured else None,
-    }
+    visible = expected[upper, 2] >= MIN_VISIBILITY
+    offsets = (expected - found)[upper, :2][visible]
+    return float(np.linalg.norm(offsets, axis=1).mean()) if visible.any() else None

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.mesh.detector import BODY, Detector, Square, upright_square
-from iwcodec.benchmarks.metrics.mesh.face_mesh import ENLARGED, MIN_HEIGHT
+from iwcodec.benchmarks.metrics.mesh.detector import BODY, Detector, Square, enlarged, sigmoid, upright_square
 from iwcodec.benchmarks.metrics.mesh.tflite import Tensor, TfliteGraph
 from iwcodec.benchmarks.weights import BODY_POSE, weight_file
 from iwcodec.codec.media.types import Picture
@@ -44,9 +43,7 @@ class BodyPose:
 
     def __call__(self, picture: Picture) -> Body | None:
         height, width = picture.shape[:2]
-        if height < MIN_HEIGHT:
-            size = round(width * ENLARGED / height), ENLARGED
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
+        picture = enlarged(picture)
         found = self._detect(picture)
         if found is None:
             return None
@@ -62,7 +59,7 @@ class BodyPose:
         flat, presence, heat = self._pose(crop[None] * np.float32(1 / 255))
         if float(presence.item()) < MIN_PRESENCE:
             return None
-        values = flat.reshape(-1, 5)[:LANDMARKS].astype(np.float64)
+        values = flat.reshape(-1, 5)[:LANDMARKS]
         places = refine(values[:, :2] / SIDE, heat[0])
         return np.column_stack([square.to_picture(places), sigmoid(values[:, 3])])
 
@@ -76,13 +73,9 @@ def refine(places: NDArray[np.float64], heat: Tensor) -> NDArray[np.float64]:
         if not (0 <= column < width and 0 <= row < height):
             continue
         left, top = max(column - REACH, 0), max(row - REACH, 0)
-        mass = sigmoid(heat[top : row + REACH + 1, left : column + REACH + 1, n].astype(np.float64))
+        mass = sigmoid(heat[top : row + REACH + 1, left : column + REACH + 1, n])
         if mass.max() >= MIN_HEAT:
             rows, columns = np.indices(mass.shape)
             centre = (columns + left) * mass, (rows + top) * mass
             refined[n] = [axis.sum() / mass.sum() for axis in centre] / np.array([width, height])
     return refined
-
-
-def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-logits)), np.float64)

@@ -15,6 +15,9 @@ from iwcodec.benchmarks.metrics.mesh.tflite import Tensor, TfliteGraph
 from iwcodec.benchmarks.weights import BODY_DETECTOR, FACE_DETECTOR, weight_file
 from iwcodec.codec.media.types import Picture
 
+MIN_HEIGHT, ENLARGED = 384, 512
+"""Pictures lower than MIN_HEIGHT pixels are enlarged to ENLARGED, as the published figures of expression are measured:
+the models' crops then have more than one picture pixel for each of their own."""
 MAX_OVERLAP = 0.3
 """Boxes that overlap the most confident one by more than this intersection over union are averaged with it."""
 RIGHT_EYE, LEFT_EYE = 0, 1
@@ -95,7 +98,7 @@ class Detector:
         whole = Square(width / 2, height / 2, max(width, height))
         pixels = whole.crop(picture, self._model.side, cv2.BORDER_CONSTANT)
         offsets, logits = self._graph(pixels[None] * np.float32(1 / 127.5) - 1)
-        confidence = 1 / (1 + np.exp(-logits[0, :, 0].astype(np.float64).clip(-100, 100)))
+        confidence = sigmoid(logits[0, :, 0])
         boxes, points = decode(offsets[0] / self._model.side, self._anchors)
         confident = confidence >= self._model.min_confidence
         if not confident.any():
@@ -104,6 +107,19 @@ class Detector:
         return Detection(
             best.confidence, whole.to_picture(best.box.reshape(2, 2)).ravel(), whole.to_picture(best.points)
         )
+
+
+def enlarged(picture: Picture) -> Picture:
+    """A picture lower than MIN_HEIGHT at a height of ENLARGED; others as they are."""
+    height, width = picture.shape[:2]
+    if height >= MIN_HEIGHT:
+        return picture
+    size = round(width * ENLARGED / height), ENLARGED
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def sigmoid(logits: Tensor) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64).clip(-100, 100))))
 
 
 def anchors(grids: Sequence[tuple[int, int]]) -> NDArray[np.float64]:

@@ -11,14 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.mesh.detector import FACE, Detector, eye_level_square
+from iwcodec.benchmarks.metrics.mesh.detector import FACE, Detector, enlarged, eye_level_square, sigmoid
 from iwcodec.benchmarks.metrics.mesh.tflite import Tensor, TfliteGraph
 from iwcodec.benchmarks.weights import FACE_MESH, weight_file
 from iwcodec.codec.media.types import Picture
 
-MIN_HEIGHT, ENLARGED = 384, 512
-"""Pictures lower than MIN_HEIGHT pixels are enlarged to ENLARGED, as the published figures of expression are measured:
-the mesh's crop then has more than one picture pixel for each of its own."""
 MIN_PRESENCE = 0.5
 """Probability of a face in the crop below which there are no landmarks."""
 SIDE = 192
@@ -76,9 +73,7 @@ class FaceMesh:
 
     def __call__(self, picture: Picture) -> Landmarks | None:
         height, width = picture.shape[:2]
-        if height < MIN_HEIGHT:
-            size = round(width * ENLARGED / height), ENLARGED
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
+        picture = enlarged(picture)
         face = self._detect(picture)
         if face is None:
             return None
@@ -92,7 +87,7 @@ class FaceMesh:
     def _landmarks(self, crop: Picture) -> NDArray[np.float64] | None:
         """The landmarks of a (SIDE, SIDE, 3) crop in its pixels, or None if the model sees no face in it."""
         features, flat, presence = self._face(crop[None] * np.float32(1 / 255))
-        if 1 / (1 + np.exp(-float(presence.item()))) < MIN_PRESENCE:
+        if sigmoid(presence).item() < MIN_PRESENCE:
             return None
         mesh = np.zeros((478, 2))
         mesh[:468] = flat.reshape(-1, 3)[:, :2]
