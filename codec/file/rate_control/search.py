@@ -37,7 +37,7 @@ GOOD_CRF = 40
 """Interleaved plans are tried if the best upfront plan has sources of a lower crf than this."""
 USUAL_KBPS = 4.0
 """Bitrate at which USUAL_SCALE is the first motion scale tried; it is finer at higher rates."""
-PRICING_SHARE = 0.3
+PRICING_SHARE = 0.4
 """Share of the time of choosing by estimates that has passed when the motion is priced (QuickTrials)."""
 USUAL_TRIALS = 12
 """Plans tried in a search, roughly; for the progress report."""
