@@ -134,17 +134,19 @@ def _seen(
     """The frames, in order, whose originals are given by number. `known`: how some of them look, by number."""
 
     def waiting() -> Iterator[tuple[Picture, Places, _Seen]]:
-        view, (number, original) = None, next(originals)
+        view, given = None, next(originals, None)
         for motion in decode_motion(stream.coded, stream.motion, decoder):
-            while number < motion.number and (pair := next(originals, None)) is not None:
-                number, original = pair
+            while given is not None and given[0] < motion.number:
+                given = next(originals, None)
+            if given is None:
+                return
             home, sources = decoder.library.at(home_slot), decoder.nearest(motion.keypoints, motion.reference_source)
-            if home is None or not sources or motion.number != number:
+            if home is None or not sources or motion.number != given[0]:
                 continue
             view = view or RegionView(home, decoder.compositor, expressive)
             own, library = decoder.library.slot(sources[0]), view.of_library(decoder.library)
-            seen = _Seen(motion, sources[0], own, library, known.get(number, []))
-            yield original, view.in_frame(motion.keypoints, sources[0]), seen
+            seen = _Seen(motion, sources[0], own, library, known.get(motion.number, []))
+            yield given[1], view.in_frame(motion.keypoints, sources[0]), seen
 
     def look(item: tuple[Picture, Places, _Seen]) -> _Seen:
         original, places, seen = item
