@@ -34,8 +34,7 @@ def largest_error(found: list[tuple[float, float]]) -> float:
     "options",
     [EncodeOptions(), EncodeOptions(sources=3), EncodeOptions(verify=True, tune="psnr"), EncodeOptions(effort=0)],
 )
-@pytest.mark.parametrize("frames", [30, 200, 100_000])
-@pytest.mark.parametrize("speed", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(("frames", "speed"), [(30, 1.0), (200, 0.7), (200, 3.0), (100_000, 0.5), (100_000, 3.0)])
 def test_the_whole_time_is_foretold_on_any_machine(options: EncodeOptions, frames: int, speed: float) -> None:
     times = {name: speed * cost for name, cost in pass_costs(options, frames).items()}
     found = shares(options, frames, times)
