@@ -47,7 +47,14 @@ def test_one_frame_ends_at_the_whole() -> None:
     assert shares(EncodeOptions(), 1, pass_costs(EncodeOptions(), 1))[-1][1] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("slow", [name for name, cost in COSTS.items() if name != TIMED and sum(cost)])
+def test_a_slow_machine_is_not_taken_to_be_nearly_done() -> None:
+    times = {name: 10 * cost for name, cost in pass_costs(EncodeOptions(), 200).items()}
+    found = shares(EncodeOptions(), 200, times)
+    end = found[-1][0]
+    assert all(share < 2 * now / end for now, share in found if now > 0.05 * end)
+
+
+@pytest.mark.parametrize("slow", [name for name, cost in COSTS.items() if name not in TIMED and sum(cost)])
 def test_a_pass_that_takes_twice_its_time_hardly_changes_what_is_foretold(slow: str) -> None:
     options = EncodeOptions(verify=True)
     times = pass_costs(options, 200)
@@ -66,7 +73,7 @@ def test_the_share_never_falls_where_a_clip_is_coded_again(codings: int) -> None
 
 
 def test_an_unknown_pass_keeps_the_share() -> None:
-    found = shares(EncodeOptions(), 200, {TIMED: 1.0, "thinking": 9.0}, (TIMED, "thinking"))
+    found = shares(EncodeOptions(), 200, {TIMED[1]: 1.0, "thinking": 9.0}, (TIMED[1], "thinking"))
     assert found[STEPS][1] == found[-1][1] < 1
 
 
