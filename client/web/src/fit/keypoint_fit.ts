@@ -7,14 +7,11 @@ import type { Picture } from "../runtime/pictures";
 import type { Source } from "../runtime/types";
 import {
   alignmentEquations,
-  blurred,
   BLURS,
   type Equations,
-  FLOW_SIZE,
   keypointsOf,
   reference,
   type Reference,
-  sampled,
   shear,
   smallGrey,
   squaredError,
@@ -23,6 +20,7 @@ import {
   type Warped,
   warped,
 } from "./alignment";
+import { blurred, FLOW_SIZE, sampled } from "./views";
 
 const CORRECTION_DECAY = 0.8;
 /** Blurs of the alignment steps. */

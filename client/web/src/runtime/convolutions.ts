@@ -36,6 +36,13 @@ interface Exports {
   attend(queries: number, means: number, count: number, pooled: number, keys: number, rows: number, blocks: number, dims: number, width: number, extraKeys: number, extras: number, near: number, kept: number, out: number, spare: number): void;
   correlate(a: number, aPitch: number, b: number, bPitch: number, count: number, rows: number, columns: number, out: number): void;
   remap(values: number, side: number, length: number, places: number, count: number, out: number): void;
+  displace(basis: number, change: number, cells: number, keypoints: number, scale: number, out: number): void;
+  invert(field: number, side: number, steps: number, out: number): void;
+  warp(levels: number, side: number, shifts: number, scale: number, out: number): void;
+  mirror(levels: number, side: number, edge: number, to: number): void;
+  blur(framed: number, side: number, taps: number, radius: number, spare: number, out: number): void;
+  tensors(framed: number, levels: number, side: number, scale: number, outlier: number, out: number): void;
+  weigh(basis: number, cells: number, keypoints: number, tensors: number, shifts: number, stiffness: number, columns: number, out: number): void;
   direct(vectors: number, count: number, length: number, scale: number, queries: number, means: number, pitch: number): void;
   enlarge(x: number, from: number, to: number, channels: number, spare: number, y: number): void;
   share(fields: number, count: number, pixels: number, shares: number): void;
@@ -113,10 +120,15 @@ export class Convolutions {
     return new Uint8Array(this.memory.buffer, at, length);
   }
 
+  /** Copy values to an address. */
+  put(at: number, values: ArrayLike<number>): void {
+    this.floats(at, values.length).set(values);
+  }
+
   /** Return the address of a copy of values. */
   stored(values: ArrayLike<number>): number {
     const at = this.room(values.length);
-    this.floats(at, values.length).set(values);
+    this.put(at, values);
     return at;
   }
 

@@ -1,6 +1,7 @@
 /** Where the regions of frames and sources lie, in the coordinates of one source (codec/sources/region_view.py). */
 
-import { GRID, moved } from "../fit/alignment";
+import { moved } from "../fit/alignment";
+import { GRID } from "../fit/views";
 import { remapValues } from "../runtime/pictures";
 import type { Source } from "../runtime/types";
 import { boxPlaces, type Compositor, REGION_SIZES, regionBox } from "./regions";

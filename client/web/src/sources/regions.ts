@@ -3,7 +3,8 @@
  * (codec/sources/regions.py).
  */
 
-import { backward, GRID, moved, reference, type Reference } from "../fit/alignment";
+import { backward, reference, type Reference } from "../fit/alignment";
+import { GRID } from "../fit/views";
 import { type Picture, remapPicture, remapValues, resizeLinear, roundEven } from "../runtime/pictures";
 import { type Source, withPicture } from "../runtime/types";
 import type { Library } from "./library";
@@ -149,7 +150,7 @@ export class Compositor {
     const { side } = source.picture;
     const places = new Float32Array(side * side * 2);
     if (source.keypoints !== other.keypoints) {
-      const cells = backward(moved(this.reference(other), source.keypoints));
+      const cells = backward(this.reference(other), source.keypoints);
       places.set(resizeLinear(cells, GRID, side, 2).map((value) => value * (side / GRID)));
     }
     for (let n = 0; n < side * side; n++) {
