@@ -100,22 +100,26 @@ export function displace(basis: usize, change: usize, cells: usize, keypoints: u
 
 /** Invert a field (side, side, 2), in cells, by `steps` fixed-point iterations -> (side, side, 2). */
 export function invert(field: usize, side: usize, steps: usize, out: usize): void {
-  const most = <i32>side - 1;
-  for (let y = 0; y <= most; y++) {
-    for (let x = 0; x <= most; x++, out += 8) {
-      let back = f32x4.neg(v128.load64_zero(field + ((y * <i32>side + x) << 3)));
+  const most = i32x4.splat(<i32>side - 1);
+  const row = <i32>side << 3;
+  for (let y: usize = 0; y < side; y++) {
+    for (let x: usize = 0; x < side; x++, out += 8) {
+      const cell = f32x4(<f32>x, <f32>y, 0, 0);
+      let back = f32x4.neg(v128.load64_zero(field + ((y * side + x) << 3)));
       for (let step: usize = 0; step < steps; step++) {
-        const px = <i32>nearest((f32x4.extract_lane(back, 0) + <f32>x) * PARTS);
-        const py = <i32>nearest((f32x4.extract_lane(back, 1) + <f32>y) * PARTS);
-        const left = clamp(px >> 5, most) << 3;
-        const right = clamp((px >> 5) + 1, most) << 3;
-        const above = field + ((clamp(py >> 5, most) * side) << 3);
-        const below = field + ((clamp((py >> 5) + 1, most) * side) << 3);
-        const fx = f32x4.splat(<f32>(px & 31) / PARTS);
-        const fy = f32x4.splat(<f32>(py & 31) / PARTS);
-        const top = between(v128.load64_zero(above + left), v128.load64_zero(above + right), fx);
-        const bottom = between(v128.load64_zero(below + left), v128.load64_zero(below + right), fx);
-        back = f32x4.neg(between(top, bottom, fy));
+        const place = placeOf(f32x4.add(back, cell));
+        const near = clamped(i32x4.shr_s(place, 5), most);
+        const far = clamped(i32x4.add(i32x4.shr_s(place, 5), i32x4.splat(1)), most);
+        const left = i32x4.extract_lane(near, 0) << 3;
+        const right = i32x4.extract_lane(far, 0) << 3;
+        const above = field + i32x4.extract_lane(near, 1) * row;
+        const below = field + i32x4.extract_lane(far, 1) * row;
+        const share = shareOf(place);
+        const across = i8x16.shuffle(share, share, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+        const down = i8x16.shuffle(share, share, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
+        const top = between(v128.load64_zero(above + left), v128.load64_zero(above + right), across);
+        const bottom = between(v128.load64_zero(below + left), v128.load64_zero(below + right), across);
+        back = f32x4.neg(between(top, bottom, down));
       }
       v128.store64_lane(out, back, 0);
     }
@@ -123,21 +127,27 @@ export function invert(field: usize, side: usize, steps: usize, out: usize): voi
 }
 
 /** Sample levels (side, side) bilinearly at shifts (side, side, 2) times `scale`, in pixels -> (side, side). The edge is
- * repeated. */
+ * repeated. `side` is even. */
 export function warp(levels: usize, side: usize, shifts: usize, scale: f32, out: usize): void {
-  const most = <i32>side - 1;
-  for (let v = 0; v <= most; v++) {
-    for (let u = 0; u <= most; u++, shifts += 8, out += 4) {
-      const px = <i32>nearest((f32.load(shifts) * scale + <f32>u) * PARTS);
-      const py = <i32>nearest((f32.load(shifts, 4) * scale + <f32>v) * PARTS);
-      const left = clamp(px >> 5, most) << 2;
-      const right = clamp((px >> 5) + 1, most) << 2;
-      const above = levels + ((clamp(py >> 5, most) * side) << 2);
-      const below = levels + ((clamp((py >> 5) + 1, most) * side) << 2);
-      const fx = <f32>(px & 31) / PARTS;
-      const top = f32.load(above + left) + fx * (f32.load(above + right) - f32.load(above + left));
-      const bottom = f32.load(below + left) + fx * (f32.load(below + right) - f32.load(below + left));
-      f32.store(out, top + (<f32>(py & 31) / PARTS) * (bottom - top));
+  const most = i32x4.splat(<i32>side - 1);
+  const factor = f32x4.splat(scale);
+  const row = <i32>side << 2;
+  for (let v: usize = 0; v < side; v++) {
+    for (let u: usize = 0; u < side; u += 2, shifts += 16, out += 8) {
+      const place = placeOf(fma(v128.load(shifts), factor, f32x4(<f32>u, <f32>v, <f32>(u + 1), <f32>v)));
+      const near = clamped(i32x4.shr_s(place, 5), most);
+      const far = clamped(i32x4.add(i32x4.shr_s(place, 5), i32x4.splat(1)), most);
+      const share = shareOf(place);
+      let left = i32x4.extract_lane(near, 0) << 2;
+      let right = i32x4.extract_lane(far, 0) << 2;
+      let above = levels + i32x4.extract_lane(near, 1) * row;
+      let below = levels + i32x4.extract_lane(far, 1) * row;
+      f32.store(out, sampled(above + left, above + right, below + left, below + right, f32x4.extract_lane(share, 0), f32x4.extract_lane(share, 1)));
+      left = i32x4.extract_lane(near, 2) << 2;
+      right = i32x4.extract_lane(far, 2) << 2;
+      above = levels + i32x4.extract_lane(near, 3) * row;
+      below = levels + i32x4.extract_lane(far, 3) * row;
+      f32.store(out, sampled(above + left, above + right, below + left, below + right, f32x4.extract_lane(share, 2), f32x4.extract_lane(share, 3)), 4);
     }
   }
 }
@@ -227,7 +237,8 @@ export function tensors(framed: usize, levels: usize, side: usize, scale: f32, o
 }
 
 /** Weight a motion basis (cells, 3 * keypoints) by cells' tensors, (cells, 8) as above, to each of which moving costs
- * `stiffness`, from `shifts` (cells, 2) on -> (cells, columns): motion by xx, xy and yy, strengths by x and y, gradients. */
+ * `stiffness`, from `shifts` (cells, 2) on -> (cells, columns): motion by xx, xy and yy, strengths by x, the gradient's x and
+ * three that are left as they are, and the same by y. */
 export function weigh(basis: usize, cells: usize, keypoints: usize, tensors: usize, shifts: usize, stiffness: f32, columns: usize, out: usize): void {
   const third = keypoints << 2;
   for (let n: usize = 0; n < cells; n++, basis += 2 * third, tensors += 32, shifts += 8, out += columns << 2) {
@@ -242,11 +253,38 @@ export function weigh(basis: usize, cells: usize, keypoints: usize, tensors: usi
       v128.store(to + third, f32x4.mul(xy, along));
       v128.store(to + 2 * third, f32x4.mul(yy, along));
       v128.store(to + 3 * third, fma(xx, right, f32x4.mul(xy, down)));
-      v128.store(to + 4 * third, fma(xy, right, f32x4.mul(yy, down)));
+      v128.store(to + 4 * third + 16, fma(xy, right, f32x4.mul(yy, down)));
     }
-    f32.store(out + 5 * third, f32.load(tensors, 12) + stiffness * f32.load(shifts));
-    f32.store(out + 5 * third, f32.load(tensors, 16) + stiffness * f32.load(shifts, 4), 4);
+    f32.store(out + 4 * third, f32.load(tensors, 12) + stiffness * f32.load(shifts));
+    f32.store(out + 5 * third + 16, f32.load(tensors, 16) + stiffness * f32.load(shifts, 4));
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function sampled(a: usize, b: usize, c: usize, d: usize, across: f32, down: f32): f32 {
+  const top = f32.load(a) + across * (f32.load(b) - f32.load(a));
+  return top + down * (f32.load(c) + across * (f32.load(d) - f32.load(c)) - top);
+}
+
+/** Return places in PARTS of a cell. */
+// @ts-ignore: decorator
+@inline
+function placeOf(places: v128): v128 {
+  return i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(places, f32x4.splat(PARTS))));
+}
+
+/** Return what of a cell lies before places in PARTS. */
+// @ts-ignore: decorator
+@inline
+function shareOf(places: v128): v128 {
+  return f32x4.mul(f32x4.convert_i32x4_s(v128.and(places, i32x4.splat(31))), f32x4.splat(1 / PARTS));
+}
+
+// @ts-ignore: decorator
+@inline
+function clamped(indices: v128, most: v128): v128 {
+  return i32x4.max_s(i32x4.min_s(indices, most), i32x4.splat(0));
 }
 
 // @ts-ignore: decorator

@@ -4,6 +4,7 @@
  */
 
 import { type Picture, resizeArea, resizeLinear } from "../runtime/pictures";
+import type { Source } from "../runtime/types";
 import { sumsOf } from "./cell_sums";
 import { blurred, CELLS, FLOW_SIZE, GRID, inverted, sampled, tensorsOf } from "./views";
 
@@ -27,11 +28,19 @@ export interface Reference {
   shearing?: Float64Array;
 }
 
-/** Prepare a source from its motion basis (b, 3 K) and its keypoints (K, 3). */
-export function reference(basis: Float32Array, keypoints: Float32Array): Reference {
-  const width = keypoints.length;
-  const side = Math.round(Math.sqrt(basis.length / width));
-  return { basis: resizeLinear(basis, side, GRID, width), unknowns: unknownsOf(keypoints) };
+/** By motion basis, which variants of a source share with it. */
+const references = new WeakMap<Float32Array, Reference>();
+
+/** Return a source, prepared from its motion basis (b, 3 K) and its keypoints (K, 3); it is done once. */
+export function reference({ basis, keypoints }: Pick<Source, "basis" | "keypoints">): Reference {
+  let known = references.get(basis);
+  if (!known) {
+    const width = keypoints.length;
+    const side = Math.round(Math.sqrt(basis.length / width));
+    known = { basis: resizeLinear(basis, side, GRID, width), unknowns: unknownsOf(keypoints) };
+    references.set(basis, known);
+  }
+  return known;
 }
 
 /** Return keypoints (K, 3) as unknowns (3 K,): all x, all y, all strengths. */
@@ -88,14 +97,20 @@ function shearing(ref: Reference): Float64Array {
         real[b] = (basis[east + a] - basis[west + a]) * perColumn - (basis[south + b] - basis[north + b]) * perRow;
         imaginary[b] = (basis[south + a] - basis[north + a]) * perRow + (basis[east + b] - basis[west + b]) * perColumn;
       }
-      for (let a = 0; a < width; a++) {
-        const [r, i] = [weight * real[a], weight * imaginary[a]];
-        for (let b = 0; b <= a; b++) out[a * width + b] += r * real[b] + i * imaginary[b];
-      }
+      addSquares(out, real, imaginary, weight);
     }
   }
   for (let a = 0; a < width; a++) for (let b = 0; b < a; b++) out[b * width + a] = out[a * width + b];
   return (ref.shearing = out);
+}
+
+/** Add the lower triangle of products of a complex vector with its conjugate, real parts. */
+function addSquares(out: Float64Array, real: Float64Array, imaginary: Float64Array, weight: number): void {
+  const width = real.length;
+  for (let a = 0; a < width; a++) {
+    const [r, i, row] = [weight * real[a], weight * imaginary[a], a * width];
+    for (let b = 0; b <= a; b++) out[row + b] += r * real[b] + i * imaginary[b];
+  }
 }
 
 /** Return how much columns or rows of cells (GRID,) belong to the face, given the keypoints along that axis. */

@@ -17,7 +17,7 @@ class CellSums {
 
   /** `width`: 3 K. */
   constructor(private readonly width: number) {
-    const columns = (this.columns = Math.ceil(((5 * width) / 3 + 2) / BLOCK) * BLOCK);
+    const columns = (this.columns = blocks(4 * (width / 3) + 4 + blocks(width / 3 + 1)));
     const room = (values: number) => this.c.room(values);
     this.rooms = {
       source: room(CELLS * width),
@@ -27,7 +27,7 @@ class CellSums {
       tensors: room(TENSOR * CELLS),
       basis: room(CELLS * width),
       weighted: room(CELLS * columns),
-      sums: room(width * columns),
+      sums: room((width / 3) * (columns + 2 * blocks(width / 3 + 1))),
     };
   }
 
@@ -51,32 +51,40 @@ class CellSums {
     c.run.displace(rooms.basis, rooms.change, CELLS, width / 3, 1, rooms.shifts);
     c.put(rooms.tensors, tensors);
     c.run.weigh(rooms.basis, CELLS, width / 3, rooms.tensors, rooms.shifts, stiffness, columns, rooms.weighted);
-    c.run.correlate(rooms.basis, width * VALUE, rooms.weighted, columns * VALUE, CELLS, width, columns, rooms.sums);
-    return unpacked(c.floats(rooms.sums, width * columns), width / 3, columns);
+    const k = width / 3;
+    const [all, few] = [columns, blocks(k + 1)];
+    // Motion with everything; strengths to the right, and down, with those by x, and y, and their gradients.
+    const [byX, byY] = [3 * k, 4 * k + 4];
+    const at = [0, k * all, k * (all + few)].map((values) => rooms.sums + values * VALUE);
+    const multiply = (group: number, from: number, count: number) =>
+      c.run.correlate(rooms.basis + group * k * VALUE, width * VALUE, rooms.weighted + from * VALUE, columns * VALUE, CELLS, k, count, at[group]);
+    multiply(0, 0, all);
+    multiply(1, byX, few);
+    multiply(2, byY, few);
+    const [along, right, down] = [c.floats(at[0], k * all), c.floats(at[1], k * few), c.floats(at[2], k * few)];
+    const gram = new Float64Array(width * width);
+    const gradient = new Float64Array(width);
+    for (let a = 0; a < k; a++) {
+      for (let b = 0; b < k; b++) {
+        const row = a * all + b;
+        gram[a * width + b] = along[row];
+        gram[a * width + k + b] = gram[(k + b) * width + a] = along[row + k];
+        gram[(k + a) * width + k + b] = along[row + 2 * k];
+        gram[a * width + 2 * k + b] = gram[(2 * k + b) * width + a] = along[row + byX];
+        gram[(k + a) * width + 2 * k + b] = gram[(2 * k + b) * width + k + a] = along[row + byY];
+        gram[(2 * k + a) * width + 2 * k + b] = right[a * few + b] + down[a * few + b];
+      }
+      gradient[a] = along[a * all + byX + k];
+      gradient[k + a] = along[a * all + byY + k];
+      gradient[2 * k + a] = right[a * few + k] + down[a * few + k];
+    }
+    return { gram, gradient };
   }
 }
 
-/** Unpack the products of a basis with what `weigh` makes of it. Rows: along, right, down. Columns: along by xx, xy and yy,
- * strengths by x and y, gradients. */
-function unpacked(sums: Float32Array, k: number, columns: number): Sums {
-  const width = 3 * k;
-  const at = (row: number, a: number, column: number, b: number) => sums[(row * k + a) * columns + column * k + b];
-  const gram = new Float64Array(width * width);
-  const gradient = new Float64Array(width);
-  for (let a = 0; a < k; a++) {
-    for (let b = 0; b < k; b++) {
-      gram[a * width + b] = at(0, a, 0, b);
-      gram[a * width + k + b] = gram[(k + b) * width + a] = at(0, a, 1, b);
-      gram[(k + a) * width + k + b] = at(0, a, 2, b);
-      gram[a * width + 2 * k + b] = gram[(2 * k + b) * width + a] = at(0, a, 3, b);
-      gram[(k + a) * width + 2 * k + b] = gram[(2 * k + b) * width + k + a] = at(0, a, 4, b);
-      gram[(2 * k + a) * width + 2 * k + b] = at(1, a, 3, b) + at(2, a, 4, b);
-    }
-    gradient[a] = at(0, a, 5, 0);
-    gradient[k + a] = at(0, a, 5, 1);
-    gradient[2 * k + a] = at(1, a, 5, 0) + at(2, a, 5, 1);
-  }
-  return { gram, gradient };
+/** Return the next multiple of BLOCK. */
+function blocks(columns: number): number {
+  return Math.ceil(columns / BLOCK) * BLOCK;
 }
 
 /** By the number of unknowns. */

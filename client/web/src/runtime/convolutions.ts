@@ -85,6 +85,8 @@ export interface Convolution extends Layer {
 /** Which channel of the weights each channel of a kernel is; null: none. */
 export type Order = readonly (number | null)[];
 
+let compiled: WebAssembly.Module | null = null;
+
 /** Memory, and the best kernels that the browser runs. */
 export class Convolutions {
   readonly run: Exports;
@@ -95,8 +97,8 @@ export class Convolutions {
   private spare = { at: 0, values: 0 };
 
   constructor() {
-    const binary = kernels.map(decoded).find((one) => WebAssembly.validate(one)) as BufferSource;
-    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(binary), { env: { memory: this.memory } });
+    compiled ??= new WebAssembly.Module(kernels.map(decoded).find((one) => WebAssembly.validate(one)) as BufferSource);
+    const { exports } = new WebAssembly.Instance(compiled, { env: { memory: this.memory } });
     this.run = exports as unknown as Exports;
     this.used = this.run.heap.value as number;
     this.nothing = { first: this.run.ZEROS.value as number, pixel: 0, row: 0 };

@@ -3,7 +3,7 @@
  * (codec/sources/regions.py).
  */
 
-import { backward, reference, type Reference } from "../fit/alignment";
+import { backward, reference } from "../fit/alignment";
 import { GRID } from "../fit/views";
 import { type Picture, remapPicture, remapValues, resizeLinear, roundEven } from "../runtime/pictures";
 import { type Source, withPicture } from "../runtime/types";
@@ -110,7 +110,6 @@ function median(values: number[]): number {
 
 /** Makes composite sources, and keeps them. */
 export class Compositor {
-  private readonly references = new WeakMap<Source, Reference>();
   private composites: { key: unknown[]; source: Source }[] = [];
 
   /** Return a source whose regions show other sources; undefined leaves a region as it is. */
@@ -150,7 +149,7 @@ export class Compositor {
     const { side } = source.picture;
     const places = new Float32Array(side * side * 2);
     if (source.keypoints !== other.keypoints) {
-      const cells = backward(this.reference(other), source.keypoints);
+      const cells = backward(reference(other), source.keypoints);
       places.set(resizeLinear(cells, GRID, side, 2).map((value) => value * (side / GRID)));
     }
     for (let n = 0; n < side * side; n++) {
@@ -158,12 +157,5 @@ export class Compositor {
       places[2 * n + 1] += Math.floor(n / side);
     }
     return places;
-  }
-
-  /** Return a source prepared for fitting, made once. */
-  reference(source: Source): Reference {
-    let known = this.references.get(source);
-    if (!known) this.references.set(source, (known = reference(source.basis, source.keypoints)));
-    return known;
   }
 }

@@ -51,7 +51,7 @@ test("the inverse transform is Python's", () => {
 
 test("the coordinates of a source are Python's", () => {
   const { picture, basis, keypoints, coordinates, moved: expected, backward: back } = vectors.space;
-  const ref = reference(new Float32Array(bytes(basis).buffer), Float32Array.from(keypoints));
+  const ref = reference({ basis: new Float32Array(bytes(basis).buffer), keypoints: Float32Array.from(keypoints) });
   const space = motionSpace(ref, { side: 256, data: bytes(picture) }, tables.transform.directions);
   const [out] = keypointsIn(space, Float64Array.from(coordinates));
   expect(largest(out, keypoints)).toBeGreaterThan(0.01);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { type Source, withPicture } from "../../src/runtime/types";
 import { Library } from "../../src/sources/library";
-import { Compositor, regionMask } from "../../src/sources/regions";
+import { regionMask } from "../../src/sources/regions";
 import { VariantPolicy } from "../../src/sources/variant_policy";
 import { bytes, largest, vectorsOf } from "../support/vectors";
 
@@ -20,7 +20,7 @@ test("regions show what Python shows, and the same variants are sent", () => {
   };
   const library = new Library(8);
   library.add(0, source);
-  const policy = new VariantPolicy(new Compositor(), library);
+  const policy = new VariantPolicy(library);
   let added = 1;
   frames.forEach(({ face, keypoints: moved, arrived, slots, variant }: (typeof frames)[number], n: number) => {
     expect(policy.choose(pictures[face], Float32Array.from(moved), source, arrived && new Set(arrived))).toEqual(slots);
@@ -44,7 +44,7 @@ test("a variant of another source than the home differs from it in a region only
   const library = new Library(8);
   library.add(0, home);
   library.add(1, newest);
-  const policy = new VariantPolicy(new Compositor(), library);
+  const policy = new VariantPolicy(library);
   let wanted = null;
   for (let n = 0; n < 60 && !wanted; n++) {
     policy.choose(pictures[n < 10 ? 0 : 1], home.keypoints, home, null);
