@@ -26,6 +26,7 @@ from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.models.runtime.load import load_runtime
 from support.web.client import BROWSER, WEB, needs_browser, needs_build, needs_modules, web_server
+from support.web.firefox import firefox, needs_firefox
 
 pytestmark = [pytest.mark.realtime, pytest.mark.patient, needs_modules, needs_browser, needs_build]
 
@@ -107,3 +108,16 @@ def test_a_browser_that_cannot_send_watches_and_says_why(face_clip: Path) -> Non
 def test_an_address_without_a_room_says_so() -> None:
     with web_server() as server:
         assert "names no room" in joined(server, room="")["error"]
+
+
+@needs_firefox
+def test_firefox_without_devices_watches_and_listens(face_clip: Path) -> None:
+    with web_server() as server, python_client(server, "--video", str(face_clip)), firefox() as page:
+        page.open(f"{server}/play/call.html#room=talk")
+        page.wait("document.querySelector('#cannot').textContent !== ''", 60)
+        assert "You can watch and listen" in page.evaluate("document.querySelector('#cannot').textContent")
+        page.evaluate("document.querySelector('#join').click()")
+        page.wait("window.iwcodec.shown()[0] >= 3", 120)
+        assert page.evaluate("document.querySelector('#people strong').textContent") == "Ada"
+        assert page.evaluate("document.querySelector('#error').textContent") == ""
+        assert page.evaluate("window.iwcodec.heard()")["totalAudioEnergy"] > 0
