@@ -86,6 +86,7 @@ def test_a_browser_is_seen_and_heard_and_sees_and_hears(face_clip: Path, tmp_pat
     assert f"Eve must see these words, too: {report['words'][1]}\n" in (tmp_path / "ada.txt").read_text()
     assert len(report["words"][1].split()) == 3
     assert report["shift"] < MAX_SHIFT
+    assert report["focused"] == ["summary", "mute", "camera-off", "numbers", "copy", "leave"]
     assert (report["own"], report["mute"]) == ("camera off, muted", "Unmute")  # after keys m and v
     with IwcFile(tmp_path / "eve.iwc", load_runtime(threads=1)) as file:
         seen = [frame.picture for frame in itertools.islice(file.frames(), 0, 30, 6)]
@@ -96,11 +97,13 @@ def test_a_browser_is_seen_and_heard_and_sees_and_hears(face_clip: Path, tmp_pat
 
 def test_a_browser_that_cannot_send_watches_and_says_why(face_clip: Path) -> None:
     with web_server() as server, python_client(server, "--video", str(face_clip)):
-        report = joined(server, frames=3, init="delete window.VideoEncoder", timeoutMs=150_000)
+        report = joined(server, frames=3, init="delete window.VideoEncoder", portrait=True, timeoutMs=150_000)
     assert report["problems"] == []
     assert "This browser cannot encode AV1" in report["cannot"]
     assert "You can watch and listen" in report["cannot"]
     assert report["people"][0].startswith("Ada")
+    assert not report["isTooWide"]
+    assert report["focused"] == ["numbers", "copy", "leave"]
     assert np.frombuffer(base64.b64decode(report["picture"]), np.uint8).std() > 20
     assert report["heard"]["totalAudioEnergy"] > 0
 
