@@ -11,7 +11,7 @@ import { TokenBucket } from "../token_bucket";
 import type { Library } from "./library";
 import { errorOf, type Signature, signature } from "./region_signature";
 import { RegionView } from "./region_view";
-import { blend, BOX_SIDE, inBox, REGION_SIZES, regionBox, regionMask } from "./regions";
+import { blend, BOX_SIDE, inBox, placesAt, REGION_SIZES, regionBox, regionPixels } from "./regions";
 
 const REMEMBERED_FRAMES = 256;
 const CHOICE_INTERVAL = 5;
@@ -116,10 +116,10 @@ export class VariantPolicy {
     const inHome = view.inHome(base, grid);
     best.forEach((patch, region) => {
       if (!patch) return;
-      const mask = regionMask(base.keypoints, region, side, grid);
-      const other = new Uint8Array(picture.data.length);
-      remapCubic(patch, inBox(regionBox(view.home.keypoints, region, side), inHome), mask, other);
-      picture = blend(picture, other, mask);
+      const { pixels, mask } = regionPixels(base.keypoints, region, side, grid);
+      const other = new Uint8Array(3 * pixels.length);
+      remapCubic(patch, inBox(regionBox(view.home.keypoints, region, side), placesAt(inHome, pixels)), mask, other);
+      picture = blend(picture, other, mask, pixels);
     });
     return picture;
   }
