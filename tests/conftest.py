@@ -1,11 +1,13 @@
 """Fixtures shared by several test files."""
 
+import asyncio
+import inspect
 import itertools
 import math
 import os
 import re
 from collections import Counter
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -26,6 +28,34 @@ with suppress(ImportError):
 
     settings.register_profile("without deadlines", deadline=None)  # which a busy machine misses
     settings.load_profile("without deadlines")
+
+
+LONGEST_S = 120.0
+"""Time-out in seconds of a coroutine test on the real clock."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test on a new event loop: on a simulated clock if it is marked `simulated`. Fixtures that are
+    asynchronous context managers are entered on that loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            for name, value in arguments.items():
+                if isinstance(value, AbstractAsyncContextManager):
+                    arguments[name] = await stack.enter_async_context(value)
+            await pyfuncitem.obj(**arguments)
+
+    if pyfuncitem.get_closest_marker("simulated"):
+        from iwcodec.benchmarks.call.simulation import simulate
+
+        simulate(test())
+    else:
+        asyncio.run(asyncio.wait_for(test(), LONGEST_S))
+    return True
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 for needed in ("aiortc", "websockets"):
     pytest.importorskip(needed)
-from iwcodec.benchmarks.call.simulation import simulate
 from iwcodec.client import session
 from iwcodec.client.audio.speaker import Speaker
 from iwcodec.client.audio.transceiver import AudioTraffic
@@ -52,7 +51,9 @@ def test_without_a_microphone_the_call_is_muted(monkeypatch: pytest.MonkeyPatch)
         session.start_audio_capture(session.CallOptions(URL, "me", mic="0"), None, AudioDouble(), Speaker(), call)  # type: ignore[arg-type]
 
 
-def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_headless_call_prints_changes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
     ada = SimpleNamespace(name="Ada", state=LinkState.CONNECTING, stats=lambda: stats, audio_buffer=None, **QUIET)
     call: Any = SimpleNamespace(state=CallState.WAITING, participants={}, notices=[], notified=0)
@@ -74,7 +75,7 @@ def test_a_headless_call_prints_changes(monkeypatch: pytest.MonkeyPatch, capsys:
 
     monkeypatch.setattr(session.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(session.print_reports(call))
+        await session.print_reports(call)
     assert printed == [
         "waiting for others",
         "in the call; Ada: connecting",
@@ -124,7 +125,7 @@ class Window:
         self.views.append(view)
 
 
-def test_keys_in_the_window() -> None:
+async def test_keys_in_the_window() -> None:
     stats = LinkStats({"total": 9.0}, {"total": 8.0}, 20.0, 150.0, 0.0, 2, {})
     ada = SimpleNamespace(name="Ada", state=LinkState.LIVE, stats=lambda: stats, audio_buffer=None, **QUIET, frame=None)
     call: Any = SimpleNamespace(
@@ -140,14 +141,15 @@ def test_keys_in_the_window() -> None:
     call.set_camera_off = lambda on: setattr(call, "camera_off", on)
     call.signalling = SimpleNamespace(name="me")
     window, pressed = Window([], ["i"], ["i", "m", "v", "c"], ["q"]), list[str]()
-    asyncio.run(session.show_window(call, SimpleNamespace(preview=None), window, SimpleNamespace(key=pressed.append)))  # type: ignore[arg-type]
+    await session.show_window(call, SimpleNamespace(preview=None), window, SimpleNamespace(key=pressed.append))  # type: ignore[arg-type]
     assert [bool(view.tiles[0].details) for view in window.views] == [False, True, False]
     assert (call.muted, call.camera_off) == (True, True)
     assert pressed == ["c"]
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("apart_s", [0.04, 0.004])
-def test_new_pictures_are_drawn_at_once(apart_s: float) -> None:
+async def test_new_pictures_are_drawn_at_once(apart_s: float) -> None:
     """Up to the screen's frame rate: pictures of many participants share a drawing."""
     call: Any = SimpleNamespace(
         state=CallState.TALKING,
@@ -171,20 +173,15 @@ def test_new_pictures_are_drawn_at_once(apart_s: float) -> None:
             waited.extend(now - at for at in came)
             came.clear()
 
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        showing = asyncio.create_task(
-            session.show_window(call, SimpleNamespace(preview=None), Drawn(), SimpleNamespace())
-        )  # type: ignore[arg-type]
-        await asyncio.sleep(0.0123)
-        for _ in range(200):
-            await asyncio.sleep(apart_s)
-            came.append(loop.time())
-            call.frame_listeners[0](None, None)
-        await asyncio.sleep(0.5)
-        showing.cancel()
-
-    simulate(scenario())
+    screen: Any = Drawn()
+    showing = asyncio.create_task(session.show_window(call, SimpleNamespace(preview=None), screen, SimpleNamespace()))  # type: ignore[arg-type]
+    await asyncio.sleep(0.0123)
+    for _ in range(200):
+        await asyncio.sleep(apart_s)
+        came.append(asyncio.get_running_loop().time())
+        call.frame_listeners[0](None, None)
+    await asyncio.sleep(0.5)
+    showing.cancel()
     assert len(waited) == 200
     assert max(waited) <= session.MIN_DRAW_INTERVAL_S + 1e-6
     if apart_s > session.DRAW_INTERVAL_S:
@@ -236,36 +233,28 @@ class Hosted:
     ("keys", "done"),
     [("l", [True]), ("k2", ["b"]), ("k3", []), ("kx", []), ("kk1", ["a"]), ("2", []), ("k1k2", ["a", "b"])],
 )
-def test_the_hosts_keys(keys: str, done: list[Any]) -> None:
+async def test_the_hosts_keys(keys: str, done: list[Any]) -> None:
     call = Hosted(True)
-
-    async def press() -> None:
-        changes = session.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
-        for key in keys:
-            changes.key(key)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-
-    asyncio.run(press())
+    changes = session.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
+    for key in keys:
+        changes.key(key)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
     assert call.done == done
     if keys == "k2":
         assert call.notices == ["whom to remove? 1 Ada, 2 Bob"]
 
 
-def test_only_the_host_locks_and_removes() -> None:
+async def test_only_the_host_locks_and_removes() -> None:
     call = Hosted(False)
-
-    async def press() -> None:
-        changes = session.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
-        for key in "lk1":
-            changes.key(key)
-
-    asyncio.run(press())
+    changes = session.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
+    for key in "lk1":
+        changes.key(key)
     assert call.done == []
     assert all("only the host" in notice for notice in call.notices)
 
 
-def test_devices_are_changed_by_key_and_restored_when_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_devices_are_changed_by_key_and_restored_when_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "DEVICE_CHECK_S", 0.001)
     notices: list[str] = []
     lost = [True]
@@ -276,18 +265,14 @@ def test_devices_are_changed_by_key_and_restored_when_lost(monkeypatch: pytest.M
 
     devices = SimpleNamespace(change=lambda kind: f"next {kind}", are_lost=lambda: lost[0], restore=restore)
     call = SimpleNamespace(notify=notices.append)
-
-    async def work() -> None:
-        changes = session.Changes(call, None, devices)  # type: ignore[arg-type]
-        watching = asyncio.create_task(changes.watch())
-        while not notices:
-            await asyncio.sleep(0.001)
-        watching.cancel()
-        for key in "ca":
-            changes.key(key)
-            await changes._working  # type: ignore[misc]
-
-    asyncio.run(work())
+    changes = session.Changes(call, None, devices)  # type: ignore[arg-type]
+    watching = asyncio.create_task(changes.watch())
+    while not notices:
+        await asyncio.sleep(0.001)
+    watching.cancel()
+    for key in "ca":
+        changes.key(key)
+        await changes._working  # type: ignore[misc]
     assert notices == [
         "The microphone is now Headset.",
         "A file is sent instead of a camera.",

@@ -1,6 +1,7 @@
 """Connections of the hub: joining, relaying, refusing, losing and resuming. The clocks are set by the tests."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,12 +14,7 @@ from iwcodec.server.store.memory import MemoryStore
 from iwcodec.server.turn import TTL_S, IceConfig
 from support.server.signalling import NOW, SECRET, Caller, Clock, make_hub, sdp
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.realtime
 
 
 @pytest.fixture
@@ -27,6 +23,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+@asynccontextmanager
 async def hub(clock: Clock) -> AsyncIterator[Hub]:
     hub = make_hub(MemoryStore(), clock)
     await hub.store.open(hub.wake)

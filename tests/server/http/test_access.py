@@ -17,12 +17,7 @@ from iwcodec.server.limits import Limits
 from iwcodec.server.store.memory import MemoryStore
 from support.server.signalling import browser, connected, make_hub, running
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.realtime
 
 
 def connection(client: str = "192.0.2.1", **headers: str) -> HTTPConnection:

@@ -22,12 +22,7 @@ from iwcodec.server.store.memory import MemoryStore
 from iwcodec.server.turn import IceConfig
 from support.server.signalling import NOW, SECRET, Clock, DirectCall, browser, connected, make_hub, running, sdp
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.realtime
 
 
 class Page(html.parser.HTMLParser):

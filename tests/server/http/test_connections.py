@@ -25,15 +25,10 @@ from iwcodec.server.store.memory import MemoryStore
 from support.server.certificates import write_certificate
 from support.server.signalling import PATIENCE_S, Clock, connected, make_hub, running
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
+pytestmark = pytest.mark.realtime
 
 SOON_S = 0.5
 """Deadline of requests in these tests."""
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @asynccontextmanager

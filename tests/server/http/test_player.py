@@ -17,13 +17,6 @@ from iwcodec.server.http import app, player
 from iwcodec.server.store.memory import MemoryStore
 from support.server.signalling import browser, make_hub
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
 
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -22,13 +22,8 @@ pytest.importorskip("redis")
 from iwcodec.server.store.base import Joined, StoreError
 from iwcodec.server.store.redis import RedisStore
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
+pytestmark = pytest.mark.realtime
 LIMITS = (6, 100)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
@@ -10,14 +11,9 @@ from iwcodec.server.store.base import Joined, Member, Posted, Refusal, Renewed, 
 from iwcodec.server.store.memory import MemoryStore
 from support.server.signalling import NOW, RedisServer, make_member, redis_server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
+pytestmark = pytest.mark.realtime
 LIMITS = (6, 100)
 LATER = NOW + 30
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +23,20 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+def store(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Store]:
+    return opened(None if request.param == "memory" else request.getfixturevalue("redis").url)
+
+
+@asynccontextmanager
+async def opened(redis: str | None) -> AsyncIterator[Store]:
+    """An empty store: in Redis if an address is given, otherwise in memory."""
     made: Store
-    if request.param == "memory":
+    if redis is None:
         made = MemoryStore()
     else:
         from iwcodec.server.store.redis import RedisStore
 
-        made = RedisStore(request.getfixturevalue("redis").url)
+        made = RedisStore(redis)
         await made.redis.flushall()
     woken: list[tuple[str, str]] = []
     await made.open(lambda room, member: woken.append((room, member)))
