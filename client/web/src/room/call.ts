@@ -1,6 +1,7 @@
 /** A call: a peer connection to every participant (client/room/call.py). */
 
-import { Link, type Model, type Pixels, type Renderer } from "../link/link";
+import type { Model, Pixels, Renderer } from "../link/incoming";
+import { Link } from "../link/link";
 import type { VideoSender } from "../video/video_sender";
 import { Peer } from "./peer";
 import type { Event, IceServer, Person } from "./protocol";
