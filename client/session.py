@@ -35,9 +35,9 @@ from iwcodec.client.video import capture
 from iwcodec.client.video.camera import Camera
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.client.view import call_view
-from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.codec.terminal import console
 from iwcodec.models.runtime.types import ModelInfo, Runtime
 
 DRAW_INTERVAL_S, MIN_DRAW_INTERVAL_S = 1 / 30, 1 / 60
