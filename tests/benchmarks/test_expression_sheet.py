@@ -78,7 +78,7 @@ def test_long_clips_are_sampled_and_frames_counted_right(monkeypatch: pytest.Mon
     monkeypatch.setattr(expression_sheet, "FaceMesh", unavailable)
     monkeypatch.setattr(expression_sheet, "MAX_FRAMES", 100)
     clip: Any = speaking()
-    found = expressive_moments(clip, Fraction(25), SimpleNamespace(detect=lambda keypoints: keypoints))  # type: ignore[arg-type]
+    found = expressive_moments(clip, Fraction(25), SimpleNamespace(detect=lambda keypoints: keypoints))
     assert {moment.frame: moment.expression for moment in found}.items() >= EXPECTED.items()
 
 
@@ -93,7 +93,7 @@ def test_long_clips_are_sampled_and_frames_counted_right(monkeypatch: pytest.Mon
 )
 def test_the_square_around_the_face_lies_in_the_picture(found: list[Face], square: tuple[int, int, int]) -> None:
     picture = np.zeros((100, 120, 3), np.uint8)
-    assert face_square(picture, SimpleNamespace(detect=lambda _: found)) == square  # type: ignore[arg-type]
+    assert face_square(picture, SimpleNamespace(detect=lambda _: found)) == square
 
 
 def test_sheet_has_a_row_per_expression(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ async def test_keys_in_the_window() -> None:
     call.set_camera_off = lambda on: setattr(call, "camera_off", on)
     call.signalling = SimpleNamespace(name="me")
     window, pressed = Window([], ["i"], ["i", "m", "v", "c"], ["q"]), list[str]()
-    await interface.show_window(call, SimpleNamespace(preview=None), window, SimpleNamespace(key=pressed.append))  # type: ignore[arg-type]
+    await interface.show_window(call, SimpleNamespace(preview=None), window, SimpleNamespace(key=pressed.append))
     assert [bool(view.tiles[0].details) for view in window.views] == [False, True, False]
     assert (call.muted, call.camera_off) == (True, True)
     assert pressed == ["c"]
@@ -144,7 +144,7 @@ async def test_new_pictures_are_drawn_at_once(apart_s: float) -> None:
             came.clear()
 
     screen: Any = Drawn()
-    showing = asyncio.create_task(interface.show_window(call, SimpleNamespace(preview=None), screen, SimpleNamespace()))  # type: ignore[arg-type]
+    showing = asyncio.create_task(interface.show_window(call, SimpleNamespace(preview=None), screen, SimpleNamespace()))
     await asyncio.sleep(0.0123)
     for _ in range(200):
         await asyncio.sleep(apart_s)
@@ -183,7 +183,7 @@ class Hosted:
 )
 async def test_the_hosts_keys(keys: str, done: list[Any]) -> None:
     call = Hosted(True)
-    changes = interface.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
+    changes = interface.Changes(call, None, SimpleNamespace())
     for key in keys:
         changes.key(key)
         await asyncio.sleep(0)
@@ -195,7 +195,7 @@ async def test_the_hosts_keys(keys: str, done: list[Any]) -> None:
 
 async def test_only_the_host_locks_and_removes() -> None:
     call = Hosted(False)
-    changes = interface.Changes(call, None, SimpleNamespace())  # type: ignore[arg-type]
+    changes = interface.Changes(call, None, SimpleNamespace())
     for key in "lk1":
         changes.key(key)
     assert call.done == []
@@ -213,14 +213,14 @@ async def test_devices_are_changed_by_key_and_restored_when_lost(monkeypatch: py
 
     devices = SimpleNamespace(change=lambda kind: f"next {kind}", are_lost=lambda: lost[0], restore=restore)
     call = SimpleNamespace(notify=notices.append)
-    changes = interface.Changes(call, None, devices)  # type: ignore[arg-type]
+    changes = interface.Changes(call, None, devices)
     watching = asyncio.create_task(changes.watch())
     while not notices:
         await asyncio.sleep(0.001)
     watching.cancel()
     for key in "ca":
         changes.key(key)
-        await changes._working  # type: ignore[misc]
+        await changes._working
     assert notices == [
         "The microphone is now Headset.",
         "A file is sent instead of a camera.",

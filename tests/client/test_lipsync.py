@@ -23,7 +23,7 @@ class Voice:
 
     def __init__(self, path: SimulatedPath, loss: float, seconds: float) -> None:
         self.audio_sender, self.audio_buffer = AudioSender(), AudioJitterBuffer()
-        self.audio_sender._tracks.append(self)  # type: ignore[arg-type]
+        self.audio_sender._tracks.append(self)
         self.audio_sender.report(loss)
         self.spoken, self.heard = syllables(seconds), [np.zeros(0, np.int16)]
         self._path, self._sequence = path, 0

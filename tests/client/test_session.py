@@ -37,10 +37,10 @@ def test_without_a_microphone_the_call_is_muted(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     call = AudioDouble()
     options = session.CallOptions(URL, "me")
-    assert session.start_audio_capture(options, None, AudioDouble(), Speaker(), call) is None  # type: ignore[arg-type]
+    assert session.start_audio_capture(options, None, AudioDouble(), Speaker(), call) is None
     assert call.muted
     with pytest.raises(CodecError, match="pip install sounddevice"):
-        session.start_audio_capture(session.CallOptions(URL, "me", mic="0"), None, AudioDouble(), Speaker(), call)  # type: ignore[arg-type]
+        session.start_audio_capture(session.CallOptions(URL, "me", mic="0"), None, AudioDouble(), Speaker(), call)
 
 
 def test_ctrl_c_leaves_without_signal_support_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_ctrl_c_leaves_without_signal_support_of_the_event_loop(monkeypatch: pyt
     async def work() -> None:
         monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", none)
         monkeypatch.setattr(asyncio.get_running_loop(), "remove_signal_handler", none)
-        with session.leave_on_signals(SimpleNamespace(leave=leave)):  # type: ignore[arg-type]
+        with session.leave_on_signals(SimpleNamespace(leave=leave)):
             signal.raise_signal(signal.SIGINT)
             await asyncio.wait_for(left.wait(), 10)
 
@@ -73,5 +73,4 @@ def test_without_video_no_camera_is_opened(monkeypatch: pytest.MonkeyPatch, face
     assert session.open_pictures(session.CallOptions(URL, "me", no_video=True), 256, print) == (None, None, None)
     options = session.CallOptions(URL, "me", video=face_clip, no_video=True)
     pictures, clip, camera = session.open_pictures(options, 256, print)
-    assert clip is not None
     assert (pictures, clip.path, camera) == (None, face_clip, None)

@@ -29,7 +29,7 @@ async def hub(clock: Clock) -> AsyncIterator[Hub]:
     await hub.store.open(hub.wake)
     yield hub
     for link in list(hub.links):
-        link.socket.incoming.put_nowait(None)  # type: ignore[attr-defined]
+        link.socket.incoming.put_nowait(None)
 
 
 async def started(clock: Clock | None = None, **settings: Any) -> Hub:
@@ -379,7 +379,7 @@ async def test_an_internal_error_closes_only_one_connection(hub: Hub, caplog: py
     await ada.join("Ada")
     await bob.join("Bob")
     await ada.hear("peer-joined")
-    hub.metrics.relayed_bytes = None  # type: ignore[assignment]
+    hub.metrics.relayed_bytes = None
     bob.say(type="signal", to=(await hub.store.members("blue", NOW))[0].id, sdp=sdp())
     await bob.ended()
     assert "connection" in caplog.text

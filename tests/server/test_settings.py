@@ -19,4 +19,4 @@ from iwcodec.server.settings import Settings
 )
 def test_malformed_proxies_and_origins_are_rejected(settings: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(ValueError, match=r"proxy|origin"):
-        Settings(b"0123456789abcdef", **settings)  # type: ignore[arg-type]
+        Settings(b"0123456789abcdef", **settings)

@@ -27,7 +27,7 @@ from support.server.signalling import make_hub, running
 async def test_a_flooder_is_valid_and_bounded():
     """The victim decodes what its budget allows, and drops the rest."""
     ours, theirs = connection_pair(SimulatedPath(), SimulatedPath(seed=2))
-    victim, flooder = End(theirs), flood.Flooder(ours, StubRuntime.info)  # type: ignore[arg-type]
+    victim, flooder = End(theirs), flood.Flooder(ours, StubRuntime.info)
     for connection in (ours, theirs):
         await connection.start()
     await until(lambda: victim.link.stats().dropped.get("flood", 0) > 3, 5)
@@ -73,15 +73,14 @@ async def test_the_honest_keep_their_frames(kind: str, monkeypatch: pytest.Monke
     camera_off = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: True, NearestSourceFit())
     camera_off.pause(True)
     links = [
-        Link(connection, camera_off, StubRuntime(), network, ImmediateExecutor())  # type: ignore[arg-type]
-        for connection in (to_bob, to_eve)
+        Link(connection, camera_off, StubRuntime(), network, ImmediateExecutor()) for connection in (to_bob, to_eve)
     ]
     bob.film()
     for connection in (bobs, to_bob):
         await connection.start()
     await asyncio.sleep(8)
     assert links[0].stats().frames_per_s == pytest.approx(FPS, abs=1)
-    eve = flood.Flooder(eves, StubRuntime.info, kind)  # type: ignore[arg-type]
+    eve = flood.Flooder(eves, StubRuntime.info, kind)
     for connection in (eves, to_eve):
         await connection.start()
     shown: list[float] = []
@@ -115,7 +114,7 @@ async def test_the_server_closes_slow_connections_and_large_bodies(monkeypatch: 
 
 def test_figures_are_of_their_part():
     samples = [{"at_s": float(n), "memory_mb": 10.0 + n, "handles": 5, "cpu_s": n / 10} for n in range(20)]
-    clients = [flood.Client(None) for _ in flood.NAMES]  # type: ignore[arg-type]
+    clients = [flood.Client(None) for _ in flood.NAMES]
     for client in clients:
         client.reports = [
             {

@@ -14,7 +14,7 @@ def arrivals(path: SimulatedPath, packets: int, interval_s: float, size: int = 1
         loop, out = asyncio.get_running_loop(), []
         for _ in range(packets):
             sent = loop.time()
-            path.send(size, lambda sent=sent: out.append((sent, loop.time())))  # type: ignore[misc]
+            path.send(size, lambda sent=sent: out.append((sent, loop.time())))
             await asyncio.sleep(interval_s)
         await asyncio.sleep(10)
         return out
@@ -86,6 +86,6 @@ async def test_packets_are_counted_as_on_the_wire() -> None:
     channels[0].send(bytes(10))
     await asyncio.sleep(0.1)
     assert (there.packets - packets, there.bytes - size) == (1, 97)
-    assert there.bytes == sum(connections[0].sctp.sent.values())  # type: ignore[union-attr]
+    assert there.bytes == sum(connections[0].sctp.sent.values())
     for connection in connections:
         await connection.close()

@@ -15,7 +15,7 @@ def test_all_sources_are_mixed_and_clipped() -> None:
     speaker, blocks = Speaker(), []
     for _ in range(2):
         out = AudioJitterBuffer()
-        out.pull = lambda count, at_s: np.full(count, 20_000, np.int16)  # type: ignore[method-assign]
+        out.pull = lambda count, at_s: np.full(count, 20_000, np.int16)
         speaker.add(out)
     speaker.listeners.append(lambda block, at_s: blocks.append((block, at_s)))
     assert speaker.mix(4, 1.5).tolist() == [32767] * 4

@@ -61,7 +61,7 @@ def test_a_machine_that_shows_next_to_nothing_fails() -> None:
 async def test_a_call_without_pictures_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call, "FIRST_PICTURE_TIMEOUT_S", 0.1)
     alone = SimpleNamespace(participants={})
-    waiting = Side("Ada", alone, None, None)  # type: ignore[arg-type]
+    waiting = Side("Ada", alone, None, None)
     with pytest.raises(CodecError, match=r"No pictures arrived within 0 s \(the clients did not meet\)"):
         await call.first_pictures([waiting], [], lambda *_: None)
 
@@ -70,7 +70,7 @@ async def test_a_call_that_fails_raises_at_once() -> None:
     async def fail() -> None:
         raise CodecError("The room is full.")
 
-    waiting = Side("Ada", None, None, None)  # type: ignore[arg-type]
+    waiting = Side("Ada", None, None, None)
     began = time.monotonic()
     with pytest.raises(CodecError, match="The room is full"):
         await call.first_pictures([waiting], [asyncio.create_task(fail())], lambda *_: None)

@@ -46,8 +46,8 @@ class Client:
         self.speaker = Speaker() if sound else None
         self.call = c.Call(
             Signalling(f"http://127.0.0.1:{server.port}/r/{room}", name, reconnect_delays_s=(0.05,)),
-            self.video_sender,  # type: ignore[arg-type]
-            lambda connection: DoubleLink(connection, self.video_sender),  # type: ignore[arg-type, return-value]
+            self.video_sender,
+            lambda connection: DoubleLink(connection, self.video_sender),
             make_connection,
             self.audio_sender,
             self.speaker,
@@ -78,11 +78,11 @@ class RealClient(Client):
     def __init__(self, server: Server, name: str, level: float) -> None:
         self.level = level
         self.executor = ThreadPoolExecutor(1)
-        self.video_sender = VideoSender(StubRuntime(), self.executor, lambda picture: True, NearestSourceFit())  # type: ignore[assignment]
+        self.video_sender = VideoSender(StubRuntime(), self.executor, lambda picture: True, NearestSourceFit())
         self.call = c.Call(
             Signalling(f"http://127.0.0.1:{server.port}/r/blue", name, reconnect_delays_s=(0.05,)),
-            self.video_sender,  # type: ignore[arg-type]
-            lambda connection: Link(connection, self.video_sender, StubRuntime(), self.executor),  # type: ignore[arg-type]
+            self.video_sender,
+            lambda connection: Link(connection, self.video_sender, StubRuntime(), self.executor),
             make_real_connection,
         )
         self.audio_sender = None
@@ -141,11 +141,11 @@ async def test_a_participant_who_joined_during_an_outage_is_called(monkeypatch: 
         ada = Client(server, "Ada")
         await until([ada], lambda: ada.call.state is c.CallState.WAITING)
         handle, lost = ada.call._handle, []
-        ada.call._handle = lost.append  # type: ignore[method-assign, assignment]
+        ada.call._handle = lost.append
         bob = Client(server, "Bob")
         await until([ada, bob], lambda: any(isinstance(event, RemoteDescription) for event in lost))
         await asyncio.sleep(0.6)
-        ada.call._handle = handle  # type: ignore[method-assign]
+        ada.call._handle = handle
         ada.call.signalling.reconnect()
         await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
         await asyncio.gather(ada.leave(), bob.leave())
@@ -168,7 +168,6 @@ async def test_audio_is_received_and_muted() -> None:
         ada, bob = Client(server, "Ada", sound=True), Client(server, "Bob", sound=True)
         await until([ada, bob], lambda: ada.sees("Bob") and bob.sees("Ada"))
         audio_buffer = next(iter(ada.call.participants.values())).audio_buffer
-        assert audio_buffer is not None
         await until([ada, bob], lambda: len(audio_buffer._packets) >= 5)
         bob.call.mute(True)
         await until([ada, bob], lambda: bob.audio_sender is not None and bob.audio_sender.bytes > 200)
@@ -181,7 +180,6 @@ async def test_audio_is_received_and_muted() -> None:
         assert bob.video_sender.paused
         assert bob.call.notices[-1] == "there is no camera in this call"
         await asyncio.gather(ada.leave(), bob.leave())
-        assert ada.speaker is not None
         assert not ada.speaker._sources
 
 
@@ -194,8 +192,8 @@ async def test_a_call_survives_a_restart_of_the_server() -> None:
         await until([ada, bob], lambda: ada.call.state is c.CallState.OFFLINE is bob.call.state)
         connections = [p.peer.connection for c in (ada, bob) for p in c.call.participants.values()]
         links = [p.peer.link for p in ada.call.participants.values()]
-        before = links[0].received  # type: ignore[union-attr]
-        await until([ada, bob], lambda: links[0].received > before + 5)  # type: ignore[union-attr]
+        before = links[0].received
+        await until([ada, bob], lambda: links[0].received > before + 5)
         await server.start()
         await until([ada, bob], lambda: ada.call.state is c.CallState.TALKING is bob.call.state)
         cyd = Client(server, "Cyd")
@@ -224,8 +222,8 @@ async def test_a_network_change_reconnects_everyone_at_once(monkeypatch: pytest.
             silence(p)
         addresses.remove("192.0.2.1")
         await until([ada, bob], lambda: all(p.connections > 1 and p.connected for p in there))
-        seen = [link.received for link in links]  # type: ignore[union-attr]
-        await until([ada, bob], lambda: all(p.link.received > n for p, n in zip(there, seen, strict=True)))  # type: ignore[union-attr]
+        seen = [link.received for link in links]
+        await until([ada, bob], lambda: all(p.link.received > n for p, n in zip(there, seen, strict=True)))
         assert [p.link for p in there] == links
         await asyncio.gather(ada.leave(), bob.leave())
 
@@ -311,14 +309,14 @@ async def test_all_peers_are_reconnected_after_joining_with_a_new_id() -> None:
         async def leave(self) -> None: ...
 
     video_sender = DoubleVideoSender()
-    call = c.Call(TwoWelcomes(), video_sender, lambda made: DoubleLink(made, video_sender), make_connection)  # type: ignore[arg-type]
+    call = c.Call(TwoWelcomes(), video_sender, lambda made: DoubleLink(made, video_sender), make_connection)
     await call.run()
     assert present == [["bob"], ["bob"]]
     assert call.notices[:3] == ["Bob joined", "Bob left", "Bob joined"]
 
 
 async def test_a_machine_that_does_not_keep_up_is_reported_once_and_the_rate_is_shared() -> None:
-    call = c.Call(SimpleNamespace(), DoubleVideoSender(), None, make_connection)  # type: ignore[arg-type]
+    call = c.Call(SimpleNamespace(), DoubleVideoSender(), None, make_connection)
     stats = LinkStats({}, {}, 4.0, 100.0, 0.0, 1, {}, received_per_s=25.0)
     limits: list[float] = []
     peer = SimpleNamespace(link=SimpleNamespace(limit=limits.append))

@@ -100,8 +100,8 @@ class Pair:
         self.wires = Wire("ada"), Wire("bob")
         self.media = media(), media()
         # Ada has the smaller id, so she is polite.
-        self.ada = p.Peer("bob", "Bob", True, offers[0], self.wires[0], lambda: make_connection([]), self.media[0])  # type: ignore[arg-type]
-        self.bob = p.Peer("ada", "Ada", False, offers[1], self.wires[1], lambda: make_connection([]), self.media[1])  # type: ignore[arg-type]
+        self.ada = p.Peer("bob", "Bob", True, offers[0], self.wires[0], lambda: make_connection([]), self.media[0])
+        self.bob = p.Peer("ada", "Ada", False, offers[1], self.wires[1], lambda: make_connection([]), self.media[1])
         self.wires[0].other, self.wires[1].other = self.bob, self.ada
         self.peers = self.ada, self.bob
         self.tasks = [asyncio.create_task(peer.run()) for peer in self.peers]
@@ -186,7 +186,7 @@ async def test_a_closed_sctp_association_is_replaced(monkeypatch: pytest.MonkeyP
     async with Pair() as pair:
         await pair.live()
         before = [peer.connection for peer in pair.peers]
-        before[0].sctp._set_state(before[0].sctp.State.CLOSED)  # type: ignore[union-attr]
+        before[0].sctp._set_state(before[0].sctp.State.CLOSED)
         assert not pair.peers[0].connected
         await pair.until(lambda: all(peer.connected and peer.connection not in before for peer in pair.peers))
 
@@ -198,9 +198,9 @@ async def test_the_source_library_survives_a_reconnection(monkeypatch: pytest.Mo
     monkeypatch.setattr(p, "POLITE_DELAY_S", 0.5)
     async with Pair(media=RealVideo, make_connection=make_real_connection) as pair:
         for media in pair.media:
-            media.video_sender._judge = nothing  # type: ignore[assignment, method-assign, union-attr]
+            media.video_sender._judge = nothing
             for level in (90, 120, 150):
-                await media.video_sender._add_source(picture(level), 0.0)  # type: ignore[union-attr]
+                await media.video_sender._add_source(picture(level), 0.0)
         await pair.until(lambda: all(peer.connected and peer.state is LinkState.LIVE for peer in pair.peers))
         links: list[Any] = [peer.link for peer in pair.peers]
         await pair.until(lambda: all(len(link.incoming.library) == 3 for link in links))
@@ -208,7 +208,7 @@ async def test_the_source_library_survives_a_reconnection(monkeypatch: pytest.Mo
         kept = [link.incoming.library.sources() for link in links]
         assert all(sources_received(peer) > 100 for peer in pair.peers)
         connections = [peer.connection for peer in pair.peers]
-        for protocol in connections[0].sctp.transport.transport._connection._protocols:  # type: ignore[union-attr]
+        for protocol in connections[0].sctp.transport.transport._connection._protocols:
             protocol.transport.abort()
         await pair.until(lambda: all(peer.connected and peer.connection not in connections for peer in pair.peers))
         incoming = [link.incoming for link in links]
@@ -219,14 +219,13 @@ async def test_the_source_library_survives_a_reconnection(monkeypatch: pytest.Mo
         assert [sources_received(peer) for peer in pair.peers] == [0, 0]
         assert [link.incoming.library.sources() for link in links] == kept
         for media in pair.media:
-            await media.video_sender._add_source(picture(180), 0.0)  # type: ignore[union-attr]
+            await media.video_sender._add_source(picture(180), 0.0)
         await pair.until(lambda: all(len(link.incoming.library) == 4 for link in links))
         assert [dict(link._dropped) for link in links] == [{}, {}]
 
 
 def sources_received(peer: p.Peer) -> int:
     """Bytes received over the source channel of the present connection."""
-    assert peer.connection is not None
     assert isinstance(peer.connection.sctp, sctp.BundlingSctpTransport)
     return peer.connection.sctp.received[SOURCE_CHANNEL]
 
@@ -238,7 +237,6 @@ async def test_retry_reconnects_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     async with Pair() as pair:
         await pair.live()
         for peer in pair.peers:
-            assert peer.connection is not None
             await peer.connection.close()
         await pair.until(lambda: not any(peer.connected for peer in pair.peers))
         assert pair.ada.state is LinkState.RECONNECTING
@@ -379,7 +377,7 @@ def bare(sdp: str) -> str:
 async def test_trickled_candidates_connect() -> None:
     """The answer has no candidates; they arrive afterwards, one by one (RFC 8838)."""
     wire, media = Wire("ada"), Video()
-    ada = p.Peer("bob", "Bob", True, True, wire, lambda: make_connection([]), media)  # type: ignore[arg-type]
+    ada = p.Peer("bob", "Bob", True, True, wire, lambda: make_connection([]), media)
     task = asyncio.create_task(ada.run())
     theirs = make_connection([])
     theirs.createDataChannel("video", negotiated=True, id=0)
@@ -411,9 +409,9 @@ async def test_an_ice_server_that_does_not_answer_does_not_block_the_offer() -> 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
         mute.bind(("127.0.0.1", 0))
         servers = [{"urls": [f"{kind}:127.0.0.1:{mute.getsockname()[1]}"]} for kind in ("stun", "turn")]
-        servers[1] |= {"username": "u", "credential": "c"}  # type: ignore[dict-item]
+        servers[1] |= {"username": "u", "credential": "c"}
         wire = Wire("ada")
-        ada = p.Peer("bob", "Bob", True, True, wire, lambda: make_connection(servers), Video())  # type: ignore[arg-type]
+        ada = p.Peer("bob", "Bob", True, True, wire, lambda: make_connection(servers), Video())
         start = time.monotonic()
         task = asyncio.create_task(ada.run())
         while not wire.sent:
@@ -493,7 +491,7 @@ async def test_offers_of_a_participant_are_budgeted(monkeypatch: pytest.MonkeyPa
     offering.createDataChannel("video", negotiated=True, id=0)
     await offering.setLocalDescription(await offering.createOffer())
     sdp = offering.localDescription.sdp
-    peer = p.Peer("bob", "Bob", True, False, Wire("ada"), lambda: make_connection([]), Video())  # type: ignore[arg-type]
+    peer = p.Peer("bob", "Bob", True, False, Wire("ada"), lambda: make_connection([]), Video())
     for number in range(10):
         await peer._handle(RemoteDescription("bob", "offer", f"{sdp}a=x:{number}\r\n", f"call{number}"))
     assert peer.connections == 2

@@ -401,7 +401,7 @@ async def test_mutated_welcomes_are_accepted_or_lose_the_connection() -> None:
         at = rng.randrange(len(messages))
         messages[at] = damaged(messages[at], rng, values)
         try:
-            ping_s = await signalling._join(FakeSocket(*messages))  # type: ignore[arg-type]
+            ping_s = await signalling._join(FakeSocket(*messages))
         except (s._ConnectionLost, ConnectionClosedOK):
             lost += 1
             continue

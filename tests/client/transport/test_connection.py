@@ -74,7 +74,7 @@ async def test_connects_to_a_standard_peer_connection() -> None:
 async def test_both_ends_know_both_certificates():
     """What the words that verify a connection are made of."""
     ours, theirs = make_connection([]), make_connection([])
-    theirs._RTCPeerConnection__certificates = [Certificate.generateCertificate()]  # type: ignore[attr-defined]
+    theirs._RTCPeerConnection__certificates = [Certificate.generateCertificate()]
     assert ours.sctp is None
     await connect(ours, theirs)
     a, b = ours.sctp.transport.certificates, theirs.sctp.transport.certificates

@@ -216,7 +216,7 @@ async def test_a_flood_of_connections_writes_a_few_lines_without_addresses(caplo
     hub = make_hub(MemoryStore(), Clock(), limits=Limits(address_connections=5))
     async with running(hub) as address, opened(address, 105) as streams:
         await asyncio.gather(*(ended(reader) for reader, _ in streams[5:]))
-        hub.ticks.now += 1  # type: ignore[attr-defined]
+        hub.ticks.now += 1
         async with opened(address) as [(reader, _)]:
             await ended(reader)
     lines = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records]

@@ -33,7 +33,7 @@ class End:
         self.faces = True
         self.sender = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: self.faces, NearestSourceFit())
         self.connection = connection
-        self.link = Link(connection, self.sender, StubRuntime(), ImmediateExecutor())  # type: ignore[arg-type]
+        self.link = Link(connection, self.sender, StubRuntime(), ImmediateExecutor())
         self.shown: list[tuple[float, RenderedFrame]] = []
         self.watching = asyncio.create_task(self.watch())
         self.filming: asyncio.Task[None] | None = None

@@ -26,7 +26,6 @@ def web_server() -> Iterator[str]:
     """Run `iwcodec serve`; its address."""
     command = [sys.executable, "-m", "iwcodec", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         try:
             lines = (line for line in process.stdout if '"serving"' in line)
             yield json.loads(next(lines))["address"]

@@ -132,7 +132,7 @@ def quality_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
         sent, shown, arrived, render, loss, delay = (rng.uniform(0, (40, 30, 30, 120, 0.2, 900)) * (n % 7 > 1)).tolist()
         congested = bool(n % 5 == 0)
         own = {"congested": congested, "received_per_s": arrived, "render_ms": render}
-        stats = LinkStats({"total": sent}, {}, shown, delay, loss, 3, {}, **own)  # type: ignore[arg-type]
+        stats = LinkStats({"total": sent}, {}, shown, delay, loss, 3, {}, **own)
         told = {"framesPerS": shown, "receivedPerS": arrived, "renderMs": render, "sentKbps": sent, "loss": loss}
         told |= {"congested": congested, "delayMs": delay, "words": quality_words(stats)}
         out.append(told)
