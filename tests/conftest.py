@@ -133,4 +133,4 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     from support.codec.stub_runtime import FileFit
 
     monkeypatch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: FileFit())
-    monkeypatch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", FileFit)
+    monkeypatch.setattr("iwcodec.codec.file.rate_control.excerpt.quick_fit", FileFit)
