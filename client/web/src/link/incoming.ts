@@ -88,10 +88,11 @@ export class IncomingVideo {
   private shownSinceReport = 0;
   private ackDue = false;
   private rendering = 0;
-  /** Seconds from the jitter buffer to the picture, of the newest frames, and the same from the picture before on, if that
-   * is later: while two frames are rendered at once, either takes longer than it takes the rate. */
+  /** Seconds from taking a frame out of the jitter buffer to its picture, of the newest frames. */
   private renderTimes: number[] = [];
+  /** The same, but counted from the picture before if that came later: two frames are rendered at once. */
   private frameTimes: number[] = [];
+  /** When the newest picture was rendered. */
   private renderedS = 0;
   /** Number of the newest rendered frame. */
   private renderedNumber = -1;
@@ -117,7 +118,7 @@ export class IncomingVideo {
     return this.motion.arrivedS;
   }
 
-  /** Median time that a frame takes while others wait for nothing else, of the newest frames, in ms. */
+  /** Median time in ms between two pictures at the highest rate that this machine reaches, over the newest frames. */
   get renderMs(): number {
     return 1000 * quantile(this.frameTimes, 0.5);
   }

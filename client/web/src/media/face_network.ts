@@ -9,7 +9,7 @@ import type { Maps } from "./face_detector";
 
 /** Sizes whose layers are kept: those of face_detector.ts's LONG_SIDES. */
 const KEPT_SIZES = 2;
-/** Of its batch normalisation. */
+/** Added to the variance in its batch normalisation. */
 const NORM_EPSILON = 1e-3;
 
 export class FaceNetwork {

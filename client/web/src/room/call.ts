@@ -7,7 +7,7 @@ import { Peer } from "./peer";
 import type { Event, IceServer, Person } from "./protocol";
 import { Signalling } from "./signalling";
 
-/** Seconds without a connection after which a participant whom the server has lost has left. */
+/** Seconds without a connection after which a participant whom the server has lost counts as gone. */
 const ABSENCE_S = 12;
 /** What continuous speech takes on the wire to one participant, in kbps. */
 const SOUND_KBPS = 15;
