@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,19 @@ with suppress(ImportError):
     settings.load_profile("without deadlines")
 
 
+NEEDS = {
+    "benchmarks/call": ("aiortc",),
+    "benchmarks/performance/attention": ("torch",),
+    "client": ("aiortc",),
+    "client/demo": ("fastapi", "uvicorn", "websockets"),
+    "client/room": ("filelock", "websockets"),
+    "client/web": ("fastapi",),
+    "models/baselines": ("torch",),
+    "models/export": ("onnx", "torch"),
+    "models/network": ("torch",),
+    "server": ("fastapi", "httpx", "prometheus_client", "pydantic", "uvicorn", "websockets"),
+}
+"""Folder -> optional packages without which its tests are skipped."""
 LONGEST_S = 120.0
 """Time-out in seconds of a coroutine test on the real clock."""
 
@@ -81,6 +95,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if marker is None or collection_path.suffix != ".py":
         return None
     return f"pytest.mark.{marker[0]}" not in collection_path.read_text(encoding="utf-8") or None
+
+
+class OptionalModule(pytest.Module):
+    """A module that is skipped where a package is missing that its folder needs."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        for folder, packages in NEEDS.items():
+            if self.path.is_relative_to(Path(__file__).parent / folder):
+                for package in packages:
+                    pytest.importorskip(package)
+        return super().collect()
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    return OptionalModule.from_parent(parent, path=module_path)
 
 
 def missing_requirement(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-for needed in ("aiortc", "websockets"):
-    pytest.importorskip(needed)
+pytest.importorskip("websockets")
 from iwcodec.client import interface
 from iwcodec.client.audio.transceiver import AudioTraffic
 from iwcodec.client.link.link_state import LinkState, LinkStats

@@ -5,7 +5,6 @@ import asyncio
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.client.audio.jitter_buffer import BLOCK, MAX_VIDEO_DELAY_S, AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-for needed in ("aiortc", "websockets"):
-    pytest.importorskip(needed)
+pytest.importorskip("websockets")
 from iwcodec.client import session
 from iwcodec.client.audio.speaker import Speaker
 from iwcodec.codec.errors import CodecError

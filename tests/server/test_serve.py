@@ -13,11 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-for needed in ("fastapi", "uvicorn", "httpx", "websockets"):
-    pytest.importorskip(needed)
 import httpx
+import pytest
 import typer
 from typer.testing import CliRunner
 

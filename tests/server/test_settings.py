@@ -2,7 +2,6 @@
 
 import pytest
 
-pytest.importorskip("pydantic")
 from iwcodec.server.settings import Settings
 
 

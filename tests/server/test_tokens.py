@@ -5,7 +5,6 @@ import random
 
 import pytest
 
-pytest.importorskip("pydantic")
 from iwcodec.server.messages import PROTOCOL, BadMessage, parse
 from iwcodec.server.tokens import Token, TokenError, needs_token, parse_resume, sign, verify
 

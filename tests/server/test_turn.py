@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pydantic")
 from iwcodec.server.turn import TTL_S, IceConfig, credentials
 from support.server.signalling import PATIENCE_S, free_port
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-for needed in ("aiortc", "websockets", "fastapi", "psutil"):
+for needed in ("websockets", "fastapi", "psutil"):
     pytest.importorskip(needed)
 
 import typer

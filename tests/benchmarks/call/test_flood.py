@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-for needed in ("aiortc", "fastapi", "psutil", "uvicorn"):
+for needed in ("fastapi", "psutil", "uvicorn"):
     pytest.importorskip(needed)
 from iwcodec.benchmarks.call import flood
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair

@@ -2,8 +2,6 @@ import asyncio
 
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.audio import devices as d
 from iwcodec.client.audio.capture import MicrophoneSound, list_microphones
 from iwcodec.client.audio.speaker import SoundCard, list_speakers

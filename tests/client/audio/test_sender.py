@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.audio import sender
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.codec.media.audio.opus import OpusDecoder

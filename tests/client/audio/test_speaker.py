@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
 from iwcodec.client.audio.speaker import Speaker, load_sounddevice, open_speaker
 from iwcodec.codec.errors import CodecError

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
-    pytest.importorskip(needed)
 from iwcodec.client.demo import call
 from iwcodec.client.demo.measurement import Side
 from iwcodec.codec.errors import CodecError

@@ -2,7 +2,6 @@
 
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.demo.measurement import Side
 from support.calls.recorded_side import recorded_side
 

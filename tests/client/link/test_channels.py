@@ -5,8 +5,6 @@ import time
 
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.client.link import conduct
 from iwcodec.client.link.link import Link

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor
 from iwcodec.client.link import conduct
 from iwcodec.client.link.congestion_control import LADDER

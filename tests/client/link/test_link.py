@@ -6,8 +6,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 from iwcodec.client.link.congestion_control import LADDER
 from iwcodec.client.link.link import FROZEN_S, Link

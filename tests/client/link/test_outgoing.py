@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import SimulatedPath, connection_pair
 from iwcodec.client.link import outgoing
 from iwcodec.client.link.congestion_control import LADDER

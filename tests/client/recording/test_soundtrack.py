@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer, AudioRtpPacket
 from iwcodec.client.audio.sender import AudioSender

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.codec.errors import CodecError
 from support.calls.fake_call import RecordedCall

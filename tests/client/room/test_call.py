@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
+for needed in ("fastapi", "uvicorn"):
     pytest.importorskip(needed)
 from iwcodec.client.audio.jitter_buffer import BLOCK
 from iwcodec.client.audio.sender import AudioSender

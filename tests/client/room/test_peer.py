@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("aiortc")
-pytest.importorskip("websockets")
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from iwcodec.client.link.link import Link

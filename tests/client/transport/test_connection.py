@@ -4,9 +4,6 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-
-pytest.importorskip("aiortc")
-
 from aiortc import RTCCertificate, RTCPeerConnection
 from aiortc.rtcdatachannel import RTCDataChannel
 from aiortc.rtcsctptransport import RTCSctpTransport

@@ -5,9 +5,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-
-pytest.importorskip("aiortc")
-
 from aiortc import RTCPeerConnection
 from OpenSSL import SSL
 

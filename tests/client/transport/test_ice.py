@@ -3,8 +3,6 @@
 import random
 
 import pytest
-
-pytest.importorskip("aiortc")
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
 from aiortc.rtcicetransport import connection_kwargs
 

@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.namespaces import start as start_process
 
 pytestmark = [pytest.mark.realtime, pytest.mark.patient]

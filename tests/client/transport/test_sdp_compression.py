@@ -6,8 +6,6 @@ import zlib
 from base64 import b64encode
 
 import pytest
-
-pytest.importorskip("aiortc")
 from aiortc import RTCSessionDescription
 
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer

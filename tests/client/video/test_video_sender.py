@@ -10,8 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor
 from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.client.video.video_sender import (

@@ -2,9 +2,7 @@
 
 import math
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.baselines.aa_pca import AaPca, Background, RegionPose, inverse, principal_frames, region_maps
 from iwcodec.models.baselines.common import moments

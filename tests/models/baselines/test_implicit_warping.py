@@ -1,8 +1,6 @@
 """The paper's network as published."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.baselines.implicit_warping import ImplicitWarping
 from iwcodec.models.network.config import TINY

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnx")
-
+import torch
 from typer.testing import CliRunner
 
 from iwcodec.codec import cli

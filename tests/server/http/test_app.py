@@ -8,11 +8,8 @@ import logging
 import re
 from typing import Any
 
-import pytest
-
-for needed in ("fastapi", "uvicorn", "httpx", "websockets"):
-    pytest.importorskip(needed)
 import httpx
+import pytest
 
 from iwcodec.server import logs, tokens
 from iwcodec.server.limits import Limits

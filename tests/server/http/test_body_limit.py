@@ -4,9 +4,6 @@ import asyncio
 
 import pytest
 
-for needed in ("fastapi", "uvicorn", "httpx"):
-    pytest.importorskip(needed)
-
 from iwcodec.server.http.body_limit import MAX_BODY_BYTES
 from iwcodec.server.limits import Limits
 from iwcodec.server.store.memory import MemoryStore

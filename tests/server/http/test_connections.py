@@ -11,11 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-for needed in ("fastapi", "uvicorn", "httpx", "websockets"):
-    pytest.importorskip(needed)
 import httpx
+import pytest
 
 from iwcodec.server import logs
 from iwcodec.server.http.connections import MAX_HEADER_BYTES, Connections, allow_descriptors

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-for needed in ("fastapi", "httpx"):
-    pytest.importorskip(needed)
 from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.models.runtime.weights import read_info, read_tensors

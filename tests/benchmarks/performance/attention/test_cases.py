@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.benchmarks.performance.attention import cases
 from iwcodec.models.network.config import TINY
