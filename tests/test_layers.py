@@ -35,9 +35,7 @@ LAYERS = (
     ("benchmarks",),
 )
 """From the lowest to the highest. A module imports from its own layer and those below."""
-ABOVE = {
-    "codec.model_commands": {"models.export", "models.training"},
-}
+ABOVE = {"codec.model_commands": {"models.export", "models.training"}}
 
 
 def name_of(file: Path) -> str:

@@ -220,8 +220,4 @@ async def test_devices_are_changed_by_key_and_restored_when_lost(monkeypatch: py
     for key in "ca":
         changes.key(key)
         await changes._working
-    assert notices == [
-        "The microphone is now Headset.",
-        "A file is sent instead of a camera.",
-        "next microphone",
-    ]
+    assert notices == ["The microphone is now Headset.", "A file is sent instead of a camera.", "next microphone"]

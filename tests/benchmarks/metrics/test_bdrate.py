@@ -5,15 +5,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from iwcodec.benchmarks.metrics.bdrate import (
-    NoOverlapError,
-    Points,
-    bd_quality,
-    bd_rate,
-    bootstrap,
-    compare,
-    frontier,
-)
+from iwcodec.benchmarks.metrics.bdrate import NoOverlapError, Points, bd_quality, bd_rate, bootstrap, compare, frontier
 
 # JCTVC-E137 (2011), the examples by which VMAF's and Android CTS's calculators are tested: rate in kbps, luma PSNR,
 # and the BD-rate published with them.

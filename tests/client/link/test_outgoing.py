@@ -13,14 +13,7 @@ from iwcodec.benchmarks.call.simulation import SimulatedPath, connection_pair
 from iwcodec.client.link import outgoing
 from iwcodec.client.link.congestion_control import LADDER
 from iwcodec.client.link.link_state import LinkState
-from iwcodec.client.link.messages import (
-    MOTION_CHANNEL,
-    SOURCE_CHANNEL,
-    Hello,
-    MotionMessage,
-    SourceChunk,
-    is_control,
-)
+from iwcodec.client.link.messages import MOTION_CHANNEL, SOURCE_CHANNEL, Hello, MotionMessage, SourceChunk, is_control
 from iwcodec.client.link.outgoing import MAX_RIDING_PART, MAX_SEQUENCES, SEQUENCES_S
 from iwcodec.client.link.send import FIRST_PART, LAST_PART, PART
 from iwcodec.codec.bitstream.packets import MotionPacket

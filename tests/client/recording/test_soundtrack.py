@@ -144,12 +144,7 @@ def click_delays_ms(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "network",
-    [
-        {"delay_s": 0.15, "jitter_s": 0.06},
-        {"kbps": 40.0, "delay_s": 0.05},
-    ],
-    ids=["jitter", "narrow"],
+    "network", [{"delay_s": 0.15, "jitter_s": 0.06}, {"kbps": 40.0, "delay_s": 0.05}], ids=["jitter", "narrow"]
 )
 def test_clicks_and_flashes_coincide(tmp_path: Path, network: dict[str, float]) -> None:
     recorded(tmp_path / "call.iwc", DURATION_S, network)

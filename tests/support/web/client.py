@@ -14,8 +14,7 @@ WEB = Path(__file__).parents[3] / "client" / "web"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 needs_modules = pytest.mark.skipif(
-    shutil.which("npm") is None or not (WEB / "node_modules").is_dir(),
-    reason="needs npm, and `npm ci` in client/web",
+    shutil.which("npm") is None or not (WEB / "node_modules").is_dir(), reason="needs npm, and `npm ci` in client/web"
 )
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
 needs_build = pytest.mark.skipif(not (WEB / "dist" / "index.html").is_file(), reason="needs `make web`")

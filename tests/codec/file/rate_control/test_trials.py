@@ -8,13 +8,7 @@ import pytest
 
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
 from iwcodec.codec.file.rate_control.excerpt import EARLY_STOP_DB, TRIAL_FRAMES
-from iwcodec.codec.file.rate_control.source_plan import (
-    BEST_CRF,
-    BUDGET_TOLERANCE,
-    STRIDES,
-    interleaved_plan,
-    worst_crf,
-)
+from iwcodec.codec.file.rate_control.source_plan import BEST_CRF, BUDGET_TOLERANCE, STRIDES, interleaved_plan, worst_crf
 from iwcodec.codec.file.rate_control.source_selection import Survey
 from iwcodec.codec.file.rate_control.trials import FACE_STRIDE, PlanTrials, climb
 from support.codec.circling import PICTURES, SURVEY

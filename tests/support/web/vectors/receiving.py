@@ -6,18 +6,11 @@ from typing import Any
 import numpy as np
 
 from iwcodec.client.link.link_state import LinkStats
-from iwcodec.client.link.messages import (
-    MotionMessage,
-    SourceChunk,
-)
+from iwcodec.client.link.messages import MotionMessage, SourceChunk
 from iwcodec.client.link.receive import MotionReceiver, SourceAssembler
 from iwcodec.client.quality import quality_words
 from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
-from iwcodec.codec.bitstream.packets import (
-    MotionPacket,
-    Run,
-    SourcePacket,
-)
+from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
 from iwcodec.codec.motion.space import motion_space
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from support.codec.fuzzing import mutated
