@@ -20,7 +20,8 @@ class Effort:
     """How often a frame is reconstructed and its keypoints corrected (analysis by synthesis)."""
     single_pass: bool = False
     """Detect and fit only every second frame. Source plans, the number of sources in attention and small-shift
-    suppression are estimated or fixed instead of tried."""
+    suppression are estimated or fixed instead of tried. Eyes and mouths are compared by how they look alone, not by what
+    they do."""
 
     @property
     def frame_step(self) -> int:

@@ -24,8 +24,8 @@ from iwcodec.codec.sources.region_signature import (
     signature,
     signature_errors,
 )
-from iwcodec.codec.sources.region_view import RegionView, sampled
-from iwcodec.codec.sources.regions import MASK, REGIONS, Compositor, blend, in_box, region_box
+from iwcodec.codec.sources.region_view import RegionView, looks
+from iwcodec.codec.sources.regions import MASK, REGIONS, Compositor, blend, in_box, region_box, sampled
 from iwcodec.codec.token_bucket import TokenBucket
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
@@ -116,7 +116,7 @@ class VariantPolicy:
         held_back = is_held_back(self._compositor.reference(source), keypoints)
         own, shown = self._library.slot(source), []
         before = self.shown or (None,) * len(REGIONS)
-        for region, places in enumerate(view.in_frame(keypoints, source)):
+        for region, places in enumerate(view.in_frame(keypoints, source).regions):
             patch = sampled(picture, places)
             wanted = signature(patch, region)
             errors = errors_with(wanted, {slot: known[region] for slot, (_, known) in self._known.items()})
@@ -149,7 +149,7 @@ class VariantPolicy:
     def _view_of(self, source: Source) -> RegionView:
         view = self._view
         if view is None or self._library.slot(view.home) is None:
-            view = self._view = RegionView(source, self._compositor)
+            view = self._view = RegionView(source, self._compositor, expressive=False)
             self._memories = [_Memory() for _ in REGIONS]
             self._known: dict[int, tuple[Source, list[Signature]]] = {}
         return view
@@ -161,8 +161,7 @@ class VariantPolicy:
             del self._known[slot]
         for slot, source in sources.items():
             if slot not in self._known or self._known[slot][0] is not source:
-                patches = (sampled(source.picture, places) for places in view.in_source(source))
-                known = [signature(patch, region) for region, patch in enumerate(patches)]
+                known = looks(source.picture, view.in_source(source))
                 self._known[slot] = source, known
                 for memory, of_region in zip(self._memories, known, strict=True):
                     memory.explain(of_region)

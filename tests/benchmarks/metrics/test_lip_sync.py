@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from iwcodec.benchmarks.metrics.lip_sync import FLOOR_DB, WINDOW_S, levels, loudness_correlation
-from iwcodec.benchmarks.metrics.mesh.face_mesh import Landmarks
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
+from iwcodec.codec.sources.face_mesh import Landmarks
 
 FPS = 25
 
