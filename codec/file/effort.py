@@ -20,7 +20,7 @@ class Effort:
     """How often a frame is reconstructed and its keypoints corrected (analysis by synthesis)."""
     single_pass: bool = False
     """Detect and fit only every second frame. Source plans, the number of sources in attention and small-shift
-    suppression are estimated or fixed instead of tried. Eyes and mouths are compared by how they look alone, not by what
+    suppression are estimated or fixed instead of tried. Eyes and mouths are compared by their look alone, not by what
     they do."""
 
     @property
