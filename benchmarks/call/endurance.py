@@ -101,10 +101,13 @@ def measure(clip: Path, minutes: float, progress: Callable[[str, float], None]) 
 
 def join(url: str, name: str, film: Path, stack: ExitStack, *options: str) -> Client:
     """Start a client that sends `film`, with further options of `iwcodec call`; the stack ends it."""
-    words = ["call", url, "--headless", "--json", "--video", str(film), "--name", name, *options]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "iwcodec", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    return start(stack, "iwcodec", "call", url, "--headless", "--json", "--video", str(film), "--name", name, *options)
+
+
+def start(stack: ExitStack, module: str, *words: str) -> Client:
+    """Run a Python module that prints reports as `iwcodec call --headless --json` does; the stack ends it."""
+    command = [sys.executable, "-m", module, *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     stack.callback(process.kill)
     client = Client(process)
     listening = Thread(target=client.listen, daemon=True)
