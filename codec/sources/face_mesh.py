@@ -147,7 +147,7 @@ def patch_to_features(mesh: NDArray[np.float64], region: tuple[int, ...], start:
 
 
 def sample(features: Features, matrix: NDArray[np.float64]) -> Features:
-    """(1, H, W, C) -> (1, PATCH, PATCH, C): features at the centres of a patch's cells (TransformFeaturesBilinear).
+    """(1, H, W, C) -> (1, PATCH, PATCH, C): features at the centres of a patch's cells (TransformTensorBilinear).
 
     Bilinear between the centres of the feature map's cells, 0 outside of them.
     """

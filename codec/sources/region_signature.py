@@ -25,14 +25,16 @@ FOCUS = ((0.476, 0.2, 0.16), (0.0, 0.45, 0.4))
 middle, with these standard deviations across and down."""
 FOCUS_SHARE = (1.0, 0.9)
 """Share of the weight of errors there; the rest is spread as the mask."""
-EXPRESSION_WEIGHT = 200.0
-"""Squared grey levels for a difference of one of SPREADS in what eyes or mouth do."""
+EXPRESSION_WEIGHTS = (200.0, 100.0)
+"""Squared grey levels for a difference of one of SPREADS in what eyes and mouth do."""
 _SIDE = BOX_SIDE // 2
 SIGNATURE_SIZE = _SIDE * _SIDE
+EXPRESSIVE_SIZE = SIGNATURE_SIZE + 2
 
 Signature = NDArray[np.float32]
 """(SIGNATURE_SIZE,): of a patch. The squared distance of two is the mean squared error of their patches; its norm is
-the contrast. May be followed by what the region does, (2,); NaN: not known."""
+the contrast. May be followed by what the region does, (2,); NaN: not
+known."""
 
 
 def _small_mask() -> NDArray[np.float32]:
@@ -67,7 +69,8 @@ def signature(patch: Picture, region: int) -> Signature:
 def expressive_signature(patch: Picture, region: int, face: Landmarks | None) -> Signature:
     """Return the signature of a patch, followed by what its eyes or mouth do according to the face's landmarks."""
     acts = np.full(SPREADS.shape, np.nan) if face is None else expression(face).reshape(SPREADS.shape) / SPREADS
-    return np.concatenate([signature(patch, region), math.sqrt(EXPRESSION_WEIGHT) * acts[region]]).astype(np.float32)
+    weighted = math.sqrt(EXPRESSION_WEIGHTS[region]) * acts[region]
+    return np.concatenate([signature(patch, region), weighted]).astype(np.float32)
 
 
 def signature_errors(some: Signature, others: Signature) -> NDArray[np.float32]:

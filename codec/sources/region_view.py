@@ -25,6 +25,9 @@ MIN_GAIN = 0.03
 """Share of its error that a region must lose to show another source than the reference source."""
 
 
+FACE_GRID = 48
+"""Side of the grid of places between which those of the face mesh's pixels are interpolated."""
+
 Looks = list[Signature]
 """Of each region."""
 
@@ -36,7 +39,7 @@ class Places:
     regions: list[NDArray[np.float32]]
     """(BOX_SIDE, BOX_SIDE, 2) of each region."""
     face: NDArray[np.float32] | None
-    """(SIDE, SIDE, 2): of the square that the face mesh takes; None: what a face does is not compared."""
+    """(FACE_GRID, FACE_GRID, 2): of the square that the face mesh takes; None: what a face does is not compared."""
 
 
 class RegionView:
@@ -46,7 +49,9 @@ class RegionView:
         """`expressive`: compare what eyes and mouths do, too, at 5 ms a picture."""
         self.home, self.compositor, self._size = home, compositor, len(home.picture)
         regions = [box_places(region_box(home.keypoints, region, self._size)) for region in REGIONS]
-        self._places = Places(regions, box_places(face_box(home.picture, home.keypoints), SIDE) if expressive else None)
+        self._places = Places(
+            regions, box_places(face_box(home.picture, home.keypoints), FACE_GRID) if expressive else None
+        )
         self._of_sources: dict[int, tuple[Source, Looks]] = {}
 
     def whole(self, original: Picture, keypoints: Keypoints, source: Source) -> Picture:
@@ -110,7 +115,8 @@ def looks(picture: Picture, places: Places) -> Looks:
     patches = [sampled(picture, of_region) for of_region in places.regions]
     if places.face is None:
         return [signature(patch, region) for region, patch in enumerate(patches)]
-    face = crop_landmarks(sampled(picture, places.face))
+    pixels = cv2.resize(places.face, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    face = crop_landmarks(sampled(picture, np.asarray(pixels, np.float32)))
     return [expressive_signature(patch, region, face) for region, patch in enumerate(patches)]
 
 

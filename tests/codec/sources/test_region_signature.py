@@ -7,7 +7,7 @@ from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.expression import SPREADS, expression
 from iwcodec.codec.sources.region_signature import (
     CONTRAST_WEIGHT,
-    EXPRESSION_WEIGHT,
+    EXPRESSION_WEIGHTS,
     SIGNATURE_SIZE,
     errors_with,
     expressive_signature,
@@ -83,7 +83,7 @@ def test_what_a_region_does_adds_to_the_error(region: int) -> None:
     a, b = (expressive_signature(patch, region, of) for patch, of in zip(patches, faces, strict=True))
     more = signature_errors(a[None], b[None])[0, 0] - error(*patches, region)
     apart = ((expression(faces[0]) - expression(faces[1])).reshape(2, 2) / SPREADS)[region]
-    assert more == pytest.approx(EXPRESSION_WEIGHT * np.square(apart).sum(), rel=1e-3)
+    assert more == pytest.approx(EXPRESSION_WEIGHTS[region] * np.square(apart).sum(), rel=1e-3)
 
 
 def test_without_landmarks_grey_levels_alone_count() -> None:
