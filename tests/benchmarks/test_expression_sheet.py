@@ -63,7 +63,7 @@ def test_long_clips_are_sampled_and_frames_counted_right(monkeypatch: pytest.Mon
     monkeypatch.setattr(expression_sheet, "MAX_FRAMES", 100)
     monkeypatch.setattr(expression_sheet, "expression_features", lambda pictures, runtime: np.array(pictures))
     clip: Any = list(speaking())
-    found = expressive_moments(clip, Fraction(25), SimpleNamespace())  # type: ignore[arg-type]
+    found = expressive_moments(clip, Fraction(25), SimpleNamespace())
     assert {moment.frame: moment.expression for moment in found}.items() >= EXPECTED.items()
 
 
@@ -89,7 +89,7 @@ def test_expressions_are_those_of_the_mesh() -> None:
 )
 def test_the_square_around_the_face_lies_in_the_picture(found: list[Face], square: tuple[int, int, int]) -> None:
     picture = np.zeros((100, 120, 3), np.uint8)
-    assert face_square(picture, SimpleNamespace(detect=lambda _: found)) == square  # type: ignore[arg-type]
+    assert face_square(picture, SimpleNamespace(detect=lambda _: found)) == square
 
 
 def test_sheet_has_a_row_per_expression(tmp_path: Path) -> None:

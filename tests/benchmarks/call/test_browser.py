@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-for needed in ("aiortc", "fastapi", "psutil"):
+for needed in ("fastapi", "psutil"):
     pytest.importorskip(needed)
 
 from iwcodec.benchmarks.call import browser

@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.participants import DeferredReconstruction
 from iwcodec.benchmarks.call.replay import ReplayingSender
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor
 from iwcodec.client.recording.recorder import Recorder
 from iwcodec.client.video.jitter_buffer import TimedFrame
-from iwcodec.client.video.source_sequence import SourceSequence
 from iwcodec.client.video.video_sender import OutgoingFrame
 from iwcodec.codec.bitstream.packets import SourcePacket
 from support.codec.stub_runtime import StubRuntime
 
 
-def test_sources_are_sent_once_and_frames_over_and_over(tmp_path: Path) -> None:
+@pytest.mark.simulated
+async def test_sources_are_sent_once_and_frames_over_and_over(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "ada.iwc", StubRuntime.info, audio=False)
     keypoints = np.zeros((20, 3), np.float32)
     recorder.source(SourcePacket(3, b"first"))
@@ -32,24 +30,20 @@ def test_sources_are_sent_once_and_frames_over_and_over(tmp_path: Path) -> None:
     recorder.close()
     taken: list[OutgoingFrame] = []
     link: Any = SimpleNamespace(take=taken.append)
-
-    async def work() -> tuple[list[float], SourceSequence | None]:
-        sender = ReplayingSender(DeferredReconstruction(StubRuntime()), ImmediateExecutor())
-        assert await sender.sequence_for_newcomer() is None
-        playing = asyncio.create_task(sender.play(tmp_path / "ada.iwc"))
-        await asyncio.sleep(1.0)
-        assert not taken  # nobody is there
-        sender.join(link)
-        await asyncio.sleep(0.27)
-        playing.cancel()
-        with suppress(asyncio.CancelledError):
-            await playing
-        return [frame.stamp_ms - taken[0].stamp_ms for frame in taken], await sender.sequence_for_newcomer()
-
-    stamps, sequence = simulate(work())
+    sender = ReplayingSender(DeferredReconstruction(StubRuntime()), ImmediateExecutor())
+    assert await sender.sequence_for_newcomer() is None
+    playing = asyncio.create_task(sender.play(tmp_path / "ada.iwc"))
+    await asyncio.sleep(1.0)
+    assert not taken  # nobody is there
+    sender.join(link)
+    await asyncio.sleep(0.27)
+    playing.cancel()
+    with suppress(asyncio.CancelledError):
+        await playing
+    sequence = await sender.sequence_for_newcomer()
+    stamps = [frame.stamp_ms - taken[0].stamp_ms for frame in taken]
     assert stamps == [0, 40, 80, 120, 160, 200]
     assert [frame.reference_source for frame in taken] == [0] * 6
     assert [frame.regions for frame in taken] == 2 * [(), (), (1, None)]
-    assert sequence is not None
     packets = [SourcePacket.from_bytes(sequence.units[n].packet) for n in range(sequence.next)]
     assert packets == [SourcePacket(0, b"first"), SourcePacket(1, b"variant", base=0)]

@@ -17,8 +17,6 @@ import av
 import numpy as np
 import pytest
 
-for needed in ("aiortc", "fastapi"):
-    pytest.importorskip(needed)
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.quality import psnr

@@ -11,7 +11,6 @@ from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, EncodeOptions, Tune
 from iwcodec.codec.file.passes import UNDERESTIMATE_DB, USUAL_KBPS, even_pieces, reserve_for_variants, with_usual_rate
-from iwcodec.codec.file.rate_control.source_plan import WORST_CRF
 from iwcodec.codec.parallel import WORKERS
 from iwcodec.models.runtime.types import Runtime
 from support.codec.stub_runtime import SIZE, StubRuntime
@@ -49,7 +48,6 @@ def clip_of(seconds: int, options: EncodeOptions) -> Clip:
 
 def test_variants_get_a_share_of_the_bitrate() -> None:
     clip, budget = reserve_for_variants(clip_of(20, EncodeOptions(tune="face", kbps=8.0)))
-    assert clip.options.kbps is not None
     assert 0 < budget == pytest.approx((8.0 - clip.options.kbps) * 125 * 20)
     assert clip.options.kbps == pytest.approx((1 - VARIANTS_SHARE) * 8)
 
@@ -83,10 +81,6 @@ class PredictedTrials:
         is_known, self._excess_db = self._excess_db == 0, 0.0
         return not is_known
 
-    def best_upfront(self, budget: float, start: int, progress: Any) -> Any:
-        plan = SimpleNamespace(crf=WORST_CRF, upfront=True)
-        return SimpleNamespace(choice=SimpleNamespace(coded=SimpleNamespace(plan=plan)))
-
 
 @pytest.mark.parametrize(("size", "seconds", "most"), [(256, 20, USUAL_KBPS), (512, 20, 2 * USUAL_KBPS)])
 def test_without_a_bitrate_the_usual_one_is_the_most(size: int, seconds: int, most: float) -> None:
@@ -99,14 +93,13 @@ def test_without_a_bitrate_the_usual_one_is_the_most(size: int, seconds: int, mo
 def test_without_a_bitrate_a_good_picture_takes_no_more_than_it_needs() -> None:
     trials: Any = PredictedTrials()
     clip = with_usual_rate(clip_of(100, EncodeOptions(tune="psnr")), trials, no_progress)
-    assert clip.options.kbps is not None
     assert 20_000 <= clip.options.kbps * 125 * 100 <= 26_000  # USUAL_DB at 20,000 bytes
 
 
 def test_variants_are_part_of_the_usual_rate() -> None:
     tuned, plain = PredictedTrials(), PredictedTrials()
     for tune, trials in (("face", tuned), ("psnr", plain)):
-        clip = with_usual_rate(clip_of(20, EncodeOptions(tune=tune)), trials, no_progress)  # type: ignore[arg-type]
+        clip = with_usual_rate(clip_of(20, EncodeOptions(tune=tune)), trials, no_progress)
         assert clip.options.kbps == USUAL_KBPS
     assert max(tuned.budgets) < max(plain.budgets) * (1 - VARIANTS_SHARE / 2)
 
@@ -121,7 +114,6 @@ def test_a_quality_is_sought_from_the_lowest_rate_that_may_bring_it(
 ) -> None:
     trials: Any = PredictedTrials(excess_db)
     clip = with_usual_rate(clip_of(20, EncodeOptions(quality_db=quality_db, tune="psnr")), trials, no_progress)
-    assert clip.options.kbps is not None
     assert bytes_needed <= clip.options.kbps * 125 * 20 <= 1.15 * bytes_needed
 
 

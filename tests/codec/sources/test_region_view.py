@@ -136,7 +136,6 @@ def test_each_region_shows_the_source_that_looks_most_like_it() -> None:
 def test_the_reference_source_needs_no_name_and_is_preferred() -> None:
     view, library = view_of(), library_of(with_region(200, EYES))
     other = library.at(1)
-    assert other is not None
     half = ((HOME.picture.astype(int) + other.picture) // 2).astype(np.uint8)
     of_home, of_other = (errors_of(view, half, source, library)[EYES] for source in (HOME, other))
     assert of_home[None] == pytest.approx(of_other[0] * (1 - MIN_GAIN))

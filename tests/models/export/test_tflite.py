@@ -90,7 +90,7 @@ def small_model() -> Model:
 def computed(model: Any, **inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)  # type: ignore[no-any-return]
+    return session.run(None, inputs)
 
 
 def test_the_converted_model_computes_the_same() -> None:

@@ -64,7 +64,6 @@ def firefox() -> Iterator[Page]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [FIREFOX, "--headless", "--remote-debugging-port", "0", "--profile", profile, "about:blank"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-            assert process.stderr is not None
             try:
                 found = (re.search(r"BiDi listening on (ws://\S+)", line) for line in process.stderr)
                 address = next(filter(None, found))[1]

@@ -1,6 +1,6 @@
 /** Products with a motion basis and sums over its cells, in WebAssembly (kernels/alignment.ts). */
 
-import { BLOCK, Convolutions, VALUE } from "../runtime/convolutions";
+import { BLOCK, Convolutions, VALUE } from "../runtime/network/convolutions";
 import { CELLS, GRID, TENSOR } from "./views";
 
 /** The Gram matrix (3 K, 3 K) of a motion basis by its cells' tensors, and its products (3 K,) with their gradients. */

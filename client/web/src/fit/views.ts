@@ -1,6 +1,6 @@
 /** Grey levels of pictures and the fields that warp them, in WebAssembly (kernels/alignment.ts). */
 
-import { Convolutions } from "../runtime/convolutions";
+import { Convolutions } from "../runtime/network/convolutions";
 import { roundEven } from "../runtime/pictures";
 
 /** Side of grey levels in pixels, and of fields in cells. */

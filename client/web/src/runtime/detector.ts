@@ -1,9 +1,9 @@
 /** The keypoint detector (models/network/detector.py). */
 
-import { type Convolution, type Convolutions, type Framed, type Layer } from "./convolutions";
-import { cellCentres, drawFolded, foldedOrder } from "./geometry";
+import { type Convolution, type Convolutions, type Framed, type Layer } from "./network/convolutions";
+import { cellCentres, drawFolded, foldedOrder } from "./network/geometry";
 import type { Picture } from "./pictures";
-import { UNet } from "./unet";
+import { UNet } from "./network/unet";
 import type { NetworkWeights } from "./weights";
 
 const TEMPERATURE = 0.1;

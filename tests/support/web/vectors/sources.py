@@ -43,7 +43,7 @@ def source_vectors(rng: np.random.Generator) -> dict[str, Any]:
     poses = [np.ascontiguousarray(np.roll(TEXTURE, 9 * n, axis=n % 2)[:SOURCE_SIDE, :SOURCE_SIDE]) for n in range(12)]
     coded = [cv2.GaussianBlur(pose, (0, 0), 1) for pose in poses]
     pictures = [*poses, *coded]
-    policy, shown = SourcePolicy(Pasting()), [12]  # type: ignore[arg-type]
+    policy, shown = SourcePolicy(Pasting()), [12]
     source = replace(textured_source(), picture=coded[0])
     policy.add(0, (source, 33.0), 0.0, 1800)
     first = {"coded": 12, "qualityDb": 33.0, "size": 1800}

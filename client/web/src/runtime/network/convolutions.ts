@@ -1,7 +1,7 @@
 /** Memory and weights of the convolutions in WebAssembly (kernels/). */
 
-import kernels from "../../kernels/index.ts?wasm";
-import type { Weights } from "./weights";
+import kernels from "../../../kernels/index.ts?wasm";
+import type { Weights } from "../weights";
 
 export const VALUE = Float32Array.BYTES_PER_ELEMENT;
 const PAGE = 65_536;
