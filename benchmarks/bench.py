@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from iwcodec.codec.cli import register
+from iwcodec.codec.cli.app import register
 
 COMMANDS = {
     "rd": "quality.rd",

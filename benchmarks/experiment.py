@@ -29,7 +29,7 @@ def surroundings() -> dict[str, Any]:
     """The keys that every results file starts with: how and on which machine it was made."""
     import av
 
-    from iwcodec.codec.doctor import versions
+    from iwcodec.codec.cli.doctor import versions
 
     libraries = {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
     return {
@@ -123,7 +123,7 @@ def publish(results: dict[str, Any], path: Path | None, as_json: bool, *tables: 
     if as_json:
         print(json.dumps(results, indent=1))
         return
-    from iwcodec.codec.terminal import console
+    from iwcodec.codec.cli.terminal import console
 
     for table in tables:
         console.print(table)

@@ -16,8 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
+from iwcodec.codec.cli.terminal import console
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.terminal import console
 
 FACE_DETECTOR = "face_detection_short_range.tflite"
 BODY_POSE, BODY_DETECTOR = "pose_landmark_full.tflite", "pose_detection.tflite"

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from iwcodec.client.view import Tile, View
+from iwcodec.codec.cli.player import open_display
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.player import open_display
 
 SIZE: Final = (960, 640)
 """Initial width and height of the window in pixels."""

@@ -16,7 +16,7 @@ from iwcodec.client.stats import stats_json, stats_lines
 from iwcodec.client.video.camera import Camera
 from iwcodec.client.video.video_sender import VideoSender
 from iwcodec.client.view import call_view
-from iwcodec.codec.terminal import console
+from iwcodec.codec.cli.terminal import console
 
 DRAW_INTERVAL_S, MIN_DRAW_INTERVAL_S = 1 / 30, 1 / 60
 """Maximum time between two drawings of the window, which bounds the response to keys; and minimum time after a drawing

@@ -30,9 +30,9 @@ from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.video import capture
 from iwcodec.client.video.camera import Camera
 from iwcodec.client.video.video_sender import VideoSender
+from iwcodec.codec.cli.terminal import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.shipped_model import load_runtime_for
-from iwcodec.codec.terminal import console
 from iwcodec.models.runtime.types import ModelInfo, Runtime
 
 NETWORK_THREADS: Final = 2

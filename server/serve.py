@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
+from iwcodec.codec.cli.terminal import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
-from iwcodec.codec.terminal import console
 from iwcodec.server import logs, tokens
 from iwcodec.server.http.connections import Server, ServerConfig
 from iwcodec.server.http.player import NOT_BUILT, is_built, player_files

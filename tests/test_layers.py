@@ -22,20 +22,18 @@ LAYERS = (
         "codec.parallel",
         "codec.partial_file",
         "codec.progress",
-        "codec.terminal",
         "codec.token_bucket",
     ),
     ("codec.bitstream", "codec.media"),
     ("codec.sources", "codec.motion", "codec.fit"),
     ("codec.decoder", "codec.encoder", "codec.shipped_model"),
     ("codec.file",),
-    ("codec.batch", "codec.doctor", "codec.player"),
-    ("codec.cli", "codec.model_commands"),
+    ("codec.cli",),
     ("client", "server"),
     ("benchmarks",),
 )
 """From the lowest to the highest. A module imports from its own layer and those below."""
-ABOVE = {"codec.model_commands": {"models.export", "models.training"}}
+ABOVE = {"codec.cli.model_commands": {"models.export", "models.training"}}
 
 
 def name_of(file: Path) -> str:

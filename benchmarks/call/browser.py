@@ -24,9 +24,9 @@ from iwcodec.benchmarks.call.endurance import Client, join, start, wait
 from iwcodec.benchmarks.call.film import with_sound
 from iwcodec.benchmarks.experiment import publish, surroundings, text_table
 from iwcodec.client.demo.server import local_server
+from iwcodec.codec.cli.terminal import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.video import read_video, sample_clip
-from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.server.http.player import NOT_BUILT, is_built
 
 WEB = Path(__file__).parents[2] / "client" / "web"

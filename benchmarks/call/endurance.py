@@ -25,9 +25,9 @@ from rich.table import Table
 from iwcodec.benchmarks.call.film import with_sound
 from iwcodec.benchmarks.experiment import publish, surroundings, text_table
 from iwcodec.client.demo.server import local_server
+from iwcodec.codec.cli.terminal import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.video import sample_clip
-from iwcodec.codec.terminal import JSON, progress_bar
 
 NAMES = ("Ada", "Bob")
 JOIN_S = 60.0

@@ -17,7 +17,7 @@ from iwcodec.benchmarks.metrics.scoring import Clip, Scorer, Scores
 from iwcodec.benchmarks.quality.baselines import coded_sources, flow_oracle, nearest_copy
 from iwcodec.benchmarks.quality.rd_results import CODECS, OURS, OURS_FACE, RIVALS, Point
 from iwcodec.benchmarks.quality.rivals import encode_rival, rival_settings
-from iwcodec.codec.doctor import versions
+from iwcodec.codec.cli.doctor import versions
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import EncodeReport, encode
 from iwcodec.codec.file.iwc_file import IwcFile, fill_gaps

@@ -1,5 +1,5 @@
 """`python -m iwcodec`."""
 
-from iwcodec.codec.cli import main
+from iwcodec.codec.cli.app import main
 
 main()

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iwcodec.benchmarks.bench import COMMANDS, app
-from iwcodec.codec import cli
+from iwcodec.codec.cli import app as cli
 
 
 @pytest.mark.parametrize("name", COMMANDS)

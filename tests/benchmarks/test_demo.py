@@ -26,7 +26,7 @@ class WithoutExtras(PathFinder):
         return None if name.partition(".")[0] in EXTRAS else super().find_spec(name, path, target)
 
 sys.meta_path = [WithoutExtras if finder is PathFinder else finder for finder in sys.meta_path]
-from iwcodec.codec.cli import main
+from iwcodec.codec.cli.app import main
 sys.argv = ["iwcodec", "demo", *sys.argv[1:]]
 main()
 """

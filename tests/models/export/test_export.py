@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from iwcodec.codec import cli
+from iwcodec.codec.cli import app as cli
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.export.compare import TOLERANCE
 from iwcodec.models.export.export import export, load_checkpoint

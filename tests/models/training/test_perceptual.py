@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from iwcodec.codec import cli
+from iwcodec.codec.cli import app as cli
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.network.config import TINY
 from iwcodec.models.training import perceptual

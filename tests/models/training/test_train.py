@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from typer.testing import CliRunner
 
-from iwcodec.codec import cli
+from iwcodec.codec.cli import app as cli
 from iwcodec.codec.errors import CodecError
 from iwcodec.models.network.config import TINY
 from iwcodec.models.training import train as training
@@ -93,7 +93,7 @@ RANK = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from iwcodec.codec import cli
+from iwcodec.codec.cli import app as cli
 from iwcodec.models.training import train as training
 runs, writes, save = [], [], torch.save
 class RecordedRun(training.Run):

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from iwcodec.codec.cli.terminal import JSON, console, show_json
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
-from iwcodec.codec.terminal import JSON, console, show_json
 
 
 def train(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from iwcodec.codec import doctor
+from iwcodec.codec.cli import doctor
 from iwcodec.codec.extras import requirement
 from iwcodec.models.runtime.weights import DEFAULT_MODEL
 from support.codec.stub_runtime import StubRuntime

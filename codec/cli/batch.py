@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.text import Text
 
+from iwcodec.codec.cli.terminal import as_dictionary, console, fail, show_json
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.spool import STANDARD, is_stream
-from iwcodec.codec.terminal import as_dictionary, console, fail, show_json
 
 
 def jobs(sources: Sequence[str], target: str, suffix: str) -> list[tuple[str, str]]:

@@ -18,11 +18,11 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from iwcodec import __version__
-from iwcodec.codec.batch import jobs, run_jobs, shown_name
+from iwcodec.codec.cli.batch import jobs, run_jobs, shown_name
+from iwcodec.codec.cli.model_commands import export, train
+from iwcodec.codec.cli.terminal import FORCE, JSON, QUIET, answers, console, fail, progress_bar, show_json, warn
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.spool import is_stream, local_input, local_output
-from iwcodec.codec.model_commands import export, train
-from iwcodec.codec.terminal import FORCE, JSON, QUIET, answers, console, fail, progress_bar, show_json, warn
 
 
 class Stopped(BaseException):
@@ -389,7 +389,7 @@ def play_command(
     as_json: JSON = False,
 ) -> None:
     """Play an .iwc file in a window. Space pauses, left and right seek 5 s, q or Esc quits."""
-    from iwcodec.codec.player import play
+    from iwcodec.codec.cli.player import play
 
     with local_input(source) as path:
         report = play(path)
@@ -402,7 +402,7 @@ def play_command(
 @app.command("doctor")
 def doctor_command(as_json: JSON = False) -> None:
     """Report this machine, measured speed and versions, and the commands that install what is missing or optional."""
-    from iwcodec.codec.doctor import examine
+    from iwcodec.codec.cli.doctor import examine
 
     report = examine()
     if as_json:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iwcodec.codec import player
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter
+from iwcodec.codec.cli import player
+from iwcodec.codec.cli.player import SEEK_S, Playback
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.types import AUDIO_RATE, Samples
-from iwcodec.codec.player import SEEK_S, Playback
 from iwcodec.codec.shipped_model import load_runtime_for
 from iwcodec.models.runtime.types import Runtime
 from support.media.clips import CLIP_FRAMES

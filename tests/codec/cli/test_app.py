@@ -17,10 +17,10 @@ from unittest import mock
 
 import pytest
 
-from iwcodec.codec import cli
 from iwcodec.codec.bitstream.packets import AudioPacket, SourcePacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.bitstream.writer import ContainerWriter
+from iwcodec.codec.cli import app as cli
 from iwcodec.codec.media.video import read_video
 from support.codec.container_file import write_container
 from support.codec.stub_runtime import SIZE, StubRuntime
@@ -294,7 +294,7 @@ def test_a_command_loads_only_what_it_needs() -> None:
     script = "import sys; sys.argv[1:] = ['info', '--help']; import iwcodec.__main__"
     asked = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {script}"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=100, check=False)
-    assert "iwcodec.codec.cli" in done.stdout
+    assert "iwcodec.codec.cli.app" in done.stdout
     assert not {"aiortc", "fastapi", "iwcodec.benchmarks"} & set(done.stdout.split())
     listed = iwcodec("--help").stdout
     assert "Usage" in listed
@@ -309,7 +309,7 @@ def test_the_version_is_printed() -> None:
 
 
 def test_doctor_reports_speed_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iwcodec.codec.doctor.load_runtime", lambda *_: StubRuntime())
+    monkeypatch.setattr("iwcodec.codec.cli.doctor.load_runtime", lambda *_: StubRuntime())
     report = json.loads(iwcodec("doctor", "--json").stdout)
     assert report["speed"]["receiver frames/s"] > 0
     assert "onnxruntime" in report["versions"]
