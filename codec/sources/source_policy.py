@@ -30,8 +30,8 @@ REMEMBERED_FRAMES = 25
 """Newest judged frames of which the best shows what the network loses: 10 s."""
 MAX_LOSS_DB = 2.0
 """Most that the network is taken to lose: where all frames are worse, no source shows them."""
-IN_FLIGHT_S, IN_FLIGHT_BYTES_PER_S = 0.3, 2500.0
-"""A source has reached receivers this long after it was chosen, and its bytes at this rate later still."""
+MIN_INTERVAL_S = 1.1
+"""Least interval between sources: while one is on its way, frames are as bad as before."""
 INITIAL_SOURCE_DB = 33.0
 """Assumed PSNR of coded sources before the first."""
 SOURCE_DB_SMOOTHING = 0.7
@@ -78,8 +78,8 @@ class SourcePolicy:
         self._threshold = Threshold()
         self._below_db: deque[float] = deque(maxlen=REMEMBERED_FRAMES)
         """By how much the newest judged frames were below the sources, in dB."""
-        self._arrived_s = -math.inf
-        """When receivers have the newest source."""
+        self._added_s = -math.inf
+        """When the newest source was added."""
         self._judged_s = -math.inf
 
     def prepare(self, original: Picture, coded: Picture) -> tuple[Source, float]:
@@ -93,7 +93,7 @@ class SourcePolicy:
         self.source_db = weight * self.source_db + (1 - weight) * quality_db
         self.library.add(slot, source)
         self._threshold.pay(size, at_s)
-        self._arrived_s = at_s + IN_FLIGHT_S + size / IN_FLIGHT_BYTES_PER_S
+        self._added_s = at_s
 
     def due(self, at_s: float) -> bool:
         """Return whether the frame of time `at_s` is to be judged. Call once per frame."""
@@ -109,7 +109,8 @@ class SourcePolicy:
         return Judgement(rebuilt, psnr(rebuilt, picture))
 
     def wants(self, judged: Judgement, at_s: float) -> bool:
-        """Return whether the judged frame of time `at_s` is to become a source. While one is on its way, none is."""
+        """Return whether the judged frame of time `at_s` is to become a source."""
         self._below_db.append(self.source_db - judged.psnr_db)
         loss_db = min(max(min(self._below_db), 0.0), MAX_LOSS_DB)
-        return at_s >= self._arrived_s and self._below_db[-1] - loss_db >= self._threshold.at(at_s)
+        is_rested = at_s - self._added_s >= MIN_INTERVAL_S
+        return is_rested and self._below_db[-1] - loss_db >= self._threshold.at(at_s)

@@ -170,7 +170,8 @@ def test_motion_never_waits_for_a_source() -> None:
     assert np.median(during) - np.median(without) < 0.02
 
 
-def test_small_parts_of_sources_share_the_packets_of_motion_and_large_ones_do_not() -> None:
+@pytest.mark.parametrize("kbps", [10_000.0, 60.0])
+def test_parts_of_sources_share_the_packets_of_motion_if_they_are_small_or_the_path_is_fast(kbps: float) -> None:
     async def case(a: End, b: End) -> None:
         async def nothing(*args: Any) -> None:
             pass
@@ -189,20 +190,23 @@ def test_small_parts_of_sources_share_the_packets_of_motion_and_large_ones_do_no
             send(channel_id, data)
 
         a.link._channels.send = record  # type: ignore[method-assign]
-        noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        for shown in (picture(100), noise):
+        noises = np.random.default_rng(5).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+        sequence.add(noises[0])  # measures the path
+        await asyncio.sleep(5)
+        for shown in (picture(100), noises[1]):
             sent.clear()
             sequence.add(shown)
             size = len(sequence.units[sequence.next - 1].packet)
-            assert size < MAX_RIDING_PART or size > 3 * PART
-            await asyncio.sleep(4)
+            assert size < MAX_RIDING_PART or size > LAST_PART * PART
+            await asyncio.sleep(5)
             motion = [at_s for at_s, channel_id in sent if channel_id == MOTION_CHANNEL]
             sources = [at_s for at_s, channel_id in sent if channel_id == SOURCE_CHANNEL]
-            assert all((at_s in motion) == (size <= MAX_RIDING_PART) for at_s in sources)
+            shares = size <= MAX_RIDING_PART or kbps > 200
+            assert all((at_s in motion) == shares for at_s in sources)
             assert all(after - before > 0.1 for before, after in pairwise(sources))  # one part beside each message
             assert len(sources) == max(1, ceil(size / PART + 1 - LAST_PART))
 
-    call(case)
+    call(case, SimulatedPath(kbps=kbps), SimulatedPath(kbps=kbps, seed=2))
 
 
 def test_sources_do_not_delay_pictures() -> None:

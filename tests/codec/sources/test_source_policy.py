@@ -8,10 +8,9 @@ from iwcodec.codec.sources.source_policy import (
     BURST_BYTES,
     BYTES_PER_S,
     HIGH_THRESHOLD,
-    IN_FLIGHT_BYTES_PER_S,
-    IN_FLIGHT_S,
     JUDGE_INTERVAL_S,
     LOW_THRESHOLD,
+    MIN_INTERVAL_S,
     Judgement,
     SourcePolicy,
     Threshold,
@@ -68,7 +67,7 @@ def test_while_a_source_is_on_its_way_none_is_wanted() -> None:
     stream = Stream()
     while not stream.judge(BAD_DB):
         pass
-    frames = int((IN_FLIGHT_S + SIZE / IN_FLIGHT_BYTES_PER_S) / JUDGE_INTERVAL_S)
+    frames = int(MIN_INTERVAL_S / JUDGE_INTERVAL_S)
     assert frames
     for _ in range(frames):
         assert not stream.judge(BAD_DB)

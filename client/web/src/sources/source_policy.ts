@@ -6,8 +6,7 @@ const BURST_BYTES = 2500;
 const [LOW_THRESHOLD, HIGH_THRESHOLD] = [0.3, 4];
 const REMEMBERED_FRAMES = 25;
 const MAX_LOSS_DB = 2;
-const IN_FLIGHT_S = 0.3;
-const IN_FLIGHT_BYTES_PER_S = 2500;
+const MIN_INTERVAL_S = 1.1;
 const INITIAL_SOURCE_DB = 33;
 const SOURCE_DB_SMOOTHING = 0.7;
 
@@ -37,8 +36,8 @@ export class SourcePolicy {
   private readonly threshold = new Threshold();
   /** By how much the newest judged frames were below the sources, in dB. */
   private belowDb: number[] = [];
-  /** When receivers have the newest source. */
-  private arrivedS = -Infinity;
+  /** When the newest source was added. */
+  private addedS = -Infinity;
   private judgedS = -Infinity;
 
   /** Return whether the frame of time `atS` is to be judged. Call once per frame. */
@@ -53,15 +52,14 @@ export class SourcePolicy {
     const weight = this.sourceDb === null ? 0 : SOURCE_DB_SMOOTHING;
     this.sourceDb = weight * (this.sourceDb ?? 0) + (1 - weight) * qualityDb;
     this.threshold.pay(size, atS);
-    this.arrivedS = atS + IN_FLIGHT_S + size / IN_FLIGHT_BYTES_PER_S;
+    this.addedS = atS;
   }
 
-  /** Return whether the frame of time `atS`, which peers see at a PSNR of `qualityDb`, is to become a source. While one
-   * is on its way, none is. */
+  /** Return whether the frame of time `atS`, which peers see at a PSNR of `qualityDb`, is to become a source. */
   wants(qualityDb: number, atS: number): boolean {
     const belowDb = (this.sourceDb ?? INITIAL_SOURCE_DB) - qualityDb;
     this.belowDb = [...this.belowDb.slice(1 - REMEMBERED_FRAMES), belowDb];
     const lossDb = Math.min(Math.max(Math.min(...this.belowDb), 0), MAX_LOSS_DB); // what the network loses
-    return atS >= this.arrivedS && belowDb - lossDb >= this.threshold.at(atS);
+    return atS - this.addedS >= MIN_INTERVAL_S && belowDb - lossDb >= this.threshold.at(atS);
   }
 }
