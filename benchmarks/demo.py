@@ -12,7 +12,6 @@ from iwcodec.benchmarks.experiment import save, surroundings, text_table
 from iwcodec.benchmarks.expression_sheet import av1_versions, expressive_moments, write_sheet
 from iwcodec.benchmarks.quality.baselines import coded_sources, nearest_copy
 from iwcodec.benchmarks.quality.rivals import encode_rival
-from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.extras import install
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import EncodeReport, encode
@@ -22,6 +21,7 @@ from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.codec.terminal import console, progress_bar
 
 MIN_RIVAL_KBPS = 2.0
 """Bit rate requested from SVT-AV1 at full size, in kbps; it spends the least it can, which is more."""

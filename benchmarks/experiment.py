@@ -123,7 +123,7 @@ def publish(results: dict[str, Any], path: Path | None, as_json: bool, *tables: 
     if as_json:
         print(json.dumps(results, indent=1))
         return
-    from iwcodec.codec.cli import console
+    from iwcodec.codec.terminal import console
 
     for table in tables:
         console.print(table)

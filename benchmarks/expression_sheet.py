@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.benchmarks.comparison_pictures import labelled_row
-from iwcodec.benchmarks.metrics.expression import features as mesh_features
-from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
-from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.benchmarks.quality.rivals import RivalResult, encode_rival
 from iwcodec.codec.media.crop.face_detector import FaceDetector
 from iwcodec.codec.media.types import Picture
-from iwcodec.models.runtime.types import Keypoints, Runtime
+from iwcodec.codec.sources.expression import expression
+from iwcodec.codec.sources.face_mesh import face_box, landmarks
+from iwcodec.models.runtime.types import Runtime
 
 MAX_FRAMES = 600
 """Frames of a clip among which expressions are looked for, evenly spaced."""
@@ -44,25 +43,9 @@ class Moment:
 
 
 def expression_features(pictures: Sequence[Picture], runtime: Runtime) -> Features:
-    """Measure pictures by the face mesh or, without its weights, by the codec's own keypoints."""
-    try:
-        mesh = FaceMesh()
-    except MetricUnavailableError:
-        return keypoint_features(np.stack([runtime.detect(picture) for picture in pictures]))
-    found = [mesh(picture) for picture in pictures]
-    return np.array([np.full(4, np.nan) if face is None else mesh_features(face) for face in found])
-
-
-def keypoint_features(keypoints: Keypoints) -> Features:
-    """Features (n, 4) of keypoints (n, K, 3): training put 0 and 1 on the irises, with the lids' opening as strength,
-    7 to 10 on the mouth's corners and lips, 11 and 12 on the brows."""
-    points = keypoints[..., :2].astype(np.float64)
-    irises = points[:, :2]
-    axis = irises[:, 1] - irises[:, 0]
-    unit = np.linalg.norm(axis, axis=1).clip(1e-3)
-    gaze = ((irises - points[:, 11:13]).mean(1) * axis).sum(1) / unit**2
-    opening, width = (np.linalg.norm(points[:, a] - points[:, b], axis=1) / unit for a, b in ((9, 10), (7, 8)))
-    return np.stack([keypoints[:, :2, 2].mean(1), gaze, opening, width], axis=1)
+    """Measure pictures by the face mesh."""
+    found = [landmarks(picture, face_box(picture, runtime.detect(picture))) for picture in pictures]
+    return np.array([np.full(4, np.nan) if face is None else expression(face) for face in found])
 
 
 def moments(features: Features, gap: int) -> list[Moment]:
@@ -82,11 +65,11 @@ def moments(features: Features, gap: int) -> list[Moment]:
     )
     found: list[Moment] = []
     free = np.ones(len(features), bool)
-    for expression, strength in wanted:
+    for name, strength in wanted:
         strength = np.where(free, strength, np.nan)
         if np.isfinite(strength).any():
             frame = int(np.nanargmax(strength))
-            found.append(Moment(frame, expression))
+            found.append(Moment(frame, name))
             free[max(0, frame - gap + 1) : frame + gap] = False
     return found
 
@@ -110,13 +93,13 @@ def write_sheet(path: Path, shown: Iterable[tuple[str, Sequence[Picture]]], labe
 
     Pictures are cut to the face that is found in the original."""
     detector, rows = FaceDetector(), list[Picture]()
-    for expression, pictures in shown:
+    for name, pictures in shown:
         left, top, side = face_square(pictures[0], detector)
         cells = [
             cv2.resize(p[top : top + side, left : left + side], (CELL, CELL), interpolation=cv2.INTER_CUBIC)
             for p in pictures
         ]
-        rows.append(labelled_row(cells, [f"{labels[0]}: {expression}", *labels[1:]]))
+        rows.append(labelled_row(cells, [f"{labels[0]}: {name}", *labels[1:]]))
     sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
     cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 

@@ -8,8 +8,8 @@ import typer
 
 from iwcodec.benchmarks import experiment, report_rd
 from iwcodec.benchmarks.report_html import page
-from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
+from iwcodec.codec.terminal import console
 
 
 def command(

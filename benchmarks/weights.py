@@ -16,10 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
-from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
+from iwcodec.codec.terminal import console
 
-FACE_MESH = "face_landmark_with_attention.tflite"
 FACE_DETECTOR = "face_detection_short_range.tflite"
 BODY_POSE, BODY_DETECTOR = "pose_landmark_full.tflite", "pose_detection.tflite"
 FACE_RECOGNITION = "dlib_face_recognition_resnet_model_v1.dat"
@@ -61,10 +60,6 @@ PACKAGES = (
         "Apache-2.0",
         WHEEL,
         (
-            Weight(
-                f"mediapipe/modules/face_landmark/{FACE_MESH}",
-                "e06a804e0144f9929eda782122916b35d60c697c3c9344013ca2bbe76a6ce2b4",
-            ),
             Weight(
                 f"mediapipe/modules/face_detection/{FACE_DETECTOR}",
                 "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from iwcodec.codec.cli import FORCE, JSON, console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
+from iwcodec.codec.terminal import FORCE, JSON, console
 
 
 @contextmanager

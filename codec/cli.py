@@ -4,26 +4,25 @@ import io
 import json
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from iwcodec import __version__
+from iwcodec.codec.batch import jobs, run_jobs, shown_name
 from iwcodec.codec.errors import CodecError
-from iwcodec.codec.extras import install
-from iwcodec.codec.media.spool import STANDARD, is_stream, local_input, local_output
-from iwcodec.codec.progress import Update, show_progress
+from iwcodec.codec.media.spool import is_stream, local_input, local_output
+from iwcodec.codec.model_commands import export, train
+from iwcodec.codec.terminal import FORCE, JSON, QUIET, answers, console, fail, progress_bar, show_json, warn
 
 
 class Stopped(BaseException):
@@ -48,18 +47,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-"""Without markup, because file names and pip commands may have brackets. On stderr: stdout is for answers."""
-answers = Console(
-    highlight=False, markup=False, emoji=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 200
-)
-"""Tables that a command was asked for. In a pipe or file their lines are not wrapped."""
 BITRATE_TOLERANCE = 1.1
 """Factor by which the video may exceed --bitrate before that is reported."""
-
-JSON = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
-FORCE = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file if it exists.")]
 
 
 def main() -> None:
@@ -114,28 +103,6 @@ def register(name: str, load: Callable[[], Any], into: typer.Typer = app) -> Non
         into.command(name)(command)
 
 
-def fail(message: str, status: int = 1) -> None:
-    """Print an error and exit."""
-    console.print(Text("error:", "red"), message, soft_wrap=True)
-    sys.exit(status)
-
-
-def show_json(report: Any, out: TextIO | None = None) -> None:
-    """Print a dataclass on stdout, or `out`, without its None values."""
-    print(json.dumps(as_dictionary(report), indent=2), file=out)
-
-
-def progress_bar(quiet: bool) -> AbstractContextManager[Update]:
-    """Yield a function that takes the name of the current pass and the share of it that is done (0..1), and shows a
-    progress bar, or lines where stderr is no terminal; nothing is shown if `quiet`."""
-    return show_progress(console, quiet)
-
-
-def as_dictionary(report: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are not None."""
-    return {key: value for key, value in asdict(report).items() if value is not None}
-
-
 def show_version(show: bool) -> None:
     """Print the version and exit, if `show`."""
     if show:
@@ -168,61 +135,6 @@ def parse_sources(value: str) -> int | None:
     if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= MAX_SOURCES:
         raise CodecError(f"--sources takes auto or a number from 1 to {MAX_SOURCES}, not {value!r}.")
     return int(value)
-
-
-def jobs(sources: Sequence[str], target: str, suffix: str) -> list[tuple[str, str]]:
-    """Pairs of input and output: of several inputs, or if the target is a folder, one file in it for each input, with
-    the input's name and this suffix. Raises CodecError."""
-    folder = Path(target)
-    if target == STANDARD or (len(sources) == 1 and not folder.is_dir()):
-        if len(sources) > 1:
-            raise CodecError("Several inputs cannot go to standard output; give a folder.")
-        return [(sources[0], target)]
-    if not folder.is_dir():
-        if folder.exists():
-            raise CodecError(f"{target} is not a folder; several inputs need one.")
-        if len(sources) > 1 and folder.suffix.lower() == suffix:
-            raise CodecError(f"Several inputs need a folder to write to, not {target}.")
-        if not folder.absolute().parent.is_dir():
-            raise CodecError(f"The folder {folder.absolute().parent} does not exist.")
-    if STANDARD in sources:
-        raise CodecError("Standard input has no name; give the name of the output file.")
-    pairs = [(source, str(folder / (Path(source.rstrip("/")).stem + suffix))) for source in sources]
-    repeated = [name for name, count in Counter(name for _, name in pairs).items() if count > 1]
-    if repeated:
-        raise CodecError(f"Several inputs would be written to {repeated[0]}.")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise CodecError(f"The folder {target} cannot be made: {error.strerror}.") from error
-    return pairs
-
-
-def run_jobs(pairs: Sequence[tuple[str, str]], work: Callable[[str, str], Any], as_json: bool) -> None:
-    """Do the work for each pair. Of several, one that fails does not keep the others from being done, but makes the
-    exit status 1."""
-    if len(pairs) == 1:
-        report = work(*pairs[0])
-        if as_json:
-            show_json(report, sys.stderr if is_stream(pairs[0][1]) else sys.stdout)
-        return
-    reports, failed = [], 0
-    for source, target in pairs:
-        try:
-            reports.append({"input": source, "output": target, **as_dictionary(work(source, target))})
-        except CodecError as error:
-            failed += 1
-            reports.append({"input": source, "error": str(error)})
-            console.print(Text("error:", "red"), str(error), soft_wrap=True)
-    if as_json:
-        print(json.dumps(reports, indent=2))
-    if failed:
-        fail(f"{failed} of {len(pairs)} inputs failed.")
-
-
-def warn(message: str, kind: str = "warning") -> None:
-    """Print a warning."""
-    console.print(Text(f"{kind}:", "yellow"), message, soft_wrap=True)
 
 
 @app.command("encode")
@@ -354,11 +266,6 @@ def encode_command(
         return report
 
     run_jobs(pairs, work, as_json)
-
-
-def shown_name(path: str) -> str:
-    """The name of an input or output in a title."""
-    return path if path == STANDARD else Path(path).name
 
 
 def encode_table(report: Any, title: str) -> Table:
@@ -511,73 +418,5 @@ def doctor_command(as_json: JSON = False) -> None:
         answers.print("not installed, optional:", line, soft_wrap=True)
 
 
-@app.command("train")
-def train_command(
-    config: Annotated[
-        Path,
-        typer.Argument(metavar="CONFIG", help="A TOML file, or one of the shipped: lite, lite512, paper."),
-    ],
-    data: Annotated[Path, typer.Option(help="Folder of clips, as in TalkingHead-1KH, VoxCeleb2 or TED-talk.")],
-    out: Annotated[Path, typer.Option(help="Run folder for checkpoint, log and pictures. An existing run is resumed.")],
-    cache: Annotated[Path | None, typer.Option(help="Folder for decoded clips and flows; default OUT/cache.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda. With torchrun: one process per device.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Number of CPU threads.", min=1)] = 1,
-    workers: Annotated[int, typer.Option(help="Number of processes that load data.", min=0)] = 1,
-    as_json: JSON = False,
-) -> None:
-    """Train the network on a folder of clips. Ctrl-C saves a checkpoint; the same command resumes from it."""
-    try:
-        import torch
-
-        from iwcodec.models.training import train
-        from iwcodec.models.training.config import load_config
-    except ImportError as error:
-        raise CodecError(f"Training needs {error.name}: {install('train')}.") from error
-    torch.set_num_threads(threads)
-    shipped = Path(train.__file__).parents[1] / "configs" / f"{config}.toml"
-    try:
-        settings = load_config(shipped if shipped.exists() and not config.exists() else config)
-        report = train.train(settings, data, cache or out / "cache", out, device, workers)
-    except (ValueError, OSError, ImportError) as error:
-        raise CodecError(str(error)) from error
-    if os.environ.get("RANK", "0") == "0":  # only the first of several processes reports
-        show_trained(report, as_json)
-
-
-def show_trained(report: Any, as_json: bool) -> None:
-    """Print the report of a training run."""
-    if as_json:
-        show_json(report)
-        return
-    done = "trained" if report.finished else f"stopped in stage {report.stage}; the same command resumes"
-    console.print(f"{report.checkpoint}: {done}, {report.steps} steps in {report.seconds:.0f} s")
-
-
-@app.command("export")
-def export_command(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The checkpoint.pt of a run folder.")],
-    model: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model, for example lite-256.")],
-    folder: Annotated[Path, typer.Option(help="Folder to write weights and graphs to.")] = Path("weights"),
-    size: Annotated[int | None, typer.Option(help="Width and height of its pictures in pixels.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Model in the same folder that this one extends by up blocks only.")
-    ] = None,
-    as_json: JSON = False,
-) -> None:
-    """Write the weights (safetensors) and ONNX graphs of a trained network, and check that PyTorch and ONNX agree.
-
-    With --base, only the up blocks are written; the rest is shared with the base model's files.
-    """
-    try:
-        from iwcodec.models.export import export
-    except ImportError as error:
-        raise CodecError(f"Exporting needs {error.name}: {install('train')}.") from error
-    try:
-        report = export.export(export.load_checkpoint(checkpoint, size), model, folder, base)
-    except (ValueError, OSError, KeyError) as error:
-        raise CodecError(f"{checkpoint.name} cannot be exported: {error}") from error
-    if as_json:
-        show_json(report)
-        return
-    parts = ", ".join(f"{name} {value:.1e}" for name, value in report.differences.items())
-    console.print(f"{model} written to {folder}; largest differences between PyTorch and ONNX: {parts}")
+for command in (train, export):
+    app.command()(command)

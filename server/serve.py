@@ -9,16 +9,17 @@ import ssl
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 import typer
 
-from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
+from iwcodec.codec.terminal import console
 from iwcodec.server import logs, tokens
 from iwcodec.server.http.connections import Server, ServerConfig
-from iwcodec.server.http.player import NOT_BUILT, is_built
+from iwcodec.server.http.player import NOT_BUILT, is_built, player_files
 from iwcodec.server.hub import Hub
 from iwcodec.server.limits import MAX_ROOM_SIZE, Limits
 from iwcodec.server.messages import is_room_name
@@ -140,6 +141,8 @@ def run(settings: Settings, store: Store, host: str, port: int, certificate: tup
     if certificate:
         check_certificate(*certificate)
     config = ServerConfig(Hub(store, settings), certificate)
+    if is_built():
+        Thread(target=player_files, daemon=True).start()  # so that the first visitor need not wait for it
     with listen(host, port) as listener:
         port = listener.getsockname()[1]
         address = f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,11 +1,14 @@
 """Fixtures shared by several test files."""
 
+import asyncio
+import inspect
 import itertools
 import math
 import os
 import re
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -26,6 +29,47 @@ with suppress(ImportError):
 
     settings.register_profile("without deadlines", deadline=None)  # which a busy machine misses
     settings.load_profile("without deadlines")
+
+
+NEEDS = {
+    "benchmarks/call": ("aiortc",),
+    "benchmarks/performance/attention": ("torch",),
+    "client": ("aiortc",),
+    "client/demo": ("fastapi", "uvicorn", "websockets"),
+    "client/room": ("filelock", "websockets"),
+    "client/web": ("fastapi",),
+    "models/baselines": ("torch",),
+    "models/export": ("onnx", "torch"),
+    "models/network": ("torch",),
+    "server": ("fastapi", "httpx", "prometheus_client", "pydantic", "uvicorn", "websockets"),
+}
+"""Folder -> optional packages without which its tests are skipped."""
+LONGEST_S = 120.0
+"""Time-out in seconds of a coroutine test on the real clock."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test on a new event loop: on a simulated clock if it is marked `simulated`. Fixtures that are
+    asynchronous context managers are entered on that loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            for name, value in arguments.items():
+                if isinstance(value, AbstractAsyncContextManager):
+                    arguments[name] = await stack.enter_async_context(value)
+            await pyfuncitem.obj(**arguments)
+
+    if pyfuncitem.get_closest_marker("simulated"):
+        from iwcodec.benchmarks.call.simulation import simulate
+
+        simulate(test())
+    else:
+        asyncio.run(asyncio.wait_for(test(), LONGEST_S))
+    return True
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -51,6 +95,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if marker is None or collection_path.suffix != ".py":
         return None
     return f"pytest.mark.{marker[0]}" not in collection_path.read_text(encoding="utf-8") or None
+
+
+class OptionalModule(pytest.Module):
+    """A module that is skipped where a package is missing that its folder needs."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        for folder, packages in NEEDS.items():
+            if self.path.is_relative_to(Path(__file__).parent / folder):
+                for package in packages:
+                    pytest.importorskip(package)
+        return super().collect()
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    return OptionalModule.from_parent(parent, path=module_path)
 
 
 def missing_requirement(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -81,7 +140,7 @@ def blind_runtime() -> "Runtime":
     from iwcodec.codec.shipped_model import load_runtime
 
     runtime = load_runtime(kind="onnx", threads=1)
-    runtime.reconstruct = lambda *_: np.zeros((256, 256, 3), np.uint8)  # type: ignore[method-assign]
+    runtime.reconstruct = lambda *_: np.zeros((256, 256, 3), np.uint8)
     return runtime
 
 
@@ -103,4 +162,4 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     from support.codec.stub_runtime import FileFit
 
     monkeypatch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: FileFit())
-    monkeypatch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", FileFit)
+    monkeypatch.setattr("iwcodec.codec.file.rate_control.excerpt.quick_fit", FileFit)

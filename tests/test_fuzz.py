@@ -6,14 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iwcodec.codec.bitstream.packets import (
-    AudioPacket,
-    MotionPacket,
-    Run,
-    SourcePacket,
-    pack_sources,
-    unpack_sources,
-)
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, SourcePacket, pack_sources, unpack_sources
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
@@ -42,12 +35,7 @@ def test_damaged_packets_raise_only_codec_errors() -> None:
         pack_sources([SourcePacket(n, b"abc", 40 * n) for n in range(3, 9)]),
         pack_sources([SourcePacket(n, b"abc", base=2) for n in range(3, 9)]),
     ]
-    parsers = (
-        SourcePacket.from_bytes,
-        MotionPacket.from_bytes,
-        AudioPacket.from_bytes,
-        unpack_sources,
-    )
+    parsers = (SourcePacket.from_bytes, MotionPacket.from_bytes, AudioPacket.from_bytes, unpack_sources)
     for n in range(4200):
         data = mutated(seeds[n % len(seeds)], rng)
         for parse in parsers:

@@ -22,21 +22,20 @@ LAYERS = (
         "codec.parallel",
         "codec.partial_file",
         "codec.progress",
+        "codec.terminal",
         "codec.token_bucket",
     ),
     ("codec.bitstream", "codec.media"),
     ("codec.sources", "codec.motion", "codec.fit"),
     ("codec.decoder", "codec.encoder", "codec.shipped_model"),
     ("codec.file",),
-    ("codec.player", "codec.doctor"),
-    ("codec.cli",),
+    ("codec.batch", "codec.doctor", "codec.player"),
+    ("codec.cli", "codec.model_commands"),
     ("client", "server"),
     ("benchmarks",),
 )
 """From the lowest to the highest. A module imports from its own layer and those below."""
-ABOVE = {
-    "codec.cli": {"models.export", "models.training"},  # `iwcodec train` and `iwcodec export`
-}
+ABOVE = {"codec.model_commands": {"models.export", "models.training"}}
 
 
 def name_of(file: Path) -> str:

@@ -1,7 +1,8 @@
 """`iwcodec bench browser`: the pages of the player and of a call in Chromium, on the real server with a real client.
 
-Everything runs on this machine: the server, the browser with its camera, and `iwcodec call`, which films a clip. What a
-browser loads is counted from an empty cache, headers included.
+Everything runs on this machine: the server, the browser with its camera, and the other end. That is `iwcodec call`,
+which films a clip and takes a core or more; or what it sent, recorded before and replayed (replay.py), which leaves the
+cores to the browser. What a browser loads is counted from an empty cache, headers included.
 """
 
 import json
@@ -19,13 +20,13 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from iwcodec.benchmarks.call.endurance import join
+from iwcodec.benchmarks.call.endurance import Client, join, start, wait
 from iwcodec.benchmarks.call.film import with_sound
 from iwcodec.benchmarks.experiment import publish, surroundings, text_table
 from iwcodec.client.demo.server import local_server
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.video import read_video, sample_clip
+from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.server.http.player import NOT_BUILT, is_built
 
 WEB = Path(__file__).parents[2] / "client" / "web"
@@ -34,11 +35,14 @@ TIMEOUT_S = 180.0
 """Longest wait for a picture."""
 CAMERA_FRAMES = 250
 """Frames of the clip that the browser's camera repeats."""
+REPLAYED, FILMING = "both ways, other end replayed", "both ways, other end a Python client on the same cores"
+COLUMNS = ("playing", "watching", REPLAYED, FILMING)
 LABELS = {
     "first_picture_s": "first picture after the address was opened, s",
     "frames_shown_per_s": "frames/s shown",
     "frames_coded_per_s": "frames/s coded",
-    "frames_seen_per_s": "frames/s that `iwcodec call` shows of the browser",
+    "frames_received_per_s": "frames/s that the other end receives of the browser",
+    "frames_seen_per_s": "frames/s that the other end shows of the browser",
     "transferred_mb": "transferred from an empty cache, MB",
     "problems": "errors on the console",
 }
@@ -82,7 +86,8 @@ def write_camera(clip: Path, out: Path) -> Path:
 
 
 def measure(clip: Path, seconds: float, progress: Callable[[str, float], None]) -> dict[str, Any]:
-    """Play a file; watch a caller; then film, too. Raises CodecError."""
+    """Play a file; watch a caller; then film, too, beside another end that is replayed, and one that films. Raises
+    CodecError."""
     path = browser()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -92,16 +97,37 @@ def measure(clip: Path, seconds: float, progress: Callable[[str, float], None]) 
         request = {"browser": path, "seconds": seconds, "timeoutMs": 1000 * TIMEOUT_S}
         played = drive("player.mjs", {**request, "url": f"{address}/play", "seconds": min(seconds, 6.0)})
         out = {"browser": played["version"], "seconds": seconds, "playing": playing(played)}
-        for n, (name, options) in enumerate((("watching", {}), ("both ways", {"camera": str(camera), "coded": 1}))):
-            progress(name, (n + 1) / 3)
-            room = f"browser-{n}"
-            client = join(f"{address}/r/{room}", "Ada", film, stack)
-            url = f"{address}/play/call.html#room={room}"
-            report = drive("call.mjs", {**request, "url": url, "name": "Bob", "frames": 1, **options})
-            client.process.terminate()
-            client.process.wait(TIMEOUT_S)
-            out[name] = in_call(report, client.reports, bool(options))
+        progress("recording the other end", 1 / 5)
+        recording = record(f"{address}/r/recorded", film, seconds, folder / "ada.iwc", stack)
+        for n, name in enumerate(COLUMNS[1:], 2):
+            progress(name, n / 5)
+            room, films = f"{address}/r/browser-{n}", name != "watching"
+            replayed = "iwcodec.benchmarks.call.replay", room, str(recording), str(film)
+            client = start(stack, *replayed) if name == REPLAYED else join(room, "Ada", film, stack)
+            url = f"{address}/play/call.html#room=browser-{n}"
+            own = {"camera": str(camera), "coded": 1} if films else {}
+            report = drive("call.mjs", {**request, "url": url, "name": "Bob", "frames": 1, **own})
+            stop(client)
+            out[name] = in_call(report, client.reports, films)
     return out
+
+
+def record(room: str, film: Path, seconds: float, out: Path, stack: ExitStack) -> Path:
+    """Record what `iwcodec call` sends of a film, to one that only watches. Raises CodecError."""
+    clients = [
+        join(room, "Ada", film, stack),
+        join(room, "Bob", film, stack, "--no-video", "--no-audio", "--record", str(out)),
+    ]
+    wait(clients, TIMEOUT_S, lambda: any(one["frames_per_s"] for one in clients[1].reports), lambda share: None)
+    wait(clients, seconds, None, lambda share: None)
+    for client in reversed(clients):
+        stop(client)
+    return out
+
+
+def stop(client: Client) -> None:
+    client.process.terminate()
+    client.process.wait(TIMEOUT_S)
 
 
 def playing(report: dict[str, Any]) -> dict[str, Any]:
@@ -125,9 +151,10 @@ def in_call(report: dict[str, Any], reports: list[dict[str, Any]], films: bool) 
         "problems": len(report["problems"]),
     }
     if films:
-        seen = [one["frames_per_s"] for one in reports if one["frames_per_s"]]
-        settled = seen[len(seen) // 2 :]
-        out |= {"frames_coded_per_s": rates["coded"], "frames_seen_per_s": round(float(np.mean(settled or [0])), 1)}
+        out["frames_coded_per_s"] = rates["coded"]
+        for name, counted in (("received", "received_per_s"), ("seen", "frames_per_s")):
+            some = [one[counted] for one in reports if one[counted]]
+            out[f"frames_{name}_per_s"] = round(float(np.mean(some[len(some) // 2 :] or [0])), 1)
     return out
 
 
@@ -146,7 +173,7 @@ def command(
 
 def table(result: dict[str, Any]) -> Table:
     """One column per measurement."""
-    columns = [name for name in ("playing", "watching", "both ways") if name in result]
+    columns = [name for name in COLUMNS if name in result]
     rows = [
         [label, *("" if key not in result[name] else str(result[name][key]) for name in columns)]
         for key, label in LABELS.items()

@@ -40,11 +40,11 @@ from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.messages import MOTION_CHANNEL, MotionMessage
 from iwcodec.client.video.video_sender import VideoSender
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.types import Runtime
 from iwcodec.server.http.player import files_of, write_site

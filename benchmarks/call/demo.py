@@ -10,9 +10,9 @@ import typer
 
 from iwcodec.benchmarks.expression_sheet import av1_versions, expressive_moments, write_sheet
 from iwcodec.client.commands import extras
-from iwcodec.codec.cli import JSON, console
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.codec.terminal import JSON, console
 
 if TYPE_CHECKING:
     from iwcodec.client.demo.measurement import Side

@@ -25,9 +25,9 @@ from rich.table import Table
 from iwcodec.benchmarks.call.film import with_sound
 from iwcodec.benchmarks.experiment import publish, surroundings, text_table
 from iwcodec.client.demo.server import local_server
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.video import sample_clip
+from iwcodec.codec.terminal import JSON, progress_bar
 
 NAMES = ("Ada", "Bob")
 JOIN_S = 60.0
@@ -101,10 +101,13 @@ def measure(clip: Path, minutes: float, progress: Callable[[str, float], None]) 
 
 def join(url: str, name: str, film: Path, stack: ExitStack, *options: str) -> Client:
     """Start a client that sends `film`, with further options of `iwcodec call`; the stack ends it."""
-    words = ["call", url, "--headless", "--json", "--video", str(film), "--name", name, *options]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "iwcodec", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    return start(stack, "iwcodec", "call", url, "--headless", "--json", "--video", str(film), "--name", name, *options)
+
+
+def start(stack: ExitStack, module: str, *words: str) -> Client:
+    """Run a Python module that prints reports as `iwcodec call --headless --json` does; the stack ends it."""
+    command = [sys.executable, "-m", module, *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     stack.callback(process.kill)
     client = Client(process)
     listening = Thread(target=client.listen, daemon=True)

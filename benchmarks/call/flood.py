@@ -51,9 +51,9 @@ from iwcodec.client.room.protocol import Joined, RemoteCandidate, RemoteDescript
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.video.source_sequence import SourceSequence
-from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.motion.encoder import MotionEncoder
+from iwcodec.codec.terminal import console, progress_bar
 from iwcodec.models.runtime.types import ModelInfo
 from iwcodec.models.runtime.weights import DEFAULT_MODEL, read_info
 

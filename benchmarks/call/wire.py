@@ -30,8 +30,8 @@ from iwcodec.benchmarks.call.participants import FPS, load_camera
 from iwcodec.benchmarks.call.simulated_call import OUTAGE, SCENARIOS, SETTLED_S, scenario, seeded, steady
 from iwcodec.benchmarks.call.webrtc_call import loopback
 from iwcodec.benchmarks.experiment import publish, surroundings, text_table
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.media.video import sample_clip
+from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.models.runtime.load import load_runtime
 
 

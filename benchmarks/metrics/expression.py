@@ -10,8 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.mesh.face_mesh import LEFT_EYE, LEFT_IRIS, LIPS, RIGHT_EYE, RIGHT_IRIS, Landmarks
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.expression import expression
+from iwcodec.codec.sources.face_mesh import (
+    LEFT_CORNER,
+    LEFT_EYE,
+    LEFT_IRIS,
+    LIPS,
+    RIGHT_CORNER,
+    RIGHT_EYE,
+    RIGHT_IRIS,
+    Landmarks,
+)
 
 MAX_FRAMES = 120
 """About as many frames of a clip are measured, evenly spaced."""
@@ -23,8 +33,6 @@ MIN_SPREAD = (1e-4, 1e-6)
 """Standard deviations of a feature in the original and in the decoded clip at or below which its correlation is 0."""
 LIP_CONTOURS = list(LIPS[:40])
 EYELIDS = [*RIGHT_EYE[:16], *LEFT_EYE[:16], LEFT_IRIS[0], RIGHT_IRIS[0]]
-RIGHT_CORNER, LEFT_CORNER = 33, 263
-"""Outer corners of the eyes."""
 
 Detector = Callable[[Picture], Landmarks | None]
 
@@ -61,7 +69,7 @@ def measure(originals: Sequence[Landmarks | None], decoded: Sequence[Landmarks |
     pairs = [(a, b) for a, b in zip(originals, decoded, strict=True) if a is not None and b is not None]
     if len(pairs) < MIN_FACES:
         return Expression(len(pairs), *[None] * 8)
-    expected, found = (np.array([features(pair[side]) for pair in pairs]) for side in (0, 1))
+    expected, found = (np.array([expression(pair[side]) for pair in pairs]) for side in (0, 1))
     closed = CLOSED * np.median(expected[:, 0])
     blinks, decoded_blinks = expected[:, 0] < closed, found[:, 0] < closed
     distances = np.array([np.linalg.norm(to_eyes(a) - to_eyes(b), axis=1) for a, b in pairs])
@@ -99,24 +107,6 @@ def measure_clip(
 def measured_frames(count: int) -> range:
     """Indices of the frames of a clip that are measured: every Nth, about MAX_FRAMES."""
     return range(0, count, max(1, count // MAX_FRAMES))
-
-
-def features(face: Landmarks) -> NDArray[np.float64]:
-    """Eye opening, gaze, mouth opening, mouth width. Mouth sizes are in distances of the eyes' outer corners."""
-
-    def distance(a: int, b: int) -> float:
-        return float(np.linalg.norm(face[a] - face[b]))
-
-    def along(point: int, start: int, end: int) -> float:
-        """Where a point lies on the line from one landmark (0) to another (1)."""
-        line = face[end] - face[start]
-        return float((face[point] - face[start]) @ line / (line @ line))
-
-    eyes = distance(RIGHT_CORNER, LEFT_CORNER)
-    right = (distance(159, 145) + distance(158, 153)) / 2 / distance(RIGHT_CORNER, 133)
-    left = (distance(386, 374) + distance(385, 380)) / 2 / distance(362, LEFT_CORNER)
-    gaze = (along(RIGHT_IRIS[0], RIGHT_CORNER, 133) + along(LEFT_IRIS[0], 362, LEFT_CORNER)) / 2
-    return np.array([(right + left) / 2, gaze, distance(13, 14) / eyes, distance(61, 291) / eyes])
 
 
 def to_eyes(face: Landmarks) -> Landmarks:

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.expression import MIN_FACES, Detector, correlation, features, measured_frames
+from iwcodec.benchmarks.metrics.expression import MIN_FACES, Detector, correlation, measured_frames
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
+from iwcodec.codec.sources.expression import expression
 
 WINDOW_S = 0.1
 """Length of sound whose level belongs to a frame, around the frame's middle: about a syllable's half."""
@@ -43,5 +44,5 @@ def loudness_correlation(detect: Detector, pictures: Sequence[Picture], level: L
     faces = [(n, face) for n in frames if (face := detect(pictures[n])) is not None]
     if len(faces) < MIN_FACES:
         return None
-    opening = np.array([features(face)[2] for _, face in faces])
+    opening = np.array([expression(face)[2] for _, face in faces])
     return correlation(level[[n for n, _ in faces]], opening)

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.performance.memory import peak_mb
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import encode
@@ -22,6 +21,7 @@ from iwcodec.codec.file.options import EncodeKeywords, EncodeOptions
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.models.runtime.types import Runtime
 
 SETTINGS: dict[str, EncodeKeywords] = {

@@ -31,12 +31,12 @@ from iwcodec.benchmarks.performance.speed_stages import (
 )
 from iwcodec.benchmarks.performance.stages import WARM, Stage, summarised, timed
 from iwcodec.benchmarks.performance.threads import pinned
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.options import EncodeOptions, Progress
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.sources.library import ACTIVE
+from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.types import Runtime
 from iwcodec.models.runtime.weights import DEFAULT_MODEL

@@ -20,7 +20,6 @@ import typer
 from rich.table import Table
 
 from iwcodec.benchmarks import experiment
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.decoder import Decoder
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import read_clip
@@ -35,6 +34,7 @@ from iwcodec.codec.motion.decoder import Motion
 from iwcodec.codec.motion.transform_coder import SCALES, step_of
 from iwcodec.codec.motion.types import Fit
 from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.models.runtime.types import Runtime
 
 STRIDE = 5

@@ -20,10 +20,10 @@ from rich.table import Table
 
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.metrics.scoring import CLIP_METRICS, Clip, Scorer, Scores, make_scorer
-from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.terminal import console
 
 if TYPE_CHECKING:
     from torch import nn

@@ -28,10 +28,10 @@ from iwcodec.benchmarks.quality.rd_results import (
     rates_of,
 )
 from iwcodec.benchmarks.quality.rivals import rival_settings
-from iwcodec.codec.cli import console
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.codec.terminal import console
 from iwcodec.models.runtime.types import Runtime
 
 RATES = "2,3,4,6,8,12,20,40"

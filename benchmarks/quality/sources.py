@@ -18,7 +18,6 @@ from rich.table import Table
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.comparison_pictures import labelled_row
 from iwcodec.benchmarks.quality.baselines import coded_sources, flow_oracle, nearest_copy
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.file.clip import open_footage
 from iwcodec.codec.file.encode import encode
@@ -28,6 +27,7 @@ from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import sample_clip
 from iwcodec.codec.shipped_model import load_runtime_for
+from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.models.runtime.types import Runtime
 
 ORACLE_STRIDE = 5

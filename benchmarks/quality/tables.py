@@ -18,7 +18,6 @@ from rich.table import Table
 from iwcodec.benchmarks import experiment
 from iwcodec.benchmarks.metrics.bdrate import bootstrap
 from iwcodec.benchmarks.quality.baselines import flow_oracle, nearest_copy
-from iwcodec.codec.cli import JSON, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
 from iwcodec.codec.file.clip import open_footage
@@ -26,6 +25,7 @@ from iwcodec.codec.file.options import EncodeOptions, Progress
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import sample_clip
+from iwcodec.codec.terminal import JSON, progress_bar
 from iwcodec.models.runtime.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:

@@ -27,10 +27,10 @@ from iwcodec.client.demo.server import local_server
 from iwcodec.client.room.signalling import Signalling
 from iwcodec.client.session import make_call
 from iwcodec.client.video.capture import CapturedFrame, Clip, LiveCrop, Pictures
-from iwcodec.codec.cli import progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.media.types import AUDIO_RATE
 from iwcodec.codec.media.video import sample_clip
+from iwcodec.codec.terminal import progress_bar
 from iwcodec.models.runtime.load import load_runtime
 from iwcodec.models.runtime.types import Runtime
 

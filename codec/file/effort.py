@@ -19,8 +19,9 @@ class Effort:
     synthesis_iterations: int = 0
     """How often a frame is reconstructed and its keypoints corrected (analysis by synthesis)."""
     single_pass: bool = False
-    """Whether only every second frame is detected and fitted, and source plans, the number of sources in attention and
-    small-shift suppression follow from estimates or are the usual ones, instead of being tried."""
+    """Detect and fit only every second frame. Source plans, the number of sources in attention and small-shift
+    suppression are estimated or fixed instead of tried. Eyes and mouths are compared by their look alone, not by what
+    they do."""
 
     @property
     def frame_step(self) -> int:

@@ -214,7 +214,8 @@ def add_face(stream: Stream, clip: Clip, faces: NDArray[np.float32], budget: flo
     all frames."""
     misleading = misleading_sources(stream, faces, clip.runtime)
     report = partial(progress, "choosing eyes and mouths")
-    return add_variants(stream, len(faces), clip.video.pictures, clip.runtime, budget, report, misleading)
+    pictures, expressive = clip.video.pictures, not clip.effort.single_pass
+    return add_variants(stream, len(faces), pictures, clip.runtime, budget, report, misleading, expressive)
 
 
 def expected_frames(source: Path, options: EncodeOptions) -> int:

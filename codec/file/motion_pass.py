@@ -36,7 +36,7 @@ USUAL_SCALE, FINEST_SCALE = 78, 46
 SCALE_POWER = 1.2
 """The quantiser step grows roughly as this power of the factor by which the motion's bytes are to shrink."""
 SIMILAR = 3.0
-"""Factor of the least squared difference of thumbnails within which sources look alike."""
+"""Sources look like a picture if the squared difference of their thumbnails is at most this many times the least."""
 MAX_MESSAGE_SOURCES = 24
 """Maximum number of sources in one message of an interleaved plan: with the next source, fewer than a library holds."""
 

@@ -20,6 +20,7 @@ from iwcodec.codec.file.motion_pass import (
 )
 from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, Progress
 from iwcodec.codec.file.rate_control.closed_loop import Stream
+from iwcodec.codec.file.rate_control.excerpt import best_active, read_excerpt
 from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
 from iwcodec.codec.file.rate_control.search import choose, rate_for_quality
 from iwcodec.codec.file.rate_control.source_plan import (
@@ -31,7 +32,7 @@ from iwcodec.codec.file.rate_control.source_plan import (
     pictures_of,
     upfront_plan,
 )
-from iwcodec.codec.file.rate_control.trials import USUAL_MOTION, Choice, best_active, read_excerpt
+from iwcodec.codec.file.rate_control.trials import USUAL_MOTION, Choice
 from iwcodec.codec.fit.keypoint_fit import KeypointFit
 from iwcodec.codec.parallel import WORKERS
 

@@ -44,8 +44,8 @@ jitter dies out."""
 STEPS, LIVE_STEPS = (*BLURS, BLURS[-1]), BLURS[-2:]
 """Blurs of the alignment steps, of 1 ms of a core each: thorough, and live or quick."""
 CANDIDATES, QUICK_CANDIDATES = 4, 2
-"""Most sources, nearest in pose, that are fitted besides the previous reference source: thorough or live, and quick. The
-sources of a call are many, and several show nearly the same pose."""
+"""Most sources, nearest in pose, that are fitted besides the previous reference source: thorough or live, and quick.
+The sources of a call are many, and several show nearly the same pose."""
 SWITCH_ERROR = 0.93
 """Another source becomes the reference source if it leaves less than this share of the present one's error."""
 RETRY_INTERVAL, RETRY_ERROR = 5, 1.2

@@ -94,7 +94,7 @@ def make_tables(counts: NDArray[np.uint32], means: Levels, predictor: Predictor)
 
 
 @cache
-def load_tables(file: Path = FILE) -> Tables:
+def load_tables() -> Tables:
     """Load the shipped tables."""
-    with np.load(file) as data:
+    with np.load(FILE) as data:
         return make_tables(data["counts"], data["means"], Predictor(data["inter"], data["intra"]))

@@ -1,68 +1,32 @@
-"""What the eyes or the mouth in a patch do: how far they are open, where they look, how wide the mouth is.
-
-A small convolutional network for each region (28,000 weights each), trained by benchmarks/train_expression.py with
-MediaPipe's face mesh as the teacher. To grey levels alone, a closed eye in the right light may be nearer to an open one
-than another open eye in another light; what the network reads depends neither on light nor on a shift by some pixels.
-"""
-
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+"""What a face does: how far eyes and mouth are open, where the eyes look, how wide the mouth is."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 32
-"""Side in pixels of the grey patch that the network takes."""
-CONVOLUTIONS = 3
-MIN_CONTRAST = 8.0
-"""Grey levels added to a patch's standard deviation, by which its levels are divided."""
-WEIGHTS = Path(__file__).parents[1] / "data" / "expression.npz"
+from iwcodec.codec.sources.face_mesh import LEFT_CORNER, LEFT_IRIS, RIGHT_CORNER, RIGHT_IRIS, Landmarks
 
-Values = NDArray[np.float32]
+SPREADS = np.array([[0.08, 0.04], [0.045, 0.045]], np.float32)
+"""Standard deviations over time of what the eyes (opening, gaze) and the mouth (opening, width) of a speaker do."""
 
 
-@dataclass(frozen=True)
-class _Network:
-    kernels: list[Values]
-    """(9 * inputs, outputs) of each 3x3 convolution of stride 2."""
-    kernel_biases: list[Values]
-    layers: list[Values]
-    """(inputs, outputs) of each fully connected layer."""
-    biases: list[Values]
+def expression(face: Landmarks) -> NDArray[np.float64]:
+    """Return eye opening, gaze, mouth opening and mouth width, (4,).
 
-
-@cache
-def _network(region: int) -> _Network:
-    with np.load(WEIGHTS) as stored:
-        arrays = {name: stored[name].astype(np.float32) for name in stored.files}
-
-    def all_of(kind: str, count: int) -> list[Values]:
-        return [arrays[f"{region}.{kind}.{n}"] for n in range(count)]
-
-    return _Network(
-        all_of("kernel", CONVOLUTIONS), all_of("kernel_bias", CONVOLUTIONS), all_of("layer", 2), all_of("bias", 2)
-    )
-
-
-def expression(grey: NDArray[np.uint8], region: int) -> Values:
-    """Return what a region does: (2,), the eyes' opening and gaze, or the mouth's opening and width.
-
-    `grey`: the patch (SIDE, SIDE). Values are in standard deviations over many people.
+    Eye opening: distance of the lids over the width of the eye, mean of both eyes. Gaze: where the irises are between
+    the corners of the eyes, 0 to 1. Mouth opening: distance of the lips' inner edges; mouth width: of its corners; both
+    in distances of the eyes' outer corners.
     """
-    network = _network(region)
-    levels = grey.astype(np.float32)
-    values = ((levels - levels.mean()) / (levels.std(ddof=1) + MIN_CONTRAST))[..., None]
-    for kernel, bias in zip(network.kernels, network.kernel_biases, strict=True):
-        values = np.maximum(_patches(values) @ kernel + bias, 0)
-    hidden = np.maximum(values.reshape(-1) @ network.layers[0] + network.biases[0], 0)
-    return np.asarray(hidden @ network.layers[1] + network.biases[1], np.float32)
 
+    def distance(a: int, b: int) -> float:
+        return float(np.linalg.norm(face[a] - face[b]))
 
-def _patches(values: Values) -> Values:
-    """(H, W, C) -> (H / 2, W / 2, 9 C): the 3x3 neighbourhood of every second value, zeros outside."""
-    height, width, channels = values.shape
-    padded = np.zeros((height + 2, width + 2, channels), np.float32)
-    padded[1:-1, 1:-1] = values
-    windows = [padded[row : row + height : 2, column : column + width : 2] for row in range(3) for column in range(3)]
-    return np.concatenate(windows, axis=2)
+    def along(point: int, start: int, end: int) -> float:
+        """Where a point lies on the line from one landmark (0) to another (1)."""
+        line = face[end] - face[start]
+        return float((face[point] - face[start]) @ line / (line @ line))
+
+    eyes = distance(RIGHT_CORNER, LEFT_CORNER)
+    right = (distance(159, 145) + distance(158, 153)) / 2 / distance(RIGHT_CORNER, 133)
+    left = (distance(386, 374) + distance(385, 380)) / 2 / distance(362, LEFT_CORNER)
+    gaze = (along(RIGHT_IRIS[0], RIGHT_CORNER, 133) + along(LEFT_IRIS[0], 362, LEFT_CORNER)) / 2
+    return np.array([(right + left) / 2, gaze, distance(13, 14) / eyes, distance(61, 291) / eyes])

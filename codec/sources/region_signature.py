@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.media.types import Picture
-from iwcodec.codec.sources.expression import expression
+from iwcodec.codec.sources.expression import SPREADS, expression
+from iwcodec.codec.sources.face_mesh import Landmarks
 from iwcodec.codec.sources.regions import BOX_SIDE, MASK, REGIONS, RIM
 
 CONTRAST_WEIGHT = 2.0
@@ -24,14 +25,16 @@ FOCUS = ((0.476, 0.2, 0.16), (0.0, 0.45, 0.4))
 middle, with these standard deviations across and down."""
 FOCUS_SHARE = (1.0, 0.9)
 """Share of the weight of errors there; the rest is spread as the mask."""
-EXPRESSION_WEIGHT = 200.0
-"""Squared grey levels for a difference of one standard deviation in what eyes or mouth do."""
+EXPRESSION_WEIGHTS = (200.0, 100.0)
+"""Squared grey levels for a difference of one of SPREADS in what eyes and mouth do."""
 _SIDE = BOX_SIDE // 2
 SIGNATURE_SIZE = _SIDE * _SIDE
+EXPRESSIVE_SIZE = SIGNATURE_SIZE + 2
 
 Signature = NDArray[np.float32]
 """(SIGNATURE_SIZE,): of a patch. The squared distance of two is the mean squared error of their patches; its norm is
-the contrast."""
+the contrast. May be followed by what the region does, (2,); NaN: not
+known."""
 
 
 def _small_mask() -> NDArray[np.float32]:
@@ -58,34 +61,26 @@ _ERROR_WEIGHTS, _RIM_WEIGHTS = [_error_weights(region) for region in REGIONS], _
 
 def signature(patch: Picture, region: int) -> Signature:
     """Return the signature of a uint8 patch (BOX_SIDE, BOX_SIDE, 3)."""
-    return _of_grey(_small_grey(patch), region)
-
-
-def expressive_signature(patch: Picture, region: int) -> Signature:
-    """Return the signature of a patch, followed by what its eyes or mouth do: (SIGNATURE_SIZE + 2,)."""
-    grey = _small_grey(patch)
-    values = np.float32(math.sqrt(EXPRESSION_WEIGHT)) * expression(grey, region)
-    return np.concatenate([_of_grey(grey, region), values])
-
-
-def _small_grey(patch: Picture) -> NDArray[np.uint8]:
     small = cv2.resize(patch, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+    levels = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).reshape(-1).astype(np.float32)
+    return np.asarray((levels - levels @ _RIM_WEIGHTS) * _ERROR_WEIGHTS[region], np.float32)
 
 
-def _of_grey(grey: NDArray[np.uint8], region: int) -> Signature:
-    levels = grey.reshape(-1).astype(np.float32)
-    return (levels - levels @ _RIM_WEIGHTS) * _ERROR_WEIGHTS[region]
+def expressive_signature(patch: Picture, region: int, face: Landmarks | None) -> Signature:
+    """Return the signature of a patch, followed by what its eyes or mouth do according to the face's landmarks."""
+    acts = np.full(SPREADS.shape, np.nan) if face is None else expression(face).reshape(SPREADS.shape) / SPREADS
+    weighted = math.sqrt(EXPRESSION_WEIGHTS[region]) * acts[region]
+    return np.concatenate([signature(patch, region), weighted]).astype(np.float32)
 
 
 def signature_errors(some: Signature, others: Signature) -> NDArray[np.float32]:
-    """Return the errors (n, m), in squared grey levels, between signatures (n, SIGNATURE_SIZE or two more) and others
-    (m, as many)."""
-    squares, other_squares = np.square(some).sum(1)[:, None], np.square(others).sum(1)
-    apart = np.maximum(squares + other_squares - 2 * some @ others.T, 0)
-    levels, other_levels = (np.linalg.norm(of[:, :SIGNATURE_SIZE], axis=1) for of in (some, others))
-    contrast = levels[:, None] - other_levels
-    return np.asarray(apart + CONTRAST_WEIGHT * np.square(contrast), np.float32)
+    """Return the errors (n, m), in squared grey levels, between signatures (n, size) and others (m, size)."""
+    (levels, acts), (other_levels, other_acts) = (np.split(of, [SIGNATURE_SIZE], axis=1) for of in (some, others))
+    squares, other_squares = np.square(levels).sum(1)[:, None], np.square(other_levels).sum(1)
+    apart = np.maximum(squares + other_squares - 2 * levels @ other_levels.T, 0)
+    contrast = np.sqrt(squares) - np.sqrt(other_squares)
+    acts_apart = np.square(acts[:, None] - other_acts).sum(2)
+    return np.asarray(apart + CONTRAST_WEIGHT * np.square(contrast) + np.nan_to_num(acts_apart), np.float32)
 
 
 def errors_with(known: Signature, others: Mapping[int, Signature]) -> dict[int, float]:

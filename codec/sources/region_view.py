@@ -1,10 +1,11 @@
 """Which source the regions of a frame should show: frames and sources compared in the coordinates of one source.
 
 Decoded motion says where a region of a frame's reference source lies in the frame. There the sender samples the frame,
-and compares it with how the same region looks in each source: no landmark is needed, and no run of the network.
+and compares it with how the same region looks in each source, and with what it does there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.face_mesh import SIDE, crop_landmarks, face_box
 from iwcodec.codec.sources.library import Library
-from iwcodec.codec.sources.region_signature import Signature, errors_with, expressive_signature
-from iwcodec.codec.sources.regions import REGIONS, Compositor, box_places, region_box
+from iwcodec.codec.sources.region_signature import Signature, errors_with, expressive_signature, signature
+from iwcodec.codec.sources.regions import REGIONS, Compositor, box_places, region_box, sampled
 from iwcodec.models.flow import GRID
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
@@ -23,50 +25,53 @@ MIN_GAIN = 0.03
 """Share of its error that a region must lose to show another source than the reference source."""
 
 
+FACE_GRID = 48
+"""Side of the grid of places between which those of the face mesh's pixels are interpolated."""
+
+Looks = list[Signature]
+"""Of each region."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the regions and the face of a home are in another picture, in pixels."""
+
+    regions: list[NDArray[np.float32]]
+    """(BOX_SIDE, BOX_SIDE, 2) of each region."""
+    face: NDArray[np.float32] | None
+    """(FACE_GRID, FACE_GRID, 2): of the square that the face mesh takes; None: what a face does is not compared."""
+
+
 class RegionView:
     """Looks at regions of frames and sources as they would look in `home`."""
 
-    def __init__(self, home: Source, compositor: Compositor) -> None:
+    def __init__(self, home: Source, compositor: Compositor, expressive: bool = True) -> None:
+        """`expressive`: compare what eyes and mouths do, too, at 5 ms a picture."""
         self.home, self.compositor, self._size = home, compositor, len(home.picture)
-        self._places = [box_places(region_box(home.keypoints, region, self._size)) for region in REGIONS]
-        self._of_sources: dict[int, tuple[Source, list[Signature]]] = {}
-
-    def of_frame(self, original: Picture, keypoints: Keypoints, source: Source) -> list[Signature]:
-        """Return the regions of a frame with keypoints (K, 3) relative to its reference source."""
-        return _signatures(original, self.in_frame(keypoints, source))
+        regions = [box_places(region_box(home.keypoints, region, self._size)) for region in REGIONS]
+        self._places = Places(
+            regions, box_places(face_box(home.picture, home.keypoints), FACE_GRID) if expressive else None
+        )
+        self._of_sources: dict[int, tuple[Source, Looks]] = {}
 
     def whole(self, original: Picture, keypoints: Keypoints, source: Source) -> Picture:
         """Return a frame (H, W, 3) as it would look with the home's keypoints."""
         return sampled(original, self._in_frame(pixel_grid(self._size), keypoints, source))
 
-    def of_source(self, source: Source) -> list[Signature]:
-        """Return the regions of a source, computed once."""
+    def of_source(self, source: Source) -> Looks:
+        """Return how the regions of a source look, computed once."""
         known = self._of_sources.get(id(source))
         if known is None:
-            signatures = _signatures(source.picture, self.in_source(source))
-            known = self._of_sources[id(source)] = source, signatures
+            known = self._of_sources[id(source)] = source, looks(source.picture, self.in_source(source))
         return known[1]
-
-    def errors(
-        self, original: Picture, keypoints: Keypoints, source: Source, library: Library
-    ) -> list[dict[int | None, float]]:
-        """Return for each region of a frame its error with each source, by slot, and with the reference source
-        `source` (None). `keypoints`: (K, 3), as decoded."""
-        own = library.slot(source)
-        found: list[dict[int | None, float]] = []
-        for region, sources in zip(self.of_frame(original, keypoints, source), self.of_library(library), strict=True):
-            errors = errors_with(region, sources)
-            found.append({None if slot == own else slot: error for slot, error in errors.items()})
-            if None in found[-1]:
-                found[-1][None] *= 1 - MIN_GAIN
-        return found
 
     def choose(
         self, original: Picture, keypoints: Keypoints, source: Source, library: Library
     ) -> tuple[int | None, ...]:
-        """Return the slots of the sources with the least error; None: the reference source. Arguments as for
-        `errors`."""
-        errors = self.errors(original, keypoints, source, library)
+        """Return the slots of the sources that are nearest to the regions of a frame with keypoints (K, 3) relative to
+        its reference source `source`; None: the reference source."""
+        of_frame = looks(original, self.in_frame(keypoints, source))
+        errors = errors_by_source(of_frame, self.of_library(library), library.slot(source))
         return tuple(min(of_region, key=of_region.__getitem__, default=None) for of_region in errors)
 
     def of_library(self, library: Library) -> list[dict[int, Signature]]:
@@ -75,13 +80,17 @@ class RegionView:
         self._of_sources = {id(s): self._of_sources[id(s)] for s in sources.values() if id(s) in self._of_sources}
         return [{slot: self.of_source(source)[region] for slot, source in sources.items()} for region in REGIONS]
 
-    def in_frame(self, keypoints: Keypoints, source: Source) -> list[NDArray[np.float32]]:
-        """Return for each region where the places of its box (BOX_SIDE, BOX_SIDE, 2) are in a frame, in pixels."""
-        return [self._in_frame(places, keypoints, source) for places in self._places]
+    def in_frame(self, keypoints: Keypoints, source: Source) -> Places:
+        """Return the places in a frame with keypoints (K, 3) relative to its reference source."""
+        return self._mapped(lambda places: self._in_frame(places, keypoints, source))
 
-    def in_source(self, source: Source) -> list[NDArray[np.float32]]:
-        """The same in the picture of a source."""
-        return [self._in_source(places, source) for places in self._places]
+    def in_source(self, source: Source) -> Places:
+        """Return the places in the picture of a source."""
+        return self._mapped(lambda places: self._in_source(places, source))
+
+    def _mapped(self, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Places:
+        face = self._places.face
+        return Places([*map(function, self._places.regions)], None if face is None else function(face))
 
     def _in_source(self, places: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
         if source.keypoints is self.home.keypoints:
@@ -101,10 +110,25 @@ class RegionView:
         return np.asarray(at_places * np.float32(self._size / 2), np.float32)
 
 
-def _signatures(picture: Picture, places: Sequence[NDArray[np.float32]]) -> list[Signature]:
-    return [expressive_signature(sampled(picture, of_region), region) for region, of_region in enumerate(places)]
+def looks(picture: Picture, places: Places) -> Looks:
+    """Return how the regions at these places of a picture look."""
+    patches = [sampled(picture, of_region) for of_region in places.regions]
+    if places.face is None:
+        return [signature(patch, region) for region, patch in enumerate(patches)]
+    pixels = cv2.resize(places.face, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    face = crop_landmarks(sampled(picture, np.asarray(pixels, np.float32)))
+    return [expressive_signature(patch, region, face) for region, patch in enumerate(patches)]
 
 
-def sampled(picture: Picture, places: NDArray[np.float32]) -> Picture:
-    """Return a picture (H, W, 3) at places (..., 2), in pixels."""
-    return np.asarray(cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+def errors_by_source(
+    of_frame: Looks, of_library: Sequence[Mapping[int, Signature]], own: int | None
+) -> list[dict[int | None, float]]:
+    """Return for each region of a frame its error with each source, by slot, and with the reference source, whose slot
+    is `own` (None)."""
+    found: list[dict[int | None, float]] = []
+    for region, sources in zip(of_frame, of_library, strict=True):
+        errors = errors_with(region, sources)
+        found.append({None if slot == own else slot: error for slot, error in errors.items()})
+        if None in found[-1]:
+            found[-1][None] *= 1 - MIN_GAIN
+    return found

@@ -83,14 +83,19 @@ MASK = _mask()
 """(BOX_SIDE, BOX_SIDE): how much of a region shows; an ellipse that fades to 0 before the edge of the box."""
 
 
-def box_places(box: Box) -> NDArray[np.float32]:
-    """Return a grid of places (BOX_SIDE, BOX_SIDE, 2) in a box, in pixels of the picture."""
-    axis = (np.arange(BOX_SIDE, dtype=np.float32) + 0.5) / BOX_SIDE - 0.5
+def box_places(box: Box, side: int = BOX_SIDE) -> NDArray[np.float32]:
+    """Return a grid of places (side, side, 2) in a box, in pixels of the picture."""
+    axis = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
     across, down = np.meshgrid(axis * box.width, axis * box.height)
     cos, sin = math.cos(box.angle), math.sin(box.angle)
     x = box.centre[0] + across * cos - down * sin
     y = box.centre[1] + across * sin + down * cos
     return np.stack([x, y], axis=-1).astype(np.float32)
+
+
+def sampled(picture: Picture, places: NDArray[np.float32]) -> Picture:
+    """Return a picture (H, W, 3) at places (..., 2), in pixels."""
+    return np.asarray(cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def in_box(box: Box, places: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Regions of live streams: which source the eyes and the mouth of a frame show, and which variant is to be sent.
 
-Both follow from comparing patches: a region of a frame, sampled into its box of the home source along the fitted
-motion, against the same region of every source (region_signature.py). The network is not run.
+Both follow from comparing a region of a frame, sampled into its box of the home source along the fitted motion, with
+the same region of every source: how they look, and what eyes and mouth do (region_signature.py).
 
 A variant shows, for each region, the patch of those of the last seconds that takes most of the error that the sources
 leave in all of them (greedy k-medoids, as in codec/file/rate_control/variant_selection.py). An expression that lasts or
@@ -18,14 +18,13 @@ from iwcodec.codec.fit.keypoint_fit import is_held_back
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
 from iwcodec.codec.sources.region_signature import (
-    SIGNATURE_SIZE,
+    EXPRESSIVE_SIZE,
     Signature,
     errors_with,
-    signature,
     signature_errors,
 )
-from iwcodec.codec.sources.region_view import RegionView, sampled
-from iwcodec.codec.sources.regions import MASK, REGIONS, Compositor, blend, in_box, region_box
+from iwcodec.codec.sources.region_view import RegionView, looks
+from iwcodec.codec.sources.regions import MASK, REGIONS, Compositor, blend, in_box, region_box, sampled
 from iwcodec.codec.token_bucket import TokenBucket
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Keypoints, Source
@@ -58,7 +57,7 @@ class _Memory:
     def __init__(self) -> None:
         self._count = 0
         self._patches: list[Picture] = []
-        self._signatures = np.zeros((REMEMBERED_FRAMES, SIGNATURE_SIZE), np.float32)
+        self._signatures = np.zeros((REMEMBERED_FRAMES, EXPRESSIVE_SIZE), np.float32)
         self._distances = np.zeros((REMEMBERED_FRAMES, REMEMBERED_FRAMES), np.float32)
         self._left = np.zeros(REMEMBERED_FRAMES, np.float32)
 
@@ -116,9 +115,9 @@ class VariantPolicy:
         held_back = is_held_back(self._compositor.reference(source), keypoints)
         own, shown = self._library.slot(source), []
         before = self.shown or (None,) * len(REGIONS)
-        for region, places in enumerate(view.in_frame(keypoints, source)):
-            patch = sampled(picture, places)
-            wanted = signature(patch, region)
+        places = view.in_frame(keypoints, source)
+        for region, wanted in enumerate(looks(picture, places)):
+            patch = sampled(picture, places.regions[region])
             errors = errors_with(wanted, {slot: known[region] for slot, (_, known) in self._known.items()})
             if not held_back:  # its patches would be variants of misplaced eyes and mouths
                 self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
@@ -161,8 +160,7 @@ class VariantPolicy:
             del self._known[slot]
         for slot, source in sources.items():
             if slot not in self._known or self._known[slot][0] is not source:
-                patches = (sampled(source.picture, places) for places in view.in_source(source))
-                known = [signature(patch, region) for region, patch in enumerate(patches)]
+                known = looks(source.picture, view.in_source(source))
                 self._known[slot] = source, known
                 for memory, of_region in zip(self._memories, known, strict=True):
                     memory.explain(of_region)

@@ -47,11 +47,11 @@ class UNet(nn.Module):
 class ResidualBlock(nn.Module):
     """Depthwise 5x5 convolution and a two-layer pointwise MLP, added to the input. No normalisation."""
 
-    def __init__(self, channels: int, expansion: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.spread = nn.Conv2d(channels, channels, 5, 1, 2, groups=channels)
-        self.grow = nn.Conv2d(channels, expansion * channels, 1)
-        self.shrink = nn.Conv2d(expansion * channels, channels, 1)
+        self.grow = nn.Conv2d(channels, 2 * channels, 1)
+        self.shrink = nn.Conv2d(2 * channels, channels, 1)
         nn.init.normal_(self.shrink.weight, std=0.01)
         nn.init.zeros_(self.shrink.bias)  # type: ignore[arg-type]
 

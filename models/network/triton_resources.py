@@ -32,8 +32,8 @@ class Resources:
     """Instructions of a warp for one iteration of the selection."""
 
 
-def resources(capability: int, k: int, dtype: str = "fp16", dim: int = 32, places: int = 4) -> Resources:
-    """Compile the kernel for a compute capability (80 for sm_80) with the sizes of the lite network.
+def resources(capability: int, k: int) -> Resources:
+    """Compile the kernel for a compute capability (80 for sm_80): the lite network with four sources, in fp16.
 
     Raises RuntimeError in a process that runs Triton's interpreter (TRITON_INTERPRET=1), which cannot compile.
     """
@@ -42,9 +42,8 @@ def resources(capability: int, k: int, dtype: str = "fp16", dim: int = 32, place
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kinds = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-    fixed = constants(kinds[dtype], dim, k, 4096, places, 64)
-    pointers = dict.fromkeys(("queries", "keys", "rows", "extra_keys"), f"*{dtype}")
+    fixed = constants(torch.float16, 32, k, 4096, 4, 64)
+    pointers = dict.fromkeys(("queries", "keys", "rows", "extra_keys"), "*fp16")
     pointers |= dict.fromkeys(("query_geometry", "key_geometry", "extra_geometry", "extra_rows", "out"), "*fp32")
     pointers |= dict.fromkeys(("table", "counts"), "*i32")
     types = {name: "constexpr" if name in fixed else pointers.get(name, "i32") for name in topk_kernel.arg_names}
@@ -64,7 +63,7 @@ def resources(capability: int, k: int, dtype: str = "fp16", dim: int = 32, place
     )
     return Resources(
         capability,
-        dtype,
+        "fp16",
         k,
         registers,
         stores,

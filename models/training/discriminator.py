@@ -14,9 +14,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 class PatchDiscriminator(nn.Module):
     """Pictures (B, 3, H, W) -> patch scores (B, 1, h, w) and the features of every layer."""
 
-    def __init__(self, width: int = 32, layers: int = 4) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        widths = [3, *(min(width * 2**i, 256) for i in range(layers))]
+        widths = [3, 32, 64, 128, 256]
         self.layers = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in itertools.pairwise(widths))
         self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3, 1, 1))
 

@@ -178,15 +178,13 @@ def summary(scores: list[Score]) -> str:
     return "; ".join(parts)
 
 
-def picture_grid(
-    network: ImplicitWarp, clips: dict[str, NDArray[np.uint8]], size: int, file: Path, sources: int = 3
-) -> None:
+def picture_grid(network: ImplicitWarp, clips: dict[str, NDArray[np.uint8]], size: int, file: Path) -> None:
     """Write a grid with one row per clip: nearest source, base picture, reconstruction and original of the frame that
     is least similar to any source."""
     rows = []
     for frames in clips.values():
         pictures = to_pictures(resize(to_tensor(frames), size))
-        chosen = source_indices(len(pictures), sources)
+        chosen = source_indices(len(pictures), 3)
         others = [i for i in range(len(pictures)) if i not in chosen]
         frame = min(others, key=lambda i: max(psnr(pictures[i], pictures[s]) for s in chosen))
         nearest = max(chosen, key=lambda s: psnr(pictures[frame], pictures[s]))

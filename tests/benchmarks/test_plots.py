@@ -17,7 +17,6 @@ CURVES = {codec: [(2.0 + n, 20.0 + n), (8.0 + n, 26.0 + n), (30.0 + n, 30.0 + n)
 
 def ink(file: Path) -> float:
     picture = cv2.imread(str(file))
-    assert picture is not None
     return float((picture < 200).any(axis=2).mean())
 
 

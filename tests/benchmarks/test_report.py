@@ -192,12 +192,7 @@ def test_the_nearest_rate_is_by_ratio() -> None:
 
 @pytest.mark.parametrize(
     "results",
-    [
-        {"what": "soup"},
-        {"what": "rd", "clips": {}},
-        {"what": "rd", "clips": {"a": {"points": [1]}}},
-        {"what": "speed"},
-    ],
+    [{"what": "soup"}, {"what": "rd", "clips": {}}, {"what": "rd", "clips": {"a": {"points": [1]}}}, {"what": "speed"}],
 )
 def test_files_without_results_are_rejected(tmp_path: Path, results: dict[str, Any]) -> None:
     with pytest.raises(CodecError, match=r"rd\.json"):

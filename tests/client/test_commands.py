@@ -9,8 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-for needed in ("aiortc", "websockets"):
-    pytest.importorskip(needed)
+pytest.importorskip("websockets")
 from iwcodec.client import commands
 from iwcodec.client.video import capture
 from iwcodec.codec.errors import CodecError

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-pytest.importorskip("aiortc")
 import pygame
 
 from iwcodec.client import display as d

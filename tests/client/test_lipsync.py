@@ -5,12 +5,11 @@ import asyncio
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.client.audio.jitter_buffer import BLOCK, MAX_VIDEO_DELAY_S, AudioJitterBuffer
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.codec.media.types import Samples
-from support.calls.links import End, call
+from support.calls.links import End, calling
 from support.media.sounds import RATE, delay_ms, voice
 
 MEASURED_S = 8.0
@@ -23,7 +22,7 @@ class Voice:
 
     def __init__(self, path: SimulatedPath, loss: float, seconds: float) -> None:
         self.audio_sender, self.audio_buffer = AudioSender(), AudioJitterBuffer()
-        self.audio_sender._tracks.append(self)  # type: ignore[arg-type]
+        self.audio_sender._tracks.append(self)
         self.audio_sender.report(loss)
         self.spoken, self.heard = syllables(seconds), [np.zeros(0, np.int16)]
         self._path, self._sequence = path, 0
@@ -54,22 +53,18 @@ def syllables(seconds: float) -> Samples:
     return np.asarray(voice(seconds) * np.interp(times * 6, np.arange(len(levels)), levels), np.int16)
 
 
-def delays_ms(path: SimulatedPath, loss: float, seconds: float) -> tuple[float, float]:
+async def delays_ms(path: SimulatedPath, loss: float, seconds: float) -> tuple[float, float]:
     """Delays (picture, sound) from capture to display or playback, in the last seconds of a call of so
     many seconds that is seen by one end alone."""
-    voices: list[Voice] = []
-
-    async def scenario(sender: End, receiver: End) -> None:
+    async with calling(path) as (_, receiver):
         receiver.sender.pause(True)
-        voices.append(Voice(path, loss, seconds))
+        speech = Voice(path, loss, seconds)
         receiver.watching.cancel()
-        receiver.watching = asyncio.create_task(keep(receiver, voices[0].audio_buffer))
-        await voices[0].speak()
-
-    ends = call(scenario, path)
-    shown = [frame.delay_s for at, frame in ends[1].shown if at > ends[1].shown[-1][0] - MEASURED_S]
-    heard, count = np.concatenate(voices[0].heard), round(MEASURED_S * RATE)
-    delay, correlation = delay_ms(voices[0].spoken[-count:], heard[-count:], 1200)
+        receiver.watching = asyncio.create_task(keep(receiver, speech.audio_buffer))
+        await speech.speak()
+    shown = [frame.delay_s for at, frame in receiver.shown if at > receiver.shown[-1][0] - MEASURED_S]
+    heard, count = np.concatenate(speech.heard), round(MEASURED_S * RATE)
+    delay, correlation = delay_ms(speech.spoken[-count:], heard[-count:], 1200)
     assert correlation > 0.6
     return 1000 * float(np.median(shown)), delay
 
@@ -80,6 +75,7 @@ async def keep(end: End, audio_buffer: AudioJitterBuffer) -> None:
         audio_buffer.set_min_delay(end.link.playout_delay_s())
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize(
     ("path", "loss", "seconds"),
     [
@@ -90,8 +86,8 @@ async def keep(end: End, audio_buffer: AudioJitterBuffer) -> None:
     ],
     ids=["no loss", "30 % lost", "60 ms of jitter"],
 )
-def test_sound_and_picture_are_in_sync(path: SimulatedPath, loss: float, seconds: float) -> None:
-    picture, sound = delays_ms(path, loss, seconds)
+async def test_sound_and_picture_are_in_sync(path: SimulatedPath, loss: float, seconds: float) -> None:
+    picture, sound = await delays_ms(path, loss, seconds)
     assert abs(sound - picture) <= 60
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.link.link_state import LinkStats
 from iwcodec.client.quality import quality_words
 

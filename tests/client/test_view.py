@@ -5,9 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.audio.transceiver import AudioTraffic
 from iwcodec.client.link.link_state import SNAPSHOT_NUMBER, LinkState, LinkStats, RenderedFrame
 from iwcodec.client.room.call import CallState

@@ -29,7 +29,7 @@ from support.media.clips import CLIP_FPS, CLIP_FRAMES, grey_ramp, tone, write_cl
 try:
     import resource
 except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+    resource = None
 
 
 @pytest.fixture(scope="module")

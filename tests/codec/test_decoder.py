@@ -98,7 +98,6 @@ def test_transformed_motion_is_relative_to_the_reference_sources() -> None:
     assert [motion.reference_source for motion in found] == [1] * 4 + [0] * 3
     for run, rows, first in zip(packet.runs, levels, (0, 4), strict=True):
         space = decoder.space(run.slot)
-        assert space is not None
         expected = space.keypoints(inverse_transform(rows, SCALE))
         np.testing.assert_array_equal([motion.keypoints for motion in found[first : first + run.frames]], expected)
 
@@ -109,7 +108,6 @@ def test_skip_mode_shows_the_unmodified_reference_source() -> None:
     packet = MotionPacket(10, 7, None, payload, (Run(1, 4), Run(0, 3)), scale=SCALE)
     decoder.prepare()
     source = decoder.library.at(1)
-    assert source is not None
     shown = [(motion.skip, decoder.picture(motion)) for motion in decoder.motion(packet)]
     assert [skip for skip, _ in shown] == [True] * 4 + [False] * 3
     assert all((made is source.picture) == skip for skip, made in shown)
@@ -135,8 +133,6 @@ def test_a_replaced_source_has_new_coordinates() -> None:
     encoder = Encoder(StubRuntime(), EncoderSettings(live_sources=False))
     decoder.add_source(encoder.add_source(picture(LEVELS[3])))
     second = decoder.space(0)
-    assert first is not None
-    assert second is not None
     assert not np.array_equal(first.own, second.own)
     assert decoder.space(0) is second
 
@@ -207,7 +203,6 @@ def test_frames_show_the_eyes_of_the_sources_that_they_name() -> None:
     assert not np.array_equal(first, second)
     assert np.array_equal(first[50:], source[50:])  # below the eyes
     base = decoder.library.at(0)
-    assert base is not None
     assert base.picture is source
 
 
@@ -276,8 +271,6 @@ def test_a_variant_has_the_keypoints_of_its_base() -> None:
     """And costs no run of the network: the base's features serve it."""
     decoder = with_variants()
     base, variant = decoder.library.at(0), decoder.library.at(1)
-    assert base is not None
-    assert variant is not None
     assert variant.keypoints is base.keypoints
     assert variant.picture is not base.picture
 
@@ -340,7 +333,7 @@ def test_frames_of_the_predictive_coder_show_other_eyes() -> None:
 @pytest.mark.parametrize("wrong", [b"abc", None, "x", 3])
 def test_what_is_no_packet_is_refused_at_once(wrong: object):
     with pytest.raises(FormatError, match="A packet is a SourcePacket"):
-        Decoder(StubRuntime()).push(wrong)  # type: ignore[arg-type]
+        Decoder(StubRuntime()).push(wrong)
 
 
 def test_a_source_is_taken_without_asking_for_frames():

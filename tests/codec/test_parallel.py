@@ -35,7 +35,7 @@ def test_few_items_are_taken_ahead() -> None:
     results = in_order(lambda item: item, items())
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     assert len(taken) <= 3 + WORKERS + 1
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert len(taken) <= 3 + WORKERS + 1
 
 

@@ -14,10 +14,7 @@ def test_a_line_is_shown_now_and_then() -> None:
     for second in range(26):
         now[0] = 100.0 + second
         update("fitting the motion", second / 25)
-    assert lines == [
-        "10 s: fitting the motion, 40%, about 15 s left",
-        "20 s: fitting the motion, 80%, about 5 s left",
-    ]
+    assert lines == ["10 s: fitting the motion, 40%, about 15 s left", "20 s: fitting the motion, 80%, about 5 s left"]
     assert LINE_S == 10
 
 

@@ -50,7 +50,7 @@ def test_a_header_that_contradicts_the_model_is_refused(forged: dict[str, int], 
     path = stub_file(tmp_path / "a.iwc")
     with ContainerReader(path) as reader:
         header, packets = reader.header, list(reader.records())
-    with ContainerWriter(path, replace(header, **forged)) as writer:  # type: ignore[arg-type]
+    with ContainerWriter(path, replace(header, **forged)) as writer:
         for packet in packets:
             writer.write_source(packet) if isinstance(packet, SourcePacket) else writer.write_motion(packet)
     with pytest.raises(FormatError, match=rf"a\.iwc: The header is wrong: its {next(iter(forged))} is"):

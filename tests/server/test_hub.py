@@ -1,6 +1,7 @@
 """Connections of the hub: joining, relaying, refusing, losing and resuming. The clocks are set by the tests."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,12 +14,7 @@ from iwcodec.server.store.memory import MemoryStore
 from iwcodec.server.turn import TTL_S, IceConfig
 from support.server.signalling import NOW, SECRET, Caller, Clock, make_hub, sdp
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.realtime
 
 
 @pytest.fixture
@@ -27,12 +23,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+@asynccontextmanager
 async def hub(clock: Clock) -> AsyncIterator[Hub]:
     hub = make_hub(MemoryStore(), clock)
     await hub.store.open(hub.wake)
     yield hub
     for link in list(hub.links):
-        link.socket.incoming.put_nowait(None)  # type: ignore[attr-defined]
+        link.socket.incoming.put_nowait(None)
 
 
 async def started(clock: Clock | None = None, **settings: Any) -> Hub:
@@ -382,7 +379,7 @@ async def test_an_internal_error_closes_only_one_connection(hub: Hub, caplog: py
     await ada.join("Ada")
     await bob.join("Bob")
     await ada.hear("peer-joined")
-    hub.metrics.relayed_bytes = None  # type: ignore[assignment]
+    hub.metrics.relayed_bytes = None
     bob.say(type="signal", to=(await hub.store.members("blue", NOW))[0].id, sdp=sdp())
     await bob.ended()
     assert "connection" in caplog.text

@@ -6,7 +6,6 @@ from typing import Any, get_args
 
 import pytest
 
-pytest.importorskip("pydantic")
 from iwcodec.server import messages
 from iwcodec.server.messages import BadMessage, Candidate, Description, Join, Signal, parse
 

@@ -1,8 +1,5 @@
 """Metrics in the text format of Prometheus."""
 
-import pytest
-
-pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families
 
 from iwcodec.server.prometheus import Metrics

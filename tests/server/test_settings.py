@@ -2,7 +2,6 @@
 
 import pytest
 
-pytest.importorskip("pydantic")
 from iwcodec.server.settings import Settings
 
 
@@ -19,4 +18,4 @@ from iwcodec.server.settings import Settings
 )
 def test_malformed_proxies_and_origins_are_rejected(settings: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(ValueError, match=r"proxy|origin"):
-        Settings(b"0123456789abcdef", **settings)  # type: ignore[arg-type]
+        Settings(b"0123456789abcdef", **settings)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pydantic")
 from iwcodec.server.turn import TTL_S, IceConfig, credentials
 from support.server.signalling import PATIENCE_S, free_port
 
@@ -61,7 +60,7 @@ def test_ipv6_addresses_are_accepted() -> None:
 
 
 @contextlib.contextmanager
-def coturn(folder: Path):  # type: ignore[no-untyped-def]
+def coturn(folder: Path):
     """Run a coturn on loopback with SECRET; yields its port."""
     if shutil.which("turnserver") is None:
         pytest.skip("coturn is not installed")

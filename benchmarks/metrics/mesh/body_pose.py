@@ -39,7 +39,7 @@ class BodyPose:
     def __init__(self) -> None:
         self._detect = Detector(BODY)
         outputs = ["Identity", "Identity_1", "Identity_3"]
-        self._pose = TfliteGraph(weight_file(BODY_POSE), ["input_1"], outputs)
+        self._pose = TfliteGraph(weight_file(BODY_POSE), outputs)
 
     def __call__(self, picture: Picture) -> Body | None:
         height, width = picture.shape[:2]

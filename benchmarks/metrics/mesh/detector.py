@@ -32,8 +32,8 @@ class Model:
 
     file: str
     """Name of its weights."""
-    tensors: tuple[str, str, str]
-    """Names of its input, its boxes and its logits."""
+    outputs: tuple[str, str]
+    """Names of its boxes and its logits."""
     side: int
     """Side of its input in pixels, and the unit of its boxes."""
     grids: Sequence[tuple[int, int]]
@@ -43,8 +43,8 @@ class Model:
 
 
 # MediaPipe's default for faces is 0.5; blurred faces of low rates need less.
-FACE = Model(FACE_DETECTOR, ("input", "regressors", "classificators"), 128, ((16, 2), (8, 6)), 0.3)
-BODY = Model(BODY_DETECTOR, ("input_1", "Identity", "Identity_1"), 224, ((28, 2), (14, 2), (7, 6)), 0.5)
+FACE = Model(FACE_DETECTOR, ("regressors", "classificators"), 128, ((16, 2), (8, 6)), 0.3)
+BODY = Model(BODY_DETECTOR, ("Identity", "Identity_1"), 224, ((28, 2), (14, 2), (7, 6)), 0.5)
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class Detector:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        pixels, *outputs = model.tensors
-        self._graph = TfliteGraph(weight_file(model.file), [pixels], outputs)
+        self._graph = TfliteGraph(weight_file(model.file), model.outputs)
         self._anchors = anchors(model.grids)
 
     def __call__(self, picture: Picture) -> Detection | None:

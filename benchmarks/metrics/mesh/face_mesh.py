@@ -1,75 +1,29 @@
-"""MediaPipe's face mesh with attention: 478 landmarks of a face, the irises included.
+"""MediaPipe's face mesh of a whole picture: its face detector, then the mesh that the codec has, too.
 
-I. Grishchenko et al., "Attention Mesh: High-fidelity Face Mesh Prediction in Real-time", CVPR workshop 2020
-(arXiv:2006.10962). Uses the models in the wheel of mediapipe (Apache-2.0; see `iwcodec bench weights`). The package
-itself is not imported, because it needs numpy < 2. Computes what `mediapipe.solutions.face_mesh.FaceMesh` does with
-static_image_mode, refine_landmarks and one face; the model's custom operators, which crop lips and eyes out of its
-features, are numpy here.
+Computes what `mediapipe.solutions.face_mesh.FaceMesh` does with static_image_mode, refine_landmarks and one face. The
+package itself is not imported, because it needs numpy < 2; the detector is in its wheel (Apache-2.0; see `iwcodec bench
+weights`).
 """
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from iwcodec.benchmarks.metrics.mesh.detector import FACE, Detector, enlarged, eye_level_square, sigmoid
-from iwcodec.benchmarks.metrics.mesh.tflite import Tensor, TfliteGraph
-from iwcodec.benchmarks.weights import FACE_MESH, weight_file
+from iwcodec.benchmarks.metrics.mesh.detector import FACE, Detector, enlarged, eye_level_square
 from iwcodec.codec.media.types import Picture
+from iwcodec.codec.sources.face_mesh import SIDE, Landmarks, crop_landmarks
 
-MIN_PRESENCE = 0.5
-"""Probability of a face in the crop below which there are no landmarks."""
-SIDE = 192
-"""Side of the model's input in pixels, and the unit of its landmarks."""
 FACE_SCALE = 1.5
-"""Side of the model's crop in sides of the detector's box."""
-FEATURES, PATCH = 48, 16
-"""Side of the model's feature map, and of the patches that are cut out of it, in cells."""
-PATCH_SCALE = 1.5
-"""Side of a patch in sides of the box around the region's landmarks."""
-
-# fmt: off
-LIPS = (
-    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
-    78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
-    76, 77, 90, 180, 85, 16, 315, 404, 320, 307, 306, 184, 74, 73, 72, 11, 302, 303, 304, 408,
-    62, 96, 89, 179, 86, 15, 316, 403, 319, 325, 292, 183, 42, 41, 38, 12, 268, 271, 272, 407,
-)
-"""Landmarks of the lips in the order of the model: outer and inner contour, then two contours between (20 each)."""
-RIGHT_EYE = (
-    33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173,
-    130, 25, 110, 24, 23, 22, 26, 112, 243, 247, 30, 29, 27, 28, 56, 190,
-    226, 31, 228, 229, 230, 231, 232, 233, 244, 113, 225, 224, 223, 222, 221, 189,
-    35, 124, 46, 53, 52, 65, 143, 111, 117, 118, 119, 120, 121, 128, 245, 156, 70, 63, 105, 66, 107, 55, 193,
-)
-LEFT_EYE = (
-    263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398,
-    359, 255, 339, 254, 253, 252, 256, 341, 463, 467, 260, 259, 257, 258, 286, 414,
-    446, 261, 448, 449, 450, 451, 452, 453, 464, 342, 445, 444, 443, 442, 441, 413,
-    265, 353, 276, 283, 282, 295, 372, 340, 346, 347, 348, 349, 350, 357, 465, 383, 300, 293, 334, 296, 336, 285, 417,
-)
-"""Landmarks of the speaker's eyes in the order of the model: the contour (16), then what lies around it, brow last."""
-# fmt: on
-RIGHT_IRIS, LEFT_IRIS = tuple(range(468, 473)), tuple(range(473, 478))
-"""Landmarks of the irises: the centre first, then four on the rim."""
-
-Landmarks = NDArray[np.float32]
-"""(478, 2): x, y in pixels."""
+"""Side of the mesh's crop in sides of the detector's box."""
 
 
 class FaceMesh:
     """The 478 landmarks of the most confident face of a uint8 RGB picture (H, W, 3), in its pixels; None without one.
 
-    Raises MetricUnavailableError without LiteRT or the weights.
+    Raises MetricUnavailableError without LiteRT or the detector's weights.
     """
 
     def __init__(self) -> None:
         self._detect = Detector(FACE)
-        model = weight_file(FACE_MESH)
-        patches = [f"transform_tensor_bilinear_v2{suffix}" for suffix in ("", "_1", "_2")]
-        # The model names eyes by where they are in the picture: its left eye is the speaker's right one.
-        regions = [f"conv_{name}" for name in ("lips", "left_eye", "left_iris", "right_eye", "right_iris")]
-        self._face = TfliteGraph(model, ["input_1"], ["p_re_lu_3", "output_mesh", "conv_faceflag"])
-        self._regions = TfliteGraph(model, patches, regions)
 
     def __call__(self, picture: Picture) -> Landmarks | None:
         height, width = picture.shape[:2]
@@ -78,60 +32,8 @@ class FaceMesh:
         if face is None:
             return None
         square = eye_level_square(face, FACE_SCALE)
-        mesh = self._landmarks(square.crop(picture, SIDE, cv2.BORDER_REPLICATE))
+        mesh = crop_landmarks(square.crop(picture, SIDE, cv2.BORDER_REPLICATE))
         if mesh is None:
             return None
         scale = width / picture.shape[1], height / picture.shape[0]
         return (square.to_picture(mesh / SIDE) * scale).astype(np.float32)
-
-    def _landmarks(self, crop: Picture) -> NDArray[np.float64] | None:
-        """The landmarks of a (SIDE, SIDE, 3) crop in its pixels, or None if the model sees no face in it."""
-        features, flat, presence = self._face(crop[None] * np.float32(1 / 255))
-        if sigmoid(presence).item() < MIN_PRESENCE:
-            return None
-        mesh = np.zeros((478, 2))
-        mesh[:468] = flat.reshape(-1, 3)[:, :2]
-        scaled = mesh * (FEATURES / SIDE)
-        lips = patch_to_features(scaled, LIPS, 61, 291)
-        right = patch_to_features(scaled, RIGHT_EYE, 33, 133)
-        left = patch_to_features(scaled, LEFT_EYE, 362, 263)
-        refined = self._regions(*(sample(features, matrix) for matrix in (lips, right, left)))
-        places = ((LIPS, lips), (RIGHT_EYE, right), (RIGHT_IRIS, right), (LEFT_EYE, left), (LEFT_IRIS, left))
-        for (indices, matrix), values in zip(places, refined, strict=True):
-            points = values.reshape(-1, 2) * (FEATURES / SIDE)
-            mesh[list(indices)] = (points @ matrix[:, :2].T + matrix[:, 2]) * (SIDE / FEATURES)
-        return mesh
-
-
-def patch_to_features(mesh: NDArray[np.float64], region: tuple[int, ...], start: int, end: int) -> NDArray[np.float64]:
-    """(2, 3): affine map from cells of a region's patch to cells of the feature map (Landmarks2TransformMatrix).
-
-    The patch is the box around the region's landmarks (in cells of the feature map), level with the line from landmark
-    `start` to landmark `end`, enlarged by PATCH_SCALE.
-    """
-    dx, dy = mesh[end] - mesh[start]
-    angle = np.arctan2(dy, dx)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    level = mesh[list(region)] @ turn
-    low, high = level.min(0), level.max(0)
-    linear = turn * (PATCH_SCALE * (high - low) / PATCH)
-    centre = turn @ ((low + high) / 2)
-    return np.column_stack([linear, centre - linear @ (PATCH / 2, PATCH / 2)])
-
-
-def sample(features: Tensor, matrix: NDArray[np.float64]) -> Tensor:
-    """(1, H, W, C) -> (1, PATCH, PATCH, C): features at the centres of a patch's cells (TransformTensorBilinear).
-
-    Bilinear between the centres of the feature map's cells, 0 outside of them.
-    """
-    _, height, width, _ = features.shape
-    y, x = np.mgrid[:PATCH, :PATCH] + 0.5
-    x, y = matrix @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)]) - 0.5
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    column, row = (np.floor(axis).clip(0, last - 1).astype(int) for axis, last in ((x, width - 1), (y, height - 1)))
-    right, lower = (x - column)[:, None], (y - row)[:, None]
-    cells = features[0]
-    upper_row = cells[row, column] * (1 - right) + cells[row, column + 1] * right
-    lower_row = cells[row + 1, column] * (1 - right) + cells[row + 1, column + 1] * right
-    values = np.where(inside[:, None], upper_row * (1 - lower) + lower_row * lower, 0)
-    return values.reshape(1, PATCH, PATCH, -1).astype(np.float32)

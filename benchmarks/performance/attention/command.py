@@ -19,9 +19,9 @@ from iwcodec.benchmarks.performance.attention.cases import SOURCES, clip_picture
 from iwcodec.benchmarks.performance.attention.kernel import kernel
 from iwcodec.benchmarks.performance.attention.measures import precision, quality, times
 from iwcodec.benchmarks.performance.roofline import PEAKS, roofline
-from iwcodec.codec.cli import console, progress_bar
 from iwcodec.codec.errors import CodecError
 from iwcodec.codec.extras import install
+from iwcodec.codec.terminal import console, progress_bar
 from iwcodec.models.runtime.weights import DEFAULT_MODEL, read_info
 
 RESULT = Path(__file__).parents[2] / "results" / "attention.json"

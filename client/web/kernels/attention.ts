@@ -151,7 +151,7 @@ function normalise(logits: usize, length: usize): void {
 
 // @ts-ignore: decorator
 @inline
-function sumOf(x: v128): f32 {
+export function sumOf(x: v128): f32 {
   return f32x4.extract_lane(x, 0) + f32x4.extract_lane(x, 1) + f32x4.extract_lane(x, 2) + f32x4.extract_lane(x, 3);
 }
 

@@ -2,7 +2,7 @@
 
 export { attend, direct } from "./attention";
 export { convolve, depthwise, multiply, patches, place, spread, ZEROS } from "./convolution";
-export { correlate, remap } from "./alignment";
+export { blur, correlate, displace, invert, mirror, remap, tensors, warp, weigh } from "./alignment";
 export { close, enlarge, finish, fold, sample, share } from "./picture";
 
 /** Where the caller's memory begins. */

@@ -193,7 +193,7 @@ export class Decoder {
     if (!source) return [];
     let space = this.spaces.get(source);
     if (!space) {
-      space = motionSpace(reference(source.basis, source.keypoints), source.picture, this.tables.transform.directions);
+      space = motionSpace(reference(source), source.picture, this.tables.transform.directions);
       this.spaces.set(source, space);
     }
     return keypointsIn(space, inverseTransform(levels, length, scale));

@@ -95,7 +95,7 @@ def receive(
             sources = decoder.nearest(frame.keypoints, frame.reference_source)
             home = None if originals is None or home_slot is None else decoder.library.at(home_slot)
             if home is not None and originals is not None:
-                view = view or RegionView(home, decoder.compositor)
+                view = view or RegionView(home, decoder.compositor, expressive=False)
                 regions = view.choose(originals[frame.number], frame.keypoints, sources[0], decoder.library)
                 sources = decoder.sources_of(replace(frame, regions=regions))
             yield ReceivedFrame(frame.number, frame.keypoints, sources, sources[0].picture if frame.skip else None)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from iwcodec.codec.file.motion_pass import are_similar
 from iwcodec.codec.file.rate_control.closed_loop import evaluated_frames
+from iwcodec.codec.file.rate_control.excerpt import Excerpt
 from iwcodec.codec.file.rate_control.frame_quality import REGION_WEIGHT
 from iwcodec.codec.file.rate_control.source_plan import RECORD_BYTES, CodedSources, Plan
 from iwcodec.codec.file.rate_control.source_selection import Survey, evenly_spaced, flattened, mean_square
-from iwcodec.codec.file.rate_control.trials import Excerpt
 from iwcodec.codec.fit.keypoint_fit import MIN_ERROR, KeypointFit
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture

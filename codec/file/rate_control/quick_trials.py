@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iwcodec.codec.file.rate_control.closed_loop import evaluated_frames
+from iwcodec.codec.file.rate_control.excerpt import Excerpt, ExcerptQuality, excerpt_frames
 from iwcodec.codec.file.rate_control.plan_estimate import MotionPrice, SampledFrames, with_coding_error
 from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
@@ -27,12 +28,9 @@ from iwcodec.codec.file.rate_control.trials import (
     OVERSPENT_DB,
     SCALES,
     Choice,
-    Excerpt,
-    ExcerptQuality,
     PlanTrials,
     Trial,
     climb,
-    excerpt_frames,
 )
 from iwcodec.codec.fit.keypoint_fit import KeypointFit, quick_fit
 from iwcodec.codec.parallel import WORKERS, in_order

@@ -41,6 +41,8 @@ GROUPED_SOURCE_BYTES = 5
 
 Pictures = Callable[[], Iterable[Picture]]
 """Starts an iteration over the clip's pictures from the first frame."""
+STRIDES = (16, 8, 4, 3, 2, 1)
+"""Frames between two sources of the interleaved plans."""
 
 
 @dataclass(frozen=True)

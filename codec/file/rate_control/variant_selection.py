@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from iwcodec.codec.file.rate_control.closed_loop import Stream, evaluated_frames
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Pictures, pictures_of
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.motion.decoder import Motion
+from iwcodec.codec.parallel import in_order
 from iwcodec.codec.sources.library import CAPACITY
 from iwcodec.codec.sources.region_signature import Signature, errors_with, signature_errors
-from iwcodec.codec.sources.region_view import RegionView
+from iwcodec.codec.sources.region_view import Looks, Places, RegionView, errors_by_source, looks
 from iwcodec.codec.sources.regions import REGIONS, blend, region_mask
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Runtime, Source
@@ -44,13 +46,24 @@ RegionErrors = list[dict[int | None, float]]
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """A frame whose eyes and mouth may be sent."""
+class _Seen:
+    """A frame, as the sender compares it with sources."""
 
     motion: Motion
     source: Source
     """Its reference source."""
-    regions: list[Signature]
+    own: int | None
+    """The slot of that source."""
+    sources: list[dict[int, Signature]]
+    """For each region the sources in the library at the time, by slot."""
+    looks: Looks
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A frame whose eyes and mouth may be sent."""
+
+    seen: _Seen
     errors: list[float]
     """Error of each region, shown by the source in the library that is nearest to it."""
 
@@ -63,27 +76,33 @@ def add_variants(
     budget: float,
     progress: Callable[[float], None] = lambda share: None,
     misleading: Mapping[int, Collection[int]] = NONE_MISLEADING,
+    expressive: bool = True,
 ) -> Stream:
     """Add variants to a coded clip of `count` frames, and say which source each frame's regions show. Both together
     take about `budget` bytes. `misleading`: for each region slots of the sources whose keypoints miss it: they do not
-    lend it, and frames of them show no other."""
+    lend it, and frames of them show no other. `expressive`: compare what eyes and mouths do, too, at 5 ms a frame."""
     home_slot = variant_base(stream, set().union(*misleading.values()))
     if home_slot is None:
         return stream
-    coded, spent = stream.coded, stream_size(stream)
+    coded, spent, candidates = stream.coded, stream_size(stream), list[_Candidate]()
     if coded.plan.upfront and len(coded.packets) < CAPACITY:
         numbers = sorted(evaluated_frames(count, CANDIDATE_FRAMES, coded.plan.frames))
         originals = dict(pictures_of(numbers, pictures, hold=False))
         decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
-        candidates = []
-        for candidate in _candidates(stream, originals, decoder, home_slot, misleading):
-            candidates.append(candidate)
-            progress(0.3 * len(candidates) / len(originals))
+        for seen in _seen(stream, iter(originals.items()), decoder, home_slot, expressive):
+            candidates.append(_candidate(seen, misleading))
+            progress(0.4 * len(candidates) / len(originals))
         if candidates:
             faces = _variant_pictures(candidates, originals, decoder, home_slot, misleading)
             coded = _coded_within(coded, faces, home_slot, budget)
     stream, most = replace(stream, coded=coded), spent + budget
-    errors = _errors(stream, pictures, runtime, home_slot, misleading, lambda share: progress(0.4 + 0.6 * share))
+    known = {candidate.seen.motion.number: candidate.seen.looks for candidate in candidates}
+    errors = dict[int, RegionErrors]()
+    decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
+    for seen in _seen(stream, enumerate(pictures()), decoder, home_slot, expressive, known):
+        if seen.motion.number not in stream.coded.plan.frames:  # shown unmodified
+            errors[seen.motion.number] = _errors(seen, misleading)
+        progress(0.5 + 0.5 * (seen.motion.number + 1) / count)
     while True:
         shown = _shown(errors, len(stream.coded.packets))
         named = replace(stream, motion=[_with_regions(packet, shown) for packet in stream.motion])
@@ -104,27 +123,54 @@ def stream_size(stream: Stream) -> int:
     return stream.coded.size + motion_size(stream.motion)
 
 
-def _candidates(
+def _seen(
     stream: Stream,
-    originals: dict[int, Picture],
+    originals: Iterator[tuple[int, Picture]],
     decoder: Decoder,
     home_slot: int,
-    misleading: Mapping[int, Collection[int]],
-) -> Iterator[_Candidate]:
-    view: RegionView | None = None
-    for motion in decode_motion(stream.coded, stream.motion, decoder):
-        if motion.number not in originals:
-            continue
-        home, sources = decoder.library.at(home_slot), decoder.nearest(motion.keypoints, motion.reference_source)
-        if home is None or not sources:
-            continue
-        view = view or RegionView(home, decoder.compositor)
-        regions = view.of_frame(originals[motion.number], motion.keypoints, sources[0])
-        errors = [
-            min(error for slot, error in errors_with(of_frame, known).items() if slot not in misleading[region])
-            for region, (of_frame, known) in enumerate(zip(regions, view.of_library(decoder.library), strict=True))
-        ]
-        yield _Candidate(motion, sources[0], regions, errors)
+    expressive: bool,
+    known: Mapping[int, Looks] = MappingProxyType({}),
+) -> Iterator[_Seen]:
+    """The frames, in order, whose originals are given by number. `known`: how some of them look, by number."""
+
+    def waiting() -> Iterator[tuple[Picture, Places, _Seen]]:
+        view, given = None, next(originals, None)
+        for motion in decode_motion(stream.coded, stream.motion, decoder):
+            while given is not None and given[0] < motion.number:
+                given = next(originals, None)
+            if given is None:
+                return
+            home, sources = decoder.library.at(home_slot), decoder.nearest(motion.keypoints, motion.reference_source)
+            if home is None or not sources or motion.number != given[0]:
+                continue
+            view = view or RegionView(home, decoder.compositor, expressive)
+            own, library = decoder.library.slot(sources[0]), view.of_library(decoder.library)
+            seen = _Seen(motion, sources[0], own, library, known.get(motion.number, []))
+            yield given[1], view.in_frame(motion.keypoints, sources[0]), seen
+
+    def look(item: tuple[Picture, Places, _Seen]) -> _Seen:
+        original, places, seen = item
+        return seen if seen.looks else replace(seen, looks=looks(original, places))
+
+    return in_order(look, waiting())
+
+
+def _candidate(seen: _Seen, misleading: Mapping[int, Collection[int]]) -> _Candidate:
+    errors = [
+        min(error for slot, error in errors_with(of_frame, known).items() if slot not in misleading[region])
+        for region, (of_frame, known) in enumerate(zip(seen.looks, seen.sources, strict=True))
+    ]
+    return _Candidate(seen, errors)
+
+
+def _errors(seen: _Seen, misleading: Mapping[int, Collection[int]]) -> RegionErrors:
+    """How well each source shows the regions of a frame. A reference source that misleads shows no other."""
+    return [
+        {slot: e for slot, e in of_region.items() if slot is None or slot not in misleading[region]}
+        if seen.motion.reference_source not in misleading[region]
+        else {None: 0.0}
+        for region, of_region in enumerate(errors_by_source(seen.looks, seen.sources, seen.own))
+    ]
 
 
 def _variant_pictures(
@@ -137,14 +183,15 @@ def _variant_pictures(
     """The home's picture with other eyes and another mouth, those that bring most first."""
     home = decoder.library.at(home_slot)
     assert home is not None
-    view, size = RegionView(home, decoder.compositor), len(home.picture)
+    view, size = RegionView(home, decoder.compositor, expressive=False), len(home.picture)
     masks = [region_mask(home.keypoints, region, size, pixel_grid(size)) for region in REGIONS]
-    led = [[one for one in candidates if one.motion.reference_source not in misleading[region]] for region in REGIONS]
+    led = [[one for one in candidates if one.seen.motion.reference_source not in of] for of in misleading.values()]
     for chosen in zip_longest(*map(_ranked, led, REGIONS)):
         picture = home.picture
         for mask, one in zip(masks, chosen, strict=True):
             if one is not None:
-                face = view.whole(originals[one.motion.number], one.motion.keypoints, one.source)
+                motion = one.seen.motion
+                face = view.whole(originals[motion.number], motion.keypoints, one.seen.source)
                 picture = blend(picture, face, mask)
         yield picture
 
@@ -154,7 +201,7 @@ def _ranked(candidates: Sequence[_Candidate], region: int) -> Iterator[_Candidat
     coding adds to one."""
     if not candidates:
         return
-    regions = np.stack([candidate.regions[region] for candidate in candidates])
+    regions = np.stack([candidate.seen.looks[region] for candidate in candidates])
     coding_error = CODING_ERRORS[region]
     costs = signature_errors(regions, regions) + coding_error
     left = np.array([candidate.errors[region] for candidate in candidates])
@@ -181,41 +228,6 @@ def _coded_within(coded: CodedSources, variants: Iterator[Picture], base: int, b
             break
         coded = longer
     return coded
-
-
-def _errors(
-    stream: Stream,
-    pictures: Pictures,
-    runtime: Runtime,
-    home_slot: int,
-    misleading: Mapping[int, Collection[int]],
-    progress: Callable[[float], None],
-) -> dict[int, RegionErrors]:
-    """How well each source shows the regions of each frame, by its number; frames shown unmodified are left out, and
-    regions whose reference source misleads show no other."""
-    decoder = Decoder(runtime, capacity=CAPACITY, active=stream.active)
-    count = sum(packet.count for packet in stream.motion)
-    source_frames = set(stream.coded.plan.frames)  # shown unmodified
-    frames, view = enumerate(pictures()), None
-    errors: dict[int, RegionErrors] = {}
-    number, original = next(frames)
-    for motion in decode_motion(stream.coded, stream.motion, decoder):
-        while number < motion.number and (pair := next(frames, None)) is not None:
-            number, original = pair
-        sources = decoder.nearest(motion.keypoints, motion.reference_source)
-        home = decoder.library.at(home_slot)
-        if home is None or not sources or motion.number != number or number in source_frames:
-            continue
-        view = view or RegionView(home, decoder.compositor)
-        found = view.errors(original, motion.keypoints, sources[0], decoder.library)
-        errors[number] = [
-            {slot: e for slot, e in of_region.items() if slot is None or slot not in misleading[region]}
-            if motion.reference_source not in misleading[region]
-            else {None: 0.0}
-            for region, of_region in enumerate(found)
-        ]
-        progress((motion.number + 1) / count)
-    return errors
 
 
 def _shown(errors: Mapping[int, RegionErrors], slots: int) -> dict[int, tuple[int | None, ...]]:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-for needed in ("aiortc", "fastapi"):
-    pytest.importorskip(needed)
+pytest.importorskip("fastapi")
 
 from iwcodec.benchmarks.call import browser_sending
 from iwcodec.benchmarks.call.browser_sending import Message, clip_pictures, figures, received

@@ -10,8 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-for needed in ("aiortc", "websockets"):
-    pytest.importorskip(needed)
+pytest.importorskip("websockets")
 from iwcodec.benchmarks.call import demo
 from iwcodec.benchmarks.expression_sheet import Moment
 from iwcodec.client.demo import call

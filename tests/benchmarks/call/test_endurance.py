@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-for needed in ("aiortc", "websockets", "fastapi", "psutil"):
+for needed in ("websockets", "fastapi", "psutil"):
     pytest.importorskip(needed)
 
 import typer
@@ -67,6 +67,6 @@ def test_client_that_ends_is_reported() -> None:
         def poll(self) -> int:
             return 3
 
-    client = endurance.Client(Gone())  # type: ignore[arg-type]
+    client = endurance.Client(Gone())
     with pytest.raises(CodecError, match="Ada left the call with exit status 3"):
         endurance.wait([client, client], 1.0, None, lambda share: None)

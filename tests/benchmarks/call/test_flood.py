@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-for needed in ("aiortc", "fastapi", "psutil", "uvicorn"):
+for needed in ("fastapi", "psutil", "uvicorn"):
     pytest.importorskip(needed)
 from iwcodec.benchmarks.call import flood
-from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.video.video_sender import VideoSender
@@ -23,23 +23,20 @@ from support.codec.stub_runtime import NearestSourceFit, StubRuntime
 from support.server.signalling import make_hub, running
 
 
-def test_a_flooder_is_valid_and_bounded():
+@pytest.mark.simulated
+async def test_a_flooder_is_valid_and_bounded():
     """The victim decodes what its budget allows, and drops the rest."""
-
-    async def work() -> None:
-        ours, theirs = connection_pair(SimulatedPath(), SimulatedPath(seed=2))
-        victim, flooder = End(theirs), flood.Flooder(ours, StubRuntime.info)  # type: ignore[arg-type]
-        for connection in (ours, theirs):
-            await connection.start()
-        await until(lambda: victim.link.stats().dropped.get("flood", 0) > 3, 5)
-        assert victim.link.incoming.motion.acknowledged
-        assert not victim.link.stats().dropped.get("malformed")
-        assert flooder.sent < 5 * flood.MESSAGES_PER_S
-        await flooder.close()
-        await victim.close()
-        await ours.close()
-
-    simulate(work())
+    ours, theirs = connection_pair(SimulatedPath(), SimulatedPath(seed=2))
+    victim, flooder = End(theirs), flood.Flooder(ours, StubRuntime.info)
+    for connection in (ours, theirs):
+        await connection.start()
+    await until(lambda: victim.link.stats().dropped.get("flood", 0) > 3, 5)
+    assert victim.link.incoming.motion.acknowledged
+    assert not victim.link.stats().dropped.get("malformed")
+    assert flooder.sent < 5 * flood.MESSAGES_PER_S
+    await flooder.close()
+    await victim.close()
+    await ours.close()
 
 
 NETWORK_S = 0.03
@@ -65,66 +62,59 @@ class OneCore(Executor):
         return future
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("kind", flood.KINDS)
-def test_the_honest_keep_their_frames(kind: str, monkeypatch: pytest.MonkeyPatch):
+async def test_the_honest_keep_their_frames(kind: str, monkeypatch: pytest.MonkeyPatch):
     """On a machine that shows Bob's 25 frames/s and has a quarter of a core left, whatever Eve sends."""
     monkeypatch.setattr(flood, "UNITS", 6)
-
-    async def work() -> None:
-        bobs, to_bob = connection_pair(SimulatedPath(), SimulatedPath(seed=2))
-        eves, to_eve = connection_pair(SimulatedPath(seed=3), SimulatedPath(seed=4))
-        bob, network = End(bobs), OneCore()
-        camera_off = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: True, NearestSourceFit())
-        camera_off.pause(True)
-        links = [
-            Link(connection, camera_off, StubRuntime(), network, ImmediateExecutor())  # type: ignore[arg-type]
-            for connection in (to_bob, to_eve)
-        ]
-        bob.film()
-        for connection in (bobs, to_bob):
-            await connection.start()
-        await asyncio.sleep(8)
-        assert links[0].stats().frames_per_s == pytest.approx(FPS, abs=1)
-        eve = flood.Flooder(eves, StubRuntime.info, kind)  # type: ignore[arg-type]
-        for connection in (eves, to_eve):
-            await connection.start()
-        shown: list[float] = []
-        for _ in range(6):
-            await asyncio.sleep(2)
-            shown.append(links[0].stats().frames_per_s)
-        assert sum(shown) / len(shown) > 20, shown
-        assert sum(shown[2:]) / len(shown[2:]) > FPS - 1, shown
-        assert links[1].state is LinkState.IGNORED
-        await eve.close()
-        for link in links:
-            await link.close()
-        await bob.close()
-        for connection in (eves, to_bob, to_eve):
-            await connection.close()
-
-    simulate(work())
+    bobs, to_bob = connection_pair(SimulatedPath(), SimulatedPath(seed=2))
+    eves, to_eve = connection_pair(SimulatedPath(seed=3), SimulatedPath(seed=4))
+    bob, network = End(bobs), OneCore()
+    camera_off = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: True, NearestSourceFit())
+    camera_off.pause(True)
+    links = [
+        Link(connection, camera_off, StubRuntime(), network, ImmediateExecutor()) for connection in (to_bob, to_eve)
+    ]
+    bob.film()
+    for connection in (bobs, to_bob):
+        await connection.start()
+    await asyncio.sleep(8)
+    assert links[0].stats().frames_per_s == pytest.approx(FPS, abs=1)
+    eve = flood.Flooder(eves, StubRuntime.info, kind)
+    for connection in (eves, to_eve):
+        await connection.start()
+    shown: list[float] = []
+    for _ in range(6):
+        await asyncio.sleep(2)
+        shown.append(links[0].stats().frames_per_s)
+    assert sum(shown) / len(shown) > 20, shown
+    assert sum(shown[2:]) / len(shown[2:]) > FPS - 1, shown
+    assert links[1].state is LinkState.IGNORED
+    await eve.close()
+    for link in links:
+        await link.close()
+    await bob.close()
+    for connection in (eves, to_bob, to_eve):
+        await connection.close()
 
 
-def test_the_server_closes_slow_connections_and_large_bodies(monkeypatch: pytest.MonkeyPatch):
-    async def work() -> None:
-        counts: Counter[str] = Counter()
-        async with running(make_hub(MemoryStore())) as address:
-            port = int(address.rpartition(":")[2])
-            await flood.post_body("127.0.0.1", port, 50_000_000, counts)
-            assert counts["body bytes"] < 10_000_000  # what fits into the buffers of the system
-            slow = [asyncio.create_task(flood.hold_slowly("127.0.0.1", port, counts)) for _ in range(3)]
-            while counts["slow connections"] < 3:
-                await asyncio.sleep(0.01)
-            for task in slow:
-                task.cancel()
-            await asyncio.gather(*slow, return_exceptions=True)
-
-    asyncio.run(asyncio.wait_for(work(), 60))
+async def test_the_server_closes_slow_connections_and_large_bodies(monkeypatch: pytest.MonkeyPatch):
+    counts: Counter[str] = Counter()
+    async with running(make_hub(MemoryStore())) as address:
+        port = int(address.rpartition(":")[2])
+        await flood.post_body("127.0.0.1", port, 50_000_000, counts)
+        assert counts["body bytes"] < 10_000_000  # what fits into the buffers of the system
+        slow = [asyncio.create_task(flood.hold_slowly("127.0.0.1", port, counts)) for _ in range(3)]
+        while counts["slow connections"] < 3:
+            await asyncio.sleep(0.01)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
 
 
 def test_figures_are_of_their_part():
     samples = [{"at_s": float(n), "memory_mb": 10.0 + n, "handles": 5, "cpu_s": n / 10} for n in range(20)]
-    clients = [flood.Client(None) for _ in flood.NAMES]  # type: ignore[arg-type]
+    clients = [flood.Client(None) for _ in flood.NAMES]
     for client in clients:
         client.reports = [
             {

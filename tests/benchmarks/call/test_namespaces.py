@@ -5,8 +5,6 @@ The bounds hold on a busy machine; `iwcodec bench wire --only namespaces` gives 
 
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call import namespaces
 from iwcodec.codec.media.video import sample_clip
 

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.participants import Camera
 from iwcodec.benchmarks.call.simulated_call import scenario, steady
 from support.codec.stub_runtime import StubRuntime, picture

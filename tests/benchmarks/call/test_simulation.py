@@ -2,8 +2,6 @@ import asyncio
 
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedPath, connection_pair, simulate
 
 
@@ -14,7 +12,7 @@ def arrivals(path: SimulatedPath, packets: int, interval_s: float, size: int = 1
         loop, out = asyncio.get_running_loop(), []
         for _ in range(packets):
             sent = loop.time()
-            path.send(size, lambda sent=sent: out.append((sent, loop.time())))  # type: ignore[misc]
+            path.send(size, lambda sent=sent: out.append((sent, loop.time())))
             await asyncio.sleep(interval_s)
         await asyncio.sleep(10)
         return out
@@ -71,24 +69,21 @@ def test_the_same_every_time() -> None:
     assert first == second
 
 
-def test_packets_are_counted_as_on_the_wire() -> None:
+@pytest.mark.simulated
+async def test_packets_are_counted_as_on_the_wire() -> None:
     """An association over a path: a message of 10 bytes is a packet of 85 + 10 + 2 of padding."""
-
-    async def work() -> None:
-        there = SimulatedPath()
-        connections = connection_pair(there, SimulatedPath())
-        channels = [connection.createDataChannel("x", negotiated=True, id=1) for connection in connections]
-        for connection in connections:
-            await connection.start()
-        while channels[0].readyState != "open":
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(1)
-        packets, size = there.packets, there.bytes
-        channels[0].send(bytes(10))
-        await asyncio.sleep(0.1)
-        assert (there.packets - packets, there.bytes - size) == (1, 97)
-        assert there.bytes == sum(connections[0].sctp.sent.values())  # type: ignore[union-attr]
-        for connection in connections:
-            await connection.close()
-
-    simulate(work())
+    there = SimulatedPath()
+    connections = connection_pair(there, SimulatedPath())
+    channels = [connection.createDataChannel("x", negotiated=True, id=1) for connection in connections]
+    for connection in connections:
+        await connection.start()
+    while channels[0].readyState != "open":
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(1)
+    packets, size = there.packets, there.bytes
+    channels[0].send(bytes(10))
+    await asyncio.sleep(0.1)
+    assert (there.packets - packets, there.bytes - size) == (1, 97)
+    assert there.bytes == sum(connections[0].sctp.sent.values())
+    for connection in connections:
+        await connection.close()

@@ -5,9 +5,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("aiortc")
-
 import typer
 from typer.testing import CliRunner
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from iwcodec.benchmarks.metrics.lip_sync import FLOOR_DB, WINDOW_S, levels, loudness_correlation
-from iwcodec.benchmarks.metrics.mesh.face_mesh import Landmarks
 from iwcodec.codec.media.types import AUDIO_RATE, Picture, Samples
+from iwcodec.codec.sources.face_mesh import Landmarks
 
 FPS = 25
 
@@ -20,7 +20,6 @@ def tone(amplitude: float, seconds: float) -> Samples:
 def test_levels_are_decibels_of_full_scale() -> None:
     sound = np.concatenate((tone(1, 1), tone(0.1, 1), np.zeros(AUDIO_RATE, np.int16)))
     level = levels(np.array_split(sound, 7), 4 * FPS, FPS)
-    assert level is not None
     assert level[FPS // 2] == pytest.approx(-3.01, abs=0.02)  # a sine of full scale
     assert level[FPS + FPS // 2] == pytest.approx(-23.01, abs=0.02)
     assert (level[2 * FPS + 2 :] == FLOOR_DB).all()  # silence, then no sound at all

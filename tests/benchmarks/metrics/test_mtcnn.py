@@ -69,8 +69,8 @@ def facenet_pytorch_class(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The MTCNN class of facenet-pytorch, with the parts of torchvision that it imports replaced by stubs."""
     names = ("", ".transforms", ".transforms.functional", ".ops", ".ops.boxes")
     made = {name: ModuleType(f"torchvision{name}") for name in names}
-    made[".transforms"].functional = made[".transforms.functional"]  # type: ignore[attr-defined]
-    made[".ops.boxes"].batched_nms = lambda boxes, scores, pictures, most: torch.tensor(  # type: ignore[attr-defined]
+    made[".transforms"].functional = made[".transforms.functional"]
+    made[".ops.boxes"].batched_nms = lambda boxes, scores, pictures, most: torch.tensor(
         non_maximum_suppression(boxes.numpy(), scores.numpy(), most), dtype=torch.long
     )
     package = ModuleType("facenet_pytorch")

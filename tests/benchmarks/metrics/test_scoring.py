@@ -56,8 +56,6 @@ def test_vmaf_is_averaged_over_the_clip() -> None:
         pytest.skip(scorer.missing["vmaf"])
     originals = [np.kron(p, np.ones((4, 4, 1), np.uint8)) for p in clip(0)]
     same, other = (scorer(Clip(originals, decoded, 25))["vmaf"] for decoded in (originals, originals[::-1]))
-    assert same is not None
-    assert other is not None
     assert same > 80 > other
 
 

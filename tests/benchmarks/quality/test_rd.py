@@ -52,7 +52,7 @@ def stub_network() -> Iterator[None]:
         patch.setattr(rd_clip, "EncodeOptions", partial(EncodeOptions, effort=0))
         patch.setattr(rd_clip.experiment, "codec_digest", lambda runtime: "this codec")
         patch.setattr("iwcodec.codec.file.passes.fit_for", lambda effort: FileFit())
-        patch.setattr("iwcodec.codec.file.rate_control.trials.quick_fit", FileFit)
+        patch.setattr("iwcodec.codec.file.rate_control.excerpt.quick_fit", FileFit)
         yield
 
 

@@ -17,26 +17,14 @@ from iwcodec.codec.errors import CodecError
 pytestmark = pytest.mark.realtime
 
 
-def test_clip_sound_reaches_the_event_loop(face_clip: Path) -> None:
-    async def record() -> list[tuple[int, float]]:
-        heard: list[tuple[int, float]] = []
-        enough = asyncio.Event()
-
-        def listen(block: np.ndarray, captured_s: float) -> None:
-            heard.append((len(block), captured_s))
-            if len(heard) == 5:
-                enough.set()
-
-        source = c.ClipSound(Clip(face_clip), listen)
-        await asyncio.wait_for(enough.wait(), 20)
-        source.close()
-        return heard
-
-    heard = asyncio.run(record())
-    assert [count for count, _ in heard[:5]] == [960] * 5
+async def test_clip_sound_reaches_the_event_loop(face_clip: Path) -> None:
+    heard: asyncio.Queue[int] = asyncio.Queue()
+    source = c.ClipSound(Clip(face_clip), lambda block, captured_s: heard.put_nowait(len(block)))
+    assert [await heard.get() for _ in range(5)] == [960] * 5
+    source.close()
 
 
-def test_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: dict[str, Any] = {}
 
     class Stream:
@@ -58,29 +46,21 @@ def test_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(InputStream=Stream, query_devices=lambda: devices))
     assert c.list_microphones() == [Device(0, "Mic", "4")]
-
-    async def record() -> list[Any]:
-        heard: list[Any] = []
-        source = c.MicrophoneSound(c.list_microphones()[0], lambda block, at: heard.append((block, at)))
-        await asyncio.sleep(0.01)
-        source.close()
-        return heard
-
+    heard: list[Any] = []
     now = time.monotonic()
-    ((block, captured_s),) = asyncio.run(record())
+    source = c.MicrophoneSound(c.list_microphones()[0], lambda block, at: heard.append((block, at)))
+    await asyncio.sleep(0.01)
+    source.close()
+    ((block, captured_s),) = heard
     assert opened["device"] == 4
     assert block.tolist() == [7] * 960
     assert now - 0.1 <= captured_s < time.monotonic()
 
 
-def test_microphone_that_cannot_be_used_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_microphone_that_cannot_be_used_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("Device unavailable")
 
     monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(InputStream=fail))
-
-    async def record() -> None:
-        with pytest.raises(CodecError, match="microphone cannot be used: Device unavailable"):
-            c.MicrophoneSound(None, lambda block, at: None)
-
-    asyncio.run(record())
+    with pytest.raises(CodecError, match="microphone cannot be used: Device unavailable"):
+        c.MicrophoneSound(None, lambda block, at: None)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.audio import devices as d
 from iwcodec.client.audio.capture import MicrophoneSound, list_microphones
 from iwcodec.client.audio.speaker import SoundCard, list_speakers
@@ -47,7 +46,7 @@ class PortAudio:
 @pytest.fixture
 def audio(monkeypatch: pytest.MonkeyPatch) -> PortAudio:
     double = PortAudio("Built-in", "Headset")
-    monkeypatch.setitem(sys.modules, "sounddevice", double)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "sounddevice", double)
     return double
 
 
@@ -105,6 +104,5 @@ def test_devices_are_changed_in_turn(audio: PortAudio):
     assert devices.change("microphone") == "The microphone is now Built-in."
     assert devices.change("microphone") == "The microphone is now Headset."
     assert devices.change("loudspeaker") == "The loudspeaker is now Built-in."
-    assert card.device is not None
     assert card.device.name == "Built-in"
     assert "no microphone in this call" in d.AudioDevices(None, card).change("microphone")

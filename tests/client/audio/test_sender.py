@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.audio import sender
 from iwcodec.client.audio.sender import AudioSender
 from iwcodec.codec.media.audio.opus import OpusDecoder
@@ -17,7 +16,7 @@ class Recording:
 
     def __init__(self, audio_sender: AudioSender) -> None:
         self.sent: list[tuple[bytes, int]] = []
-        audio_sender._tracks.append(self)  # type: ignore[arg-type]
+        audio_sender._tracks.append(self)
 
     def put(self, payload: bytes, timestamp: int) -> None:
         self.sent.append((payload, timestamp))
@@ -82,7 +81,7 @@ def test_congestion_lowers_the_bit_rate() -> None:
     audio_sender = AudioSender()
     asked: list[tuple[int, int]] = []
     adapt = audio_sender._encoder.adapt
-    audio_sender._encoder.adapt = lambda *how: (asked.append(how), adapt(*how))[1]  # type: ignore[method-assign]
+    audio_sender._encoder.adapt = lambda *how: (asked.append(how), adapt(*how))[1]
     audio_sender.report(0.2, congested=True)
     assert (audio_sender.congested, audio_sender.robust) == (True, False)
     for _ in range(sender.CALM_REPORTS - 1):

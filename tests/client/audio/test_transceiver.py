@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("aiortc")
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.rtp import RtcpByePacket, RtcpReceiverInfo, RtcpRrPacket
 from av import AudioFrame
@@ -27,7 +25,6 @@ from iwcodec.client.transport.connection import make_connection as make_real_con
 from support.calls.double import make_connection
 from support.media.sounds import RATE, voice
 
-PATIENCE_S = 60.0
 BLOCK = 960
 
 
@@ -51,26 +48,23 @@ async def talking(audio_sender: AudioSender) -> None:
         await asyncio.sleep(max(0.0, start + at / RATE - time.monotonic()))
 
 
-def test_a_standard_peer_decodes_our_audio() -> None:
-    async def scenario() -> None:
-        audio_sender = AudioSender()
-        ours, theirs = make_connection([]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        add_audio(ours, audio_sender, AudioJitterBuffer())
-        heard: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        theirs.on("track", heard.set_result)
-        speaking = asyncio.create_task(talking(audio_sender))
-        await meet(ours, theirs)
-        track = await heard
-        samples: list[np.ndarray] = []
-        while sum(map(len, samples)) < RATE:
-            frame = await track.recv()
-            assert (frame.sample_rate, frame.samples) == (RATE, 2880)
-            samples.append(frame.to_ndarray().reshape(-1)[::2])  # stereo, both alike
-        assert np.abs(np.concatenate(samples).astype(int)).max() > 2000
-        speaking.cancel()
-        await asyncio.gather(ours.close(), theirs.close())
-
-    run(scenario())
+async def test_a_standard_peer_decodes_our_audio() -> None:
+    audio_sender = AudioSender()
+    ours, theirs = make_connection([]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    add_audio(ours, audio_sender, AudioJitterBuffer())
+    heard: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    theirs.on("track", heard.set_result)
+    speaking = asyncio.create_task(talking(audio_sender))
+    await meet(ours, theirs)
+    track = await heard
+    samples: list[np.ndarray] = []
+    while sum(map(len, samples)) < RATE:
+        frame = await track.recv()
+        assert (frame.sample_rate, frame.samples) == (RATE, 2880)
+        samples.append(frame.to_ndarray().reshape(-1)[::2])  # stereo, both alike
+    assert np.abs(np.concatenate(samples).astype(int)).max() > 2000
+    speaking.cancel()
+    await asyncio.gather(ours.close(), theirs.close())
 
 
 class Stereo(MediaStreamTrack):
@@ -91,90 +85,77 @@ class Stereo(MediaStreamTrack):
         return frame
 
 
-def test_audio_of_a_standard_peer_is_decoded() -> None:
-    async def scenario() -> None:
-        out, count = AudioJitterBuffer(), AudioTraffic()
-        ours, theirs = make_connection([]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        theirs.addTrack(Stereo())
-        theirs.createDataChannel("something")
-        add_audio(ours, None, out, count)
-        await meet(theirs, ours)
-        loudest = 0
-        while loudest < 2000:
-            await asyncio.sleep(0.02)
-            loudest = max(loudest, int(np.abs(out.pull(BLOCK, time.monotonic()).astype(int)).max()))
-        assert out.counts["malformed"] == 0
-        assert count.received.bytes > 1000
-        assert count.received.bytes > count.sent.bytes
-        await asyncio.gather(ours.close(), theirs.close())
-
-    run(scenario())
+async def test_audio_of_a_standard_peer_is_decoded() -> None:
+    out, count = AudioJitterBuffer(), AudioTraffic()
+    ours, theirs = make_connection([]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    theirs.addTrack(Stereo())
+    theirs.createDataChannel("something")
+    add_audio(ours, None, out, count)
+    await meet(theirs, ours)
+    loudest = 0
+    while loudest < 2000:
+        await asyncio.sleep(0.02)
+        loudest = max(loudest, int(np.abs(out.pull(BLOCK, time.monotonic()).astype(int)).max()))
+    assert out.counts["malformed"] == 0
+    assert count.received.bytes > 1000
+    assert count.received.bytes > count.sent.bytes
+    await asyncio.gather(ours.close(), theirs.close())
 
 
-def test_closing_a_connection_that_never_came_up_removes_its_track() -> None:
-    async def scenario() -> None:
-        audio_sender = AudioSender()
-        connection = make_connection([])
-        add_audio(connection, audio_sender, None)
-        assert len(audio_sender._tracks) == 1
-        await connection.close()
-        assert audio_sender._tracks == []
-
-    run(scenario())
+async def test_closing_a_connection_that_never_came_up_removes_its_track() -> None:
+    audio_sender = AudioSender()
+    connection = make_connection([])
+    add_audio(connection, audio_sender, None)
+    assert len(audio_sender._tracks) == 1
+    await connection.close()
+    assert audio_sender._tracks == []
 
 
 @pytest.mark.parametrize(("speaks", "listens"), [(False, False), (True, False), (False, True)])
-def test_the_direction_follows_from_what_is_used(speaks: bool, listens: bool) -> None:
-    async def scenario() -> None:
-        connections = [make_connection([]) for _ in range(2)]
-        audio_sender = AudioSender()
-        add_audio(connections[0], audio_sender, AudioJitterBuffer())
-        add_audio(connections[1], audio_sender if speaks else None, AudioJitterBuffer() if listens else None)
-        for connection in connections:
-            connection.createDataChannel("video", negotiated=True, id=0)
-        await meet(*connections)
-        expected = {(False, False): "inactive", (True, False): "sendonly", (False, True): "recvonly"}
-        assert connections[1].getTransceivers()[0].currentDirection == expected[speaks, listens]
-        while any(connection.connectionState != "connected" for connection in connections):
-            await asyncio.sleep(0.02)
-        await asyncio.gather(*(connection.close() for connection in connections))
-
-    run(scenario())
+async def test_the_direction_follows_from_what_is_used(speaks: bool, listens: bool) -> None:
+    connections = [make_connection([]) for _ in range(2)]
+    audio_sender = AudioSender()
+    add_audio(connections[0], audio_sender, AudioJitterBuffer())
+    add_audio(connections[1], audio_sender if speaks else None, AudioJitterBuffer() if listens else None)
+    for connection in connections:
+        connection.createDataChannel("video", negotiated=True, id=0)
+    await meet(*connections)
+    expected = {(False, False): "inactive", (True, False): "sendonly", (False, True): "recvonly"}
+    assert connections[1].getTransceivers()[0].currentDirection == expected[speaks, listens]
+    while any(connection.connectionState != "connected" for connection in connections):
+        await asyncio.sleep(0.02)
+    await asyncio.gather(*(connection.close() for connection in connections))
 
 
 @pytest.mark.realtime
-def test_overhead_on_the_wire() -> None:
+async def test_overhead_on_the_wire() -> None:
     """Between two of our own ends: 50 bytes per packet, and few reports."""
     seconds = 6.0
-
-    async def scenario() -> None:
-        audio_sender, counts = AudioSender(), (AudioTraffic(), AudioTraffic())
-        ends = [make_real_connection([]) for _ in range(2)]
-        for end, count in zip(ends, counts, strict=True):
-            add_audio(end, audio_sender, AudioJitterBuffer(), count)
-            end.createDataChannel("video", negotiated=True, id=0)
-        await meet(*ends)
-        assert all("extmap" not in end.localDescription.sdp for end in ends)
-        while any(end.connectionState != "connected" for end in ends):
-            await asyncio.sleep(0.02)
-        speaking = asyncio.create_task(talking(audio_sender))
-        payload, before, start = audio_sender.bytes, [count.sent.bytes for count in counts], time.monotonic()
-        await asyncio.sleep(seconds)
-        took, payload = time.monotonic() - start, audio_sender.bytes - payload
-        for count, was in zip(counts, before, strict=True):
-            kbps = (count.sent.bytes - was) * 8 / 1000 / took
-            around = (count.sent.bytes - was - payload) * 8 / 1000 / took
-            assert 6.0 < around < 7.5
-            assert 10.0 < kbps < 14.0
-            assert count.sent.kbps(time.monotonic()) == pytest.approx(kbps, abs=2.0)
-            assert count.received.kbps(time.monotonic()) == pytest.approx(kbps, abs=2.0)
-        speaking.cancel()
-        await asyncio.gather(*(end.close() for end in ends))
-
-    run(scenario())
+    audio_sender, counts = AudioSender(), (AudioTraffic(), AudioTraffic())
+    ends = [make_real_connection([]) for _ in range(2)]
+    for end, count in zip(ends, counts, strict=True):
+        add_audio(end, audio_sender, AudioJitterBuffer(), count)
+        end.createDataChannel("video", negotiated=True, id=0)
+    await meet(*ends)
+    assert all("extmap" not in end.localDescription.sdp for end in ends)
+    while any(end.connectionState != "connected" for end in ends):
+        await asyncio.sleep(0.02)
+    speaking = asyncio.create_task(talking(audio_sender))
+    payload, before, start = audio_sender.bytes, [count.sent.bytes for count in counts], time.monotonic()
+    await asyncio.sleep(seconds)
+    took, payload = time.monotonic() - start, audio_sender.bytes - payload
+    for count, was in zip(counts, before, strict=True):
+        kbps = (count.sent.bytes - was) * 8 / 1000 / took
+        around = (count.sent.bytes - was - payload) * 8 / 1000 / took
+        assert 6.0 < around < 7.5
+        assert 10.0 < kbps < 14.0
+        assert count.sent.kbps(time.monotonic()) == pytest.approx(kbps, abs=2.0)
+        assert count.received.kbps(time.monotonic()) == pytest.approx(kbps, abs=2.0)
+    speaking.cancel()
+    await asyncio.gather(*(end.close() for end in ends))
 
 
-def test_reports_are_throttled_unless_packets_are_lost() -> None:
+async def test_reports_are_throttled_unless_packets_are_lost() -> None:
     sent: list[Any] = []
 
     async def send(packets: Any) -> None:
@@ -183,38 +164,27 @@ def test_reports_are_throttled_unless_packets_are_lost() -> None:
     def report(lost: int) -> RtcpRrPacket:
         return RtcpRrPacket(1, [RtcpReceiverInfo(2, lost, 0, 0, 0, 0, 0)])
 
-    async def scenario() -> None:
-        some = throttle_reports(send)
-        for _ in range(2 * REPORT_EVERY):
-            await some(report(0))
-        assert len(sent) == 2
-        for lost in (30, 30, 0, 0):
-            await some(report(lost))
-        assert [packet.reports[0].fraction_lost for packet in sent[2:]] == [30, 30, 0]
-        await some([RtcpByePacket([1])])
-        assert len(sent) == 6
-
-    run(scenario())
+    some = throttle_reports(send)
+    for _ in range(2 * REPORT_EVERY):
+        await some(report(0))
+    assert len(sent) == 2
+    for lost in (30, 30, 0, 0):
+        await some(report(lost))
+    assert [packet.reports[0].fraction_lost for packet in sent[2:]] == [30, 30, 0]
+    await some([RtcpByePacket([1])])
+    assert len(sent) == 6
 
 
-def run(scenario: Any) -> None:
-    asyncio.run(asyncio.wait_for(scenario, PATIENCE_S))
-
-
-def test_an_offer_without_audio_is_accepted() -> None:
+async def test_an_offer_without_audio_is_accepted() -> None:
     """As from a program that only shows pictures: its data channel opens, and we send no sound."""
-
-    async def scenario() -> None:
-        theirs, ours = RTCPeerConnection(RTCConfiguration(iceServers=[])), make_real_connection([])
-        channel = theirs.createDataChannel("x", negotiated=True, id=1)
-        opened = asyncio.Event()
-        channel.on("open", opened.set)
-        add_audio(ours, AudioSender(), AudioJitterBuffer())
-        ours.createDataChannel("x", negotiated=True, id=1)
-        await meet(theirs, ours)
-        await opened.wait()
-        assert await reported_loss(ours) == 0
-        await theirs.close()
-        await ours.close()
-
-    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    theirs, ours = RTCPeerConnection(RTCConfiguration(iceServers=[])), make_real_connection([])
+    channel = theirs.createDataChannel("x", negotiated=True, id=1)
+    opened = asyncio.Event()
+    channel.on("open", opened.set)
+    add_audio(ours, AudioSender(), AudioJitterBuffer())
+    ours.createDataChannel("x", negotiated=True, id=1)
+    await meet(theirs, ours)
+    await opened.wait()
+    assert await reported_loss(ours) == 0
+    await theirs.close()
+    await ours.close()

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
-    pytest.importorskip(needed)
 from iwcodec.client.demo import call
 from iwcodec.client.demo.measurement import Side
 from iwcodec.codec.errors import CodecError
@@ -22,15 +20,11 @@ from support.calls.rooms import rooms
 pytestmark = pytest.mark.realtime
 
 
-def test_two_real_clients_see_and_hear_each_other(face_clip: Path) -> None:
+async def test_two_real_clients_see_and_hear_each_other(face_clip: Path) -> None:
     """Camera, detector, coder, data channels, network, jitter buffers and Opus, both ways."""
-
-    async def scenario() -> list[Side]:
-        async with rooms() as server:
-            url = f"http://127.0.0.1:{server.port}/r/blue"
-            return await call.hold_call(url, face_clip, 1.5, True, lambda *_: None)
-
-    for side in asyncio.run(scenario()):
+    async with rooms() as server:
+        sides = await call.hold_call(f"http://127.0.0.1:{server.port}/r/blue", face_clip, 1.5, True, lambda *_: None)
+    for side in sides:
         seen = [frame.picture for _, frame in side.seen]
         assert len({picture.tobytes() for picture in seen}) > 1
         assert seen[-1].shape == (256, 256, 3)
@@ -62,23 +56,20 @@ def test_a_machine_that_shows_next_to_nothing_fails() -> None:
         call.check_speed([ada, bob])
 
 
-def test_a_call_without_pictures_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_without_pictures_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call, "FIRST_PICTURE_TIMEOUT_S", 0.1)
     alone = SimpleNamespace(participants={})
-    waiting = Side("Ada", alone, None, None)  # type: ignore[arg-type]
+    waiting = Side("Ada", alone, None, None)
     with pytest.raises(CodecError, match=r"No pictures arrived within 0 s \(the clients did not meet\)"):
-        asyncio.run(call.first_pictures([waiting], [], lambda *_: None))
+        await call.first_pictures([waiting], [], lambda *_: None)
 
 
-def test_a_call_that_fails_raises_at_once() -> None:
-    async def scenario() -> None:
-        async def fail() -> None:
-            raise CodecError("The room is full.")
+async def test_a_call_that_fails_raises_at_once() -> None:
+    async def fail() -> None:
+        raise CodecError("The room is full.")
 
-        waiting = Side("Ada", None, None, None)  # type: ignore[arg-type]
-        await call.first_pictures([waiting], [asyncio.create_task(fail())], lambda *_: None)
-
+    waiting = Side("Ada", None, None, None)
     began = time.monotonic()
     with pytest.raises(CodecError, match="The room is full"):
-        asyncio.run(scenario())
+        await call.first_pictures([waiting], [asyncio.create_task(fail())], lambda *_: None)
     assert time.monotonic() - began < call.FIRST_PICTURE_TIMEOUT_S

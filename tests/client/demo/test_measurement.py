@@ -2,7 +2,6 @@
 
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.demo.measurement import Side
 from support.calls.recorded_side import recorded_side
 
@@ -27,5 +26,5 @@ def test_statistics() -> None:
 def test_statistics_without_sound_or_pictures() -> None:
     silent = recorded_side("Ada", sound=False).statistics()
     assert (silent["sound_delay_p50_ms"], silent["sound_ahead_ms"], silent["tones_heard"]) == (None, None, None)
-    blind = Side("Ada", None, None, None).statistics()  # type: ignore[arg-type]
+    blind = Side("Ada", None, None, None).statistics()
     assert blind["first_picture_s"] is None

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.demo import pictures
 from iwcodec.codec.media.audio.samples import read_samples
 from iwcodec.codec.media.video import probe

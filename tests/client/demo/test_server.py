@@ -2,8 +2,6 @@
 
 import pytest
 
-for needed in ("aiortc", "fastapi", "uvicorn", "websockets"):
-    pytest.importorskip(needed)
 from iwcodec.client.demo.server import local_server
 
 pytestmark = pytest.mark.realtime

@@ -5,23 +5,24 @@ import time
 
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import SimulatedPath
 from iwcodec.client.link import conduct
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import LinkState
 from iwcodec.client.link.messages import CONTROL_CHANNEL, MOTION_CHANNEL, SOURCE_CHANNEL
-from support.calls.links import End, call
+from support.calls.links import calling
+
+pytestmark = pytest.mark.simulated
 
 
 @pytest.mark.parametrize("channel_id", [MOTION_CHANNEL, SOURCE_CHANNEL, CONTROL_CHANNEL])
-def test_a_quarter_of_a_million_tiny_messages_cost_little(channel_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quarter_of_a_million_tiny_messages_cost_little(
+    channel_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """83 messages each millisecond: a few are parsed, all are counted, none is kept."""
     monkeypatch.setattr(conduct, "IGNORED_S", 1.0)
     tiny = [b"", b"\x00", b"\x80", b"\xff\x01\x02"]
-
-    async def case(a: End, b: End) -> None:
+    async with calling() as (_, b):
         await asyncio.sleep(3)
         link = b.link
         before, kept = sum(link.stats().dropped.values()), memory(link)
@@ -37,8 +38,6 @@ def test_a_quarter_of_a_million_tiny_messages_cost_little(channel_id: int, monke
         assert link.state == LinkState.IGNORED
         await asyncio.sleep(3)
         assert link.state == LinkState.LIVE
-
-    call(case)
 
 
 def memory(link: Link) -> int:
@@ -57,11 +56,10 @@ def memory(link: Link) -> int:
     )
 
 
-def test_flood_of_tiny_messages_over_a_fast_link(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_flood_of_tiny_messages_over_a_fast_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands per second are dropped unparsed, and memory does not grow."""
     monkeypatch.setattr(conduct, "IGNORED_S", 2.0)
-
-    async def case(a: End, b: End) -> None:
+    async with calling(SimulatedPath(kbps=100_000)) as (a, b):
         await asyncio.sleep(3)
         for _ in range(20):
             for _ in range(250):
@@ -76,5 +74,3 @@ def test_flood_of_tiny_messages_over_a_fast_link(monkeypatch: pytest.MonkeyPatch
         assert b.link.state == LinkState.IGNORED
         await asyncio.sleep(3)
         assert b.link.state == LinkState.LIVE
-
-    call(case, SimulatedPath(kbps=100_000))

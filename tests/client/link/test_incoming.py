@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
-
 from iwcodec.benchmarks.call.simulation import ImmediateExecutor
 from iwcodec.client.link import conduct
 from iwcodec.client.link.congestion_control import LADDER
@@ -31,15 +29,16 @@ from iwcodec.client.link.receive import FRAME_BURST, FRAMES_PER_S
 from iwcodec.client.video.jitter_buffer import DueFrame, TimedFrame
 from iwcodec.codec.bitstream.packets import MotionPacket, SourcePacket
 from iwcodec.codec.motion.encoder import MotionEncoder
-from support.calls.links import FPS, End, call, until, worst_error
+from support.calls.links import FPS, End, calling, until, worst_error
 from support.codec.stub_runtime import StubRuntime, picture
 
+pytestmark = pytest.mark.simulated
 
-def test_damaged_sources_lead_to_a_fresh_sequence() -> None:
-    async def case(a: End, b: End) -> None:
+
+async def test_damaged_sources_lead_to_a_fresh_sequence() -> None:
+    async with calling() as (a, b):
         await asyncio.sleep(5)
         sequence = a.link.outgoing.sequence
-        assert sequence is not None
         index = a.link.outgoing.sources.index
         forged = SourceChunk(sequence.number, index, False, 40, 0, bytes(40))
         a.link._channels.send(SOURCE_CHANNEL, forged.to_bytes())
@@ -49,15 +48,12 @@ def test_damaged_sources_lead_to_a_fresh_sequence() -> None:
         assert b.link.state == LinkState.LIVE
         await until(lambda: a.link.outgoing.backlog() == 0, 10)
 
-    call(case)
 
-
-def test_forged_messages_are_dropped_and_counted() -> None:
-    async def case(a: End, b: End) -> None:
+async def test_forged_messages_are_dropped_and_counted() -> None:
+    async with calling() as (a, b):
         await asyncio.sleep(4)
         rng = np.random.default_rng(6)
         newest = b.link.incoming.motion._newest
-        assert newest is not None
         stamp = round(1000 * newest[1])
         good = a.link.outgoing.motion
         payload = good._encoder.pack(good._count - 1, 1).payload
@@ -85,15 +81,13 @@ def test_forged_messages_are_dropped_and_counted() -> None:
         assert b.link.stats().frames_per_s == pytest.approx(FPS, abs=2)
         assert worst_error(b, [b.shown[-1][1]]) < 4
 
-    call(case)
 
-
-def test_replayed_motion_is_dropped() -> None:
-    async def case(a: End, b: End) -> None:
+async def test_replayed_motion_is_dropped() -> None:
+    async with calling() as (a, b):
         sent: list[bytes] = []
         channel = a.link._channels.by_id[MOTION_CHANNEL]
         send = channel.send
-        channel.send = lambda data: (sent.append(data), send(data))  # type: ignore[method-assign,func-returns-value]
+        channel.send = lambda data: (sent.append(data), send(data))
         await asyncio.sleep(6)
         motion = [data for data in sent if data[0] < 0x80]
         for data in motion[-30:]:
@@ -103,13 +97,10 @@ def test_replayed_motion_is_dropped() -> None:
         assert b.link.stats().loss == 0
         assert b.link.state == LinkState.LIVE
 
-    call(case)
 
-
-def test_replayed_control_messages_and_sources_are_harmless() -> None:
+async def test_replayed_control_messages_and_sources_are_harmless() -> None:
     """All messages but motion are repeated in the middle of a call: no picture is lost, and no state goes back."""
-
-    async def case(a: End, b: End) -> None:
+    async with calling() as (a, b):
         sent: list[tuple[int, bytes]] = []
         sends = {}
         for channel_id, channel in a.link._channels.by_id.items():
@@ -120,7 +111,7 @@ def test_replayed_control_messages_and_sources_are_harmless() -> None:
                     sent.append((channel_id, data))
                 send(data)
 
-            channel.send = record  # type: ignore[method-assign,assignment]
+            channel.send = record
         await asyncio.sleep(8)
         kinds = {(channel_id, data[0] if channel_id != SOURCE_CHANNEL else 0) for channel_id, data in sent}
         assert len(kinds) == 5  # Report, Hello, Status, SourceAck, and chunks
@@ -144,18 +135,18 @@ def test_replayed_control_messages_and_sources_are_harmless() -> None:
             gaps = np.diff([at for at, _ in end.shown if at > since])
             assert gaps.max() < 0.2
 
-    call(case)
 
-
-def test_regions_show_variants_and_one_without_its_base_does_no_harm() -> None:
+async def test_regions_show_variants_and_one_without_its_base_does_no_harm() -> None:
     """Variants are taken from the sender's sequence; a frame that names what is missing shows its reference source."""
 
-    async def case(a: End, b: End) -> None:
+    async def nothing(*args: Any) -> None:
+        pass
+
+    async with calling() as (a, b):
         await asyncio.sleep(2)
-        a.sender._judge = nothing  # type: ignore[method-assign]
+        a.sender._judge = nothing
         await asyncio.sleep(1)
         sequence, incoming = a.link.outgoing.sequence, b.link.incoming
-        assert sequence is not None
         base = min(sequence.numbers)
         sequence.add(picture(200), 1000, base)
         at, known = sequence.numbers[1000], len(incoming.library)
@@ -175,22 +166,15 @@ def test_regions_show_variants_and_one_without_its_base_does_no_harm() -> None:
             frame = TimedFrame(0, 0.0, reference.keypoints, slot, regions)
             await incoming._render(DueFrame(frame, asyncio.get_running_loop().time(), False), 0.0)
             await asyncio.sleep(0.001)
-            assert incoming._latest is not None
             pictures.append(incoming._latest.picture)
         assert np.array_equal(pictures[1], pictures[2])
         assert not np.array_equal(pictures[0], pictures[1])
 
-    async def nothing(*args: Any) -> None:
-        pass
 
-    call(case)
-
-
-def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget(monkeypatch: pytest.MonkeyPatch):
+async def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget(monkeypatch: pytest.MonkeyPatch):
     """A peer sends windows of 16 valid frames, 80 messages/s: each frame sixteen times over."""
     monkeypatch.setattr(conduct, "IGNORED_S", 2.0)
-
-    async def case(a: End, b: End) -> None:
+    async with calling() as (a, b):
         await asyncio.sleep(1.5)
         counts = Counter[str]()
         motion = b.link.incoming.motion
@@ -205,14 +189,14 @@ def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget(monkeypatch: 
                 counts["jobs"] += 1
                 return super().submit(fn, *args, **kwargs)
 
-        motion.decode = counted  # type: ignore[method-assign]
+        motion.decode = counted
         b.link.incoming._motion_executor = Counting()
         encoder = MotionEncoder()
         for _ in range(16):
             encoder.push(np.full((20, 3), 0.3, np.float32))
         payload = encoder.pack(0, 16)
         first, stamp = motion.acknowledged or 0, round(1000 * (motion._newest or (0, 0.0))[1])
-        a.filming.cancel()  # type: ignore[union-attr]
+        a.filming.cancel()
         counts.clear()
         since = asyncio.get_running_loop().time()
         for n in range(120):
@@ -236,15 +220,13 @@ def test_flood_of_motion_is_decoded_off_the_loop_and_within_budget(monkeypatch: 
         # What was forged in its name, it must count past first.
         await until(lambda: b.link.state == LinkState.LIVE and len(b.shown) > shown + FPS, 20)
 
-    call(case)
-
 
 def forge_motion(a: End, b: End) -> Callable[[int, int, int], None]:
     """Stop a's film. Returns a function that gives b a valid message of one frame in a's name: the nth message, of the
     frame that is so many frames and milliseconds after the newest."""
     motion = b.link.incoming.motion
     first, stamp = 1 + (motion.acknowledged or 0), round(1000 * (motion._newest or (0, 0.0))[1])
-    a.filming.cancel()  # type: ignore[union-attr]
+    a.filming.cancel()
 
     def forge(n: int, frames: int, milliseconds: int) -> None:
         encoder = MotionEncoder()
@@ -257,10 +239,9 @@ def forge_motion(a: End, b: End) -> Callable[[int, int, int], None]:
     return forge
 
 
-def test_a_video_of_more_frames_than_cameras_have_is_not_shown():
+async def test_a_video_of_more_frames_than_cameras_have_is_not_shown():
     """Valid frames, 80 a second and within the budget of the decoder: each would cost a picture."""
-
-    async def case(a: End, b: End) -> None:
+    async with calling() as (a, b):
         await asyncio.sleep(1.5)
         forge, shown = forge_motion(a, b), len(b.shown)
         for n in range(400):
@@ -269,13 +250,10 @@ def test_a_video_of_more_frames_than_cameras_have_is_not_shown():
         assert b.link.state == LinkState.IGNORED
         assert len(b.shown) - shown <= 5 * RENDERED_PER_S + RENDER_BURST
 
-    call(case)
 
-
-def test_forged_numbers_and_times_do_not_cost_pictures():
+async def test_forged_numbers_and_times_do_not_cost_pictures():
     """Two frames a second, which leave so many numbers between them that hundreds would be interpolated."""
-
-    async def case(a: End, b: End) -> None:
+    async with calling() as (a, b):
         await asyncio.sleep(1.5)
         forge, shown = forge_motion(a, b), len(b.shown)
         for n in range(1, 12):
@@ -284,17 +262,14 @@ def test_forged_numbers_and_times_do_not_cost_pictures():
         assert 100 < len(b.shown) - shown <= 5.3 * RENDERED_PER_S + RENDER_BURST
         assert b.link.stats().dropped["too many frames"] > 500
 
-    call(case)
 
-
-def test_source_units_per_second_are_budgeted():
+async def test_source_units_per_second_are_budgeted():
     """A peer sends tiny units as fast as the channel lets it: each would cost a decoding."""
-
-    async def case(a: End, b: End) -> None:
+    async with calling() as (a, b):
         await asyncio.sleep(1.5)
         incoming, decoded = b.link.incoming, []
-        incoming._decode_source = lambda *_: decoded.append(1) or (picture(1), None)  # type: ignore[method-assign,func-returns-value,assignment]
-        a.filming.cancel()  # type: ignore[union-attr]
+        incoming._decode_source = lambda *_: decoded.append(1) or (picture(1), None)
+        a.filming.cancel()
         sequence, since = incoming.assembler.sequence or 0, asyncio.get_running_loop().time()
         unit = SourcePacket(1, b"x").to_bytes()
         for _ in range(400):
@@ -308,13 +283,10 @@ def test_source_units_per_second_are_budgeted():
         dropped = b.link.stats().dropped
         assert dropped["flood"] + dropped["ignored"] > 100
 
-    call(case)
 
-
-def test_streams_that_a_peer_begins_are_budgeted():
+async def test_streams_that_a_peer_begins_are_budgeted():
     """A new stream discards decoders and budgets; a peer that begins one with every hello is ignored."""
-
-    async def case(a: End, b: End) -> None:
+    async with calling() as (_, b):
         await asyncio.sleep(1.5)
         receivers = set()
         for number in range(40):
@@ -324,5 +296,3 @@ def test_streams_that_a_peer_begins_are_budgeted():
             await asyncio.sleep(0.06)
         assert 1 < len(receivers) <= 1 + STREAM_BURST + 1
         assert b.link.stats().dropped["flood"] > 20
-
-    call(case)

@@ -26,7 +26,6 @@ def verified(first: tuple[bytes, bytes] = (A, B), second: tuple[bytes, bytes] = 
 
 def test_both_ends_show_the_same_three_words():
     one, other = verified()
-    assert one.words is not None
     assert one.words == other.words
     assert len(one.words.split()) == 3
     assert verified()[0].words != one.words  # random numbers are part of them

@@ -5,7 +5,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.recording.resampler import KeypointResampler
 from iwcodec.client.video.jitter_buffer import TimedFrame
 

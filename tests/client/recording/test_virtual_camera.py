@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from iwcodec.client.recording.virtual_camera import VirtualCamera
 from iwcodec.codec.errors import CodecError
 from support.calls.fake_call import RecordedCall
@@ -20,7 +19,7 @@ def test_the_first_participant_is_shown(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "pyvirtualcam", module)
     call = RecordedCall()
     call.participants = {"a": SimpleNamespace(id="a"), "b": SimpleNamespace(id="b")}
-    shows = VirtualCamera(call)  # type: ignore[arg-type]
+    shows = VirtualCamera(call)
     pictures = {
         id: SimpleNamespace(picture=np.full((256, 256, 3), level, np.uint8))
         for id, level in zip("ab", (50, 90), strict=True)
@@ -37,7 +36,7 @@ def test_the_first_participant_is_shown(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_missing_pyvirtualcam_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
     with pytest.raises(CodecError, match="pip install pyvirtualcam"):
-        VirtualCamera(RecordedCall())  # type: ignore[arg-type]
+        VirtualCamera(RecordedCall())
 
 
 def test_a_missing_device_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,4 +45,4 @@ def test_a_missing_device_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=none, PixelFormat=SimpleNamespace(RGB=1)))
     with pytest.raises(CodecError, match="v4l2loopback"):
-        VirtualCamera(RecordedCall())  # type: ignore[arg-type]
+        VirtualCamera(RecordedCall())

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("websockets")
 from iwcodec.client.room.protocol import MalformedMessage, SignallingError, parse_address, parse_message
 from iwcodec.client.transport.sdp_compression import compress_sdp
 

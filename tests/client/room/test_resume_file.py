@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("filelock")
 from iwcodec.client.room.resume_file import ResumeFile, state_folder
 
 URL = "ws://127.0.0.1:8000/r/blue/ws"

@@ -4,13 +4,12 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("websockets")
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedOK
 
@@ -31,7 +30,6 @@ from support.server.certificates import write_certificate
 
 pytestmark = pytest.mark.realtime
 
-PATIENCE_S = 60.0
 SDP = "v=0\r\na=fingerprint:sha-256 " + bytes(32).hex(":") + "\r\n"
 WELCOME = {
     "type": "welcome",
@@ -49,21 +47,33 @@ WELCOME = {
 Script = Callable[[ServerConnection, dict[str, Any]], Awaitable[None]]
 
 
-async def against(
-    scripts: list[Script], take: Callable[[s.Signalling], Awaitable[Any]], fragment: str = ""
-) -> list[Any]:
-    """Run `take` against a server and return the join requests. Each script serves one connection, the last one all
-    further ones."""
+@asynccontextmanager
+async def served(*scripts: Script, fragment: str = "") -> AsyncIterator[tuple[s.Signalling, list[Any]]]:
+    """A client of a server, and the join requests so far. Each script serves one connection, the last one all further
+    ones."""
     joins: list[Any] = []
 
     async def handle(socket: ServerConnection) -> None:
         joins.append(json.loads(await socket.recv()))
         await scripts[min(len(joins), len(scripts)) - 1](socket, joins[-1])
 
-    async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0) as server:
+    async with serve(handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        await take(s.Signalling(f"http://127.0.0.1:{port}/r/blue{fragment}", " Ada\n", reconnect_delays_s=(0.0,)))
-    return joins
+        yield s.Signalling(f"http://127.0.0.1:{port}/r/blue{fragment}", " Ada\n", reconnect_delays_s=(0.0,)), joins
+
+
+async def heard(signalling: s.Signalling, last: type, count: int = 1) -> list[Any]:
+    """The events up to the `count`-th of a type, after which the client leaves."""
+    events: list[Any] = []
+    async for event in signalling.events():
+        events.append(event)
+        if sum(isinstance(event, last) for event in events) == count:
+            await signalling.leave()
+    return events
+
+
+async def silent(socket: ServerConnection, join: dict[str, Any]) -> None:
+    await socket.wait_closed()
 
 
 def say(*messages: Any, code: int | None = None, **changes: Any) -> Script:
@@ -88,26 +98,17 @@ def refuse(code: int, text: str = "no") -> Script:
     return script
 
 
-def test_join_and_leave() -> None:
-    events: list[Any] = []
-
-    async def take(signalling: s.Signalling) -> None:
-        async for event in signalling.events():
-            events.append(event)
-            if isinstance(event, PeerJoined):
-                await signalling.leave()
-
-    joins = asyncio.run(
-        against([say({"type": "peer-joined", "peer": {"id": "cyd", "name": "C\u0007yd"}})], take, "#token=tk")
-    )
+async def test_join_and_leave() -> None:
+    newcomer = {"type": "peer-joined", "peer": {"id": "cyd", "name": "C\u0007yd"}}
+    async with served(say(newcomer), fragment="#token=tk") as (signalling, joins):
+        assert await heard(signalling, PeerJoined) == [
+            Joined("ada", False, {"bob": "Bob"}, WELCOME["ice_servers"], 3600.0),
+            PeerJoined("cyd", "Cyd"),
+        ]
     assert joins == [{"type": "join", "protocol": PROTOCOL_VERSION, "name": "Ada", "token": "tk"}]
-    assert events == [
-        Joined("ada", False, {"bob": "Bob"}, WELCOME["ice_servers"], 3600.0),
-        PeerJoined("cyd", "Cyd"),
-    ]
 
 
-def test_parallel_attempts_replace_a_connection_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_parallel_attempts_replace_a_connection_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """If all hang, joining fails with a message."""
     monkeypatch.setattr(s, "CONNECT_ATTEMPTS_S", (0.0, 0.1))
     monkeypatch.setattr(s, "OPEN_TIMEOUT_S", 0.5)
@@ -127,57 +128,43 @@ def test_parallel_attempts_replace_a_connection_that_hangs(monkeypatch: pytest.M
                 there, back = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
                 await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
 
-        events = []
-        async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0) as server:
+        async with serve(handle, "127.0.0.1", 0) as server:
             front = await asyncio.start_server(relay, "127.0.0.1", 0)
             signalling = s.Signalling(f"http://127.0.0.1:{front.sockets[0].getsockname()[1]}/r/blue", "Ada")
             try:
-                async for event in signalling.events():
-                    events.append(event)
-                    await signalling.leave()
+                return await heard(signalling, Joined)
             finally:
                 front.close()
-        return events
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(4096):
             writer.write(data)
         writer.close()
 
-    assert [type(event) for event in asyncio.run(join_through(1))] == [Joined]
+    assert [type(event) for event in await join_through(1)] == [Joined]
     with pytest.raises(SignallingError, match="does not answer"):
-        asyncio.run(join_through(2))
+        await join_through(2)
 
 
-def test_leave_ends_joining() -> None:
+@pytest.mark.parametrize(("script", "events"), [(silent, []), (say(code=4007), [Joined, Disconnected])])
+async def test_leave_ends_joining(script: Script, events: list[type]) -> None:
     """Before the welcome, and between two attempts."""
 
-    async def silent(socket: ServerConnection, join: dict[str, Any]) -> None:
-        await socket.wait_closed()
-
-    async def leave_soon(signalling: s.Signalling) -> list[Any]:
-        left = asyncio.get_running_loop().create_task(leave(signalling))
-        events = [type(event) async for event in signalling.events()]
-        await left
-        return events
-
-    async def leave(signalling: s.Signalling) -> None:
+    async def leave() -> None:
         await asyncio.sleep(0.2)
         await signalling.leave()
 
-    async def between(signalling: s.Signalling) -> None:
+    async with served(script) as (signalling, _):
         signalling._reconnect_delays_s = (1000.0,)
-        assert await leave_soon(signalling) == [Joined, Disconnected]
-
-    async def before(signalling: s.Signalling) -> None:
-        assert await leave_soon(signalling) == []
-
-    asyncio.run(against([silent], before))
-    asyncio.run(against([say(code=4007)], between))
+        leaving = asyncio.create_task(leave())
+        assert [type(event) async for event in signalling.events()] == events
+        await leaving
 
 
-def test_descriptions_are_sent_and_received() -> None:
+async def test_descriptions_are_sent_and_received() -> None:
     relayed: list[Any] = []
+    unusual = "v=0\r\n" + "".join(chr(random.Random(n).randrange(33, 127)) for n in range(16_000))
+    sent = [("bob", "offer", SDP, "call1"), ("bob", "answer", unusual, "call1")]
 
     async def echo(socket: ServerConnection, join: dict[str, Any]) -> None:
         await socket.send(json.dumps(WELCOME))
@@ -187,32 +174,23 @@ def test_descriptions_are_sent_and_received() -> None:
                 relayed.append(message)
                 await socket.send(json.dumps({**message, "from": message["to"]}))
 
-    async def take(signalling: s.Signalling) -> None:
-        events = []
+    events = []
+    async with served(echo) as (signalling, _):
         async for event in signalling.events():
-            if isinstance(event, Joined):
-                await signalling.send_description("bob", "offer", SDP, "call1")
-                await signalling.send_description("bob", "answer", unusual, "call1")
-                continue
             events.append(event)
-            if len(events) == 2:
+            if isinstance(event, Joined):
+                for description in sent:
+                    await signalling.send_description(*description)
+            if len(events) == 3:
                 await signalling.leave()
-        assert events == [
-            RemoteDescription("bob", "offer", SDP, "call1"),
-            RemoteDescription("bob", "answer", unusual, "call1"),
-        ]
-
-    unusual = "v=0\r\n" + "".join(chr(random.Random(n).randrange(33, 127)) for n in range(16_000))
-    asyncio.run(against([echo], take))
+    assert events[1:] == [RemoteDescription(*description) for description in sent]
     assert [sorted(message) for message in relayed] == [["call", "sdp", "to", "type"]] * 2
     assert relayed[0]["sdp"] == {"type": "offer", "deflated": compress_sdp(SDP)}
     assert relayed[1]["sdp"] == {"type": "answer", "sdp": unusual}
 
 
 @pytest.mark.parametrize("code", [1006, 1011, 1012, 4005])
-def test_a_lost_connection_is_resumed(code: int) -> None:
-    events: list[Any] = []
-
+async def test_a_lost_connection_is_resumed(code: int) -> None:
     async def cut(socket: ServerConnection, join: dict[str, Any]) -> None:
         await socket.send(json.dumps(WELCOME))
         if code == 1006:
@@ -220,19 +198,14 @@ def test_a_lost_connection_is_resumed(code: int) -> None:
         else:
             await socket.close(code)
 
-    async def take(signalling: s.Signalling) -> None:
-        async for event in signalling.events():
-            events.append(event)
-            if sum(isinstance(event, Joined) for event in events) == 2:
-                await signalling.leave()
-
-    joins = asyncio.run(against([cut, say()], take))
+    async with served(cut, say()) as (signalling, joins):
+        events = await heard(signalling, Joined, 2)
     assert [join.get("resume") for join in joins] == [None, "secret"]
     assert [type(event) for event in events] == [Joined, Disconnected, Joined]
     assert events[-1].resumed
 
 
-def test_unconfirmed_signals_are_resent_after_a_reconnection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unconfirmed_signals_are_resent_after_a_reconnection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pong confirms all signals sent before its ping, which are not resent."""
     monkeypatch.setattr(s, "PING_INTERVAL_S", 0.3)
     monkeypatch.setattr(s, "PONG_TIMEOUT_S", 0.1)
@@ -253,7 +226,7 @@ def test_unconfirmed_signals_are_resent_after_a_reconnection(monkeypatch: pytest
 
         return script
 
-    async def speak(signalling: s.Signalling) -> None:
+    async def speak() -> None:
         await signalling.send_description("bob", "offer", "v=0\r\n", "one")
         while signalling._unconfirmed:
             await asyncio.sleep(0.01)
@@ -263,78 +236,53 @@ def test_unconfirmed_signals_are_resent_after_a_reconnection(monkeypatch: pytest
             await asyncio.sleep(0.01)
         await signalling.leave()
 
-    async def take(signalling: s.Signalling) -> None:
-        speaking = None
+    speaking = None
+    async with served(serving(had[0], 3), serving(had[1], 2)) as (signalling, _):
         async for event in signalling.events():
             if isinstance(event, Joined) and speaking is None:
-                speaking = asyncio.create_task(speak(signalling))
-
-    asyncio.run(against([serving(had[0], 3), serving(had[1], 2)], take))
+                speaking = asyncio.create_task(speak())
     assert had == [["one", "two", "three"], ["two", "three"]]
 
 
-def test_joining_is_retried_when_no_answer_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_joining_is_retried_when_no_answer_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limited number of times: one answer may just have been lost."""
     monkeypatch.setattr(s, "WELCOME_TIMEOUT_S", 0.1)
-
-    async def silent(socket: ServerConnection, join: dict[str, Any]) -> None:
-        await socket.wait_closed()
-
-    async def joined(signalling: s.Signalling) -> None:
-        async for event in signalling.events():
-            if isinstance(event, Joined):
-                await signalling.leave()
-
-    async def in_vain(signalling: s.Signalling) -> None:
+    async with served(silent, silent, say()) as (signalling, joins):
+        await heard(signalling, Joined)
+    assert len(joins) == 3
+    async with served(silent) as (signalling, joins):
         with pytest.raises(SignallingError, match="does not answer"):
-            await joined(signalling)
-
-    assert len(asyncio.run(against([silent, silent, say()], joined))) == 3
-    assert len(asyncio.run(against([silent], in_vain))) == s.MAX_JOIN_ATTEMPTS
+            await heard(signalling, Joined)
+    assert len(joins) == s.MAX_JOIN_ATTEMPTS
 
 
-def test_an_expired_membership_is_joined_anew() -> None:
-    async def take(signalling: s.Signalling) -> None:
-        count = 0
-        async for event in signalling.events():
-            count += isinstance(event, Joined)
-            if count == 2:
-                await signalling.leave()
-
-    joins = asyncio.run(against([say(code=4005), refuse(4007), say(id="ada2")], take))
+async def test_an_expired_membership_is_joined_anew() -> None:
+    async with served(say(code=4005), refuse(4007), say(id="ada2")) as (signalling, joins):
+        await heard(signalling, Joined, 2)
     assert [join.get("resume") for join in joins] == [None, "secret", None]
 
 
 @pytest.mark.parametrize(
     ("code", "words"), [(4001, "token is expired"), (4002, "token is expired"), (4003, "version"), (4006, "taken over")]
 )
-def test_fatal_close_codes_raise_with_a_message(code: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fatal_close_codes_raise_with_a_message(code: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s, "FULL_PATIENCE_S", 0.0)
-
-    async def take(signalling: s.Signalling) -> None:
+    async with served(refuse(code, "The token is expired.")) as (signalling, joins):
         with pytest.raises(SignallingError, match=words):
-            async for _ in signalling.events():
-                pass
-
-    assert len(asyncio.run(against([refuse(code, "The token is expired.")], take))) == 1
+            await heard(signalling, Joined)
+    assert len(joins) == 1
 
 
-def test_a_full_room_is_tried_again() -> None:
+async def test_a_full_room_is_tried_again() -> None:
     """One of its places may be our own, of a program that was killed."""
-    heard: list[Any] = []
-
-    async def take(signalling: s.Signalling) -> None:
-        async for event in signalling.events():
-            heard.append(event)
-            if isinstance(event, Joined):
-                await signalling.leave()
-
-    assert len(asyncio.run(against([refuse(4002), refuse(4002), say()], take))) == 3
-    assert [type(event) for event in heard] == [Disconnected, Disconnected, Joined]
-    assert "waiting for a place" in heard[0].why
+    async with served(refuse(4002), refuse(4002), say()) as (signalling, joins):
+        events = await heard(signalling, Joined)
+    assert len(joins) == 3
+    assert [type(event) for event in events] == [Disconnected, Disconnected, Joined]
+    assert "waiting for a place" in events[0].why
 
 
-def test_a_killed_program_gets_its_place_back(tmp_path: Path) -> None:
+async def test_a_killed_program_gets_its_place_back(tmp_path: Path) -> None:
     """The resume token is on disk until the room is left."""
     resumes: list[str | None] = []
 
@@ -353,37 +301,21 @@ def test_a_killed_program_gets_its_place_back(tmp_path: Path) -> None:
         await events.aclose()
         file.close()
 
-    async def scenario() -> None:
-        async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            for leaves in (False, True, False):
-                await join(port, leaves)
-
-    asyncio.run(scenario())
+    async with serve(handle, "127.0.0.1", 0) as server:
+        for leaves in (False, True, False):
+            await join(server.sockets[0].getsockname()[1], leaves)
     assert resumes == [None, "secret", None]
 
 
-def test_an_unreachable_server_raises() -> None:
-    async def take() -> None:
-        async with serve(lambda socket: socket.wait_closed(), "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-        with pytest.raises(SignallingError, match="cannot be reached"):
-            async for _ in s.Signalling(f"http://127.0.0.1:{port}/r/blue", "Ada").events():
-                pass
-
-    asyncio.run(take())
+async def test_an_unreachable_server_raises() -> None:
+    async with serve(lambda socket: socket.wait_closed(), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+    with pytest.raises(SignallingError, match="cannot be reached"):
+        async for _ in s.Signalling(f"http://127.0.0.1:{port}/r/blue", "Ada").events():
+            pass
 
 
-def test_a_malformed_welcome_raises() -> None:
-    async def take(signalling: s.Signalling) -> None:
-        with pytest.raises(SignallingError, match="welcome cannot be understood"):
-            async for _ in signalling.events():
-                pass
-
-    asyncio.run(against([say(peers="everybody")], take))
-
-
-def test_malformed_messages_are_dropped_and_counted() -> None:
+async def test_malformed_messages_are_dropped_and_counted() -> None:
     bad = [
         "{",
         "[]",
@@ -394,42 +326,37 @@ def test_malformed_messages_are_dropped_and_counted() -> None:
         {"type": "peer-left", "id": "!"},
     ]
 
-    async def take(signalling: s.Signalling) -> None:
-        events = []
-        async for event in signalling.events():
-            events.append(event)
-            if isinstance(event, PeerLeft):
-                await signalling.leave()
-        assert [type(event) for event in events] == [Joined, PeerLeft]
+    async with served(say(*bad, {"type": "peer-left", "id": "bob", "reason": "lost"})) as (signalling, _):
+        assert [type(event) for event in await heard(signalling, PeerLeft)] == [Joined, PeerLeft]
         assert sum(signalling.dropped.values()) == len(bad)
-
-    asyncio.run(against([say(*bad, {"type": "peer-left", "id": "bob", "reason": "lost"})], take))
 
 
 @pytest.mark.parametrize(
-    "answer", ["{", "[]", b"\xff", '{"type": "error", "text": 5}', '{"type": "welcome", "id": "!"}']
+    "answer",
+    [
+        "{",
+        "[]",
+        b"\xff",
+        '{"type": "error", "text": 5}',
+        '{"type": "welcome", "id": "!"}',
+        json.dumps(WELCOME | {"peers": "everybody"}),
+    ],
 )
-def test_a_malformed_answer_raises(answer: str | bytes) -> None:
+async def test_a_malformed_answer_raises(answer: str | bytes) -> None:
     async def babble(socket: ServerConnection, join: dict[str, Any]) -> None:
         await socket.send(answer)
         await socket.wait_closed()
 
-    async def take(signalling: s.Signalling) -> None:
+    async with served(babble) as (signalling, _):
         with pytest.raises(SignallingError, match="welcome cannot be understood"):
-            async for _ in signalling.events():
-                pass
-
-    asyncio.run(against([babble], take))
+            await heard(signalling, Joined)
 
 
-def test_control_characters_of_server_messages_are_removed() -> None:
-    async def take(signalling: s.Signalling) -> None:
+async def test_control_characters_of_server_messages_are_removed() -> None:
+    async with served(refuse(4001, "Expired.\x1b[2J\n")) as (signalling, _):
         with pytest.raises(SignallingError) as raised:
-            async for _ in signalling.events():
-                pass
-        assert str(raised.value) == "Expired.[2J"
-
-    asyncio.run(against([refuse(4001, "Expired.\x1b[2J\n")], take))
+            await heard(signalling, Joined)
+    assert str(raised.value) == "Expired.[2J"
 
 
 class FakeSocket:
@@ -460,42 +387,35 @@ def damaged(text: str, rng: random.Random, values: list[str]) -> bytes:
     return ": ".join(parts).encode()
 
 
-def test_mutated_welcomes_are_accepted_or_lose_the_connection() -> None:
+async def test_mutated_welcomes_are_accepted_or_lose_the_connection() -> None:
     """5,000 mutations: whatever is accepted has the right types and ranges."""
     rng = random.Random(11)
     values = ["null", "[]", "{}", "1e999", "-1", '""', "true", '"' + "x" * 600 + '"', "[" * 2000, '"\\ud800"', "NaN"]
-
-    async def scenario() -> tuple[int, int]:
-        joined = lost = 0
-        for _ in range(5000):
-            signalling = s.Signalling("http://host/r/blue", "Ada")
-            messages = [json.dumps({"type": "error", "code": "c", "text": "t"})] * rng.randrange(2) + [
-                json.dumps(WELCOME)
-            ]
-            at = rng.randrange(len(messages))
-            try:
-                ping_s = await signalling._join(
-                    FakeSocket(*(damaged(t, rng, values) if n == at else t for n, t in enumerate(messages)))
-                )  # type: ignore[arg-type]
-            except (s._ConnectionLost, ConnectionClosedOK):
-                lost += 1
-                continue
-            joined += 1
-            found = signalling._joined
-            assert 1.0 <= ping_s <= 1e7
-            assert 0.0 <= found.ice_ttl_s <= 1e7
-            assert protocol._ID.fullmatch(found.id)
-            assert all(protocol._ID.fullmatch(id) and name.isprintable() for id, name in found.peers.items())
-            assert isinstance(signalling._resume, str)
-            assert len(signalling._resume) <= 128
-            json.dumps(signalling._resume).encode()
-        return joined, lost
-
-    joined, lost = asyncio.run(scenario())
+    joined = lost = 0
+    for _ in range(5000):
+        signalling = s.Signalling("http://host/r/blue", "Ada")
+        messages: list[Any] = [json.dumps({"type": "error", "code": "c", "text": "t"})] * rng.randrange(2)
+        messages.append(json.dumps(WELCOME))
+        at = rng.randrange(len(messages))
+        messages[at] = damaged(messages[at], rng, values)
+        try:
+            ping_s = await signalling._join(FakeSocket(*messages))
+        except (s._ConnectionLost, ConnectionClosedOK):
+            lost += 1
+            continue
+        joined += 1
+        found = signalling._joined
+        assert 1.0 <= ping_s <= 1e7
+        assert 0.0 <= found.ice_ttl_s <= 1e7
+        assert protocol._ID.fullmatch(found.id)
+        assert all(protocol._ID.fullmatch(id) and name.isprintable() for id, name in found.peers.items())
+        assert isinstance(signalling._resume, str)
+        assert len(signalling._resume) <= 128
+        json.dumps(signalling._resume).encode()
     assert min(joined, lost) > 500
 
 
-def test_a_self_signed_server_needs_its_certificate(tmp_path: Path) -> None:
+async def test_a_self_signed_server_needs_its_certificate(tmp_path: Path) -> None:
     """`--ca`: without it the message says so."""
     certificate, key = write_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -506,14 +426,11 @@ def test_a_self_signed_server_needs_its_certificate(tmp_path: Path) -> None:
         await socket.send(json.dumps(WELCOME))
         await socket.wait_closed()
 
-    async def scenario() -> None:
-        async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0, ssl=context) as server:
-            address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/r/blue"
-            with pytest.raises(SignallingError, match="--ca FILE"):
-                await anext(s.Signalling(address, "Ada").events())
-            signalling = s.Signalling(address, "Ada", authority=certificate)
-            events = signalling.events()
-            assert isinstance(await anext(events), Joined)
-            await signalling.leave()
-
-    asyncio.run(scenario())
+    async with serve(handle, "127.0.0.1", 0, ssl=context) as server:
+        address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/r/blue"
+        with pytest.raises(SignallingError, match="--ca FILE"):
+            await anext(s.Signalling(address, "Ada").events())
+        signalling = s.Signalling(address, "Ada", authority=certificate)
+        events = signalling.events()
+        assert isinstance(await anext(events), Joined)
+        await signalling.leave()

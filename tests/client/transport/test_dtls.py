@@ -5,9 +5,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-
-pytest.importorskip("aiortc")
-
 from aiortc import RTCPeerConnection
 from OpenSSL import SSL
 
@@ -15,6 +12,8 @@ from iwcodec.benchmarks.call.simulation import SimulatedPath, simulate
 from iwcodec.client.transport.connection import make_connection
 from iwcodec.client.transport.dtls import IGNORED_PACKETS_PER_S, PACKET_BURST, REPEAT_S, RepeatingDtlsTransport
 from iwcodec.client.transport.sctp import IP_UDP
+
+pytestmark = pytest.mark.simulated
 
 
 class ShapedSocket:
@@ -88,33 +87,29 @@ def test_nothing_is_retransmitted_without_loss() -> None:
         assert simulate(case(True)) == simulate(case(False))
 
 
-def test_packets_are_decrypted_within_a_budget() -> None:
+async def test_packets_are_decrypted_within_a_budget() -> None:
     """Each costs time, also one that is not encrypted as it should be; more than a call has are dropped before that."""
-
-    async def case() -> None:
-        ends = await connect([SimulatedPath(seed=5), SimulatedPath(seed=6)], 2.0)
-        transport: Any = ends[0].sctp.transport
-        queue = transport.transport._connection._queue
-        with mock.patch.object(transport._ssl, "recv", side_effect=SSL.Error) as decrypted:
-            for _ in range(5000):
-                queue.put_nowait((b"\x17" + bytes(60), 1))
-            await asyncio.sleep(0.5)
-        assert PACKET_BURST / 2 < decrypted.call_count <= PACKET_BURST
-        assert transport.dropped["flood"] == 5000 - decrypted.call_count
-        assert transport.state == "connected"
-        assert queue.empty()
-        transport.is_ignored = True
-        with mock.patch.object(transport._ssl, "recv", side_effect=SSL.Error) as decrypted:
-            for _ in range(30):
-                queue.put_nowait((b"\x17" + bytes(60), 1))
-                queue.put_nowait((b"\x17" + bytes(60), 1))
-                await asyncio.sleep(0.1)
-        assert decrypted.call_count == 60  # 20 a second
-        with mock.patch.object(transport._ssl, "recv", side_effect=SSL.Error) as decrypted:
-            for _ in range(300):
-                queue.put_nowait((b"\x17" + bytes(60), 1))
-                await asyncio.sleep(0.01)
-        assert decrypted.call_count <= IGNORED_PACKETS_PER_S * 4
-        await close(ends)
-
-    simulate(case())
+    ends = await connect([SimulatedPath(seed=5), SimulatedPath(seed=6)], 2.0)
+    transport: Any = ends[0].sctp.transport
+    queue = transport.transport._connection._queue
+    with mock.patch.object(transport._ssl, "recv", side_effect=SSL.Error) as decrypted:
+        for _ in range(5000):
+            queue.put_nowait((b"\x17" + bytes(60), 1))
+        await asyncio.sleep(0.5)
+    assert PACKET_BURST / 2 < decrypted.call_count <= PACKET_BURST
+    assert transport.dropped["flood"] == 5000 - decrypted.call_count
+    assert transport.state == "connected"
+    assert queue.empty()
+    transport.is_ignored = True
+    with mock.patch.object(transport._ssl, "recv", side_effect=SSL.Error) as decrypted:
+        for _ in range(30):
+            queue.put_nowait((b"\x17" + bytes(60), 1))
+            queue.put_nowait((b"\x17" + bytes(60), 1))
+            await asyncio.sleep(0.1)
+    assert decrypted.call_count == 60  # 20 a second
+    with mock.patch.object(transport._ssl, "recv", side_effect=SSL.Error) as decrypted:
+        for _ in range(300):
+            queue.put_nowait((b"\x17" + bytes(60), 1))
+            await asyncio.sleep(0.01)
+    assert decrypted.call_count <= IGNORED_PACKETS_PER_S * 4
+    await close(ends)

@@ -6,8 +6,6 @@ import zlib
 from base64 import b64encode
 
 import pytest
-
-pytest.importorskip("aiortc")
 from aiortc import RTCSessionDescription
 
 from iwcodec.client.audio.jitter_buffer import AudioJitterBuffer
@@ -46,7 +44,6 @@ def deflated(data: bytes) -> str:
 def test_our_sdp_is_compressed_to_less_than_a_third() -> None:
     for sdp in asyncio.run(offer_and_answer()):
         compressed = compress_sdp(sdp)
-        assert compressed is not None
         assert decompress_sdp(compressed) == sdp
         assert len(compressed) < len(sdp) / 3.5  # more addresses are less predictable
 
@@ -104,7 +101,6 @@ def test_other_input_is_refused(text: str) -> None:
 
 def test_damaged_input_is_refused_or_bounded() -> None:
     whole = compress_sdp(asyncio.run(offer_and_answer())[0])
-    assert whole is not None
     rng = random.Random(2)
     refused = 0
     for _ in range(2000):

@@ -146,7 +146,7 @@ def test_live_crop_follows_the_face_slowly() -> None:
             return [Face(self.x, 100, 120, 160, 0.9)]
 
     detector = Detector()
-    crop._detector = detector  # type: ignore[assignment]
+    crop._detector = detector
     ramp = np.broadcast_to(np.linspace(0, 255, 640).astype(np.uint8)[None, :, None], (480, 640, 3)).copy()
 
     def middle() -> float:

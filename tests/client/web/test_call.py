@@ -17,8 +17,6 @@ import av
 import numpy as np
 import pytest
 
-for needed in ("aiortc", "fastapi"):
-    pytest.importorskip(needed)
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.media.crop.square import Crop, crop_resize
 from iwcodec.codec.media.quality import psnr
@@ -26,6 +24,7 @@ from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
 from iwcodec.models.runtime.load import load_runtime
 from support.web.client import BROWSER, WEB, needs_browser, needs_build, needs_modules, web_server
+from support.web.firefox import firefox, needs_firefox
 
 pytestmark = [pytest.mark.realtime, pytest.mark.patient, needs_modules, needs_browser, needs_build]
 
@@ -85,6 +84,7 @@ def test_a_browser_is_seen_and_heard_and_sees_and_hears(face_clip: Path, tmp_pat
     assert f"Eve must see these words, too: {report['words'][1]}\n" in (tmp_path / "ada.txt").read_text()
     assert len(report["words"][1].split()) == 3
     assert report["shift"] < MAX_SHIFT
+    assert report["focused"] == ["summary", "mute", "camera-off", "numbers", "copy", "leave"]
     assert (report["own"], report["mute"]) == ("camera off, muted", "Unmute")  # after keys m and v
     with IwcFile(tmp_path / "eve.iwc", load_runtime(threads=1)) as file:
         seen = [frame.picture for frame in itertools.islice(file.frames(), 0, 30, 6)]
@@ -95,11 +95,13 @@ def test_a_browser_is_seen_and_heard_and_sees_and_hears(face_clip: Path, tmp_pat
 
 def test_a_browser_that_cannot_send_watches_and_says_why(face_clip: Path) -> None:
     with web_server() as server, python_client(server, "--video", str(face_clip)):
-        report = joined(server, frames=3, init="delete window.VideoEncoder", timeoutMs=150_000)
+        report = joined(server, frames=3, init="delete window.VideoEncoder", portrait=True, timeoutMs=150_000)
     assert report["problems"] == []
     assert "This browser cannot encode AV1" in report["cannot"]
     assert "You can watch and listen" in report["cannot"]
     assert report["people"][0].startswith("Ada")
+    assert not report["isTooWide"]
+    assert report["focused"] == ["numbers", "copy", "leave"]
     assert np.frombuffer(base64.b64decode(report["picture"]), np.uint8).std() > 20
     assert report["heard"]["totalAudioEnergy"] > 0
 
@@ -107,3 +109,16 @@ def test_a_browser_that_cannot_send_watches_and_says_why(face_clip: Path) -> Non
 def test_an_address_without_a_room_says_so() -> None:
     with web_server() as server:
         assert "names no room" in joined(server, room="")["error"]
+
+
+@needs_firefox
+def test_firefox_without_devices_watches_and_listens(face_clip: Path) -> None:
+    with web_server() as server, python_client(server, "--video", str(face_clip)), firefox() as page:
+        page.open(f"{server}/play/call.html#room=talk")
+        page.wait("document.querySelector('#cannot').textContent !== ''", 60)
+        assert "You can watch and listen" in page.evaluate("document.querySelector('#cannot').textContent")
+        page.evaluate("document.querySelector('#join').click()")
+        page.wait("window.iwcodec.shown()[0] >= 3", 120)
+        assert page.evaluate("document.querySelector('#people strong').textContent") == "Ada"
+        assert page.evaluate("document.querySelector('#error').textContent") == ""
+        assert page.evaluate("window.iwcodec.heard()")["totalAudioEnergy"] > 0

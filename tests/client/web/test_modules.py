@@ -4,9 +4,6 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("fastapi")
 from support.web.client import WEB, needs_modules
 from support.web.vectors.write import write
 

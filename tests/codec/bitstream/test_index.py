@@ -13,11 +13,7 @@ from iwcodec.codec.bitstream.index import (
 )
 from iwcodec.codec.errors import FormatError
 
-ENTRIES = [
-    IndexEntry(INDEX_SOURCES, 100, 0),
-    IndexEntry(INDEX_MOTION, 300, 0),
-    IndexEntry(INDEX_MOTION, 450, 50),
-]
+ENTRIES = [IndexEntry(INDEX_SOURCES, 100, 0), IndexEntry(INDEX_MOTION, 300, 0), IndexEntry(INDEX_MOTION, 450, 50)]
 
 
 def test_round_trip() -> None:

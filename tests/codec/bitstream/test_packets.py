@@ -52,9 +52,7 @@ def test_sources_round_trip(slot: int, contents: list[tuple[bytes, int]]) -> Non
 
 
 @given(
-    st.integers(0, MAX_SLOT - MAX_GROUP),
-    st.integers(0, MAX_SLOT),
-    st.lists(payloads, min_size=2, max_size=MAX_GROUP),
+    st.integers(0, MAX_SLOT - MAX_GROUP), st.integers(0, MAX_SLOT), st.lists(payloads, min_size=2, max_size=MAX_GROUP)
 )
 def test_variants_round_trip(slot: int, base: int, contents: list[bytes]) -> None:
     packets = [SourcePacket(slot + n, payload, base=base) for n, payload in enumerate(contents)]

@@ -62,7 +62,7 @@ def test_a_quality_excludes_a_rate_and_a_number_of_sources(wrong: dict[str, Any]
 
 def test_options_of_another_type_are_refused() -> None:
     with pytest.raises(OptionError, match="must be EncodeOptions, not dict"):
-        encode("nowhere.mp4", "x.iwc", {"kbps": 4.0})  # type: ignore[arg-type]
+        encode("nowhere.mp4", "x.iwc", {"kbps": 4.0})
 
 
 @pytest.mark.parametrize("name", ["a\0b.iwc", "a" * 300 + ".iwc"])
@@ -74,7 +74,7 @@ def test_impossible_names_are_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_numbers_of_numpy_are_taken() -> None:
-    options = EncodeOptions(sources=np.int64(3), kbps=np.float32(4))  # type: ignore[arg-type]
+    options = EncodeOptions(sources=np.int64(3), kbps=np.float32(4))
     assert (options.sources, options.kbps) == (3, 4)
 
 
@@ -83,7 +83,7 @@ def test_keywords_and_options_are_the_same() -> None:
     options = EncodeOptions(kbps=4.0).with_keywords({"effort": 2})
     assert (options.kbps, options.effort) == (4.0, 2)
     with pytest.raises(OptionError, match=r"'sorces' is not an option; there are size, sources"):
-        encode("nowhere.mp4", "x.iwc", sorces=3)  # type: ignore[call-arg]
+        encode("nowhere.mp4", "x.iwc", sorces=3)
 
 
 def test_the_help_of_encode_names_every_option() -> None:

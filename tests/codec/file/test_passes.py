@@ -49,7 +49,6 @@ def clip_of(seconds: int, options: EncodeOptions) -> Clip:
 
 def test_variants_get_a_share_of_the_bitrate() -> None:
     clip, budget = reserve_for_variants(clip_of(20, EncodeOptions(tune="face", kbps=8.0)))
-    assert clip.options.kbps is not None
     assert 0 < budget == pytest.approx((8.0 - clip.options.kbps) * 125 * 20)
     assert clip.options.kbps == pytest.approx((1 - VARIANTS_SHARE) * 8)
 
@@ -106,14 +105,13 @@ def test_without_a_bitrate_the_usual_one_is_the_most(size: int, seconds: int, mo
 def test_without_a_bitrate_a_good_picture_takes_no_more_than_it_needs() -> None:
     trials: Any = PredictedTrials()
     clip = with_usual_rate(clip_of(100, EncodeOptions(tune="psnr")), trials, no_progress)
-    assert clip.options.kbps is not None
     assert 20_000 <= clip.options.kbps * 125 * 100 <= 26_000  # USUAL_DB at 20,000 bytes
 
 
 def test_variants_are_part_of_the_usual_rate() -> None:
     tuned, plain = PredictedTrials(), PredictedTrials()
     for tune, trials in (("face", tuned), ("psnr", plain)):
-        clip = with_usual_rate(clip_of(20, EncodeOptions(tune=tune)), trials, no_progress)  # type: ignore[arg-type]
+        clip = with_usual_rate(clip_of(20, EncodeOptions(tune=tune)), trials, no_progress)
         assert clip.options.kbps == USUAL_KBPS
     assert max(tuned.budgets) < max(plain.budgets) * (1 - VARIANTS_SHARE / 2)
 
@@ -122,7 +120,6 @@ def test_variants_are_part_of_the_usual_rate() -> None:
 def test_a_quality_is_sought_at_any_rate_until_sources_are_coded(excess_db: float) -> None:
     trials: Any = PredictedTrials(excess_db)
     clip = with_usual_rate(clip_of(20, EncodeOptions(quality_db=36.0)), trials, no_progress)
-    assert clip.options.kbps is not None
     assert 40_000 <= clip.options.kbps * 125 * 20 <= 46_000  # 36 dB at 40,000 bytes
 
 

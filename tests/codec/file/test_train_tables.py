@@ -140,12 +140,7 @@ def test_transform_tables_made_from_levels_code_them_better() -> None:
 
 @pytest.mark.parametrize("coder", ["predictive", "transform"])
 def test_the_command_writes_tables_that_load(
-    coder: str,
-    face_clip: Path,
-    fits: ClipFits,
-    blind_runtime: Runtime,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    coder: str, face_clip: Path, fits: ClipFits, blind_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "load_runtime", lambda: blind_runtime)
     monkeypatch.setattr(skip, "MIN_DB", math.inf)

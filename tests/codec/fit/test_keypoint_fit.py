@@ -129,7 +129,6 @@ def test_the_gram_matrix_predicts_the_error_of_a_change() -> None:
     """As a fraction of the remaining error."""
     picture, of = moved(9, -5), textured_source()
     best = KeypointFit().frame(picture, of.keypoints, [of])
-    assert best.gram is not None
     gram = best.gram()
     assert np.linalg.eigvalsh(gram).min() > 0
     off = np.repeat([0.02, 0, 0], K)  # all keypoints to the right

@@ -35,14 +35,14 @@ def light_of(colours: list[tuple[int, int, int]]) -> np.ndarray:
 
 @pytest.mark.parametrize(("transfer", "signal"), [(PQ, pq), (HLG, hlg)])
 def test_what_standard_range_can_show_is_kept(transfer: int, signal: object) -> None:
-    mapped = map_colours(signal(light_of(COLOURS)), transfer, wide=True) * 255  # type: ignore[operator]
+    mapped = map_colours(signal(light_of(COLOURS)), transfer, wide=True) * 255
     assert np.abs(mapped - COLOURS).max() < 2
 
 
 @pytest.mark.parametrize(("transfer", "signal"), [(PQ, pq), (HLG, hlg)])
 def test_highlights_are_compressed_and_not_clipped(transfer: int, signal: object) -> None:
     grey = np.array([1.0, 1.5, 2.5, 4.9])[:, None].repeat(3, 1)
-    mapped = map_colours(signal(grey), transfer, wide=True)[:, 0] * 255  # type: ignore[operator]
+    mapped = map_colours(signal(grey), transfer, wide=True)[:, 0] * 255
     assert 235 < mapped[0] < 250
     assert (np.diff(mapped) > 0).all()
     assert mapped[-1] == pytest.approx(255, abs=0.5)
@@ -57,7 +57,7 @@ def test_wide_gamut_of_standard_range_is_mapped() -> None:
 def test_decoded_frames_are_mapped(transfer: int, signal: object) -> None:
     """BT.2020 YUV of ten bits, as phones record it."""
     for colour in COLOURS[:3]:
-        red, green, blue = signal(light_of([colour]))[0]  # type: ignore[operator]
+        red, green, blue = signal(light_of([colour]))[0]
         luma = 0.2627 * red + 0.6780 * green + 0.0593 * blue
         planes = (64 + 876 * luma, 512 + 896 * (blue - luma) / 1.8814, 512 + 896 * (red - luma) / 1.4746)
         frame = av.VideoFrame(32, 32, "yuv444p10le")

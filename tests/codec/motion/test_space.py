@@ -68,7 +68,6 @@ def test_the_coordinates_of_a_slot_are_those_of_its_source() -> None:
     assert spaces.at(3) is first
     library.add(3, runtime.prepare(picture(120)))
     replaced = spaces.at(3)
-    assert replaced is not None
     assert replaced.own[0] == pytest.approx(120 / 127.5 - 1, abs=0.01)
     for slot in (4, 5):
         library.add(slot, runtime.prepare(picture(10 * slot)))

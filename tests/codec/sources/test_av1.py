@@ -108,8 +108,7 @@ def test_another_size_is_refused(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit",
-    [b"", b"\x0a", b"\x30", b"\x0a\x00\x30", b"\x0a\xff\xff\xff\xff\xff", b"\x0a\xff\xff\xff\x7f\x30", bytes(9)],
+    "unit", [b"", b"\x0a", b"\x30", b"\x0a\x00\x30", b"\x0a\xff\xff\xff\xff\xff", b"\x0a\xff\xff\xff\x7f\x30", bytes(9)]
 )
 def test_malformed_units_are_refused(unit: bytes) -> None:
     with pytest.raises(FormatError):

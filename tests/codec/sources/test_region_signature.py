@@ -1,14 +1,13 @@
 """Errors between regions count where eyes and lips are, whatever the light."""
 
-import cv2
 import numpy as np
 import pytest
 
 from iwcodec.codec.media.types import Picture
-from iwcodec.codec.sources.expression import expression
+from iwcodec.codec.sources.expression import SPREADS, expression
 from iwcodec.codec.sources.region_signature import (
     CONTRAST_WEIGHT,
-    EXPRESSION_WEIGHT,
+    EXPRESSION_WEIGHTS,
     SIGNATURE_SIZE,
     errors_with,
     expressive_signature,
@@ -16,6 +15,7 @@ from iwcodec.codec.sources.region_signature import (
     signature_errors,
 )
 from iwcodec.codec.sources.regions import BOX_SIDE, EYES, MASK, MOUTH, REGIONS
+from support.codec.face_landmarks import face
 
 TEXTURE = np.random.default_rng(0).integers(0, 100, (BOX_SIDE, BOX_SIDE, 3)).astype(np.uint8)
 
@@ -79,9 +79,14 @@ def test_errors_with_several_are_those_with_each() -> None:
 @pytest.mark.parametrize("region", REGIONS)
 def test_what_a_region_does_adds_to_the_error(region: int) -> None:
     patches = dot(0.4, 0), dot(0, 0.2)
-    small = [cv2.resize(patch, (BOX_SIDE // 2,) * 2, interpolation=cv2.INTER_AREA)[..., 0] for patch in patches]
-    done = [expression(grey, region) for grey in small]
-    a, b = (expressive_signature(patch, region) for patch in patches)
+    faces = face(1.0, 0.4, 2, 50), face(0.6, 0.5, 8, 46)
+    a, b = (expressive_signature(patch, region, of) for patch, of in zip(patches, faces, strict=True))
     more = signature_errors(a[None], b[None])[0, 0] - error(*patches, region)
-    assert more == pytest.approx(EXPRESSION_WEIGHT * np.square(done[0] - done[1]).sum(), rel=1e-3)
-    assert more > 1
+    apart = ((expression(faces[0]) - expression(faces[1])).reshape(2, 2) / SPREADS)[region]
+    assert more == pytest.approx(EXPRESSION_WEIGHTS[region] * np.square(apart).sum(), rel=1e-3)
+
+
+def test_without_landmarks_grey_levels_alone_count() -> None:
+    patches = dot(0.4, 0), dot(0, 0.2)
+    a, b = expressive_signature(patches[0], EYES, face()), expressive_signature(patches[1], EYES, None)
+    assert signature_errors(a[None], b[None])[0, 0] == pytest.approx(error(*patches, EYES))

@@ -6,12 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
+from iwcodec.codec.sources import region_view
 from iwcodec.codec.sources.library import Library
 from iwcodec.codec.sources.region_signature import SIGNATURE_SIZE, Signature, signature_errors
-from iwcodec.codec.sources.region_view import MIN_GAIN, RegionView
+from iwcodec.codec.sources.region_view import MIN_GAIN, Looks, RegionView, errors_by_source, looks
 from iwcodec.codec.sources.regions import EYES, MOUTH, REGIONS, Compositor, region_box, region_mask
 from iwcodec.models.runtime.pictures import pixel_grid
 from iwcodec.models.runtime.types import Source
+from support.codec.face_landmarks import face
 from support.codec.stub_runtime import StubRuntime
 from support.codec.textured_source import SIZE, moved, textured_source
 
@@ -27,6 +29,15 @@ def shifted(dx: float, dy: float) -> np.ndarray:
     return HOME.keypoints + np.array([dx, dy, 0], np.float32) * (2 / SIZE)
 
 
+def looks_of(view: RegionView, frame: np.ndarray, keypoints: np.ndarray, source: Source) -> Looks:
+    return looks(frame, view.in_frame(keypoints, source))
+
+
+def errors_of(view: RegionView, frame: np.ndarray, source: Source, library: Library) -> list[dict[int | None, float]]:
+    of_frame = looks_of(view, frame, HOME.keypoints, source)
+    return errors_by_source(of_frame, view.of_library(library), library.slot(source))
+
+
 def rms(a: Signature, b: Signature) -> float:
     return float(np.sqrt(signature_errors(a[None], b[None]))[0, 0])
 
@@ -36,11 +47,11 @@ def test_a_moved_frame_looks_like_the_home(dx: int, dy: int) -> None:
     """Seen without the motion, it does not."""
     view, frame = view_of(), moved(dx, dy)
     own = view.of_source(HOME)
-    for region, found in enumerate(view.of_frame(frame, shifted(dx, dy), HOME)):
+    for region, found in enumerate(looks_of(view, frame, shifted(dx, dy), HOME)):
         assert found.shape == (SIGNATURE_SIZE + 2,)
         assert rms(found, own[region]) < 5
     if dx:
-        assert all(rms(a, b) > 15 for a, b in zip(view.of_frame(frame, shifted(0, 0), HOME), own, strict=True))
+        assert all(rms(a, b) > 15 for a, b in zip(looks_of(view, frame, shifted(0, 0), HOME), own, strict=True))
 
 
 def test_a_frame_of_another_reference_source_looks_like_the_home() -> None:
@@ -49,7 +60,7 @@ def test_a_frame_of_another_reference_source_looks_like_the_home() -> None:
     other = replace(textured_source(moved(8, -4)), keypoints=shifted(8, -4))
     assert all(
         rms(a, b) < 8
-        for a, b in zip(view.of_frame(moved(13, 2), shifted(13, 2), other), view.of_source(HOME), strict=True)
+        for a, b in zip(looks_of(view, moved(13, 2), shifted(13, 2), other), view.of_source(HOME), strict=True)
     )
 
 
@@ -125,16 +136,15 @@ def test_each_region_shows_the_source_that_looks_most_like_it() -> None:
 def test_the_reference_source_needs_no_name_and_is_preferred() -> None:
     view, library = view_of(), library_of(with_region(200, EYES))
     other = library.at(1)
-    assert other is not None
     half = ((HOME.picture.astype(int) + other.picture) // 2).astype(np.uint8)
-    of_home, of_other = (view.errors(half, HOME.keypoints, source, library)[EYES] for source in (HOME, other))
+    of_home, of_other = (errors_of(view, half, source, library)[EYES] for source in (HOME, other))
     assert of_home[None] == pytest.approx(of_other[0] * (1 - MIN_GAIN))
     assert of_other[None] == pytest.approx(of_home[1] * (1 - MIN_GAIN))
 
 
 def test_errors_name_the_reference_source_by_none() -> None:
     view, library = view_of(), library_of(with_region(0, EYES), with_region(255, MOUTH))
-    eyes, mouth = view.errors(HOME.picture, HOME.keypoints, HOME, library)
+    eyes, mouth = errors_of(view, HOME.picture, HOME, library)
     assert set(eyes) == set(mouth) == {None, 1, 2}
     assert eyes[None] == pytest.approx(0)
     assert eyes[1] > mouth[1]
@@ -147,3 +157,12 @@ def test_without_the_reference_source_and_without_any_something_is_chosen() -> N
     assert view.choose(HOME.picture, HOME.keypoints, HOME, library) == (None, None)
     library.add(5, replace(HOME, picture=with_region(0, EYES)))
     assert view.choose(HOME.picture, HOME.keypoints, HOME, library) == (5, 5)
+
+
+def test_what_a_face_does_is_compared_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region_view, "crop_landmarks", lambda crop: face(mouth=float(crop.mean())))
+    bright = replace(HOME, picture=HOME.picture + np.uint8(9))
+    plain, expressive = (RegionView(HOME, Compositor(StubRuntime()), expressive) for expressive in (False, True))
+    assert rms(plain.of_source(HOME)[MOUTH], plain.of_source(bright)[MOUTH]) < 9
+    assert rms(expressive.of_source(HOME)[MOUTH], expressive.of_source(bright)[MOUTH]) > 15
+    assert rms(expressive.of_source(HOME)[EYES], expressive.of_source(bright)[EYES]) < 9

@@ -65,7 +65,6 @@ def test_a_new_expression_becomes_a_variant_that_is_shown() -> None:
     assert stream.show(new, 2 * CHOICE_INTERVAL) == (10, None)
     assert stream.added == [10]
     variant = stream.library.at(10)
-    assert variant is not None
     mask = region_mask(stream.home.keypoints, EYES, SIZE, PLACES)
     assert np.array_equal(variant.picture[mask == 0], stream.home.picture[mask == 0])
     assert np.abs(variant.picture.astype(float) - new)[mask == 1].mean() < 3
@@ -127,7 +126,6 @@ def test_an_expression_of_one_frame_is_not_worth_a_variant_beside_one_that_lasts
     stream.show(expression(stream.home, 2, None), 1)
     stream.show(expression(stream.home, 1, None), 1)
     lasting = stream.library.at(10)
-    assert lasting is not None
     mask = region_mask(stream.home.keypoints, EYES, SIZE, PLACES)
     assert np.abs(lasting.picture.astype(float) - expression(stream.home, 1, None))[mask == 1].mean() < 3
 

@@ -2,9 +2,7 @@
 
 import math
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.baselines.aa_pca import AaPca, Background, RegionPose, inverse, principal_frames, region_maps
 from iwcodec.models.baselines.common import moments
@@ -29,7 +27,6 @@ def test_frames_are_a_square_root_of_the_covariance() -> None:
 def test_round_regions_have_a_finite_gradient() -> None:
     covariance = (0.02 * torch.eye(2)).requires_grad_()
     principal_frames(covariance).sum().backward()
-    assert covariance.grad is not None
     assert covariance.grad.isfinite().all()
 
 

@@ -1,8 +1,6 @@
 """Geometry that the baselines share."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.baselines import common
 

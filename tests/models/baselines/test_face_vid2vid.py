@@ -1,8 +1,6 @@
 """Head pose, expression and 3-D flows."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.baselines import face_vid2vid as v
 from iwcodec.models.baselines.face_vid2vid import HeadPose

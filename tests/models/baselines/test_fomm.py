@@ -1,8 +1,6 @@
 """First-order motion."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.baselines.common import grid, map_points
 from iwcodec.models.baselines.fomm import Fomm, KeypointPose, first_order, inverse

@@ -1,8 +1,6 @@
 """The paper's network as published."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.baselines.implicit_warping import ImplicitWarping
 from iwcodec.models.network.config import TINY
@@ -10,16 +8,7 @@ from iwcodec.models.network.config import TINY
 
 def test_it_has_nothing_that_this_project_adds() -> None:
     names = {name.split(".")[0] for name, _ in ImplicitWarping(TINY).named_parameters()}
-    assert names == {
-        "detector",
-        "query_net",
-        "key_net",
-        "encoder",
-        "extra_keys",
-        "extra_values",
-        "residual",
-        "decoder",
-    }
+    assert names == {"detector", "query_net", "key_net", "encoder", "extra_keys", "extra_values", "residual", "decoder"}
 
 
 def test_an_exact_detector_has_no_equivariance_loss() -> None:

@@ -1,8 +1,7 @@
 """What holds for every baseline: shapes, gradients, and sets of sources."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.baselines.networks import BASELINES
 from iwcodec.models.network.config import TINY

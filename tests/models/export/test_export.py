@@ -6,10 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnx")
-
+import torch
 from typer.testing import CliRunner
 
 from iwcodec.codec import cli
@@ -27,8 +24,7 @@ from support.models.tiny_networks import block_pictures
 def test_load_checkpoint_reads_the_averaged_weights(tmp_path: Path) -> None:
     network, average = ImplicitWarp(TINY), ImplicitWarp(TINY)
     torch.save(
-        {"model": TINY.to_dict(), "network": network.state_dict(), "average": average.state_dict()},
-        tmp_path / "c.pt",
+        {"model": TINY.to_dict(), "network": network.state_dict(), "average": average.state_dict()}, tmp_path / "c.pt"
     )
     loaded = load_checkpoint(tmp_path / "c.pt", size=128)
     assert loaded.config.size == 128

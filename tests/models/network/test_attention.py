@@ -1,8 +1,7 @@
 """Dense attention, and the sparse implementations compared with it."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.network import attention
 from iwcodec.models.network.attention import Extras

@@ -1,8 +1,8 @@
 """The Triton kernel compared with the reference, on CUDA if available, else in Triton's interpreter."""
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 from hypothesis import example, given, settings

@@ -1,8 +1,6 @@
 """Grids and displacements."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.network.geometry import cell_centres, displacements, upsample_cells
 

@@ -1,8 +1,6 @@
 """The motion basis before training."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.network.motion_basis import COMMON_SCALE, strength_cosines
 

@@ -4,8 +4,7 @@ import copy
 from dataclasses import replace
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.network import network as net
 from iwcodec.models.network.config import LITE, PAPER, TINY, ModelConfig

@@ -1,8 +1,6 @@
 """Warping and blending of the sources."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.models.network.geometry import cell_centres
 from iwcodec.models.network.warp import (

@@ -108,7 +108,7 @@ def test_pictures_are_copied_once_if_two_threads_wait_for_them() -> None:
             both.wait()
 
     lane = SimpleNamespace(copied=SimpleNamespace(synchronize=synchronize), pictures=torch.ones(1, 2, 2, 3))
-    pending = Pending([None], lane)  # type: ignore[list-item, arg-type]
+    pending = Pending([None], lane)
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(lambda _: pending.pictures()[0], range(2))
     assert copies == [1]

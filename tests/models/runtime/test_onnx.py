@@ -40,7 +40,7 @@ def test_concurrent_reconstruction_equals_sequential(face_clip: Path) -> None:
     sources = [[runtime.prepare(picture)], [runtime.prepare(picture[:, ::-1].copy())]]
     keypoints = runtime.detect(picture)
     sequential = [runtime.reconstruct(keypoints, one) for one in sources]
-    runtime.sessions["refine"] = BarrierSession(runtime.sessions["refine"])  # type: ignore[attr-defined]
+    runtime.sessions["refine"] = BarrierSession(runtime.sessions["refine"])
     with ThreadPoolExecutor(2) as executor:
         concurrent = list(executor.map(lambda one: runtime.reconstruct(keypoints, one), sources))
     assert all(np.array_equal(a, b) for a, b in zip(sequential, concurrent, strict=True))

@@ -67,7 +67,6 @@ def test_residuals_have_a_gradient_for_the_basis() -> None:
     known = equations(basis, shift, torch.zeros(1, 1, GRID, GRID))
     found = fit_keypoints(known, keypoints(1), keypoints(2)[:, None])
     residuals(known, found, keypoints(2)[:, None]).square().mean().backward()
-    assert basis.grad is not None
     assert basis.grad.abs().sum() > 0
     assert found.dtype == torch.float32
     assert found[..., 2].min() >= 0

@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
-
-for needed in ("fastapi", "uvicorn", "httpx", "websockets"):
-    pytest.importorskip(needed)
 import httpx
+import pytest
 from starlette.requests import HTTPConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -17,12 +14,7 @@ from iwcodec.server.limits import Limits
 from iwcodec.server.store.memory import MemoryStore
 from support.server.signalling import browser, connected, make_hub, running
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.realtime
 
 
 def connection(client: str = "192.0.2.1", **headers: str) -> HTTPConnection:

@@ -8,11 +8,8 @@ import logging
 import re
 from typing import Any
 
-import pytest
-
-for needed in ("fastapi", "uvicorn", "httpx", "websockets"):
-    pytest.importorskip(needed)
 import httpx
+import pytest
 
 from iwcodec.server import logs, tokens
 from iwcodec.server.limits import Limits
@@ -22,12 +19,7 @@ from iwcodec.server.store.memory import MemoryStore
 from iwcodec.server.turn import IceConfig
 from support.server.signalling import NOW, SECRET, Clock, DirectCall, browser, connected, make_hub, running, sdp
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.realtime
 
 
 class Page(html.parser.HTMLParser):
@@ -171,7 +163,7 @@ async def test_health_and_metrics() -> None:
         async def unreachable() -> None:
             raise StoreError("gone")
 
-        hub.store.ping = unreachable  # type: ignore[method-assign]
+        hub.store.ping = unreachable
         answer = await client.get("/health")
         assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
 

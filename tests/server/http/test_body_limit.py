@@ -4,22 +4,14 @@ import asyncio
 
 import pytest
 
-for needed in ("fastapi", "uvicorn", "httpx"):
-    pytest.importorskip(needed)
-
 from iwcodec.server.http.body_limit import MAX_BODY_BYTES
 from iwcodec.server.limits import Limits
 from iwcodec.server.store.memory import MemoryStore
 from support.server.signalling import PATIENCE_S, browser, make_hub, running
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
+pytestmark = pytest.mark.realtime
 
 ROUTES = ["POST /api/rooms", "POST /api/rooms/blue/invitations", "GET /api/rooms/blue", "GET /", "PUT /nowhere"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def exchange(address: str, head: str, body: bytes = b"", copies: int = 0) -> tuple[bytes, int]:

@@ -11,11 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-for needed in ("fastapi", "uvicorn", "httpx", "websockets"):
-    pytest.importorskip(needed)
 import httpx
+import pytest
 
 from iwcodec.server import logs
 from iwcodec.server.http.connections import MAX_HEADER_BYTES, Connections, allow_descriptors
@@ -25,15 +22,10 @@ from iwcodec.server.store.memory import MemoryStore
 from support.server.certificates import write_certificate
 from support.server.signalling import PATIENCE_S, Clock, connected, make_hub, running
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
+pytestmark = pytest.mark.realtime
 
 SOON_S = 0.5
 """Deadline of requests in these tests."""
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @asynccontextmanager
@@ -221,7 +213,7 @@ async def test_a_flood_of_connections_writes_a_few_lines_without_addresses(caplo
     hub = make_hub(MemoryStore(), Clock(), limits=Limits(address_connections=5))
     async with running(hub) as address, opened(address, 105) as streams:
         await asyncio.gather(*(ended(reader) for reader, _ in streams[5:]))
-        hub.ticks.now += 1  # type: ignore[attr-defined]
+        hub.ticks.now += 1
         async with opened(address) as [(reader, _)]:
             await ended(reader)
     lines = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records]

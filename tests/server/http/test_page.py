@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi")
 from iwcodec.server import tokens
 from iwcodec.server.http import app
 

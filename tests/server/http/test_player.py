@@ -8,21 +8,12 @@ from pathlib import Path
 
 import pytest
 
-for needed in ("fastapi", "httpx"):
-    pytest.importorskip(needed)
 from iwcodec.codec.media.crop.face_detector import FACE_DETECTOR
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from iwcodec.models.runtime.weights import read_info, read_tensors
 from iwcodec.server.http import app, player
 from iwcodec.server.store.memory import MemoryStore
 from support.server.signalling import browser, make_hub
-
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -22,13 +22,8 @@ pytest.importorskip("redis")
 from iwcodec.server.store.base import Joined, StoreError
 from iwcodec.server.store.redis import RedisStore
 
-pytestmark = [pytest.mark.anyio, pytest.mark.realtime]
+pytestmark = pytest.mark.realtime
 LIMITS = (6, 100)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -140,7 +135,7 @@ async def test_rooms_survive_a_restart_of_redis_without_data(redis: RedisServer)
         await hub.close()
 
 
-async def resumed(hub) -> None:  # type: ignore[no-untyped-def]
+async def resumed(hub) -> None:
     """Tick until Redis answers again."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
@@ -157,7 +152,7 @@ async def test_the_next_renewal_delivers_after_a_lost_wake_up(redis: RedisServer
     ada = Caller(hub)
     welcome = await ada.join()
     await ada.silent()
-    hub.wake = lambda room, member: None  # type: ignore[method-assign]
+    hub.wake = lambda room, member: None
     elsewhere = RedisStore(redis.url)
     # Simulate a subscription that was down at that moment.
     hub.members.clear()

@@ -7,8 +7,6 @@ from iwcodec.client.room import peer as p
 
 def silence(peer: p.Peer) -> None:
     """Discard everything that `peer` sends from now on."""
-    assert peer.connection is not None
-    assert peer.connection.sctp is not None
     peer.connection.sctp.transport.transport._connection.sendto = lambda data, component: nothing()
     peer.connection.sctp.transport.transport._connection.send = lambda data: nothing()
 

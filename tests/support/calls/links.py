@@ -1,18 +1,12 @@
 """Calls between two links over a simulated network, on a simulated clock."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import numpy as np
 
-from iwcodec.benchmarks.call.simulation import (
-    ImmediateExecutor,
-    SimulatedConnection,
-    SimulatedPath,
-    connection_pair,
-    simulate,
-)
+from iwcodec.benchmarks.call.simulation import ImmediateExecutor, SimulatedConnection, SimulatedPath, connection_pair
 from iwcodec.client.link.link import Link
 from iwcodec.client.link.link_state import RenderedFrame
 from iwcodec.client.video.video_sender import VideoSender
@@ -33,7 +27,7 @@ class End:
         self.faces = True
         self.sender = VideoSender(StubRuntime(), ImmediateExecutor(), lambda picture: self.faces, NearestSourceFit())
         self.connection = connection
-        self.link = Link(connection, self.sender, StubRuntime(), ImmediateExecutor())  # type: ignore[arg-type]
+        self.link = Link(connection, self.sender, StubRuntime(), ImmediateExecutor())
         self.shown: list[tuple[float, RenderedFrame]] = []
         self.watching = asyncio.create_task(self.watch())
         self.filming: asyncio.Task[None] | None = None
@@ -63,25 +57,18 @@ class End:
         await self.connection.close()
 
 
-def call(
-    case: Callable[[End, End], Coroutine[Any, Any, None]],
-    there: SimulatedPath | None = None,
-    back: SimulatedPath | None = None,
-    bundling: tuple[bool, bool] = (True, True),
-) -> list[End]:
-    """Run `case` with two ends that film from the start. The first sends over `there`, the second over `back`."""
-
-    async def work() -> list[End]:
-        ends = [End(c) for c in connection_pair(there or SimulatedPath(), back or SimulatedPath(seed=2), bundling)]
-        for end in ends:
-            end.film()
-            await end.connection.start()
-        await case(*ends)
-        for end in ends:
-            await end.close()
-        return ends
-
-    return simulate(work())
+@asynccontextmanager
+async def calling(
+    there: SimulatedPath | None = None, back: SimulatedPath | None = None, bundling: tuple[bool, bool] = (True, True)
+) -> AsyncIterator[list[End]]:
+    """Two ends that film from the start. The first sends over `there`, the second over `back`."""
+    ends = [End(c) for c in connection_pair(there or SimulatedPath(), back or SimulatedPath(seed=2), bundling)]
+    for end in ends:
+        end.film()
+        await end.connection.start()
+    yield ends
+    for end in ends:
+        await end.close()
 
 
 async def until(condition: Callable[[], bool], longest_s: float) -> float:

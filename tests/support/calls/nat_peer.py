@@ -54,7 +54,6 @@ async def main(offers: bool, turn: str) -> None:
 
 def candidate_types(connection: RTCPeerConnection) -> list[str]:
     """The types of the nominated candidates, ours first."""
-    assert connection.sctp is not None
     pair = connection.sctp.transport.transport._connection._nominated[1]
     return [pair.local_candidate.type, pair.remote_candidate.type]
 

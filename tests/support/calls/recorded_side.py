@@ -12,7 +12,7 @@ STATS = LinkStats({"total": 9.0}, {"motion": 2.0, "total": 8.0}, 24.0, 100.0, 0.
 
 def recorded_side(name: str, sound: bool = True, sound_delay_s: float = 0.2) -> Side:
     """Two seconds at 10 frames/s from time 50, seen 0.1 s and heard `sound_delay_s` later."""
-    side = Side(name, None, None, None, joined_s=49.0, began_s=50.0)  # type: ignore[arg-type]
+    side = Side(name, None, None, None, joined_s=49.0, began_s=50.0)
     for n in range(20):
         picture = np.full((64, 64, 3), 10 * n, np.uint8)
         side.sent.append(CapturedFrame(picture, 50 + n / 10))

@@ -4,13 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from iwcodec.codec.bitstream.header import Header
-from iwcodec.codec.bitstream.packets import (
-    AudioPacket,
-    MotionPacket,
-    Packet,
-    Run,
-    SourcePacket,
-)
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Packet, Run, SourcePacket
 from iwcodec.codec.bitstream.writer import ContainerWriter
 
 HEADER = Header(

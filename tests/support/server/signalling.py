@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-for needed in ("fastapi", "prometheus_client"):
-    pytest.importorskip(needed)
 from iwcodec.server.hub import Hub
 from iwcodec.server.link import Disconnected
 from iwcodec.server.messages import PROTOCOL

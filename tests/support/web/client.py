@@ -14,8 +14,7 @@ WEB = Path(__file__).parents[3] / "client" / "web"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 needs_modules = pytest.mark.skipif(
-    shutil.which("npm") is None or not (WEB / "node_modules").is_dir(),
-    reason="needs npm, and `npm ci` in client/web",
+    shutil.which("npm") is None or not (WEB / "node_modules").is_dir(), reason="needs npm, and `npm ci` in client/web"
 )
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
 needs_build = pytest.mark.skipif(not (WEB / "dist" / "index.html").is_file(), reason="needs `make web`")
@@ -26,7 +25,6 @@ def web_server() -> Iterator[str]:
     """Run `iwcodec serve`; its address."""
     command = [sys.executable, "-m", "iwcodec", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         try:
             lines = (line for line in process.stdout if '"serving"' in line)
             yield json.loads(next(lines))["address"]

@@ -167,12 +167,12 @@ function update(): void {
     if (!shown) continue;
     shown.tile.words = link.words ?? "";
     shown.tile.state = link.state === "live" ? "live" : (WORDS[link.state] ?? link.state);
-    void peer.wireBytes().then((wire) => (shown.wire = wire ?? [link.received, link.sent]));
-    const rates = shown.rates.of([...shown.wire, link.shown, link.arrived], nowMs);
+    void peer.wireBytes().then((wire) => (shown.wire = wire ?? [link.channels.received, link.channels.sent]));
+    const rates = shown.rates.of([...shown.wire, link.incoming.shown, link.incoming.arrived], nowMs);
     shown.tile.lines = rates ? linesOf(link, rates) : [];
     for (const receiver of peer.connection?.getReceivers() ?? []) {
       // In seconds in browsers that know only the older name.
-      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = Math.min(4000, 1000 * link.playoutS);
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = Math.min(4000, 1000 * link.incoming.playoutS);
     }
   }
   const [coded] = ownRates.of([sending.sender.counts.coded], nowMs) ?? [];
@@ -184,7 +184,7 @@ function update(): void {
 function linesOf(link: Link, rates: number[]): string[] {
   const [receivedKbps, sentKbps] = rates.slice(0, 2).map((rate) => (rate * 8) / 1000);
   const [framesPerS, receivedPerS] = rates.slice(2);
-  const { delayMs, loss, renderMs } = link;
+  const { delayMs, loss, renderMs } = link.incoming;
   const { congested } = link.outgoing.congestionControl;
   const stats = { framesPerS, receivedPerS, renderMs, sentKbps, congested, loss, delayMs: delayMs ?? 0 };
   const quality = link.state === "live" ? qualityWords(stats) : "";
@@ -317,8 +317,8 @@ async function statistics(kind: string): Promise<unknown> {
   return [...(stats?.values() ?? [])].find((one) => one.type === kind && one.kind === "audio") ?? null;
 }
 const probe = {
-  shown: () => participants().map(({ link }) => link.shown),
-  sent: () => participants().map(({ link }) => link.sent),
+  shown: () => participants().map(({ link }) => link.incoming.shown),
+  sent: () => participants().map(({ link }) => link.channels.sent),
   coded: () => sending.sender.counts.coded,
   /** What was heard of, and said to, the first participant (RTCInboundRtpStreamStats, RTCOutboundRtpStreamStats). */
   heard: () => statistics("inbound-rtp"),

@@ -1,6 +1,6 @@
 /** The worker that rebuilds the pictures of all peers, as the links use it. */
 
-import type { DecodedSource, Model, Pixels, Renderer } from "../link/link";
+import type { DecodedSource, Model, Pixels, Renderer } from "../link/incoming";
 import { makeTables } from "../motion/tables";
 import type { Answer, Request } from "./messages";
 

@@ -1,6 +1,6 @@
 /** The worker that codes our camera, fed with its frames. */
 
-import type { Pixels } from "../link/link";
+import type { Pixels } from "../link/incoming";
 import type { Command, SenderAnswer } from "../sender/messages";
 import { VideoSender } from "../video/video_sender";
 

@@ -56,7 +56,7 @@ export class Stream {
   space(slot: number): MotionSpace | null {
     const source = this.library.at(slot);
     if (!source || this.library.isVariant(slot)) return null;
-    return motionSpace(reference(source.basis, source.keypoints), source.picture, this.directions);
+    return motionSpace(reference(source), source.picture, this.directions);
   }
 
   /** Return a frame's picture; null without any source. `later`: a frame that will follow, if one is known. */

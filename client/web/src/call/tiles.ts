@@ -1,6 +1,6 @@
 /** The grid of a call's people: pictures, names, states in words, and numbers for those who want them. */
 
-import type { Pixels } from "../link/link";
+import type { Pixels } from "../link/incoming";
 
 /** Pictures of calls, in pixels. */
 export const SIZE = 256;

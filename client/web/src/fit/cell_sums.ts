@@ -1,83 +1,97 @@
-/** Sums over the cells of a motion basis, which are most of a fit, in WebAssembly (kernels/alignment.ts). */
+/** Products with a motion basis and sums over its cells, in WebAssembly (kernels/alignment.ts). */
 
-import { BLOCK, Convolutions, VALUE } from "../runtime/convolutions";
+import { BLOCK, Convolutions, VALUE } from "../runtime/network/convolutions";
+import { CELLS, GRID, TENSOR } from "./views";
 
-/** Of each cell, its structure tensor (xx, xy, yy), and the gradient (x, y) of half its squared error. */
-export interface Cells {
-  xx: Float64Array;
-  xy: Float64Array;
-  yy: Float64Array;
-  x: Float64Array;
-  y: Float64Array;
+/** The Gram matrix (3 K, 3 K) of a motion basis by its cells' tensors, and its products (3 K,) with their gradients. */
+interface Sums {
+  gram: Float64Array;
+  gradient: Float64Array;
 }
 
-/** Memory for bases (side * side, 3 K). */
-export class CellSums {
+/** Memory for bases (CELLS, 3 K). */
+class CellSums {
   private readonly c = new Convolutions();
-  private readonly cells: number;
   private readonly columns: number;
-  private readonly rooms: Record<"source" | "places" | "basis" | "weighted" | "sums", number>;
+  private readonly rooms: Record<"source" | "change" | "places" | "shifts" | "tensors" | "basis" | "weighted" | "sums", number>;
 
-  constructor(
-    private readonly side: number,
-    private readonly width: number,
-  ) {
-    const cells = (this.cells = side ** 2);
-    this.columns = Math.ceil(((5 * width) / 3 + 2) / BLOCK) * BLOCK;
-    const [source, places, basis, weighted, sums] = [cells * width, 2 * cells, cells * width, cells * this.columns, width * this.columns];
-    this.rooms = { source: this.c.room(source), places: this.c.room(places), basis: this.c.room(basis), weighted: this.c.room(weighted), sums: this.c.room(sums) };
+  /** `width`: 3 K. */
+  constructor(private readonly width: number) {
+    const columns = (this.columns = blocks(4 * (width / 3) + 4 + blocks(width / 3 + 1)));
+    const room = (values: number) => this.c.room(values);
+    this.rooms = {
+      source: room(CELLS * width),
+      change: room(width),
+      places: room(2 * CELLS),
+      shifts: room(2 * CELLS),
+      tensors: room(TENSOR * CELLS),
+      basis: room(CELLS * width),
+      weighted: room(CELLS * columns),
+      sums: room((width / 3) * (columns + 2 * blocks(width / 3 + 1))),
+    };
   }
 
-  /** Load a basis, sampled at places (cells, 2) in cells. Return a view of it. */
-  load(basis: Float32Array, places: Float32Array | null): Float32Array {
-    const { c, cells, rooms, width } = this;
-    c.floats(places ? rooms.source : rooms.basis, basis.length).set(basis);
-    if (places) {
-      c.floats(rooms.places, places.length).set(places);
-      c.run.remap(rooms.source, this.side, width * VALUE, rooms.places, cells, rooms.basis);
-    }
-    return c.floats(rooms.basis, cells * width);
+  /** Return the displacements (CELLS, 2), in cells, by a change (3 K,) of the unknowns. */
+  moved(basis: Float32Array, change: Float64Array): Float32Array {
+    const { c, rooms, width } = this;
+    c.put(rooms.source, basis);
+    c.put(rooms.change, change);
+    c.run.displace(rooms.source, rooms.change, CELLS, width / 3, GRID / 2, rooms.shifts);
+    return c.floats(rooms.shifts, 2 * CELLS).slice();
   }
 
-  /** Return the Gram matrix (3 K, 3 K) of the loaded basis by the cells' tensors, and its products (3 K,) with their
-   * gradients. */
-  of({ xx, xy, yy, x, y }: Cells): { gram: Float64Array; gradient: Float64Array } {
-    const { c, cells, columns, rooms, width } = this;
+  /** Return the sums of a basis, sampled at a field (CELLS, 2) in cells, and tensors (CELLS, TENSOR). Moving a cell costs
+   * `stiffness` times its squared displacement, that of `offset` (3 K,) included. */
+  of(basis: Float32Array, field: Float32Array, tensors: Float32Array, offset: Float64Array, stiffness: number): Sums {
+    const { c, columns, rooms, width } = this;
+    c.put(rooms.source, basis);
+    c.put(rooms.places, field.map((value, i) => value + (i % 2 ? Math.floor(i / 2 / GRID) : (i / 2) % GRID)));
+    c.run.remap(rooms.source, GRID, width * VALUE, rooms.places, CELLS, rooms.basis);
+    c.put(rooms.change, offset);
+    c.run.displace(rooms.basis, rooms.change, CELLS, width / 3, 1, rooms.shifts);
+    c.put(rooms.tensors, tensors);
+    c.run.weigh(rooms.basis, CELLS, width / 3, rooms.tensors, rooms.shifts, stiffness, columns, rooms.weighted);
     const k = width / 3;
-    const basis = c.floats(rooms.basis, cells * width);
-    const weighted = c.floats(rooms.weighted, cells * columns);
-    for (let cell = 0, from = 0, to = 0; cell < cells; cell++, from += width, to += columns) {
-      const [a, b, d] = [xx[cell], xy[cell], yy[cell]];
-      for (let i = 0; i < k; i++) {
-        const [along, right, down] = [basis[from + i], basis[from + k + i], basis[from + 2 * k + i]];
-        weighted[to + i] = a * along;
-        weighted[to + k + i] = b * along;
-        weighted[to + 2 * k + i] = d * along;
-        weighted[to + 3 * k + i] = a * right + b * down;
-        weighted[to + 4 * k + i] = b * right + d * down;
-      }
-      weighted[to + 5 * k] = x[cell];
-      weighted[to + 5 * k + 1] = y[cell];
-    }
-    c.run.correlate(rooms.basis, width * VALUE, rooms.weighted, columns * VALUE, cells, width, columns, rooms.sums);
-    const sums = c.floats(rooms.sums, width * columns);
-    // Rows: along, right, down. Columns: along by xx, xy and yy, strengths by x and y, gradients.
-    const at = (row: number, a: number, column: number, b: number) => sums[(row * k + a) * columns + column * k + b];
+    const [all, few] = [columns, blocks(k + 1)];
+    // Motion with everything; strengths to the right, and down, with those by x, and y, and their gradients.
+    const [byX, byY] = [3 * k, 4 * k + 4];
+    const at = [0, k * all, k * (all + few)].map((values) => rooms.sums + values * VALUE);
+    const multiply = (group: number, from: number, count: number) =>
+      c.run.correlate(rooms.basis + group * k * VALUE, width * VALUE, rooms.weighted + from * VALUE, columns * VALUE, CELLS, k, count, at[group]);
+    multiply(0, 0, all);
+    multiply(1, byX, few);
+    multiply(2, byY, few);
+    const [along, right, down] = [c.floats(at[0], k * all), c.floats(at[1], k * few), c.floats(at[2], k * few)];
     const gram = new Float64Array(width * width);
     const gradient = new Float64Array(width);
     for (let a = 0; a < k; a++) {
       for (let b = 0; b < k; b++) {
-        gram[a * width + b] = at(0, a, 0, b);
-        gram[a * width + k + b] = gram[(k + b) * width + a] = at(0, a, 1, b);
-        gram[(k + a) * width + k + b] = at(0, a, 2, b);
-        gram[a * width + 2 * k + b] = gram[(2 * k + b) * width + a] = at(0, a, 3, b);
-        gram[(k + a) * width + 2 * k + b] = gram[(2 * k + b) * width + k + a] = at(0, a, 4, b);
-        gram[(2 * k + a) * width + 2 * k + b] = at(1, a, 3, b) + at(2, a, 4, b);
+        const row = a * all + b;
+        gram[a * width + b] = along[row];
+        gram[a * width + k + b] = gram[(k + b) * width + a] = along[row + k];
+        gram[(k + a) * width + k + b] = along[row + 2 * k];
+        gram[a * width + 2 * k + b] = gram[(2 * k + b) * width + a] = along[row + byX];
+        gram[(k + a) * width + 2 * k + b] = gram[(2 * k + b) * width + k + a] = along[row + byY];
+        gram[(2 * k + a) * width + 2 * k + b] = right[a * few + b] + down[a * few + b];
       }
-      gradient[a] = at(0, a, 5, 0);
-      gradient[k + a] = at(0, a, 5, 1);
-      gradient[2 * k + a] = at(1, a, 5, 0) + at(2, a, 5, 1);
+      gradient[a] = along[a * all + byX + k];
+      gradient[k + a] = along[a * all + byY + k];
+      gradient[2 * k + a] = right[a * few + k] + down[a * few + k];
     }
     return { gram, gradient };
   }
+}
+
+/** Return the next multiple of BLOCK. */
+function blocks(columns: number): number {
+  return Math.ceil(columns / BLOCK) * BLOCK;
+}
+
+/** By the number of unknowns. */
+const made = new Map<number, CellSums>();
+
+export function sumsOf(width: number): CellSums {
+  let sums = made.get(width);
+  if (!sums) made.set(width, (sums = new CellSums(width)));
+  return sums;
 }

@@ -7,14 +7,11 @@ import type { Picture } from "../runtime/pictures";
 import type { Source } from "../runtime/types";
 import {
   alignmentEquations,
-  blurred,
   BLURS,
   type Equations,
-  FLOW_SIZE,
   keypointsOf,
   reference,
   type Reference,
-  sampled,
   shear,
   smallGrey,
   squaredError,
@@ -23,6 +20,7 @@ import {
   type Warped,
   warped,
 } from "./alignment";
+import { blurred, FLOW_SIZE, sampled } from "./views";
 
 const CORRECTION_DECAY = 0.8;
 /** Blurs of the alignment steps. */
@@ -63,14 +61,9 @@ interface Estimate {
   step: Equations | null;
 }
 
-interface Prepared {
-  reference: Reference;
-  levels: Levels;
-}
-
 /** Fits the frames of a call, in order. */
 export class KeypointFit {
-  private readonly prepared = new WeakMap<Source, Prepared>();
+  private readonly levels = new WeakMap<Source, Levels>();
   private correction: Float64Array | null = null;
   private present: Source | null = null;
   private framesSinceChoice = 0;
@@ -88,7 +81,7 @@ export class KeypointFit {
     this.present = source;
     this.correction = estimate.values.map((value, i) => value - start[i]);
     const sharp = target.get(FINEST) as Float32Array;
-    const { reference: ref } = this.prepare(source);
+    const ref = reference(source);
     const step = estimate.step ?? alignmentEquations(ref, estimate.view, sharp, new Float64Array(start.length));
     const scale = 1 / Math.max(estimate.error, MIN_ERROR);
     return { keypoints: keypointsOf(estimate.values), source, gram: step.gram.map((value) => value * scale) };
@@ -119,7 +112,7 @@ export class KeypointFit {
 
   /** Align a source with the target, and keep the step with the least error. */
   private fit(target: Levels, detected: Float32Array, source: Source): Estimate {
-    const { reference: ref, levels } = this.prepare(source);
+    const [ref, levels] = [reference(source), this.levelsOf(source)];
     const origin = unknownsOf(detected);
     const { correction } = this;
     if (correction && source === this.present) origin.forEach((_, i) => (origin[i] += CORRECTION_DECAY * correction[i]));
@@ -144,12 +137,9 @@ export class KeypointFit {
     return best;
   }
 
-  private prepare(source: Source): Prepared {
-    let known = this.prepared.get(source);
-    if (!known) {
-      known = { reference: reference(source.basis, source.keypoints), levels: levelsOf(source.picture) };
-      this.prepared.set(source, known);
-    }
+  private levelsOf(source: Source): Levels {
+    let known = this.levels.get(source);
+    if (!known) this.levels.set(source, (known = levelsOf(source.picture)));
     return known;
   }
 }

@@ -6,7 +6,9 @@
 import type { Tables } from "../motion/tables";
 import { type SourceSequence, slotOf } from "../video/source_sequence";
 import type { CodedFrame, Subscriber, VideoSender } from "../video/video_sender";
+import type { Channels } from "./channels";
 import { CongestionControl, parameters, type SendParameters } from "./congestion_control";
+import type { IncomingVideo } from "./incoming";
 import {
   type Control,
   CONTROL_CHANNEL,
@@ -31,22 +33,6 @@ const FIRST_PACE_S = 0.02;
 /** Used until the peer has acknowledged its first picture. */
 const START = parameters(2, 2, 0, 26);
 
-/** The open channels of the present connection. */
-export interface Channels {
-  readonly areOpen: boolean;
-  send(channel: number, data: Uint8Array): void;
-  /** Bytes that have not been sent yet. */
-  queued(channel: number): number;
-}
-
-/** What the receiving half wants to send. */
-export interface Pending {
-  takeAck(): SourceAck | null;
-  takeReport(nowS: number): Report | null;
-  /** Number of the newest decoded frame. */
-  readonly acknowledged: number | null;
-}
-
 export class OutgoingVideo implements Subscriber {
   /** The peer's hello on the present connection. */
   peer: Hello | null = null;
@@ -67,8 +53,8 @@ export class OutgoingVideo implements Subscriber {
   constructor(
     tables: Tables,
     private readonly sender: VideoSender,
-    private readonly channels: Channels,
-    private readonly pending: Pending,
+    private readonly channels: Pick<Channels, "areOpen" | "send" | "queued">,
+    private readonly incoming: Pick<IncomingVideo, "acknowledged" | "takeAck" | "takeReport">,
   ) {
     this.motion = new MotionSender(tables, this.congestionControl.sending);
     sender.join(this);
@@ -194,10 +180,10 @@ export class OutgoingVideo implements Subscriber {
   sendPending(): void {
     this.sentS = now();
     this.scheduleSources(SOURCE_DELAY_S);
-    const ack = this.pending.takeAck();
+    const ack = this.incoming.takeAck();
     if (ack) this.control(ack);
     if (this.isFirstPictureUnsent) return;
-    const report = this.pending.takeReport(this.sentS);
+    const report = this.incoming.takeReport(this.sentS);
     if (report) this.channels.send(MOTION_CHANNEL, controlToBytes(report));
   }
 
@@ -221,7 +207,7 @@ export class OutgoingVideo implements Subscriber {
       this.motion.skip();
       return;
     }
-    this.channels.send(MOTION_CHANNEL, this.motion.message(this.pending.acknowledged));
+    this.channels.send(MOTION_CHANNEL, this.motion.message(this.incoming.acknowledged));
     this.sendPending();
   }
 

@@ -31,7 +31,7 @@ export class FrameBudget {
   }
 }
 
-/** A message that is dropped, maybe through the path's fault. */
+/** A message that is dropped, but that an honest peer's path may have caused: late, repeated or reordered. */
 export class Untimely extends FormatError {}
 
 /** Decodes motion messages into the jitter buffer. */

@@ -1,15 +1,15 @@
 /** CenterFace in WebAssembly (codec/media/crop/face_detector.py): a graph of convolutions, whose layers are laid out anew for
  * each size of pictures. */
 
-import { BLOCK, byPlace, Convolutions, type Framed, VALUE } from "../runtime/convolutions";
-import { pixelsOf } from "../runtime/geometry";
-import { type Graph, type Node, readGraph } from "../runtime/onnx_graph";
+import { BLOCK, byPlace, Convolutions, type Framed, VALUE } from "../runtime/network/convolutions";
+import { pixelsOf } from "../runtime/network/geometry";
+import { type Graph, type Node, readGraph } from "../runtime/network/onnx_graph";
 import type { Weights } from "../runtime/weights";
 import type { Maps } from "./face_detector";
 
 /** Sizes whose layers are kept: those of face_detector.ts's LONG_SIDES. */
 const KEPT_SIZES = 2;
-/** Of its batch normalisation. */
+/** Added to the variance in its batch normalisation. */
 const NORM_EPSILON = 1e-3;
 
 export class FaceNetwork {

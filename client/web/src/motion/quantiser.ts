@@ -19,7 +19,7 @@ export function quantiserOf(coarseness: number): Quantiser {
   return { stepXy: STEP_XY * 2 ** coarseness, stepStrength: STEP_STRENGTH * 2 ** coarseness };
 }
 
-/** Return the nearest levels (K, 3); those of the previous frame where a value is hardly off them. */
+/** Return the nearest levels (K, 3). A value within DEAD_ZONE of the level of the previous frame keeps that level. */
 export function quantise(keypoints: Float32Array, { stepXy, stepStrength }: Quantiser, last: Int32Array | null): Int32Array {
   const steps = [stepXy, stepXy, stepStrength].map(Math.fround);
   return Int32Array.from(keypoints, (value, i) => {

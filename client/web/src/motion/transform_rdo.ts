@@ -136,7 +136,7 @@ function descend(
   }
 }
 
-/** Return what frame `t` is off its target (3 K,). */
+/** Return the deviation of frame `t` from its target (3 K,). */
 function residualOf(
   target: Float64Array,
   levels: Int32Array,

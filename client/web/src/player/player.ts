@@ -7,7 +7,7 @@ import type { Sound } from "./sound";
 const FRAMES_AHEAD = 12;
 /** Frames that the worker is asked for at a time: one in each half of its work, so that neither waits for the page. */
 const IN_FLIGHT = 3;
-/** Milliseconds from one change of the position to the next that is told, while playing: each costs the page a layout. */
+/** Least milliseconds between two reports of the position while playing: each costs the page a layout. */
 const TOLD_MS = 200;
 
 /** Counts, for whoever measures. */

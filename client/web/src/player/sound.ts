@@ -11,7 +11,7 @@ const AHEAD_S = 2;
 const FEED_MS = 200;
 /** Feeds after which the clock starts without sound. */
 const MAX_WAITS = 10;
-/** Seconds from the first decoded sound to its beginning. */
+/** Seconds from the first decoded block to when it is played. */
 const LATENCY_S = 0.05;
 
 interface OpusPacket {

@@ -1,12 +1,13 @@
 /** A call: a peer connection to every participant (client/room/call.py). */
 
-import { Link, type Model, type Pixels, type Renderer } from "../link/link";
+import type { Model, Pixels, Renderer } from "../link/incoming";
+import { Link } from "../link/link";
 import type { VideoSender } from "../video/video_sender";
 import { Peer } from "./peer";
 import type { Event, IceServer, Person } from "./protocol";
 import { Signalling } from "./signalling";
 
-/** Seconds without a connection after which a participant whom the server has lost has left. */
+/** Seconds without a connection after which a participant whom the server has lost counts as gone. */
 const ABSENCE_S = 12;
 /** What continuous speech takes on the wire to one participant, in kbps. */
 const SOUND_KBPS = 15;

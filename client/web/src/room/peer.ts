@@ -1,6 +1,6 @@
 /**
- * Peer connection to one participant, replaced when it fails (client/room/peer.py): every offer creates a connection of
- * its own, and of two that cross the one of the participant with the smaller id gives way.
+ * Peer connection to one participant, replaced when it fails (client/room/peer.py). Every offer creates a connection of
+ * its own; of two offers that cross, that of the participant with the smaller id gives way.
  */
 
 import { sendMicrophone, withOpusSettings } from "../audio/transceiver";

@@ -5,9 +5,9 @@ import { VersionError } from "../errors";
 import { FaceNetwork } from "../media/face_network";
 import { makeTables, type Tables, type TablesFile } from "../motion/tables";
 import { fetched } from "./fetched";
-import { NetworkRuntime } from "./network";
-import { WasmRefiner } from "./refiner";
-import { RemoteRefiner } from "./remote_refiner";
+import { NetworkRuntime } from "./network/network";
+import { WasmRefiner } from "./refinement/refiner";
+import { RemoteRefiner } from "./refinement/remote_refiner";
 import type { Model, Runtime } from "./types";
 import { NetworkWeights } from "./weights";
 

@@ -20,8 +20,10 @@ export function resizeArea(picture: Picture, side: number): Picture {
 function halve({ side, data }: Picture, out: Uint8Array): void {
   const row = 3 * side;
   for (let y = 0, at = 0; y < side; y += 2) {
-    for (let from = y * row; from < (y + 1) * row; from += 6) {
-      for (let i = from; i < from + 3; i++, at++) out[at] = (data[i] + data[i + 3] + data[i + row] + data[i + row + 3] + 2) >> 2;
+    for (let i = y * row, j = i + row, end = j; i < end; i += 6, j += 6, at += 3) {
+      out[at] = (data[i] + data[i + 3] + data[j] + data[j + 3] + 2) >> 2;
+      out[at + 1] = (data[i + 1] + data[i + 4] + data[j + 1] + data[j + 4] + 2) >> 2;
+      out[at + 2] = (data[i + 2] + data[i + 5] + data[j + 2] + data[j + 5] + 2) >> 2;
     }
   }
 }

@@ -1,10 +1,10 @@
 /** Keys and rows of the sources that a frame attends to, by blocks of 2x2 cells (models/network/network.py,
  * `merge_sources`; models/network/geometry.py, GeometricPrior). */
 
-import { BLOCK, type Convolutions } from "./convolutions";
-import { cellCentres } from "./geometry";
+import { BLOCK, type Convolutions } from "./network/convolutions";
+import { cellCentres } from "./network/geometry";
 import { resizeLinear } from "./pictures";
-import { CELLS, cellAt, PRIOR_DIMS } from "./queries";
+import { CELLS, cellAt, PRIOR_DIMS } from "./network/queries";
 import { MAX_SOURCES, type Source } from "./types";
 import type { NetworkWeights } from "./weights";
 

@@ -64,7 +64,7 @@ export class VideoCoder {
   private readonly fit = new KeypointFit();
   private readonly policy = new SourcePolicy();
   private readonly compositor = new Compositor();
-  private readonly variants = new VariantPolicy(this.compositor, this.library);
+  private readonly variants = new VariantPolicy(this.library);
   /** Number of each variant -> that of its base. */
   private readonly bases = new Map<number, number>();
   private variantMs = -Infinity;
@@ -220,7 +220,7 @@ export class VideoCoder {
     const known = this.library.at(number);
     if (!known) return;
     const source = known.picture === picture ? known : await this.runtime.prepare(picture);
-    const space = motionSpace(reference(source.basis, source.keypoints), source.picture, this.directions);
+    const space = motionSpace(reference(source), source.picture, this.directions);
     this.emit({ type: "space", sequence: sequence.number, source: number, space });
   }
 

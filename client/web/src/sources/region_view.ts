@@ -1,17 +1,15 @@
 /** Where the regions of frames and sources lie, in the coordinates of one source (codec/sources/region_view.py). */
 
-import { GRID, moved } from "../fit/alignment";
+import { moved, reference } from "../fit/alignment";
+import { GRID } from "../fit/views";
 import { remapValues } from "../runtime/pictures";
 import type { Source } from "../runtime/types";
-import { boxPlaces, type Compositor, REGION_SIZES, regionBox } from "./regions";
+import { boxPlaces, REGION_SIZES, regionBox } from "./regions";
 
 export class RegionView {
   private readonly places: Float32Array[];
 
-  constructor(
-    readonly home: Source,
-    private readonly compositor: Compositor,
-  ) {
+  constructor(readonly home: Source) {
     const { side } = home.picture;
     this.places = REGION_SIZES.map((_, region) => boxPlaces(regionBox(home.keypoints, region, side)));
   }
@@ -37,7 +35,7 @@ export class RegionView {
   private shifted(source: Source, keypoints: Float32Array, places: Float32Array): Float32Array {
     const perCell = source.picture.side / GRID;
     const inCells = places.map((value) => (value + 0.5) / perCell - 0.5);
-    const shifts = remapValues(moved(this.compositor.reference(source), keypoints), GRID, 2, inCells);
+    const shifts = remapValues(moved(reference(source), keypoints), GRID, 2, inCells);
     return places.map((value, i) => value + shifts[i] * perCell);
   }
 }

@@ -3,7 +3,8 @@
  * (codec/sources/regions.py).
  */
 
-import { backward, GRID, moved, reference, type Reference } from "../fit/alignment";
+import { backward, reference } from "../fit/alignment";
+import { GRID } from "../fit/views";
 import { type Picture, remapPicture, remapValues, resizeLinear, roundEven } from "../runtime/pictures";
 import { type Source, withPicture } from "../runtime/types";
 import type { Library } from "./library";
@@ -74,27 +75,56 @@ export function inBox(box: Box, places: Float32Array): Float32Array {
   return found;
 }
 
-/** Return how much of a region shows at places (n, 2) of a source picture of `size` pixels. */
-export function regionMask(keypoints: Float32Array, region: number, size: number, places: Float32Array): Float32Array {
-  return remapValues(MASK, BOX_SIDE, 1, inBox(regionBox(keypoints, region, size), places), 0);
+/** Some pixels of a picture: their numbers (n,), places (n, 2), and how much of a region shows there (n,). */
+export interface RegionPixels {
+  pixels: Int32Array;
+  places: Float32Array;
+  mask: Float32Array;
 }
 
-/** Blend pixels (side, side, 3) into a picture under a mask (side, side). Their colours are shifted by the median
- * difference around it. */
-export function blend(picture: Picture, other: Uint8Array, mask: Float32Array): Picture {
+/** Return the pixels whose places (side * side, 2) in a source picture of `size` pixels lie in a region. */
+export function regionPixels(keypoints: Float32Array, region: number, size: number, places: Float32Array): RegionPixels {
+  const box = regionBox(keypoints, region, size);
+  const [right, down] = [Math.cos(box.angle), Math.sin(box.angle)];
+  const [wide, high] = [box.width / 2, box.height / 2];
+  const pixels = new Int32Array(places.length / 2);
+  let count = 0;
+  for (let n = 0; n < pixels.length; n++) {
+    const x = places[2 * n] - box.x;
+    const y = places[2 * n + 1] - box.y;
+    if (Math.abs(x * right + y * down) < wide && Math.abs(y * right - x * down) < high) pixels[count++] = n;
+  }
+  const inside = pixels.slice(0, count);
+  const some = placesAt(places, inside);
+  return { pixels: inside, places: some, mask: remapValues(MASK, BOX_SIDE, 1, inBox(box, some), 0) };
+}
+
+/** Return the places (n, 2) of some pixels (n,). */
+export function placesAt(places: Float32Array, pixels: Int32Array): Float32Array {
+  const out = new Float32Array(2 * pixels.length);
+  for (let n = 0; n < pixels.length; n++) {
+    out[2 * n] = places[2 * pixels[n]];
+    out[2 * n + 1] = places[2 * pixels[n] + 1];
+  }
+  return out;
+}
+
+/** Blend colours (n, 3) into some pixels (n,) of a picture by a mask (n,). They are shifted by the median difference around
+ * it. */
+export function blend(picture: Picture, other: Uint8Array, mask: Float32Array, pixels: Int32Array): Picture {
   const rim: number[] = [];
   for (let n = 0; n < mask.length; n++) if (mask[n] > RIM[0] && mask[n] < RIM[1]) rim.push(n);
   const shift = [0, 1, 2].map((channel) => {
     if (!rim.length) return 0;
-    const middle = median(rim.map((n) => picture.data[3 * n + channel] - other[3 * n + channel]));
+    const middle = median(rim.map((n) => picture.data[3 * pixels[n] + channel] - other[3 * n + channel]));
     return Math.min(MAX_COLOUR_SHIFT, Math.max(-MAX_COLOUR_SHIFT, middle));
   });
   const data = Uint8Array.from(picture.data);
   for (let n = 0; n < mask.length; n++) {
     const weight = mask[n];
     if (!weight) continue;
-    for (let i = 3 * n, channel = 0; channel < 3; i++, channel++) {
-      const value = roundEven(picture.data[i] * (1 - weight) + (other[i] + shift[channel]) * weight);
+    for (let channel = 0, i = 3 * pixels[n]; channel < 3; channel++, i++) {
+      const value = roundEven(picture.data[i] * (1 - weight) + (other[3 * n + channel] + shift[channel]) * weight);
       data[i] = Math.min(255, Math.max(0, value));
     }
   }
@@ -102,14 +132,13 @@ export function blend(picture: Picture, other: Uint8Array, mask: Float32Array): 
 }
 
 function median(values: number[]): number {
-  const sorted = values.sort((a, b) => a - b);
+  const sorted = Float64Array.from(values).sort();
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 /** Makes composite sources, and keeps them. */
 export class Compositor {
-  private readonly references = new WeakMap<Source, Reference>();
   private composites: { key: unknown[]; source: Source }[] = [];
 
   /** Return a source whose regions show other sources; undefined leaves a region as it is. */
@@ -136,10 +165,10 @@ export class Compositor {
     let { picture } = source;
     others.forEach((other, region) => {
       if (!other) return;
-      const places = this.places(source, other);
-      const sampled = new Uint8Array(picture.data.length);
+      const { pixels, places, mask } = regionPixels(other.keypoints, region, picture.side, this.places(source, other));
+      const sampled = new Uint8Array(3 * pixels.length);
       remapPicture(other.picture, places, sampled);
-      picture = blend(picture, sampled, regionMask(other.keypoints, region, picture.side, places));
+      picture = blend(picture, sampled, mask, pixels);
     });
     return withPicture(source, picture);
   }
@@ -149,20 +178,16 @@ export class Compositor {
     const { side } = source.picture;
     const places = new Float32Array(side * side * 2);
     if (source.keypoints !== other.keypoints) {
-      const cells = backward(moved(this.reference(other), source.keypoints));
-      places.set(resizeLinear(cells, GRID, side, 2).map((value) => value * (side / GRID)));
+      const cells = backward(reference(other), source.keypoints);
+      places.set(resizeLinear(cells, GRID, side, 2));
     }
-    for (let n = 0; n < side * side; n++) {
-      places[2 * n] += n % side;
-      places[2 * n + 1] += Math.floor(n / side);
+    const scale = side / GRID;
+    for (let y = 0, n = 0; y < side; y++) {
+      for (let x = 0; x < side; x++, n += 2) {
+        places[n] = places[n] * scale + x;
+        places[n + 1] = places[n + 1] * scale + y;
+      }
     }
     return places;
-  }
-
-  /** Return a source prepared for fitting, made once. */
-  reference(source: Source): Reference {
-    let known = this.references.get(source);
-    if (!known) this.references.set(source, (known = reference(source.basis, source.keypoints)));
-    return known;
   }
 }

@@ -3,6 +3,7 @@
  * (codec/sources/variant_policy.py).
  */
 
+import { reference } from "../fit/alignment";
 import { isHeldBack } from "../fit/keypoint_fit";
 import { type Picture, remapCubic, remapPicture } from "../runtime/pictures";
 import type { Source } from "../runtime/types";
@@ -10,7 +11,7 @@ import { TokenBucket } from "../token_bucket";
 import type { Library } from "./library";
 import { errorOf, type Signature, signature } from "./region_signature";
 import { RegionView } from "./region_view";
-import { blend, BOX_SIDE, type Compositor, inBox, REGION_SIZES, regionBox, regionMask } from "./regions";
+import { blend, BOX_SIDE, inBox, placesAt, REGION_SIZES, regionBox, regionPixels } from "./regions";
 
 const REMEMBERED_FRAMES = 256;
 const CHOICE_INTERVAL = 5;
@@ -74,10 +75,7 @@ export class VariantPolicy {
   private shown: Slots = REGION_SIZES.map(() => null);
 
   /** `library`: the sources that receivers have; only read here. */
-  constructor(
-    private readonly compositor: Compositor,
-    private readonly library: Library,
-  ) {}
+  constructor(private readonly library: Library) {}
 
   /** Null before the first frame. */
   get home(): Source | null {
@@ -90,7 +88,7 @@ export class VariantPolicy {
     const view = this.viewOf(source);
     this.learn(view);
     const own = this.library.slotOf(source);
-    const heldBack = isHeldBack(this.compositor.reference(source), keypoints);
+    const heldBack = isHeldBack(reference(source), keypoints);
     this.shown = view.inFrame(keypoints, source).map((places, region) => {
       const patch = sampled(picture, places);
       const wanted = signature(patch, region);
@@ -118,17 +116,17 @@ export class VariantPolicy {
     const inHome = view.inHome(base, grid);
     best.forEach((patch, region) => {
       if (!patch) return;
-      const mask = regionMask(base.keypoints, region, side, grid);
-      const other = new Uint8Array(picture.data.length);
-      remapCubic(patch, inBox(regionBox(view.home.keypoints, region, side), inHome), mask, other);
-      picture = blend(picture, other, mask);
+      const { pixels, mask } = regionPixels(base.keypoints, region, side, grid);
+      const other = new Uint8Array(3 * pixels.length);
+      remapCubic(patch, inBox(regionBox(view.home.keypoints, region, side), placesAt(inHome, pixels)), mask, other);
+      picture = blend(picture, other, mask, pixels);
     });
     return picture;
   }
 
   private viewOf(source: Source): RegionView {
     if (!this.view || this.library.slotOf(this.view.home) === null) {
-      this.view = new RegionView(source, this.compositor);
+      this.view = new RegionView(source);
       this.memories = REGION_SIZES.map(() => new Memory());
       this.known.clear();
     }

@@ -1,11 +1,12 @@
-/** Attention to a stream's frames: every second one is attended to, where the face moves evenly. */
+/** Attention to a stream's frames. Where the face moves evenly, only every second frame is attended to, and the others get
+ * the mean of their neighbours' attention. */
 
 import type { Attention, Runtime, Source } from "../runtime/types";
 
-/** Frames from one that is attended to to the next, at most. */
+/** Largest distance, in frames, of two attended frames whose mean is used. */
 const MAX_SPAN = 4;
-/** Most that keypoints of a frame may be away from between those of two others, in the mean and pixels. Below it the mean
- * of their attention loses 0.4 dB at most and gains as often as not (client/LAB.md). */
+/** Largest mean deviation, in pixels, of a frame's keypoints from those interpolated between two attended frames. Up to it
+ * their mean attention loses 0.4 dB at most and gains as often as not (client/LAB.md). */
 const MAX_DEVIATION = 1;
 
 /** A frame of a call or a file. */
@@ -64,7 +65,7 @@ export class StreamAttention {
   }
 }
 
-/** Whether attention to both is the same: pictures may differ. */
+/** Whether both lists give the same attention: the sources may differ in their pictures only. */
 function isSame(some: Source[], others: Source[]): boolean {
   return some.length === others.length && some.every(({ features }, n) => features === others[n].features);
 }

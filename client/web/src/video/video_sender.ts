@@ -4,7 +4,7 @@
  */
 
 import type { Command, Coded } from "../sender/messages";
-import type { Pixels } from "../link/link";
+import type { Pixels } from "../link/incoming";
 import { SourceSequence } from "./source_sequence";
 
 const MAX_SHARED_UNITS = 4;

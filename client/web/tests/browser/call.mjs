@@ -107,6 +107,13 @@ try {
     said: await page.evaluate(() => window.iwcodec.said()),
   };
   if (screenshots) await page.screenshot({ path: `${screenshots}-call.png` });
+  result.isTooWide = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
+  result.focused = [];
+  for (let name = ""; !result.error && result.focused.length < 20; result.focused.push(name)) {
+    await page.keyboard.press("Tab");
+    name = await page.evaluate(() => document.activeElement.id || document.activeElement.localName);
+    if (name === "body" || result.focused.includes(name)) break; // beyond the last one
+  }
   if (await page.locator("#mute").isVisible()) {
     await page.keyboard.press("m");
     await page.keyboard.press("v");

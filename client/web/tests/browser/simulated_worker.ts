@@ -3,7 +3,7 @@
  * is simulated: it is 20 ms away, films, too, and acknowledges what it has with its messages.
  */
 
-import { type Channels, OutgoingVideo } from "../../src/link/outgoing";
+import { OutgoingVideo } from "../../src/link/outgoing";
 import { MOTION_CHANNEL, parseMotionMessage, parseSourceChunk, SOURCE_CHANNEL } from "../../src/link/messages";
 import { makeTables } from "../../src/motion/tables";
 import { Loader } from "../../src/runtime/load";
@@ -99,7 +99,7 @@ async function simulate(fps: number): Promise<Result> {
   });
   sender.paused = false;
   const channels = { areOpen: false, queued: () => 0, send: (channel: number, data: Uint8Array) => sent(channel, data) };
-  const outgoing: OutgoingVideo = new OutgoingVideo(makeTables(tables), sender, channels as Channels, {
+  const outgoing: OutgoingVideo = new OutgoingVideo(makeTables(tables), sender, channels, {
     takeAck: () => null,
     takeReport: () => null,
     acknowledged: null,

@@ -46,7 +46,7 @@ test("regions show variants, which have the keypoints of their base and are not 
   const variant = await stream.addSource(source(1, 1, 0), false, ignore);
   expect(runtime.prepared).toBe(1);
   const { keypoints, basis } = face(picture);
-  expect(stream.space(0)).toEqual(motionSpace(reference(basis, keypoints), picture, directions));
+  expect(stream.space(0)).toEqual(motionSpace(reference({ basis, keypoints }), picture, directions));
   expect([stream.space(1), stream.space(9)]).toEqual([null, null]); // a variant, and none
   for (const regions of [[], [null, null], [7, 9], [0, null]]) {
     expect(await stream.reconstruct(frame(0, regions), null)).toBe(picture);

@@ -9,7 +9,7 @@ const vectors = { ...vectorsOf("motion"), ...vectorsOf("receiving") };
 
 test("motion is received as by Python, with losses, repetitions and damage", () => {
   const { picture, basis, keypoints } = vectors.space;
-  const ref = reference(new Float32Array(bytes(basis).buffer), Float32Array.from(keypoints));
+  const ref = reference({ basis: new Float32Array(bytes(basis).buffer), keypoints: Float32Array.from(keypoints) });
   const tables = makeTables(vectors.tables);
   const space = motionSpace(ref, { side: 256, data: bytes(picture) }, tables.transform.directions);
   const receiver = new MotionReceiver(tables, 20, (slot) => (slot < 2 ? space : undefined));

@@ -27,7 +27,7 @@ class Runs:
 def test_arrays_and_their_names() -> None:
     loaded = load(array_pickle(TREE))
     assert loaded["net"].keys() == {"first", "bias"}
-    np.testing.assert_array_equal(loaded["net"]["first"]["kernel"], TREE["net"]["first"]["kernel"])  # type: ignore[index]
+    np.testing.assert_array_equal(loaded["net"]["first"]["kernel"], TREE["net"]["first"]["kernel"])
     np.testing.assert_array_equal(loaded["net"]["bias"], TREE["net"]["bias"])
 
 

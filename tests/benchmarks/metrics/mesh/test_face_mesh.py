@@ -1,4 +1,4 @@
-"""Face landmarks of the bundled speaker against those of the real mediapipe, and the model's custom operators.
+"""Face landmarks of the bundled speaker against those of the real mediapipe.
 
 `tests/golden/face_mesh.npz` holds landmarks in pixels: `squares` of columns 270 to 630 of FRAMES of the bundled clip
 (360x360), `turned` of the first square turned by 25 degrees, `whole` of the whole first frame (640x360). They were made
@@ -14,18 +14,10 @@ import numpy as np
 import pytest
 
 from iwcodec.benchmarks.metrics.learned.availability import MetricUnavailableError
-from iwcodec.benchmarks.metrics.mesh.face_mesh import (
-    LEFT_EYE,
-    LIPS,
-    PATCH,
-    RIGHT_EYE,
-    FaceMesh,
-    Landmarks,
-    patch_to_features,
-    sample,
-)
+from iwcodec.benchmarks.metrics.mesh.face_mesh import FaceMesh
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.media.video import read_video, sample_clip
+from iwcodec.codec.sources.face_mesh import Landmarks
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "face_mesh.npz"
 FRAMES = (0, 24, 48)
@@ -87,36 +79,3 @@ def test_without_weights_the_command_that_fetches_them_is_named(
     monkeypatch.setenv("IWCODEC_WEIGHTS", str(tmp_path))
     with pytest.raises(MetricUnavailableError, match="iwcodec bench weights"):
         FaceMesh()
-
-
-def test_regions_are_disjoint_landmarks_of_the_mesh() -> None:
-    indices = [*LIPS, *RIGHT_EYE, *LEFT_EYE]
-    assert len(indices) == len(set(indices)) == 80 + 71 + 71
-    assert max(indices) < 468
-
-
-def test_a_patch_covers_the_enlarged_box_of_its_landmarks() -> None:
-    mesh = np.zeros((468, 2))
-    mesh[:4] = (10, 20), (22, 20), (16, 18), (16, 24)
-    matrix = patch_to_features(mesh, (0, 1, 2, 3), 0, 1)
-    np.testing.assert_allclose(matrix @ (0, 0, 1), (16 - 9, 21 - 4.5))
-    np.testing.assert_allclose(matrix @ (PATCH, PATCH, 1), (16 + 9, 21 + 4.5))
-
-
-def test_a_patch_turns_with_the_line_between_its_ends() -> None:
-    mesh = np.zeros((468, 2))
-    mesh[:4] = (10, 20), (22, 20), (16, 18), (16, 24)
-    level = patch_to_features(mesh, (0, 1, 2, 3), 0, 1)
-    turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
-    np.testing.assert_allclose(patch_to_features(mesh @ turn.T, (0, 1, 2, 3), 0, 1), turn @ level, atol=1e-12)
-
-
-def test_sampling_is_bilinear_and_zero_outside() -> None:
-    y, x = np.mgrid[:48, :48].astype(np.float32)
-    features = np.stack([x, y], -1)[None]
-    patch = sample(features, np.array([[0.5, 0, 10], [0, 0.25, 20]]))
-    assert patch.shape == (1, PATCH, PATCH, 2)
-    np.testing.assert_allclose(patch[0, 3, 5], (10 + 5.5 / 2 - 0.5, 20 + 3.5 / 4 - 0.5))
-    outside = sample(features, np.array([[1.0, 0, 40], [0, 1, 0]]))
-    assert outside[0, :, 7].all(axis=0)[0]
-    assert not outside[0, :, 8:].any()

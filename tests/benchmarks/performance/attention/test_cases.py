@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.benchmarks.performance.attention import cases
 from iwcodec.models.network.config import TINY
@@ -36,11 +35,7 @@ def test_implementations_agree_where_they_must(network, pictures) -> None:
     dense = attentions["dense"][0](case, 0)
     everything = case.keys.shape[1]
     assert cases.difference(attentions["dense, fused fp16 (PyTorch SDPA)"][0](case, 0), dense) < 1e-2
-    for name, k in (
-        ("dense, fused (PyTorch SDPA)", 0),
-        ("top-k", everything),
-        ("hierarchical", everything // 4),
-    ):
+    for name, k in (("dense, fused (PyTorch SDPA)", 0), ("top-k", everything), ("hierarchical", everything // 4)):
         assert cases.difference(attentions[name][0](case, k), dense) < 1e-3, name
     onnx = pytest.importorskip("onnx")
     assert onnx

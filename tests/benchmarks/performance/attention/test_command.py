@@ -3,10 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
-torch = pytest.importorskip("torch")
-
 from iwcodec.benchmarks.performance.attention import command as attention
 
 

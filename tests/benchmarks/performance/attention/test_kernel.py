@@ -1,8 +1,6 @@
 """Passes of the kernel's selection loop."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.benchmarks.performance.attention import kernel
 

@@ -1,8 +1,6 @@
 """Quality of sparse attention relative to dense attention."""
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from iwcodec.benchmarks.performance.attention import cases, measures
 

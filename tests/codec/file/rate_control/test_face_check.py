@@ -89,7 +89,6 @@ def test_without_a_face_keypoints_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
 def test_only_eyes_and_mouth_are_moved_to_the_nearest_face() -> None:
     detector: Any = Detector(found(30.0), found(130.0))
     moved = at_landmarks(PICTURE, keypoints(), detector)
-    assert moved is not None
     expected = (np.array([(110, 100), (150, 100), (130, 150)]) + 0.5) / 128 - 1
     np.testing.assert_allclose(points(moved), expected, atol=1e-6)
     others = [k for k in range(20) if k not in (0, 1, 7, 8, 9, 10)]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.file.motion_pass import motion_size
+from iwcodec.codec.file.rate_control.excerpt import read_excerpt
 from iwcodec.codec.file.rate_control.plan_estimate import (
     SHOWN_SOURCE_ERROR,
     VARIANT_ERROR,
@@ -19,7 +20,7 @@ from iwcodec.codec.file.rate_control.plan_estimate import (
 )
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, Plan, encode_plan, pictures_of, upfront_plan
 from iwcodec.codec.file.rate_control.source_selection import REGION_SIDE, THUMBNAIL, Survey, thumbnail
-from iwcodec.codec.file.rate_control.trials import SCALES, read_excerpt
+from iwcodec.codec.file.rate_control.trials import SCALES
 from iwcodec.codec.fit.keypoint_fit import CANDIDATES
 from iwcodec.codec.media.quality import psnr
 from iwcodec.codec.media.types import Picture

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from iwcodec.codec.file.motion_pass import USUAL_SCALE
-from iwcodec.codec.file.rate_control import trials
+from iwcodec.codec.file.rate_control import excerpt
+from iwcodec.codec.file.rate_control.excerpt import ExcerptQuality
 from iwcodec.codec.file.rate_control.search import (
     MAX_CANDIDATES,
     MAX_KBPS,
@@ -20,7 +21,7 @@ from iwcodec.codec.file.rate_control.search import (
     search,
 )
 from iwcodec.codec.file.rate_control.source_plan import BUDGET_TOLERANCE, CodedSources, upfront_plan, worst_crf
-from iwcodec.codec.file.rate_control.trials import SCALES, Choice, ExcerptQuality, PlanTrials, Trial
+from iwcodec.codec.file.rate_control.trials import SCALES, Choice, PlanTrials, Trial
 from support.codec.circling import PICTURES, SURVEY
 from support.codec.stub_runtime import SIZE, FileFit, StubRuntime
 
@@ -34,7 +35,7 @@ def no_progress(name: str, share: float) -> None:
 
 @cache
 def choices(budget: float, kbps: float = 4.0) -> list[Choice]:
-    with mock.patch.object(trials, "quick_fit", FileFit):
+    with mock.patch.object(excerpt, "quick_fit", FileFit):
         return choose(SURVEY, lambda: PICTURES, StubRuntime(), budget, kbps, MESSAGE, no_progress, presets=(8, 8))
 
 

@@ -205,8 +205,7 @@ def two_faces(count: int) -> Detections:
 
 
 @pytest.mark.parametrize(
-    ("text", "centre"),
-    [("largest", 900), ("1", 300), ("2", 900), ("350,280", 300), ("1000,0", 900)],
+    ("text", "centre"), [("largest", 900), ("1", 300), ("2", 900), ("350,280", 300), ("1000,0", 900)]
 )
 def test_the_face_to_follow_is_chosen(text: str, centre: int) -> None:
     crops = plan_crops(two_faces(30), WIDTH, HEIGHT, choice=parse_face(text))

@@ -27,7 +27,6 @@ def test_short_clip_is_not_used(tmp_path: Path) -> None:
 
 def test_flows_are_cached(tmp_path: Path) -> None:
     clip = prepare(Clip("c", write_clip(tmp_path / "c.mp4", 16), "c"), tmp_path / "cache", 64)
-    assert clip is not None
     first = clip.correspondence(5, 3)
     assert clip.has_flow[5, 3]
     again = clip.correspondence(5, 3)
@@ -40,8 +39,6 @@ def test_a_flow_that_the_disk_has_no_room_for_is_not_kept(tmp_path: Path) -> Non
         pytest.skip("needs /dev/full")
     path = write_clip(tmp_path / "c.mp4", 16)
     clip, other = (prepare(Clip("c", path, "c"), tmp_path / name, 64) for name in ("full", "cache"))
-    assert clip is not None
-    assert other is not None
     clip.flows.filename = Path("/dev/full")
     np.testing.assert_array_equal(clip.correspondence(5, 3).shift, other.correspondence(5, 3).shift)
     assert not clip.has_flow[5, 3]
@@ -91,7 +88,6 @@ def test_frames_are_selected_without_keeping_all_of_them(tmp_path: Path, monkeyp
         np.testing.assert_array_equal(load_clip(clip, 64, limit), selected(limit))
     monkeypatch.setattr(preparing, "FRAMES", 24)
     prepared = prepare(clip, tmp_path / "cache", 64)
-    assert prepared is not None
     np.testing.assert_array_equal(prepared.frames, selected(24))
 
 
@@ -125,9 +121,7 @@ def test_concurrent_preparation_of_a_clip(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as executor:
         results = list(executor.map(prepared, range(4)))
-    assert alone is not None
     for each in results:
-        assert each is not None
         np.testing.assert_array_equal(each.frames, alone.frames)
         np.testing.assert_array_equal(each.small, alone.small)
     assert results[0] is not None

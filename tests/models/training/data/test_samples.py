@@ -21,11 +21,9 @@ from support.models.training_clips import write_clip
 def test_samples_do_not_cross_a_cut(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "c.mp4", 30)
     clip = prepare(Clip("c", path, "c", cut=12), tmp_path / "cache", 64)
-    assert clip is not None
     assert clip.frames.shape == (30, 64, 64, 3)
     assert clip.groups == [range(12), range(12, 30)]
     again = prepare(Clip("c", path, "c", cut=12), tmp_path / "cache", 64)
-    assert again is not None
     np.testing.assert_array_equal(clip.frames, again.frames)
     samples = Samples([clip], SamplePlan(64, 1, 2, max_sources=2), 1)
     drawn = [samples.draw(clip, 2, np.random.default_rng(s)) for s in range(4)]
@@ -41,7 +39,6 @@ def test_correspondence_matches_the_augmented_pictures(tmp_path: Path) -> None:
     improved = []
     for seed in range(12):
         drawn = samples.draw(clip, 1, np.random.default_rng(seed))
-        assert drawn is not None
         grid = GRID
         axis = (np.arange(grid) + 0.5) * (2 / grid) - 1
         own = np.stack(np.meshgrid(axis, axis), -1)

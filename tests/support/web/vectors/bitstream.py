@@ -9,14 +9,7 @@ from typing import Any
 import numpy as np
 
 import support.codec.container_file as container_file
-from iwcodec.codec.bitstream.packets import (
-    AudioPacket,
-    MotionPacket,
-    Run,
-    SourcePacket,
-    pack_sources,
-    unpack_sources,
-)
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Run, SourcePacket, pack_sources, unpack_sources
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import CodecError
 from support.codec.fuzzing import mutated

@@ -21,10 +21,7 @@ from iwcodec.client.link.messages import (
 )
 from iwcodec.client.link.verification import Verification, words_of
 from iwcodec.client.transport.sdp_compression import compress_sdp
-from iwcodec.codec.bitstream.packets import (
-    MotionPacket,
-    Run,
-)
+from iwcodec.codec.bitstream.packets import MotionPacket, Run
 from iwcodec.codec.errors import CodecError
 from iwcodec.server.messages import PROTOCOL as SIGNALLING_PROTOCOL
 from support.codec.fuzzing import mutated

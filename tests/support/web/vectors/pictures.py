@@ -70,7 +70,7 @@ def face_vector() -> dict[str, Any]:
     detector = FaceDetector()
     kept: list[Any] = []
     session, height, width = detector._session, *picture.shape[:2]
-    detector._session = SimpleNamespace(run=lambda names, feeds: kept.append(session.run(names, feeds)) or kept[-1])  # type: ignore[assignment]
+    detector._session = SimpleNamespace(run=lambda names, feeds: kept.append(session.run(names, feeds)) or kept[-1])
     faces = detector.detect(picture)
     heat, size, offset, _ = (out[0] for out in kept[-1])
     return {
@@ -99,14 +99,13 @@ def fit_vector() -> dict[str, Any]:
     """A source, pictures of it moved a little, and sheared, and their keypoints as fitted by alignment alone."""
     source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
     fit = KeypointFit(steps=BLURS[-2:], candidates=2, max_shear=LIVE_SHEAR)
-    fit._start = lambda target, ref, start, source: replace(_estimate(target, ref, start, start), by_flow=False)  # type: ignore[method-assign]
+    fit._start = lambda target, ref, start, source: replace(_estimate(target, ref, start, start), by_flow=False)
     frames = []
     turns = [cv2.getRotationMatrix2D((128, 128), 1.0 * n, 1 + 0.01 * n) for n in range(3)]
     sheared = [np.array([[1, shear, -128 * shear], [0, 1, 0]]) for shear in (0.15, 0.3, 0.5)]
     for turn in (*turns, *sheared):
         picture = cv2.warpAffine(source.picture, turn, (256, 256), borderMode=cv2.BORDER_REFLECT)
         fitted = fit.frame(picture, source.keypoints, [source])
-        assert fitted.gram is not None
         gram = fitted.gram()
         frames.append(
             {

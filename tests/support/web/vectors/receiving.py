@@ -6,18 +6,11 @@ from typing import Any
 import numpy as np
 
 from iwcodec.client.link.link_state import LinkStats
-from iwcodec.client.link.messages import (
-    MotionMessage,
-    SourceChunk,
-)
+from iwcodec.client.link.messages import MotionMessage, SourceChunk
 from iwcodec.client.link.receive import MotionReceiver, SourceAssembler
 from iwcodec.client.quality import quality_words
 from iwcodec.client.video.jitter_buffer import TimedFrame, VideoJitterBuffer
-from iwcodec.codec.bitstream.packets import (
-    MotionPacket,
-    Run,
-    SourcePacket,
-)
+from iwcodec.codec.bitstream.packets import MotionPacket, Run, SourcePacket
 from iwcodec.codec.motion.space import motion_space
 from iwcodec.codec.motion.transform_tables import load_transform_tables
 from support.codec.fuzzing import mutated
@@ -132,7 +125,7 @@ def quality_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
         sent, shown, arrived, render, loss, delay = (rng.uniform(0, (40, 30, 30, 120, 0.2, 900)) * (n % 7 > 1)).tolist()
         congested = bool(n % 5 == 0)
         own = {"congested": congested, "received_per_s": arrived, "render_ms": render}
-        stats = LinkStats({"total": sent}, {}, shown, delay, loss, 3, {}, **own)  # type: ignore[arg-type]
+        stats = LinkStats({"total": sent}, {}, shown, delay, loss, 3, {}, **own)
         told = {"framesPerS": shown, "receivedPerS": arrived, "renderMs": render, "sentKbps": sent, "loss": loss}
         told |= {"congested": congested, "delayMs": delay, "words": quality_words(stats)}
         out.append(told)

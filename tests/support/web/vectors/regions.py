@@ -24,7 +24,7 @@ def composite_vectors() -> dict[str, Any]:
     turn = np.array([0.06, -0.03, 0], np.float32)
     other = moving_source(np.ascontiguousarray(TEXTURE[:, ::-1]), keypoints + turn)
     variant = replace(first, picture=other.picture)
-    compositor = Compositor(Pasting())  # type: ignore[arg-type]
+    compositor = Compositor(Pasting())
     shown = [(other, None), (None, variant), (variant, other)]
     return {
         "sources": [
@@ -46,7 +46,7 @@ def variant_vectors() -> dict[str, Any]:
     source = moving_source(cv2.GaussianBlur(TEXTURE, (0, 0), 2), face_keypoints())
     library = Library(8)
     library.add(0, source)
-    policy, added = VariantPolicy(Compositor(Pasting()), library), 1  # type: ignore[arg-type]
+    policy, added = VariantPolicy(Compositor(Pasting()), library), 1
     faces = [source.picture.copy() for _ in range(3)]
     for face, region, grey in ((faces[1], 0, 40), (faces[2], 1, 210)):
         box = region_box(source.keypoints, region, 256)

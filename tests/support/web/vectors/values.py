@@ -7,12 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iwcodec.codec.bitstream.packets import (
-    AudioPacket,
-    MotionPacket,
-    Packet,
-    SourcePacket,
-)
+from iwcodec.codec.bitstream.packets import AudioPacket, MotionPacket, Packet, SourcePacket
 from iwcodec.codec.media.types import Picture
 from iwcodec.models.runtime.types import Source
 from support.codec.textured_source import K, textured_source

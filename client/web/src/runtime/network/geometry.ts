@@ -1,8 +1,8 @@
 /** Keypoints and grids (models/network/geometry.py). Positions are in [-1, 1] from edge to edge of the picture. */
 
 import { type Convolutions, type Framed, VALUE } from "./convolutions";
-import { resizeLinear } from "./pictures";
-import type { NetworkWeights, Weights } from "./weights";
+import { resizeLinear } from "../pictures";
+import type { NetworkWeights, Weights } from "../weights";
 
 const GAUSSIAN_VARIANCE = 0.01;
 

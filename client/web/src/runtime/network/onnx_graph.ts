@@ -1,7 +1,7 @@
 /** Reads graphs of ONNX files, as far as the face detector's needs it (https://onnx.ai, onnx.proto). */
 
-import type { Weights } from "./weights";
-import { widened } from "./weights";
+import type { Weights } from "../weights";
+import { widened } from "../weights";
 
 export interface Node {
   type: string;

@@ -3,13 +3,13 @@
  * (models/network/decoder.py).
  */
 
-import { type Convolution, Convolutions, count, type Framed, type Layer, VALUE } from "./convolutions";
-import { fetched } from "./fetched";
-import { pixelsOf } from "./geometry";
-import { type Picture, resizeLinear } from "./pictures";
+import { type Convolution, Convolutions, count, type Framed, type Layer, VALUE } from "../network/convolutions";
+import { fetched } from "../fetched";
+import { pixelsOf } from "../network/geometry";
+import { type Picture, resizeLinear } from "../pictures";
 import { Sampler } from "./sampler";
-import type { Attention, Model } from "./types";
-import { NetworkWeights, type Weights } from "./weights";
+import type { Attention, Model } from "../types";
+import { NetworkWeights, type Weights } from "../weights";
 
 /** What attention makes of a frame, and the pictures of the sources that it attended to. */
 export interface Attended extends Attention {

@@ -1,8 +1,8 @@
 /** Samples and blends sources by what attention makes of a frame (models/runtime/onnx.py). */
 
-import { type Convolutions, VALUE } from "./convolutions";
-import { MAX_SOURCES } from "./types";
-import type { Picture } from "./pictures";
+import { type Convolutions, VALUE } from "../network/convolutions";
+import { MAX_SOURCES } from "../types";
+import type { Picture } from "../pictures";
 
 export class Sampler {
   /** The base picture (size, size, 3) in 0..255; an address. */

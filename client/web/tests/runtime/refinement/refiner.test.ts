@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
-import type { Picture } from "../../src/runtime/pictures";
-import { WasmRefiner } from "../../src/runtime/refiner";
-import type { Model } from "../../src/runtime/types";
-import { NetworkWeights, type Weights, widened } from "../../src/runtime/weights";
-import { bytes, vectorsOf } from "../support/vectors";
+import type { Picture } from "../../../src/runtime/pictures";
+import { WasmRefiner } from "../../../src/runtime/refinement/refiner";
+import type { Model } from "../../../src/runtime/types";
+import { NetworkWeights, type Weights, widened } from "../../../src/runtime/weights";
+import { bytes, vectorsOf } from "../../support/vectors";
 
 const SIDE = 64;
 const noise = (seed: number): Picture => ({ side: SIDE, data: new Uint8Array(3 * SIDE ** 2).map((_, n) => (n * 37 + seed * 101) % 251) });

@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
-import { NetworkRuntime } from "../../src/runtime/network";
-import type { Attended } from "../../src/runtime/refiner";
-import type { Model, Source } from "../../src/runtime/types";
-import { NetworkWeights, widened } from "../../src/runtime/weights";
-import { bytes, vectorsOf } from "../support/vectors";
+import { NetworkRuntime } from "../../../src/runtime/network/network";
+import type { Attended } from "../../../src/runtime/refinement/refiner";
+import type { Model, Source } from "../../../src/runtime/types";
+import { NetworkWeights, widened } from "../../../src/runtime/weights";
+import { bytes, vectorsOf } from "../../support/vectors";
 
 const vectors = vectorsOf("network");
 const model: Model = vectors.model;

@@ -3,7 +3,7 @@
 import { type Convolutions, count, type Framed, type Layer, VALUE } from "./convolutions";
 import { cellCentres, drawGaussians, pixelsOf, positions } from "./geometry";
 import { UNet } from "./unet";
-import type { NetworkWeights } from "./weights";
+import type { NetworkWeights } from "../weights";
 
 /** Dimensions that the geometric prior adds to queries and keys. */
 export const PRIOR_DIMS = 4;

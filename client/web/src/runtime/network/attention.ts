@@ -4,10 +4,10 @@
 import { BLOCK, type Convolutions, VALUE } from "./convolutions";
 import { cellCentres, pixelsOf } from "./geometry";
 import { CELLS, cellAt, Queries } from "./queries";
-import { PLACE_COLUMNS, SourceSet } from "./source_set";
+import { PLACE_COLUMNS, SourceSet } from "../source_set";
 import { Trunk } from "./trunk";
-import { type Attention, MAX_SOURCES, type Model, type Source } from "./types";
-import type { NetworkWeights } from "./weights";
+import { type Attention, MAX_SOURCES, type Model, type Source } from "../types";
+import type { NetworkWeights } from "../weights";
 
 /** Mean shifts, in pixels, up to which the decoder corrects nothing, and from which on all. */
 const GATE_CLOSED = 0.5;

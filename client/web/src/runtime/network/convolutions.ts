@@ -1,7 +1,7 @@
 /** Memory and weights of the convolutions in WebAssembly (kernels/). */
 
-import kernels from "../../kernels/index.ts?wasm";
-import type { Weights } from "./weights";
+import kernels from "../../../kernels/index.ts?wasm";
+import type { Weights } from "../weights";
 
 export const VALUE = Float32Array.BYTES_PER_ELEMENT;
 const PAGE = 65_536;
@@ -36,6 +36,13 @@ interface Exports {
   attend(queries: number, means: number, count: number, pooled: number, keys: number, rows: number, blocks: number, dims: number, width: number, extraKeys: number, extras: number, near: number, kept: number, out: number, spare: number): void;
   correlate(a: number, aPitch: number, b: number, bPitch: number, count: number, rows: number, columns: number, out: number): void;
   remap(values: number, side: number, length: number, places: number, count: number, out: number): void;
+  displace(basis: number, change: number, cells: number, keypoints: number, scale: number, out: number): void;
+  invert(field: number, side: number, steps: number, out: number): void;
+  warp(levels: number, side: number, shifts: number, scale: number, out: number): void;
+  mirror(levels: number, side: number, edge: number, to: number): void;
+  blur(framed: number, side: number, taps: number, radius: number, spare: number, out: number): void;
+  tensors(framed: number, levels: number, side: number, scale: number, outlier: number, out: number): void;
+  weigh(basis: number, cells: number, keypoints: number, tensors: number, shifts: number, stiffness: number, columns: number, out: number): void;
   direct(vectors: number, count: number, length: number, scale: number, queries: number, means: number, pitch: number): void;
   enlarge(x: number, from: number, to: number, channels: number, spare: number, y: number): void;
   share(fields: number, count: number, pixels: number, shares: number): void;
@@ -78,6 +85,8 @@ export interface Convolution extends Layer {
 /** Which channel of the weights each channel of a kernel is; null: none. */
 export type Order = readonly (number | null)[];
 
+let compiled: WebAssembly.Module | null = null;
+
 /** Memory, and the best kernels that the browser runs. */
 export class Convolutions {
   readonly run: Exports;
@@ -88,8 +97,8 @@ export class Convolutions {
   private spare = { at: 0, values: 0 };
 
   constructor() {
-    const binary = kernels.map(decoded).find((one) => WebAssembly.validate(one)) as BufferSource;
-    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(binary), { env: { memory: this.memory } });
+    compiled ??= new WebAssembly.Module(kernels.map(decoded).find((one) => WebAssembly.validate(one)) as BufferSource);
+    const { exports } = new WebAssembly.Instance(compiled, { env: { memory: this.memory } });
     this.run = exports as unknown as Exports;
     this.used = this.run.heap.value as number;
     this.nothing = { first: this.run.ZEROS.value as number, pixel: 0, row: 0 };
@@ -113,10 +122,15 @@ export class Convolutions {
     return new Uint8Array(this.memory.buffer, at, length);
   }
 
+  /** Copy values to an address. */
+  put(at: number, values: ArrayLike<number>): void {
+    this.floats(at, values.length).set(values);
+  }
+
   /** Return the address of a copy of values. */
   stored(values: ArrayLike<number>): number {
     const at = this.room(values.length);
-    this.floats(at, values.length).set(values);
+    this.put(at, values);
     return at;
   }
 

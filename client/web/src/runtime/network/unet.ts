@@ -1,7 +1,7 @@
 /** The network's hourglasses, with batch normalisation folded into their convolutions (models/network/layers.py, UNet). */
 
 import { type Convolution, type Convolutions, type Framed, type Order, VALUE } from "./convolutions";
-import type { NetworkWeights } from "./weights";
+import type { NetworkWeights } from "../weights";
 
 interface Level {
   side: number;

@@ -2,12 +2,12 @@
 
 import { SourceAttention } from "./attention";
 import { Convolutions } from "./convolutions";
-import { KeypointDetector } from "./detector";
-import { type Picture, resizeArea } from "./pictures";
-import type { Refiner } from "./refiner";
+import { KeypointDetector } from "../detector";
+import { type Picture, resizeArea } from "../pictures";
+import type { Refiner } from "../refinement/refiner";
 import { SourceEncoder } from "./source_encoder";
-import { type Attention, MAX_SOURCES, type Model, type Runtime, type Source } from "./types";
-import type { NetworkWeights } from "./weights";
+import { type Attention, MAX_SOURCES, type Model, type Runtime, type Source } from "../types";
+import type { NetworkWeights } from "../weights";
 
 export class NetworkRuntime implements Runtime {
   private readonly detector: KeypointDetector;

@@ -1,6 +1,6 @@
 /** Samples the sources and refines frames, beside the worker that does the rest (remote_refiner.ts). */
 
-import { messageOf } from "../errors";
+import { messageOf } from "../../errors";
 import { WasmRefiner } from "./refiner";
 import type { RefinerAnswer, RefinerRequest } from "./remote_refiner";
 

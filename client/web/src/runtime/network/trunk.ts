@@ -2,8 +2,8 @@
 
 import { byPlace, type Convolution, type Convolutions, count, type Framed, type Layer, VALUE } from "./convolutions";
 import type { Queries } from "./queries";
-import { PLACE_COLUMNS, type SourceSet } from "./source_set";
-import type { NetworkWeights, Weights } from "./weights";
+import { PLACE_COLUMNS, type SourceSet } from "../source_set";
+import type { NetworkWeights, Weights } from "../weights";
 
 /** Side of the depthwise kernels. */
 const KERNEL = 5;

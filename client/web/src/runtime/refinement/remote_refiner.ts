@@ -1,8 +1,8 @@
 /** Refines in another worker: while it works on one frame, attention goes on with the next. */
 
-import type { Picture } from "./pictures";
+import type { Picture } from "../pictures";
 import type { Attended, Refiner } from "./refiner";
-import type { Model } from "./types";
+import type { Model } from "../types";
 
 /** To the worker: the model first, with the address of its decoder's weights, then frames. */
 export type RefinerRequest = { model: Model; decoder: string } | Attended;

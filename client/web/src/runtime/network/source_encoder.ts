@@ -3,10 +3,10 @@
 import { type Convolution, type Convolutions, count, type Framed, type Layer } from "./convolutions";
 import { drawFolded, drawGaussians, foldedOrder, membership, pixelsOf, positions } from "./geometry";
 import { MotionBasis } from "./motion_basis";
-import { cellMeans, type Picture } from "./pictures";
-import type { Source } from "./types";
+import { cellMeans, type Picture } from "../pictures";
+import type { Source } from "../types";
 import { UNet } from "./unet";
-import type { NetworkWeights } from "./weights";
+import type { NetworkWeights } from "../weights";
 
 /** What is computed of a source. */
 export type Encoded = Pick<Source, "features" | "membership" | "basis">;

@@ -2,9 +2,9 @@
 
 import { type Convolution, type Convolutions, count, type Framed, type Layer, VALUE } from "./convolutions";
 import { cellCentres, drawFolded, drawGaussians, foldedOrder, membership, pixelsOf } from "./geometry";
-import { cellMeans, type Picture, resizeLinear } from "./pictures";
+import { cellMeans, type Picture, resizeLinear } from "../pictures";
 import { UNet } from "./unet";
-import type { NetworkWeights } from "./weights";
+import type { NetworkWeights } from "../weights";
 
 export class MotionBasis {
   /** Cells per side of the layers of motion, half of those of the basis, and what a cell is folded from. */
