@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,9 +30,16 @@ from iwcodec.codec.file.passes import (
     reserve_for_variants,
     with_usual_rate,
 )
-from iwcodec.codec.file.rate_control.closed_loop import Stream, best_stream, choose_suppression
+from iwcodec.codec.file.rate_control.closed_loop import (
+    Stream,
+    best_stream,
+    choose_suppression,
+    evaluated_frames,
+    stream_quality,
+)
 from iwcodec.codec.file.rate_control.face_check import misleading_sources
 from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
+from iwcodec.codec.file.rate_control.search import lowest_rate
 from iwcodec.codec.file.rate_control.source_plan import CodedSources, pictures_of, sources_due
 from iwcodec.codec.file.rate_control.variant_selection import add_variants, stream_size
 from iwcodec.codec.media.audio.opus_track import OpusTrack, read_audio_opus
@@ -55,6 +62,8 @@ AUDIO_RECORD_S = 1.0
 MAX_UNSPENT, SPENT_AGAIN = 0.05, 0.8
 """Share of all bytes that variants may leave. On a calm face few are worth their bytes: then sources are coded again,
 once, and get the second share of what is left."""
+MAX_CODINGS, MEASURED_FRAMES = 3, 32
+"""Bitrates at most at which a clip is coded to reach a quality, and the frames whose PSNR is measured."""
 MAX_DAMAGED_SOUND = 2
 """Packets of sound that may be damaged without a warning: the first of an MP3 refer to others that may be cut off."""
 
@@ -159,41 +168,17 @@ def _encode(
     if estimated and clip.survey.regions is None:  # its keypoints miss the face
         options = replace(options, tune="psnr")
         clip = replace(clip, options=options)
-    faces = clip.survey.faces
-    if options.quality_db is not None:
-        clip = replace(clip, survey=replace(clip.survey, regions=None))  # the quality asked for is PSNR
-    video, survey, quick = clip.video, clip.survey, None
+    video, quick = clip.video, None
     rated = options.sources is None and options.kbps is None
-    if rated or (estimated and options.quality_db is None and options.sources is None):
+    if rated or (estimated and options.sources is None):
         progress("choosing sources", 0.0)
-        single_pass = clip.effort.single_pass and options.quality_db is None
-        quick = QuickTrials(survey, video.pictures, runtime, clip.message_frames, clip.effort.presets, single_pass)
+        presets, single_pass = clip.effort.presets, clip.effort.single_pass
+        quick = QuickTrials(clip.survey, video.pictures, runtime, clip.message_frames, presets, single_pass)
         clip = with_usual_rate(clip, quick, progress) if rated else clip
-    shared, reserved = reserve_for_variants(clip)
-    choices = choose_sources_and_motion(shared, progress, quick)
-    if choices[0].coded.plan.upfront:
-        clip = shared
-    else:  # many frames are sources themselves: there are no variants
-        reserved = 0.0
-    streams = [
-        code_stream(choice, clip, part_of(progress, number, len(choices))) for number, choice in enumerate(choices)
-    ]
-    frames = len(survey.keypoints)
-    stream = best_stream(streams, frames, video.pictures, runtime, survey.faces, partial(progress, "comparing"))
-    with ThreadPoolExecutor(1) as pool:
-        # Independent of each other, and both in part on one core.
-        suppression = None
-        if not clip.effort.single_pass:
-            suppression = pool.submit(choose_suppression, stream, frames, video.pictures, runtime)
-        if faces is not None:
-            most, binding = stream_size(stream) + reserved, options.kbps is not None
-            tuned = add_face(stream, clip, faces, reserved, progress)
-            unspent = most - stream_size(tuned)
-            if binding and unspent > MAX_UNSPENT * most:
-                stream = code_finer(stream, SPENT_AGAIN * unspent, clip, progress)
-                tuned = add_face(stream, clip, faces, most - stream_size(stream), progress)
-            stream = tuned
-    header = make_header(runtime.info, video, frames, stream.active, 0 if suppression is None else suppression.result())
+    code = partial(code_clip, quick=quick, binding=options.kbps is not None, progress=progress)
+    stream, suppression = code(clip) if options.quality_db is None else code_to_quality(clip, options.quality_db, code)
+    frames = len(clip.survey.keypoints)
+    header = make_header(runtime.info, video, frames, stream.active, suppression)
     track = open_audio(video, options, frames)
     if track is not None:
         header = header.with_audio(track.pre_skip, track.packet_samples)
@@ -207,6 +192,52 @@ def _encode(
     report = summarise(sizes, frames, fps, options.size, stream.coded)
     warnings = (*video.warnings, *sound_warnings(source, track))
     return EncodeReport(**report, seconds=round(time.monotonic() - started, 2), **quality, warnings=warnings)
+
+
+def code_to_quality(clip: Clip, quality_db: float, code: Callable[[Clip], tuple[Stream, int]]) -> tuple[Stream, int]:
+    """Code a clip at its bitrate and, where the PSNR of the result differs from that asked for, at others. `code`: as
+    `code_clip`."""
+    numbers = sorted(evaluated_frames(len(clip.survey.keypoints), MEASURED_FRAMES))
+    originals, start = dict(pictures_of(numbers, clip.video.pictures, hold=False)), clip.options.kbps
+    coded: dict[float, tuple[Stream, int]] = {}
+    assert start is not None
+
+    def quality(kbps: float) -> float:
+        coded[kbps] = code(replace(clip, options=replace(clip.options, kbps=kbps)))
+        return stream_quality(coded[kbps][0], originals, clip.runtime)
+
+    return coded[lowest_rate(quality_db, quality, start=start, attempts=MAX_CODINGS)]
+
+
+def code_clip(clip: Clip, quick: QuickTrials | None, binding: bool, progress: Progress) -> tuple[Stream, int]:
+    """Choose and code sources, motion and variants, and choose the small-shift suppression, in tenths of a pixel.
+    `binding`: whether what variants leave of the bitrate goes to sources."""
+    survey, pictures, runtime = clip.survey, clip.video.pictures, clip.runtime
+    shared, reserved = reserve_for_variants(clip)
+    choices = choose_sources_and_motion(shared, progress, quick)
+    if choices[0].coded.plan.upfront:
+        clip = shared
+    else:  # many frames are sources themselves: there are no variants
+        reserved = 0.0
+    streams = [
+        code_stream(choice, clip, part_of(progress, number, len(choices))) for number, choice in enumerate(choices)
+    ]
+    frames, faces = len(survey.keypoints), survey.faces
+    stream = best_stream(streams, frames, pictures, runtime, faces, partial(progress, "comparing"))
+    with ThreadPoolExecutor(1) as pool:
+        # Independent of each other, and both in part on one core.
+        suppression = None
+        if not clip.effort.single_pass:
+            suppression = pool.submit(choose_suppression, stream, frames, pictures, runtime)
+        if faces is not None:
+            most = stream_size(stream) + reserved
+            tuned = add_face(stream, clip, faces, reserved, progress)
+            unspent = most - stream_size(tuned)
+            if binding and unspent > MAX_UNSPENT * most:
+                stream = code_finer(stream, SPENT_AGAIN * unspent, clip, progress)
+                tuned = add_face(stream, clip, faces, most - stream_size(stream), progress)
+            stream = tuned
+        return stream, 0 if suppression is None else suppression.result()
 
 
 def add_face(stream: Stream, clip: Clip, faces: NDArray[np.float32], budget: float, progress: Progress) -> Stream:

@@ -22,7 +22,7 @@ from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, Progress
 from iwcodec.codec.file.rate_control.closed_loop import Stream
 from iwcodec.codec.file.rate_control.excerpt import best_active, read_excerpt
 from iwcodec.codec.file.rate_control.quick_trials import QuickTrials
-from iwcodec.codec.file.rate_control.search import choose, rate_for_quality
+from iwcodec.codec.file.rate_control.search import MAX_KBPS, choose, rate_for_quality
 from iwcodec.codec.file.rate_control.source_plan import (
     BUDGET_TOLERANCE,
     CodedSources,
@@ -39,6 +39,9 @@ from iwcodec.codec.parallel import WORKERS
 USUAL_DB, USUAL_KBPS = 33.0, 4.0
 """Without a bitrate, a quality or a number of sources: the quality to reach, and the bitrate for it at most (at
 256x256)."""
+UNDERESTIMATE_DB = 3.0
+"""By so much PSNR may exceed the estimate. Rates are tried from below: from above, a plan of many sources is found that
+has no more than one of few sources and variants has at a lower rate."""
 MAX_SOURCE_BYTES = 1550
 """Maximum mean bytes of a source at 256x256. Sources that would take more (detailed and unlike each other) are coded at
 a higher crf. Three sources then leave room for motion in 5 kbps from ten seconds on."""
@@ -52,14 +55,18 @@ MIN_SPENT = 0.96
 
 
 def with_usual_rate(clip: Clip, trials: QuickTrials, progress: Progress) -> Clip:
-    """The clip with the bitrate that brings the quality asked for, or without one USUAL_DB at USUAL_KBPS at most."""
-    quality_db = clip.options.quality_db
-    if quality_db is not None:
-        rate = rate_for_quality(quality_db, trials, clip.bytes_at, progress)
+    """The clip with the lowest bitrate that may bring the quality asked for, or without one USUAL_DB at USUAL_KBPS at
+    most."""
+    usual, quality_db = USUAL_KBPS * size_factor(clip.options.size), clip.options.quality_db
+    shared = 1 - VARIANTS_SHARE if clip.options.tune == "face" else 1.0
+
+    def estimate(quality_db: float, most: float) -> float:
+        return rate_for_quality(quality_db, trials, lambda kbps: clip.bytes_at(shared * kbps), progress, most)
+
+    if quality_db is None:
+        rate = estimate(USUAL_DB, usual)
     else:
-        most = USUAL_KBPS * size_factor(clip.options.size)
-        shared = 1 - VARIANTS_SHARE if clip.options.tune == "face" else 1.0
-        rate = rate_for_quality(USUAL_DB, trials, lambda kbps: clip.bytes_at(shared * kbps), progress, most)
+        rate = max(estimate(quality_db, usual), estimate(quality_db - UNDERESTIMATE_DB, MAX_KBPS))
     return replace(clip, options=replace(clip.options, kbps=rate))
 
 
@@ -71,9 +78,7 @@ def choose_sources_and_motion(clip: Clip, progress: Progress, quick: QuickTrials
     survey, pictures, runtime, length = clip.survey, clip.video.pictures, clip.runtime, clip.message_frames
     kbps, budget = clip.options.kbps, clip.budget
     if kbps is not None and budget is not None and clip.options.sources is None:
-        binding = clip.options.quality_db is None
-        presets = clip.effort.presets
-        choices = choose(survey, pictures, runtime, budget, kbps, length, progress, presets, quick, binding)
+        choices = choose(survey, pictures, runtime, budget, kbps, length, progress, clip.effort.presets, quick)
         # Sources that show something else do not belong into a frame's attention.
         return [replace(choice, active=1) for choice in choices] if survey.required else choices
     coded = code_sources(clip, progress)
@@ -85,10 +90,10 @@ def choose_sources_and_motion(clip: Clip, progress: Progress, quick: QuickTrials
 
 def reserve_for_variants(clip: Clip) -> tuple[Clip, float]:
     """Split the bitrate if it is tuned for the face: the clip with what is left for sources and motion, and the bytes
-    for variants of sources. To a rate that was found for a quality, variants are added."""
+    for variants of sources."""
     if clip.options.tune != "face":
         return clip, 0.0
-    kbps = clip.options.kbps if clip.options.quality_db is None else None
+    kbps = clip.options.kbps
     reserved = VARIANTS_KBPS * size_factor(clip.options.size) if kbps is None else VARIANTS_SHARE * kbps
     if kbps is not None:
         clip = replace(clip, options=replace(clip.options, kbps=kbps - reserved))
@@ -103,7 +108,7 @@ def part_of(progress: Progress, number: int, count: int) -> Progress:
 def code_stream(choice: Choice, clip: Clip, progress: Progress) -> Stream:
     """Code the motion that goes with the sources; code both anew if the motion left another budget than expected."""
     motion = code_motion(choice, clip, progress)
-    if clip.budget is not None and clip.options.quality_db is None:
+    if clip.budget is not None:
         left = max(1.0, clip.budget - motion_size(motion))
         if not MIN_SPENT * left <= choice.coded.size <= left * (1 + BUDGET_TOLERANCE):
             coded = encode_within_budget(
@@ -179,8 +184,6 @@ def size_factor(size: int) -> float:
 
 def motion_budget(choice: Choice, clip: Clip) -> float:
     """Maximum bytes of the motion."""
-    if clip.options.quality_db is not None:
-        return max(1.0, choice.motion_bytes)
     if clip.budget is not None:
         return max(1.0, clip.budget - choice.coded.size)
     left = clip.bytes_at(VIDEO_KBPS * size_factor(clip.options.size)) - choice.coded.size

@@ -92,7 +92,7 @@ def receive(
         if frame.number in source_frames:
             yield ReceivedFrame(frame.number, frame.keypoints, (), decoder.picture(frame))
         else:
-            sources = decoder.nearest(frame.keypoints, frame.reference_source)
+            sources = decoder.sources_of(frame)
             home = None if originals is None or home_slot is None else decoder.library.at(home_slot)
             if home is not None and originals is not None:
                 view = view or RegionView(home, decoder.compositor, expressive=False)

@@ -37,7 +37,7 @@ GOOD_CRF = 40
 """Interleaved plans are tried if the best upfront plan has sources of a lower crf than this."""
 USUAL_KBPS = 4.0
 """Bitrate at which USUAL_SCALE is the first motion scale tried; it is finer at higher rates."""
-PRICING_SHARE = 0.3
+PRICING_SHARE = 0.4
 """Share of the time of choosing by estimates that has passed when the motion is priced (QuickTrials)."""
 USUAL_TRIALS = 12
 """Plans tried in a search, roughly; for the progress report."""
@@ -45,8 +45,9 @@ MIN_KBPS, MAX_KBPS = 1.5, 120.0
 """Bitrates tried to reach a quality."""
 MAX_RATES, EXCESS_DB = 6, 0.15
 """Maximum number of rates tried to reach a quality, and by how much in dB it may be exceeded."""
-DOUBLING_DB = 2.5
-"""Gain in dB expected of twice the rate, before two rates have been tried."""
+DOUBLING_DB, MIN_DOUBLING_DB = 2.5, 1.0
+"""Gain in dB expected of twice the rate, before two rates have been tried, and at least: where the plan changes
+between two rates, both may have the same quality."""
 
 
 def choose(
@@ -59,14 +60,12 @@ def choose(
     progress: Progress,
     presets: Presets = PRESETS,
     quick: QuickTrials | None = None,
-    binding: bool = True,
 ) -> list[Choice]:
     """Candidates for the best reconstruction within `budget` bytes for sources and motion, which are `kbps`.
 
     The best comes first; the others are close enough to be better in truth. If the budget is too small for any plan,
     the cheapest is returned. Sources are coded with what the motion is expected to leave. `quick`: estimates of this
-    clip's plans, from which one is chosen; None: plans are tried. `binding`: whether the budget must be kept; else
-    sources have the quality that it is expected to buy.
+    clip's plans, from which one is chosen; None: plans are tried.
     """
     if quick is not None:
         choices = [quick_search(quick, budget, kbps, progress).choice]
@@ -74,18 +73,13 @@ def choose(
         trials = PlanTrials(survey, pictures, runtime, message_frames, presets)
         choices = [trials.with_best_active(trial) for trial in search(trials, budget, kbps, progress)]
     progress("coding sources", 0.0)
-    return [
-        replace(choice, coded=_coded(choice, pictures, runtime.info.size, budget, presets, binding))
-        for choice in choices
-    ]
+    return [replace(choice, coded=_coded(choice, pictures, runtime.info.size, budget, presets)) for choice in choices]
 
 
-def _coded(
-    choice: Choice, pictures: Pictures, size: int, budget: float, presets: Presets, binding: bool
-) -> CodedSources:
+def _coded(choice: Choice, pictures: Pictures, size: int, budget: float, presets: Presets) -> CodedSources:
     """The sources of a choice, coded with what the motion is expected to leave of a budget."""
     left = max(1.0, budget - choice.motion_bytes)
-    tolerance = min(BUDGET_TOLERANCE, MOTION_TOLERANCE * choice.motion_bytes / left) if binding else 1.0
+    tolerance = min(BUDGET_TOLERANCE, MOTION_TOLERANCE * choice.motion_bytes / left)
     return encode_within_budget(choice.coded.plan, pictures, size, left, presets, tolerance)
 
 
@@ -96,35 +90,35 @@ def rate_for_quality(
     progress: Progress,
     max_kbps: float = MAX_KBPS,
 ) -> float:
-    """The lowest kbps at which the clip is predicted to have this mean quality, at most `max_kbps`. `budget`: kbps ->
-    bytes for sources and motion."""
+    """The lowest kbps at which the clip is estimated to have this mean quality with upfront sources, at most
+    `max_kbps`. `budget`: kbps -> bytes for sources and motion."""
     report = _estimating(progress)
     for _ in range(MAX_RATES):
         rate = lowest_rate(quality_db, lambda kbps: trials.predicted(budget(kbps), first_scale(kbps), report), max_kbps)
         if not trials.code_promising(budget(rate), first_scale(rate)):
             break
-
-    def found(kbps: float) -> Trial:
-        return quick_search(trials, budget(kbps), kbps, progress)
-
-    if found(rate).choice.coded.plan.upfront:
-        return rate
-    return lowest_rate(quality_db, lambda kbps: found(kbps).quality, rate)
+    return rate
 
 
-def lowest_rate(quality_db: float, predicted: Callable[[float], float], max_kbps: float = MAX_KBPS) -> float:
-    """The lowest of MAX_RATES rates tried, at most `max_kbps`, at which `predicted` (kbps -> dB) reaches a quality; the
-    highest tried if none does."""
+def lowest_rate(
+    quality_db: float,
+    predicted: Callable[[float], float],
+    max_kbps: float = MAX_KBPS,
+    start: float = USUAL_KBPS,
+    attempts: int = MAX_RATES,
+) -> float:
+    """The lowest of at most `attempts` rates tried, at most `max_kbps`, at which `predicted` (kbps -> dB) reaches a
+    quality; the highest tried if none does. `start`: kbps tried first."""
     tried: dict[float, float] = {}
-    kbps, doubling_db = min(USUAL_KBPS, max_kbps), DOUBLING_DB
-    for _ in range(MAX_RATES):
+    kbps, doubling_db = min(start, max_kbps), DOUBLING_DB
+    for _ in range(attempts):
         nearest, tried[kbps] = max(tried, key=lambda rate: -abs(rate - kbps), default=None), predicted(kbps)
         if nearest is not None:
-            doubling_db = max(0.5, (tried[kbps] - tried[nearest]) / math.log2(kbps / nearest))
+            doubling_db = max(MIN_DOUBLING_DB, (tried[kbps] - tried[nearest]) / math.log2(kbps / nearest))
         missing_db = quality_db - tried[kbps]
         low = max((rate * 1.05 for rate in tried if tried[rate] < quality_db), default=MIN_KBPS)
         high = min((rate / 1.05 for rate in tried if tried[rate] >= quality_db), default=max_kbps)
-        doublings = min(max(missing_db / doubling_db, -2.0), 2.0)
+        doublings = min(max((missing_db + EXCESS_DB / 2) / doubling_db, -2.0), 2.0)
         kbps = min(max(kbps * 2**doublings, low), high)
         if -EXCESS_DB <= missing_db <= 0 or low > high or kbps in tried:
             break

@@ -21,8 +21,8 @@ BEST_CRF, WORST_CRF, FINE_CRF = 4, 63, 0.25
 SMALLER_CRF = 6
 """Extends the crf scale beyond WORST_CRF: crf c there means smaller pictures coded at c - SMALLER_CRF, which take about
 as many bytes and look about as good as full-size pictures at c would."""
-CRF_STEP = 0.055
-"""Share by which one step of crf changes the bytes (measured on sources of talking heads)."""
+CRF_STEP = 0.07
+"""Share by which one step of crf changes the bytes: 0.05 to 0.08 on four clips, 0.14 from 62 to 63."""
 Presets = tuple[int, int]
 """SVT-AV1 presets for upfront plans (few sources) and interleaved plans (many sources)."""
 PRESETS: Presets = (1, 4)
@@ -143,8 +143,7 @@ def encode_within_budget(
     plan: Plan, pictures: Pictures, size: int, budget: float, presets: Presets = PRESETS, tolerance: float = 0.0
 ) -> CodedSources:
     """Encode the plan at the best quality found that takes at most `budget` bytes; the smallest encoding found if none
-    does. `tolerance`: share of the budget by which the first encoding may miss it, where something else makes up for
-    it."""
+    does. `tolerance`: share of the budget by which an encoding may miss it, where something else makes up for it."""
     sizes: dict[float, float] = {}
     best: CodedSources | None = None
     crf = plan.crf
@@ -153,7 +152,7 @@ def encode_within_budget(
         selected = pictures_of(plan.frames, pictures, hold=False) if held is None else held
         coded = encode_plan(replace(plan, crf=crf), selected, size, presets)
         sizes[crf] = coded.size
-        if best is None and abs(coded.size - budget) <= tolerance * budget:
+        if abs(coded.size - budget) <= tolerance * budget:
             return coded
         best = coded if best is None else better_within(budget, best, coded)
         if MIN_SPENT * budget <= coded.size <= budget:

@@ -1,9 +1,11 @@
 """Encoding video files into .iwc files."""
 
 import itertools
+import math
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -14,8 +16,9 @@ from iwcodec.codec.bitstream.info import inspect
 from iwcodec.codec.bitstream.packets import MotionPacket
 from iwcodec.codec.bitstream.reader import ContainerReader
 from iwcodec.codec.errors import CodecError, MediaError, NoFaceError, VersionError
+from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.decode import decode
-from iwcodec.codec.file.encode import encode, sound_warnings
+from iwcodec.codec.file.encode import MAX_CODINGS, code_to_quality, encode, sound_warnings
 from iwcodec.codec.file.iwc_file import IwcFile
 from iwcodec.codec.file.options import EncodeOptions
 from iwcodec.codec.media import writer
@@ -95,7 +98,7 @@ def test_very_short_clips_can_have_a_rate_or_a_quality(frames: int, rate: dict[s
     assert encode(clip, tmp_path / "a.iwc", options, StubRuntime()).frames == frames
 
 
-@pytest.mark.parametrize("rate", [{}, {"kbps": 4.0}, {"quality_db": 30.0}])
+@pytest.mark.parametrize("rate", [{}, {"kbps": 4.0}, {"quality_db": 15.0}])
 def test_very_short_clips_can_be_tuned_for_the_face(rate: dict[str, float], tmp_path: Path) -> None:
     """Too short for any variant."""
     clip, target = write_clip(tmp_path / "short.mp4", PICTURES[:5], fps=25), tmp_path / "a.iwc"
@@ -181,6 +184,31 @@ def test_a_quality_is_reached(tmp_path: Path) -> None:
         assert report.psnr_db > quality_db - 1
         sizes.append(report.bytes["total"])
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("start", [2.0, 4.0, 20.0])
+@pytest.mark.parametrize("doubling_db", [1.5, 2.5, 4.0])
+def test_a_clip_is_coded_until_its_quality_is_the_one_asked_for(
+    start: float, doubling_db: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coded: list[float] = []
+
+    def code(clip: Any) -> Any:
+        coded.append(clip.options.kbps)
+        return clip.options.kbps, 0
+
+    def quality(kbps: float, originals: object, runtime: object) -> float:
+        return 30 + doubling_db * math.log2(kbps / 5)
+
+    monkeypatch.setattr("iwcodec.codec.file.encode.stream_quality", quality)
+    video: Any = SimpleNamespace(pictures=lambda: iter(PICTURES[:5]))
+    survey: Any = SimpleNamespace(keypoints=[None] * 5)
+    clip = Clip(video, survey, StubRuntime(), EncodeOptions(SIZE, kbps=start))
+    rate: Any = code_to_quality(clip, 30.0, code)[0]
+    assert coded[0] == start
+    assert len(coded) <= MAX_CODINGS
+    assert rate in coded
+    assert 0.9 * 5 <= rate <= 1.25 * 5
 
 
 def test_a_fractional_frame_rate_is_kept(face_clip: Path, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 from iwcodec.codec.file.clip import Clip
 from iwcodec.codec.file.encode import encode
 from iwcodec.codec.file.options import VARIANTS_KBPS, VARIANTS_SHARE, EncodeOptions, Tune
-from iwcodec.codec.file.passes import USUAL_KBPS, even_pieces, reserve_for_variants, with_usual_rate
-from iwcodec.codec.file.rate_control.source_plan import WORST_CRF
+from iwcodec.codec.file.passes import UNDERESTIMATE_DB, USUAL_KBPS, even_pieces, reserve_for_variants, with_usual_rate
 from iwcodec.codec.parallel import WORKERS
 from iwcodec.models.runtime.types import Runtime
 from support.codec.stub_runtime import SIZE, StubRuntime
@@ -60,13 +59,6 @@ def test_without_a_bitrate_variants_have_their_own(size: int) -> None:
     assert clip.options.kbps is None
 
 
-def test_variants_take_nothing_from_the_rate_of_a_quality() -> None:
-    """Which is reached at the whole rate that was found for it."""
-    clip, budget = reserve_for_variants(clip_of(20, EncodeOptions(tune="face", kbps=8.0, quality_db=33.0)))
-    assert budget == pytest.approx(VARIANTS_KBPS * 125 * 20)
-    assert clip.options.kbps == 8.0
-
-
 @pytest.mark.parametrize("options", [{"kbps": 8.0}, {}, {"quality_db": 30.0}])
 def test_there_are_no_variants_if_not_asked_for(options: dict[str, Any]) -> None:
     clip = clip_of(20, EncodeOptions(tune="psnr", **options))
@@ -88,10 +80,6 @@ class PredictedTrials:
     def code_promising(self, budget: float, start: int) -> bool:
         is_known, self._excess_db = self._excess_db == 0, 0.0
         return not is_known
-
-    def best_upfront(self, budget: float, start: int, progress: Any) -> Any:
-        plan = SimpleNamespace(crf=WORST_CRF, upfront=True)
-        return SimpleNamespace(choice=SimpleNamespace(coded=SimpleNamespace(plan=plan)))
 
 
 @pytest.mark.parametrize(("size", "seconds", "most"), [(256, 20, USUAL_KBPS), (512, 20, 2 * USUAL_KBPS)])
@@ -117,10 +105,22 @@ def test_variants_are_part_of_the_usual_rate() -> None:
 
 
 @pytest.mark.parametrize("excess_db", [-2.0, 0.0, 2.0])
-def test_a_quality_is_sought_at_any_rate_until_sources_are_coded(excess_db: float) -> None:
+@pytest.mark.parametrize(
+    ("quality_db", "bytes_needed"),
+    [(27.0, 5_000), (36.0 + UNDERESTIMATE_DB, 40_000)],  # 4 kbps are 10,000 bytes
+)
+def test_a_quality_is_sought_from_the_lowest_rate_that_may_bring_it(
+    quality_db: float, bytes_needed: float, excess_db: float
+) -> None:
     trials: Any = PredictedTrials(excess_db)
-    clip = with_usual_rate(clip_of(20, EncodeOptions(quality_db=36.0)), trials, no_progress)
-    assert 40_000 <= clip.options.kbps * 125 * 20 <= 46_000  # 36 dB at 40,000 bytes
+    clip = with_usual_rate(clip_of(20, EncodeOptions(quality_db=quality_db, tune="psnr")), trials, no_progress)
+    assert bytes_needed <= clip.options.kbps * 125 * 20 <= 1.15 * bytes_needed
+
+
+def test_the_usual_rate_is_tried_first_if_it_may_bring_the_quality() -> None:
+    trials: Any = PredictedTrials()
+    clip = with_usual_rate(clip_of(20, EncodeOptions(quality_db=32.0)), trials, no_progress)
+    assert clip.options.kbps == USUAL_KBPS
 
 
 def no_progress(name: str, share: float) -> None:
