@@ -186,7 +186,7 @@ class Encoder:
     def _wanted(
         self, picture: Picture, keypoints: NDArray[np.float32], reference_source: int | None, regions: Slots
     ) -> Picture | None:
-        """Return the picture that is to become a source, if any."""
+        """Return the picture if it is to become a source."""
         if not self._policy.due(self._time_s):
             return None
         if not len(self.library):
@@ -195,5 +195,5 @@ class Encoder:
         sources = self.library.nearest(decoded, reference_source=reference_source)
         shown = [None if slot is None else self.library.at(slot) for slot in regions]
         sources[0] = self._compositor.composite(sources[0], shown)
-        self._policy.judge(picture, self._policy.rebuild(picture, decoded, sources), self._time_s)
-        return self._policy.wanted(self._time_s)
+        judged = self._policy.rebuild(picture, decoded, sources)
+        return picture if self._policy.wants(judged, self._time_s) else None

@@ -34,6 +34,11 @@ class Clocks:
         while self._samples and self._samples[0][0] < now_s - WINDOW_S:
             self._samples.popleft()
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """The shortest round trip of the last WINDOW_S; None before the first sample."""
+        return min(trip for _, trip, _ in self._samples) / 1000 if self._samples else None
+
     def local_s(self, stamp_s: float) -> float | None:
         """Convert a time on the peer's clock to the clock of our own messages, using the sample with the shortest
         round trip; None before the first sample."""

@@ -191,6 +191,11 @@ class IncomingVideo:
         """Frames that arrived per second, over the last STATS_S; repeated ones count once."""
         return sum(count for at, count in self._arrivals if at > now_s - STATS_S) / STATS_S
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """The shortest round trip of reports in the last seconds; None before the first."""
+        return self._clocks.round_trip_s
+
     def median_render_s(self) -> float:
         """Time from taking a frame out of the jitter buffer to its picture; 0 before the first."""
         return sorted(self.render_s)[len(self.render_s) // 2] if self.render_s else 0.0

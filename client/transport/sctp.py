@@ -61,6 +61,9 @@ GAP_REPORTS = 3
 for as long as the gap is open, would fill a narrow link with acknowledgements."""
 REORDERING = 0.25
 """By how much packets may overtake each other, as a share of the round trip."""
+PROBE_BYTES, RATE_PROBE_S = 200, 10.0
+"""At this interval a message of at least so many bytes asks for an immediate acknowledgement, which takes a packet of
+its own and measures `large_round_trip_s`."""
 IP_UDP = 20 + 8
 """Bytes of IPv4 and UDP headers; IPv6 takes 20 more."""
 DTLS, NONCE = 13 + 16, 8
@@ -110,6 +113,10 @@ class BundlingSctpTransport(RTCSctpTransport):
         """Time of the last transmission of each unacknowledged chunk, by TSN."""
         self._shortest_s = float("inf")
         """Shortest round trip so far."""
+        self.large_round_trip_s = float("inf")
+        """Round trip of the last large message (PROBE_BYTES) that was measured."""
+        self._rate_probed_s = float("-inf")
+        """When a large message last asked for an immediate acknowledgement."""
         self._probing: asyncio.Task[None] | None = None
         self._probe = b""
         """Content of the newest heartbeat, until it is answered."""
@@ -277,6 +284,9 @@ class BundlingSctpTransport(RTCSctpTransport):
         unambiguous = [sent for sent in acknowledged if sent._sent_count == 1 and sent.tsn in round_trips]
         if unambiguous:
             self._shortest_s = min(self._shortest_s, round_trips[unambiguous[-1].tsn])
+            for sent in unambiguous:
+                if sent.flags & _IMMEDIATE:
+                    self.large_round_trip_s = round_trips[sent.tsn]
             if uint32_gt(unambiguous[-1].tsn, cumulative_tsn):
                 self._update_rto(round_trips[unambiguous[-1].tsn])
         # The acknowledgement of a chunk that was sent twice belongs to the second transmission, unless that would be
@@ -327,7 +337,10 @@ class BundlingSctpTransport(RTCSctpTransport):
 
     async def _send_chunk(self, chunk: Chunk) -> None:
         if isinstance(chunk, DataChunk):
-            self._sent_s[chunk.tsn] = asyncio.get_running_loop().time()
+            now = self._sent_s[chunk.tsn] = asyncio.get_running_loop().time()
+            if len(chunk.user_data) >= PROBE_BYTES and now - self._rate_probed_s >= RATE_PROBE_S:
+                self._rate_probed_s = now
+                chunk.flags |= _IMMEDIATE
         if isinstance(chunk, DataChunk) and self._association_state == self.State.ESTABLISHED:
             self._bundle.append(chunk)
             self._start_flush()

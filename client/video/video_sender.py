@@ -337,19 +337,18 @@ class VideoSender:
     async def _judge(
         self, picture: Picture, keypoints: NDArray[np.float32], sources: list[Source], captured_s: float
     ) -> None:
-        """Reconstruct a frame as peers will. Add a source if it is the first frame, or if the policy wants one and not
-        all links are behind."""
-        wanted: Picture | None = picture
+        """Reconstruct a frame as peers will. It becomes a source if it is the first one, or if the policy wants it and
+        not all links are behind."""
+        is_wanted = True
         if sources:
             begun_s = self._clock()
             judged = await self._run(partial(self._policy.rebuild, picture, Quantiser().round_trip(keypoints), sources))
             self._judged_from_s = captured_s + (self._clock() - begun_s) / JUDGED_SHARE
             self.preview = judged.picture
-            self._policy.judge(picture, judged, captured_s)
             is_behind = self._links and all(map(_is_behind, self._links))
-            wanted = None if is_behind else self._policy.wanted(captured_s)
-        if wanted is not None:
-            await self._add_source(wanted, captured_s)
+            is_wanted = not is_behind and self._policy.wants(judged, captured_s)
+        if is_wanted:
+            await self._add_source(picture, captured_s)
 
     async def _add_source(self, picture: Picture, captured_s: float) -> None:
         number, self._added = self._added, self._added + 1

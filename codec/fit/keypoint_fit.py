@@ -43,8 +43,9 @@ CORRECTION_DECAY = 0.8
 jitter dies out."""
 STEPS, LIVE_STEPS = (*BLURS, BLURS[-1]), BLURS[-2:]
 """Blurs of the alignment steps, of 1 ms of a core each: thorough, and live or quick."""
-CANDIDATES, LIVE_CANDIDATES = 4, 2
-"""Most sources, nearest in pose, that are fitted besides the previous reference source: thorough, and live or quick."""
+CANDIDATES, QUICK_CANDIDATES = 4, 2
+"""Most sources, nearest in pose, that are fitted besides the previous reference source: thorough or live, and quick.
+The sources of a call are many, and several show nearly the same pose."""
 SWITCH_ERROR = 0.93
 """Another source becomes the reference source if it leaves less than this share of the present one's error."""
 RETRY_INTERVAL, RETRY_ERROR = 5, 1.2
@@ -261,16 +262,14 @@ def _estimate(target: _Target, ref: Reference, values: NDArray[np.float64], star
     return _Estimate(values, start, view.error(target.sharp), view)
 
 
-def quick_fit(flow_free_error: float = 0.0, max_shear: float = np.inf) -> KeypointFit:
+def quick_fit(flow_free_error: float = 0.0) -> KeypointFit:
     """Return the fast fit, for files at the lowest effort."""
-    return KeypointFit(
-        steps=LIVE_STEPS, candidates=LIVE_CANDIDATES, flow_free_error=flow_free_error, max_shear=max_shear
-    )
+    return KeypointFit(steps=LIVE_STEPS, candidates=QUICK_CANDIDATES, flow_free_error=flow_free_error)
 
 
 def live_fit() -> KeypointFit:
     """Return the fit for calls."""
-    return quick_fit(FLOW_FREE_ERROR, LIVE_SHEAR)
+    return KeypointFit(steps=LIVE_STEPS, flow_free_error=FLOW_FREE_ERROR, max_shear=LIVE_SHEAR)
 
 
 def is_held_back(ref: Reference, keypoints: Keypoints) -> bool:

@@ -143,8 +143,9 @@ async def test_motion_never_waits_for_a_source() -> None:
     assert np.median(during) - np.median(without) < 0.02
 
 
-async def test_small_parts_of_sources_share_the_packets_of_motion_and_large_ones_do_not() -> None:
-    async with calling() as (a, _):
+@pytest.mark.parametrize("kbps", [10_000.0, 60.0])
+async def test_parts_of_sources_share_the_packets_of_motion_if_they_are_small_or_the_path_is_fast(kbps: float) -> None:
+    async with calling(SimulatedPath(kbps=kbps), SimulatedPath(kbps=kbps, seed=2)) as (a, _):
 
         async def nothing(*args: Any) -> None:
             pass
@@ -162,16 +163,19 @@ async def test_small_parts_of_sources_share_the_packets_of_motion_and_large_ones
             send(channel_id, data)
 
         a.link._channels.send = record
-        noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        for shown in (picture(100), noise):
+        noises = np.random.default_rng(5).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+        sequence.add(noises[0])  # measures the path
+        await asyncio.sleep(5)
+        for shown in (picture(100), noises[1]):
             sent.clear()
             sequence.add(shown)
             size = len(sequence.units[sequence.next - 1].packet)
-            assert size < MAX_RIDING_PART or size > 3 * PART
-            await asyncio.sleep(4)
+            assert size < MAX_RIDING_PART or size > LAST_PART * PART
+            await asyncio.sleep(5)
             motion = [at_s for at_s, channel_id in sent if channel_id == MOTION_CHANNEL]
             sources = [at_s for at_s, channel_id in sent if channel_id == SOURCE_CHANNEL]
-            assert all((at_s in motion) == (size <= MAX_RIDING_PART) for at_s in sources)
+            shares = size <= MAX_RIDING_PART or kbps > 200
+            assert all((at_s in motion) == shares for at_s in sources)
             assert all(after - before > 0.1 for before, after in pairwise(sources))  # one part beside each message
             assert len(sources) == max(1, ceil(size / PART + 1 - LAST_PART))
 

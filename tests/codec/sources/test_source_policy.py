@@ -1,119 +1,112 @@
-"""Source policy: what lasts becomes a source, at a price that follows the bytes spent."""
+"""Source policy: a frame that is shown badly becomes a source, at a threshold that follows the bytes spent."""
 
 import numpy as np
 import pytest
 
 from iwcodec.codec.media.quality import psnr
-from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.source_policy import (
     BURST_BYTES,
     BYTES_PER_S,
-    CANDIDATES,
-    HIGH_PRICE,
-    IN_FLIGHT_BYTES_PER_S,
-    IN_FLIGHT_S,
+    HIGH_THRESHOLD,
     JUDGE_INTERVAL_S,
-    LOW_PRICE,
+    LOW_THRESHOLD,
+    MIN_INTERVAL_S,
     Judgement,
-    Price,
     SourcePolicy,
+    Threshold,
 )
 from support.codec.stub_runtime import StubRuntime, picture
 
 SIZE = 300
+GOOD_DB, BAD_DB = 35.0, 22.0
 
 
 class Stream:
-    """A stream whose frames are judged: those that a source shows exactly at 35 dB, others at 22 dB."""
+    """A stream whose frames are judged, with sources of GOOD_DB."""
 
     def __init__(self) -> None:
         self.runtime = StubRuntime()
         self.policy = SourcePolicy(self.runtime)
         self.at_s = 0.0
-        self.added: list[tuple[float, Picture]] = []
-        self.add(picture(100))
+        self.added_s: list[float] = []
+        self.add()
 
-    def add(self, of: Picture) -> None:
-        source = self.runtime.prepare(of)
-        self.policy.add(len(self.added), (source, 35.0), self.at_s, SIZE)
-        self.added.append((self.at_s, of))
+    def add(self) -> None:
+        self.policy.add(len(self.added_s), (self.runtime.prepare(picture(100)), GOOD_DB), self.at_s, SIZE)
+        self.added_s.append(self.at_s)
 
-    def judge(self, of: Picture, helps: bool = True) -> Picture | None:
-        """Judge a frame; add the source that is wanted, and return it."""
+    def judge(self, quality_db: float) -> bool:
+        """Judge a frame that peers see at a PSNR; add it if it is wanted. Returns whether it was."""
         self.at_s += JUDGE_INTERVAL_S
-        known = [source for source in self.policy.library.sources() if np.array_equal(source.picture, of)]
-        nearest = (known or self.policy.library.sources())[0]
-        quality_db = 35.0 if known and helps else 22.0
-        self.policy.judge(of, Judgement(of, quality_db, nearest), self.at_s)
-        wanted = self.policy.wanted(self.at_s)
-        if wanted is not None:
-            self.add(wanted)
-        return wanted
+        wants = self.policy.wants(Judgement(picture(100), quality_db), self.at_s)
+        if wants:
+            self.add()
+        return wants
 
 
 def test_what_is_shown_well_needs_no_source() -> None:
     stream = Stream()
-    assert not any(stream.judge(picture(100)) is not None for _ in range(100))
+    assert not any(stream.judge(GOOD_DB) for _ in range(100))
 
 
-def test_what_lasts_becomes_a_source_once() -> None:
+def test_what_the_network_loses_makes_no_source() -> None:
+    """Frames are below the sources all the time, although these show them."""
     stream = Stream()
-    wanted = [stream.judge(picture(160)) for _ in range(50)]
-    first = next(n for n, one in enumerate(wanted) if one is not None)
-    assert first <= 3
-    assert np.array_equal(stream.added[1][1], picture(160))
-    assert all(one is None for one in wanted[first + 1 :])
+    assert not any(stream.judge(GOOD_DB - 2 + 0.1 * (n % 3)) for n in range(100))
 
 
-def test_the_frame_that_shows_most_of_the_last_seconds_is_taken() -> None:
-    """Not the present one, which shows something that passes."""
+def test_what_no_source_shows_has_one_as_soon_as_the_last_has_arrived() -> None:
     stream = Stream()
-    for _ in range(60):  # saves up nothing
-        stream.policy._price.pay(SIZE, stream.at_s)
-    while not stream.added[1:]:
-        shown = [picture(160)] * (CANDIDATES - 1) + [picture(220)]
-        for one in shown:
-            stream.judge(one)
-    assert np.array_equal(stream.added[1][1], picture(160))
+    for _ in range(3):
+        stream.judge(GOOD_DB)
+    assert stream.judge(BAD_DB)
 
 
-def test_a_source_on_its_way_is_not_wanted_again() -> None:
+def test_while_a_source_is_on_its_way_none_is_wanted() -> None:
     """Receivers do not have it yet, so frames are still as bad as before."""
     stream = Stream()
-    while stream.judge(picture(160)) is None:
+    while not stream.judge(BAD_DB):
         pass
-    frames = int((IN_FLIGHT_S + SIZE / IN_FLIGHT_BYTES_PER_S) / JUDGE_INTERVAL_S)
+    frames = int(MIN_INTERVAL_S / JUDGE_INTERVAL_S)
     assert frames
     for _ in range(frames):
-        assert stream.judge(picture(160), helps=False) is None
+        assert not stream.judge(BAD_DB)
+    assert stream.judge(BAD_DB)
 
 
-def test_sources_that_do_not_help_become_rare() -> None:
-    """As with blur or noise: frames are as bad as before although a source shows them."""
+def test_what_is_saved_up_goes_to_small_gains() -> None:
+    """And only that: after a source another one is not worth it for some time."""
     stream = Stream()
-    for n in range(150):
-        stream.judge(picture(160 + n % 3), helps=False)
-    times = [at_s for at_s, _ in stream.added]
-    assert sum(at_s > 30 for at_s in times) <= 1
+    wanted = [stream.judge(GOOD_DB if n % 10 == 0 else GOOD_DB - 1.5) for n in range(500)]
+    assert 0.7 * BYTES_PER_S < SIZE * sum(wanted[250:]) / (250 * JUDGE_INTERVAL_S) < 1.3 * BYTES_PER_S
+    assert not any(stream.judge(GOOD_DB - 0.9 * LOW_THRESHOLD) for _ in range(100))
+
+
+def test_noise_that_sources_have_too_makes_none() -> None:
+    stream = Stream()
+    noisy = stream.runtime.prepare(picture(100))
+    for n in range(20):
+        stream.policy.add(n, (noisy, 25.0), stream.at_s, 0)
+    assert not any(stream.judge(25.0) for _ in range(100))
 
 
 def test_the_rate_of_sources_is_bounded_where_everything_is_new() -> None:
     stream = Stream()
-    for n in range(150):
-        stream.judge(picture(40 + (67 * n) % 200))
-    spent = SIZE * sum(at_s > 20 for at_s, _ in stream.added)
-    assert 0.5 * BYTES_PER_S * 40 < spent < 1.5 * BYTES_PER_S * 40
+    for _ in range(250):
+        stream.judge(BAD_DB)
+    spent = SIZE * sum(at_s > 40 for at_s in stream.added_s)
+    assert 0.7 * BYTES_PER_S * 60 < spent < 1.3 * BYTES_PER_S * 60
 
 
-def test_the_price_follows_what_is_saved_up() -> None:
-    price = Price()
-    assert price.at(0.0) == pytest.approx(LOW_PRICE)
-    price.pay(int(BURST_BYTES), 0.0)
-    assert price.at(0.0) == pytest.approx(HIGH_PRICE)
-    assert LOW_PRICE < price.at(BURST_BYTES / BYTES_PER_S / 2) < HIGH_PRICE
-    assert price.at(2 * BURST_BYTES / BYTES_PER_S) == pytest.approx(LOW_PRICE)
-    price.pay(int(2 * BURST_BYTES), 100.0)
-    assert price.at(100.0) > HIGH_PRICE
+def test_the_threshold_follows_what_is_saved_up() -> None:
+    threshold = Threshold()
+    assert threshold.at(0.0) == pytest.approx(LOW_THRESHOLD)
+    threshold.pay(int(BURST_BYTES), 0.0)
+    assert threshold.at(0.0) == pytest.approx(HIGH_THRESHOLD)
+    assert LOW_THRESHOLD < threshold.at(BURST_BYTES / BYTES_PER_S / 2) < HIGH_THRESHOLD
+    assert threshold.at(2 * BURST_BYTES / BYTES_PER_S) == pytest.approx(LOW_THRESHOLD)
+    threshold.pay(int(2 * BURST_BYTES), 100.0)
+    assert threshold.at(100.0) > HIGH_THRESHOLD
 
 
 def test_the_psnr_of_sources_is_measured() -> None:

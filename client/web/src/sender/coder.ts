@@ -154,17 +154,14 @@ export class VideoCoder {
     return shared.length ? shared : all;
   }
 
-  /** Reconstruct a frame as peers will. Add a source if it is the first frame, or if the policy wants one. */
+  /** Reconstruct a frame as peers will. It becomes a source if it is the first one, or if the policy wants it. */
   private async judge(picture: Picture, keypoints: Float32Array, sources: Source[], atMs: number): Promise<void> {
-    const [first] = sources;
-    if (!first) return this.addSource(picture, atMs);
+    if (!sources.length) return this.addSource(picture, atMs);
     const { stepXy, stepStrength } = quantiserOf(0);
     const decoded = dequantise(quantise(keypoints, quantiserOf(0), null), stepXy, stepStrength);
     const rebuilt = await this.runtime.reconstruct(decoded, sources);
     this.preview(rebuilt);
-    this.policy.judge(picture, psnr(rebuilt, picture), first.picture, atMs / 1000);
-    const wanted = this.behind ? null : this.policy.wanted(atMs / 1000);
-    if (wanted) await this.addSource(wanted, atMs);
+    if (!this.behind && this.policy.wants(psnr(rebuilt, picture), atMs / 1000)) await this.addSource(picture, atMs);
   }
 
   private async addSource(picture: Picture, atMs: number): Promise<void> {
@@ -173,7 +170,7 @@ export class VideoCoder {
     const { decoded, size } = await this.codeForAll(picture, number, atMs);
     this.library.add(number, await this.runtime.prepare(decoded));
     this.newestSource = number;
-    this.policy.add(decoded, psnr(decoded, picture), atMs / 1000, CHARGED * size);
+    this.policy.add(psnr(decoded, picture), atMs / 1000, CHARGED * size);
     if (!number) this.preview(decoded);
   }
 

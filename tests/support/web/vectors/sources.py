@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
@@ -33,43 +32,29 @@ def av1_vector(size: int, side: int | None) -> dict[str, Any]:
     }
 
 
-SOURCE_SIDE = 64
-"""Side of the pictures of `source_vectors`, in pixels."""
-
-
-def source_vectors(rng: np.random.Generator) -> dict[str, Any]:
-    """Judged frames of a stream in which poses last and recur, and which of them become sources. After 80 s sources
-    help less than they should; the clock is set back once."""
-    poses = [np.ascontiguousarray(np.roll(TEXTURE, 9 * n, axis=n % 2)[:SOURCE_SIDE, :SOURCE_SIDE]) for n in range(12)]
-    coded = [cv2.GaussianBlur(pose, (0, 0), 1) for pose in poses]
-    pictures = [*poses, *coded]
-    policy, shown = SourcePolicy(Pasting()), [12]
-    source = replace(textured_source(), picture=coded[0])
-    policy.add(0, (source, 33.0), 0.0, 1800)
-    first = {"coded": 12, "qualityDb": 33.0, "size": 1800}
-    events: list[dict[str, Any]] = [{"atS": 0.0, "due": policy.due(0.0), "added": first}]
-    pose = 0
-    for n in range(1, 1500):
+def source_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Judged frames of a stream in which poses last, and which of them become sources. After 100 s the clock steps
+    back."""
+    policy, source = SourcePolicy(Pasting()), textured_source()  # type: ignore[arg-type]
+    events: list[dict[str, Any]] = []
+    helped = False
+    for n in range(1500):
         at_s = n / 10 - (3 if n > 1000 else 0)
-        if rng.random() < 0.03:
-            pose = int(rng.integers(12))
+        helped &= rng.random() > 0.03
         event: dict[str, Any] = {"atS": at_s, "due": policy.due(at_s)}
         events.append(event)
         if not event["due"]:
             continue
-        nearest = 12 + pose if 12 + pose in shown else shown[-1]
-        helps = 1.0 if n < 800 else float(rng.uniform(0.5, 1))
-        quality_db = (34 if nearest == 12 + pose else 22) * helps + float(rng.normal(0, 1))
-        policy.judge(poses[pose], Judgement(poses[pose], quality_db, replace(source, picture=pictures[nearest])), at_s)
-        found = policy.wanted(at_s)
-        event["judged"] = {"picture": pose, "qualityDb": quality_db, "nearest": nearest}
-        event["wanted"] = next((k for k, one in enumerate(poses) if one is found), None)
-        if found is not None:
-            number, size, coded_db = event["wanted"], int(rng.integers(120, 700)), float(rng.uniform(30, 36))
-            policy.add(n, (replace(source, picture=coded[number]), coded_db), at_s, size)
-            event["added"] = {"coded": 12 + number, "qualityDb": coded_db, "size": size}
-            shown.append(12 + number)
-    return {"pictures": [text(picture) for picture in pictures], "side": SOURCE_SIDE, "events": events}
+        quality_db = (33 if helped else 22) + float(rng.normal(0, 2))
+        is_wanted = not n or policy.wants(Judgement(source.picture, quality_db), at_s)
+        if n:
+            event["judged"] = {"qualityDb": quality_db, "wanted": is_wanted}
+        if is_wanted:
+            size, coded_db = int(rng.integers(120, 700)), float(rng.uniform(30, 36))
+            policy.add(n, (source, coded_db), at_s, size)
+            event["added"] = {"qualityDb": coded_db, "size": size}
+            helped = True
+    return events
 
 
 def library_vectors(rng: np.random.Generator) -> list[dict[str, Any]]:
