@@ -204,6 +204,7 @@ def evaluate(
     from iwcodec.models.training.evaluate import source_indices
 
     for count in SOURCES:
+        console.print(f"Evaluating {name}, sources: {count}.")
         scores: list[Scores] = []
         for pictures in clips.values():
             chosen = source_indices(len(pictures), count)
