@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from iwcodec.codec.fit.alignment import unknowns
 from iwcodec.codec.fit.keypoint_fit import is_held_back
 from iwcodec.codec.media.types import Picture
 from iwcodec.codec.sources.library import Library
@@ -33,6 +34,9 @@ REMEMBERED_FRAMES = 256
 """Newest frames of which the patches are remembered: 10 s, 4 MB a region."""
 CHOICE_INTERVAL = 5
 """Every Nth frame a variant is searched for."""
+MAX_SHEAR = 0.16
+"""Shear of the motion from the home to a reference source (fit/alignment.py) above which frames of that source show its
+own regions: a head that turns or tilts quickly has up to 0.19, one that speaks 0.13."""
 CODING_ERROR = 25.0
 """Mean squared error, in grey levels, that coding adds to a patch, as expected when it is chosen."""
 MIN_GAIN = 0.1
@@ -112,21 +116,28 @@ class VariantPolicy:
         and remember them. `arrived`: slots of the sources that receivers have by now; None: all."""
         view = self._view_of(source)
         self._learn(view)
-        held_back = is_held_back(self._compositor.reference(source), keypoints)
-        own, shown = self._library.slot(source), []
+        misplaced = is_held_back(self._compositor.reference(source), keypoints) or self._is_far(source)
+        own, shown = self._library.slot(source), list[int | None]()
         before = self.shown or (None,) * len(REGIONS)
         places = view.in_frame(keypoints, source)
         for region, wanted in enumerate(looks(picture, places)):
             patch = sampled(picture, places.regions[region])
             errors = errors_with(wanted, {slot: known[region] for slot, (_, known) in self._known.items()})
-            if not held_back:  # its patches would be variants of misplaced eyes and mouths
-                self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
+            if misplaced:  # others would be pasted beside the places of eyes and mouth
+                shown.append(None)
+                continue
+            self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
             if arrived is not None:  # one on its way is no reason for another variant, but cannot be shown yet
                 errors = {slot: error for slot, error in errors.items() if slot in arrived}
             shown.append(_chosen(errors, own, before[region]))
         self._frames += 1
         self.shown = tuple(shown)
         return self.shown
+
+    def _is_far(self, source: Source) -> bool:
+        """Return whether a source's pose is so far from the home's that the motion misplaces regions between them."""
+        assert self._view is not None
+        return self._compositor.reference(self._view.home).shear(unknowns(source.keypoints)) > MAX_SHEAR
 
     def wanted(self, at_s: float) -> Picture | None:
         """Return the picture that is to become a variant of `home` at time `at_s`, if any. Call it after `choose`."""

@@ -15,6 +15,7 @@ from iwcodec.codec.sources.variant_policy import (
     BURST_BYTES,
     BYTES_PER_S,
     CHOICE_INTERVAL,
+    MAX_SHEAR,
     REMEMBERED_FRAMES,
     VARIANT_BYTES,
     VariantPolicy,
@@ -82,6 +83,21 @@ def test_a_fit_that_is_held_back_gives_no_variant() -> None:
     assert stream.show(new, 4 * CHOICE_INTERVAL, wider=1.5) == (None, None)
     assert stream.added == []
     assert stream.show(new, 2 * CHOICE_INTERVAL) == (10, None)
+
+
+def test_a_source_in_a_pose_far_from_the_home_shows_its_own_regions() -> None:
+    """The motion between them would paste others beside the places of eyes and mouth."""
+    stream = Stream()
+    new = expression(stream.home, 1, None)
+    assert stream.show(new, 2 * CHOICE_INTERVAL) == (10, None)
+    near, far = (
+        replace(stream.home, keypoints=stream.home.keypoints * np.array([w, 1, 1], np.float32)) for w in (1, 1.5)
+    )
+    ref = Compositor(StubRuntime()).reference(stream.home)
+    assert ref.shear(unknowns(near.keypoints)) < MAX_SHEAR < ref.shear(unknowns(far.keypoints))
+    stream.library.add(OTHER, far)
+    assert stream.show(new, 2 * CHOICE_INTERVAL, far) == (None, None)
+    assert stream.show(new, 1) == (10, None)
 
 
 def test_one_variant_serves_both_regions() -> None:

@@ -3,7 +3,7 @@
  * (codec/sources/variant_policy.py).
  */
 
-import { reference } from "../fit/alignment";
+import { reference, shear, unknownsOf } from "../fit/alignment";
 import { isHeldBack } from "../fit/keypoint_fit";
 import { type Picture, remapCubic, remapPicture } from "../runtime/pictures";
 import type { Source } from "../runtime/types";
@@ -15,6 +15,7 @@ import { blend, BOX_SIDE, inBox, placesAt, REGION_SIZES, regionBox, regionPixels
 
 const REMEMBERED_FRAMES = 256;
 const CHOICE_INTERVAL = 5;
+const MAX_SHEAR = 0.16;
 const CODING_ERROR = 25;
 const MIN_GAIN = 0.1;
 const SWITCH_ERROR = 0.9;
@@ -88,13 +89,15 @@ export class VariantPolicy {
     const view = this.viewOf(source);
     this.learn(view);
     const own = this.library.slotOf(source);
-    const heldBack = isHeldBack(reference(source), keypoints);
+    // Eyes and mouth are not where the motion says: others would be pasted beside their places.
+    const misplaced =
+      isHeldBack(reference(source), keypoints) || shear(reference(view.home), unknownsOf(source.keypoints)) > MAX_SHEAR;
     this.shown = view.inFrame(keypoints, source).map((places, region) => {
+      if (misplaced) return null;
       const patch = sampled(picture, places);
       const wanted = signature(patch, region);
       const errors = new Map([...this.known].map(([slot, one]) => [slot, errorOf(wanted, one.signatures[region])]));
-      // The patches of a fit that is held back would be variants of misplaced eyes and mouths.
-      if (!heldBack) this.memories[region].add(patch, wanted, Math.min(Infinity, ...errors.values()));
+      this.memories[region].add(patch, wanted, Math.min(Infinity, ...errors.values()));
       // One on its way is no reason for another variant, but cannot be shown yet.
       if (arrived) for (const slot of errors.keys()) if (!arrived.has(slot)) errors.delete(slot);
       return chosen(errors, own, this.shown[region]);
