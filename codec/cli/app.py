@@ -204,8 +204,8 @@ def encode_command(
     effort: Annotated[
         int,
         typer.Option(
-            help="0: a single pass, in 0.6 times the clip's length on two cores, for 0.3 dB. 1: about its length. "
-            "2: 1.2 times, trying several sources for each frame. 3: also correct the rebuilt frames, in 5 times, for "
+            help="0: a single pass, in half the clip's length on two cores, for 0.5 dB. 1: about its length. "
+            "2: 1.3 times, trying several sources for each frame. 3: also correct the rebuilt frames, in 5 times, for "
             "0.1 dB.",
             min=0,
             max=3,
@@ -227,7 +227,7 @@ def encode_command(
     """Encode a talking-head video at a few kilobits per second.
 
     Detects the speaker's face and follows it with a square crop; a square video is coded whole. Shots without a face
-    show the centre square. Takes about 1.2 times as long as the video plays on two cores (--effort 0: 0.6).
+    show the centre square. Takes about 1.3 times as long as the video plays on two cores (--effort 0: half as long).
     Ctrl-C writes nothing; the same command starts anew.
     """
     from iwcodec.codec.file.encode import encode

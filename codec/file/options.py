@@ -77,7 +77,7 @@ class EncodeOptions:
     audio_bitrate: int = 12_000
     """Bitrate of Opus in bit/s."""
     effort: int = 2
-    """0..3, in about 0.6, 1.1, 1.2 and 5 times the clip's length on two cores (effort.py). 0: a single pass, which fits
+    """0..3, in about 0.5, 1.1, 1.3 and 5 times the clip's length on two cores (effort.py). 0: a single pass, which fits
     every second frame as a call does and estimates what it does not try; 1: all frames; 2: all sources that may suit a
     frame; 3: also corrects the rebuilt frames."""
     verify: bool = False
