@@ -94,7 +94,7 @@ def make_tables(counts: NDArray[np.uint32], means: Levels, predictor: Predictor)
 
 
 @cache
-def load_tables() -> Tables:
-    """Load the shipped tables."""
-    with np.load(FILE) as data:
+def load_tables(file: Path = FILE) -> Tables:
+    """Load tables, by default the shipped ones."""
+    with np.load(file) as data:
         return make_tables(data["counts"], data["means"], Predictor(data["inter"], data["intra"]))

@@ -86,7 +86,7 @@ def make_tables(counts: NDArray[np.uint32], directions: NDArray[np.float32]) -> 
 
 
 @cache
-def load_transform_tables() -> TransformTables:
-    """Load the shipped tables."""
-    with np.load(FILE) as data:
+def load_transform_tables(file: Path = FILE) -> TransformTables:
+    """Load tables, by default the shipped ones."""
+    with np.load(file) as data:
         return make_tables(data["counts"], data["directions"])
