@@ -25,6 +25,8 @@ from iwcodec.codec.motion.predictive_coder import PredictiveCoder
 from iwcodec.codec.motion.predictive_tables import load_tables
 from iwcodec.codec.motion.types import Quantiser
 from iwcodec.codec.sources.av1 import SourceDecoder, SourceEncoder
+from iwcodec.codec.sources.regions import Compositor
+from iwcodec.codec.sources.variant_policy import VariantPolicy
 from iwcodec.models.runtime.types import Keypoints, Runtime
 
 DENSE_SOURCES = (1, 3, 8)
@@ -60,6 +62,7 @@ def sending(runtime: Runtime, pictures: Sequence[Picture], crop: Crop, count: in
     """All that the sender does per frame in a call (keypoints fitted to the nearest source), and each part of it."""
     library, fit, coder = library_of(runtime, pictures, count), live_fit(), MotionEncoder()
     library.prepare()
+    regions = VariantPolicy(Compositor(runtime), library.library)
     captured, seconds = camera(), []
     for picture in pictures:
         times = [time.perf_counter()]
@@ -72,12 +75,23 @@ def sending(runtime: Runtime, pictures: Sequence[Picture], crop: Crop, count: in
         fitted = fit.frame(picture, detected, library.library.candidates(detected))
         gram = None if fitted.gram is None else fitted.gram()
         times.append(time.perf_counter())
+        assert fitted.source is not None
+        regions.choose(picture, fitted.keypoints, fitted.source)
+        times.append(time.perf_counter())
         frame = coder.push(fitted.keypoints, library.library.slot(fitted.source), gram)
         if frame % MESSAGE_FRAMES == MESSAGE_FRAMES - 1:
             coder.pack(frame - MESSAGE_FRAMES + 1, MESSAGE_FRAMES)
         times.append(time.perf_counter())
         seconds.append([times[2] - times[0], *np.diff(times), times[-1] - times[0]])
-    names = ("capture", "capture: colour conversion", "capture: crop", "detector", "keypoint fit", "motion coding")
+    names = (
+        "capture",
+        "capture: colour conversion",
+        "capture: crop",
+        "detector",
+        "keypoint fit",
+        "eyes and mouth",
+        "motion coding",
+    )
     for name, spent in zip((*names, "a frame, sent"), np.transpose(seconds), strict=True):
         yield summarised(name, spent[WARM:], count)
 

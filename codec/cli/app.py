@@ -170,7 +170,10 @@ def encode_command(
     quality: Annotated[
         float | None,
         typer.Option(
-            help="Mean PSNR in dB to reach at the lowest bitrate, as it is estimated before coding.", min=15, max=50
+            help="Mean PSNR in dB to reach at a low bitrate. The PSNR of the result is measured; up to three bitrates "
+            "are tried.",
+            min=15,
+            max=50,
         ),
     ] = None,
     tune: Annotated[

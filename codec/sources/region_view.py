@@ -23,8 +23,6 @@ from iwcodec.models.runtime.types import Keypoints, Source
 
 MIN_GAIN = 0.03
 """Share of its error that a region must lose to show another source than the reference source."""
-
-
 FACE_GRID = 48
 """Side of the grid of places between which those of the face mesh's pixels are interpolated."""
 

@@ -116,21 +116,20 @@ class VariantPolicy:
         and remember them. `arrived`: slots of the sources that receivers have by now; None: all."""
         view = self._view_of(source)
         self._learn(view)
-        misplaced = is_held_back(self._compositor.reference(source), keypoints) or self._is_far(source)
+        self._frames += 1
+        if is_held_back(self._compositor.reference(source), keypoints) or self._is_far(source):
+            self.shown = (None,) * len(REGIONS)  # others would be pasted beside the places of eyes and mouth
+            return self.shown
         own, shown = self._library.slot(source), list[int | None]()
         before = self.shown or (None,) * len(REGIONS)
         places = view.in_frame(keypoints, source)
         for region, wanted in enumerate(looks(picture, places)):
             patch = sampled(picture, places.regions[region])
             errors = errors_with(wanted, {slot: known[region] for slot, (_, known) in self._known.items()})
-            if misplaced:  # others would be pasted beside the places of eyes and mouth
-                shown.append(None)
-                continue
             self._memories[region].add(patch, wanted, min(errors.values(), default=np.inf))
             if arrived is not None:  # one on its way is no reason for another variant, but cannot be shown yet
                 errors = {slot: error for slot, error in errors.items() if slot in arrived}
             shown.append(_chosen(errors, own, before[region]))
-        self._frames += 1
         self.shown = tuple(shown)
         return self.shown
 

@@ -19,7 +19,8 @@ def test_every_stage_is_measured(face_clip: Path, monkeypatch: pytest.MonkeyPatc
     passes: list[str] = []
     results = speed.run(runtime, 8, 1, lambda name, share: passes.append(name))
     measured = {(stage["stage"], stage["sources"]) for stage in results["stages"]}
-    sent = ("capture", "capture: colour conversion", "capture: crop", "detector", "keypoint fit", "motion coding")
+    parts = "capture: colour conversion", "capture: crop"
+    sent = ("capture", *parts, "detector", "keypoint fit", "eyes and mouth", "motion coding")
     assert measured == {
         *((name, n) for name in (*sent, "a frame, sent") for n in counts),
         *(

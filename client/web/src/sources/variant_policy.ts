@@ -89,11 +89,12 @@ export class VariantPolicy {
     const view = this.viewOf(source);
     this.learn(view);
     const own = this.library.slotOf(source);
-    // Eyes and mouth are not where the motion says: others would be pasted beside their places.
-    const misplaced =
-      isHeldBack(reference(source), keypoints) || shear(reference(view.home), unknownsOf(source.keypoints)) > MAX_SHEAR;
+    this.frames += 1;
+    if (isHeldBack(reference(source), keypoints) || shear(reference(view.home), unknownsOf(source.keypoints)) > MAX_SHEAR) {
+      this.shown = REGION_SIZES.map(() => null); // others would be pasted beside the places of eyes and mouth
+      return this.shown;
+    }
     this.shown = view.inFrame(keypoints, source).map((places, region) => {
-      if (misplaced) return null;
       const patch = sampled(picture, places);
       const wanted = signature(patch, region);
       const errors = new Map([...this.known].map(([slot, one]) => [slot, errorOf(wanted, one.signatures[region])]));
@@ -102,7 +103,6 @@ export class VariantPolicy {
       if (arrived) for (const slot of errors.keys()) if (!arrived.has(slot)) errors.delete(slot);
       return chosen(errors, own, this.shown[region]);
     });
-    this.frames += 1;
     return this.shown;
   }
 
